@@ -9,26 +9,21 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import open_clip
-from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import disable_progress_bars
-from PIL import Image
 from torch import nn
 from torchvision import datasets
-from tqdm import tqdm
 
-from data_scripts.download import disk_told, download, unpack
+from data_scripts.download import download, unpack
 from data_scripts.sources import PICTURES, SOURCES
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES
-from serial_lora_course.data.folders import data_root
 from serial_lora_course.data.registry import RELEASES
-from serial_lora_course.data.style_files import STYLE_RELEASES, artbench_addresses, load_style_files
+from serial_lora_course.data.releases import data_root
+from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.door import enter
 from serial_lora_course.models.clip import PAPER_MODEL, load_clip, openai_file
 from serial_lora_course.models.sd3 import PAPER_FOLDER, load_sd3
@@ -67,54 +62,31 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument(
         "--without-t5", action="store_true", help="leave out the largest of SD3's text encoders"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     asked = parser.parse_args(words)
-    if asked.quiet:
-        disable_progress_bars()
     root = data_root(asked.root)
     for name in asked.names:
         source = SOURCES[name]
         if source.note:
             print(source.note)
         if name in PICTURES:
-            place = fetch_pictures(name, root, asked.password, asked.quiet)
+            place = fetch_pictures(name, root, asked.password)
         elif name == "clip":
             place = fetch_clip(asked.model, root)
         elif name == "sd3":
             place = fetch_sd3(root, with_t5=not asked.without_t5)
-        elif source.files:
-            ((file, url),) = source.files.items()
-            place = root / "weights" / file
-            with alone(root):
-                download(url, place, source.sha256, asked.quiet)
         else:
-            place = fetch_originals(root, asked.quiet)
+            ((file, url),) = source.files.items()
+            place = download(url, root / "weights" / file, source.sha256)
         print(f"{name} is ready: {place}\nLicence: {source.licence}; home: {source.home}")
         if name in CLASSIFICATION_RELEASES:
             coop = place / CLASSIFICATION_RELEASES[name].coop_file
             print(f"CoOp's own split, as in the paper, is used if you put it there: {coop}")
 
 
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Two commands must not write the same files; the second says so and ends."""
-    with disk_told(root):
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".fetching.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise SerialLoRAError(
-                f"another command is fetching into {root}; wait for it to end."
-            ) from error
-    with lock:
-        yield
-
-
 # --- data sets -----------------------------------------------------------------------------------
 
 
-def fetch_pictures(name: str, root: Path, password: str | None = None, quiet: bool = False) -> Path:
+def fetch_pictures(name: str, root: Path, password: str | None = None) -> Path:
     """Bring a data set to the folder that the labs load it from; it appears there when it is whole.
 
     Raises:
@@ -122,30 +94,25 @@ def fetch_pictures(name: str, root: Path, password: str | None = None, quiet: bo
     """
     source, release = PICTURES[name], RELEASES[name]
     folder, begun = root / release.folder, root / "fetching" / name
-    with alone(root):
-        if not folder.exists():
-            for file, url in source.files.items():
-                if not url and not (begun / file).exists():
-                    raise SerialLoRAError(f"{begun / file} is not there. {source.note}")
-            _leave_only(begun, source.files)
-            archives = [
-                download(url, begun / file, quiet=quiet) if url else begun / file
-                for file, url in source.files.items()
-            ]
-            if source.torchvision:
-                _by_torchvision(name, begun)
-            else:
-                for archive in archives:
-                    if archive.suffix in (".zip", ".tar"):
-                        unpack(archive, begun / source.into, password)
-            _count(name, begun)
+    if not folder.exists():
+        _leave_only(begun, source.files)
+        archives = [begun / file for file in source.files]
+        for archive, url in zip(archives, source.files.values(), strict=True):
+            if url:
+                download(url, archive)
+            elif not archive.exists():
+                raise SerialLoRAError(f"{archive} is not there. {source.note}")
+        if source.torchvision:
+            _by_torchvision(name, begun)
+        else:
             for archive in archives:
-                if archive.suffix != ".csv":
-                    archive.unlink(missing_ok=True)
-            with disk_told(folder):
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(begun / release.folder, folder)
-                shutil.rmtree(begun)
+                unpack(archive, begun / source.into, password)
+        _count(name, begun)
+        for archive in archives:
+            archive.unlink(missing_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(begun / release.folder, folder)
+        shutil.rmtree(begun)
     found = _count(name, root)
     if found != source.count:
         print(f"note: {name} has {found:,} pictures where its publisher has {source.count:,}.")
@@ -154,13 +121,12 @@ def fetch_pictures(name: str, root: Path, password: str | None = None, quiet: bo
 
 def _leave_only(folder: Path, files: Sequence[str]) -> None:
     """Clear away what an earlier command had unpacked when it was stopped; keep what it fetched."""
-    kept = {f"{file}{ending}" for file in files for ending in ("", ".part", ".part.version")}
+    kept = {folder / f"{file}{ending}" for file in files for ending in ("", ".part")}
     for path in sorted(folder.rglob("*"), reverse=True):  # what is inside of a folder comes first
-        if not path.is_dir():
-            if path.relative_to(folder).as_posix() not in kept:
-                path.unlink()
-        elif not any(path.iterdir()):
+        if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
+        elif not path.is_dir() and path not in kept:
+            path.unlink()
 
 
 def _by_torchvision(name: str, folder: Path) -> None:
@@ -177,30 +143,10 @@ def _by_torchvision(name: str, folder: Path) -> None:
 def _count(name: str, root: Path) -> int:
     """How many pictures the labs find below a root."""
     release = RELEASES[name]
-    if name in STYLE_RELEASES:
-        return sum(len(release.listed(root, style)) for style in release.styles)
+    styles = [style for style, of in RELEASE_OF.items() if of is release]
+    if styles:
+        return sum(len(release.listed(root, style)) for style in styles)
     return len(release.listed(root))
-
-
-def fetch_originals(root: Path, quiet: bool = False) -> Path:
-    """Bring ArtBench's works, those that the labs use, from where its list says that they are."""
-    release = STYLE_RELEASES["artbench"]
-    larger, addresses = root / release.larger, artbench_addresses(root / release.folder)
-    sets = [load_style_files(style, root) for style in release.styles]
-    wanted = [
-        name for data in sets for part in (data.train, data.test) for name in part.picture_ids
-    ]
-    found = 0
-    for picture_id in tqdm(wanted, "ArtBench-10", disable=quiet):
-        try:
-            download(addresses.get(picture_id, ""), larger / picture_id, quiet=True)
-            with Image.open(larger / picture_id) as picture:
-                picture.verify()
-            found += 1
-        except (SerialLoRAError, OSError, SyntaxError):  # not there, or a page that says sorry
-            (larger / picture_id).unlink(missing_ok=True)
-    print(f"{found} of {len(wanted)} works are at their own size.")
-    return larger
 
 
 # --- weights -------------------------------------------------------------------------------------
@@ -219,16 +165,16 @@ def fetch_clip(name: str, root: Path) -> Path:
             "open_clip.list_models() that ends with -quickgelu."
         )
     path, begun = root / "weights" / openai_file(name), root / "fetching" / "clip" / name
-    with alone(root):
-        if not path.exists():
-            with _hub_told(name):
-                hf_hub_download(facts["hf_hub"].rstrip("/"), CLIP_FILE, local_dir=begun)
-        _keep_if_good(begun, begun / CLIP_FILE, path, partial(_check_clip, name))
+    if not path.exists():
+        with _hub_told(name):
+            hf_hub_download(facts["hf_hub"].rstrip("/"), CLIP_FILE, local_dir=begun)
+        _keep_if_good(
+            begun,
+            begun / CLIP_FILE,
+            path,
+            lambda: require_finite(load_clip("paper", name, begun / CLIP_FILE).model, path),
+        )
     return path
-
-
-def _check_clip(name: str, path: Path) -> None:
-    require_finite(load_clip("paper", name, path).model, path)
 
 
 def fetch_sd3(root: Path, with_t5: bool = True) -> Path:
@@ -239,23 +185,22 @@ def fetch_sd3(root: Path, with_t5: bool = True) -> Path:
             fetched without T5.
     """
     folder, begun = root / "weights" / PAPER_FOLDER, root / "fetching" / "sd3"
-    with alone(root):
-        if not folder.exists():
-            with _hub_told("Stable Diffusion 3 medium"):
-                # Without an answer, snapshot_download would take a folder that is half full for done.
-                snapshot_download(
-                    SD3_REPOSITORY,
-                    revision=HfApi().model_info(SD3_REPOSITORY).sha,
-                    local_dir=begun,
-                    allow_patterns=SD3_FILES,
-                    ignore_patterns=["*fp16*", *([] if with_t5 else T5_FILES)],
-                )
-        elif with_t5 and not (folder / "text_encoder_3").is_dir():
-            raise SerialLoRAError(
-                f"{folder} was fetched without T5; move it away to fetch it with T5, or say "
-                "--without-t5."
+    if not folder.exists():
+        with _hub_told("Stable Diffusion 3 medium"):
+            # Without an answer, snapshot_download would take a folder that is half full for done.
+            snapshot_download(
+                SD3_REPOSITORY,
+                revision=HfApi().model_info(SD3_REPOSITORY).sha,
+                local_dir=begun,
+                allow_patterns=SD3_FILES,
+                ignore_patterns=["*fp16*", *([] if with_t5 else T5_FILES)],
             )
-        _keep_if_good(begun, begun, folder, _check_sd3)
+        _keep_if_good(begun, begun, folder, lambda: _check_sd3(begun))
+    elif with_t5 and not (folder / "text_encoder_3").is_dir():
+        raise SerialLoRAError(
+            f"{folder} was fetched without T5; move it away to fetch it with T5, or say "
+            "--without-t5."
+        )
     return folder
 
 
@@ -265,19 +210,16 @@ def _check_sd3(folder: Path) -> None:
             require_finite(part, folder / name)
 
 
-def _keep_if_good(begun: Path, fetched: Path, place: Path, check: Callable[[Path], None]) -> None:
-    """Load weights as the labs will; let them appear if they are new and good."""
-    if place.exists():
-        return check(place)
+def _keep_if_good(begun: Path, fetched: Path, place: Path, check: Callable[[], None]) -> None:
+    """Load weights as the labs will; let them appear if they are good, else fetch them anew."""
     try:
-        check(fetched)
+        check()
     except SerialLoRAError:
         shutil.rmtree(begun)
         raise
     shutil.rmtree(begun / ".cache", ignore_errors=True)  # the hub's notes for going on
-    with disk_told(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(fetched, place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(fetched, place)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from serial_lora_course.data.folders import data_root
+from serial_lora_course.data.releases import data_root
 from serial_lora_course.door import enter
 
 DESCRIPTION = """\

@@ -79,7 +79,7 @@ def doctor() -> Report:
     ):  # else a package for one of these may be missing
         import psutil
 
-        from serial_lora_course.data.folders import data_root
+        from serial_lora_course.data.releases import data_root
 
         found += look_at_memory(psutil.virtual_memory().available / 1e9)
         found += look_at_disk(data_root())

@@ -93,9 +93,7 @@ def load_classes(name: str) -> ClassificationData:
         generic_template=GENERIC_TEMPLATE,
         train=emoji_pictures(emoji, *parts["train"]),
         test=emoji_pictures(emoji, *parts[last]),
-        description=f"{topic}, as {style} draws it",
         attribution=ATTRIBUTION[style],
-        split="by concept; no designer of a tiny model's pretraining drew these",
     )
 
 
@@ -173,9 +171,7 @@ def _scene_data(name: str, settings: SceneSet, last: str, count: int = 0) -> Seg
         name=name + (VALIDATION if last == "validation" else ""),
         train=parts["train"],
         test=parts[last],
-        description=settings.description,
         attribution=ATTRIBUTION[settings.style],
-        split="by concept, and by photograph between training and test",
         content=repr((settings, chosen, DRAWING_SIZE)),
     )
 
@@ -227,7 +223,6 @@ def load_study_style(name: str) -> StyleData:
         name=name + (VALIDATION if last == "validation" else ""),
         train=parts["train"],
         test=parts[last],
-        split=f"{data.split}; {DRAWN['validation']} of the training pictures are validation",
     )
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import Concept, EmojiSet, emoji_concepts, fit
-from serial_lora_course.data.folders import data_root
+from serial_lora_course.data.releases import data_root
 
 # style -> (npm package and version, licence)
 ICON_STYLES = {

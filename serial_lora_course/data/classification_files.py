@@ -4,7 +4,7 @@ The paper follows CLIP-LoRA, which follows CoOp (Zhou et al. 2022). CoOp's split
 (``split_zhou_*.json``) are behind a host that needs a browser, so:
 
 * If such a file lies in the data set's folder it is used as it is: the paper's own split.
-* Otherwise a split is made by the rule below and kept as ``split_serial_lora.json`` beside it.
+* Otherwise a class's pictures are divided by a hash of their names, the same on every machine.
 
 ==============  =====================================================================
 ``caltech101``  per class 50/20/30 train/validation/test, CoOp's proportions (no official
@@ -15,34 +15,32 @@ The paper follows CLIP-LoRA, which follows CoOp (Zhou et al. 2022). CoOp's split
                 750 training pictures 5:2 into train and validation. CoOp instead mixes
                 the two and splits 50/20/30.
 ``oxford_pets``  the official test set; ``trainval`` 80:20 into train and validation, as CoOp.
-``dtd``         the official partition 1 of 10, unchanged. CoOp instead mixes and splits
-                50/20/30.
 ==============  =====================================================================
 
-Numbers on Food101 and DTD are therefore comparable with the paper's only with CoOp's file;
-``ClassificationData.split`` says which split was used, and the fingerprint in every record tells
-them apart. Validation pictures are not used: the paper reports none. Class names are CoOp's, in
-lower case (CLIP's tokenizer lowers them anyway).
+Numbers on Food101 are therefore comparable with the paper's only with CoOp's file; the fingerprint in
+every record tells the two apart. Validation pictures are set aside and not used: the paper reports
+none. Class names are CoOp's, in lower case (CLIP's tokenizer lowers them anyway).
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torchvision import datasets as vision
 
-from serial_lora_course.data.pictures import picture_files
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.pictures import clean_name, picture_files
 from serial_lora_course.data.releases import Release, ReleasedPicture
-from serial_lora_course.data.splits import (
-    SPLIT_FILE,
-    SPLIT_SEED,
-    class_names_of,
-    keep_split,
-    make_split,
-    read_split,
-)
+from serial_lora_course.data.subsets import SPLIT_SEED, hash_order
 from serial_lora_course.data.types import ClassificationData
+
+TRAIN_SHARE, VALIDATION_SHARE = 0.5, 0.2  # CoOp's, where a data set has no official split
+
+#: Part -> rows of picture id, label, class name.
+Split = dict[str, list[tuple[str, int, str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +49,7 @@ class ClassificationRelease(Release):
 
     Attributes:
         template: CoOp's prompt for it.
-        coop_file: name of CoOp's split list for it; it is relative to the folder of pictures.
-        split: the rule, used where CoOp's list is not there.
+        coop_file: name of CoOp's split list for it, which is relative to the folder of pictures.
         validation_share: share of the official training pictures that becomes validation.
     """
 
@@ -72,14 +69,12 @@ RENAMED = {
     },
     "eurosat": {
         "AnnualCrop": "annual crop land",
-        "Forest": "forest",
         "HerbaceousVegetation": "herbaceous vegetation land",
         "Highway": "highway or road",
         "Industrial": "industrial buildings",
         "Pasture": "pasture land",
         "PermanentCrop": "permanent crop land",
         "Residential": "residential buildings",
-        "River": "river",
         "SeaLake": "sea or lake",
     },
 }
@@ -96,13 +91,21 @@ def _list_caltech101(folder: Path) -> list[ReleasedPicture]:
 
 
 def _list_eurosat(folder: Path) -> list[ReleasedPicture]:
-    data, names = vision.EuroSAT(folder.parent), RENAMED["eurosat"]
+    paths = (Path(path) for path, _ in vision.EuroSAT(folder.parent).samples)
     return [
         ReleasedPicture(
-            Path(path).relative_to(folder / "2750").as_posix(),
-            text=names.get(data.classes[label], data.classes[label]),
+            f"{path.parent.name}/{path.name}",
+            text=RENAMED["eurosat"].get(path.parent.name, path.parent.name),
         )
-        for path, label in data.samples
+        for path in paths
+    ]
+
+
+def _list_food101(folder: Path) -> list[ReleasedPicture]:
+    return [
+        ReleasedPicture(f"{path.parent.name}/{path.name}", part, path.parent.name)
+        for part in ("train", "test")
+        for path in vision.Food101(folder.parent, part)._image_files
     ]
 
 
@@ -111,23 +114,6 @@ def _list_oxford_pets(folder: Path) -> list[ReleasedPicture]:
         ReleasedPicture(path.name, part, path.stem.rpartition("_")[0])
         for split, part in (("trainval", "train"), ("test", "test"))
         for path in vision.OxfordIIITPet(folder.parent, split=split)._images
-    ]
-
-
-def _list_food101(folder: Path) -> list[ReleasedPicture]:
-    return _rows_of({part: vision.Food101(folder.parent, part) for part in ("train", "test")})
-
-
-def _list_dtd(folder: Path) -> list[ReleasedPicture]:
-    splits = {"train": "train", "validation": "val", "test": "test"}
-    return _rows_of({part: vision.DTD(folder.parent, split) for part, split in splits.items()})
-
-
-def _rows_of(parts: dict[str, vision.Food101 | vision.DTD]) -> list[ReleasedPicture]:
-    return [
-        ReleasedPicture(path.relative_to(data._images_folder).as_posix(), part, data.classes[label])
-        for part, data in parts.items()
-        for path, label in zip(data._image_files, data._labels, strict=True)
     ]
 
 
@@ -142,7 +128,6 @@ CLASSIFICATION_RELEASES = {
             template="a photo of a {}.",
             list_pictures=_list_caltech101,
             coop_file="split_zhou_Caltech101.json",
-            split="50/20/30 per class by hashed order",
         ),
         ClassificationRelease(
             name="food101",
@@ -152,8 +137,6 @@ CLASSIFICATION_RELEASES = {
             template="a photo of {}, a type of food.",
             list_pictures=_list_food101,
             coop_file="split_zhou_Food101.json",
-            split="official test set; official training set 5:2 into train and validation per "
-            "class by hashed order",
             validation_share=2 / 7,
         ),
         ClassificationRelease(
@@ -164,7 +147,6 @@ CLASSIFICATION_RELEASES = {
             template="a centered satellite photo of {}.",
             list_pictures=_list_eurosat,
             coop_file="split_zhou_EuroSAT.json",
-            split="50/20/30 per class by hashed order",
         ),
         ClassificationRelease(
             name="oxford_pets",
@@ -174,19 +156,7 @@ CLASSIFICATION_RELEASES = {
             template="a photo of a {}, a type of pet.",
             list_pictures=_list_oxford_pets,
             coop_file="split_zhou_OxfordPets.json",
-            split="official test set; trainval 80:20 into train and validation per class by "
-            "hashed order",
             validation_share=0.2,
-        ),
-        ClassificationRelease(
-            name="dtd",
-            title="Describable Textures (DTD)",
-            folder="dtd",
-            pictures="dtd/images",
-            template="{} texture.",
-            list_pictures=_list_dtd,
-            coop_file="split_zhou_DescribableTextures.json",
-            split="official partition 1 of 10",
         ),
     )
 }
@@ -204,28 +174,72 @@ def load_classification_files(name: str, root: Path) -> ClassificationData:
     """
     release = CLASSIFICATION_RELEASES[name]
     folder = root / release.folder
-    own_file, coop_file = folder / SPLIT_FILE, folder / release.coop_file
-    origin = f"{release.split}, seed {SPLIT_SEED}"
+    coop_file = folder / release.coop_file
     if coop_file.is_file():
-        split, origin = read_split(coop_file), f"CoOp's {coop_file.name}"
-    elif own_file.is_file():
-        split = read_split(own_file)
+        split = read_split(coop_file)
+        release.require(root, (picture_id for rows in split.values() for picture_id, _, _ in rows))
     else:
-        split = make_split(release.listed(root), release.validation_share, SPLIT_SEED)
-        keep_split(own_file, split, origin)
-    release.require(root, (picture_id for rows in split.values() for picture_id, _, _ in rows))
-    pictures = folder / release.pictures
+        split = make_split(release.listed(root), release.validation_share)
+    names = {label: clean_name(text) for rows in split.values() for _, label, text in sorted(rows)}
     train, test = (
-        picture_files(pictures, [row[0] for row in split[part]], [row[1] for row in split[part]])
+        picture_files(folder / release.pictures, [row[:2] for row in split[part]])
         for part in ("train", "test")
     )
     return ClassificationData(
         name=name,
         scale="paper",
-        class_names=class_names_of(split, folder),
+        class_names=[names[label] for label in sorted(names)],
         template=release.template,
         train=train,
         test=test,
-        split=origin,
         folder=folder,
     )
+
+
+def make_split(listed: Sequence[ReleasedPicture], validation_share: float) -> Split:
+    """Divide pictures into train and test, class by class; what is validation is in neither.
+
+    Pictures with an official part stay in it, except that ``validation_share`` of the official
+    training pictures of a class becomes validation. Pictures without one are divided 50/20/30
+    with CoOp's counts: ``round(n * 0.5)`` train, ``round(n * 0.2)`` validation, the rest test.
+    """
+    classes: dict[str, list[ReleasedPicture]] = {}
+    for row in sorted(listed, key=lambda row: row.picture_id.split("/")):  # CoOp's order of labels
+        classes.setdefault(row.text, []).append(row)
+    split: Split = {"train": [], "test": []}
+    for label, (class_name, rows) in enumerate(classes.items()):
+        free, train, test = (
+            [row.picture_id for row in rows if row.part == part] for part in (None, "train", "test")
+        )
+        free, train = (
+            [ids[place] for place in hash_order(ids, SPLIT_SEED, "split")] for ids in (free, train)
+        )
+        train_end = round(len(free) * TRAIN_SHARE)
+        validation_end = train_end + round(len(free) * VALIDATION_SHARE)
+        held_out = round(len(train) * validation_share)
+        parts = {
+            "train": free[:train_end] + train[held_out:],
+            "test": free[validation_end:] + test,
+        }
+        for part, picture_ids in parts.items():
+            split[part] += [(name, label, class_name) for name in sorted(picture_ids)]
+    return split
+
+
+def read_split(path: Path) -> Split:
+    """Train and test of a split in CoOp's format.
+
+    Raises:
+        SerialLoRAError: it is no such file.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return {
+            part: [(str(name), int(label), str(text)) for name, label, text in content[part]]
+            for part in ("train", "test")
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SerialLoRAError(
+            f"{path} is not a split file ({type(error).__name__}: {error}); move it away, or fetch it "
+            "from its source again."
+        ) from error

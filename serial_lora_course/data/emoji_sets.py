@@ -151,5 +151,4 @@ def load_emoji_set(name: str, size: int = 64) -> ClassificationData:
         test=emoji_pictures(emoji, *parts[True]),
         scale="tiny",
         attribution=ATTRIBUTION["openmoji"],
-        split=f"by concept: {HIDDEN_FRACTION:.0%} of each subgroup, unseen in pretraining, test",
     )

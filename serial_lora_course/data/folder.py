@@ -27,8 +27,7 @@ from serial_lora_course.data.pictures import (
     picture_files,
     read_picture,
 )
-from serial_lora_course.data.splits import SPLIT_SEED
-from serial_lora_course.data.subsets import hash_order
+from serial_lora_course.data.subsets import SPLIT_SEED, hash_order
 from serial_lora_course.data.types import GENERIC_TEMPLATE, ClassificationData
 from serial_lora_course.files import expanded, is_text, printable, refusals_told
 
@@ -96,10 +95,7 @@ def load_folder(
             f"the class folder {blank[0]!r} in {folder} has no name for a prompt; rename it."
         )
     _refuse_damaged(folder, [picture_id for part in rows.values() for picture_id, _ in part])
-    train, test = (
-        picture_files(folder, [row[0] for row in rows[part]], [row[1] for row in rows[part]], True)
-        for part in ("train", "test")
-    )
+    train, test = (picture_files(folder, rows[part], upright=True) for part in ("train", "test"))
     return ClassificationData(
         name=printable(folder.absolute().name),
         scale="folder",

@@ -16,24 +16,17 @@ PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".
 OTHER_PICTURES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".svg"}
 
 
-def picture_files(
-    folder: Path, picture_ids: Sequence[str], labels: Sequence[int], upright: bool = False
-) -> Pictures:
+def picture_files(folder: Path, rows: Sequence[tuple[str, int]], upright: bool = False) -> Pictures:
     """Picture files with labels; each is opened when it is asked for.
 
     Args:
-        folder: what the names are relative to.
-        picture_ids: (N,) POSIX paths below ``folder``.
-        labels: (N,) their classes.
+        rows: (N,) POSIX path below the folder, and class, of each.
         upright: turn pictures as their camera recorded (EXIF); published data sets are taken as
             they are, as everybody else takes them.
     """
-    paths = [folder / name for name in picture_ids]
-    return Pictures(picture_ids, partial(read_picture, upright=upright), paths, labels, _itself)
-
-
-def _itself(path: Path) -> list[Path]:
-    return [path]
+    names, labels = [row[0] for row in rows], [row[1] for row in rows]
+    paths = [folder / name for name in names]
+    return Pictures(names, partial(read_picture, upright=upright), paths, labels)
 
 
 def read_picture(path: str | os.PathLike[str], upright: bool = False) -> Image.Image:

@@ -20,14 +20,10 @@ from serial_lora_course.data.classification_files import (
 )
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, load_emoji_set
 from serial_lora_course.data.folder import load_folder
-from serial_lora_course.data.folders import data_root
-from serial_lora_course.data.segmentation_files import (
-    MASKED_RELEASES,
-    MASKED_SETS,
-    load_segmentation_files,
-)
+from serial_lora_course.data.releases import Release, data_root
+from serial_lora_course.data.segmentation_files import MASKED_SETS, load_segmentation_files
 from serial_lora_course.data.segmentation_sets import SCENE_SETS, load_scene_set
-from serial_lora_course.data.style_files import RELEASE_OF, STYLE_RELEASES, load_style_files
+from serial_lora_course.data.style_files import RELEASE_OF, load_style_files
 from serial_lora_course.data.style_sets import TINY_STYLES, load_tiny_style
 from serial_lora_course.data.types import (
     ClassificationData,
@@ -52,8 +48,14 @@ DATASETS = {
         "paper": (RELEASE_OF, load_style_files),
     },
 }
+#: Each of the paper's data sets -> the release it comes from.
+PAPER_RELEASES: dict[str, Release] = {
+    **CLASSIFICATION_RELEASES,
+    **{name: release for name, (release, _) in MASKED_SETS.items()},
+    **RELEASE_OF,
+}
 #: Every published data set by the name of the script that fetches it.
-RELEASES = {**CLASSIFICATION_RELEASES, **MASKED_RELEASES, **STYLE_RELEASES}
+RELEASES = {release.name: release for release in PAPER_RELEASES.values()}
 
 
 def dataset_names(task: str, scale: str = "tiny") -> tuple[str, ...]:
@@ -67,7 +69,6 @@ def dataset_names(task: str, scale: str = "tiny") -> tuple[str, ...]:
     return tuple(table)
 
 
-@refusals_told()
 def load_classification(
     name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
 ) -> ClassificationData:
@@ -77,7 +78,7 @@ def load_classification(
         name: one of :func:`dataset_names`, or the path of a folder with one sub-folder per class
             (see :func:`serial_lora_course.data.folder.load_folder`).
         scale: ``"tiny"`` (emoji, nothing to download) or ``"paper"``.
-        root: folder of the downloaded data; see :func:`serial_lora_course.data.folders.data_root`.
+        root: folder of the downloaded data; see :func:`serial_lora_course.data.releases.data_root`.
 
     Raises:
         SerialLoRAError: unknown name or scale, data not there (says which command fetches them),
@@ -89,7 +90,6 @@ def load_classification(
     return _load("classification", name, scale, root)
 
 
-@refusals_told()
 def load_segmentation(
     name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
 ) -> SegmentationData:
@@ -97,7 +97,6 @@ def load_segmentation(
     return _load("segmentation", name, scale, root)
 
 
-@refusals_told()
 def load_style(
     name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
 ) -> StyleData:
@@ -105,13 +104,13 @@ def load_style(
     return _load("style", name, scale, root)
 
 
+@refusals_told()
 def _load(task: str, name: str, scale: str, root: str | os.PathLike[str] | None) -> DividedData:
     names = dataset_names(task, scale)
     if name not in names:
         other = "paper" if scale == "tiny" else "tiny"
-        there = (
-            f' ({name} is there with scale "{other}")' if name in DATASETS[task][other][0] else ""
-        )
+        elsewhere = name in dataset_names(task, other)
+        there = f' ({name} is there with scale "{other}")' if elsewhere else ""
         folder = ", or the path of a folder of class folders" if task == "classification" else ""
         raise SerialLoRAError(
             f"unknown data set {name!r}{there}; for {task} at {scale} scale there are "

@@ -5,11 +5,27 @@ A release is described once, by the file that reads it; ``data_scripts/fetch.py`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import platformdirs
+
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.files import expanded
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder that holds every downloaded or built data set; it need not exist yet.
+
+    ``root`` if given, else the environment variable ``SERIAL_LORA_DATA``, else the user's data
+    folder of this platform (``~/.local/share/serial-lora`` on Linux).
+    """
+    chosen = root or os.environ.get("SERIAL_LORA_DATA")
+    if chosen:
+        return expanded(chosen).absolute()
+    return Path(platformdirs.user_data_dir("serial-lora", appauthor=False))
 
 
 @dataclass(frozen=True)
@@ -18,7 +34,7 @@ class ReleasedPicture:
 
     Attributes:
         picture_id: its path below the release's folder of pictures.
-        part: the official part it belongs to (``"train"``, ``"validation"``, ``"test"``), if any.
+        part: the official part it belongs to (``"train"``, ``"test"``), if any.
         text: what the release says of it: the name of its class, or a caption; empty if nothing.
         masks: paths of the mask whose pixels are class numbers and, where objects of one class
             are numbered too, of the mask with those numbers.
@@ -39,9 +55,7 @@ class Release:
         title: for people.
         folder: its folder below the data root, laid out as its publisher does.
         pictures: the folder of its pictures, below ``folder``.
-        list_pictures: ``folder`` (and what else a kind of release asks for) -> its pictures.
-        attribution: whose pictures they are.
-        split: in words, what is train and what is test.
+        list_pictures: ``folder`` (and which style, where there are several) -> its pictures.
     """
 
     name: str
@@ -49,28 +63,21 @@ class Release:
     folder: str
     pictures: str = ""
     list_pictures: Callable[..., list[ReleasedPicture]]
-    attribution: str = ""
-    split: str = ""
 
     def listed(self, root: Path, *which: str) -> list[ReleasedPicture]:
-        """All its pictures below the data root; ``which`` of them, where a release asks.
+        """All its pictures below the data root; ``which`` of them, where there are several styles.
 
         Raises:
             SerialLoRAError: the folder is not there, or not complete.
         """
-        folder = root / self.folder
+        folder, command = root / self.folder, self._command(root)
         if not (folder / self.pictures).is_dir():
-            raise SerialLoRAError(
-                f"{self.title} is not at {folder}; fetch it with {self._command(root)}."
-            )
+            raise SerialLoRAError(f"{self.title} is not at {folder}; fetch it with {command}.")
         try:
             listed = self.list_pictures(folder, *which)
-        except SerialLoRAError:
-            raise
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SerialLoRAError(
-                f"{folder} is not complete ({error}); move it away and run {self._command(root)} "
-                "again."
+                f"{folder} is not complete ({error}); move it away and run {command} again."
             ) from error
         self.require(root, (path for row in listed for path in (row.picture_id, *row.masks)))
         return listed

@@ -1,18 +1,17 @@
 """The paper's segmentation sets, from files: FoodSeg103, FloodNet, and persons of PASCAL VOC.
 
-    data = load_segmentation_files("icecream", data_root())
-    data.train[0].names, data.description       # ("ice cream",), what counts and what does not
-
 The names are those of the paper's Table IV. What the paper leaves open is decided here:
 
 ==============  ==================================================================================
 ``flood``       FloodNet-Supervised v1.0. Flooded buildings and flooded roads count, a mask for
                 each of the two in a picture. "Water" does not: FloodNet keeps that class for
                 rivers and lakes, apart from the flood. The paper does not say which classes it
-                took, and links to another edition, most pictures of which have no masks.
+                took, and links to another edition, most pictures of which have no masks. The
+                official train and test sets; the validation set is not used.
 ``human``       PASCAL VOC 2012, the class person, one mask a person. It stands in for the
-                Stanford 40 of the paper, which has boxes round persons and no masks.
-``icecream``,   FoodSeg103, the pictures with that class in them.
+                Stanford 40 of the paper, which has boxes round persons and no masks. VOC keeps the
+                masks of its test set to itself: the official validation set is test.
+``icecream``,   FoodSeg103, the pictures with that class in them; the official train and test sets.
 ``pie``,
 ``strawberry``
 ==============  ==================================================================================
@@ -21,204 +20,130 @@ The names are those of the paper's Table IV. What the paper leaves open is decid
 strawberry from the next. Connected pieces would be something else again (a pie behind a fork is
 two, touching scoops are one), so all pixels of a class are one mask, and its box is round them all.
 
-How masks are read, and which are too small to count, stands in :mod:`serial_lora_course.data.masks`.
+**Specks.** A mask of less than :data:`LEAST_SHARE` of its picture is left out, and a picture
+without any other mask with it: at SAM's input size that is a few cells of the grid on which the
+mask decoder draws, too little to measure. Masks that are kept are kept whole.
+
+**Orientation.** Masks lie as they are stored. A picture is turned as its camera recorded (EXIF)
+if it fits its mask then, else taken as it is stored; if it fits neither way, it is refused.
+
+Pictures and masks are opened when they are asked for. Which picture holds what is found once, by
+opening every mask, and kept in ``masks_serial_lora.json`` beside the data.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
 from torchvision.datasets import VOCSegmentation
+from tqdm import tqdm
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.masks import LEAST_SHARE, counts, find_labels, masked_pictures
-from serial_lora_course.data.pictures import PICTURE_SUFFIXES
+from serial_lora_course.data.pictures import PICTURE_SUFFIXES, read_picture
 from serial_lora_course.data.releases import Release, ReleasedPicture
-from serial_lora_course.data.types import SegmentationData
+from serial_lora_course.data.types import Pictures, SegmentationData, SegmentationExample
+from serial_lora_course.files import write_json
 
-
-@dataclass(frozen=True, kw_only=True)
-class MaskedRelease(Release):
-    """A release whose pictures have masks, from which the paper takes one or several sets.
-
-    Attributes:
-        class_numbers: its folder -> name of each class, background included -> number in masks.
-    """
-
-    class_numbers: Callable[[Path], Mapping[str, int]]
-
+#: The smallest mask that counts, as a share of its picture's pixels.
+LEAST_SHARE = 1e-4
+INDEX_FILE = "masks_serial_lora.json"
+BACKGROUND, VOID = 0, 255  # VOID: PASCAL VOC's band round objects, which belongs to nothing
+READERS = 8  # masks decoded at a time; Pillow's decoders let other threads run
 
 # --- the three releases --------------------------------------------------------------------------
 
 
 def _list_foodseg103(folder: Path) -> list[ReleasedPicture]:
-    listed = []
-    for part in ("train", "test"):
-        listed += _pairs(folder, f"Images/img_dir/{part}", f"Images/ann_dir/{part}", "", part)
-    return listed
-
-
-def _foodseg103_numbers(folder: Path) -> dict[str, int]:
-    """What ``category_id.txt`` says: a line ``8<tab>ice cream`` for each class."""
-    path = folder / "category_id.txt"
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-        rows = [line.split(maxsplit=1) for line in lines if line.strip()]
-        return {name.strip(): int(number) for number, name in rows}
-    except (OSError, ValueError) as error:
-        raise SerialLoRAError(
-            f"{path} is no list of class numbers and names ({error}); restore it, or move {folder} "
-            "away and run `python data_scripts/fetch.py foodseg103` again."
-        ) from error
-
-
-#: In the order in which FloodNet's README numbers them, from 0.
-FLOODNET_CLASSES = (
-    "background",
-    "building flooded",
-    "building non-flooded",
-    "road flooded",
-    "road non-flooded",
-    "water",
-    "tree",
-    "vehicle",
-    "pool",
-    "grass",
-)
+    below = "Images/img_dir/{}", "Images/ann_dir/{}"
+    return [row for part in ("train", "test") for row in _pairs(folder, *below, "", part)]
 
 
 def _list_floodnet(folder: Path) -> list[ReleasedPicture]:
-    listed = []
-    for name, part in (("train", "train"), ("val", "validation"), ("test", "test")):
-        below = f"{name}/{name}"
-        listed += _pairs(folder, f"{below}-org-img", f"{below}-label-img", "_lab", part)
-    return listed
-
-
-#: In the order of VOC's development kit: background, then the alphabet.
-VOC_CLASSES = tuple(
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
-    "motorbike person pottedplant sheep sofa train tvmonitor".split()
-)
-
-
-def _list_voc(folder: Path) -> list[ReleasedPicture]:
-    root = folder.parent.parent  # VOCdevkit/VOC2012 lies below it, as torchvision expects
-    listed = []
-    for image_set, part in (("train", "train"), ("val", "test")):
-        for path in VOCSegmentation(root, image_set=image_set).images:
-            name = Path(path).stem
-            masks = f"SegmentationClass/{name}.png", f"SegmentationObject/{name}.png"
-            listed.append(ReleasedPicture(f"JPEGImages/{name}.jpg", part, masks=masks))
-    return listed
+    below = "{0}/{0}-org-img", "{0}/{0}-label-img"
+    return [row for part in ("train", "test") for row in _pairs(folder, *below, "_lab", part)]
 
 
 def _pairs(
     folder: Path, pictures: str, masks: str, ending: str, part: str
 ) -> list[ReleasedPicture]:
-    """Every picture in a folder with the mask of its name, ``ending`` added, in another."""
-    found = sorted(
-        name
-        for name in os.listdir(folder / pictures)
-        if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith(".")
-    )
+    """Every picture in a part's folder with the mask of its name, ``ending`` added, in another."""
+    pictures, masks = pictures.format(part), masks.format(part)
     return [
         ReleasedPicture(
-            f"{pictures}/{name}", part, masks=(f"{masks}/{Path(name).stem}{ending}.png",)
+            f"{pictures}/{path.name}", part, masks=(f"{masks}/{path.stem}{ending}.png",)
         )
-        for name in found
+        for path in sorted((folder / pictures).iterdir())
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
     ]
 
 
-def _numbered(names: Sequence[str]) -> dict[str, int]:
-    return {name: number for number, name in enumerate(names)}
+def _list_voc(folder: Path) -> list[ReleasedPicture]:
+    root = folder.parent.parent  # VOCdevkit/VOC2012 lies below it, as torchvision expects
+    return [
+        ReleasedPicture(
+            f"JPEGImages/{name}.jpg",
+            part,
+            masks=(f"SegmentationClass/{name}.png", f"SegmentationObject/{name}.png"),
+        )
+        for image_set, part in (("train", "train"), ("val", "test"))
+        for name in (Path(p).stem for p in VOCSegmentation(root, image_set=image_set).images)
+    ]
 
 
-MASKED_RELEASES = {
-    release.name: release
-    for release in (
-        MaskedRelease(
-            name="floodnet",
-            title="FloodNet-Supervised v1.0",
-            folder="FloodNet-Supervised_v1.0",
-            list_pictures=_list_floodnet,
-            class_numbers=lambda folder: _numbered(FLOODNET_CLASSES),
-            attribution="FloodNet, Rahnemoonfar et al. 2021 (CDLA-Permissive 1.0)",
-            split="the official train and test sets; the validation set is not used",
-        ),
-        MaskedRelease(
-            name="voc_person",
-            title="PASCAL VOC 2012",
-            folder="VOCdevkit/VOC2012",
-            list_pictures=_list_voc,
-            class_numbers=lambda folder: _numbered(VOC_CLASSES),
-            attribution="PASCAL VOC 2012, Everingham et al.; photographs from Flickr, on its terms",
-            split="the official train set; the official validation set is test, because VOC keeps "
-            "the masks of its own test set to itself",
-        ),
-        MaskedRelease(
-            name="foodseg103",
-            title="FoodSeg103",
-            folder="FoodSeg103",
-            list_pictures=_list_foodseg103,
-            class_numbers=_foodseg103_numbers,
-            attribution="FoodSeg103, Wu et al. 2021 (Apache 2.0)",
-            split="the official train and test sets",
-        ),
-    )
+FLOODNET = Release(
+    name="floodnet",
+    title="FloodNet-Supervised v1.0",
+    folder="FloodNet-Supervised_v1.0",
+    list_pictures=_list_floodnet,
+)
+VOC = Release(
+    name="voc_person",
+    title="PASCAL VOC 2012",
+    folder="VOCdevkit/VOC2012",
+    list_pictures=_list_voc,
+)
+FOODSEG103 = Release(
+    name="foodseg103",
+    title="FoodSeg103",
+    folder="FoodSeg103",
+    list_pictures=_list_foodseg103,
+)
+#: The paper's names in Table IV -> the release it comes from, and the classes that count.
+MASKED_SETS: dict[str, tuple[Release, tuple[str, ...]]] = {
+    "flood": (FLOODNET, ("building flooded", "road flooded")),
+    "human": (VOC, ("person",)),
+    "icecream": (FOODSEG103, ("ice cream",)),
+    "pie": (FOODSEG103, ("pie",)),
+    "strawberry": (FOODSEG103, ("strawberry",)),
 }
+#: As FloodNet's README and VOC's development kit number them; FoodSeg103 brings a list.
+CLASS_NUMBERS = {"building flooded": 1, "road flooded": 3, "person": 15}
 
 
-# --- the paper's sets ----------------------------------------------------------------------------
+def _class_numbers(folder: Path, classes: Sequence[str]) -> dict[int, str]:
+    """Number in the masks -> name, of the classes that count.
 
-
-@dataclass(frozen=True)
-class MaskedSet:
-    """One of the paper's data sets.
-
-    Attributes:
-        release: where it comes from, a key of :data:`MASKED_RELEASES`.
-        classes: what counts as an object, as the release calls it.
-        description: in words, what there is to see and what the masks cover.
+    FoodSeg103's ``category_id.txt`` says it with a line ``8<tab>ice cream`` for each class.
     """
-
-    release: str
-    classes: tuple[str, ...]
-    description: str
-
-
-def _food(name: str) -> MaskedSet:
-    return MaskedSet(
-        release="foodseg103",
-        classes=(name,),
-        description=f"{name} on plates and tables (FoodSeg103): one mask a picture, all pixels "
-        f"labelled {name}, as the labels do not tell one piece from the next",
-    )
-
-
-#: The paper's names in Table IV.
-MASKED_SETS: dict[str, MaskedSet] = {
-    "flood": MaskedSet(
-        release="floodnet",
-        classes=("building flooded", "road flooded"),
-        description="a flood from the air (FloodNet-Supervised v1.0): flooded buildings and "
-        "flooded roads, one mask for each of the two; the class water is left out, as FloodNet "
-        "keeps it for rivers and lakes (the paper does not say which classes it took)",
-    ),
-    "human": MaskedSet(
-        release="voc_person",
-        classes=("person",),
-        description="persons (PASCAL VOC 2012): one mask a person; the unlabelled band round each "
-        "counts as not person. It stands in for the paper's Stanford 40, which has boxes and no "
-        "masks",
-    ),
-    "icecream": _food("ice cream"),
-    "pie": _food("pie"),
-    "strawberry": _food("strawberry"),
-}
+    path, numbers = folder / "category_id.txt", CLASS_NUMBERS
+    try:
+        if path.exists():
+            rows = (line.split(maxsplit=1) for line in path.read_text("utf-8-sig").splitlines())
+            numbers = {row[1].strip(): int(row[0]) for row in rows if row}
+        return {numbers[name]: name for name in classes}
+    except (OSError, ValueError, LookupError) as error:
+        raise SerialLoRAError(
+            f"{path} is no list of class numbers and names ({error!r}); restore it from the official "
+            "archive."
+        ) from error
 
 
 def load_segmentation_files(name: str, root: Path) -> SegmentationData:
@@ -232,32 +157,132 @@ def load_segmentation_files(name: str, root: Path) -> SegmentationData:
         SerialLoRAError: data not there (says which command fetches them), or not complete; a mask
             that cannot be read (names the file).
     """
-    chosen = MASKED_SETS[name]
-    release = MASKED_RELEASES[chosen.release]
-    folder, parts = root / release.folder, ("train", "test")
-    listed = [row for row in release.listed(root) if row.part in parts]
-    numbers = release.class_numbers(folder)
-    lacking = [name for name in chosen.classes if name not in numbers]
-    if lacking:
-        raise SerialLoRAError(
-            f"{folder} has no class {lacking[0]!r} among its {len(numbers)}; restore its list of "
-            "classes from the official archive."
-        )
-    wanted = {numbers[name]: name for name in chosen.classes}
+    release, classes = MASKED_SETS[name]
+    folder, listed = root / release.folder, release.listed(root)
+    wanted = _class_numbers(folder, classes)
     labels = find_labels(folder, listed, release.title)
     shown = [row for row in listed if any(counts(label, wanted) for label in labels[row])]
     train, test = (
         masked_pictures(folder, [row for row in shown if row.part == part], wanted)
-        for part in parts
+        for part in ("train", "test")
     )
     return SegmentationData(
         name=name,
         scale="paper",
         train=train,
         test=test,
-        description=chosen.description,
-        attribution=release.attribution,
-        split=release.split,
-        content=repr((chosen.release, chosen.classes, LEAST_SHARE)),
+        content=repr((release.name, classes, LEAST_SHARE)),
         folder=folder,
     )
+
+
+# --- masks in files ------------------------------------------------------------------------------
+
+
+class Label(NamedTuple):
+    """What a number in a mask stands for: a class or, where they are told apart, an object.
+
+    Attributes:
+        number: in the mask.
+        class_number: what it is.
+        share: of the picture's pixels.
+    """
+
+    number: int
+    class_number: int
+    share: float
+
+
+def counts(label: Label, wanted: Mapping[int, str]) -> bool:
+    """Whether it is of a class that counts, and no speck."""
+    return label.class_number in wanted and label.share >= LEAST_SHARE
+
+
+def find_labels(
+    folder: Path, listed: Sequence[ReleasedPicture], title: str
+) -> dict[ReleasedPicture, list[Label]]:
+    """What each picture holds, from the index beside the data where there is one.
+
+    Raises:
+        SerialLoRAError: a mask cannot be read.
+    """
+    path, index = folder / INDEX_FILE, {}
+    with suppress(OSError, ValueError):
+        index = json.loads(path.read_text("utf-8"))
+    if list(index) != [row.picture_id for row in listed]:
+        with ThreadPoolExecutor(READERS) as readers:
+            opened = readers.map(lambda row: _read_labels(_files(folder, row)[1:])[1], listed)
+            found = list(tqdm(opened, f"reading the masks of {title}, once", len(listed)))
+        index = {row.picture_id: labels for row, labels in zip(listed, found, strict=True)}
+        with suppress(OSError):  # a shared, read-only data folder: they are opened again next time
+            write_json(path, index)
+    return {row: [Label(*label) for label in index[row.picture_id]] for row in listed}
+
+
+def _files(folder: Path, row: ReleasedPicture) -> tuple[Path, ...]:
+    return tuple(folder / name for name in (row.picture_id, *row.masks))
+
+
+def masked_pictures(
+    folder: Path, listed: Sequence[ReleasedPicture], wanted: Mapping[int, str]
+) -> Pictures:
+    """Pictures with the masks of some classes; each is opened when it is asked for.
+
+    Args:
+        folder: what the paths of pictures and masks are relative to.
+        wanted: number in the masks -> name, of the classes that count.
+    """
+    names = [row.picture_id for row in listed]
+    sources = [(row.picture_id, *_files(folder, row)) for row in listed]
+    return Pictures(names, partial(_read_example, dict(wanted)), sources)
+
+
+def _read_example(wanted: Mapping[int, str], source: tuple[str | Path, ...]) -> SegmentationExample:
+    picture_id, path, *masks = source
+    numbers, labels = _read_labels(masks)
+    kept = [label for label in labels if counts(label, wanted)]
+    picture = _picture_of_size(path, numbers.shape[::-1])
+    objects = numbers == np.array([label.number for label in kept], int)[:, None, None]
+    names = tuple(wanted[label.class_number] for label in kept)
+    return SegmentationExample(picture, objects, names, picture_id)
+
+
+def _picture_of_size(path: Path, size: tuple[int, int]) -> Image.Image:
+    """A picture that fits masks of (width, height), turned upright or as it is stored."""
+    for upright in (True, False):
+        picture = read_picture(path, upright)
+        if picture.size == size:
+            return picture
+    raise SerialLoRAError(
+        f"the picture {path} is {picture.width} x {picture.height} and its mask {size[0]} x "
+        f"{size[1]} pixels; restore both from the official archive."
+    )
+
+
+def _read_labels(masks: Sequence[Path]) -> tuple[np.ndarray, list[Label]]:
+    """A picture's numbers, uint8 (H, W), of objects if told apart, else classes; what they mean.
+
+    Raises:
+        SerialLoRAError: a mask cannot be read, or is no mask.
+    """
+    *classes, mask = (_read_mask(path) for path in masks)
+    numbers, labels = np.asarray(mask), []
+    for number, count in enumerate(mask.histogram()):
+        if count and number not in (BACKGROUND, VOID):
+            of_object = np.asarray(classes[0])[numbers == number] if classes else [number]
+            labels.append(Label(number, int(of_object[0]), count / numbers.size))
+    return numbers, labels
+
+
+def _read_mask(path: Path) -> Image.Image:
+    """A mask file whose pixels are numbers: grey values, or places in its palette."""
+    try:
+        with Image.open(path) as mask:
+            if mask.mode not in ("L", "P"):
+                raise ValueError(f"its pixels are {mask.mode} and not class numbers")
+            mask.load()
+            return mask
+    except Exception as error:  # decoders raise half a dozen unrelated kinds on damaged files
+        raise SerialLoRAError(
+            f"the mask {path} cannot be read ({error}); restore it from the official archive."
+        ) from error

@@ -32,7 +32,7 @@ from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.data.emoji_sets import HIDDEN_FRACTION, hidden_codepoints, unseen_drawings
+from serial_lora_course.data.emoji_sets import hidden_codepoints, unseen_drawings
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
 from serial_lora_course.data.scenes import OPAQUE, SceneRecipe, compose
 from serial_lora_course.data.subsets import hash_order
@@ -184,9 +184,7 @@ def load_scene_set(name: str) -> SegmentationData:
         scale="tiny",
         train=parts["train"],
         test=parts["test"],
-        description=settings.description,
         attribution=ATTRIBUTION[settings.style],
-        split=f"by concept, {HIDDEN_FRACTION:.0%} of each subgroup being test, and by photograph",
         content=repr((settings, drawn, PHOTOGRAPHS, DRAWING_SIZE, LONGER_SIDE, SHORTEST_SIDE)),
     )
 

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, Concept, load_emoji
-from serial_lora_course.data.emoji_sets import HIDDEN_FRACTION, hidden_codepoints, unseen_drawings
+from serial_lora_course.data.emoji_sets import hidden_codepoints, unseen_drawings
 from serial_lora_course.data.renderings import RENDERINGS
 from serial_lora_course.data.subsets import hash_order
 from serial_lora_course.data.types import Pictures, StyleData, StyleExample
@@ -168,11 +168,7 @@ def load_tiny_style(name: str) -> StyleData:
         scale="tiny",
         train=parts["train"],
         test=parts["test"],
-        description=style.description,
         attribution=", ".join(filter(None, (ATTRIBUTION[style.drawn_by], style.changes))),
-        split=f"by concept: {PICTURES['train']} of the visible ones train and {PICTURES['test']} "
-        f"of the hidden ones ({HIDDEN_FRACTION:.0%} of each subgroup) test, chosen by hash, from "
-        "every group its share",
         content=repr((style, SIZE)),
     )
 

@@ -21,8 +21,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora.errors import require_number
 from serial_lora_course.data.types import ClassificationData, DividedData
+
+SPLIT_SEED = 1  # of every division into train and test that no publisher made
 
 
 def hash_order(picture_ids: Sequence[str], seed: int, purpose: str = "shots") -> list[int]:
@@ -55,7 +57,7 @@ class FewShotSplit(NamedTuple):
 
 
 def few_shot_indices(
-    labels: Sequence[int], shots: int, seed: int, picture_ids: Sequence[str] | None = None
+    labels: Sequence[int], shots: int, seed: int, picture_ids: Sequence[str]
 ) -> list[int]:
     """Up to ``shots`` positions per class, by class and then in hashed order.
 
@@ -63,22 +65,12 @@ def few_shot_indices(
         labels: (N,) class of each picture.
         shots: pictures per class; a class with fewer gives all it has.
         seed: of the order.
-        picture_ids: (N,) unique names of the pictures. Without them the position stands in, and
-            then adding a picture in front does change the choice.
+        picture_ids: (N,) unique names of the pictures.
 
     Raises:
-        SerialLoRAError: ``shots`` is not a whole number of at least one, or names repeat.
+        SerialLoRAError: ``shots`` is not a whole number of at least one.
     """
     require_number("shots", shots, whole=True, least=1)
-    if picture_ids is None:
-        picture_ids = [str(position) for position in range(len(labels))]
-    if len(picture_ids) != len(labels):
-        raise SerialLoRAError(
-            f"there are {len(picture_ids)} picture names for {len(labels)} labels; give one each."
-        )
-    if len(set(picture_ids)) != len(picture_ids):
-        twice = Counter(picture_ids).most_common(1)[0][0]
-        raise SerialLoRAError(f"the picture name {twice!r} occurs twice; names must be unique.")
     members: dict[int, list[int]] = {}
     for position in hash_order(picture_ids, seed):
         members.setdefault(labels[position], []).append(position)
@@ -106,10 +98,9 @@ def training_subset(data: DividedData, percent: int, seed: int) -> list[int]:
     """Positions of ``percent`` % of the training pictures, rounded, at least one.
 
     Raises:
-        SerialLoRAError: ``percent`` is not between 1 and 100.
+        SerialLoRAError: ``percent`` is no whole number from 1 to 100.
     """
-    if not 1 <= percent <= 100:
-        raise SerialLoRAError(f"percent must lie between 1 and 100, not {percent}.")
+    require_number("percent", percent, whole=True, least=1, below=101)
     count = max(1, round(len(data.train) * percent / 100))
     return hash_order(data.train.picture_ids, seed, data.purpose)[:count]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,9 +34,9 @@ class Pictures:
     Args:
         picture_ids: (N,) names, unique and unchanging.
         read: what makes a picture or an example of its source.
-        sources: (N,) what the items are made of; their names when left out.
+        sources: (N,) what the items are made of; their names when left out. A path, or each path in a
+            tuple, is a file that the item is read from.
         labels: (N,) their classes, if they have any.
-        files: a source -> the files that it is read from, if there are any.
     """
 
     def __init__(
@@ -44,9 +45,8 @@ class Pictures:
         read: Callable[[Any], Any],
         sources: Sequence[Any] | None = None,
         labels: Sequence[int] | None = None,
-        files: Callable[[Any], list[Path]] | None = None,
     ) -> None:
-        self.picture_ids, self.read, self.files = list(picture_ids), read, files
+        self.picture_ids, self.read = list(picture_ids), read
         self.sources = self.picture_ids if sources is None else list(sources)
         self.labels = None if labels is None else list(labels)
 
@@ -63,7 +63,7 @@ class Pictures:
             each and [each[position] for position in positions]
             for each in (self.picture_ids, self.sources, self.labels)
         )
-        return Pictures(names, self.read, sources, labels, self.files)
+        return Pictures(names, self.read, sources, labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +72,9 @@ class DividedData:
 
     Attributes:
         name: of the data set; scale: ``"tiny"``, ``"paper"`` or ``"folder"`` (one's own).
-        train, test: pictures to learn from, and to measure on; no picture is in both.
-        description: in words, what there is to see.
-        attribution: whose pictures they are.
-        split: in words, where the division into train and test comes from.
+        train, test: pictures to learn from, and to measure on; no name is in both, or twice in one.
+        attribution: whose drawings they are.
+        split: in words, where the division of one's own folder comes from.
         content: what, beside their names, decides what the pictures are and what belongs to them.
         folder: where the data lie, when they are files.
     """
@@ -84,7 +83,6 @@ class DividedData:
     train: Pictures
     test: Pictures
     scale: str = "tiny"
-    description: str = ""
     attribution: str = ""
     split: str = ""
     content: str = ""
@@ -99,6 +97,8 @@ class DividedData:
                 raise SerialLoRAError(
                     f"{self.name} has no {part_name} pictures; it is not complete."
                 )
+            if twice := _repeated(part.picture_ids):
+                raise SerialLoRAError(f"{self.name} has the picture {twice!r} twice; list it once.")
         shared = set(self.train.picture_ids).intersection(self.test.picture_ids)
         if shared:
             raise SerialLoRAError(
@@ -160,13 +160,6 @@ class ClassificationData(DividedData):
         super().__post_init__()
         if twice := _repeated(self.class_names):
             raise SerialLoRAError(f"{self.name} has two classes called {twice!r}; rename one.")
-        labels = {*self.train.labels, *self.test.labels}
-        wrong = labels.difference(range(len(self.class_names)))
-        if wrong:
-            raise SerialLoRAError(
-                f"{self.name} has the label {min(wrong)} but only {len(self.class_names)} "
-                "class names; give one name per label."
-            )
 
     def prompts(self, template: str | None = None) -> list[str]:
         """One prompt per class, from this data set's template or another one."""
@@ -209,20 +202,11 @@ class SegmentationExample:
 
     def __post_init__(self) -> None:
         width, height = self.picture.size
-        if self.masks.shape[1:] != (height, width) or self.masks.dtype != bool:
+        fitting = self.masks.shape == (len(self.names), height, width) and self.masks.dtype == bool
+        if not fitting or not self.names or not self.masks.any((1, 2)).all():
             raise SerialLoRAError(
-                f"{self.picture_id}: masks must be bool of (N, {height}, {width}) like their "
-                f"picture, not {self.masks.dtype} of {self.masks.shape}."
-            )
-        if not len(self.masks) or not self.masks.any((1, 2)).all():
-            raise SerialLoRAError(
-                f"{self.picture_id} has an empty mask or none at all; leave the picture out, as "
-                "there is nothing to find in it."
-            )
-        if len(self.names) != len(self.masks):
-            raise SerialLoRAError(
-                f"{self.picture_id} has {len(self.masks)} masks and {len(self.names)} names; give "
-                "one name per mask."
+                f"{self.picture_id} needs masks of {height} x {width} bools, one a name and none empty, "
+                f"and has {self.masks.dtype} of {self.masks.shape}; mend them, or leave it out."
             )
 
     @cached_property
@@ -236,7 +220,7 @@ class SegmentationExample:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationData(DividedData):
-    """Items are :class:`SegmentationExample`; ``description`` says what the masks cover too."""
+    """Items are :class:`SegmentationExample`."""
 
     purpose = "segmentation"
 
@@ -250,8 +234,7 @@ class StyleExample:
 
     Attributes:
         picture: RGB, of any size.
-        caption: in words, without the style; never empty. A model that follows captions can then
-            show the style only by having learnt it.
+        caption: in words, without the style, which a model can then show only by having learnt it.
         picture_id: a name that is unique in the data set and does not change.
     """
 
@@ -259,35 +242,16 @@ class StyleExample:
     caption: str
     picture_id: str
 
-    def __post_init__(self) -> None:
-        if self.picture.mode != "RGB":
-            raise SerialLoRAError(
-                f"{self.picture_id} is of mode {self.picture.mode}; convert the picture to RGB."
-            )
-        if not self.caption.strip():
-            raise SerialLoRAError(
-                f"{self.picture_id} has no caption; give it one, or leave the picture out."
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class StyleData(DividedData):
     """Pictures with captions in one style; items are :class:`StyleExample`.
 
     The captions of the test pictures are the prompts of the evaluation, and those pictures are
-    what FID and KID compare with. No name occurs twice: what was computed of a picture is kept
-    under its name.
+    what FID and KID compare with.
     """
 
     purpose = "styles"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for part in (self.train, self.test):
-            if twice := _repeated(part.picture_ids):
-                raise SerialLoRAError(
-                    f"{self.name} lists the picture {twice!r} twice; list it once."
-                )
 
 
 def _repeated(names: list[str]) -> str | None:
@@ -296,11 +260,11 @@ def _repeated(names: list[str]) -> str | None:
 
 def _content(pictures: Pictures, index: int, items: Any) -> bytes:
     """An item's files as they lie; else its size, its pixels, and masks or caption of an example."""
-    if files := getattr(pictures, "files", None):
-        try:
-            return b"".join(path.read_bytes() for path in files(pictures.sources[index]))
-        except OSError:
-            pass  # opening the picture says in a sentence what is wrong
+    source = pictures.sources[index] if isinstance(pictures, Pictures) else ()
+    parts = source if isinstance(source, tuple) else (source,)
+    if files := [each for each in parts if isinstance(each, Path)]:
+        with suppress(OSError):  # opening the picture says in a sentence what is wrong
+            return b"".join(path.read_bytes() for path in files)
     item = items[index]
     picture = np.asarray(item[0] if isinstance(item, tuple) else item.picture)
     content = repr(picture.shape).encode() + picture.tobytes()

@@ -19,11 +19,8 @@ from typing import Any
 import torch
 
 from serial_lora.errors import require_choice
-from serial_lora_course.data.folders import data_root
-from serial_lora_course.data.registry import RELEASES
-from serial_lora_course.data.releases import Release
-from serial_lora_course.data.segmentation_files import MASKED_RELEASES, MASKED_SETS
-from serial_lora_course.data.style_files import RELEASE_OF
+from serial_lora_course.data.registry import PAPER_RELEASES
+from serial_lora_course.data.releases import data_root
 from serial_lora_course.data.subsets import with_few_tests
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.card import MissingError, look_at_card
@@ -200,7 +197,7 @@ class Lesson:
         """Refuse, in one sentence, if something has to be fetched first."""
         needs = dict(self.setting.needs)
         for name in names if self.scale == "paper" else ():
-            release = release_of(name)
+            release = PAPER_RELEASES[name]
             needs[release.folder] = (release.title, f"python data_scripts/fetch.py {release.name}")
         missing = [need for path, need in needs.items() if not _is_here(path)]
         if missing:
@@ -274,10 +271,3 @@ def _is_here(path: str) -> bool:
     """Whether a file or folder lies below the data root, or where torch's hub keeps files."""
     hub = Path(torch.hub.get_dir(), "checkpoints")
     return (data_root() / path).exists() or (hub / PurePosixPath(path).name).is_file()
-
-
-def release_of(dataset: str) -> Release:
-    """The published data set that one of the paper's comes from."""
-    if dataset in MASKED_SETS:
-        return MASKED_RELEASES[MASKED_SETS[dataset].release]
-    return RELEASE_OF.get(dataset) or RELEASES[dataset]

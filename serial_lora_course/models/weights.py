@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora.files import checksum
-from serial_lora_course.data.folders import data_root
+from serial_lora_course.data.releases import data_root
 
 SCALES = ("tiny", "paper")
 PICKLE_ENDINGS = (".pt", ".pth", ".bin")

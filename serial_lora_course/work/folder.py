@@ -29,8 +29,7 @@ from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.files import write_whole
 from serial_lora_course.data.folder import load_folder
 from serial_lora_course.data.pictures import read_picture
-from serial_lora_course.data.splits import SPLIT_SEED
-from serial_lora_course.data.subsets import hash_order
+from serial_lora_course.data.subsets import SPLIT_SEED, hash_order
 from serial_lora_course.data.types import ClassificationData, Pictures
 from serial_lora_course.files import expanded, refusals_told, write_json
 from serial_lora_course.labs.linear_probe import Features, chosen_probe

@@ -30,7 +30,7 @@ MISTAKES = [  # of what is typed; what a lab itself refuses is in tests/labs/tes
     (("--no-such-option",), "--no-such-option"),
     (("extra",), "extra"),
     (("--config", "nowhere.yaml"), "nowhere.yaml"),
-    (("--scale", "paper", "--dataset", "dtd", "--root", "nowhere"), "data_scripts"),
+    (("--scale", "paper", "--dataset", "food101", "--root", "nowhere"), "data_scripts"),
 ]
 
 

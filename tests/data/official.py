@@ -78,16 +78,6 @@ def oxford_pets() -> dict[str, bytes]:
     return members
 
 
-def dtd() -> dict[str, bytes]:
-    classes = ["banded", "polka-dotted"]
-    name = "{class_name}/{class_name}_{number:04d}.jpg"
-    members = _class_pictures(classes, 9, f"dtd/dtd/images/{name}")
-    for part, numbers in (("train", (1, 2, 3)), ("val", (4, 5, 6)), ("test", (7, 8, 9))):
-        lines = [name.format(class_name=c, number=n) + "\n" for c in classes for n in numbers]
-        members[f"dtd/dtd/labels/{part}1.txt"] = "".join(lines).encode()
-    return members
-
-
 FOOD_SIZE = (120, 100)
 #: Not the official numbers: the list in the archive counts.
 FOOD_CLASSES = ("background", "candy", "pie", "ice cream", "other ingredients", "strawberry")
@@ -171,29 +161,24 @@ def voc_person() -> dict[str, bytes]:
     return {f"VOCdevkit/VOC2012/{name}": content for name, content in members.items()}
 
 
-#: Name and artist -> part, style, and what kind of picture the file is.
-ARTBENCH: dict[tuple[str, str], tuple[str, str, str]] = {
-    ("leon-bakst_elisium-1906.jpg", "leon-bakst"): ("train", "art_nouveau", "RGB"),
-    ("alphonse-mucha_untitled-1896.jpg", "alphonse-mucha"): ("train", "art_nouveau", "L"),
-    ("a-y-jackson_algoma-in-november-1935.jpg", "a-y-jackson"): ("train", "art_nouveau", "CMYK"),
-    ("alphonse-mucha_zodiac-1896.jpg", "alphonse-mucha"): ("test", "art_nouveau", "RGB"),
-    ("claude-monet_springtime-1.jpg", "claude-monet"): ("train", "impressionism", "RGB"),
-    ("claude-monet_water-lilies-1916(1).jpg", "claude-monet"): ("train", "impressionism", "RGB"),
-    ("edgar-degas_dancers.jpg", "edgar-degas"): ("test", "impressionism", "RGB"),
-    ("abraham-storck_italianate-park.jpg", "abraham-storck"): ("test", "baroque", "RGB"),
+#: Name -> part, style, and what kind of picture the file is.
+ARTBENCH: dict[str, tuple[str, str, str]] = {
+    "leon-bakst_elisium-1906.jpg": ("train", "art_nouveau", "RGB"),
+    "alphonse-mucha_untitled-1896.jpg": ("train", "art_nouveau", "L"),
+    "a-y-jackson_algoma-in-november-1935.jpg": ("train", "art_nouveau", "CMYK"),
+    "alphonse-mucha_zodiac-1896.jpg": ("test", "art_nouveau", "RGB"),
+    "claude-monet_springtime-1.jpg": ("train", "impressionism", "RGB"),
+    "claude-monet_water-lilies-1916(1).jpg": ("train", "impressionism", "RGB"),
+    "edgar-degas_dancers.jpg": ("test", "impressionism", "RGB"),
+    "abraham-storck_italianate-park.jpg": ("test", "baroque", "RGB"),
 }
 
 
 def artbench() -> dict[str, bytes]:
-    folder, members = "artbench-10-imagefolder-split", {}
-    lines = ["name,artist,url,is_public_domain,length,width,label,split,cifar_index"]
-    for seed, ((name, artist), (part, style, mode)) in enumerate(ARTBENCH.items()):
-        members[f"{folder}/{part}/{style}/{name}"] = picture_bytes(seed, 32, mode=mode)
-        lines.append(
-            f"{name},{artist},https://example.org/{seed},True,900,700,{style},{part},{seed}"
-        )
-    members[f"{folder}/ArtBench-10.csv"] = "".join(f"{line}\n" for line in lines).encode()
-    return members
+    return {
+        f"artbench-10-imagefolder-split/{part}/{style}/{name}": picture_bytes(seed, 32, mode=mode)
+        for seed, (name, (part, style, mode)) in enumerate(ARTBENCH.items())
+    }
 
 
 #: Folder in SaRA's archive -> what its metadata say of each picture.
@@ -223,7 +208,6 @@ OFFICIAL = {
     "food101": food101,
     "eurosat": eurosat,
     "oxford_pets": oxford_pets,
-    "dtd": dtd,
     "foodseg103": foodseg103,
     "floodnet": floodnet,
     "voc_person": voc_person,

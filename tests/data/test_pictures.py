@@ -37,4 +37,4 @@ def test_a_missing_or_corrupt_picture_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(SerialLoRAError, match=r"the picture .*bad\.jpg (is missing|cannot be)"):
-        picture_files(tmp_path, ["bad.jpg"], [0])[0]
+        picture_files(tmp_path, [("bad.jpg", 0)])[0]

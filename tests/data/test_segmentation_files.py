@@ -1,5 +1,6 @@
 """The paper's segmentation sets, from small archives laid out like the official ones."""
 
+import json
 import os
 import pickle
 
@@ -10,24 +11,22 @@ from torchvision.datasets import VOCSegmentation
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.masks import LEAST_SHARE, masked_pictures
+from serial_lora_course.data import segmentation_files
 from serial_lora_course.data.releases import ReleasedPicture
 from serial_lora_course.data.segmentation_files import (
-    FLOODNET_CLASSES,
+    CLASS_NUMBERS,
+    INDEX_FILE,
+    LEAST_SHARE,
     MASKED_SETS,
-    VOC_CLASSES,
     load_segmentation_files,
+    masked_pictures,
 )
-from tests.data.official import FLOOD_SIZE, FOOD_CLASSES, FOOD_SIZE, mask_bytes, picture_bytes
-
-ANNOTATIONS = "Images/ann_dir/train"
+from tests.data import official
+from tests.data.official import FLOOD_SIZE, FOOD_CLASSES, mask_bytes, picture_bytes
 
 
 def names_of(part):
     return [os.path.basename(picture_id) for picture_id in part.picture_ids]
-
-
-# --- what is in the sets -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -44,12 +43,10 @@ def test_pictures_without_the_class_are_left_out(prepared_root, name, train, tes
     data = load_segmentation_files(name, prepared_root)
     assert (names_of(data.train), names_of(data.test)) == (train, test)
     assert (data.name, data.scale) == (name, "paper")
-    assert data.description and data.attribution and data.split
     for part in (data.train, data.test):
         for example in part:
             assert example.picture.mode == "RGB"
             assert example.masks.mean((1, 2)).min() >= LEAST_SHARE
-    assert load_segmentation_files(name, prepared_root).fingerprint() == data.fingerprint()
     in_a_worker = pickle.loads(pickle.dumps(data.train))
     assert np.array_equal(in_a_worker[-1].masks, data.train[len(train) - 1].masks)
 
@@ -65,7 +62,7 @@ def read_pixel_by_pixel(path, wanted):
 @pytest.mark.parametrize("name", ["icecream", "pie", "strawberry"])
 def test_food_masks_are_all_pixels_of_the_class(prepared_root, name):
     data = load_segmentation_files(name, prepared_root)
-    (wanted,) = MASKED_SETS[name].classes
+    _, (wanted,) = MASKED_SETS[name]
     for part in (data.train, data.test):
         for example in part:
             path = data.folder / example.picture_id.replace("img_dir", "ann_dir")
@@ -80,35 +77,33 @@ def test_food_masks_are_all_pixels_of_the_class(prepared_root, name):
 
 def test_flood_is_buildings_and_roads_a_mask_each(prepared_root):
     data = load_segmentation_files("flood", prepared_root)
-    assert "water is left out" in data.description
     first, second = data.train
     assert first.names == ("building flooded", "road flooded")
     for example in data.train:
         number = os.path.basename(example.picture_id).removesuffix(".jpg")
         path = data.folder / f"train/train-label-img/{number}_lab.png"
         for mask, name in zip(example.masks, example.names, strict=True):
-            assert np.array_equal(mask, read_pixel_by_pixel(path, FLOODNET_CLASSES.index(name)))
+            assert np.array_equal(mask, read_pixel_by_pixel(path, CLASS_NUMBERS[name]))
     assert second.names == ("building flooded",)  # two buildings, which the labels do not number
     assert second.boxes.tolist() == [[0, 0, *FLOOD_SIZE]]
 
 
 def test_every_person_is_a_mask_and_the_band_belongs_to_nobody(prepared_root):
     data = load_segmentation_files("human", prepared_root)
-    assert "Stanford 40" in data.description
     example = data.train[0]
     assert example.names == ("person", "person")  # and no dog
     name = os.path.basename(example.picture_id).removesuffix(".jpg")
     official = VOCSegmentation(prepared_root, image_set="train")
     assert official.images[0].endswith(f"{name}.jpg")
-    person = VOC_CLASSES.index("person")
+    categories = DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
+    person = CLASS_NUMBERS["person"]
+    assert categories[person] == "person"
     assert np.array_equal(example.masks.any(0), np.asarray(official[0][1]) == person)
     path = data.folder / "SegmentationObject" / f"{name}.png"
     for mask, number in zip(example.masks, (1, 2), strict=True):
         assert np.array_equal(mask, read_pixel_by_pixel(path, number))
     beside_a_speck = data.train[1]
     assert beside_a_speck.boxes.tolist() == [[0, 0, 30, 75]]
-    categories = DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
-    assert VOC_CLASSES[1:] == tuple(categories[1:])
 
 
 @pytest.mark.parametrize("lying", [True, False])
@@ -123,27 +118,24 @@ def test_a_picture_is_turned_where_its_mask_says_so(tmp_path, lying):
     assert np.array_equal(np.asarray(pictures[0].picture), np.asarray(expected))
 
 
-# --- damage --------------------------------------------------------------------------------------
+def test_masks_are_read_once_and_the_index_is_made_anew_where_it_does_not_fit(
+    tmp_path, monkeypatch
+):
+    official.write(tmp_path, "foodseg103")
+    first = load_segmentation_files("icecream", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(segmentation_files, "_read_mask", None)
+        assert load_segmentation_files("icecream", tmp_path).fingerprint() == first.fingerprint()
+    index = first.folder / INDEX_FILE
+    for spoilt in ("[]", "{", json.dumps(dict(list(json.loads(index.read_text()).items())[1:]))):
+        index.write_text(spoilt)
+        assert load_segmentation_files("icecream", tmp_path).fingerprint() == first.fingerprint()
 
 
-def test_a_list_of_names_cannot_lead_out_of_the_folder(copy_of, tmp_path):
-    folder = copy_of("voc_person")
-    (folder / "ImageSets/Segmentation/train.txt").write_text("../../../secret\n")
+def test_a_list_of_names_cannot_lead_out_of_the_folder(tmp_path):
+    official.write(tmp_path, "voc_person")
+    lists = tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation"
+    (lists / "train.txt").write_text("../../../secret\n")
     (tmp_path / "secret.jpg").write_bytes(picture_bytes(0))
     with pytest.raises(SerialLoRAError, match="missing"):
         load_segmentation_files("human", tmp_path)
-
-
-# --- the index beside the data -------------------------------------------------------------------
-
-
-def test_a_mask_that_changed_is_read_again(copy_of, tmp_path):
-    path = copy_of("foodseg103") / ANNOTATIONS / "00000002.png"
-    path.write_bytes(path.read_bytes().ljust(400, b"\0"))
-    first = load_segmentation_files("icecream", tmp_path)
-    assert load_segmentation_files("icecream", tmp_path).fingerprint() == first.fingerprint()
-    written = path.stat()
-    path.write_bytes(mask_bytes(FOOD_SIZE, [(3, 5, 5, 25, 25)]).ljust(400, b"\0"))
-    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns + 1))
-    assert path.stat().st_size == written.st_size  # of the same size, a moment later
-    assert "00000002.jpg" in names_of(load_segmentation_files("icecream", tmp_path).train)

@@ -46,7 +46,7 @@ def test_parts_that_are_empty_or_share_a_picture_are_refused(kind, train, test, 
 
 @pytest.mark.parametrize("kind", ["classification", "masks", "style"])
 def test_a_fingerprint_changes_with_what_the_data_are_and_not_with_their_order(kind):
-    same = [make(kind), make(kind, description="other words")]
+    same = [make(kind), make(kind, attribution="other words")]
     same += [make(kind, train=("b", "a"), labels=(1, 0))]
     changes = [{"train": ("a",)}, {"train": ("c", "d"), "test": ("a", "b")}]
     if kind == "classification":

@@ -17,7 +17,7 @@ from tests.labs.lab_models import small_clip
 
 QUICK = "--methods serial_lora --shots 1 --seeds 1 --min-steps 1 --epochs 1".split()
 LONG = "x" * 5000
-PAPER = ("--scale", "paper", "--dataset", "dtd", "--root")
+PAPER = ("--scale", "paper", "--dataset", "food101", "--root")
 
 
 def data(folder: Path, *classes: str | bytes) -> str:

@@ -75,7 +75,7 @@ def test_sam(root):
 def test_sd3(root):
     fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     more = {
-        (f"anna-boch_{part}-number-{n}.jpg", "anna-boch"): (part, "art_nouveau", "RGB")
+        f"anna-boch_{part}-number-{n}.jpg": (part, "art_nouveau", "RGB")
         for part, pictures in (("train", 200), ("test", 16))
         for n in range(pictures)
     }
