@@ -30,9 +30,6 @@ def unit(features: Tensor, dim: int = -1) -> Tensor:
     return features / features.pow(2).sum(dim, keepdim=True).sqrt()
 
 
-# ------------------------------------------------------------------------------ 4.1 class scores
-
-
 @exercise(
     "4.1",
     "the scaled cosine of every pair, for features of unequal lengths, and its gradients",
@@ -52,13 +49,7 @@ def similarity_scores() -> Iterator[Case]:
         yield Case(what, inputs, inputs[2].exp() * cosine_table(*inputs[:2]), leaves=leaves)
 
 
-# -------------------------------------------------------------------------------- 4.2 accuracy
-
-
-@exercise(
-    "4.2",
-    "equal to counting one picture at a time, at three sizes",
-)
+@exercise("4.2", "equal to counting one picture at a time, at three sizes")
 def zero_shot_accuracy() -> Iterator[Case]:
     """The share of rows whose largest cosine is at the label, counted one picture at a time."""
     for number, count, dim in ((12, 12, 5), (30, 4, 6), (40, 5, 6)):
@@ -72,9 +63,6 @@ def zero_shot_accuracy() -> Iterator[Case]:
         advice = "try it on three pictures and count by hand"
         inputs = (pictures, classes, torch.tensor(own))
         yield Case(what, inputs, sum(right) / number, advice=advice)
-
-
-# -------------------------------------------------------------------------------- 4.3 the loss
 
 
 class TwoTowers(nn.Module):
@@ -158,8 +146,6 @@ def towers_of(clip: TwoTowers, *_) -> dict[str, Tensor]:
         "logit_scale": clip.logit_scale,
     }
 
-
-# ---------------------------------------------------------------------------- 4.4 the training
 
 LOSSES, WEIGHTS = "the loss of each step", "the weights of both towers afterwards"
 SIZES, OFTEN = "how many pictures each step sees", "how often each shot is seen"
