@@ -69,19 +69,17 @@ class Faithful(nn.Module):
 
 
 class OnTheStream(Faithful):
-    """The block's input is adapted before the residual split."""
+    """The block's input is adapted before the residual split, from one of its tokens on."""
+
+    def __init__(self, size: float, first: int = 0):
+        super().__init__()
+        self.first = first
+        nn.init.normal_(self.pair.lora_A, std=size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, d) -> (B, N, d)."""
-        return self.block(self.pair(x))
-
-
-class OnOneToken(Faithful):
-    """The stream of the last token is adapted, and no other."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, d)."""
-        return self.block(torch.cat([x[:, :-1], self.pair(x[:, -1:])], dim=1))
+        adapted = [x[:, : self.first], self.pair(x[:, self.first :])]
+        return self.block(torch.cat(adapted, dim=1))
 
 
 class PairEach(nn.Module):
