@@ -23,8 +23,7 @@ from serial_lora_course.data.emoji_sets import (
     GENERIC_TEMPLATE,
     TEMPLATE,
     emoji_pictures,
-    hidden_codepoints,
-    unseen_drawings,
+    kept_apart,
 )
 from serial_lora_course.data.scenes import SceneRecipe
 from serial_lora_course.data.segmentation_sets import (
@@ -177,21 +176,16 @@ def _scene_data(name: str, settings: SceneSet, last: str, count: int = 0) -> Seg
 
 
 def _choose(settings: SceneSet) -> dict[str, list[int]]:
-    emoji, hidden = load_emoji(settings.style, DRAWING_SIZE), hidden_codepoints()
-    unseen = unseen_drawings(emoji)
-    visible, chosen = [], {"test": []}
-    for position in drawings_of(settings):
-        if emoji.concepts[position].codepoints not in hidden:
-            visible.append(position)
-        elif position in unseen:
-            chosen["test"].append(position)
+    emoji = load_emoji(settings.style, DRAWING_SIZE)
+    visible, unseen = kept_apart(emoji, drawings_of(settings)).values()
     names = [emoji.concepts[position].codepoints for position in visible]
     order = [visible[place] for place in hash_order(names, 1, "study")]
     count = round(VALIDATION_SHARE * len(order))
     # Concepts with one drawing between them stay on one side.
     files = {emoji.files[position] for position in order[:count]}
     validation = [position for position in order if emoji.files[position] in files]
-    return chosen | {
+    return {  # the order is part of the fingerprint
+        "test": unseen,
         "validation": sorted(validation),
         "train": sorted(set(order) - set(validation)),
     }

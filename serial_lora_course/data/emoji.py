@@ -1,18 +1,6 @@
 """The same 1,900 things drawn by several designers: pictures, captions, masks and *styles*.
 
-The drawings lie in the package, one zip file a style, as ``data_scripts/drawings.py`` drew them:
-
-=================  =========================================  =====================
-style              drawn by                                   licence
-=================  =========================================  =====================
-``twemoji``        Twemoji                                    CC BY 4.0
-``openmoji``       OpenMoji                                   CC BY-SA 4.0
-``openmoji-line``  the outlines of OpenMoji's drawings        CC BY-SA 4.0
-``noto-mono``      Noto Emoji, one ink                        SIL Open Font License
-``symbola``        Symbola, by George Douros                  free for any use
-``unifont``        GNU Unifont, on 16 x 16 dots               SIL Open Font License
-=================  =========================================  =====================
-
+The drawings lie in the package, one zip file a style, as ``data_scripts/drawings.py`` drew them.
 Names, groups and subgroups are facts of Unicode's emoji list and stand in
 ``assets/emoji_subgroups.tsv``.
 """
@@ -31,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from serial_lora.errors import SerialLoRAError, require_choice
+from serial_lora.errors import require_choice
 
 STYLES = ("twemoji", "openmoji", "openmoji-line", "noto-mono")
 UNSEEN_STYLES = ("symbola", "unifont")
@@ -114,13 +102,9 @@ def load_emoji(style: str, size: int = 64) -> EmojiSet:
     """All pictures of ``style``, ``size`` pixels square.
 
     Raises:
-        SerialLoRAError: for an unknown style, or a size outside 8 to 512 pixels.
+        SerialLoRAError: for an unknown style.
     """
     require_choice("emoji style", style, STYLES + UNSEEN_STYLES)
-    if not 8 <= size <= 512:
-        raise SerialLoRAError(
-            f"Emoji are drawn at 8 to 512 pixels, not {size}; choose such a size."
-        )
     drawn = _index(style)["drawn"]
     concepts = tuple(concept for concept in emoji_concepts() if concept.codepoints in drawn)
     names = tuple(drawn[concept.codepoints] for concept in concepts)
@@ -143,9 +127,7 @@ def _index(style: str) -> dict[str, dict]:
     return json.loads(_shipped(style).read(INDEX))
 
 
-@lru_cache(
-    maxsize=16
-)  # neighbours in Unicode's list lie on one sheet; all sheets would take 100 MB
+@lru_cache(maxsize=16)  # neighbours in the list lie on one sheet; all would take 100 MB
 def _sheet(style: str, name: str) -> Image.Image:
     with Image.open(io.BytesIO(_shipped(style).read(name))) as sheet:
         return sheet.convert("RGBA")

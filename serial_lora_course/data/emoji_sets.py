@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import lru_cache
 
 from serial_lora_course.data.emoji import ATTRIBUTION, Concept, EmojiSet, emoji_concepts, load_emoji
@@ -96,9 +97,13 @@ def hidden_codepoints() -> frozenset[str]:
     by_subgroup: dict[str, list[Concept]] = defaultdict(list)
     for concept in emoji_concepts():
         by_subgroup[concept.subgroup].append(concept)
+
+    def lottery(concept: Concept) -> str:
+        return hashlib.sha256(f"hidden:{concept.codepoints}".encode()).hexdigest()
+
     hidden = set()
     for concepts in by_subgroup.values():
-        shuffled = sorted(concepts, key=lambda concept: _lottery(concept.codepoints))
+        shuffled = sorted(concepts, key=lottery)
         hidden.update(c.codepoints for c in shuffled[: round(HIDDEN_FRACTION * len(shuffled))])
     return frozenset(hidden)
 
@@ -115,13 +120,16 @@ def unseen_drawings(emoji: EmojiSet) -> frozenset[int]:
     return frozenset(i for i, file in enumerate(emoji.files) if is_hidden[i] and file not in shown)
 
 
-def _lottery(codepoints: str) -> str:
-    return hashlib.sha256(f"hidden:{codepoints}".encode()).hexdigest()
-
-
-def class_labels(name: str) -> dict[str, int]:
-    """Unicode subgroup or group -> label, for one data set."""
-    return {part: label for label, parts in enumerate(EMOJI_SETS[name].values()) for part in parts}
+def kept_apart(emoji: EmojiSet, positions: Iterable[int]) -> dict[str, list[int]]:
+    """Those of the drawings that are there to train on, and those to test on."""
+    hidden, unseen = hidden_codepoints(), unseen_drawings(emoji)
+    chosen: dict[str, list[int]] = {"train": [], "test": []}
+    for position in positions:
+        if emoji.concepts[position].codepoints not in hidden:
+            chosen["train"].append(position)
+        elif position in unseen:
+            chosen["test"].append(position)
+    return chosen
 
 
 def emoji_pictures(emoji: EmojiSet, indices: list[int], labels: list[int]) -> Pictures:
@@ -132,23 +140,24 @@ def emoji_pictures(emoji: EmojiSet, indices: list[int], labels: list[int]) -> Pi
 
 def load_emoji_set(name: str, size: int = 64) -> ClassificationData:
     """One tiny data set, a key of :data:`EMOJI_SETS`, in OpenMoji's colour drawings."""
-    emoji, hidden = load_emoji("openmoji", size), hidden_codepoints()
-    classes, unseen = class_labels(name), unseen_drawings(emoji)
-    parts: dict[bool, tuple[list[int], list[int]]] = {False: ([], []), True: ([], [])}
-    for index, concept in enumerate(emoji.concepts):
-        label = classes.get(concept.subgroup, classes.get(concept.group))
-        is_hidden = concept.codepoints in hidden
-        if label is not None and (index in unseen or not is_hidden):
-            indices, labels = parts[is_hidden]
-            indices.append(index)
-            labels.append(label)
+    emoji = load_emoji("openmoji", size)
+    label_of = {part: i for i, parts in enumerate(EMOJI_SETS[name].values()) for part in parts}
+    labels = {
+        index: label_of.get(concept.subgroup, label_of.get(concept.group))
+        for index, concept in enumerate(emoji.concepts)
+    }
+    parts = kept_apart(emoji, (index for index, label in labels.items() if label is not None))
+    train, test = (
+        emoji_pictures(emoji, indices, [labels[index] for index in indices])
+        for indices in parts.values()
+    )
     return ClassificationData(
         name=name,
         class_names=list(EMOJI_SETS[name]),
         template=TEMPLATE,
         generic_template=GENERIC_TEMPLATE,
-        train=emoji_pictures(emoji, *parts[False]),
-        test=emoji_pictures(emoji, *parts[True]),
+        train=train,
+        test=test,
         scale="tiny",
         attribution=ATTRIBUTION["openmoji"],
     )

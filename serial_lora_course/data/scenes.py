@@ -1,8 +1,9 @@
 """Drawings laid over photographs: pictures in which every object's mask is known exactly.
 
 A scene is a crop of a real photograph with a few drawings on it, scaled, turned and partly hidden
-by one another. An object's mask is what can still be seen of it. Everything follows from the
-random generator that is passed in.
+by one another. An object's mask is what can still be seen of it. Weather may lie over all of it: the
+same objects, seen badly, with the same masks. Everything follows from the random generator that is
+passed in.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from serial_lora.errors import SerialLoRAError
 
 OPAQUE = 128  # an alpha of half or more belongs to the object
 ATTEMPTS = 100  # scenes without an object before it must be the recipe's fault
+HILLS = 5  # of fog, along a side
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,16 @@ def _attempt(drawings, photographs, chance, recipe: SceneRecipe, outlines) -> Sc
     chosen = chance.choice(len(drawings), count, replace=len(drawings) < count)
     whole = np.zeros((count, height, width), bool)
     for layer, index in enumerate(chosen):
-        pose = _pose(chance, recipe)
-        left, top = _corner(chance, pose, recipe)
-        drawn = Image.fromarray(drawings[index], "RGBA")
-        cut = place(drawn, pose)
-        canvas.paste(cut.convert("RGB"), (left, top), cut.getchannel("A"))
+        side = round(min(height, width) * chance.uniform(*recipe.sizes))
+        pose = side, chance.uniform(-recipe.turn, recipe.turn), chance.random() < 0.5
+        corner = _corner(chance, *pose[:2], recipe)
+        cut = _placed(Image.fromarray(drawings[index], "RGBA"), *pose)
+        canvas.paste(cut.convert("RGB"), corner, cut.getchannel("A"))
         shape = cut.getchannel("A")
         if outlines is not None:
-            shape = place(Image.fromarray(outlines[index], "L"), pose)
+            shape = _placed(Image.fromarray(outlines[index], "L"), *pose)
         sheet = Image.new("L", (width, height))
-        sheet.paste(shape, (left, top))
+        sheet.paste(shape, corner)
         whole[layer] = np.asarray(sheet) >= OPAQUE
     masks, kept = _visible(whole, recipe)
     return Scene(np.asarray(canvas), masks, tuple(int(i) for i in chosen[kept]))
@@ -127,38 +129,26 @@ def _visible(whole: np.ndarray, recipe: SceneRecipe) -> tuple[np.ndarray, np.nda
     return masks[kept], kept
 
 
-@dataclass(frozen=True)
-class _Pose:
-    side: int
-    degrees: float
-    mirrored: bool
-
-
-def _pose(chance: np.random.Generator, recipe: SceneRecipe) -> _Pose:
-    shorter = min(recipe.height, recipe.width)
-    side = round(shorter * chance.uniform(*recipe.sizes))
-    return _Pose(side, chance.uniform(-recipe.turn, recipe.turn), chance.random() < 0.5)
-
-
-def place(drawing: Image.Image, pose: _Pose) -> Image.Image:
+def _placed(drawing: Image.Image, side: int, degrees: float, mirrored: bool) -> Image.Image:
     """The drawing scaled, mirrored and turned, on a sheet just large enough."""
-    # Premultiplied colours keep the edges free of a dark fringe.
     mode = drawing.mode
-    drawing = drawing.convert("RGBa") if mode == "RGBA" else drawing
-    if pose.mirrored:
+    if mode == "RGBA":
+        drawing = drawing.convert("RGBa")  # premultiplied: the edges stay free of a dark fringe
+    if mirrored:
         drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    drawing = drawing.resize((pose.side, pose.side), Image.Resampling.BILINEAR)
-    turned = drawing.rotate(pose.degrees, Image.Resampling.BILINEAR, expand=True)
-    return turned.convert(mode) if mode == "RGBA" else turned
+    drawing = drawing.resize((side, side), Image.Resampling.BILINEAR)
+    return drawing.rotate(degrees, Image.Resampling.BILINEAR, expand=True).convert(mode)
 
 
-def _corner(chance: np.random.Generator, pose: _Pose, recipe: SceneRecipe) -> tuple[int, int]:
+def _corner(
+    chance: np.random.Generator, side: int, degrees: float, recipe: SceneRecipe
+) -> tuple[int, int]:
     """Where the object's sheet goes; its centre keeps a third of its size from the border."""
-    reach = pose.side / 3
+    reach = side / 3
     x = chance.uniform(reach, recipe.width - reach)
     y = chance.uniform(reach, recipe.height - reach)
-    turned = np.deg2rad(abs(pose.degrees))
-    half = pose.side * (np.cos(turned) + np.sin(turned)) / 2
+    turned = np.deg2rad(abs(degrees))
+    half = side * (np.cos(turned) + np.sin(turned)) / 2
     return round(x - half), round(y - half)
 
 
@@ -195,3 +185,64 @@ def _paste_clutter(canvas: Image.Image, photographs, chance: np.random.Generator
         int(chance.uniform(-tall / 2, height - tall / 2)),
     )
     canvas.paste(piece, corner, stencil)
+
+
+# --- weather: a picture, uint8 (height, width, 3), to a new one ----------------------------------
+
+
+def fog(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """Banks of grey that hide 30 to 80% of what is behind them, thinner in some places."""
+    thin, thick = sorted(chance.uniform(0.3, 0.8, 2))
+    density = thin + (thick - thin) * _smooth_noise(picture.shape[:2], chance)
+    return _blend(picture, chance.uniform(185, 225), density)
+
+
+def rain(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """A darker picture crossed by bright streaks, all falling the same way."""
+    height, width = picture.shape[:2]
+    slant = chance.uniform(-0.5, 0.5)  # pixels to the side per pixel down
+    streaks = np.zeros((height, width))
+    for _ in range(round(height * width / 90)):
+        length = int(chance.integers(6, 15))
+        down = np.arange(length)
+        rows = int(chance.integers(-length, height)) + down
+        columns = np.round(chance.uniform(0, width) + slant * down).astype(int)
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        streaks[rows[inside], columns[inside]] = chance.uniform(0.35, 0.75)
+    return _blend(_blend(picture, 60, np.full((height, width), 0.25)), 220, streaks)
+
+
+def snow(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """White flakes of one to three pixels' radius, and a light haze."""
+    height, width = picture.shape[:2]
+    rows, columns = np.mgrid[:height, :width]
+    flakes = np.zeros((height, width))
+    for _ in range(round(height * width / 170)):
+        row, column = chance.uniform(0, height), chance.uniform(0, width)
+        radius = chance.uniform(0.7, 2.6)
+        near = np.s_[max(0, int(row - 4)) : int(row + 5), max(0, int(column - 4)) : int(column + 5)]
+        distance = np.hypot(rows[near] - row, columns[near] - column)
+        flakes[near] = np.maximum(flakes[near], np.clip(radius + 0.5 - distance, 0, 0.95))
+    haze = np.full((height, width), chance.uniform(0.1, 0.3))
+    return _blend(_blend(picture, 225, haze), 252, flakes)
+
+
+WEATHER = {"fog": fog, "rain": rain, "snow": snow}
+
+
+def _smooth_noise(shape: tuple[int, int], chance: np.random.Generator) -> np.ndarray:
+    """Values from 0 to 1 that change slowly over (height, width): random hills of one size."""
+    grid = chance.uniform(size=(HILLS, HILLS))
+    weights = []  # of each row of the grid for each row of pixels, and of each column
+    for length in shape:
+        position = np.linspace(0, HILLS - 1, length)
+        distance = np.clip(np.abs(position[:, None] - np.arange(HILLS)), 0, 1)
+        weights.append((1 + np.cos(np.pi * distance)) / 2)
+    return weights[0] @ grid @ weights[1].T
+
+
+def _blend(picture: np.ndarray, grey: float, density: np.ndarray) -> np.ndarray:
+    """The picture behind a grey of the given density, (height, width) from 0 to 1."""
+    # As float: in uint8 a whole grey minus a brighter pixel would wrap round.
+    mixed = picture + (grey - picture.astype(float)) * density[..., None]
+    return np.round(mixed).clip(0, 255).astype(np.uint8)

@@ -32,23 +32,17 @@ from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.data.emoji_sets import hidden_codepoints, unseen_drawings
+from serial_lora_course.data.emoji_sets import kept_apart
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
-from serial_lora_course.data.scenes import OPAQUE, SceneRecipe, compose
+from serial_lora_course.data.scenes import OPAQUE, WEATHER, SceneRecipe, compose
 from serial_lora_course.data.subsets import hash_order
 from serial_lora_course.data.types import Pictures, SegmentationData, SegmentationExample
-from serial_lora_course.data.weather import WEATHER
 
 DRAWING_SIZE = 72  # as in pretraining
 PICTURES = {"train": 120, "test": 60}
 LONGER_SIDE = (128, 160)  # pixels
 SHORTEST_SIDE = 96
-OUTLINES = (
-    "openmoji-line",
-    "noto-mono",
-    "symbola",
-    "unifont",
-)  # styles of which the inside counts too
+OUTLINES = ("openmoji-line", "noto-mono", "symbola", "unifont")  # whose inside counts too
 HOLLOW = 1.8  # a line drawing is used if its inside and ink are this many times its ink
 
 
@@ -174,9 +168,10 @@ def _faded(part: str, fading: float) -> tuple[np.ndarray, ...]:
 def load_scene_set(name: str) -> SegmentationData:
     """One tiny set, a key of :data:`SCENE_SETS`."""
     settings = SCENE_SETS[name]
+    chosen = kept_apart(load_emoji(settings.style, DRAWING_SIZE), drawings_of(settings))
     parts = {
         part: ScenePictures(name, part, settings, positions, PICTURES[part])
-        for part, positions in _choose(settings).items()
+        for part, positions in chosen.items()
     }
     drawn = {part: [c.codepoints for c in pictures.concepts] for part, pictures in parts.items()}
     return SegmentationData(
@@ -197,19 +192,6 @@ def filled_outlines(alpha: np.ndarray) -> np.ndarray:
     # A structure one drawing deep keeps the drawings of the stack apart.
     inside = binary_fill_holes(alpha >= OPAQUE, np.ones((1, 3, 3), bool))
     return np.where(inside, np.uint8(255), alpha)
-
-
-def _choose(settings: SceneSet) -> dict[str, list[int]]:
-    """Positions of the drawings for training and for test scenes."""
-    emoji = load_emoji(settings.style, DRAWING_SIZE)
-    hidden, unseen = hidden_codepoints(), unseen_drawings(emoji)
-    chosen: dict[str, list[int]] = {"train": [], "test": []}
-    for position in drawings_of(settings):
-        if emoji.concepts[position].codepoints not in hidden:
-            chosen["train"].append(position)
-        elif position in unseen:
-            chosen["test"].append(position)
-    return chosen
 
 
 def drawings_of(settings: SceneSet) -> list[int]:

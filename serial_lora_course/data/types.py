@@ -152,7 +152,7 @@ class ClassificationData(DividedData):
     """
 
     class_names: list[str]
-    template: str
+    template: str = GENERIC_TEMPLATE
     generic_template: str = GENERIC_TEMPLATE
     purpose = "shots"
 
