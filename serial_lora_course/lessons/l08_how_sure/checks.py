@@ -33,13 +33,10 @@ def interval() -> Iterator[Case]:
         )
 
 
-HOLDS, FAILS, OPEN = "holds", "fails", "open"
-
-
 def by_points(mean: float, half: float, margin: float) -> str:
     """By asking the values of the interval: all, none, or some of them are good enough."""
     good = [mean + half * step / 500 > -margin for step in range(-500, 501)]
-    return HOLDS if all(good) else OPEN if any(good) else FAILS
+    return "holds" if all(good) else "open" if any(good) else "fails"
 
 
 @exercise("8.2", "fourteen cases, held against every value of their intervals")
@@ -62,7 +59,7 @@ def comparable() -> Iterator[Case]:
         (-1.6, 0.8, 1.0),
     ):
         what = f"the verdict on {mean:+} ± {half}, margin {margin}"
-        advice = f"the words are {HOLDS}, {FAILS}, {OPEN}; draw the interval and the margin"
+        advice = "the words are holds, fails, open; draw the interval and the margin"
         yield Case(what, (mean, half, margin), by_points(mean, half, margin), advice=advice)
 
 

@@ -6,25 +6,15 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch.nn.functional import conv1d
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
 
-def by_groups(down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """B A, a group of outputs after the other, each from its own hidden values."""
-    groups, outputs, hidden = up.shape
-    change = torch.zeros(groups * outputs, down.shape[1])
-    for group in range(groups):
-        rows = down[group * hidden : (group + 1) * hidden]  # (h / groups, d)
-        change[group * outputs : (group + 1) * outputs] = scale * up[group] @ rows
-    return change
-
-
 @exercise("9.1", "equal to RepAdapter's layer, group by group, for one, two and three groups")
 def serial_pair() -> Iterator[Case]:
-    """B A is the change of RepAdapter's layer."""
+    """B A is the change of RepAdapter's layer, a convolution in groups."""
 
     def read(found, *_) -> tuple:
         A, B = found
@@ -35,7 +25,8 @@ def serial_pair() -> Iterator[Case]:
         down = torch.randn(hidden, width)
         up = torch.randn(groups, width // groups, hidden // groups)
         what = f"the pair for d = {width}, h = {hidden}, {groups} group{'s' * (groups > 1)}"
-        shapes, change = [(hidden, width), (width, hidden)], by_groups(down, up, scale)
+        layer = conv1d(down.T[..., None], up.flatten(0, 1)[..., None], groups=groups)
+        shapes, change = [(hidden, width), (width, hidden)], scale * layer.squeeze(-1).T
         expected = Parts({f"the shapes of A and B: {what}": shapes, f"B A of {what}": change})
         form = "return A, B: two tensors, A first"
         yield Case(what, (down, up, scale), expected, read=read, form=form, error=form)
@@ -67,18 +58,6 @@ def judge() -> Iterator[Case]:
         )
 
 
-Arm = tuple[float, float]
-
-
-def unbeaten(arms: list[Arm]) -> set[int]:
-    """Positions of the (cost, gain) that no other one, no dearer and no worse, beats."""
-    return {
-        i
-        for i, arm in enumerate(arms)
-        if not any(a[0] <= arm[0] and a[1] >= arm[1] and a != arm for a in arms)
-    }
-
-
 @exercise("9.3", "fronts of eight sets of methods, unsorted and with ties, pair by pair")
 def front() -> Iterator[Case]:
     """Against every pair of arms."""
@@ -93,9 +72,14 @@ def front() -> Iterator[Case]:
         [(7, 1.5)],
     ):
         costs, gains = [list(each) for each in zip(*arms, strict=True)]
+        unbeaten = {
+            i
+            for i, (cost, gain) in enumerate(arms)
+            if not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in arms)
+        }
         yield Case(
             f"the front of costs {costs} and gains {gains}",
             (costs, gains),
-            unbeaten(arms),
+            unbeaten,
             form="a set of positions is wanted, such as {0, 2}",
         )

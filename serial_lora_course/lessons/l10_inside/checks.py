@@ -65,12 +65,6 @@ def rank_of_change() -> Iterator[Case]:
         )
 
 
-def exp_entropy(shares: list[float]) -> float:
-    """exp of the entropy of shares, summed in a loop."""
-    exponent = -math.fsum(share * math.log(share) for share in shares if share > 0)
-    return math.exp(exponent) if exponent < 700 else math.inf
-
-
 @exercise("10.2", "five spectra, with zeros, equal values, a single value and large ones")
 def effective_rank_of() -> Iterator[Case]:
     """Hand-made spectra; the entropy is summed in a loop."""
@@ -81,17 +75,23 @@ def effective_rank_of() -> Iterator[Case]:
         "a single value": [0.02],
         "two large values and a small one": [400.0, 100, 2],
     }.items():
+        shares = [value / math.fsum(values) for value in values]
+        entropy = -math.fsum(share * math.log(share) for share in shares if share > 0)
         yield Case(
             f"the effective rank of {what}",
             (torch.tensor(values),),
-            exp_entropy([value / math.fsum(values) for value in values]),
+            math.exp(entropy),
             advice="shares of the sum, minus the sum of p ln p, then exp",
             nan="0 * ln 0 is not a number: leave the zeros out",
             tolerance=1e-4,
         )
 
 
-ABOVE_ONE = "a cosine that is rounded to above 1 has no arccosine: clamp(max=1) first, and take the arccosine of cosines only"
+def mixed(columns: Tensor) -> Tensor:
+    """Other columns, of other lengths, that span the same space."""
+    count = columns.shape[1]
+    mixing = torch.randn(count, count, dtype=torch.float64) + 3 * torch.eye(count)
+    return columns @ (mixing * torch.linspace(0.5, 4, count))
 
 
 @exercise("10.3", "subspaces that were turned by chosen angles, from 0 to 90 degrees")
@@ -108,14 +108,8 @@ def angles_between() -> Iterator[Case]:
             f"the angles of {count} turned directions, in degrees",
             (mixed(own), mixed(other)),
             expected,
-            nan=ABOVE_ONE,
+            nan="a cosine that is rounded to above 1 has no arccosine: clamp(max=1) first, and take the "
+            "arccosine of cosines only",
             advice="orthonormal columns by QR, singular values of Q1^T Q2, their arccosines in degrees",
             tolerance=1e-5,
         )
-
-
-def mixed(columns: Tensor) -> Tensor:
-    """Other columns, of other lengths, that span the same space."""
-    count = columns.shape[1]
-    mixing = torch.randn(count, count, dtype=torch.float64) + 3 * torch.eye(count)
-    return columns @ (mixing * torch.linspace(0.5, 4, count))
