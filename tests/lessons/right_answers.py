@@ -9,12 +9,13 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import torch
-from scipy import linalg, special, stats
+from scipy import linalg, stats
 from scipy.linalg import subspace_angles
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from serial_lora import SerialLoRAConfig, adapter_parameters, eject, inject
+from serial_lora_course.checking.solved import solved
 
 
 def misses_by_numpy(matrix):
@@ -93,12 +94,6 @@ def rank_by_torch(before, after):
     return torch.linalg.matrix_rank(after.double() - before.double(), atol=limit, rtol=0.0).item()
 
 
-def exp_entropy_in_numpy(values):
-    """By numpy, with x ln x by scipy."""
-    shares = values.numpy() / values.numpy().sum()
-    return float(np.exp(-special.xlogy(shares, shares).sum()))
-
-
 def interval_by_pandas(differences):
     """By pandas, as an array."""
     means = pd.DataFrame(differences).mean(axis=1)
@@ -111,13 +106,6 @@ def interval_by_scipy(differences):
     return (found.low + found.high) / 2, (found.high - found.low) / 2
 
 
-def interval_by_torch(differences):
-    """In PyTorch, whose std divides by n - 1."""
-    sample = torch.as_tensor(differences).mean(1)
-    half = stats.t.ppf(0.975, len(sample) - 1) * sample.std().item() / len(sample) ** 0.5
-    return sample.mean().item(), half
-
-
 def holm_array(ps):
     """By numpy, as an array."""
     order = np.argsort(ps)
@@ -125,12 +113,6 @@ def holm_array(ps):
     found = np.empty(len(ps))
     found[order] = np.minimum(np.maximum.accumulate(values), 1)
     return found
-
-
-def holm_by_pandas(ps):
-    """By pandas, sorted and put back by its index."""
-    values = pd.Series(ps).sort_values()
-    return (values * range(len(ps), 0, -1)).cummax().clip(upper=1).sort_index().tolist()
 
 
 def front_by_numpy(costs, gains):
@@ -141,13 +123,6 @@ def front_by_numpy(costs, gains):
     return set(np.flatnonzero(~(no_dearer & no_worse & other).any(0)))
 
 
-def angles_by_svd(one, other):
-    """Orthonormal columns by the singular value decomposition."""
-    bases = [torch.linalg.svd(each, full_matrices=False).U for each in (one, other)]
-    cosines = torch.linalg.svdvals(torch.einsum("np,nq->pq", *bases))
-    return torch.acos(cosines.clip(-1, 1)) * 180 / math.pi
-
-
 def each_adapter_at_once(x, A, B, which):
     """All samples of an adapter together."""
     adapted = torch.empty_like(x)
@@ -155,18 +130,6 @@ def each_adapter_at_once(x, A, B, which):
         mine = which == k
         adapted[mine] = x[mine] + nn.functional.linear(nn.functional.linear(x[mine], A[k]), B[k])
     return adapted
-
-
-def front_of_pairs(costs, gains):
-    """Every pair compared, as a frozenset."""
-    arms = list(zip(costs, gains, strict=True))
-    beaten = {
-        i
-        for i, (c, g) in enumerate(arms)
-        for oc, og in arms
-        if oc <= c and og >= g and (oc, og) != (c, g)
-    }
-    return frozenset(range(len(arms))) - beaten
 
 
 def proof_by_allclose(base, adapted, merged, tolerance):
@@ -266,21 +229,19 @@ RIGHT = {
     ],
     "10.1": [rank_by_torch],
     "10.2": [
-        exp_entropy_in_numpy,
         lambda values: torch.special.entr(values / values.sum()).sum().exp().item(),
         lambda values: torch.distributions.Categorical(values).entropy().exp().item(),
     ],
     "10.3": [
-        angles_by_svd,
         lambda one, other: torch.from_numpy(np.rad2deg(subspace_angles(one, other))[::-1].copy()),
     ],
-    "8.1": [interval_by_pandas, interval_by_scipy, interval_by_torch],
+    "8.1": [interval_by_pandas, interval_by_scipy],
     "8.2": [
         lambda mean, half, margin: (
             "fails" if mean + half + margin < 0 else "open" if mean + margin <= half else "holds"
         )
     ],
-    "8.3": [holm_array, holm_by_pandas],
+    "8.3": [holm_array],
     "8.4": [
         lambda sweep: next(
             rank
@@ -307,7 +268,7 @@ RIGHT = {
             "holds" if np.mean(np.array(differences) + margin > 0) >= share else "fails"
         )
     ],
-    "9.3": [front_of_pairs, front_by_numpy],
+    "9.3": [front_by_numpy, lambda *given: frozenset(solved("9.3")(*given))],
     "11.3": [
         lambda x, A, B, which: x + torch.einsum("bni,bri,bor->bno", x, A[which], B[which]),
         lambda x, A, B, which: torch.stack(
@@ -414,14 +375,6 @@ RIGHT |= {
 }
 
 
-def loss_by_gather(clip, pictures, labels, prompts):
-    image, text = clip.encode_image(pictures), clip.encode_text(prompts)
-    scores = (
-        nn.functional.normalize(image) @ nn.functional.normalize(text).T * clip.logit_scale.exp()
-    )
-    return -scores.log_softmax(-1).gather(1, labels[:, None]).mean()
-
-
 def train_by_loader(clip, groups, shots, prompts, loss_of, steps, batch_size):
     """With a DataLoader, and the rates set by hand."""
     optimizer = torch.optim.AdamW(groups, lr=1.0)
@@ -444,53 +397,46 @@ def train_by_loader(clip, groups, shots, prompts, loss_of, steps, batch_size):
     return losses
 
 
-def train_by_hand_made_rounds(clip, groups, shots, prompts, loss_of, steps, batch_size):
-    """Numpy's permutations, LambdaLR, gradients taken away behind the step."""
-    optimizer = torch.optim.AdamW(params=groups)
-    rates = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 + 0.5 * np.cos(np.pi * step / steps)
-    )
-    order, losses = [], np.zeros(steps)
-    clip.train()
-    for step in range(steps):
-        while len(order) < batch_size:
-            order += np.random.permutation(len(shots)).tolist()
-        batch, order = order[:batch_size], order[batch_size:]
-        pictures = torch.cat([shots[i][0][None] for i in batch])
-        loss = loss_of(clip, pictures, torch.tensor([shots[i][1].item() for i in batch]), prompts)
-        loss.backward()
-        optimizer.step()
-        rates.step()
-        clip.zero_grad()
-        losses[step] = loss.item()
-    clip.train(False)
-    return losses.tolist()
-
-
 RIGHT |= {
     "4.1": [
         lambda image, text, s: (
             torch.cosine_similarity(image[:, None], text[None], dim=-1) * s.exp()
-        ),
-        lambda image, text, s: (
-            torch.einsum("bd,cd->bc", nn.functional.normalize(image), nn.functional.normalize(text))
-            * s.exp()
         ),
     ],
     "4.2": [
         lambda image, classes, labels: np.mean(
             np.argmax(image.numpy() @ classes.numpy().T, axis=1) == labels.numpy()
         ),
-        lambda image, classes, labels: (
-            sum(
-                int((classes @ one).argmax()) == int(own)
-                for one, own in zip(image, labels, strict=True)
-            )
-            / len(labels)
+    ],
+    "4.3": [
+        solved(
+            "4.3",
+            (
+                "pictures, normalize=True",
+                "pictures",
+                "* image_features",
+                "* F.normalize(image_features)",
+                "F.cross_entropy(scores, labels)",
+                "-scores.log_softmax(-1).gather(1, labels[:, None]).mean()",
+            ),
+        )
+    ],
+    "4.4": [
+        train_by_loader,
+        solved(
+            "4.4",
+            (
+                "CosineAnnealingLR(optimizer, steps)",
+                "LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))",
+                "optimizer.zero_grad()",
+                "pass",
+                "schedule.step()",
+                "schedule.step(), clip.zero_grad()",
+                "clip.eval()",
+                "clip.train(False)",
+            ),
         ),
     ],
-    "4.3": [loss_by_gather],
-    "4.4": [train_by_loader, train_by_hand_made_rounds],
 }
 
 
@@ -515,10 +461,7 @@ RIGHT |= {
     "7.2": [
         lambda A, B, a, b: [torch.einsum("or,ri->oi", *pair) for pair in ((b, A), (B, a), (b, a))]
     ],
-    "7.3": [
-        step_by_the_means,
-        lambda gradient, lr, eps=1e-8: gradient.mul(-lr).div(gradient.abs().add(eps)),
-    ],
+    "7.3": [step_by_the_means],
 }
 
 
@@ -536,61 +479,27 @@ def padded_at_the_border(block, adapter, x):
     return x + torch.cat(rows, dim=1)[:, :height, :width]
 
 
-def step_picture_by_picture(model, batch, loss_of, optimizer):
-    """Gradients cleared at the end, pictures encoded one by one, every loss sent back by itself."""
-    total = 0.0
-    for one in batch:
-        embedding = model.image_encoder(model.preprocess(one.picture).unsqueeze(0))
-        sparse, dense = model.prompt_encoder(None, one.boxes, None)
-        logits, _ = model.mask_decoder(
-            embedding, model.prompt_encoder.get_dense_pe(), sparse, dense, False
-        )
-        side = model.image_encoder.img_size
-        logits = nn.functional.interpolate(logits, (side, side), mode="bilinear")
-        height, width = one.truth.shape[1:]
-        loss = loss_of(logits[:, 0, :height, :width], one.truth) / len(batch)
-        loss.backward()
-        total += loss.item()
-    optimizer.step()
-    model.zero_grad(set_to_none=True)
-    return total
-
-
 RIGHT |= {
     "5.2": [padded_at_the_border],
-    "5.4": [step_picture_by_picture],
+    "5.4": [
+        solved(
+            "5.4",
+            (
+                "losses.append(loss_of(logits, each.truth))",
+                "losses.append(loss_of(logits, each.truth) / len(batch)), "
+                "losses[-1].backward(retain_graph=True)",
+                "torch.stack(losses).mean()",
+                "sum(losses)",
+                "optimizer.zero_grad()",
+                "pass",
+                "loss.backward()",
+                "pass",
+                "optimizer.step()",
+                "optimizer.step(), model.zero_grad()",
+            ),
+        )
+    ],
 }
-
-
-def path_by_loops(latents, noise, sigmas):
-    """One picture at a time."""
-    points = [x + s * (n - x) for x, n, s in zip(latents, noise, sigmas, strict=True)]
-    return torch.stack(points), torch.sub(noise, latents)
-
-
-def loss_by_sums(velocity, latents, noise, sigmas):
-    """A dot product over the number of entries."""
-    points = torch.einsum("b,bchw->bchw", 1 - sigmas, latents)
-    points = points + torch.einsum("b,bchw->bchw", sigmas, noise)
-    gap = (velocity(points, sigmas) - noise + latents).flatten()
-    return gap @ gap / gap.numel()
-
-
-def walk_by_index(velocity, noise, levels):
-    """With positions, and steps as a tensor."""
-    points, steps = noise.clone(), torch.tensor(levels).diff()
-    for position in range(len(steps)):
-        points += steps[position] * velocity(points, levels[position])
-    return points
-
-
-def fid_by_numpy(features, reference):
-    """By numpy's covariances and the eigenvalues of the product itself."""
-    x, y = features.numpy().astype(float), reference.numpy().astype(float)
-    C, D = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    roots = np.sqrt(np.linalg.eigvals(C @ D).astype(complex)).real
-    gap = x.mean(0) - y.mean(0)
-    return gap @ gap + np.trace(C + D) - 2 * roots.sum()
 
 
 def fid_by_scipy(features, reference):
@@ -602,17 +511,28 @@ def fid_by_scipy(features, reference):
 
 
 RIGHT |= {
-    "6.1": [
-        path_by_loops,
-        lambda x, n, s: (torch.lerp(x, n, s[:, None, None, None]), n.sub(x)),
-    ],
+    "6.1": [lambda x, n, s: (torch.lerp(x, n, s[:, None, None, None]), n.sub(x))],
     "6.2": [
-        loss_by_sums,
         lambda velocity, x, n, s: nn.functional.mse_loss(
             velocity(torch.lerp(x, n, s[:, None, None, None]), s), n - x
+        )
+    ],
+    "6.3": [
+        solved(
+            "6.3", ("points = noise", "points = noise.clone()", "points = points +", "points +=")
+        )
+    ],
+    "6.4": [torch.lerp],
+    "6.5": [
+        fid_by_scipy,
+        solved(
+            "6.5",
+            (
+                "eigvalsh(root @ D @ root).clamp(min=0).sqrt()",
+                "eigvals(C @ D).sqrt().real",
+                "(gap @ gap + C.trace() + D.trace() - 2 * shared).item()",
+                "(gap @ gap + C.trace() + D.trace() - 2 * shared).numpy()",
+            ),
         ),
     ],
-    "6.3": [walk_by_index],
-    "6.4": [torch.lerp, lambda e, p, w: (1 - w) * e + w * p],
-    "6.5": [fid_by_numpy, fid_by_scipy],
 }
