@@ -30,11 +30,8 @@ def require_number(
 
     Args:
         name: what the sentence calls the value.
-        whole: only an int will do.
+        whole: only an int will do; True and False are no numbers.
         least, above, below: bounds; the first is within, the other two are not.
-
-    Raises:
-        SerialLoRAError: the value is something else; True and False are no numbers.
     """
     kinds = int if whole else (int, float)
     good = isinstance(value, kinds) and not isinstance(value, bool)
@@ -50,14 +47,11 @@ def require_number(
 
 
 def require_names(what: str, names: object, *, or_none: bool = False) -> list[str]:
-    """The names in a list; refuse what is no list of names.
+    """The names in a list; refuse what is none, such as one name by itself, or a set, without order.
 
     Args:
         what: the sentence calls them.
         or_none: None may stand in the list too.
-
-    Raises:
-        SerialLoRAError: it is something else, such as one name by itself, or a set, which has no order.
     """
     kinds = (str, type(None)) if or_none else str
     listed = isinstance(names, Sequence) and not isinstance(names, str | bytes)
@@ -67,10 +61,6 @@ def require_names(what: str, names: object, *, or_none: bool = False) -> list[st
 
 
 def require_choice(what: str, name: object, known: Collection[str]) -> None:
-    """Refuse a name that is none of those that there are.
-
-    Raises:
-        SerialLoRAError: there is no such thing.
-    """
+    """Refuse a name that is none of those that there are."""
     if name not in known:
         raise SerialLoRAError(f"There is no {what} {name!r}; choose from {', '.join(known)}.")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +16,17 @@ from torch import Tensor, nn
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_file, write_folder
-from serial_lora.merging import change_factors, exactly
+from serial_lora.files import write_whole, written
+from serial_lora.merging import change_factors, exactly, refuse_sharers
 from serial_lora.packed import passed_by
 from serial_lora.records import (
     Injection,
     changed_parts,
-    only_injection,
     require_finite,
     tensors_in_force,
+    with_values,
 )
-from serial_lora.sites import AttentionSite, shared_weights, unwrapped_name
+from serial_lora.sites import AttentionSite, unwrapped_name
 
 Pair = tuple[Tensor, Tensor]
 _INSIDE = ".base_layer"  # what stands in the names of layers inside a layer of PEFT's
@@ -42,8 +45,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     Args:
         model: a model with adapters.
         folder: where to write adapter_config.json and adapter_model.safetensors for
-            `PeftModel.from_pretrained`; for an SD3 transformer also the file that
-            `load_lora_weights` looks for (see `to_diffusers`). None writes nothing.
+            `PeftModel.from_pretrained`; None writes nothing.
 
     Returns:
         The tensors of adapter_model.safetensors, on the CPU, those of pairs in float32.
@@ -52,7 +54,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
         SerialLoRAError: if the model has no adapters, PEFT has no layer for its attention, or a
             file cannot be written.
     """
-    root, injection = only_injection(model)
+    root, injection = with_values(model)
     layers = _lora_layers(root, injection)
     beside = injection.learned().keys()
     tensors = _named("base_model.model", layers) | {
@@ -62,8 +64,6 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     }
     require_finite(tensors, "exported")
     if folder is not None:
-        if any(site.stream for site in injection.sites) and not beside:
-            to_diffusers(model, folder)
         config = _peft_config(layers) | {
             "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None
         }
@@ -74,12 +74,26 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
 def write_peft_folder(
     folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """What PEFT loads as an adapter; without its configuration a folder is none, so that goes last."""
+    """What PEFT loads as an adapter.
+
+    The configuration is away while the files change places: whoever reads meanwhile, or after a kill,
+    finds the old files, the new ones, or no adapter, and never new ones with an old one.
+    """
     files = {
         "adapter_model.safetensors": safetensors_of(tensors),
         "adapter_config.json": json.dumps(config, indent=2).encode(),
     }
-    write_folder(folder, files)
+    places = {name: Path(folder, name) for name in files}
+    with written(folder):
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as aside:
+            for name, content in files.items():
+                write_whole(Path(aside, name), content)
+            if any(place.is_dir() for place in places.values()):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            places["adapter_config.json"].unlink(missing_ok=True)
+            for name, place in places.items():
+                os.replace(Path(aside, name), place)
 
 
 def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
@@ -99,7 +113,7 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
         SerialLoRAError: if the model has no adapters or is not an SD3 transformer, modules learned
             beside them, which diffusers does not load, or the file cannot be written.
     """
-    root, injection = only_injection(model)
+    root, injection = with_values(model)
     if not any(site.stream for site in injection.sites):
         raise SerialLoRAError("only an SD3 transformer's adapters go to diffusers; use to_peft.")
     if injection.also_train:
@@ -110,7 +124,9 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
     tensors = _named("transformer", _lora_layers(root, injection))
     require_finite(tensors, "exported")
     if folder is not None:
-        write_file(Path(folder) / "pytorch_lora_weights.safetensors", safetensors_of(tensors))
+        path = Path(folder) / "pytorch_lora_weights.safetensors"
+        with written(path):
+            write_whole(path, safetensors_of(tensors))
     return tensors
 
 
@@ -131,11 +147,7 @@ def _named(root: str, layers: Mapping[str, Pair]) -> dict[str, Tensor]:
 
 def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
     """For every layer that an adapter changes its pair, scale within, by PEFT's name for the layer."""
-    if shared_weights(root, injection.sites):
-        raise SerialLoRAError(
-            "blocks of this model share their attention weights but have an adapter each, which an "
-            "ordinary LoRA cannot express; keep the adapter file that save_adapter writes."
-        )
+    refuse_sharers(root, injection)
     layers: dict[str, Pair] = {}
     for site in injection.sites:
         by_layer: dict[str, list[str]] = {}

@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,15 +25,15 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import eject, inject, unwrapped
+from serial_lora.injection import eject, inject
 from serial_lora.merging import base_weight, exactly
 from serial_lora.records import (
     DEFAULT,
     Injection,
     adapters,
-    only_injection,
     pair_shapes,
     require_finite,
+    with_values,
 )
 from serial_lora.several import put_in_force, read_adapter, ready_to_change, refuse_misfit
 from serial_lora.sites import AttentionSite, unwrapped_name
@@ -62,8 +61,8 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
         SerialLoRAError: if the model has no such adapter, it holds values that are not finite, or
             the file cannot be written.
     """
-    path = as_path(path)
-    root, injection = only_injection(model)
+    path = Path(path)
+    root, injection = with_values(model)
     adapter = read_adapter(injection, injection.name if name is None else name)
     tensors = {
         key: whole(tensor.detach()).cpu().clone(memory_format=torch.contiguous_format)
@@ -82,7 +81,8 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
         "quantized": json.dumps(is_quantized(root)),
     }
     metadata["checksum"] = checksum(metadata, tensors)
-    return write_file(path, safetensors.torch.save(tensors, metadata))
+    with written(path):
+        return write_whole(path, safetensors.torch.save(tensors, metadata))
 
 
 def load_adapter(
@@ -118,12 +118,11 @@ def load_adapter(
     Raises:
         SerialLoRAError: if any of that does not hold; the model is then as it was.
     """
-    path, fresh = as_path(path), not adapters(model)
+    path, fresh = Path(path), not adapters(model)
     saved, tensors = _read(path)
     if not heads:
-        saved, tensors = _pairs_alone(saved, tensors, None if fresh else only_injection(model)[1])
+        saved, tensors = _pairs_alone(saved, tensors, None if fresh else with_values(model)[1])
     if fresh:
-        _refuse_headless(path, saved, model)
         inject(model, saved.config, saved.also_train, name or DEFAULT)
     try:
         _put_in(model, path, saved, tensors, name, check_base)
@@ -144,17 +143,6 @@ def _pairs_alone(
         return replace(saved, also_train=()), pairs
     own = tuple(unwrapped_name(name) for name in injection.also_train)
     return replace(saved, also_train=own), pairs | injection.learned()
-
-
-def _refuse_headless(path: Path, saved: SavedAdapter, model: nn.Module) -> None:
-    """Refuse a model that has not got what learned beside the adapter."""
-    modules = {unwrapped_name(n): module for n, module in unwrapped(model).named_modules()}
-    for head in saved.also_train:
-        if not list(modules.get(head, nn.Identity()).parameters()):
-            raise SerialLoRAError(
-                f"{head} learned beside the adapter of {path}, and this model has no such module with "
-                "parameters; build the model with it, or load the pairs alone with heads=False."
-            )
 
 
 def _put_in(
@@ -262,14 +250,7 @@ def read_header(path: str | Path) -> SavedAdapter:
     Raises:
         SerialLoRAError: if the file is missing, damaged or not one of ours.
     """
-    return _read(as_path(path))[0]
-
-
-def as_path(path: str | os.PathLike[str]) -> Path:
-    try:
-        return Path(path)
-    except TypeError:
-        raise SerialLoRAError(f"{path!r} is no path to a file; give it as text.") from None
+    return _read(Path(path))[0]
 
 
 def _targets(sites: list[AttentionSite]) -> dict[str, int]:
@@ -404,7 +385,8 @@ def require_fitting(
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
+def written(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Tell what the system refuses in one sentence."""
     try:
         yield
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
@@ -414,54 +396,20 @@ def _written(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_file(path: Path, content: bytes) -> Path:
-    with _written(path):
-        return write_whole(path, content)
-
-
-def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> None:
-    """Write files that belong together, of which readers look for the last.
-
-    That one is away while the others change places, so whoever reads meanwhile, or after a kill, finds
-    the old files, the new ones, or no such folder, and never new ones with an old one.
-
-    Raises:
-        SerialLoRAError: they cannot be written; older files are as they were.
-    """
-    folder, mark = as_path(folder), secrets.token_hex(8)
-    places = {folder / name: folder / f".{mark}.{name}" for name in files}
-    with _written(folder):
-        try:
-            for (place, partial), content in zip(places.items(), files.values(), strict=True):
-                if place.is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-                write_whole(partial, content)
-            place.unlink(missing_ok=True)  # the last
-            for place, partial in places.items():
-                os.replace(partial, place)
-        finally:
-            for partial in places.values():
-                partial.unlink(missing_ok=True)
-
-
 def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
     """Write a file so that a reader sees the old one or the new one, never half; make its folder.
 
     The content goes to a file of another name in the same folder first, which then takes the
     place of the old one in one step. Two programs that write the same file do not mix: the later
     one wins. A link stays, and what it leads to is written; so do the rights of an older file.
-    A pipe or a terminal is never replaced: the content is written into it.
 
     Raises:
-        OSError: it cannot be written; an older file is as it was, and nothing is left behind.
+        OSError: it cannot be written, or is a pipe, a device or a folder; an older file is as it was,
+            and nothing is left behind.
     """
     path = Path(path)
-    if not path.name:
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    kind = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
-    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
-        _write_into(path, kind, content)
-        return path
+    if not path.name or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "it is no file", str(path))
     place = Path(os.path.realpath(path))
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_name(f".{secrets.token_hex(8)}.partial")
@@ -477,15 +425,3 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
         partial.unlink(missing_ok=True)
         raise
     return path
-
-
-def _write_into(path: Path, kind: int, content: bytes) -> None:
-    """Write to what is no file of a disk: a pipe that somebody reads, /dev/null, /dev/stdout."""
-    if stat.S_ISBLK(kind):
-        raise OSError(errno.EPERM, "it is a whole disk")
-    at_once = getattr(os, "O_NONBLOCK", 0)  # so a pipe that nobody reads is an error, not a wait
-    descriptor = os.open(path, os.O_WRONLY | at_once)
-    if at_once:
-        os.set_blocking(descriptor, True)
-    with open(descriptor, "wb") as file:
-        file.write(content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MethodType
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.packed import PackedAttention, PackedForward, passed_by
+from serial_lora.packed import PackedAttention, WatchedForward, passed_by
 from serial_lora.records import BLOCKS, Injection, changed_parts
 from serial_lora.sites import AttentionSite, Projection
 
@@ -59,7 +58,7 @@ class AttributeHandle:
         self.there = False  # stays so where the user has put a forward around this one
 
     def put_on(self) -> None:
-        if isinstance(self.value, PackedForward):
+        if isinstance(self.value, WatchedForward):
             self.value.acts = True
         if not self.there:
             self.before, self.there = vars(self.layer).get(self.name), True
@@ -69,7 +68,7 @@ class AttributeHandle:
         return self.there
 
     def take_off(self) -> None:
-        if isinstance(self.value, PackedForward):
+        if isinstance(self.value, WatchedForward):
             self.value.acts = False
         if not self.there or vars(self.layer).get(self.name) is not self.value:
             return
@@ -174,8 +173,7 @@ class AdaptInput(Hook):
     """Serial LoRA before a layer: the tokens that it is called with are adapted.
 
     Attributes:
-        names: the layer's arguments that are tokens.
-        positions: how many of them may come without their names.
+        names: the layer's arguments that are tokens, its first ones.
         number: the layer's, in its block: alike in all blocks, so that compiled code serves them all.
     """
 
@@ -184,18 +182,13 @@ class AdaptInput(Hook):
         layer: str,
         adapter: nn.Module,
         names: tuple[str, ...],
-        positions: int,
         number: int,
         shared: OnceABlock,
     ) -> None:
         super().__init__(layer, adapter)
-        self.names, self.positions, self.number, self.shared = names, positions, number, shared
+        self.names, self.number, self.shared = names, number, shared
 
-    def __call__(
-        self, layer: nn.Module, args: tuple, kwargs: dict | None = None
-    ) -> tuple[tuple, dict] | tuple:
-        if kwargs is None:  # moved to a quantized layer, which hands over no keywords
-            return self(layer, args, {})[0]
+    def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         self.mark()
         (adapter,) = self.acting
         if adapter is None:
@@ -203,13 +196,8 @@ class AdaptInput(Hook):
         named = [(name, argument) for name, argument in kwargs.items() if name in self.names]
         adapted = {
             place: self.shared.read(adapter, tokens, (self.number, place))
-            for place, tokens in [*enumerate(args[: self.positions]), *named]
+            for place, tokens in [*enumerate(args[: len(self.names)]), *named]
         }
-        if not adapted:
-            raise SerialLoRAError(
-                f"{type(layer).__name__} was called without {self.names[0]}=..., so the adapter "
-                "cannot see its tokens; pass them by keyword."
-            )
         args = tuple(adapted.get(place, argument) for place, argument in enumerate(args))
         return args, {name: adapted.get(name, argument) for name, argument in kwargs.items()}
 
@@ -261,15 +249,11 @@ class AddDelta(Hook):
     def dense(self) -> Tensor:
         """The change as one matrix, (outputs, inputs), for a weight that is read as a whole."""
         self.mark()
-        if self.acting != self.adapters:
+        trained = any(adapter.training and adapter.dropout.p for adapter in self.adapters)
+        if trained or self.acting != self.adapters:
             raise SerialLoRAError(
-                f"LoRA for each sample is not possible where {self.layer} returns attention weights "
-                "or attends elsewhere; call it with need_weights=False."
-            )
-        if any(adapter.training and adapter.dropout.p for adapter in self.adapters):
-            raise SerialLoRAError(
-                f"LoRA with dropout cannot be trained where {self.layer} returns attention weights "
-                "or attends elsewhere; call it with need_weights=False, or set dropout to 0."
+                f"LoRA with dropout in training, or for each sample, is not possible where {self.layer} "
+                "returns attention weights or attends elsewhere; call it with need_weights=False."
             )
         return self.whole([a.scale * (a.lora_B @ a.lora_A).mT for a in self.adapters]).mT
 
@@ -288,30 +272,17 @@ class CountSamples(Hook):
 
 
 class NoneIsDead(Hook):
-    """After an attention module has run: refuse one that reads a weight past its layer.
+    """After an attention module has run: refuse one that reads a weight past its layer."""
 
-    After the block around it has run, where a call may do without attention: say so, once.
-    """
-
-    def __init__(self, layer: str, hooks: list[Hook], warn: bool = False) -> None:
+    def __init__(self, layer: str, hooks: list[Hook]) -> None:
         super().__init__(layer, *hooks[0].adapters)
-        self.hooks, self.warn, self.warned = hooks, warn, False
+        self.hooks = hooks
 
     def __call__(self, layer: nn.Module, args: tuple, output: Any) -> None:
-        if not self.enabled:
-            return
         dead = [hook.layer for hook in self.hooks if not hook.has_run()]
-        if self.warn:
-            for hook in self.hooks:
-                hook.unmark()
-            if dead and not self.warned:
-                self.warned = True
-                warnings.warn(
-                    f"{self.layer} ran without calling {dead[0]}, so its adapter did not act; let "
-                    "the block call that layer, or register_family with another entry.",
-                    stacklevel=2,
-                )
-        elif dead:
+        for hook in self.hooks:
+            hook.unmark()
+        if dead and self.enabled:
             raise SerialLoRAError(
                 f"{self.layer} reads the weight of {dead[0]} without calling that layer, so its "
                 "adapter does not act; call eject(model), and register_family with another entry."
@@ -324,7 +295,7 @@ def attach(model: nn.Module, injection: Injection) -> None:
     if not injection.hooks:
         for site in injection.sites:
             hooks = _serial_hooks(model, site) if serial else _lora_hooks(model, site, injection)
-            injection.hooks += hooks + _guards(model, site, hooks)
+            injection.hooks += hooks + _guard(model, site, hooks)
             injection.handles += _seen_by_compile(hooks) + _without_shortcuts(model, site)
         count = CountSamples("", *injection.hooks[0].adapters)
         count.handle = HookHandle(model, "serial_lora samples", count, before=True)
@@ -343,45 +314,36 @@ def _handles(injection: Injection) -> list[HookHandle | AttributeHandle]:
     return [hook.handle for hook in injection.hooks] + injection.handles
 
 
-def _guards(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> list[Hook]:
-    """The hooks that look whether the others have run: on the attention, and on the block."""
+def _guard(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> list[Hook]:
+    """The hook on the attention that looks whether those inside have run."""
     inside = site.projections["q"].module
     if isinstance(model.get_submodule(inside), nn.Linear):
         inside = inside.rpartition(".")[0]
-    within = [
-        hook
-        for hook in hooks
-        if isinstance(hook, AdaptInput | AddDelta)
-        and (hook.layer == inside or hook.layer.startswith(f"{inside}." if inside else ""))
-    ]
-    guards: list[Hook] = [NoneIsDead(inside, within)] if within else []
-    guards.append(NoneIsDead(site.name, hooks, warn=True))
-    for guard in guards:
-        name = f"{'block' if guard.warn else 'attention'} {site.label}"
-        guard.handle = HookHandle(model.get_submodule(guard.layer), name, guard)
-    return guards
+    within = [h for h in hooks if not inside or f"{h.layer}.".startswith(f"{inside}.")]
+    if not within:
+        return []
+    guard = NoneIsDead(inside, within)
+    guard.handle = HookHandle(model.get_submodule(inside), f"attention {site.label}", guard)
+    return [guard]
 
 
 def _serial_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
     adapter = model.get_submodule(site.name).get_submodule(f"serial_lora{site.suffix}")
     name = f"serial_lora {site.label}"
-    if site.entry is not None and site.argument is None:
+    if site.entry is not None:
         hook = AdaptOutput(site.entry, adapter)
         hook.handle = HookHandle(model.get_submodule(site.entry), name, hook)
         return [hook]
-    found = site.entry is None  # otherwise it is an argument of the layer that the family names
-    read = {site.entry: (site.argument,)}
-    if found:
-        paths = dict.fromkeys(site.projections[part].module for part in "qkv")
-        packed = [isinstance(model.get_submodule(path), nn.MultiheadAttention) for path in paths]
-        several = ("query", "key", "value")
-        read = {path: several if p else ("input",) for path, p in zip(paths, packed, strict=True)}
-    shared, hooks, watch = OnceABlock(sum(map(len, read.values()))), [], None
-    for number, (path, names) in enumerate(read.items()):
-        hook = AdaptInput(path, adapter, names, len(names) if found else 0, number, shared)
-        passed = _watch(model, path, hook, watch) if found else None
-        watch = passed or watch
-        hook.handle = passed or HookHandle(model.get_submodule(path), name, hook, before=True)
+    paths = {site.projections[part].module: ("input",) for part in "qkv"}
+    for path in paths:
+        if isinstance(model.get_submodule(path), nn.MultiheadAttention):
+            paths[path] = ("query", "key", "value")
+    shared, hooks, watched = OnceABlock(sum(map(len, paths.values()))), [], {}
+    for number, (path, names) in enumerate(paths.items()):
+        hook = AdaptInput(path, adapter, names, number, shared)
+        hook.handle = _watch_layer(model, path, hook, watched) or HookHandle(
+            model.get_submodule(path), name, hook, before=True
+        )
         hooks.append(hook)
     return hooks
 
@@ -392,36 +354,45 @@ def _lora_hooks(model: nn.Module, site: AttentionSite, injection: Injection) -> 
     for part, projection in changed_parts(site, injection.config).items():
         adapter = block.get_submodule(f"lora_{part}{site.suffix}")
         by_layer.setdefault(projection.module, {})[projection] = adapter
-    hooks: list[Hook] = []
-    watch = None
+    hooks, watched = [], {}
     for name, beside in by_layer.items():
         layer, weight = model.get_submodule(name), next(iter(beside)).weight(model)
         hook = AddDelta(name, getattr(layer, "out_features", len(weight)), beside)
         if isinstance(layer, nn.Linear):
-            passed = _watch(model, name, hook, watch)
-            watch = passed or watch
-            hook.handle = passed or HookHandle(layer, f"lora {site.label}", hook)
+            hook.handle = _watch_layer(model, name, hook, watched) or HookHandle(
+                layer, f"lora {site.label}", hook
+            )
         elif isinstance(layer, PackedAttention):
             hook.handle = AttributeHandle(layer, "after_in_proj", hook)
         else:
-            watched = PackedForward(layer, layer, "in_proj_weight", hook)
-            hook.handle = AttributeHandle(layer, "forward", watched)
+            hook.handle = _watch(watched, layer, layer, "in_proj_weight", hook)
         hooks.append(hook)
     return hooks
 
 
+Watched = dict[nn.Module, AttributeHandle]
+
+
 def _watch(
-    model: nn.Module, path: str, hook: Hook, other: AttributeHandle | None = None
+    watched: Watched, attention: nn.Module, owner: nn.Module, parameter: str, hook: Hook
+) -> AttributeHandle:
+    """What watches this attention for this weight, and perhaps others of the site."""
+    if attention not in watched:
+        watched[attention] = AttributeHandle(attention, "forward", WatchedForward(attention))
+    watched[attention].value.hooks.append((owner, parameter, hook))
+    return watched[attention]
+
+
+def _watch_layer(
+    model: nn.Module, path: str, hook: Hook, watched: Watched
 ) -> AttributeHandle | None:
-    """For a layer whose weight the attention reads without calling it, and may another such."""
+    """For a layer whose weight the attention around it reads without calling it."""
     around = path.rpartition(".")[0]
     attention = model.get_submodule(around)
     if isinstance(attention, nn.MultiheadAttention) or not passed_by(model, path):
         return None
     hook.layer = around
-    within = other.value if other is not None and other.layer is attention else None
-    watched = PackedForward(attention, model.get_submodule(path), "weight", hook, within)
-    return AttributeHandle(attention, "forward", watched)
+    return _watch(watched, attention, model.get_submodule(path), "weight", hook)
 
 
 def _seen_by_compile(hooks: list[Hook]) -> list[AttributeHandle]:

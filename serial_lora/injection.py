@@ -31,17 +31,15 @@ from serial_lora.records import (
     Injection,
     adapter_shapes,
     adapters,
-    finder,
-    injections,
+    injected,
     records,
-    require_adapter_name,
     require_model,
+    unwrapped_modules,
 )
 from serial_lora.sites import (
     CONTAINERS,
     AttentionSite,
     child_name,
-    shared_weights,
     unwrapped_name,
     without_sites,
 )
@@ -67,10 +65,9 @@ def inject(
         name: of the adapter, where several are to come (`serial_lora.several`).
 
     Returns:
-        The same model. Only adapters and those modules require gradients now. A warning names
-        towers, decoders and attention that were not asked to be left out and yet have no adapter,
-        frozen BatchNorms, whose statistics go on changing, and a head that looks as if it had never
-        been trained and is frozen now.
+        The same model. Only adapters and those modules require gradients now. Warnings name towers and
+        attention without an adapter, BatchNorms whose statistics go on changing, and a frozen head
+        that looks as if it had never been trained.
 
     Raises:
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
@@ -80,19 +77,10 @@ def inject(
         raise SerialLoRAError(
             f"inject needs a SerialLoRAConfig or a LoRAConfig, not a {type(config).__name__}."
         )
-    require_adapter_name(name)
     root = unwrapped(model)
     if adapters(model) or records(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")
-    if any(nn.parameter.is_lazy(parameter) for parameter in root.parameters()):
-        raise SerialLoRAError(
-            "the model has lazy layers that have no weights yet; run one batch through it first."
-        )
-    if any(parameter.is_inference() for parameter in root.parameters()):
-        raise SerialLoRAError(
-            "the model was built inside torch.inference_mode(), so nothing in it can be trained; "
-            "build it outside, or under torch.no_grad()."
-        )
+
     sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
     check_fit(root, sites, config)
 
@@ -102,42 +90,57 @@ def inject(
     try:
         with torch.inference_mode(False), torch.device("cpu"):  # not those around the call
             _put_in(root, injection)
-        _warn_of_the_rest(root, injection)
+        for warning in _passed_over(root, injection):
+            warnings.warn(warning, stacklevel=2)
     except BaseException:
         _take_out(root, injection)
         raise
     return model
 
 
-def _warn_of_the_rest(root: nn.Module, injection: Injection) -> None:
-    config = injection.config
+def _passed_over(root: nn.Module, injection: Injection) -> Iterator[str]:
+    """What is not adapted or not to be trained, and yet looks as if it were meant to be."""
+    config, modules = injection.config, dict(root.named_modules())
     missed = without_sites(root, every_site(root), config.towers)
     if missed and config.blocks is None:
-        warnings.warn(
+        yield (
             f"no adapter went into {_first(missed)}: attention of a kind that is not "
-            "known, or none; name the towers that you mean, or register_family for this kind.",
-            stacklevel=3,
+            "known, or none; name the towers that you mean, or register_family for this kind."
         )
-    learning = {norm for module in injection.also_train.values() for norm in module.modules()}
+    learning = {module for head in injection.also_train.values() for module in head.modules()}
     drifting = [
         name
-        for name, module in root.named_modules()
+        for name, module in modules.items()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         and module.running_mean is not None
         and module not in learning
     ]
     if drifting:
-        warnings.warn(
+        yield (
             f"the running statistics of {_first(drifting)} change in train(), and an adapter's file does "
-            "not hold them; keep these in eval() while adapters learn, or name them in also_train.",
-            stacklevel=3,
+            "not hold them; keep these in eval() while adapters learn, or name them in also_train."
         )
-    for name in fresh_heads(root, injection.sites, injection.also_train):
-        warnings.warn(
-            f"{name} looks as if it had never been trained, and it is frozen now; to train it beside "
-            f'the adapters, call inject with also_train=["{name}"].',
-            stacklevel=3,
-        )
+    norms = [m.weight for m in modules.values() if isinstance(m, nn.LayerNorm)]
+    trained = [w for w in norms if w is not None and not w.is_meta and (w != 1).any()]
+    adapted = tuple(f"{site.name}." for site in injection.sites)
+    for name, module in modules.items():
+        named = re.search("head|classif|score|(^|[._])fc|logits|predict", name)
+        candidate = named and module not in learning and not name.startswith(adapted)
+        if trained and candidate and isinstance(module, nn.Linear) and _looks_fresh(module):
+            yield (
+                f"{name} looks as if it had never been trained, and it is frozen now; to train it "
+                f'beside the adapters, call inject with also_train=["{name}"].'
+            )
+
+
+def _looks_fresh(layer: nn.Linear) -> bool:
+    """Whether its bias is zero, or its weight is spread as PyTorch draws one: evenly up to a bound."""
+    if layer.weight.is_meta or not layer.weight.numel():
+        return False
+    place, bound = stored(layer, "weight"), layer.in_features**-0.5
+    weight = place.matrix(place.parts()).float()
+    evenly = weight.abs().max() <= bound and abs(weight.std() / bound * 3**0.5 - 1) < 0.05
+    return bool(evenly or (layer.bias is not None and not layer.bias.any()))
 
 
 def _first(names: list[str]) -> str:
@@ -176,12 +179,12 @@ def _take_out(root: nn.Module, injection: Injection) -> None:
     detach(injection)
     for handle in injection.trainable:
         handle.take_off()
-    at = finder(root)  # blocks that were compiled since are inside wrappers
+    there = unwrapped_modules(root)  # blocks that were compiled since are inside wrappers
     for site in injection.sites:
         for name in adapter_shapes(site, injection.config):
-            at(site.name)._modules.pop(name, None)
+            there[unwrapped_name(site.name)]._modules.pop(name, None)
         for projection in site.projections.values():
-            layer = at(projection.module)
+            layer = there[unwrapped_name(projection.module)]
             if type(layer) is PackedAttention:
                 layer.__class__ = nn.MultiheadAttention
     for name, parameter in root.named_parameters():
@@ -192,10 +195,7 @@ def _take_out(root: nn.Module, injection: Injection) -> None:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside the wrappers of torch.compile and of data parallelism.
-
-    So names do not depend on how a model happened to be wrapped when they were written down.
-    """
+    """The model inside the wrappers of torch.compile and of data parallelism."""
     require_model(model)
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -218,48 +218,38 @@ def check_rank(sites: list[AttentionSite], config: AdapterConfig) -> None:
 def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
-    serial = config.method == SerialLoRAConfig.method
     hooked = [
         model.get_submodule(layer)
         for site in sites
         if site.entry is None
         for layer in {site.projections[part].module for part in "qkv"}
     ]
-    if len(set(hooked)) < len(hooked) or (not serial and shared_weights(model, sites)):
+    if len(set(hooked)) < len(hooked):
         raise SerialLoRAError(
-            "blocks of this model share their attention weights, where an adapter would act once for "
-            "every sharer; choose one of them with blocks=[...]."
+            "blocks of this model share their attention, where an adapter would act once for every "
+            "sharer; choose one of them with blocks=[...]."
         )
     for site in sites:
         block = model.get_submodule(site.name)
-        if isinstance(block, CONTAINERS):
-            raise SerialLoRAError(
-                f"{site.name} is a {type(block).__name__}, which runs every child that it has, so no "
-                "adapter can become one; name the attention inside."
-            )
-        if not adapter_shapes(site, config):
+        names = adapter_shapes(site, config)
+        if not names:
             raise SerialLoRAError(
                 f"{site.label or 'the model'} has no {' or '.join(config.parts)} to adapt; name other parts."
             )
-        taken = [name for name in adapter_shapes(site, config) if hasattr(block, name)]
-        if taken:
+        taken = [name for name in names if hasattr(block, name)]
+        if taken or isinstance(block, CONTAINERS):
             raise SerialLoRAError(
-                f"{site.name or 'the model'} has something named {taken[0]} already, where its "
-                "adapter would go; name that otherwise."
+                f"{site.name or 'the model'}, a {type(block).__name__}, cannot have a child named "
+                f"{next(iter(names))}, the adapter: it has one already, or runs every child that it "
+                "has; name that otherwise, or the attention inside."
             )
-    if not serial:
-        names = dict.fromkeys(p.module for site in sites for p in site.projections.values())
-        for layer in map(model.get_submodule, names):
-            known = type(layer) in (nn.MultiheadAttention, PackedAttention)
-            if isinstance(layer, nn.MultiheadAttention) and not known:
+        for projection in site.projections.values():
+            layer = model.get_submodule(projection.module)
+            packed = config.method == LoRAConfig.method and isinstance(layer, nn.MultiheadAttention)
+            if packed and (type(layer) is not nn.MultiheadAttention or "forward" in vars(layer)):
                 raise SerialLoRAError(
-                    f"LoRA cannot reach the projections inside a {type(layer).__name__}; "
-                    "only nn.MultiheadAttention itself is known."
-                )
-            if known and "forward" in vars(layer):
-                raise SerialLoRAError(
-                    "an nn.MultiheadAttention of this model has a forward of its own, which LoRA "
-                    "cannot reach into; take it off, or use Serial LoRA."
+                    f"LoRA cannot reach into a {type(layer).__name__} with a forward of its own; take it "
+                    "off, or use Serial LoRA."
                 )
 
 
@@ -274,7 +264,6 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
     """Take the adapters out and leave the base as `inject` found it, bit for bit.
 
     Args:
-        model: a model that has adapters, merged or not.
         keep_merged: fold the adapter in force into the weights for good instead: what remains is an
             ordinary model of its own class that behaves like the adapted one.
 
@@ -284,16 +273,14 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
     Raises:
         SerialLoRAError: as `merge` does.
     """
-    injections(model, to_change=True)
+    root, injection = injected(model, to_change=True)
     if keep_merged:
         merge(model)
     else:
         unmerge(model)
-    for root, injection in injections(model):
-        if not keep_merged:
-            with exactly(root):
-                injection.exchange()
-        _take_out(root, injection)
+        with exactly(root):
+            injection.exchange()
+    _take_out(root, injection)
     return model
 
 
@@ -309,14 +296,12 @@ def set_scale(model: nn.Module, scale: float) -> None:
     Raises:
         SerialLoRAError: if there are no adapters, they are merged, or the scale is not finite.
     """
-    found = injections(model)
-    if any(injection.merged for _, injection in found):
+    _, injection = injected(model)
+    if injection.merged:
         raise SerialLoRAError("the adapters are merged; call unmerge(model) before set_scale.")
-    configs = [replace(injection.config, scale=scale) for _, injection in found]
-    for (root, injection), config in zip(found, configs, strict=True):
-        injection.config = config
-        for adapter in adapters(root).values():
-            adapter.scale = config.scale
+    injection.config = replace(injection.config, scale=scale)
+    for pair in injection.pairs.values():
+        pair.scale = injection.config.scale
 
 
 def also_trained(
@@ -327,14 +312,13 @@ def also_trained(
     names = [names] if isinstance(names, str) else names
     names = list(dict.fromkeys(require_names("modules to train beside the adapters", names)))
     for name in names:
-        if not name or name not in modules:
+        learners = modules[name].parameters() if name and name in modules else ()
+        if not any(parameter.is_floating_point() for parameter in learners):
             last = [other for other in modules if "." not in other and other]
             raise SerialLoRAError(
-                f"there is no module {name!r} to train beside the adapters; the model's own are: "
-                f"{', '.join(last)}."
+                f"there is no module {name!r} with parameters to train beside the adapters; the model's "
+                f"own are: {', '.join(last)} (load_adapter takes the pairs alone with heads=False)."
             )
-        if not any(p.is_floating_point() for p in modules[name].parameters()):
-            raise SerialLoRAError(f"{name} has no parameter that could be trained; leave it out.")
         if is_quantized(modules[name]):
             raise SerialLoRAError(
                 f"{name} is quantized, and numbers of 8 or 4 bits cannot be trained; keep it out of "
@@ -348,34 +332,3 @@ def also_trained(
                 "adapters; name what is outside of attention."
             )
     return {name: modules[name] for name in names}
-
-
-def fresh_heads(
-    root: nn.Module, sites: Collection[AttentionSite], also: Collection[str]
-) -> Iterator[str]:
-    """Linear heads that look untrained in a model that does not, and are not to be trained."""
-    modules = dict(root.named_modules())
-    norms = {
-        n: m for n, m in modules.items() if isinstance(m, nn.LayerNorm) and m.weight is not None
-    }
-    if not any((norm.weight != 1).any() for norm in norms.values() if not norm.weight.is_meta):
-        return  # all of it is fresh
-    reached = {site.name.partition(".")[0] for site in sites}
-    away = {name.partition(".")[0] for name in norms if "." in name} - reached  # other towers
-    skipped = [*(site.name for site in sites), *away, *also]
-    for name, module in modules.items():
-        named = re.search("head|classif|score|(^|[._])fc|logits|predict", name)
-        known = any(f"{name}.".startswith(f"{other}.") for other in skipped)
-        if named and not known and isinstance(module, nn.Linear) and _looks_fresh(module):
-            yield name
-
-
-def _looks_fresh(layer: nn.Linear) -> bool:
-    """Whether its bias is zero, or its weight is spread as PyTorch draws one: evenly up to a bound."""
-    if layer.weight.is_meta or not layer.weight.numel():
-        return False
-    place, bound = stored(layer, "weight"), layer.in_features**-0.5
-    weight = place.matrix(place.parts()).float()
-    evenly = weight.abs().max() <= bound and abs(weight.std() / bound * 3**0.5 - 1) < 0.05
-    zeros = layer.bias is not None and not layer.bias.any()
-    return bool(evenly or zeros)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import attach, detach
-from serial_lora.records import Injection, changed_parts, injections, refuse_without_values
-from serial_lora.sites import AttentionSite, Projection, shared_weights
+from serial_lora.records import Injection, changed_parts, injected, refuse_without_values
+from serial_lora.sites import AttentionSite, Projection
 from serial_lora.stored import stored, writable
 
 Key = tuple[str, str]
@@ -29,24 +30,28 @@ def merge(model: nn.Module) -> nn.Module:
     Serial LoRA turns each of W_q, W_k, W_v into W (I + scale * B A); LoRA turns each projection
     into W + scale * B A. Computed in float32 whatever the base's type, and rounded once. The
     original weights are kept, so that `unmerge` and `eject` bring back every bit. Merging a merged
-    model does nothing. Weights in 8 or 4 bits are computed with as matrices and rounded to their
-    bits again; a warning says what that costs.
-
-    The state dict of a merged model holds the merged weights *and* the adapters: save one with
-    `save_adapter`, or call `eject(model, keep_merged=True)` for a plain model to save whole. Load
-    other weights before merging: `unmerge` brings back those that were there.
+    model does nothing. Weights in 8 or 4 bits are rounded to their bits again; a warning says what
+    that costs. The state dict of a merged model holds the merged weights *and* the adapters:
+    `eject(model, keep_merged=True)` leaves a plain model to save whole.
 
     Raises:
         SerialLoRAError: if there are no adapters or the model was rebuilt since, a weight is not
             an ordinary one (computed by weight_norm, pruning or the like, float8), a merged weight
-            would not be finite, or it has sharers that are not adapted alike. The model is then as
-            it was.
+            would not be finite, or another layer shares it. The model is then as it was.
     """
-    found = injections(model, to_change=True)
-    with exactly(model):
-        plans = [(r, i, _merged_weights(r, i)) for r, i in found if i.originals is None]
-        for root, injection, merged in plans:
-            put_merged(root, injection, merged)
+    root, injection = injected(model, to_change=True)
+    if injection.merged:
+        return model
+    with exactly(root):
+        merged = _merged_weights(root, injection)
+        originals = {key: [part.clone() for part in writable(root, key).parts()] for key in merged}
+        try:
+            _write(root, merged)
+        except BaseException:
+            _write(root, originals)
+            raise
+    detach(injection)
+    injection.originals = originals
     return model
 
 
@@ -56,49 +61,22 @@ def unmerge(model: nn.Module) -> nn.Module:
     Raises:
         SerialLoRAError: if there are no adapters, or the model was rebuilt since.
     """
-    found = injections(model, to_change=True)
-    for root, injection in found:
-        if injection.originals is not None:
-            put_original(root, injection)
+    root, injection = injected(model, to_change=True)
+    if injection.merged:
+        with exactly(root):
+            _write(root, injection.originals)
+        injection.originals = None
+        attach(root, injection)
     return model
 
 
 @contextmanager
 def exactly(model: nn.Module) -> Iterator[None]:
     """Whatever surrounds the call, computed as it stands: no autocast, inference or default device."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.device("cpu"))
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
+    with ExitStack() as stack, torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
         for kind in {parameter.device.type for parameter in model.parameters()} - {"meta"}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield
-
-
-def put_merged(root: nn.Module, injection: Injection, merged: Weights) -> None:
-    """These weights into the model and its hooks off; on an error it is as it was."""
-    with exactly(root):
-        originals = copies(root, merged)
-        try:
-            _write(root, merged)
-        except BaseException:
-            _write(root, originals)
-            raise
-    detach(injection)
-    injection.originals = originals
-
-
-def put_original(root: nn.Module, injection: Injection) -> None:
-    """The base's own weights into a merged model, and its hooks on."""
-    with exactly(root):
-        _write(root, injection.originals)
-    injection.originals = None
-    attach(root, injection)
-
-
-def copies(root: nn.Module, keys: Collection[Key]) -> Weights:
-    """What weights consist of now."""
-    return {key: [part.clone() for part in writable(root, key).parts()] for key in keys}
 
 
 def base_weight(root: nn.Module, injection: Injection, projection: Projection) -> Tensor:
@@ -138,16 +116,7 @@ def wide(tensor: Tensor, least: torch.dtype = torch.float32) -> Tensor:
 
 def _merged_weights(root: nn.Module, injection: Injection) -> Weights:
     refuse_without_values(root)
-    if shared_weights(root, injection.sites):
-        raise SerialLoRAError(
-            "blocks of this model share their attention weights but have an adapter each, so there "
-            "is no one weight to merge into; use the adapters unmerged."
-        )
-    readers: dict[Key, list[tuple[AttentionSite, str]]] = {}
-    for site in injection.sites:
-        for part, projection in changed_parts(site, injection.config).items():
-            readers.setdefault((projection.module, projection.parameter), []).append((site, part))
-    _refuse_other_readers(root, readers)
+    readers = refuse_sharers(root, injection)
     merged, sizes = {}, []
     for key, parts in readers.items():
         place = writable(root, key)
@@ -177,16 +146,26 @@ def _merged_weights(root: nn.Module, injection: Injection) -> Weights:
     return merged
 
 
-def _refuse_other_readers(root: nn.Module, merged: Collection[Key]) -> None:
-    """Refuse to change a weight that a layer without this adapter reads too."""
-    places = {_memory(writable(root, key).weight): root.get_submodule(key[0]) for key in merged}
-    for name, module in root.named_modules():
-        for parameter in module._parameters.values():
-            if parameter is not None and places.get(_memory(parameter), module) is not module:
-                raise SerialLoRAError(
-                    f"{name} has a weight in common with an adapted layer and is not adapted, so "
-                    "merging would change it too; use the adapters unmerged."
-                )
+def refuse_sharers(
+    root: nn.Module, injection: Injection
+) -> dict[Key, list[tuple[AttentionSite, str]]]:
+    """For each adapted weight the sites and parts that it serves; refuse one that serves others too."""
+    readers: dict[Key, list[tuple[AttentionSite, str]]] = {}
+    for site in injection.sites:
+        for part, projection in changed_parts(site, injection.config).items():
+            readers.setdefault((projection.module, projection.parameter), []).append((site, part))
+    everywhere = Counter(_memory(p) for m in root.modules() for p in m.parameters(recurse=False))
+    adapted: Counter[int] = Counter()
+    for name, parameter in readers:
+        weight = root.get_submodule(name)._parameters.get(parameter)
+        memory = None if weight is None else _memory(weight)  # None where it is computed
+        adapted[memory] += weight is not None
+        if max(adapted[memory], everywhere[memory]) > 1:
+            raise SerialLoRAError(
+                f"{name} shares a weight with another layer, which a merged or exported adapter would "
+                "change too; use the adapters unmerged."
+            )
+    return readers
 
 
 def _memory(parameter: nn.Parameter) -> int:

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -111,19 +112,13 @@ class PackedAttention(nn.MultiheadAttention):
 
 
 def _fastest_kernel(q: Tensor) -> AbstractContextManager:
-    """PyTorch's own choice, but for a slow one: short rows in bfloat16 on a CPU.
-
-    There the backward pass of its flash kernel takes two to five times as long as plain algebra.
-    """
+    """PyTorch's own choice, but for short rows in bfloat16 on a CPU, where it is 2 to 5 times slower."""
     short = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] <= 256
     return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
 
 
 def _as_sdpa_mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
-    """nn.MultiheadAttention's two masks as one, for q of (N, heads, L, width).
-
-    The first is (L, L) or (N heads, L, L), the second (N, L) and hides the keys of padding.
-    """
+    """nn.MultiheadAttention's masks, (L, L) or (N heads, L, L) and (N, L), as one for (N, heads, L, L)."""
     if mask is not None and mask.dim() == 3:
         mask = mask.unflatten(0, q.shape[:2])  # (N, heads, L, L)
     if padding is not None:
@@ -140,57 +135,45 @@ def _as_sdpa_mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Ten
     )
 
 
-class PackedForward:
-    """The forward of an attention that reads a weight without calling its layer, watched.
+class WatchedForward:
+    """The forward of an attention that reads weights without calling their layers, watched.
 
     open_clip's own `Attention` calls `F.linear` on its raw `in_proj_weight`, timm's BEiT and EVA on
     `self.qkv.weight`, torchvision's Swin in a function, where no hook can stand; this watches for that
     call, in a forward of the user's too. Set as the attention's `forward`.
 
     Attributes:
-        owner, parameter: the module that has the weight, and the weight's name in it.
-        hook: what a hook on a layer with this weight would be.
-        users: the attention's earlier forward where it is not its class's; another of these, perhaps.
+        users: the attention's earlier forward where it is not its class's.
+        hooks: the module that has a weight, the weight's name in it, and what a hook on a layer with
+            this weight would be.
         acts: False while the adapter is merged and once it has been taken out.
     """
 
-    acts = True
-
-    def __init__(
-        self,
-        layer: nn.Module,
-        owner: nn.Module,
-        parameter: str,
-        hook: Callable,
-        within: PackedForward | None = None,
-    ) -> None:
-        self.layer, self.owner, self.parameter, self.hook = layer, owner, parameter, hook
-        self.users = within or vars(layer).get("forward")
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer, self.users = layer, vars(layer).get("forward")
+        self.hooks: list[tuple[nn.Module, str, Any]] = []
+        self.acts = False
 
     def __call__(self, *args, **kwargs):
-        if not self.acts:
-            return self._forward(*args, **kwargs)
-        with _Watch(self):
-            return self._forward(*args, **kwargs)
-
-    def _forward(self, *args, **kwargs):
-        if self.users is not None:
-            return self.users(*args, **kwargs)
-        return type(self.layer).forward(self.layer, *args, **kwargs)
+        with _Watch(self.hooks) if self.acts else nullcontext():
+            if self.users is not None:
+                return self.users(*args, **kwargs)
+            return type(self.layer).forward(self.layer, *args, **kwargs)
 
 
 class _Watch(torch.overrides.TorchFunctionMode):
-    def __init__(self, forward: PackedForward) -> None:
+    def __init__(self, hooks: list[tuple[nn.Module, str, Any]]) -> None:
         super().__init__()
-        self.forward = forward
+        self.hooks = hooks
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        weight = getattr(self.forward.owner, self.forward.parameter)
-        if function is not F.linear or weight is not (args[1:] or [kwargs.get("weight")])[0]:
-            return function(*args, **kwargs)
-        call = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
-        return self.forward.hook.around(self.forward.owner, call.pop("input"), call)
+        if function is F.linear:
+            call = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+            for owner, parameter, hook in self.hooks:
+                if call["weight"] is getattr(owner, parameter):
+                    return hook.around(owner, call.pop("input"), call)
+        return function(*args, **kwargs)
 
 
 def passed_by(model: nn.Module, path: str) -> bool:

@@ -73,12 +73,12 @@ def lora_plus_groups(
         weight_decay: for every group.
 
     Returns:
-        Groups with the keys name, params, lr and weight_decay, named "lora_A", "lora_B" and, only
-        if there is anything in it, "other".
+        Groups with the keys name, params, lr and weight_decay, named "lora_A", "lora_B" and "other";
+        none that is empty.
 
     Raises:
-        SerialLoRAError: if there is no adapter, they are merged or disabled, a number is out of
-            range, or an adapter's tensor does not require gradients.
+        SerialLoRAError: if there is no adapter, they are merged or disabled, or a number is out of
+            range.
     """
     require_number("lr", lr, least=0)
     require_number("ratio", ratio, above=0)
@@ -93,19 +93,17 @@ def lora_plus_groups(
                 "the adapters are merged, so they would not learn; call unmerge(model) before training."
             )
         injection.refuse_inside()
-    first, second = [a.lora_A for a in found], [a.lora_B for a in found]
-    frozen = sum(not parameter.requires_grad for parameter in first + second)
-    if frozen:
-        raise SerialLoRAError(
-            f"{frozen} adapter tensors do not require gradients; call requires_grad_(True) on "
-            "them, or inject again."
-        )
+    first, second = [pair.lora_A for pair in found], [pair.lora_B for pair in found]
     own = {id(parameter) for parameter in first + second}
-    others = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
-
-    groups = [
-        {"name": "lora_A", "params": first, "lr": float(lr)},
-        {"name": "lora_B", "params": second, "lr": float(lr * ratio)},
-        {"name": "other", "params": others, "lr": float(lr)},
-    ]
-    return [group | {"weight_decay": float(weight_decay)} for group in groups if group["params"]]
+    others = [p for p in model.parameters() if id(p) not in own]
+    groups = []
+    for name, parameters, rate in (
+        ("lora_A", first, lr),
+        ("lora_B", second, lr * ratio),
+        ("other", others, lr),
+    ):
+        learning = [p for p in parameters if p.requires_grad]
+        if learning:
+            settings = {"lr": float(rate), "weight_decay": float(weight_decay)}
+            groups.append({"name": name, "params": learning} | settings)
+    return groups

@@ -20,13 +20,13 @@ from serial_lora.attention import every_site, find_attention_sites
 from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError
 from serial_lora.export import write_peft_folder
-from serial_lora.files import as_path, read_tensors, require_fitting
+from serial_lora.files import read_tensors, require_fitting
 from serial_lora.hooks import HookHandle, OnceABlock
 from serial_lora.injection import check_rank, eject, inject
 from serial_lora.layers import SerialLoRA
 from serial_lora.merging import exactly, wide
 from serial_lora.packed import passed_by
-from serial_lora.records import Injection, only_injection, require_finite, tensors_in_force
+from serial_lora.records import Injection, require_finite, tensors_in_force, with_values
 from serial_lora.several import put_in_force
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
 from serial_lora.stored import kept_trainable, writable
@@ -34,7 +34,7 @@ from serial_lora.stored import kept_trainable, writable
 try:
     import peft
     from packaging.version import Version
-    from peft import PeftConfig, PeftType, mapping
+    from peft import PeftConfig, PeftType
     from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
     from peft.utils import register_peft_method
 
@@ -48,15 +48,13 @@ except ImportError as error:
 NAME = "serial_lora"
 
 
-def _type_for(name: str) -> PeftType:
+def _name_in_enum(name: str) -> None:
     """PEFT keeps its methods in an Enum; one from outside has no other way than into its tables."""
-    if name not in PeftType.__members__:
-        member = str.__new__(PeftType, name)
-        member._name_ = member._value_ = name
-        setattr(PeftType, name, member)
-        PeftType._member_names_.append(name)
-        PeftType._member_map_[name] = PeftType._value2member_map_[name] = member
-    return PeftType[name]
+    member = str.__new__(PeftType, name)
+    member._name_ = member._value_ = name
+    setattr(PeftType, name, member)
+    PeftType._member_names_.append(name)
+    PeftType._member_map_[name] = PeftType._value2member_map_[name] = member
 
 
 @dataclass
@@ -287,7 +285,7 @@ def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
     Raises:
         SerialLoRAError: the model has no Serial LoRA adapter, or a file cannot be written.
     """
-    _, injection = only_injection(model)
+    _, injection = with_values(model)
     settings = injection.config
     if settings.method != Settings.method:
         raise SerialLoRAError("this is LoRA, which PEFT has under that name; use to_peft.")
@@ -308,21 +306,19 @@ def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
 def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
     """Put what PEFT saved into a plain model, as `inject` would: then `save_adapter` writes our file.
 
-    PEFT's folder says nothing of the base's weights, so whether this is the base it belongs to is not
-    checked.
+    Whether this is the base it belongs to is not checked: PEFT's folder says nothing of it.
 
     Raises:
-        SerialLoRAError: there is no such folder, it is damaged, holds another method, values that are
-            not finite, or an adapter of other places or sizes than `inject` finds in this model, which
-            is then as it was.
+        SerialLoRAError: the folder is missing, damaged, of another method, not finite, or of other
+            places or sizes than `inject` finds in this model, which is then as it was.
     """
-    folder = as_path(folder)
+    folder = Path(folder)
     config = _read_config(folder / "adapter_config.json")
     path = folder / "adapter_model.safetensors"
     _, saved = read_tensors(path, None, "adapter")
     settings = Settings(config.r, config.scale, config.dropout)
     inject(model, settings, also_train=config.modules_to_save or ())
-    root, injection = only_injection(model)
+    root, injection = with_values(model)
     ours = {theirs: own for own, theirs in _in_peft(injection).items()}
     tensors = {ours.get(name, name): tensor for name, tensor in saved.items()}
     try:
@@ -361,13 +357,5 @@ def _in_peft(injection: Injection) -> dict[str, str]:
     return {ours: f"base_model.model.{theirs}" for ours, theirs in names.items()}
 
 
-try:
-    for table in vars(mapping).values():  # reloaded, perhaps
-        if isinstance(table, dict) and _type_for(NAME.upper()) in table:
-            del table[NAME.upper()]
-    register_peft_method(name=NAME, config_cls=SerialLoRAConfig, model_cls=SerialLoRAModel)
-except Exception as error:  # whatever a later version does otherwise
-    raise SerialLoRAError(
-        f"PEFT {peft.__version__} takes no further method in the way that PEFT 0.21 does ({error}); "
-        "install peft 0.21, or use serial_lora.to_peft, which makes an ordinary LoRA."
-    ) from error
+_name_in_enum(NAME.upper())
+register_peft_method(name=NAME, config_cls=SerialLoRAConfig, model_cls=SerialLoRAModel)

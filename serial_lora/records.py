@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +25,6 @@ class Shelved:
 
     config: AdapterConfig
     tensors: dict[str, Tensor]
-
-
-class Handle(Protocol):
-    """What is put on a layer and taken off again; see `serial_lora.hooks`."""
-
-    def put_on(self) -> None: ...
-
-    def is_on(self) -> bool: ...
-
-    def take_off(self) -> None: ...
 
 
 @dataclass(eq=False)
@@ -73,13 +63,12 @@ class Injection:
         pairs: the adapters in the model, by the names that their tensors begin with in a file.
         shelf: the other adapters by name; all go to the same places.
         also_train: the modules that learn beside the adapters, by their dotted names.
-        own: the base's own values of those; inside a `disabled` block, what they have learned.
+        own: the base's own values of those; while `bare`, what they have learned.
         hooks: what sends tokens through the adapters, except while merged.
         handles: what else is put on and taken off with the hooks.
         trainable: what stays on, merged or not: see `serial_lora.stored.kept_trainable`.
         originals: while merged, what the base's own weights consist of, keyed (module, parameter).
         open: the `disabled` and `per_sample` blocks of all threads, the latest last.
-        set_aside: while a `disabled` block is open, the merged weights it keeps out of the model.
     """
 
     config: AdapterConfig
@@ -91,16 +80,20 @@ class Injection:
     also_train: dict[str, nn.Module] = field(default_factory=dict)
     own: dict[str, Tensor] = field(default_factory=dict)
     hooks: list[Any] = field(default_factory=list)
-    handles: list[Handle] = field(default_factory=list)
-    trainable: list[Handle] = field(default_factory=list)
+    handles: list[Any] = field(default_factory=list)
+    trainable: list[Any] = field(default_factory=list)
     originals: dict[tuple[str, str], list[Tensor]] | None = None
     open: list[Block] = field(default_factory=list)
-    set_aside: dict[tuple[str, str], list[Tensor]] | None = None
 
     @property
     def merged(self) -> bool:
-        """Whether the adapters are in the weights, outside any `disabled` block at least."""
-        return self.originals is not None or bool(self.set_aside)
+        """Whether the adapters are in the weights."""
+        return self.originals is not None
+
+    @property
+    def bare(self) -> bool:
+        """Whether a `disabled` block is open, of whichever thread."""
+        return any(block.base for block in self.open)
 
     def learned(self) -> dict[str, Tensor]:
         """Parameters and buffers of the modules that learn beside the adapters, each once."""
@@ -139,15 +132,9 @@ def records(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
     return [(m, vars(m)[RECORD]) for m in model.modules() if RECORD in vars(m)]
 
 
-def finder(root: nn.Module) -> Callable[[str], nn.Module]:
-    """`get_submodule`, but for the wrappers that torch.compile puts around some, for whoever asks often."""
-    there = {unwrapped_name(name): module for name, module in root.named_modules()}
-
-    def at(name: str) -> nn.Module:
-        found = there.get(unwrapped_name(name))
-        return root.get_submodule(name) if found is None else found  # one of two names, perhaps
-
-    return at
+def unwrapped_modules(root: nn.Module) -> dict[str, nn.Module]:
+    """Every module by its name without the wrappers that torch.compile puts around some."""
+    return {unwrapped_name(n): m for n, m in root.named_modules(remove_duplicate=False)}
 
 
 def require_model(model: object) -> None:
@@ -156,30 +143,29 @@ def require_model(model: object) -> None:
         raise SerialLoRAError(f"a model is an nn.Module, not a {type(model).__name__}; pass one.")
 
 
-def injections(model: nn.Module, to_change: bool = False) -> list[tuple[nn.Module, Injection]]:
-    """The records, after a look whether the model still is what they say, and may be changed."""
+def injected(model: nn.Module, to_change: bool = False) -> tuple[nn.Module, Injection]:
+    """The record, after a look whether the model still is what it says, and may be changed."""
     found = records(model)
-    if not found and adapters(model):
-        raise SerialLoRAError(
-            "these adapters were put in by way of a larger model; pass the one that inject was given."
-        )
     if not found:
-        raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
-    for root, injection in found:
-        _refuse_rebuilt(root, injection)
-        if to_change:
-            injection.refuse_inside()
-    return found
-
-
-def only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
-    found = injections(model)
+        raise SerialLoRAError(
+            "the model has no adapters; call inject(model, config) first, or pass the larger model "
+            "that inject was given."
+        )
     if len(found) > 1:
         raise SerialLoRAError(
             f"adapters were put into {len(found)} parts of this model separately; pass the part "
             "whose adapters are meant."
         )
     root, injection = found[0]
+    _refuse_rebuilt(root, injection)
+    if to_change:
+        injection.refuse_inside()
+    return root, injection
+
+
+def with_values(model: nn.Module) -> tuple[nn.Module, Injection]:
+    """The record of a model that is not on the meta device."""
+    root, injection = injected(model)
     refuse_without_values(next(iter(injection.pairs.values())))  # where the weights are
     return root, injection
 
@@ -203,7 +189,7 @@ def tensors_in_force(injection: Injection) -> dict[str, Tensor]:
         for name, pair in injection.pairs.items()
         for which in ("lora_A", "lora_B")
     }
-    return tensors | (injection.learned() if injection.set_aside is None else injection.own)
+    return tensors | (injection.own if injection.bare else injection.learned())
 
 
 def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tuple[int, int]]:
@@ -219,12 +205,6 @@ def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tupl
 def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Projection]:
     """The projections an adapter acts on."""
     return {part: p for part, p in site.projections.items() if part in config.parts}
-
-
-def require_adapter_name(name: object) -> None:
-    """Refuse what names no adapter."""
-    if not isinstance(name, str) or not name:
-        raise SerialLoRAError(f"an adapter's name is a text that is not empty, not {name!r}.")
 
 
 def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
@@ -247,30 +227,23 @@ def refuse_without_values(model: nn.Module) -> None:
 
 def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
     """Refuse a model whose blocks or layers are no longer those that `inject` found."""
-    at = finder(root)
-    try:
-        for site in injection.sites:
-            for name in adapter_shapes(site, injection.config):
-                place = child_name(site.name, name)
-                if at(place) is not injection.pairs[unwrapped_name(place)]:
-                    raise AttributeError(place)
-            for projection in site.projections.values():
-                place = projection.module
-                at(place)
-        for place, module in injection.also_train.items():
-            same = at(place) is getattr(module, "_orig_mod", module)
-            learned, own = injection.learned(), injection.own
-            if not same or {n: t.shape for n, t in learned.items()} != {
-                n: t.shape for n, t in own.items()
-            }:
-                raise AttributeError(place)
-        for hook in injection.hooks:
-            place, layer = hook.layer, hook.handle.layer
-            same = at(place) is getattr(layer, "_orig_mod", layer)  # compiled since, perhaps
-            if not (same and (injection.originals is not None or hook.handle.is_on())):
-                raise AttributeError(place)
-    except AttributeError as error:
+    there = unwrapped_modules(root)
+    expected = dict(injection.pairs | injection.also_train)
+    expected |= {hook.layer: hook.handle.layer for hook in injection.hooks}
+    gone = [
+        place
+        for place, module in expected.items()
+        if there.get(unwrapped_name(place)) is not getattr(module, "_orig_mod", module)
+    ]
+    layers = [p.module for site in injection.sites for p in site.projections.values()]
+    gone += [layer for layer in layers if unwrapped_name(layer) not in there]
+    if injection.originals is None:
+        gone += [hook.layer for hook in injection.hooks if not hook.handle.is_on()]
+    learned, own = injection.learned(), injection.own
+    if {n: t.shape for n, t in learned.items()} != {n: t.shape for n, t in own.items()}:
+        gone += injection.also_train
+    if gone:
         raise SerialLoRAError(
-            f"{place or type(root).__name__} is not what inject found there: modules were added, "
+            f"{gone[0] or type(root).__name__} is not what inject found there: modules were added, "
             "removed or replaced since; put the old ones back, or build the model anew."
-        ) from error
+        )

@@ -8,8 +8,8 @@ data parallelism or handed to an optimizer goes on, as long as the ranks are equ
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 
@@ -20,7 +20,7 @@ from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_names, require_number
 from serial_lora.injection import check_rank, new_adapter
 from serial_lora.layers import low_rank
-from serial_lora.merging import copies, exactly, put_merged, put_original
+from serial_lora.merging import exactly
 from serial_lora.records import (
     BLOCKS,
     Block,
@@ -28,12 +28,11 @@ from serial_lora.records import (
     Shelved,
     adapter_shapes,
     adapters,
-    injections,
-    only_injection,
+    injected,
     pair_shapes,
-    require_adapter_name,
     require_finite,
     tensors_in_force,
+    with_values,
 )
 from serial_lora.sites import child_name, unwrapped_name
 
@@ -47,20 +46,15 @@ def adapter_names(model: nn.Module) -> list[str]:
     Raises:
         SerialLoRAError: if there are no adapters.
     """
-    _, injection = only_injection(model)
+    _, injection = with_values(model)
     return [injection.name, *injection.shelf]
 
 
 def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None) -> nn.Module:
-    """One more adapter, fresh and in force; the others keep their values on the shelf.
+    """One more adapter, fresh and in force; modules that learn beside it begin at the base's values.
 
     Args:
-        model: a model that `inject` or `load_adapter` has put adapters into.
-        name: of the new one.
         config: rank, scale and dropout may be others; None for those of the adapter in force.
-
-    Returns:
-        The same model. Modules that learn beside the adapters begin at the base's own values.
 
     Raises:
         SerialLoRAError: there is an adapter of this name, the method or the places are others, the
@@ -83,10 +77,9 @@ def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None
 def activate(model: nn.Module, name: str) -> nn.Module:
     """Put another of the model's adapters in force, and what learned beside it.
 
-    With equal ranks its values are copied in place, so compiled code, DistributedDataParallel and
-    an optimizer go on (the optimizer with the moments of the one before: have one for each adapter).
-    Another rank gives the pairs another shape: code is compiled once more, and an optimizer must be
-    made anew. Gradients are forgotten.
+    With equal ranks compiled code, DistributedDataParallel and an optimizer go on (the optimizer with
+    the moments of the one before: have one for each adapter). Another rank gives the pairs another
+    shape: code is compiled once more, and an optimizer must be made anew. Gradients are forgotten.
 
     Raises:
         SerialLoRAError: there is no such adapter, or they are merged or disabled.
@@ -105,7 +98,7 @@ def remove_adapter(model: nn.Module, name: str) -> nn.Module:
     Raises:
         SerialLoRAError: there is no such adapter, or it is the one in force.
     """
-    _, injection = only_injection(model)
+    _, injection = with_values(model)
     read_adapter(injection, name)  # or refuse
     if name == injection.name:
         raise SerialLoRAError(
@@ -119,7 +112,7 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
     """The weighted sum of adapters as one more adapter, exact and in force.
 
     A sum of products is a product of stacked matrices, w_1 B_1 A_1 + w_2 B_2 A_2 = [w_1 B_1, w_2 B_2]
-    [A_1; A_2], so its rank is the sum of the ranks, and it can be merged or saved like any other.
+    [A_1; A_2], so its rank is the sum of the ranks.
 
     Args:
         weights: for each adapter its weight, beside its own scale.
@@ -129,13 +122,15 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
         SerialLoRAError: there is no such adapter, a weight is not finite, the ranks are too many, or
             modules learn beside the adapters, which have no exact sum. The model is as it was.
     """
-    if not isinstance(weights, Mapping):
-        raise SerialLoRAError(
-            f"adapters to combine are given with their weights, as {{name: weight}}, not as {weights!r}."
-        )
+
     for which, weight in weights.items():
         require_number(f"the weight of {which}", weight)
-    return _put_stacked(model, list(weights), name, lambda each: add_pairs(each, weights.values()))
+
+    def add(pairs: list[Pair]) -> Pair:
+        weighted = [weight * B for weight, (_, B) in zip(weights.values(), pairs, strict=True)]
+        return torch.cat([A for A, _ in pairs]), torch.cat(weighted, dim=1)
+
+    return _put_stacked(model, list(weights), name, add)
 
 
 def chain(model: nn.Module, names: Sequence[str], name: str) -> nn.Module:
@@ -144,40 +139,27 @@ def chain(model: nn.Module, names: Sequence[str], name: str) -> nn.Module:
     Tokens pass the first, then the second: (I + B_2 A_2)(I + B_1 A_1) = I + [B_1, B_2]
     [A_1; A_2 + A_2 B_1 A_1]. This is not their sum, and another order gives another adapter.
 
-    Args:
-        names: of the adapters, in the order in which tokens pass them.
-        name: of the new adapter.
-
     Raises:
         SerialLoRAError: as `combine`; or the method is LoRA, whose pairs stand beside the weights,
             so that one after the other is the sum.
     """
-    if only_injection(model)[1].config.method != SerialLoRAConfig.method:
+    if with_values(model)[1].config.method != SerialLoRAConfig.method:
         raise SerialLoRAError(
             "LoRA's pairs stand beside a weight, where one after the other is the sum; use combine."
         )
-    return _put_stacked(model, names, name, lambda each: reduce(chain_pairs, each))
 
+    def then(first: Pair, second: Pair) -> Pair:
+        (A1, B1), (A2, B2) = first, second
+        return torch.cat([A1, A2 + A2 @ B1 @ A1]), torch.cat([B1, B2], dim=1)
 
-def add_pairs(pairs: Sequence[Pair], weights: Iterable[float]) -> Pair:
-    """One pair for the sum of w_i B_i A_i, of the sum of their ranks."""
-    weighted = [weight * B for weight, (_, B) in zip(weights, pairs, strict=True)]
-    return torch.cat([A for A, _ in pairs]), torch.cat(weighted, dim=1)
-
-
-def chain_pairs(first: Pair, second: Pair) -> Pair:
-    """One pair for (I + B2 A2)(I + B1 A1), of the sum of their ranks."""
-    (A1, B1), (A2, B2) = first, second
-    return torch.cat([A1, A2 + A2 @ B1 @ A1]), torch.cat([B1, B2], dim=1)
+    return _put_stacked(model, names, name, lambda pairs: reduce(then, pairs))
 
 
 def _put_stacked(
     model: nn.Module, names: Sequence[str], name: str, stacked: Callable[[list[Pair]], Pair]
 ) -> nn.Module:
     root, injection = ready_to_change(model)
-    if not require_names("adapters", names):
-        raise SerialLoRAError("no adapters were named; name those that are to be put together.")
-    each = [read_adapter(injection, which) for which in names]
+    each = [read_adapter(injection, which) for which in require_names("adapters", names)]
     if injection.also_train:
         raise SerialLoRAError(
             f"{next(iter(injection.also_train))} learned beside each adapter, and such modules have "
@@ -214,23 +196,18 @@ def read_adapter(injection: Injection, name: str) -> Shelved:
 
 def read_pairs(injection: Injection, name: str | None) -> dict[str, Pair]:
     """A and scale * B of every pair of the adapter of this name; zeros for None, the base."""
-    adapter = None if name is None else read_adapter(injection, name)
+    adapter = read_adapter(injection, injection.name if name is None else name)
+    scale = 0.0 if name is None else adapter.config.scale
     pairs = {}
     for place, here in injection.pairs.items():
-        if adapter is None:
-            pairs[place] = here.lora_A.detach()[:1] * 0, here.lora_B.detach()[:, :1] * 0
-        else:
-            A, B = (adapter.tensors[f"{place}.{which}"] for which in ("lora_A", "lora_B"))
-            pairs[place] = (
-                A.detach().to(here.lora_A),
-                adapter.config.scale * B.detach().to(here.lora_B),
-            )
+        A, B = (adapter.tensors[f"{place}.{which}"].detach() for which in ("lora_A", "lora_B"))
+        pairs[place] = A.to(here.lora_A), scale * B.to(here.lora_B)
     return pairs
 
 
 def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
     """The record, unless adapters are merged, disabled, given for each sample or sharded."""
-    root, injection = only_injection(model)
+    root, injection = with_values(model)
     injection.refuse_inside()
     if injection.merged:
         raise SerialLoRAError(
@@ -250,10 +227,7 @@ def put_in_force(
     tensors: Mapping[str, Tensor],
     name: str | None = None,
 ) -> None:
-    """These settings and values into the model's pairs: all of them, or on an error none.
-
-    With another name the adapter that was in force goes to the shelf.
-    """
+    """These settings and values into the model's pairs, the former to the shelf; on an error nothing."""
     here = tensors_in_force(injection)
     kept = {key: tensor.detach().clone() for key, tensor in here.items()}
     values = {
@@ -289,7 +263,6 @@ def _write(
 
 def refuse_misfit(injection: Injection, name: str, config: AdapterConfig) -> None:
     """Refuse one more adapter of this name and configuration."""
-    require_adapter_name(name)
     if name in (injection.name, *injection.shelf):
         raise SerialLoRAError(
             f"there is an adapter named {name!r} already; choose another name, or remove it first."
@@ -317,19 +290,17 @@ _LOCK = threading.RLock()
 def disabled(model: nn.Module) -> Iterator[nn.Module]:
     """The base model, for the length of a `with` block.
 
-    Merged adapters are taken out as well, and modules that learn beside the adapters have the
-    base's own values. Blocks may be nested, and an exception ends them like anything else. Other
+    Modules that learn beside the adapters have the base's own values. Blocks may be nested. Other
     threads and asyncio tasks go on with the adapters; code that torch.compile made is without them in
     every thread. A model is not copied or saved whole inside.
 
     Raises:
-        SerialLoRAError: if there are no adapters, or the model was rebuilt since; at the end, if a
-            block inside is still open, which ends with this one.
+        SerialLoRAError: if there are no adapters, they are merged, or the model was rebuilt since.
     """
-    with ExitStack() as stack:
-        for root, injection in injections(model):
-            nothing = dict.fromkeys(adapters(root).values())
-            stack.enter_context(_standing_in(root, injection, nothing))
+    root, injection = injected(model)
+    if injection.merged:
+        raise SerialLoRAError("the adapters are merged; call unmerge(model) first.")
+    with _standing_in(root, injection, dict.fromkeys(adapters(root).values())):
         yield model
 
 
@@ -337,10 +308,9 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
 def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Module]:
     """Another adapter for each sample of a batch, in one forward pass, for the length of a block.
 
-    Each sample's pair is gathered and multiplied with its own tokens, so the outputs are those of
-    separate passes, however many adapters there are. For inference: the adapters get no gradients.
-    Other threads and asyncio tasks may have blocks of their own at the same time, unless torch.compile
-    has made code of the model, which has one for all.
+    The outputs are those of separate passes, however many adapters there are. For inference: the
+    adapters get no gradients. Other threads and asyncio tasks may have blocks of their own at the same
+    time, unless torch.compile has made code of the model, which has one for all.
 
     Args:
         names: for each sample the name of its adapter, None for the base.
@@ -348,9 +318,9 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     Raises:
         SerialLoRAError: there is no adapter of such a name; the model is in training mode, merged
             or disabled; or modules learn beside the adapters, which the batch has in common. A
-            batch of another size is refused as it enters the model. At the end as `disabled`.
+            batch of another size is refused as it enters the model.
     """
-    root, injection = only_injection(model)
+    root, injection = with_values(model)
     names = require_names("the adapters of samples", names, or_none=True)
     if any(block.open and block.record is injection for block in BLOCKS.get()):
         injection.refuse_inside()
@@ -420,8 +390,6 @@ def _gathered(
     root: nn.Module, injection: Injection, names: list[str | None]
 ) -> dict[nn.Module, SamplePairs]:
     kinds = list(dict.fromkeys(names))
-    if not kinds:
-        raise SerialLoRAError("per_sample needs a name for each sample of the batch.")
     index = torch.tensor([kinds.index(name) for name in names])
     each = [read_pairs(injection, kind) for kind in kinds]
     there, stand_ins = injection.pairs, {}
@@ -443,24 +411,6 @@ def _standing_in(
 ) -> Iterator[None]:
     """These in place of adapters: in this thread or task, and in compiled code of all threads."""
     block = Block(injection, acting)
-    _open(root, injection, block)
-    BLOCKS.set((*BLOCKS.get(), block))
-    try:
-        yield
-    finally:
-        here = [other for other in BLOCKS.get() if other.open and other.record is injection]
-        within = here[here.index(block) + 1 :] if block in here else []
-        for each in (*reversed(within), block):
-            _close(root, injection, each)
-        BLOCKS.set(tuple(other for other in BLOCKS.get() if other.open))
-        if within:
-            raise SerialLoRAError(
-                "a `with` block of disabled or per_sample ended before one that was opened inside it, "
-                "and both are over now; end the inner one first."
-            )
-
-
-def _open(root: nn.Module, injection: Injection, block: Block) -> None:
     with _LOCK:
         elsewhere = [other for other in injection.open if other not in BLOCKS.get()]
         mixed = elsewhere and not all(other.base for other in (*elsewhere, block))
@@ -469,33 +419,23 @@ def _open(root: nn.Module, injection: Injection, block: Block) -> None:
                 "torch.compile has made code of this model, which serves one per_sample block at a time; "
                 "wait for that of the other thread."
             )
-        if block.base and injection.set_aside is None:  # the first, of any thread
-            merged = copies(root, injection.originals or {})
-            if merged:
-                put_original(root, injection)
-            with exactly(root):
-                injection.exchange()
-            injection.set_aside = merged
-        injection.open.append(block)
-        _tell_compiled(injection)
+        _now_open(root, injection, [*injection.open, block])
+    BLOCKS.set((*BLOCKS.get(), block))
+    try:
+        yield
+    finally:
+        with _LOCK:
+            block.open = False
+            _now_open(root, injection, [other for other in injection.open if other.open])
+        BLOCKS.set(tuple(other for other in BLOCKS.get() if other.open))
 
 
-def _close(root: nn.Module, injection: Injection, block: Block) -> None:
-    with _LOCK:
-        if not block.open:
-            return
-        block.open = False
-        injection.open.remove(block)
-        _tell_compiled(injection)
-        if injection.set_aside is not None and not any(other.base for other in injection.open):
-            with exactly(root):
-                injection.exchange()
-            merged, injection.set_aside = injection.set_aside, None
-            if merged:
-                put_merged(root, injection, merged)
-
-
-def _tell_compiled(injection: Injection) -> None:
-    acting = injection.open[-1].acting if injection.open else {}
+def _now_open(root: nn.Module, injection: Injection, blocks: list[Block]) -> None:
+    """Give modules that learn the base's own values while any block is the base's; tell compiled code."""
+    before, injection.open = injection.bare, blocks
+    if injection.bare != before:
+        with exactly(root):
+            injection.exchange()
+    acting = blocks[-1].acting if blocks else {}
     for hook in injection.hooks:
         hook.compiled = tuple(acting.get(adapter, adapter) for adapter in hook.adapters)

@@ -59,10 +59,8 @@ class AttentionSite:
         tower: "image" or "text".
         block: the block's index in its tower, counted from 0.
         width: d, the size of a token.
-        entry: dotted name of the module at which the normed tokens can be seen; None where q, k
-            and v read them.
-        argument: None if they are the entry's output (a norm layer); otherwise the name of the
-            entry's keyword argument that carries them (an attention layer).
+        entry: dotted name of the module whose output the tokens are (a norm layer); None where they
+            are taken as q, k and v read them.
         stream: "image" or "text" where one block attends over both (SD3), else None.
         suffix: "", "_text" or "_2"; tells the adapters of a block with several sites apart.
         projections: "q", "k", "v" and, where the block has one, "out".
@@ -74,7 +72,6 @@ class AttentionSite:
     width: int
     entry: str | None
     projections: dict[str, Projection]
-    argument: str | None = None
     stream: str | None = None
     suffix: str = ""
 
@@ -124,14 +121,6 @@ def index_of(name: str) -> int:
     """A block's position in its tower: the last number in its name."""
     numbers = [part for part in name.split(".") if part.isdigit()] or re.findall(r"\d+", name)
     return int(numbers[-1]) if numbers else 0
-
-
-def shared_weights(model: nn.Module, sites: list[AttentionSite]) -> bool:
-    """Whether one weight serves as a projection at two sites."""
-    projections = [projection for site in sites for projection in site.projections.values()]
-    weights = [p.weight(model) for p in projections]  # alive, so no id comes twice
-    places = {(id(w), p.start) for w, p in zip(weights, projections, strict=True)}
-    return len(places) != len(projections)
 
 
 # What layers and modules are called that make q, k, v and out, and that attend elsewhere.

@@ -150,29 +150,19 @@ def writable(root: nn.Module, key: tuple[str, str]) -> Stored:
     module, parameter = key
     layer = root.get_submodule(module)
     weight = layer._parameters.get(parameter)
-    if weight is None:
+    place = None if weight is None else stored(layer, parameter)
+    plain = place is not None and weight.dtype in _TYPES and type(weight.data) is Tensor
+    if not plain and (place is None or not place.quantized or isinstance(place, ReadOnly)):
         raise SerialLoRAError(
             f"{module}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
-            "pruning, quantization), so nothing can be merged into it; make it an ordinary "
-            "parameter first, or use the adapters unmerged."
-        )
-    place = stored(layer, parameter)
-    plain = weight.dtype in _TYPES and type(weight.data) is Tensor
-    if not plain and (not place.quantized or isinstance(place, ReadOnly)):
-        raise SerialLoRAError(
-            f"{module}.{parameter} is a {type(weight.data).__name__} of {weight.dtype}, which "
-            "cannot be computed with; use the adapters unmerged, or load the base in bfloat16 or "
-            "float32."
+            "pruning) or of numbers that cannot be computed with (float8), so nothing can be merged "
+            "into it; use the adapters unmerged, or make it an ordinary parameter first."
         )
     return place
 
 
 def kept_trainable(root: nn.Module) -> list[AttributeHandle]:
-    """What keeps bitsandbytes from packing 4-bit weights otherwise when they are first evaluated.
-
-    On processors with bfloat16 instructions its layers do that for speed. They round the weights'
-    scales on the way and pass no gradients on from then on. Each such layer is unpacked here.
-    """
+    """What keeps bitsandbytes from packing 4-bit weights for evaluation, after which no gradient passes."""
     handles = []
     for layer in root.modules():
         if vars(layer).get("support_avx512bf16_for_cpu"):

@@ -1,7 +1,6 @@
 """Files are there whole or not at all, on a full disk too."""
 
 import os
-import socket
 import stat
 
 import pytest
@@ -31,17 +30,10 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeyp
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
-def test_what_is_no_regular_file_is_written_into_or_refused_and_never_replaced(tmp_path):
-    pipe, listener = tmp_path / "pipe", socket.socket(socket.AF_UNIX)
+def test_what_is_no_regular_file_is_never_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    listener.bind(str(tmp_path / "socket"))
-    with listener:
-        for path in (pipe, tmp_path / "socket", "/dev/full"):  # nobody reads, or it takes nothing
-            with pytest.raises(OSError, match="No such device|No space"):
-                write_whole(path, b"new")
-    descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    write_whole(pipe, b"new")
-    write_whole("/dev/null", b"new")
-    assert os.read(descriptor, 9) == b"new"
-    os.close(descriptor)
+    for path in (pipe, tmp_path, "/dev/null"):
+        with pytest.raises(OSError, match="no file"):
+            write_whole(path, b"new")
     assert stat.S_ISFIFO(pipe.stat().st_mode) and stat.S_ISCHR(os.stat("/dev/null").st_mode)

@@ -193,20 +193,13 @@ def parallel_sites(model):
             yield one_site(name, block.attention.query.in_features)
 
 
-def one_site(name: str, width: int, entry: str = "attention", layer: str = "query"):
+def one_site(name: str, width: int) -> AttentionSite:
     def of(path, start=0):
         return Projection(f"{name}.attention.{path}", "weight", start, width, width)
 
-    parts = {"q": of(layer), "k": of("key_value"), "v": of("key_value", width)}
-    return AttentionSite(
-        name,
-        "image",
-        int(name.split(".")[-1]),
-        width,
-        f"{name}.{entry}",
-        parts | {"out": of("collect")},
-        "tokens",
-    )
+    parts = {"q": of("query"), "k": of("key_value"), "v": of("key_value", width)}
+    index = int(name.split(".")[-1])
+    return AttentionSite(name, "image", index, width, None, parts | {"out": of("collect")})
 
 
 def with_dense_weights(plain: ParallelViT, adapted: nn.Module, beside: bool) -> ParallelViT:

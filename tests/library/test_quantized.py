@@ -179,10 +179,6 @@ def test_merged_into_rounded_weights_and_out_again_bit_for_bit(quantize, method,
     )
     said = [float(number) / 100 for number in re.findall(r"([\d.]+)%", str(told[0].message))]
     assert said == pytest.approx([change / size, loss / size], abs=2e-4)
-    with disabled(model):
-        same_bits(before, {k: t for k, t in bits(model).items() if ".lora_" not in k})
-    assert matrices(model).keys() == merged.keys()
-    assert all(torch.equal(merged[key], tensor) for key, tensor in matrices(model).items())
     unmerge(model)
     same_bits(before, bits(eject(model)))
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from serial_lora import eject, inject, load_adapter, merge, save_adapter, to_peft, unmerge
+from serial_lora import eject, inject, load_adapter, merge, save_adapter, to_diffusers, unmerge
 from tests.library.tiny_models import RANK, fill_adapters
 from tests.models.sd3_models import small_pipeline
 
@@ -58,7 +58,7 @@ def test_a_stock_pipeline_draws_the_same_and_forgets_it_again(load, method, stre
     fill_adapters(inject(tuned.transformer, config), size=0.4)
     base, expected = draw(stock), draw(tuned)
     assert (expected - base).abs().max() > 0.05  # the adapter shows
-    to_peft(tuned.transformer, tmp_path)
+    to_diffusers(tuned.transformer, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         stock.load_lora_weights(tmp_path, weight_name=FILE)
