@@ -12,9 +12,7 @@ from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig
 from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora_course.labs.methods import METHODS, Method, OwnAdapter
-from study.opened import open_projections
-from study.peft_methods import PEFT_METHODS, put_in_peft
-from study.variants import VARIANTS, put_in_variant, train_norms_and_biases
+from study.variants import BEFORE, BESIDE, put_before, put_beside, train_norms_and_biases
 
 
 @dataclass(frozen=True)
@@ -29,18 +27,17 @@ class StudyAdapter(OwnAdapter):
 
     def put_in(self, model: nn.Module, undo: ExitStack) -> None:
         """Freeze the model and put fresh adapters into it, until ``undo`` closes."""
+        sites = find_attention_sites(model, self.towers, self.blocks, self.stream)
+        if self.kind in BESIDE:
+            put_beside(self.kind, model, sites, self, undo)
+            return
         for parameter in model.parameters():
             undo.callback(parameter.requires_grad_, parameter.requires_grad)
         model.requires_grad_(False)
-        sites = find_attention_sites(model, self.towers, self.blocks, self.stream)
-        if self.kind == "ln_bias":
+        if self.kind in BEFORE:
+            put_before(self.kind, model, sites, self, undo)
+        else:
             train_norms_and_biases(model, sites, undo)
-            return
-        opened = open_projections(model, sites, undo)
-        if self.kind in PEFT_METHODS:
-            put_in_peft(self.kind, self.rank, model, opened, undo)
-        for site in sites if self.kind in VARIANTS else ():
-            put_in_variant(model, site, opened[site.label], self, undo)
 
 
 ADAPTERS = {
@@ -55,6 +52,17 @@ ADAPTERS = {
         ("serial_rotated", "Serial LoRA with W rotated", "rank {}"),
         ("serial_random", "Serial LoRA with W random", "rank {}"),
         ("ln_bias", "LayerNorm and biases", ""),
+    )
+}
+
+
+def _no_adapter(**_: object) -> AdapterConfig:
+    raise SerialLoRAError("The runs of this method are finished and kept; it is not run again.")
+
+
+FINISHED = {
+    name: Method(name, label, _no_adapter, size=size)
+    for name, label, size in (
         ("dora", "DoRA", "rank {}"),
         ("vera", "VeRA", "rank {}"),
         ("hra", "HRA", "{} reflections"),
@@ -62,25 +70,12 @@ ADAPTERS = {
         ("miss", "MiSS", "rank {}"),
         ("fourierft", "FourierFT", "{:,} frequencies"),
         ("randlora", "RandLoRA", "bases of rank {}"),
+        ("tip_adapter_f", "Tip-Adapter-F", ""),
+        ("lp_plus_plus", "LP++'s classifier", ""),
+        ("prolip", "ProLIP", ""),
     )
 }
-
-
-def _no_adapter(**_: object) -> AdapterConfig:
-    raise SerialLoRAError(
-        "This method trains a head on CLIP's features; its finished rows are kept."
-    )
-
-
-HEADS = {
-    name: Method(name, label, _no_adapter, size="")
-    for name, label in {
-        "tip_adapter_f": "Tip-Adapter-F",
-        "lp_plus_plus": "LP++'s classifier",
-        "prolip": "ProLIP",
-    }.items()
-}
-"""Heads that were trained on CLIP's cached features, to stand beside the adapters."""
+"""PEFT's own code on q, k, v and out, and three heads on CLIP's cached features."""
 
 
 def get_method(name: str) -> Method:
@@ -89,6 +84,6 @@ def get_method(name: str) -> Method:
     Raises:
         SerialLoRAError: there is none.
     """
-    known = METHODS | ADAPTERS | HEADS
+    known = METHODS | ADAPTERS | FINISHED
     require_choice("method in the study", name, known)
     return known[name]

@@ -24,156 +24,96 @@ leaves nothing of W_p but its size (the root mean square of its singular values)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from serial_lora import LoRAConfig, eject, inject
 from serial_lora.config import AdapterConfig
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import AttentionSite
-from study.opened import PARTS
 
 NAME = "variant"
+PARTS = ("q", "k", "v")
+Pairs = Mapping[str, LoRA]  # of q, k and v
+Weights = Mapping[str, Tensor]
+
+# ------------------------------------------------------------------------- beside q, k and v
 
 
-def put_in_variant(
+class Through(LoRA):
+    """LoRA whose change goes through a fixed matrix, M B A, of M (rows, d) and B (d, r)."""
+
+    def delta(self, x: Tensor) -> Tensor:
+        return F.linear(super().delta(x), self.matrix)
+
+
+def go_through(pairs: Pairs, matrices: Weights) -> None:
+    for part, pair in pairs.items():
+        pair.__class__ = Through
+        pair.register_buffer("matrix", matrices[part], persistent=False)
+
+
+def share(pairs: Pairs, *names: str) -> None:
+    """One A for q, k and v, or one A and one B."""
+    for name in names:
+        for pair in pairs.values():
+            setattr(pair, name, getattr(pairs["q"], name))
+
+
+def serial_rotated(pairs: Pairs, weights: Weights) -> None:
+    share(pairs, "lora_A", "lora_B")
+    go_through(pairs, {part: random_rotation(W) @ W for part, W in weights.items()})
+
+
+def serial_random(pairs: Pairs, weights: Weights) -> None:
+    share(pairs, "lora_A", "lora_B")
+    sizes = {part: W.norm() / len(W) ** 0.5 for part, W in weights.items()}
+    go_through(pairs, {part: sizes[part] * random_rotation(W) for part, W in weights.items()})
+
+
+def random_rotation(weight: Tensor) -> Tensor:
+    """An orthogonal matrix as wide as this one, all of them equally likely, from torch's generator."""
+    q, r = torch.linalg.qr(torch.randn(len(weight), len(weight)))
+    return (q * r.diagonal().sign()).to(weight.device)
+
+
+BESIDE: dict[str, Callable[[Pairs, Weights], None]] = {
+    "lora_qkv": lambda pairs, weights: None,
+    "lora_tied": lambda pairs, weights: share(pairs, "lora_A"),
+    "serial_untied": go_through,
+    "serial_rotated": serial_rotated,
+    "serial_random": serial_random,
+}
+"""What is made of LoRA's pairs on q, k and v; W is square there."""
+
+
+def put_beside(
+    kind: str,
     model: nn.Module,
-    site: AttentionSite,
-    names: Mapping[str, str],
+    sites: Iterable[AttentionSite],
     config: AdapterConfig,
     undo: ExitStack,
 ) -> None:
-    """Put a fresh one of `VARIANTS` at one site.
-
-    Args:
-        names: of the layers that project its tokens.
-    """
-    block = model.get_submodule(site.name)
-    adapter = VARIANTS[config.method](Place(model, site, names, undo), config)
-    block.add_module(NAME, adapter.to(next(block.parameters()).device).train(block.training))
-    undo.callback(block._modules.pop, NAME)
-
-
-@dataclass(frozen=True)
-class Place:
-    """One block, opened: where a variant can act."""
-
-    model: nn.Module
-    site: AttentionSite
-    names: Mapping[str, str]
-    undo: ExitStack
-
-    def layer(self, part: str) -> nn.Linear:
-        return self.model.get_submodule(self.names[part])
-
-    def after(self, part: str, change: Callable[[Tensor], Tensor]) -> None:
-        """Add ``change(tokens)`` to what a projection makes of its tokens."""
-
-        def add(_: nn.Module, args: tuple, output: Tensor) -> Tensor:
-            return output + change(args[0]).to(output.dtype)
-
-        self.undo.callback(self.layer(part).register_forward_hook(add).remove)
-
-    def before(self, layer: nn.Module, adapter: Callable[[Tensor], Tensor]) -> None:
-        """Send what a layer reads through an adapter first."""
-        handle = layer.register_forward_pre_hook(lambda _, args: (adapter(args[0]), *args[1:]))
-        self.undo.callback(handle.remove)
-
-    def before_attention(self, adapter: Callable[[Tensor], Tensor]) -> None:
-        """Send the normed tokens through an adapter, before they are cut into windows.
-
-        Where no layer gives them (SD3), q, k and v read them through it, with a dropout for each.
-        """
-        if self.site.entry is None:
-            for part in PARTS:
-                self.before(self.layer(part), adapter)
-            return
-        norm = self.model.get_submodule(self.site.entry)
-        handle = norm.register_forward_hook(lambda _, args, output: adapter(output))
-        self.undo.callback(handle.remove)
-
-    def before_feed_forward(self, adapter: Callable[[Tensor], Tensor]) -> None:
-        block = self.model.get_submodule(self.site.name)
-        self.before(block.ff if hasattr(block, "ff") else block.mlp, adapter)
+    """Put one of `BESIDE` into a model, until ``undo`` closes."""
+    settings = (config.rank, config.scale, config.dropout)
+    where = (config.towers, config.blocks, config.stream)
+    inject(model, LoRAConfig(*settings, *where, parts=PARTS))
+    undo.callback(eject, model)
+    for site in sites:
+        block = model.get_submodule(site.name)
+        pairs = {part: block.get_submodule(f"lora_{part}{site.suffix}") for part in PARTS}
+        weights = {
+            part: site.projections[part].weight(model)[site.projections[part].row_slice]
+            for part in PARTS
+        }
+        BESIDE[kind](pairs, {part: W.detach().float().clone() for part, W in weights.items()})
 
 
-def _serial(place: Place, config: AdapterConfig) -> SerialLoRA:
-    return SerialLoRA(place.site.width, config.rank, config.scale, config.dropout)
-
-
-def lora_qkv(place: Place, config: AdapterConfig) -> nn.Module:
-    """LoRA on what Serial LoRA reaches, the output projection left alone."""
-    pairs = nn.ModuleDict()
-    for part in PARTS:
-        rows, columns = place.layer(part).weight.shape
-        pairs[part] = LoRA(columns, rows, config.rank, config.scale, config.dropout)
-        place.after(part, pairs[part])
-    return pairs
-
-
-def lora_tied(place: Place, config: AdapterConfig) -> nn.Module:
-    """LoRA on q, k and v with one A for the three."""
-    pairs = lora_qkv(place, config)
-    for part in PARTS[1:]:
-        pairs[part].lora_A = pairs["q"].lora_A
-    return pairs
-
-
-def serial_untied(place: Place, config: AdapterConfig) -> nn.Module:
-    """A serial pair for each of q, k and v."""
-    pairs = nn.ModuleDict({part: _serial(place, config) for part in PARTS})
-    for part in PARTS:
-        place.before(place.layer(part), pairs[part])
-    return pairs
-
-
-def serial_ffn(place: Place, config: AdapterConfig) -> nn.Module:
-    """Serial LoRA's pair in RepAdapter's second place."""
-    pair = _serial(place, config)
-    place.before_feed_forward(pair)
-    return pair
-
-
-def serial_rotated(place: Place, config: AdapterConfig) -> nn.Module:
-    """The pair's change through W_p, and then turned at random."""
-    return _elsewhere(place, config, lambda weight: random_rotation(len(weight)) @ weight)
-
-
-def serial_random(place: Place, config: AdapterConfig) -> nn.Module:
-    """The pair's change through a random rotation in place of W_p, as large as W_p."""
-
-    def through(weight: Tensor) -> Tensor:
-        size = weight.norm() / math.sqrt(min(weight.shape))
-        return size * random_rotation(max(weight.shape))[: weight.shape[0], : weight.shape[1]]
-
-    return _elsewhere(place, config, through)
-
-
-def _elsewhere(
-    place: Place, config: AdapterConfig, through: Callable[[Tensor], Tensor]
-) -> nn.Module:
-    """A serial pair whose change goes through other, fixed matrices than W_q, W_k and W_v."""
-    pair = _serial(place, config)
-    for part in PARTS:
-        matrix = through(place.layer(part).weight.detach().float().cpu())
-        pair.register_buffer(f"through_{part}", matrix, persistent=False)
-        # the buffer is looked up when it is needed: the module moves to another device
-        place.after(
-            part,
-            lambda x, name=f"through_{part}": F.linear(pair.delta(x), pair.get_buffer(name)),
-        )
-    return pair
-
-
-def random_rotation(width: int) -> Tensor:
-    """An orthogonal matrix (width, width), all of them equally likely, from torch's generator."""
-    q, r = torch.linalg.qr(torch.randn(width, width))
-    return q * r.diagonal().sign()
+# --------------------------------------------------------- in front of attention or feed-forward
 
 
 class RepAdapter(nn.Module):
@@ -188,62 +128,63 @@ class RepAdapter(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        hidden: int = 8,
-        groups: int = 2,
-        scale: float = 1.0,
-        dropout: float = 0.1,
-        bias: bool = True,
+        self, width: int, hidden: int, scale: float = 1.0, dropout: float = 0.1, groups: int = 2
     ) -> None:
         super().__init__()
         self.scale, self.groups = scale, groups
-        self.down = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(width, hidden)
         self.up = nn.Parameter(torch.zeros(groups, width // groups, hidden // groups))
-        self.up_bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.up_bias = nn.Parameter(torch.zeros(width))
         self.dropout = nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.down.weight)
-        if bias:
-            nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.down.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d) -> (..., d), in the type of x."""
         hidden = self.dropout(self.down(x)).unflatten(-1, (self.groups, -1))  # (..., groups, h / g)
         change = torch.einsum("...gh,gdh->...gd", hidden, self.up).flatten(-2)  # (..., d)
-        if self.up_bias is not None:
-            change = change + self.up_bias
-        return x + self.scale * change.to(x.dtype)
+        return x + self.scale * (change + self.up_bias).to(x.dtype)
 
 
-def repadapter(place: Place, config: AdapterConfig) -> nn.Module:
-    """RepAdapter's attention adapter, in the setting of its authors' code but for the lab's dropout."""
-    adapter = RepAdapter(place.site.width, config.rank, scale=config.scale, dropout=config.dropout)
-    place.before_attention(adapter)
-    return adapter
-
-
-def repadapter_two(place: Place, config: AdapterConfig) -> nn.Module:
-    """RepAdapter in both of its places."""
-    width, options = place.site.width, {"scale": config.scale, "dropout": config.dropout}
-    both = nn.ModuleList(RepAdapter(width, config.rank, **options) for _ in range(2))
-    place.before_attention(both[0])
-    place.before_feed_forward(both[1])
-    return both
-
-
-VARIANTS: dict[str, Callable[[Place, AdapterConfig], nn.Module]] = {
-    make.__name__: make
-    for make in (
-        lora_qkv,
-        lora_tied,
-        serial_untied,
-        serial_rotated,
-        serial_random,
-        serial_ffn,
-        repadapter,
-        repadapter_two,
-    )
+BEFORE: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+    "serial_ffn": (SerialLoRA, ("feed-forward",)),
+    "repadapter": (RepAdapter, ("attention",)),
+    "repadapter_two": (RepAdapter, ("attention", "feed-forward")),
 }
+"""The adapter, and the places that one of it stands in."""
+
+
+def put_before(
+    kind: str,
+    model: nn.Module,
+    sites: Iterable[AttentionSite],
+    config: AdapterConfig,
+    undo: ExitStack,
+) -> None:
+    """Put one of `BEFORE` into a model that is frozen, until ``undo`` closes."""
+    make, places = BEFORE[kind]
+    for site in sites:
+        block, both = model.get_submodule(site.name), nn.ModuleList()
+        for place in places:
+            adapter = make(site.width, config.rank, config.scale, config.dropout)
+            both.append(adapter)
+            for hook in _hooks(model, site, place, adapter):
+                undo.callback(hook.remove)
+        block.add_module(NAME, both.to(next(block.parameters()).device).train(block.training))
+        undo.callback(block._modules.pop, NAME)
+
+
+def _hooks(model: nn.Module, site: AttentionSite, place: str, adapter: nn.Module) -> list:
+    """Where no layer gives the normed tokens (SD3), q, k and v read them through the adapter."""
+    block = model.get_submodule(site.name)
+    if place == "attention" and site.entry is not None:
+        norm = model.get_submodule(site.entry)
+        return [norm.register_forward_hook(lambda _, args, output: adapter(output))]
+    readers = [model.get_submodule(site.projections[part].module) for part in PARTS]
+    if place == "feed-forward":
+        readers = [block.ff if hasattr(block, "ff") else block.mlp]
+    change = lambda _, args: (adapter(args[0]), *args[1:])  # noqa: E731
+    return [layer.register_forward_pre_hook(change) for layer in dict.fromkeys(readers)]
 
 
 def train_norms_and_biases(

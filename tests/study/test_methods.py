@@ -2,7 +2,6 @@
 
 import re
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +12,10 @@ from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import eject, inject
 from serial_lora_course.labs.lab import adapted
 from study.methods import ADAPTERS, get_method
-from study.variants import NAME
+from study.variants import BESIDE
 from tests.labs.small_labs import small_lab
 
-SIZES = {"vera": 16, "fourierft": 32, "oft": 4, "randlora": 8, "hra": 2}
+UNTIED = ("lora_qkv", "serial_untied")
 
 
 @pytest.fixture(params=("clip", "sam", "sd3"))
@@ -37,7 +36,7 @@ def disturb(model: nn.Module) -> list[nn.Parameter]:
     learning = [p for p in model.parameters() if p.requires_grad]
     with torch.no_grad():
         for parameter in learning:
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter += 0.3 * torch.randn_like(parameter)
     return learning
 
 
@@ -49,7 +48,6 @@ def test_fresh_it_changes_nothing_then_something_and_afterwards_the_base_is_whol
     learnt = {key: p.requires_grad for key, p in model.named_parameters()}
     classes = [type(module) for module in model.modules()]
     for name, method in ADAPTERS.items():
-        lab.config = replace(lab.config, rank=SIZES.get(name, 4))
         with adapted(model, lab.adapter(method), seed=1):
             assert torch.allclose(output(lab, small), before, atol=2e-5), name
             assert disturb(model)
@@ -71,32 +69,35 @@ def as_matrix(layer) -> torch.Tensor:
     return (layer(eye) - layer(torch.zeros_like(eye))).T
 
 
-@pytest.mark.parametrize("name", ["lora_qkv", "lora_tied", "serial_untied", "serial_rotated"])
+@pytest.mark.parametrize("name", BESIDE)
 def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
     lab = small_lab("sam", monkeypatch, tmp_path).lab(rank=3, scale_factor=0.5)
     model = lab.backbone.model
     site = find_attention_sites(model)[0]
     fused = model.get_submodule(site.projections["q"].module)
-    base = dict(zip("qkv", fused.weight.detach().clone().chunk(3), strict=True))
     with ExitStack() as undo, torch.no_grad():
         lab.adapter(get_method(name)).put_in(model, undo)
         disturb(model)
-        pairs = model.get_submodule(site.name).get_submodule(NAME)
-        layers = model.get_submodule(site.projections["q"].module)
-        for part, weight in base.items():
-            pair = pairs if name == "serial_rotated" else pairs[part]
+        pairs = [model.get_submodule(site.name).get_submodule(f"lora_{part}") for part in "qkv"]
+        changed = as_matrix(fused).chunk(3)
+        for pair, weight, whole in zip(pairs, fused.weight.chunk(3), changed, strict=True):
             added = 0.5 * pair.lora_B @ pair.lora_A
             if name == "serial_untied":
                 added = weight @ added
             if name == "serial_rotated":  # it listens as W does, and speaks otherwise
-                through = getattr(pairs, f"through_{part}")
-                assert torch.allclose(through.T @ through, weight.T @ weight, atol=1e-4)
-                assert not torch.allclose(through, weight, atol=1e-2)
-                added = through @ added
-            assert torch.allclose(as_matrix(getattr(layers, part)), weight + added, atol=1e-5)
-        if name.startswith("lora"):
-            several = len({id(pairs[part].lora_A) for part in base})
-            assert several == (1 if name == "lora_tied" else 3)
+                assert torch.allclose(pair.matrix.T @ pair.matrix, weight.T @ weight, atol=1e-4)
+                assert not torch.allclose(pair.matrix, weight, atol=1e-2)
+            if name == "serial_random":
+                size = weight.square().sum() / len(weight)
+                alike = pair.matrix.T @ pair.matrix
+                assert torch.allclose(alike, size * torch.eye(len(weight)), atol=1e-4)
+            if name in ("serial_rotated", "serial_random"):
+                added = pair.matrix @ added
+            assert torch.allclose(whole, weight + added, atol=1e-5)
+        assert len({id(pair.lora_A) for pair in pairs}) == (3 if name in UNTIED else 1)
+        assert len({id(pair.lora_B) for pair in pairs}) == (
+            3 if name in (*UNTIED, "lora_tied") else 1
+        )
 
 
 # ------------------------------------------------------------------------------------ RepAdapter
