@@ -97,12 +97,12 @@ class SamStudy(sam.SamLab):
 
     def measure(self) -> tuple[dict[str, float], Outcomes]:
         reached, scores = super().measure()
-        seen = {"dice": np.array([score.dice for score in scores], np.float32)}
+        seen = {"dice": scores["dice"].astype(np.float32)}
         if is_choosing(self):
             return reached, seen
         with autocast(self.backbone.model.device, self.config.precision):
             before = sam.picture_scores(self.backbone, kept_scenes())
-        seen["kept_dice"] = np.array([score.dice for score in before], np.float32)
+        seen["kept_dice"] = before["dice"].astype(np.float32)
         return reached | {"kept_dice": float(seen["kept_dice"].mean())}, seen
 
     def measure_base(self) -> dict[str, float]:

@@ -67,7 +67,7 @@ def cut_out() -> list[tuple[np.ndarray, np.ndarray]]:
 
     def look() -> tuple[list[np.ndarray], np.ndarray]:
         masks = [predict_masks(lab.backbone, each.picture, each.boxes)[0] for each in tests]
-        return masks, np.array([score.dice for score in lab.scores()])
+        return masks, lab.scores()["dice"]
 
     before, dice_before = look()
     run_one(lab, SERIAL, 100, seed=1, keep_adapter=True)

@@ -176,25 +176,13 @@ class SamObjective(nn.Module):
         self.checkpointed = list(model.image_encoder.blocks) if gradient_checkpointing else []
 
     def forward(self, batch: Sequence[PreparedExample]) -> Tensor:
-        predicted = predict_logits(self.model, batch, self.gradient_checkpointing)
+        predicted, losses = predict_logits(self.model, batch, self.gradient_checkpointing), []
         with torch.autocast(predicted[0].device.type, enabled=False):
-            losses = [
-                mask_loss(self.model, logits, prepared, self.loss)
-                for logits, prepared in zip(predicted, batch, strict=True)
-            ]
+            for logits, prepared in zip(predicted, batch, strict=True):
+                size = prepared.input_size
+                upscaled = self.model.postprocess_masks(logits, size, size)[:, 0]  # (N, h, w)
+                losses.append(self.loss(upscaled, prepared.truth))
         return torch.stack(losses).mean()
-
-
-def mask_loss(
-    model: Sam,
-    logits: Tensor,
-    prepared: PreparedExample,
-    loss: Callable[[Tensor, Tensor], Tensor] = mean_dice_ce,
-) -> Tensor:
-    """The loss of one picture's objects, of logits (N, 1, side, side)."""
-    size = prepared.input_size
-    upscaled = model.postprocess_masks(logits, size, size)[:, 0]  # (N, h, w)
-    return loss(upscaled, prepared.truth)
 
 
 # ------------------------------------------------------------------------------- using a model
@@ -232,17 +220,13 @@ def predict_masks(
 
 def _check_boxes(boxes: Tensor, width: int, height: int) -> None:
     """Refuse what is no box on a picture of this size; one may reach over the picture's edge."""
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes) or not boxes.isfinite().all():
+    of_boxes = boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes) and boxes.isfinite().all()
+    if of_boxes:
+        low, high = boxes[:, :2].clamp(min=0), boxes[:, 2:].minimum(torch.tensor([width, height]))
+    if not of_boxes or (low >= high).any():
         raise SerialLoRAError(
-            "Boxes are finite numbers of shape (N, 4): x0, y0, x1, y1 of each object; these have "
-            f"the shape {tuple(boxes.shape)}."
-        )
-    low, high = boxes[:, :2].clamp(min=0), boxes[:, 2:].minimum(boxes.new_tensor([width, height]))
-    empty = (low >= high).any(1)
-    if empty.any():
-        raise SerialLoRAError(
-            f"The box {boxes[empty][0].tolist()} holds no part of a picture of {width} x {height} "
-            "pixels; give x0, y0, x1, y1 with x0 below x1 and y0 below y1."
+            "Boxes are finite numbers of shape (N, 4), x0, y0, x1, y1 of each object, with x0 below x1 and "
+            f"y0 below y1 on a picture of {width} x {height} pixels; these are {boxes.tolist()}."
         )
 
 
@@ -253,32 +237,7 @@ def original_size_logits(model: Sam, logits: Tensor, prepared: PreparedExample) 
 
 # ----------------------------------------------------------------------------------- measuring
 
-
-@dataclass(frozen=True)
-class PictureScore:
-    """What the model reached on one picture: means over its objects, at the original size.
-
-    Attributes:
-        dice, iou: higher is better; 1 is a perfect mask.
-        one_minus_dice, dice_ce: lower is better.
-        box_dice, box_iou: of filling the box, the answer of a model that sees no picture.
-        objects: how many there are.
-    """
-
-    picture_id: str
-    dice: float
-    one_minus_dice: float
-    dice_ce: float
-    iou: float
-    box_dice: float
-    box_iou: float
-    objects: int
-
-
 MEASURES = ("dice", "one_minus_dice", "dice_ce", "iou")
-BOX_MEASURES = ("box_dice", "box_iou")
-
-
 ENCODED_AT_ONCE = {"tiny": 4, "paper": 1}  # what a CPU core works on stays in its cache
 
 
@@ -286,27 +245,30 @@ ENCODED_AT_ONCE = {"tiny": 4, "paper": 1}  # what a CPU core works on stays in i
 def picture_scores(
     backbone: SamBackbone,
     data: SegmentationData,
-    batch_size: int | None = None,
     ways_in: Sequence[tuple[PreparedExample, SegmentationExample]] | None = None,
-) -> list[PictureScore]:
-    """One score for each test picture, in the data's order; boxes are exact.
+) -> dict[str, np.ndarray]:
+    """What the model reaches on each test picture, in the data's order; boxes are exact.
 
     Args:
-        batch_size: pictures that are encoded together; None for the scale's own.
         ways_in: the test pictures as :func:`on_their_way` makes them, where they are kept.
+
+    Returns:
+        Measure -> (N,), each a mean over a picture's objects, at the original size. The higher ``dice``
+        and ``iou`` and the lower ``one_minus_dice`` and ``dice_ce``, the better; ``box_dice`` and
+        ``box_iou`` are of filling the box, the answer of a model that sees no picture.
     """
     model = backbone.model.eval()
     ways_in = on_their_way(model, data) if ways_in is None else ways_in
     at_once, workers = ENCODED_AT_ONCE[backbone.scale], loader_workers(backbone.scale)
     scores = []
-    for batch in batches_of(ways_in, tuple, batch_size or at_once, workers, list):
+    for batch in batches_of(ways_in, tuple, at_once, workers, list):
         on_device = send_to_device([prepared for prepared, _ in batch], model.device)
         for logits, (prepared, example) in zip(
             predict_logits(model, on_device), batch, strict=True
         ):
             logits = original_size_logits(model, logits, prepared)
-            scores.append(_score(model, logits, example))
-    return scores
+            scores.append(_scores_of(logits, logits > model.mask_threshold, example))
+    return {name: np.array([each[name] for each in scores]) for name in scores[0]}
 
 
 def on_their_way(model: Sam, data: SegmentationData) -> Made:
@@ -317,48 +279,24 @@ def on_their_way(model: Sam, data: SegmentationData) -> Made:
 def _beside(
     example: SegmentationExample, image_size: int
 ) -> tuple[PreparedExample, SegmentationExample]:
-    """An example in the model's input frame, and as it is."""
     return prepare(example, image_size), example
 
 
-def _score(model: Sam, logits: Tensor, example: SegmentationExample) -> PictureScore:
+def _scores_of(logits: Tensor, found: Tensor, example: SegmentationExample) -> dict[str, float]:
     truth = torch.as_tensor(example.masks).to(logits.device)
-    found, filled = logits > model.mask_threshold, fill_boxes(example).to(logits.device)
-    reached = dice(found, truth).mean().item()
-    return PictureScore(
-        picture_id=example.picture_id,
-        dice=reached,
-        one_minus_dice=1 - reached,
-        dice_ce=dice_ce(logits, truth).mean().item(),
-        iou=iou(found, truth).mean().item(),
-        box_dice=dice(filled, truth).mean().item(),
-        box_iou=iou(filled, truth).mean().item(),
-        objects=len(truth),
-    )
-
-
-def fill_boxes(example: SegmentationExample) -> Tensor:
-    """The masks (N, H, W) of an answer that is the whole box."""
-    filled = torch.zeros(example.masks.shape, dtype=torch.bool)
+    filled = torch.zeros_like(truth)
     for mask, box in zip(filled, example.boxes, strict=True):
         x0, y0, x1, y1 = (int(edge) for edge in box)
         mask[y0:y1, x0:x1] = True
-    return filled
-
-
-def mean_scores(scores: Sequence[PictureScore]) -> dict[str, float]:
-    """The mean over pictures of every measure."""
+    reached = dice(found, truth).mean().item()
     return {
-        name: float(np.mean([getattr(score, name) for score in scores]))
-        for name in MEASURES + BOX_MEASURES
+        "dice": reached,
+        "one_minus_dice": 1 - reached,
+        "dice_ce": dice_ce(logits, truth).mean().item(),
+        "iou": iou(found, truth).mean().item(),
+        "box_dice": dice(filled, truth).mean().item(),
+        "box_iou": iou(filled, truth).mean().item(),
     }
-
-
-def base_measures(scores: Sequence[PictureScore]) -> dict[str, float]:
-    """The means of the unadapted model's scores (``base_dice`` ...), and of filling the box."""
-    means = mean_scores(scores)
-    base = {f"base_{name}": means[name] for name in MEASURES}
-    return base | {name: means[name] for name in BOX_MEASURES}
 
 
 # ------------------------------------------------------------------------------------- the lab
@@ -429,26 +367,28 @@ class SamLab(Lab):
             collate=list,
         )
 
-    def scores(self) -> list[PictureScore]:
-        """One for each test picture, in the precision of the training."""
+    def scores(self) -> dict[str, np.ndarray]:
+        """Each test picture's, in the precision of the training."""
         with autocast(self.backbone.model.device, self.precision):
-            return picture_scores(self.backbone, self.data, ways_in=self.test_prepared)
+            return picture_scores(self.backbone, self.data, self.test_prepared)
 
     def base_settings(self) -> dict[str, Any]:
         return {"precision": self.precision}
 
-    def measure(self) -> tuple[dict[str, float], list[PictureScore]]:
+    def measure(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         scores = self.scores()
-        means = mean_scores(scores)
-        return {name: means[name] for name in MEASURES}, scores
+        return {name: float(scores[name].mean()) for name in MEASURES}, scores
 
-    def outcomes(self, seen: list[PictureScore]) -> Outcomes:
+    def outcomes(self, seen: dict[str, np.ndarray]) -> Outcomes:
         """Each test picture's measures."""
-        return {name: np.array([getattr(score, name) for score in seen]) for name in MEASURES}
+        return {name: seen[name] for name in MEASURES}
 
     def measure_base(self) -> dict[str, float]:
         """What the unadapted model reaches (``base_dice`` ...), and what filling the box does."""
-        return base_measures(self.scores())
+        return {
+            name if name.startswith("box_") else f"base_{name}": float(values.mean())
+            for name, values in self.scores().items()
+        }
 
 
 LAB = SamLab

@@ -39,15 +39,11 @@ class PreparedExample(NamedTuple):
 
 
 def prepare(example: SegmentationExample, image_size: int) -> PreparedExample:
-    """Scale a picture, its boxes and its masks to the model's input frame.
-
-    Args:
-        image_size: side of the square that the model sees.
-    """
+    """Scale a picture, its boxes and its masks to the square of this side that the model sees."""
     picture, boxes = to_input_frame(example.picture, example.boxes, image_size)
-    truth = resize_masks(torch.as_tensor(example.masks), tuple(picture.shape[-2:]))
-    original_size = tuple(example.masks.shape[-2:])
-    return PreparedExample(picture, boxes, truth, original_size)
+    masks = torch.as_tensor(example.masks)
+    truth = resize_masks(masks, tuple(picture.shape[-2:]))
+    return PreparedExample(picture, boxes, truth, tuple(masks.shape[-2:]))
 
 
 class Made(Dataset):
@@ -100,20 +96,15 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def jitter_boxes(prepared: PreparedExample, amount: float) -> PreparedExample:
-    """The example with its boxes :func:`jittered`; draws from torch's generator unless it is 0."""
+    """The example with each edge of its boxes moved at random, inside the picture.
+
+    An edge moves by a normal deviate of ``amount`` times the box's side, at most twice that, so a box with
+    ``amount`` below a quarter stays a box. Draws from torch's generator unless the amount is 0.
+    """
     if not amount:
         return prepared
-    return prepared._replace(boxes=jittered(prepared.boxes, amount, prepared.input_size))
-
-
-def jittered(boxes: Tensor, amount: float, size: tuple[int, int]) -> Tensor:
-    """Boxes (N, 4) with each edge moved at random, inside a picture of (height, width).
-
-    An edge moves by a normal deviate of ``amount`` times the box's side, at most twice that, so
-    a box with ``amount`` below a quarter stays a box.
-    """
+    boxes, (height, width) = prepared.boxes, prepared.input_size
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)  # width, height, width, height
     moves = (torch.randn(boxes.shape) * amount).clamp(-2 * amount, 2 * amount)
-    height, width = size
     limit = torch.tensor([width, height, width, height], dtype=boxes.dtype)
-    return torch.minimum((boxes + moves * sides).clamp(min=0), limit)
+    return prepared._replace(boxes=torch.minimum((boxes + moves * sides).clamp(min=0), limit))

@@ -19,7 +19,7 @@ from serial_lora_course.labs.sam import (
     original_size_logits,
     predict_logits,
 )
-from serial_lora_course.labs.sam_inputs import jittered, prepare
+from serial_lora_course.labs.sam_inputs import PreparedExample, jitter_boxes, prepare
 from serial_lora_course.labs.training import TrainingConfig, train
 from serial_lora_course.models.sam import SamBackbone
 from tests.labs.lab_models import trained_tensors
@@ -209,9 +209,10 @@ def test_a_jittered_box_is_a_box_inside_the_picture(width, height, amount, seed,
     y0 = data.draw(st.integers(0, height - 1))
     x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
     box = torch.tensor([[x0, y0, x1, y1]] * 20, dtype=torch.float32)
+    some = PreparedExample(torch.empty(3, height, width), box, torch.empty(0), (height, width))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        moved = jittered(box, amount, (height, width))
+        moved = jitter_boxes(some, amount).boxes
     assert (moved[:, :2] < moved[:, 2:]).all()
     assert (moved >= 0).all() and (moved <= torch.tensor([width, height] * 2)).all()
     sides = torch.tensor([x1 - x0, y1 - y0] * 2)
@@ -237,6 +238,3 @@ def test_a_checkpointed_block_keeps_its_input_and_nothing_else():
         assert deeper - shallow == 6 * tokens * SMALL_SAM["width"] * 4  # bytes of a float32
     plain = kept_bytes(serial, precision="no", **deep) - kept_bytes(serial, precision="no")
     assert plain > 5 * (deeper - shallow)
-
-
-# --- the paper's model ---------------------------------------------------------------------------

@@ -10,14 +10,9 @@ from serial_lora_course.data.registry import load_segmentation
 from serial_lora_course.labs import processes
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.records import shipped_records
-from serial_lora_course.labs.sam import SamLab, mean_scores, picture_scores
+from serial_lora_course.labs.sam import SamLab, picture_scores
 from serial_lora_course.models.sam import SamBackbone, build_sam, load_sam
 from tests.models.sam_models import SMALL_SAM, adapted_sam, sam_weights_file, segmentation_data
-
-MEASURES = {"dice", "one_minus_dice", "dice_ce", "iou"}
-
-
-# --- measuring -----------------------------------------------------------------------------------
 
 
 def by_hand(model, example) -> dict[str, float]:
@@ -45,45 +40,35 @@ def by_hand(model, example) -> dict[str, float]:
 def test_scores_are_those_of_sams_predictor_pixel_by_pixel():
     model, data = adapted_sam(), segmentation_data(test=6)
     scores = picture_scores(SamBackbone(model, "small", "tiny"), data)
-    expected = [by_hand(model, e) for e in data.test]
-    assert [score.picture_id for score in scores] == data.test.picture_ids
-    assert [score.objects for score in scores] == [len(e.masks) for e in data.test]
-    for score, hand in zip(scores, expected, strict=True):
-        for name, value in hand.items():
-            assert getattr(score, name) == pytest.approx(value, abs=1e-5), name
-    means = mean_scores(scores)
-    assert means == {
-        name: pytest.approx(np.mean([hand[name] for hand in expected]), abs=1e-5)
-        for name in MEASURES | {"box_dice", "box_iou"}
-    }
-    assert means["one_minus_dice"] == pytest.approx(1 - means["dice"])
-    assert 0 < means["dice"] < 1 and 0.5 < means["box_dice"] < 1
+    for number, picture in enumerate(data.test):
+        hand = by_hand(model, picture)
+        assert {name: values[number] for name, values in scores.items()} == pytest.approx(
+            hand, abs=1e-5
+        )
+    assert 0 < scores["dice"].mean() < 1 and 0.5 < scores["box_dice"].mean() < 1
 
 
 # --- end to end ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["food", "lines"])
-def test_the_shipped_weights_reach_what_the_records_call_not_adapted(name):
-    measured = SamLab(load_sam("tiny"), load_segmentation(name)).measure_base()
-    told = next(r.measures for r in shipped_records("sam") if r.dataset == name)
+def test_the_shipped_weights_reach_what_the_records_call_not_adapted():
+    measured = SamLab(load_sam("tiny"), load_segmentation("lines")).measure_base()
+    told = next(r.measures for r in shipped_records("sam") if r.dataset == "lines")
     for measure, value in measured.items():
         assert value == pytest.approx(told[measure], abs=2e-3), measure
 
 
-@pytest.fixture
-def paper_scale(monkeypatch, tmp_path):
-    """Paper scale with the small model in ViT-B's place; pictures come through workers."""
+def test_the_paper_scale_runs_end_to_end(monkeypatch, tmp_path):
+    """With the small model in ViT-B's place; pictures come through workers."""
     monkeypatch.setitem(sam_model_registry, "vit_b", lambda: build_sam(**SMALL_SAM))
     monkeypatch.setattr(processes.os, "cpu_count", lambda: 1)
     data = replace(segmentation_data(train=4, test=3), scale="paper")
     monkeypatch.setattr(SamLab, "load_data", staticmethod(lambda *_: data))
-    return data, {"scale": "paper", "weights": sam_weights_file(tmp_path / "vit_b.safetensors")}
-
-
-def test_the_paper_scale_runs_end_to_end(paper_scale):
-    methods = ["serial_lora", "lora_equal_budget"]
-    for record in run_lab("sam", "icecream", methods, 50, 1, rank=4, **paper_scale[1]):
+    weights = sam_weights_file(tmp_path / "vit_b.safetensors")
+    options = {"scale": "paper", "weights": weights, "rank": 4}
+    for record in run_lab(
+        "sam", "icecream", ["serial_lora", "lora_equal_budget"], 50, 1, **options
+    ):
         assert record.scale == "paper" and record.settings["model_name"] == "vit_b"
         assert record.settings["gradient_checkpointing"] and record.settings["batch_size"] == 1
         assert record.sizes["steps"] == 5 * 2  # epochs times pictures, one a step
