@@ -7,7 +7,6 @@ in plain GELU it loads without a word and is several points worse, so that is re
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +73,7 @@ def load_clip(
     open_clip.add_model_config(tiny_file(f"{TINY_MODEL}.json"))
     own = TINY_MODEL if scale == "tiny" else PAPER_MODEL
     name = own if model_name is None else model_name
-    _refuse_unknown(name)
-    _refuse_wrong_activation(name, weights)
+    _check_name(name, weights)
     tiny = name == TINY_MODEL
     if weights == "default" and tiny:
         weights = tiny_file(f"{TINY_MODEL}.safetensors")
@@ -106,7 +104,8 @@ def openai_file(name: str) -> str:
     return f"{name}-openai.safetensors"
 
 
-def _refuse_unknown(name: str) -> None:
+def _check_name(name: str, weights: str | Path | None) -> None:
+    """Refuse a model that open_clip does not know, and GELU with OpenAI's weights."""
     try:
         config = open_clip.get_model_config(name)
     except Exception:  # whatever the readers of "hf-hub:..." and "local-dir:..." raise
@@ -116,9 +115,6 @@ def _refuse_unknown(name: str) -> None:
             f"open_clip has no model {name!r} here; use {TINY_MODEL} or {PAPER_MODEL}, or see "
             "open_clip.list_models()."
         )
-
-
-def _refuse_wrong_activation(name: str, weights: str | Path | None) -> None:
     sibling = f"{name}-quickgelu"
     if weights is not None and open_clip.get_model_config(sibling) is not None:
         raise SerialLoRAError(
@@ -128,15 +124,11 @@ def _refuse_wrong_activation(name: str, weights: str | Path | None) -> None:
 
 
 def _create(name: str) -> nn.Module:
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # open_clip warns that weights are missing; they come next
-    try:
-        model = open_clip.create_model(name)
-    finally:
-        logger.setLevel(level)
+    config = open_clip.get_model_config(name)
     # encode_prompts counts on a causal text tower that reads its answer at the end-of-text token.
-    if not isinstance(model, open_clip.CLIP) or model.attn_mask is None:
+    plain = not config.pop("custom_text", False) and "hf_model_name" not in config["text_cfg"]
+    model = open_clip.CLIP(**config) if plain else None
+    if model is None or model.attn_mask is None:
         raise SerialLoRAError(
             f"{name} has another text tower than OpenAI's CLIP; choose a plain CLIP such as "
             f"{PAPER_MODEL}."

@@ -24,7 +24,6 @@ from torch import nn
 from serial_lora_course.files import refusals_told
 from serial_lora_course.models.weights import (
     Backbone,
-    StateDict,
     fetched,
     load_weights,
     require_scale,
@@ -34,7 +33,6 @@ from serial_lora_course.models.weights import (
 TINY_MODEL = "tiny-sam"
 PAPER_MODEL = "vit_b"
 PAPER_FILE = "sam_vit_b_01ec64.pth"
-WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}  # of the image encoder's tokens
 
 
 @dataclass(frozen=True)
@@ -64,22 +62,8 @@ def load_sam(scale: str = "tiny", weights: str | Path | None = "default") -> Sam
         weights = tiny_file(f"{TINY_MODEL}.safetensors") if tiny else fetched(PAPER_FILE, "sam")
     model = build_sam(**tiny_architecture()) if scale == "tiny" else sam_model_registry["vit_b"]()
     if weights is not None:
-        load_weights(model, Path(weights), partial(_other_model, model))
+        load_weights(model, Path(weights))
     return SamBackbone(model.eval(), TINY_MODEL if scale == "tiny" else PAPER_MODEL, scale)
-
-
-def _other_model(model: Sam, state: StateDict) -> str | None:
-    """What a file turned out to hold that does not fit this model."""
-    position = state.get("image_encoder.pos_embed")
-    if position is None or not position.ndim:
-        return None
-    width = position.shape[-1]
-    if width == model.image_encoder.pos_embed.shape[-1]:
-        return None
-    return (
-        f"holds {WIDTHS.get(width, f'a SAM of width {width}')}, another size of SAM than the one "
-        "to fill; the paper adapts vit_b, which `python data_scripts/fetch.py sam` fetches."
-    )
 
 
 def build_sam(

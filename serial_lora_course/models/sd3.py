@@ -6,12 +6,17 @@ prompts are read by the tiny CLIP. ``paper`` is SD3 medium, from a diffusers fol
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
+    ModelMixin,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
@@ -20,7 +25,6 @@ from torch import nn
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.files import refusals_told
 from serial_lora_course.models import clip
-from serial_lora_course.models.sd3_folder import load_folder, load_part
 from serial_lora_course.models.sd3_text import SHORT_LAYERS, clip_tokenizer, text_encoder
 from serial_lora_course.models.weights import Backbone, fetched, require_scale, tiny_file
 
@@ -28,12 +32,14 @@ TINY_MODEL = "tiny-sd3"
 PAPER_MODEL = "sd3-medium"
 PAPER_FOLDER = "sd3"
 TEXT_TOKENS = {"tiny": 0, "paper": 77}
-#: What to do about a folder that does not load.
-REMEDY = {
-    "tiny": "name another folder, or none for the tiny SD3 that the package carries.",
-    "paper": "fetch SD3 medium with `python data_scripts/fetch.py sd3`, or name another folder "
-    "with --weights.",
-}
+#: Numbers at paper scale. What is frozen may be coarse, but for the autoencoder, which carries
+#: every grey value of a picture.
+PAPER_TYPES = {"default": torch.bfloat16, "vae": torch.float32}
+REMEDY = (
+    "fetch SD3 medium with `python data_scripts/fetch.py sd3`, or name another folder of diffusers with "
+    "--weights."
+)
+OFFLINE = {"local_files_only": True, "use_safetensors": True}  # no pickle is opened
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,56 @@ def _paper_pipeline(weights: str | Path | None) -> StableDiffusion3Pipeline:
     if weights is None:
         raise SerialLoRAError("Random weights are for scale tiny; name a folder with --weights.")
     folder = fetched(PAPER_FOLDER, "sd3") if weights == "default" else Path(weights)
-    return load_folder(folder, REMEDY["paper"])
+    coarse, fine = PAPER_TYPES.values()
+    parts = {
+        "transformer": load_part(SD3Transformer2DModel, folder / "transformer", coarse),
+        "vae": load_part(AutoencoderKL, folder / "vae", fine),
+    }
+    if not (folder / "text_encoder_3").is_dir():
+        parts |= {"text_encoder_3": None, "tokenizer_3": None}
+    with _in_one_sentence(folder):
+        return StableDiffusion3Pipeline.from_pretrained(
+            folder, dtype=PAPER_TYPES, **OFFLINE, **parts
+        )
+
+
+def load_part(
+    kind: type[ModelMixin], folder: Path, dtype: torch.dtype = torch.float32
+) -> ModelMixin:
+    """SD3's transformer or autoencoder from a folder that holds its tensors and no others.
+
+    diffusers only mentions those that are missing, and leaves them random.
+
+    Raises:
+        SerialLoRAError: no such folder, damaged, or another model's.
+    """
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
+        raise SerialLoRAError(f"There is no folder {folder}; {REMEDY}")
+    with _in_one_sentence(folder):
+        part, found = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True, **OFFLINE)
+    for what, names in (("lacks", found["missing_keys"]), ("has", found["unexpected_keys"])):
+        if names:
+            raise SerialLoRAError(
+                f"{folder} holds another model's weights than its config.json says: it {what} "
+                f"{min(names)} ({len(names)} such tensors); {REMEDY}"
+            )
+    if kind is AutoencoderKL and None in (part.config.scaling_factor, part.config.shift_factor):
+        raise SerialLoRAError(
+            f"{folder}/config.json states no scaling_factor and shift_factor, so this is not SD3's "
+            f"autoencoder; {REMEDY}"
+        )
+    return part
+
+
+@contextmanager
+def _in_one_sentence(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # the libraries raise whatever the broken file led them to
+        reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
+        raise SerialLoRAError(f"{folder} cannot be loaded ({reason}); {REMEDY}") from error
 
 
 def _model_name(transformer: SD3Transformer2DModel) -> str:
@@ -112,7 +167,7 @@ def _tiny_pipeline(weights: str | Path | None) -> StableDiffusion3Pipeline:
     parts = ((SD3Transformer2DModel, folder / "transformer"), (AutoencoderKL, folder / "vae"))
     if weights is None:
         return build_pipeline(*(kind.from_config(kind.load_config(path)) for kind, path in parts))
-    return build_pipeline(*(load_part(kind, path, REMEDY["tiny"]) for kind, path in parts))
+    return build_pipeline(*(load_part(kind, path) for kind, path in parts))
 
 
 def build_pipeline(

@@ -12,8 +12,9 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from open_clip.tokenizer import bytes_to_unicode
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 SHORT_LAYERS = 2
@@ -48,37 +49,25 @@ def text_encoder(model: nn.Module, layers: int | None = None) -> CLIPTextModelWi
             pad_token_id=vocabulary - 1,
         )
     )
-    encoder.load_state_dict(_text_weights(model, blocks), strict=True)
+    text = encoder.text_model
+    pairs = [(text.embeddings.token_embedding, model.token_embedding)]
+    pairs += [(text.final_layer_norm, model.ln_final)]
+    for layer, block in zip(text.encoder.layers, blocks, strict=True):
+        pairs += [(layer.layer_norm1, block.ln_1), (layer.layer_norm2, block.ln_2)]
+        pairs += [(layer.mlp.fc1, block.mlp.c_fc), (layer.mlp.fc2, block.mlp.c_proj)]
+        pairs += [(layer.self_attn.out_proj, block.attn.out_proj)]
+    for own, given in pairs:
+        own.load_state_dict(given.state_dict())
+    with torch.no_grad():
+        text.embeddings.position_embedding.weight.copy_(model.positional_embedding)
+        encoder.text_projection.weight.copy_(model.text_projection.T)
+        for layer, block in zip(text.encoder.layers, blocks, strict=True):
+            of = layer.self_attn
+            packed = block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3)
+            for own, weight, bias in zip((of.q_proj, of.k_proj, of.v_proj), *packed, strict=True):
+                own.weight.copy_(weight)
+                own.bias.copy_(bias)
     return encoder.eval()
-
-
-def _text_weights(model: nn.Module, blocks: list[nn.Module]) -> dict[str, Tensor]:
-    weights = {
-        "text_model.embeddings.token_embedding.weight": model.token_embedding.weight,
-        "text_model.embeddings.position_embedding.weight": model.positional_embedding,
-        "text_model.final_layer_norm.weight": model.ln_final.weight,
-        "text_model.final_layer_norm.bias": model.ln_final.bias,
-        "text_projection.weight": model.text_projection.T,
-    }
-    for index, block in enumerate(blocks):
-        start = f"text_model.encoder.layers.{index}."
-        parts = {
-            "layer_norm1": block.ln_1,
-            "layer_norm2": block.ln_2,
-            "mlp.fc1": block.mlp.c_fc,
-            "mlp.fc2": block.mlp.c_proj,
-            "self_attn.out_proj": block.attn.out_proj,
-        }
-        for name, part in parts.items():
-            weights[f"{start}{name}.weight"] = part.weight
-            weights[f"{start}{name}.bias"] = part.bias
-        packed = zip(
-            "qkv", block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3), strict=True
-        )
-        for name, weight, bias in packed:
-            weights[f"{start}self_attn.{name}_proj.weight"] = weight
-            weights[f"{start}self_attn.{name}_proj.bias"] = bias
-    return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
 def clip_tokenizer(merges: Path, length: int) -> CLIPTokenizer:

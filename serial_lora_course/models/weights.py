@@ -6,13 +6,12 @@ A file is checked whole before a single tensor of the model is touched.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -22,7 +21,6 @@ from serial_lora_course.data.releases import data_root
 
 SCALES = ("tiny", "paper")
 PICKLE_ENDINGS = (".pt", ".pth", ".bin")
-StateDict = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,8 @@ def tiny_file(name: str) -> Path:
     return Path(str(files("serial_lora_course"))) / "assets" / "weights" / name
 
 
-def weights_path(name: str, root: Path | None = None) -> Path:
-    """Where the data scripts put a published model's weights, a file or a folder."""
-    return data_root(root) / "weights" / name
-
-
 def fetched(name: str, what: str) -> Path:
-    """A published model's weights, which a data script fetched before; nothing is fetched here.
+    """A published model's weights, a file or a folder, which a data script fetched before.
 
     Args:
         what: what ``data_scripts/fetch.py`` calls them.
@@ -72,7 +65,7 @@ def fetched(name: str, what: str) -> Path:
     Raises:
         SerialLoRAError: they are not there; the sentence says which command brings them.
     """
-    path = weights_path(name)
+    path = data_root() / "weights" / name
     if not os.path.exists(path):
         raise SerialLoRAError(
             f"There are no weights to be read at {path}; fetch them where there is a network with `python "
@@ -81,18 +74,12 @@ def fetched(name: str, what: str) -> Path:
     return path
 
 
-def load_weights(
-    model: nn.Module,
-    path: Path,
-    recognise: Callable[[StateDict], str | None] | None = None,
-    passed_over: Iterable[str] = (),
-) -> None:
+def load_weights(model: nn.Module, path: Path, passed_over: Iterable[str] = ()) -> None:
     """Fill ``model`` from a state dict, in the model's own number format.
 
     Args:
         path: safetensors, or what torch.save wrote (.pt, .pth, .bin), of which no code is ever run.
         passed_over: modules, such as a classifier, that the file may hold and the model need not have.
-        recognise: what a file that does not fit holds, where the reader knows a name for it.
 
     Raises:
         SerialLoRAError: no such file, not a state dict, or not this model's tensors.
@@ -100,15 +87,15 @@ def load_weights(
     state = read_state_dict(path)
     wanted, beside = model.state_dict(), tuple(f"{name}." for name in passed_over)
     state = {name: t for name, t in state.items() if name in wanted or not name.startswith(beside)}
-    missing = sorted(wanted.keys() - state.keys())
-    foreign = sorted(state.keys() - wanted.keys())
-    other_size = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
-    if recognise and (missing or foreign or other_size) and (known := recognise(state)):
-        raise SerialLoRAError(f"{path.name} {known}")
-    for what, names in (("lacks", missing), ("has", foreign), ("has another size of", other_size)):
+    other_size = {k for k in wanted if k in state and state[k].shape != wanted[k].shape}
+    for what, names in (
+        ("lacks", wanted.keys() - state.keys()),
+        ("has", state.keys() - wanted.keys()),
+        ("has another size of", other_size),
+    ):
         if names:
             raise SerialLoRAError(
-                f"{path.name} holds another model's weights: it {what} {names[0]} "
+                f"{path.name} holds another model's weights: it {what} {min(names)} "
                 f"({len(names)} such tensors); choose the architecture it was made for."
             )
     # As they lie in the file, where it has the model's format: processes share the system's one copy.
@@ -123,23 +110,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise SerialLoRAError(f"There is no weights file {path}; check the path.")
-    if path.suffix not in PICKLE_ENDINGS:
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise SerialLoRAError(
-                f"{path} is not a readable safetensors file ({error}); fetch it again."
-            ) from error
     try:
+        if path.suffix not in PICKLE_ENDINGS:
+            return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise SerialLoRAError(f"{path} cannot be read; check its permissions.") from error
     except Exception as error:  # torch raises whatever the broken bytes led it to
-        with path.open("rb") as file:
-            page = file.read(512).lstrip().startswith(b"<")
         raise SerialLoRAError(
-            f"{path} is {'a web page, not a checkpoint' if page else 'damaged or cut short'}, or "
-            "holds more than tensors, and was not opened further; fetch it again."
+            f"{path} cannot be read, is damaged, or holds more than tensors, and was not opened further; "
+            "fetch it again."
         ) from error
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
