@@ -296,11 +296,12 @@ class TransformerPretraining(PretrainingRun):
         self.model.eval()
         with self.averaged():
             drawn = draw(self.backbone, captions, range(len(captions)), STEPS, GUIDANCE)
-        judge = load_judge()
-        return {
-            "retrieval": round(judge.retrieval(drawn, captions), 3),
-            "retrieval, real": round(judge.retrieval(real, captions), 3),
-        }
+        judge, shares = load_judge(), {}
+        for name, pictures in (("retrieval", drawn), ("retrieval, real", real)):
+            likest = (judge.clip_features(pictures) @ judge.text_features(captions).T).argmax(1)
+            right = [captions[i] == own for i, own in zip(likest, captions, strict=True)]
+            shares[name] = round(sum(right) / len(right), 3)
+        return shares
 
     def write_model(self) -> None:
         """Transformer and autoencoder as diffusers saves them."""

@@ -8,8 +8,7 @@ prompts whose pictures in the style no training has seen, each from noise of its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,7 +22,6 @@ from serial_lora.config import STREAMS
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import dataset_names, load_style
 from serial_lora_course.data.subsets import training_subset
-from serial_lora_course.data.types import StyleData
 from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
@@ -130,32 +128,22 @@ class StyleObjective(nn.Module):
         super().__init__()
         self.model, self.weighting = model, weighting
         self.checkpointed = list(model.transformer_blocks) if gradient_checkpointing else []
+        if gradient_checkpointing:  # computes blocks again on the way back, and only there
+            model.enable_gradient_checkpointing()
+        else:
+            model.disable_gradient_checkpointing()
 
     def forward(self, batch: TrainingExample) -> Tensor:
         noisy = add_noise(batch.latent, batch.noise, batch.sigma)  # (B, c, h, w)
         target = velocity(batch.latent, batch.noise)
-        with gradient_checkpointing(self.model, bool(self.checkpointed)):
-            (predicted,) = self.model(
-                hidden_states=noisy,
-                encoder_hidden_states=batch.tokens,
-                pooled_projections=batch.pooled,
-                timestep=batch.sigma * TRAIN_TIMESTEPS,
-                return_dict=False,
-            )
+        (predicted,) = self.model(
+            hidden_states=noisy,
+            encoder_hidden_states=batch.tokens,
+            pooled_projections=batch.pooled,
+            timestep=batch.sigma * TRAIN_TIMESTEPS,
+            return_dict=False,
+        )
         return flow_loss(predicted, target, batch.sigma, self.weighting)
-
-
-@contextmanager
-def gradient_checkpointing(model: SD3Transformer2DModel, wanted: bool) -> Iterator[None]:
-    """A forward pass whose blocks are computed again in the backward pass."""
-    if not wanted:
-        yield
-        return
-    model.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        model.disable_gradient_checkpointing()
 
 
 # ------------------------------------------------------------------------------------- the lab
@@ -201,16 +189,8 @@ class Sd3Lab(Lab):
     load_data = staticmethod(load_style)
     indices = staticmethod(training_subset)
 
-    def __init__(
-        self,
-        backbone: Sd3Backbone,
-        data: StyleData,
-        config: Sd3LabConfig | None = None,
-        base: dict[str, float] | None = None,
-        *,
-        judge: Judge,
-    ) -> None:
-        super().__init__(backbone, data, config, base)
+    def __init__(self, *known: Any, judge: Judge, **more: Any) -> None:
+        super().__init__(*known, **more)
         self.judge = judge
 
     @cached_property
@@ -236,28 +216,28 @@ class Sd3Lab(Lab):
 
     @cached_property
     def contents(self) -> dict[str, Any]:
-        backbone = self.backbone
-        shift = backbone.pipeline.scheduler.config.shift
-        return super().contents | {"shift": shift, "text_tokens": backbone.text_tokens}
+        return super().contents | {"shift": self.shift, "text_tokens": self.backbone.text_tokens}
+
+    @property
+    def shift(self) -> float:
+        """The scheduler's, of noise levels."""
+        return self.backbone.pipeline.scheduler.config.shift
 
     def adapter_options(self) -> dict[str, Any]:
         return {"stream": self.config.stream}
 
     def objective(self) -> StyleObjective:
         config = self.config
-        checkpointing = config.gradient_checkpointing
-        return StyleObjective(self.backbone.model, config.weighting, checkpointing)
+        return StyleObjective(self.backbone.model, config.weighting, config.gradient_checkpointing)
 
     def stream(self, indices: Sequence[int], seed: int) -> ExampleStream:
         """The encoded pictures of a run, each with noise of its own, in a seeded order."""
         ids, config = self.data.train.picture_ids, self.config
-        shift = self.backbone.pipeline.scheduler.config.shift
+        met = {"empty": self.trial.empty, "text_dropout": config.text_dropout, "shift": self.shift}
         return ExampleStream(
             [self.encoded[ids[index]] for index in indices],
             range(len(indices)),
-            partial(
-                meet_noise, empty=self.trial.empty, text_dropout=config.text_dropout, shift=shift
-            ),
+            partial(meet_noise, **met),
             seed,
             config.batch_size,
             config.steps(len(indices)),
@@ -302,9 +282,8 @@ class Sd3Lab(Lab):
         count = min(len(data.train), len(data.test), len(examples))
         features = judge.picture_features([data.train[index].picture for index in range(count)])
         real |= crowd_measures(features, trial.reference[:count])
-        return {f"base_{name}": value for name, value in base.items()} | {
-            f"real_{name}": value for name, value in real.items()
-        }
+        both = ("base_", base), ("real_", real)
+        return {f"{of}{name}": value for of, told in both for name, value in told.items()}
 
     def base_settings(self) -> dict[str, Any]:
         names = ("resolution", "drawing_steps", "guidance", "draw_for")

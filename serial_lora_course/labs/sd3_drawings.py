@@ -10,7 +10,6 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import StyleData, StyleExample
 from serial_lora_course.labs.precision import autocast
 from serial_lora_course.labs.sd3_inputs import Prompts, decode_latents, read_prompts
@@ -51,18 +50,15 @@ def draw(
 
     Returns:
         uint8, (N, resolution, resolution, 3).
-
-    Raises:
-        SerialLoRAError: not as many seeds as prompts.
     """
-    if len(prompts) != len(seeds):
-        raise SerialLoRAError(
-            f"Every prompt needs a seed: there are {len(prompts)} prompts and {len(seeds)} seeds."
-        )
     if not isinstance(prompts, Prompts):
         prompts = read_prompts(backbone, prompts)
     empty = empty or read_prompts(backbone, [""])
-    pipeline, device = without_text_encoders(backbone.pipeline), backbone.model.device
+    device, parts = backbone.model.device, backbone.pipeline.components
+    # Without the parts that stay on the CPU, where older versions of diffusers would look for its device.
+    kept = {name: parts[name] for name in ("transformer", "scheduler", "vae")}
+    pipeline = StableDiffusion3Pipeline(**dict.fromkeys(parts) | kept)
+    pipeline.set_progress_bar_config(disable=True)
     side = resolution or backbone.resolution
     pictures = []
     for start in range(0, len(seeds), DRAWN_AT_ONCE[backbone.scale]):
@@ -84,17 +80,6 @@ def draw(
             ).images
         pictures.append(decode_latents(backbone, latents))
     return np.concatenate(pictures)
-
-
-def without_text_encoders(pipeline: StableDiffusion3Pipeline) -> StableDiffusion3Pipeline:
-    """The same pipeline without the parts that stay on the CPU, where it would look for its device.
-
-    Older versions of diffusers take the device of whichever part comes first in the alphabet.
-    """
-    kept = {name: getattr(pipeline, name) for name in ("transformer", "scheduler", "vae")}
-    drawing = StableDiffusion3Pipeline(**dict.fromkeys(pipeline.components) | kept)
-    drawing.set_progress_bar_config(disable=True)
-    return drawing
 
 
 def starting_noise(backbone: Sd3Backbone, seeds: Sequence[int], resolution: int) -> Tensor:
@@ -131,19 +116,10 @@ class Trial:
 
 
 def prepare_trial(
-    backbone: Sd3Backbone,
-    judge: Judge,
-    data: StyleData,
-    count: int | None = None,
-    draw_for: str = "held_out",
+    backbone: Sd3Backbone, judge: Judge, data: StyleData, draw_for: str = "held_out"
 ) -> Trial:
-    """Read and look at, once, what every model of a style is measured with.
-
-    Args:
-        count: the first so many held-out pictures, for a quick look; None takes all.
-        draw_for: one of `DRAW_FOR`.
-    """
-    examples = trial_examples(data, draw_for)[:count]
+    """Read and look at, once, what every model of a style is measured with."""
+    examples = trial_examples(data, draw_for)
     captions = [example.caption for example in examples]
     return Trial(
         captions,
@@ -169,12 +145,11 @@ def score_pictures(
         ``clip_score``, with the standard errors ``fid_error`` and ``clip_error`` over pictures and
         the spread ``kid_std`` over subsets; and what the judge says of the style.
     """
-    features = judge.picture_features(pictures)
-    return (
-        crowd_measures(features, trial.reference)
-        | mean_with_error(judge.clip_scores(pictures, trial.captions))
-        | judge.style_measures(pictures, style)
-    )
+    measures = crowd_measures(judge.picture_features(pictures), trial.reference)
+    scores = judge.clip_scores(pictures, trial.captions)
+    error = scores.std() / len(scores) ** 0.5
+    measures |= {"clip_score": scores.mean().item(), "clip_error": error.item()}
+    return measures | judge.style_measures(pictures, style)
 
 
 def crowd_measures(features: Tensor, reference: Tensor) -> dict[str, float]:
@@ -185,9 +160,3 @@ def crowd_measures(features: Tensor, reference: Tensor) -> dict[str, float]:
     )
     fid = frechet_distance(features, reference)
     return {"fid": fid, "fid_error": error, "kid": kid, "kid_std": spread}
-
-
-def mean_with_error(scores: Tensor) -> dict[str, float]:
-    """The mean CLIP-Score of pictures and its standard error."""
-    error = scores.std() / len(scores) ** 0.5
-    return {"clip_score": scores.mean().item(), "clip_error": error.item()}

@@ -158,23 +158,13 @@ def to_square(picture: Image.Image, resolution: int) -> Tensor:
 def encode_style(
     backbone: Sd3Backbone, examples: Sequence[StyleExample], resolution: int
 ) -> dict[str, EncodedPicture]:
-    """Picture id -> the picture and its caption, encoded.
-
-    Raises:
-        SerialLoRAError: two pictures with one id.
-    """
-    examples = list(examples)
-    ids = [example.picture_id for example in examples]
-    if len(set(ids)) < len(ids):
-        raise SerialLoRAError("Two pictures have one id; name every picture differently.")
+    """Picture id -> the picture and its caption, encoded."""
     latents = encode_pictures(backbone, [example.picture for example in examples], resolution)
     captions = list(dict.fromkeys(example.caption for example in examples))
     prompts = read_prompts(backbone, captions)
-    row = {caption: index for index, caption in enumerate(captions)}
+    read = dict(zip(captions, zip(prompts.tokens, prompts.pooled, strict=True), strict=True))
     return {
-        example.picture_id: EncodedPicture(
-            latent, prompts.tokens[row[example.caption]], prompts.pooled[row[example.caption]]
-        )
+        example.picture_id: EncodedPicture(latent, *read[example.caption])
         for example, latent in zip(examples, latents, strict=True)
     }
 

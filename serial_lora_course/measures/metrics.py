@@ -40,9 +40,6 @@ def dice(found: Tensor | ndarray, truth: Tensor | ndarray) -> Tensor:
 
     Returns:
         float32, (...); of two empty masks 1, of one empty mask 0.
-
-    Raises:
-        SerialLoRAError: the masks have different shapes, or are no masks.
     """
     overlap, found_area, truth_area = _areas(found, truth)
     return _ratio(2 * overlap, found_area + truth_area)
@@ -51,7 +48,7 @@ def dice(found: Tensor | ndarray, truth: Tensor | ndarray) -> Tensor:
 def iou(found: Tensor | ndarray, truth: Tensor | ndarray) -> Tensor:
     """Intersection over union |A and B| / |A or B| of each pair of masks, higher is better.
 
-    Always IoU = Dice / (2 - Dice). Arguments, result, conventions and errors as for :func:`dice`.
+    Always IoU = Dice / (2 - Dice). Arguments and result as for :func:`dice`.
     """
     overlap, found_area, truth_area = _areas(found, truth)
     return _ratio(overlap, found_area + truth_area - overlap)
@@ -65,13 +62,10 @@ def soft_dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         logits: float, (..., height, width).
-        truth: bool or float, of the same shape.
+        truth: bool or float from 0 to 1, of the same shape.
 
     Returns:
-        float, (...).
-
-    Raises:
-        SerialLoRAError: the shapes differ, or the truth holds whole numbers such as 255.
+        float, (...): each mask's own loss.
     """
     _require_truth(logits, truth)
     inside, truth = logits.sigmoid(), truth.to(logits.dtype)
@@ -86,17 +80,8 @@ def dice_ce(logits: Tensor, truth: Tensor) -> Tensor:
     MONAI's ``DiceCELoss(sigmoid=True, squared_pred=True)``, which Sam_LoRA trains with and prints
     under the name "Mean dice score"; the paper's "Dice, lower is better" may well be this.
 
-    Args:
-        logits: float, (..., height, width).
-        truth: bool or float, of the same shape.
-
-    Returns:
-        float, (...): each mask's own loss; cross-entropy is the mean over its pixels.
-
-    Raises:
-        SerialLoRAError: as for :func:`soft_dice_loss`.
+    Arguments and result as for :func:`soft_dice_loss`; cross-entropy is the mean over a mask's pixels.
     """
-    _require_truth(logits, truth)
     cross_entropy = F.binary_cross_entropy_with_logits(
         logits, truth.to(logits.dtype), reduction="none"
     )
@@ -105,32 +90,25 @@ def dice_ce(logits: Tensor, truth: Tensor) -> Tensor:
 
 def _require_truth(logits: Tensor, truth: Tensor) -> None:
     """Refuse what broadcasting or a cast would silently make another loss of."""
-    if logits.shape != truth.shape or logits.ndim < 2:
+    is_truth = truth.dtype == torch.bool or truth.is_floating_point()
+    if logits.shape != truth.shape or logits.ndim < 2 or not is_truth:
         raise SerialLoRAError(
-            "Logits and truth of one shape (..., height, width) are needed, not "
-            f"{tuple(logits.shape)} and {tuple(truth.shape)}."
-        )
-    if truth.dtype != torch.bool and not truth.is_floating_point():
-        raise SerialLoRAError(
-            f"The truth is bool, or float from 0 to 1, not {truth.dtype}; compare with a "
-            "threshold first."
+            "Logits and truth of one shape (..., height, width) are needed, the truth bool or float from 0 "
+            f"to 1, not {tuple(logits.shape)} and {tuple(truth.shape)} of {truth.dtype}."
         )
 
 
 def _areas(found: Tensor | ndarray, truth: Tensor | ndarray) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels in both, in ``found`` and in ``truth``, as float64 (whole numbers stay exact)."""
     found, truth = torch.as_tensor(found), torch.as_tensor(truth)
-    if found.shape != truth.shape or found.ndim < 2:
+    are_masks = found.dtype == truth.dtype == torch.bool
+    if found.shape != truth.shape or found.ndim < 2 or not are_masks:
         raise SerialLoRAError(
-            "Two masks of one shape (..., height, width) are needed to compare them, not "
-            f"{tuple(found.shape)} and {tuple(truth.shape)}."
+            "Two bool masks of one shape (..., height, width) are needed to compare them, not "
+            f"{tuple(found.shape)} of {found.dtype} and {tuple(truth.shape)} of {truth.dtype}; compare "
+            "other values with a threshold first."
         )
-    if found.dtype != torch.bool or truth.dtype != torch.bool:
-        raise SerialLoRAError(
-            f"Masks are bool, not {found.dtype} and {truth.dtype}; compare with a threshold first."
-        )
-    both = found & truth
-    return tuple(mask.sum((-2, -1), dtype=torch.float64) for mask in (both, found, truth))
+    return tuple(mask.sum((-2, -1), dtype=torch.float64) for mask in (found & truth, found, truth))
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora.errors import SerialLoRAError
 
 CLIP_SCORE_SCALE = 2.5  # w of Hessel et al. 2021
 
@@ -25,16 +25,13 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
     |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)): the Frechet distance of two normal distributions with
     the sets' means m and covariances C (Heusel et al. 2017, eq. 6).
 
-    Two sets from one source are not at distance 0: every estimate of a covariance is off, and all
-    that is off counts as distance. The fewer pictures, the larger the FID (Binkowski et al. 2018);
-    with no more pictures than feature dimensions the covariances are even singular, as in all the
-    paper's tables: some hundred pictures, Inception's 2048 dimensions. So compare an FID only with
-    others that were made of equally many pictures, and read it beside :func:`kernel_distance`,
-    which has no such bias.
+    The fewer pictures, the larger the FID, even of two sets from one source (Binkowski et al. 2018): every
+    estimate of a covariance is off, and with fewer pictures than dimensions it is singular, as in all the
+    paper's tables: some hundred pictures, Inception's 2048 dimensions. So compare an FID only with others of
+    as many pictures, and read it beside :func:`kernel_distance`, which has no such bias.
 
     Args:
-        features: float, (N, d), of generated pictures.
-        reference: float, (M, d), of real ones.
+        features, reference: float, (N, d) and (M, d), of generated pictures and of real ones.
 
     Raises:
         SerialLoRAError: a set of fewer than two pictures, features of different widths, or
@@ -57,11 +54,7 @@ def _centred(features: Tensor) -> Tensor:
 
 
 def kernel_distance(
-    features: Tensor,
-    reference: Tensor,
-    subsets: int = 100,
-    subset_size: int | None = None,
-    seed: int = 0,
+    features: Tensor, reference: Tensor, subsets: int = 100, seed: int = 0
 ) -> tuple[float, float]:
     """KID on the given features, in float64: mean and spread; lower is better.
 
@@ -71,29 +64,16 @@ def kernel_distance(
     things are not independent: a perfect copy of the reference is below 0.
 
     Args:
-        features: float, (N, d), of generated pictures.
-        reference: float, (M, d), of real ones.
-        subsets: how many pairs of random parts are compared.
-        subset_size: pictures in each part; None for half of the smaller set.
+        features, reference: as for :func:`frechet_distance`, which says what is refused.
+        subsets: how many pairs of random parts are compared, each of half the smaller set.
         seed: of the choice of parts. torch's own generator stays as it is.
 
     Returns:
         Mean and standard deviation over the parts. The deviation tells how far one part is from
         the next; the mean of them all is steadier than that.
-
-    Raises:
-        SerialLoRAError: as for :func:`frechet_distance`, or a part of fewer than two pictures or
-            of more than a set has.
     """
     _check(features, reference)
-    smaller = min(len(features), len(reference))
-    size = max(smaller // 2, 2) if subset_size is None else subset_size
-    require_number("subsets", subsets, whole=True, least=1)
-    if not 2 <= size <= smaller:
-        raise SerialLoRAError(
-            f"KID needs parts of 2 to {smaller} pictures, as many as the smaller set "
-            f"has, not {size}."
-        )
+    size = max(min(len(features), len(reference)) // 2, 2)
     chosen = torch.Generator().manual_seed(seed)
     rows, others = features.detach().cpu().double(), reference.detach().cpu().double()
     found = []
@@ -122,10 +102,9 @@ def clip_score(image_features: Tensor, text_features: Tensor) -> Tensor:
     """CLIP-Score of each picture and its own caption: 2.5 max(cos, 0), higher is better.
 
     Hessel et al. 2021, section 3, whose 2.5 brings ViT-B/32's cosines, seldom above 0.4, to a scale
-    that looks like 0 to 1. Beware of two other numbers of that name. torchmetrics and many papers
-    print 100 cos, averaged before the maximum is taken. And some code takes the softmax of a
-    picture's similarity with its one caption, which is 1 whatever the picture shows. The values in
-    the paper's tables resemble 2.5 cos.
+    that looks like 0 to 1. Beware of two other numbers of that name: torchmetrics and many papers print
+    100 cos, and some code takes the softmax over a picture's one caption, which is 1 whatever the picture
+    shows. The values in the paper's tables resemble 2.5 cos.
 
     Args:
         image_features, text_features: float, (N, d), of N pictures and of their N captions, from
@@ -133,9 +112,6 @@ def clip_score(image_features: Tensor, text_features: Tensor) -> Tensor:
 
     Returns:
         float32, (N,), from 0 to 2.5.
-
-    Raises:
-        SerialLoRAError: not one caption for each picture, or features of different widths.
     """
     if image_features.ndim != 2 or image_features.shape != text_features.shape:
         raise SerialLoRAError(
@@ -151,25 +127,16 @@ def jackknife_error(
 ) -> float:
     """Standard error of a measure of N pictures, by leaving out a group of them at a time.
 
-    The delete-a-group jackknife (Efron and Stein 1981, with groups in the place of single values).
-    A bootstrap would not do for FID: it draws pictures twice, and doubles make a set look less
-    varied than it is. Of a mean, with as many groups as values, it is the standard error that
-    everyone knows.
+    The delete-a-group jackknife (Efron and Stein 1981). A bootstrap would not do for FID: it draws pictures
+    twice, and doubles make a set look less varied than it is. Of a mean, with as many groups as values, it
+    is the standard error that everyone knows.
 
     Args:
         measure: some rows of ``values`` -> a number.
         values: (N, ...), a row for each picture: its features, or its score.
-        groups: into how many parts the pictures are divided, as evenly as can be; more is more
-            exact and slower.
+        groups: 2 to N parts, as even as can be; more is more exact and slower.
         seed: of the division. torch's own generator stays as it is.
-
-    Raises:
-        SerialLoRAError: fewer than two groups, or more groups than pictures.
     """
-    if not 2 <= groups <= len(values):
-        raise SerialLoRAError(
-            f"{len(values)} pictures divide into 2 to {len(values)} groups, not {groups}."
-        )
     group = torch.arange(len(values)) % groups
     group = group[torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))]
     without = [float(measure(values[group != left_out])) for left_out in range(groups)]
@@ -178,15 +145,11 @@ def jackknife_error(
 
 
 def _check(features: Tensor, reference: Tensor) -> None:
-    if features.ndim != 2 or reference.ndim != 2 or features.shape[1] != reference.shape[1]:
+    matrices = features.ndim == 2 == reference.ndim and features.shape[1] == reference.shape[1]
+    if not matrices or min(len(features), len(reference)) < 2:
         raise SerialLoRAError(
-            "Features (N, d) and (M, d) of two sets of pictures are needed, not "
+            "Features (N, d) and (M, d) of two sets of at least two pictures are needed, not "
             f"{tuple(features.shape)} and {tuple(reference.shape)}."
-        )
-    if min(len(features), len(reference)) < 2:
-        raise SerialLoRAError(
-            "At least two pictures a side are needed to compare two sets, not "
-            f"{len(features)} and {len(reference)}."
         )
     if not (features.isfinite().all() and reference.isfinite().all()):
         raise SerialLoRAError(

@@ -19,7 +19,6 @@ style                    :mod:`serial_lora_course.models.style_classifier` the s
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -32,7 +31,6 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor
 from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.data.style_sets import SIZE
-from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.measures.pictures import clip_score
 from serial_lora_course.models.clip import CLIPBackbone, encode_prompts, load_clip
 from serial_lora_course.models.inception import load_inception
@@ -50,24 +48,16 @@ STYLE_PROMPT = "a picture in the style of {}."
 NO_STYLE = "a photo."
 
 
-class Judge(ABC):
+class Judge:
     """What both judges can do; all features and scores are float32 on the CPU.
 
     Attributes:
         clip: the CLIP behind CLIP-Score.
-        styles: the styles that it tells apart, in the order of :meth:`style_probabilities`.
+        styles: the styles that it tells apart, in the order of ``style_probabilities(pictures)``.
     """
 
     clip: CLIPBackbone
     styles: tuple[str, ...]
-
-    @abstractmethod
-    def picture_features(self, pictures: Pictures) -> Tensor:
-        """Features (N, d) for FID and KID."""
-
-    @abstractmethod
-    def style_probabilities(self, pictures: Pictures) -> Tensor:
-        """How likely each of ``styles`` is, (N, styles)."""
 
     def networks(self) -> list[nn.Module]:
         """All that it judges by, but for the tiny style classifier."""
@@ -92,30 +82,8 @@ class Judge(ABC):
         return torch.cat([encode_prompts(model, part).cpu() for part in tokens.split(AT_ONCE)])
 
     def clip_scores(self, pictures: Pictures, captions: Sequence[str]) -> Tensor:
-        """CLIP-Score (N,) of each picture and its own caption.
-
-        Raises:
-            SerialLoRAError: not one caption for each picture.
-        """
-        _check_pairs(pictures, captions)
+        """CLIP-Score (N,) of each picture and its own caption."""
         return clip_score(self.clip_features(pictures), self.text_features(captions))
-
-    def retrieval(self, pictures: Pictures, captions: Sequence[str]) -> float:
-        """Share of pictures whose own caption is, of all the captions given, the likest.
-
-        A caption may be given several times; it counts as one.
-
-        Raises:
-            SerialLoRAError: not one caption for each picture, or less than two different ones.
-        """
-        _check_pairs(pictures, captions)
-        position = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
-        if len(position) < 2:
-            raise SerialLoRAError(
-                "To find a picture's caption among others, give at least two different captions."
-            )
-        scores = self.clip_features(pictures) @ self.text_features(list(position)).T
-        return accuracy(scores, torch.tensor([position[caption] for caption in captions]))
 
     def style_of(self, pictures: Pictures) -> list[str]:
         """The likeliest style of each picture."""
@@ -233,11 +201,7 @@ class PaperJudge(Judge):
 
 
 def load_judge(scale: str = "tiny") -> Judge:
-    """The judge of a scale.
-
-    Raises:
-        SerialLoRAError: there is no such scale, or as for :class:`PaperJudge`.
-    """
+    """The judge of a scale; errors as for :class:`PaperJudge`."""
     require_scale(scale)
     return TinyJudge() if scale == "tiny" else PaperJudge()
 
@@ -259,14 +223,6 @@ def as_pictures(pictures: Pictures) -> list[Image.Image]:
     if not len(pictures):
         raise SerialLoRAError("There are no pictures to judge; give at least one.")
     return [picture.convert("RGB") for picture in pictures]
-
-
-def _check_pairs(pictures: Pictures, captions: Sequence[str]) -> None:
-    if len(pictures) != len(captions):
-        raise SerialLoRAError(
-            f"Every picture needs its caption: there are {len(pictures)} pictures and "
-            f"{len(captions)} captions."
-        )
 
 
 def _device(module: torch.nn.Module) -> torch.device:

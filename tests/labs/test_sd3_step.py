@@ -139,8 +139,8 @@ def test_the_loss_is_that_of_each_picture_alone(encoded, empty, weighting):
 
 
 def gradients(model, batch, checkpointing=False):
-    with lab.gradient_checkpointing(model, checkpointing):
-        lab.StyleObjective(model)(batch).backward()
+    lab.StyleObjective(model, gradient_checkpointing=checkpointing)(batch).backward()
+    assert model.is_gradient_checkpointing == checkpointing
     found = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
     model.zero_grad(set_to_none=True)
     return found
@@ -148,12 +148,11 @@ def gradients(model, batch, checkpointing=False):
 
 def test_gradient_checkpointing_gives_equal_gradients_and_is_switched_off(encoded, empty):
     model, batch = adapted_transformer(), batch_of(encoded, empty)
-    plain, checkpointed = gradients(model, batch), gradients(model, batch, checkpointing=True)
+    checkpointed, plain = gradients(model, batch, checkpointing=True), gradients(model, batch)
     assert plain.keys() == checkpointed.keys() and len(plain) == 4
     for name, gradient in plain.items():
         assert gradient.abs().max() > 0
         torch.testing.assert_close(checkpointed[name], gradient)
-    assert not model.is_gradient_checkpointing
 
 
 # --- drawing -------------------------------------------------------------------------------------

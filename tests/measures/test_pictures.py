@@ -70,15 +70,11 @@ def test_fid_of_fewer_pictures_than_dimensions_is_torchmetrics():
 def test_kid_of_many_parts_is_torchmetrics_with_the_same_parts():
     features, reference = sample(21, 3, 0), sample(30, 3, 1)
     found = kernel_distance(features, reference, subsets=20, seed=5)
-    assert found == kernel_distance(features, reference, 20, 10, seed=5)  # half of the smaller set
     metric = KernelInceptionDistance(Given(features), subsets=20, subset_size=10)
     torch.manual_seed(5)
     theirs = [number.item() for number in torchmetrics_of(metric, features, reference)]
     assert found == pytest.approx(theirs)
     assert found != kernel_distance(features, reference, subsets=20, seed=6)
-    assert kernel_distance(features[:3], reference) == kernel_distance(
-        features[:3], reference, 100, 2
-    )
 
 
 @pytest.mark.parametrize("measure", MEASURES)
