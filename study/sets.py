@@ -205,7 +205,7 @@ def load_study_style(name: str) -> StyleData:
     """
     name, last = _asked(name, SD3_SETS)
     data = load_tiny_style(name)
-    order = hash_order([concept.codepoints for concept in data.train.concepts], 1, "study")
+    order = hash_order([concept.codepoints for concept in data.train.sources], 1, "study")
     chosen = sorted(order[: DRAWN["validation"]])
     parts = {
         "train": data.train.some(sorted(order[DRAWN["validation"] :])),

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from data_scripts.pretraining.loop import PretrainingRun
 from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.data.photographs import photographs
-from serial_lora_course.data.scenes import Scene, SceneRecipe, box_of, compose
+from serial_lora_course.data.scenes import Scene, SceneRecipe, box_of, compose, photographs
 from serial_lora_course.files import write_json
 from serial_lora_course.measures.metrics import dice
 from serial_lora_course.models.sam import TINY_MODEL, build_sam, tiny_architecture

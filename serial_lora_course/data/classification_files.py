@@ -34,7 +34,7 @@ from torchvision import datasets as vision
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.pictures import clean_name, picture_files
 from serial_lora_course.data.releases import Release, ReleasedPicture
-from serial_lora_course.data.subsets import SPLIT_SEED, hash_order
+from serial_lora_course.data.subsets import first_by_hash
 from serial_lora_course.data.types import ClassificationData
 
 TRAIN_SHARE, VALIDATION_SHARE = 0.5, 0.2  # CoOp's, where a data set has no official split
@@ -211,18 +211,13 @@ def make_split(listed: Sequence[ReleasedPicture], validation_share: float) -> Sp
         free, train, test = (
             [row.picture_id for row in rows if row.part == part] for part in (None, "train", "test")
         )
-        free, train = (
-            [ids[place] for place in hash_order(ids, SPLIT_SEED, "split")] for ids in (free, train)
-        )
-        train_end = round(len(free) * TRAIN_SHARE)
-        validation_end = train_end + round(len(free) * VALIDATION_SHARE)
-        held_out = round(len(train) * validation_share)
-        parts = {
-            "train": free[:train_end] + train[held_out:],
-            "test": free[validation_end:] + test,
-        }
-        for part, picture_ids in parts.items():
-            split[part] += [(name, label, class_name) for name in sorted(picture_ids)]
+        if free:
+            train, rest = first_by_hash(free, round(len(free) * TRAIN_SHARE))
+            _, test = first_by_hash(rest, round(len(free) * VALIDATION_SHARE))
+        else:
+            _, train = first_by_hash(train, round(len(train) * validation_share))
+        split["train"] += [(name, label, class_name) for name in train]
+        split["test"] += [(name, label, class_name) for name in sorted(test)]
     return split
 
 

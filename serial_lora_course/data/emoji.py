@@ -98,6 +98,7 @@ def emoji_concepts() -> tuple[Concept, ...]:
     return tuple(Concept(*line.split("\t")) for line in lines[1:])
 
 
+@lru_cache
 def load_emoji(style: str, size: int = 64) -> EmojiSet:
     """All pictures of ``style``, ``size`` pixels square.
 

@@ -27,7 +27,7 @@ from serial_lora_course.data.pictures import (
     picture_files,
     read_picture,
 )
-from serial_lora_course.data.subsets import SPLIT_SEED, hash_order
+from serial_lora_course.data.subsets import SPLIT_SEED, first_by_hash
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.files import expanded, is_text, printable, refusals_told
 
@@ -187,8 +187,7 @@ def _divided(classes: Found, test_fraction: float) -> tuple[Found, Found]:
     test: Found = {}
     for name, pictures in classes.items():
         count = min(max(round(len(pictures) * test_fraction), 1), len(pictures) - 1)
-        ordered = [pictures[place] for place in hash_order(pictures, SPLIT_SEED, "split")]
-        test[name], train[name] = sorted(ordered[:count]), sorted(ordered[count:])
+        test[name], train[name] = first_by_hash(pictures, count)
     return train, test
 
 

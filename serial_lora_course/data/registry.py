@@ -33,6 +33,7 @@ from serial_lora_course.data.types import (
 )
 from serial_lora_course.files import expanded, refusals_told
 
+Place = str | os.PathLike[str] | None
 #: Task -> scale -> the table of its data sets, and what loads one of them by its name.
 DATASETS = {
     "classification": {
@@ -69,9 +70,7 @@ def dataset_names(task: str, scale: str = "tiny") -> tuple[str, ...]:
     return tuple(table)
 
 
-def load_classification(
-    name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
-) -> ClassificationData:
+def load_classification(name: str, scale: str = "tiny", root: Place = None) -> ClassificationData:
     """A data set by its name, or a folder of one's own by its path.
 
     Args:
@@ -90,22 +89,18 @@ def load_classification(
     return _load("classification", name, scale, root)
 
 
-def load_segmentation(
-    name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
-) -> SegmentationData:
+def load_segmentation(name: str, scale: str = "tiny", root: Place = None) -> SegmentationData:
     """Pictures with the masks of what is in them, by name; see :func:`load_classification`."""
     return _load("segmentation", name, scale, root)
 
 
-def load_style(
-    name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
-) -> StyleData:
+def load_style(name: str, scale: str = "tiny", root: Place = None) -> StyleData:
     """Pictures with captions in one style, by name; see :func:`load_classification`."""
     return _load("style", name, scale, root)
 
 
 @refusals_told()
-def _load(task: str, name: str, scale: str, root: str | os.PathLike[str] | None) -> DividedData:
+def _load(task: str, name: str, scale: str, root: Place) -> DividedData:
     names = dataset_names(task, scale)
     if name not in names:
         other = "paper" if scale == "tiny" else "tiny"

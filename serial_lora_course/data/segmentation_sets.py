@@ -6,15 +6,6 @@ scenes are made of hidden concepts (see :mod:`serial_lora_course.data.emoji_sets
 photographs: neither the thing nor what is behind it was ever in a training scene, of pretraining or
 of adapting.
 
-===========  ====================================================================================
-``food``     things to eat and to drink
-``people``   persons, hands, families
-``animals``  animals and plants
-``weather``  buildings and flags behind fog, rain or snow
-``lines``    outlines without colour; the mask is all that lies inside them, which is mostly the
-             photograph, so colour and texture do not tell object from ground
-===========  ====================================================================================
-
 Scene ``i`` of a part follows from the set's name, the part and ``i`` alone, is made when it is
 first asked for, and then kept. Sizes vary, are often odd and hardly ever square, so that resizing
 and padding are part of the work.
@@ -33,8 +24,14 @@ from scipy.ndimage import binary_fill_holes
 
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
 from serial_lora_course.data.emoji_sets import kept_apart
-from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
-from serial_lora_course.data.scenes import OPAQUE, WEATHER, SceneRecipe, compose
+from serial_lora_course.data.scenes import (
+    OPAQUE,
+    PHOTOGRAPHS,
+    WEATHER,
+    SceneRecipe,
+    compose,
+    photographs,
+)
 from serial_lora_course.data.subsets import hash_order
 from serial_lora_course.data.types import Pictures, SegmentationData, SegmentationExample
 
@@ -98,6 +95,7 @@ SCENE_SETS: dict[str, SceneSet] = {
         most_per_part=70,
         weather=("fog", "rain", "snow"),
     ),
+    # Inside an outline is mostly the photograph: colour and texture do not tell object from ground.
     "lines": SceneSet(
         description="OpenMoji's outlines without colour; the mask is all that lies inside",
         parts=("Food & Drink", "Animals & Nature", "Travel & Places", "Activities", "Objects"),
@@ -126,7 +124,7 @@ class ScenePictures(Pictures):
         emoji = load_emoji(settings.style, DRAWING_SIZE)
         self.part, self.settings = part, settings
         self.concepts, self.drawings = [emoji.concepts[i] for i in positions], emoji.some(positions)
-        self.outlines = filled_outlines(self.drawings[..., 3]) if settings.outlined else None
+        self.outlines = _filled(self.drawings[..., 3]) if settings.outlined else None
         super().__init__([f"{name}/{part}/{i:03d}" for i in range(count)], cache(self._make))
 
     def _make(self, picture_id: str) -> SegmentationExample:
@@ -184,11 +182,8 @@ def load_scene_set(name: str) -> SegmentationData:
     )
 
 
-def filled_outlines(alpha: np.ndarray) -> np.ndarray:
-    """Line drawings with their insides filled, uint8 like ``alpha`` (N, size, size).
-
-    Inside is what cannot be reached from the border without crossing ink.
-    """
+def _filled(alpha: np.ndarray) -> np.ndarray:
+    """Line drawings with all filled that no way from the border reaches: uint8 (N, size, size)."""
     # A structure one drawing deep keeps the drawings of the stack apart.
     inside = binary_fill_holes(alpha >= OPAQUE, np.ones((1, 3, 3), bool))
     return np.where(inside, np.uint8(255), alpha)
@@ -211,4 +206,4 @@ def drawings_of(settings: SceneSet) -> list[int]:
 
 def _is_hollow(drawing: np.ndarray) -> bool:
     alpha = drawing[None, ..., 3]
-    return (filled_outlines(alpha) >= OPAQUE).sum() >= HOLLOW * (alpha >= OPAQUE).sum()
+    return (_filled(alpha) >= OPAQUE).sum() >= HOLLOW * (alpha >= OPAQUE).sum()

@@ -28,12 +28,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.data.releases import Release, ReleasedPicture
-from serial_lora_course.data.subsets import SPLIT_SEED, hash_order
+from serial_lora_course.data.subsets import first_by_hash
 from serial_lora_course.data.types import Pictures, StyleData, StyleExample
 
 PLAIN_CAPTION = "a picture"
@@ -116,38 +115,26 @@ def load_style_files(name: str, root: Path) -> StyleData:
     """
     release = RELEASE_OF[name]
     folder = root / release.folder
-    parts = _divide([row for row in release.listed(root, name) if row.text])
-    train, test = (
-        Pictures(
-            [row.picture_id for row in part],
-            _read_example,
-            [(folder / row.picture_id, row) for row in part],
-        )
-        for part in parts
-    )
+    rows = {row.picture_id: row for row in release.listed(root, name) if row.text}
+    train, test = ([i for i in rows if rows[i].part == part] for part in ("train", "test"))
+    if test:
+        train, test = first_by_hash(train, MOST_TRAINING)[0], sorted(test)
+    else:
+        test, train = first_by_hash(list(rows), round(HELD_OUT * len(rows)))
+    parts = [
+        Pictures(ids, _read_example, [(folder / i, rows[i].text, i) for i in ids])
+        for ids in (train, test)
+    ]
     return StyleData(
         name=name,
         scale="paper",
-        train=train,
-        test=test,
-        content=repr([(row.picture_id, row.text) for part in parts for row in part]),
+        train=parts[0],
+        test=parts[1],
+        content=repr([(i, rows[i].text) for i in train + test]),
         folder=folder,
     )
 
 
-def _divide(listed: Sequence[ReleasedPicture]) -> tuple[list[ReleasedPicture], ...]:
-    """Train and test, by name: as the release is divided, else a share held out by hash."""
-    order = hash_order([row.picture_id for row in listed], SPLIT_SEED, "split")
-    shuffled = [listed[position] for position in order]
-    train, test = ([row for row in shuffled if row.part == part] for part in ("train", "test"))
-    if not train and not test:
-        held_out = round(HELD_OUT * len(shuffled))
-        train, test = shuffled[held_out:], shuffled[:held_out]
-    return tuple(
-        sorted(part, key=lambda row: row.picture_id) for part in (train[:MOST_TRAINING], test)
-    )
-
-
-def _read_example(source: tuple[Path, ReleasedPicture]) -> StyleExample:
-    path, row = source
-    return StyleExample(read_picture(path, upright=True), row.text, row.picture_id)
+def _read_example(source: tuple[Path, str, str]) -> StyleExample:
+    path, caption, picture_id = source
+    return StyleExample(read_picture(path, upright=True), caption, picture_id)

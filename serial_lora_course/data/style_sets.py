@@ -1,27 +1,16 @@
 """The tiny styles: four, as the paper has four, of the same things.
 
 The tiny SD3 was pretrained on Twemoji alone: it knows every thing here, and none of these styles.
-Two of them change who draws, two how a drawing is rendered:
-
-============  ===================================================================================
-``openmoji``  another hand: OpenMoji's colours and outlines, on white paper
-``line``      another hand, and less of it: OpenMoji's outlines alone, black ink on white paper
-``night``     Twemoji after dark: by lamplight, with blue shadows, a glow and a black sky
-``pixel``     Twemoji as pixel art: 16 x 16 cells, 32 colours, a dark line round everything
-============  ===================================================================================
-
-The things are those of the six groups of emoji that can be drawn (faces, animals and plants, food,
-places, activities, objects; no flags, people or signs), the same in every style, so that styles differ in nothing else. A fixed 300 of the
-visible concepts are there to train on; 200 of the hidden ones (see
-:mod:`serial_lora_course.data.emoji_sets`) are held out. No thing and no drawing is on both sides.
+Two of them change who draws, two how a drawing is rendered. Things are the same in every style, so that
+styles differ in nothing else: a fixed 300 of the visible concepts to train on, and 200 of the hidden
+ones (see :mod:`serial_lora_course.data.emoji_sets`). No thing and no drawing is on both sides.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -37,6 +26,7 @@ from serial_lora_course.data.types import Pictures, StyleData, StyleExample
 SIZE = 64  # pixels, as in pretraining
 PICTURES = {"train": 300, "test": 200}
 
+# Those that can be drawn: no people, signs or flags.
 GROUPS = (
     "Smileys & Emotion",
     "Animals & Nature",
@@ -45,7 +35,6 @@ GROUPS = (
     "Activities",
     "Objects",
 )
-
 
 WHITE = ("ffffff",)
 # Greens and purples would be lost on the way through the tiny SD3's autoencoder; these are not.
@@ -127,23 +116,12 @@ def things() -> tuple[Concept, ...]:
     )
 
 
-class StylePictures(Pictures):
-    """Some drawings in one style; each is rendered when it is asked for.
-
-    Args:
-        name: of the style.
-        concepts: what each drawing shows.
-        drawings: uint8, (N, SIZE, SIZE, 4).
-    """
-
-    def __init__(self, name: str, concepts: Sequence[Concept], drawings: np.ndarray) -> None:
-        self.name, self.concepts, self.drawings = name, concepts, drawings
-        names = [f"{name}/{concept.codepoints}" for concept in concepts]
-        super().__init__(names, self._make, range(len(names)))
-
-    def _make(self, index: int) -> StyleExample:
-        picture = Image.fromarray(render(self.name, self.drawings[index]))
-        return StyleExample(picture, caption(self.concepts[index]), self.picture_ids[index])
+def _example(name: str, concept: Concept) -> StyleExample:
+    """A concept in one style."""
+    emoji = load_emoji(TINY_STYLES[name].drawn_by, SIZE)
+    (drawing,) = emoji.some([emoji.positions[concept.codepoints]])
+    picture = Image.fromarray(render(name, drawing))
+    return StyleExample(picture, caption(concept), f"{name}/{concept.codepoints}")
 
 
 def render(name: str, drawing: np.ndarray) -> np.ndarray:
@@ -155,15 +133,11 @@ def render(name: str, drawing: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def load_tiny_style(name: str) -> StyleData:
-    """One tiny style, a key of :data:`TINY_STYLES`."""
+    """One tiny style, a key of :data:`TINY_STYLES`; the sources of its pictures are concepts."""
     style = TINY_STYLES[name]
-    emoji = load_emoji(style.drawn_by, SIZE)
-
     parts = {
-        part: StylePictures(
-            name, concepts, emoji.some([emoji.positions[c.codepoints] for c in concepts])
-        )
-        for part, concepts in choose_things().items()
+        part: Pictures([f"{name}/{c.codepoints}" for c in chosen], partial(_example, name), chosen)
+        for part, chosen in choose_things().items()
     }
     return StyleData(
         name=name,
@@ -177,22 +151,18 @@ def load_tiny_style(name: str) -> StyleData:
 
 @lru_cache
 def choose_things() -> dict[str, tuple[Concept, ...]]:
-    """The concepts of train and of test, the same for every style, in Unicode's order."""
-    hidden, unseen = hidden_codepoints(), _unseen_by_all()
+    """The concepts of train and of test, the same for every style, in Unicode's order.
+
+    Those of test share their drawing with no visible concept, whoever draws.
+    """
+    drawers = [load_emoji(style.drawn_by, SIZE) for style in TINY_STYLES.values()]
+    unseen = [{e.concepts[i].codepoints for i in unseen_drawings(e)} for e in drawers]
+    hidden, unseen = hidden_codepoints(), set.intersection(*unseen)
     pools = {
         "train": [concept for concept in things() if concept.codepoints not in hidden],
         "test": [concept for concept in things() if concept.codepoints in unseen],
     }
     return {part: _from_every_group(pool, PICTURES[part]) for part, pool in pools.items()}
-
-
-def _unseen_by_all() -> frozenset[str]:
-    """Hidden concepts whose drawing no visible concept shares, whoever draws."""
-    drawers = {style.drawn_by for style in TINY_STYLES.values()}
-    sets = [load_emoji(drawer, SIZE) for drawer in sorted(drawers)]
-    return frozenset.intersection(
-        *(frozenset(e.concepts[i].codepoints for i in unseen_drawings(e)) for e in sets)
-    )
 
 
 def _from_every_group(concepts: list[Concept], count: int) -> tuple[Concept, ...]:

@@ -1,16 +1,11 @@
 """Which training pictures a run learns from: the same ones on every machine, for ever.
 
 The field's scripts draw the shots from Python's global random state, so the same seed gives other
-pictures when another draw comes first (CoOp draws the training shots first, CLIP-LoRA the
-validation shots). Here nothing is drawn. Pictures are *ordered* by
-``sha256("PURPOSE:SEED:PICTURE_ID")`` and the first ones are taken, which gives three things:
-
-* the order depends on nothing but the seed and the picture's own name: not on the platform, the
-  library version, the order of files, or the other pictures (one more picture in the folder
-  changes at most one of the shots of its class);
-* subsets are nested: the 16 shots of a seed contain its 4 shots, 50% contain 20%. A curve then
-  shows what more pictures bring, instead of mixing that with the luck of other pictures;
-* seeds are independent of each other, as SHA-256 makes them.
+pictures when another draw comes first. Here nothing is drawn. Pictures are *ordered* by
+``sha256("PURPOSE:SEED:PICTURE_ID")`` and the first ones are taken. So the order depends on nothing but
+the seed and the picture's own name: not on the platform, the library version, the order of files, or
+the other pictures. And subsets are nested: the 16 shots of a seed contain its 4 shots, 50% contain 20%.
+A curve then shows what more pictures bring, instead of mixing that with the luck of other pictures.
 """
 
 from __future__ import annotations
@@ -21,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from serial_lora.errors import require_number
+from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora_course.data.types import ClassificationData, DividedData
 
 SPLIT_SEED = 1  # of every division into train and test that no publisher made
@@ -41,6 +36,12 @@ def hash_order(picture_ids: Sequence[str], seed: int, purpose: str = "shots") ->
         for picture_id in picture_ids
     ]
     return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def first_by_hash(names: Sequence[str], count: int) -> tuple[list[str], list[str]]:
+    """Divide names in two for good: the first ``count`` in hashed order and the others, each sorted."""
+    order = [names[position] for position in hash_order(names, SPLIT_SEED, "split")]
+    return sorted(order[:count]), sorted(order[count:])
 
 
 class FewShotSplit(NamedTuple):
@@ -98,9 +99,10 @@ def training_subset(data: DividedData, percent: int, seed: int) -> list[int]:
     """Positions of ``percent`` % of the training pictures, rounded, at least one.
 
     Raises:
-        SerialLoRAError: ``percent`` is no whole number from 1 to 100.
+        SerialLoRAError: ``percent`` is not between 1 and 100.
     """
-    require_number("percent", percent, whole=True, least=1, below=101)
+    if not 1 <= percent <= 100:
+        raise SerialLoRAError(f"percent must lie between 1 and 100, not {percent}.")
     count = max(1, round(len(data.train) * percent / 100))
     return hash_order(data.train.picture_ids, seed, data.purpose)[:count]
 

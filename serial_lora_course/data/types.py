@@ -111,10 +111,7 @@ class DividedData:
         return {"train": self.train, "test": self.test}
 
     def fingerprint(self) -> str:
-        """SHA-256 over name, content and the pictures' names in train and test (not pixels).
-
-        Records keep it. What it leaves to the names, :meth:`picture_fingerprint` looks at.
-        """
+        """SHA-256 over name, content and the pictures' names in train and test (not pixels)."""
         digest = hashlib.sha256(f"{self.scale}\t{self.name}\n{self.content}\n".encode())
         for part_name, part in self.parts().items():
             for picture_id in sorted(part.picture_ids):
@@ -122,9 +119,7 @@ class DividedData:
         return digest.hexdigest()
 
     def picture_fingerprint(self, opened: Mapping[str, Any] | None = None) -> str:
-        """SHA-256 over every picture in train and test, with its mask or caption.
-
-        Files are read byte by byte, other pictures made.
+        """SHA-256 over every picture in train and test, with its mask or caption; records keep it.
 
         Args:
             opened: part of the data -> what to take its items from, where they may be made already.
@@ -136,9 +131,6 @@ class DividedData:
                 digest.update(f"{part_name}\t{picture_id}\n".encode())
                 digest.update(_content(part, index, opened[part_name]))
         return digest.hexdigest()
-
-
-# --- classification ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +173,6 @@ class ClassificationData(DividedData):
         return digest.hexdigest()
 
 
-# --- segmentation --------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class SegmentationExample:
     """A picture and its objects; equal to itself alone.
@@ -223,9 +212,6 @@ class SegmentationData(DividedData):
     """Items are :class:`SegmentationExample`."""
 
     purpose = "segmentation"
-
-
-# --- styles --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -14,29 +14,40 @@ from serial_lora_course.data.types import (
     StyleExample,
 )
 
-
-def named(*picture_ids, labels=None):
-    """Pictures that have names only, and one label each."""
-    return Pictures(picture_ids, None, labels=labels or range(len(picture_ids)))
+TYPES = {"classification": ClassificationData, "masks": SegmentationData, "style": StyleData}
+each_kind = pytest.mark.parametrize("kind", TYPES)
 
 
-def make(kind, train=("a", "b"), test=("c", "d"), labels=None, **changes):
-    own = {"classification": {"class_names": ["cat", "dog", "cow"], "template": "a {}."}}
-    types = {"classification": ClassificationData, "masks": SegmentationData, "style": StyleData}
+def make(kind, train="ab", test="cd", labels=(0, 1), colour=(1, 2, 3), words="a dot", **changes):
+    """A data set of one-pixel pictures; the last is of the colour."""
+
+    def item(picture_id):
+        picture = Image.new("RGB", (1, 1), colour if picture_id == "d" else (0, 0, 0))
+        if kind == "style":
+            return StyleExample(picture, words, picture_id)
+        if kind == "masks":
+            return SegmentationExample(picture, np.ones((1, 1, 1), bool), (words,), picture_id)
+        return picture
+
+    if kind == "classification":
+        changes = {"class_names": ["cat", "dog"]} | changes
+    else:
+        labels = None
     parts = {
-        "train": train if isinstance(train, Pictures) else named(*train, labels=labels),
-        "test": test if isinstance(test, Pictures) else named(*test),
+        part: Pictures(ids, item, labels=labels and labels[: len(ids)])
+        for part, ids in (("train", train), ("test", test))
     }
-    return types[kind](**({"name": "mine"} | parts | own.get(kind, {}) | changes))
+    return TYPES[kind](**{"name": "mine"} | parts | changes)
 
 
-@pytest.mark.parametrize("kind", ["classification", "masks", "style"])
+@each_kind
 @pytest.mark.parametrize(
     "train, test, message",
     [
-        ((), ("a",), "no train pictures"),
-        (("a",), (), "no test pictures"),
-        (("a", "b"), ("b", "c"), "'b' in train and in test"),
+        ("", "a", "no train pictures"),
+        ("a", "", "no test pictures"),
+        ("ab", "bc", "'b' in train and in test"),
+        ("aa", "c", "'a' twice"),
     ],
 )
 def test_parts_that_are_empty_or_share_a_picture_are_refused(kind, train, test, message):
@@ -44,13 +55,13 @@ def test_parts_that_are_empty_or_share_a_picture_are_refused(kind, train, test, 
         make(kind, train, test)
 
 
-@pytest.mark.parametrize("kind", ["classification", "masks", "style"])
+@each_kind
 def test_a_fingerprint_changes_with_what_the_data_are_and_not_with_their_order(kind):
-    same = [make(kind), make(kind, attribution="other words")]
-    same += [make(kind, train=("b", "a"), labels=(1, 0))]
-    changes = [{"train": ("a",)}, {"train": ("c", "d"), "test": ("a", "b")}]
+    same = [make(kind), make(kind, attribution="other words"), make(kind, colour=(1, 2, 4))]
+    same += [make(kind, train="ba", test="dc", labels=(1, 0))]
+    changes = [{"train": "a"}, {"train": "cd", "test": "ab"}]
     if kind == "classification":
-        changes += [{"labels": (1, 0)}, {"class_names": ["cat", "god", "cow"]}]
+        changes += [{"labels": (1, 0)}, {"class_names": ["cat", "god"]}, {"template": "a {}."}]
     else:
         changes += [{"name": "yours"}, {"scale": "paper"}, {"content": "drawn otherwise"}]
     others = {make(kind, **change).fingerprint() for change in changes}
@@ -58,27 +69,17 @@ def test_a_fingerprint_changes_with_what_the_data_are_and_not_with_their_order(k
     assert own not in others and len(others) == len(changes)
 
 
-def shown(kind, colour=(1, 2, 3), words="a dot"):
-    """A data set of one-pixel pictures of a kind."""
-
-    def item(picture_id):
-        picture = Image.new("RGB", (1, 1), colour if picture_id == "d" else (0, 0, 0))
-        if kind == "classification":
-            return picture
-        if kind == "style":
-            return StyleExample(picture, words, picture_id)
-        return SegmentationExample(picture, np.ones((1, 1, 1), bool), (words,), picture_id)
-
-    labels = (0, 0) if kind == "classification" else None
-    return make(kind, *(Pictures(names, item, labels=labels) for names in ("ab", "cd")))
-
-
-@pytest.mark.parametrize("kind", ["classification", "masks", "style"])
+@each_kind
 def test_a_fingerprint_of_pictures_sees_one_pixel_and_one_word(kind):
-    data, repainted, renamed = shown(kind), shown(kind, (1, 2, 4)), shown(kind, words="a dash")
-    assert data.fingerprint() == repainted.fingerprint() == renamed.fingerprint()
-    assert data.picture_fingerprint() == shown(kind).picture_fingerprint()
-    assert data.picture_fingerprint() != repainted.picture_fingerprint()
-    assert (data.picture_fingerprint() != renamed.picture_fingerprint()) == (
-        kind != "classification"
-    )
+    own = make(kind).picture_fingerprint()
+    assert own == make(kind).picture_fingerprint()
+    assert own != make(kind, colour=(1, 2, 4)).picture_fingerprint()
+    renamed = make(kind, words="a dash").picture_fingerprint()
+    assert (own != renamed) == (kind != "classification")
+
+
+@pytest.mark.parametrize("count, dtype, filled", [(1, float, 1), (1, bool, 0), (2, bool, 1)])
+def test_masks_that_are_no_masks_of_their_picture_are_refused(count, dtype, filled):
+    masks = np.full((count, 2, 1), filled, dtype)
+    with pytest.raises(SerialLoRAError, match="a needs masks of 2 x 1 bools"):
+        SegmentationExample(Image.new("RGB", (1, 2)), masks, ("dot",), "a")

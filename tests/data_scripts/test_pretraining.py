@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from data_scripts.pretraining import clip, loop, sam, sd3
 from serial_lora_course.data.emoji import STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, hidden_codepoints, load_emoji_set
-from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
+from serial_lora_course.data.scenes import PHOTOGRAPHS, photographs
 from serial_lora_course.data.style_sets import things
 from tests.labs.lab_models import same_tensors
 from tests.models.sam_models import SMALL_SAM

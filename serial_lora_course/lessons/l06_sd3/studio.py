@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.data.photographs import photograph
+from serial_lora_course.data.scenes import photograph
 from serial_lora_course.data.style_sets import SIZE, caption
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.labs import sd3_drawings
