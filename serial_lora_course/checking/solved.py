@@ -38,7 +38,7 @@ def solved(number: str, edit: tuple[str, ...] = ()) -> Callable:
     codes = re.split(r"^# %%.*$", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
     if edit:
         codes = [edited(c, edit) if number in CHECK_CALL.findall(c) else c for c in codes]
-    return defined(codes, number, name)
+    return defined(codes, number, name, yours=solved)
 
 
 def edited(code: str, edit: tuple[str, ...]) -> str:
@@ -57,14 +57,15 @@ def stem_of(number: str) -> str:
     return find_lesson(number.partition(".")[0]).stem
 
 
-def defined(codes: list[str], number: str, name: str) -> Callable:
-    """What the cell of an exercise gives to its check, run by itself but for the imports of its lesson."""
+def defined(codes: list[str], number: str, name: str, **given: Any) -> Callable:
+    """What the cell of an exercise gives to its check, run by itself but for the imports of its lesson
+    and the names that are given."""
     code = next((c for c in codes if number in CHECK_CALL.findall(c)), None)
     if code is None:
         raise LookupError(f"no cell checks exercise {number}")
     found: list[Any] = []
     names = {"check": None, "torch": torch, "nn": torch.nn, "__name__": Path(name).stem}
-    names |= {"F": torch.nn.functional, "Tensor": torch.Tensor, "math": math, "copy": copy}
+    names |= {"F": torch.nn.functional, "Tensor": torch.Tensor, "math": math, "copy": copy} | given
     exec(imports_for(code, codes, names), names)
     names["check"] = lambda _, answer: found.append(answer)  # after imports that bring the real one
     exec(compile(code, name, "exec"), names)  # the learner's own, as the kernel ran it
