@@ -52,7 +52,7 @@ def test_commands_on_the_pages_are_understood():
     found = 0
     for path, text in pages().items():
         text = text.replace("\\\n", " ")
-        for line in re.findall(r"^ *(?:srun )?serial-lora (.+?)(?: +#.*| &)?$", text, re.MULTILINE):
+        for line in re.findall(r"^ *serial-lora (.+?)(?: +#.*| &)?$", text, re.MULTILINE):
             parse(line)
             found += 1
         for target in re.findall(r"(?:^ *|`)make ([a-z-]+)", text, re.MULTILINE):
