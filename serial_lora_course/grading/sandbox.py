@@ -34,7 +34,7 @@ SCRATCH = "/tmp"
 GB = 2**30
 MOST_TOLD = 2**26  # bytes about one notebook
 ON_ITS_OWN = (
-    "a notebook then reads, changes and sends what you can: do so only in a container or on a "
+    "a notebook then reads, changes and sends what you can: do so only on a "
     "machine with nothing else on it"
 )
 OURS = [Path(package.__file__).parent for package in (serial_lora, serial_lora_course)]
