@@ -14,7 +14,6 @@ from typing import Any
 from rich.console import Console
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_whole
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.config import SWEPT, seeds_to, swept_configs
 from serial_lora_course.labs.dry_run import dry_run
@@ -27,7 +26,7 @@ from serial_lora_course.labs.ray_grid import Share, on_ray
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.registry import LABS, get_lab
 from serial_lora_course.labs.report import results_table, run_line
-from serial_lora_course.options import Command, Option, as_yaml, settings_of, typed
+from serial_lora_course.options import Command, Option, settings_of, typed
 from serial_lora_course.paper_tables import paper_results
 
 DRAWINGS = {
@@ -123,8 +122,6 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
     if not first:
         return
     with _complete(out):
-        again = {name: value for name, value in chosen.items() if name not in SOMEWHERE}
-        write_whole(out.with_name(f"{out.stem}.config.yaml"), as_yaml(again))
         print_table(results_table(kind.report, records, paper_results()))
         if closing := kind.report.closing(records):
             tell(closing)

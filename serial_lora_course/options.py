@@ -1,15 +1,7 @@
-"""A command's options, as jsonargparse reads them: typed, or from a YAML file.
+"""A command's options, typed or from a YAML file: a function's parameters, or a configuration's fields.
 
-    def merge(
-        classifier: Annotated[Path, "folder that fit wrote"],
-        out: Annotated[Path, "safetensors file; replaced"] = Path("merged.safetensors"),
-    ) -> None:
-        '''Write the model's weights with the adapter multiplied in.'''
-
-    asked = command_of(merge)
-    asked.run(**read(asked, "serial-lora merge", ["my_classifier"]))
-
-A parameter without a default is typed without a name. What takes several values is a tuple: they are typed
+A parameter, ``out: Annotated[Path, "file; replaced"] = Path("board.svg")``, becomes ``--out PATH``; one without a
+default is typed without a name. What takes several values is a tuple: they are typed
 with commas (``--rank 4,8``), or are a list in YAML. Nothing here loads PyTorch.
 """
 
@@ -17,22 +9,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import (
-    ActionConfigFile,
-    ActionYesNo,
-    ArgumentParser,
-    DefaultHelpFormatter,
-    set_loader,
-)
 
-from serial_lora_course.files import printable
+from serial_lora_course.files import expanded, printable
 
 CONFIG = "--config"
 KINDS = {int: "whole number", float: "number", str: "name", Path: "path"}
@@ -109,20 +93,73 @@ def read(command: Command, program: str, words: Sequence[str]) -> dict[str, Any]
     Raises:
         SystemExit: 0 after ``--help``, 2 after one sentence about what was typed.
     """
-    parser = _Parser(command, program)
-    words = _config_first(words)
-    try:
-        if words[:1] == [CONFIG] and not Path(*words[1:2]).expanduser().is_file():
-            parser.error(f"{CONFIG} takes a YAML file, not {typed(words[1:2])!r}")
-        found = parser.parse_args(words)
-    except (OSError, UnicodeError, RuntimeError) as error:  # of the file, or a home of nobody
-        parser.error(f"{CONFIG} takes a YAML file ({error})")
-    values = {each.name: found[each.name] for each in command.options}
+    required = {each.name: each for each in command.options if each.required}
+    names = (name.upper() + " ..." * each.several for name, each in required.items())
+    parser = _Parser(
+        prog=program,
+        usage=" ".join(["%(prog)s [options]", *names]),
+        description=command.help,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(CONFIG, metavar="FILE", help="YAML file with an option a line")
     for each in command.options:
-        value = values[each.name]
-        if each.several and value is not None:
-            values[each.name] = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return values
+        parser.add_argument(each.flag, **_how(each))
+
+    def said_in(words: Sequence[str]) -> dict[str, Any]:
+        found = vars(parser.parse_intermixed_args(words))
+        return {name: value for name, value in found.items() if value not in (None, [])}
+
+    said = said_in(words)
+    if path := said.pop("config", None):
+        if (file := _words_in(path, required)) is None:
+            parser.error(f"{CONFIG} takes a YAML file, not {path!r}")
+        said = said_in(file) | said
+    if missing := [name.upper() for name in required if name not in said]:
+        parser.error(f"{missing[0]} is missing")
+    values = {each.name: said.get(each.name, each.default) for each in command.options}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+
+
+def _how(option: Option) -> dict[str, Any]:
+    """How argparse is told of an option."""
+    told: dict[str, Any] = {"help": option.help.replace("%", "%%")}
+    if option.default not in (None, False):
+        told["help"] += f" [{typed(option.default)}]"
+    if option.kind is bool:
+        return told | {"action": argparse.BooleanOptionalAction}
+    if option.required:
+        nargs = "*" if option.several else "?"  # since a file may have said it
+        return told | {"type": option.kind, "metavar": option.name.upper(), "nargs": nargs}
+
+    def several(text: str) -> tuple:
+        return tuple(option.kind(part.strip()) for part in text.split(","))
+
+    kind = KINDS[option.kind]
+    several.__name__ = f"{kind}s separated by commas"  # as argparse calls it
+    told["metavar"] = kind.split()[-1].upper() + ",..." * option.several
+    return told | {"type": several if option.several else option.kind}
+
+
+def _words_in(path: str, nameless: Collection[str]) -> list[str] | None:
+    """What a YAML file says, as it would be typed; None where it is no such file."""
+    try:
+        if not expanded(path).is_file():  # a device has no end
+            return None
+        said = yaml.safe_load(expanded(path).read_bytes())
+        pairs = [(str(name), value) for name, value in said.items() if value is not None]
+    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
+        return None
+    words = []
+    for name, value in pairs:
+        flag = name.replace("_", "-")
+        if name in nameless:
+            words += map(typed, value if isinstance(value, list) else [value])
+        elif isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words.append(f"--{flag}={typed(value)}")
+    return words
 
 
 def typed(value: Any) -> str:
@@ -132,88 +169,19 @@ def typed(value: Any) -> str:
 
 def as_yaml(options: dict[str, Any]) -> bytes:
     """Options as ``--config`` reads them; those that are None are left out."""
-    plain = {name: value for name, value in options.items() if value is not None}
-    for name, value in plain.items():
+
+    def plain(value: Any) -> Any:
         if isinstance(value, tuple):
-            plain[name] = list(value)
-        elif isinstance(value, Path):
-            plain[name] = str(value)
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()
+            return list(value)
+        return str(value) if isinstance(value, Path) else value
+
+    said = {name: plain(value) for name, value in options.items() if value is not None}
+    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True).encode()
 
 
-def _load(text: str) -> Any:
-    """YAML, in which ``a, b`` is a list too."""
-    value = yaml.safe_load(text)
-    if isinstance(value, str) and "," in value and "\n" not in value:
-        return [yaml.safe_load(part) for part in value.split(",") if part.strip()]
-    return value
+class _Parser(argparse.ArgumentParser):
+    """One sentence for a mistake."""
 
-
-set_loader("yaml and commas", _load, (yaml.YAMLError, ValueError, RecursionError))
-
-
-class _Help(DefaultHelpFormatter):
-    """Says what options are, and nothing of Python's types."""
-
-    _fill_text = argparse.RawDescriptionHelpFormatter._fill_text
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        return action.help or ""
-
-
-class _Parser(ArgumentParser):
-    """jsonargparse's, with one sentence for a mistake."""
-
-    def __init__(self, command: Command, program: str) -> None:
-        names = [
-            each.name.upper() + " ..." * each.several for each in command.options if each.required
-        ]
-        super().__init__(
-            prog=program,
-            usage=" ".join(["%(prog)s [options]", *names]),
-            description=command.help,
-            formatter_class=_Help,
-            allow_abbrev=False,
-            parser_mode="yaml and commas",
-            print_config=None,
-        )
-        self.options = {each.name: each for each in command.options}
-        self.add_argument(CONFIG, action=ActionConfigFile, help="YAML file with an option a line")
-        for each in command.options:
-            self.add_argument(each.flag, **self.how(each))
-
-    @staticmethod
-    def how(option: Option) -> dict[str, Any]:
-        """How jsonargparse is told of an option."""
-        told: dict[str, Any] = {"help": option.help}
-        if option.required:
-            return told | {"type": option.kind} | ({"nargs": "+"} if option.several else {})
-        if option.default not in (None, False):
-            told["help"] += f" [{typed(option.default)}]"
-        told["default"] = option.default
-        if option.kind is bool and option.default is None:
-            return told | {"action": ActionYesNo(yes_prefix="", no_prefix="no-")}
-        if option.kind is bool:
-            return told | {"action": "store_true"}
-        kind = option.kind
-        told["type"] = tuple[kind, ...] | kind | None if option.several else kind | None
-        return told | {"metavar": KINDS[kind].split()[-1].upper() + ",..." * option.several}
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        key = re.match(r'Parser key "(\w+)', message)
-        given = re.findall(r"(?:Given value|Got value): (.*)", message)
-        if key and given and key[1] in self.options:
-            asked = self.options[key[1]]
-            kind = KINDS.get(asked.kind, "value")
-            kind = f"{kind}s separated by commas" if asked.several else f"a {kind}"
-            message = f"{asked.flag} takes {kind}, not {given[-1]!r}"
-        sentence = printable(message.partition("\n")[0])
+    def error(self, message: str) -> NoReturn:
+        sentence = printable(message)
         self.exit(2, f"serial-lora: {sentence}; `{self.prog} --help` says what there is.\n")
-
-
-def _config_first(words: Sequence[str]) -> list[str]:
-    """The words with ``--config FILE`` in front, so that what is typed beside it counts more."""
-    pairs = (word.split("=", 1) if word.startswith(f"{CONFIG}=") else [word] for word in words)
-    words = [word for pair in pairs for word in pair]
-    place = words.index(CONFIG) if CONFIG in words else len(words)
-    return words[place : place + 2] + words[:place] + words[place + 2 :]

@@ -48,7 +48,7 @@ class LabConfig:
     dropout: float = setting(0.0, "share of the adapter's input that is dropped in training")
     scale_factor: float = setting(1.0, "what the adapter's contribution is multiplied by")
     blocks: tuple[int, ...] | None = setting(
-        None, "blocks to adapt in each tower, counted from 0, separated by commas; or all"
+        None, "blocks to adapt in each tower, counted from 0, separated by commas; all if left out"
     )
     precision: str = setting("auto", "bf16, no (float32), or auto: bf16 where a GPU has it")
     accumulation: int = setting(1, "parts of a batch")

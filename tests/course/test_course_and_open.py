@@ -22,7 +22,7 @@ def bare(missing: list[str]) -> subprocess.CompletedProcess:
 
 
 def test_with_the_library_alone_the_command_says_what_the_course_needs():
-    done = bare(["jsonargparse", "matplotlib"])
+    done = bare(["yaml", "matplotlib"])
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and '".[course]"' in done.stderr
     assert "Traceback" in bare(["serial_lora_course.cli"]).stderr
