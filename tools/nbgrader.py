@@ -3,11 +3,10 @@
 ::
 
     FOLDER/source/02_parameter_count/    solved, with nbgrader's cells: the teacher's
-    FOLDER/release/02_parameter_count/   the same without answers: what learners get
     FOLDER/nbgrader_config.py            submissions run in bubblewrap; yours from then on
-    FOLDER/gradebook.db                  the lessons' checks and their points
 
-Run again after an update of the course; grades stay.
+In that folder, `nbgrader generate_assignment 02_parameter_count` makes what learners get. Run again after an
+update of the course; grades stay.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         SerialLoRAError: there is no lesson of such a number, or no nbgrader.
     """
     # Here, since it needs an extra of its own.
-    from serial_lora_course.grading.course import make_course
+    from serial_lora_course.grading.nbgrader import make_course
 
     parser = argparse.ArgumentParser(
         prog="python -m tools.nbgrader", description=__doc__.splitlines()[0]
@@ -37,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     sources = find_sources(ROOT, options.lessons)
     make_course(options.folder.resolve(), {path.stem: read_source(path) for path in sources})
-    print(f"{options.folder}/release has {len(sources)} lessons; next: nbgrader, in that folder.")
+    print(f"{options.folder}/source has {len(sources)} lessons; next: nbgrader, in that folder.")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,16 @@
-"""Lessons as nbgrader knows them: a course folder, the cells in it, and how a submission is run.
+"""A lesson's check cells: where they stand in a notebook, and what they say once it was run.
 
-nbgrader keeps the grades and writes feedback. Its first step on a submission is :class:`WithChecks` here,
-the one that runs it :class:`Confined`: on a server as in ``serial-lora grade``.
+Both doors of grading come here, ``serial-lora grade`` and nbgrader.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 import re
-import sys
-from collections.abc import Mapping
-from pathlib import Path
 
 import jupytext
-import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_output
-from traitlets import Bool, Integer
-from traitlets.config import Config
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking.exercises import CHECK_CALL, read_exercises
@@ -27,63 +19,14 @@ from serial_lora_course.checking.solved import SOLVED
 from serial_lora_course.grading import sandbox
 from serial_lora_course.grading.text import one_line
 
-try:
-    from nbgrader.converters import Autograde, GenerateAssignment
-    from nbgrader.converters.base import NbGraderException
-    from nbgrader.coursedir import CourseDirectory
-    from nbgrader.preprocessors import NbGraderPreprocessor
-except ModuleNotFoundError as error:
-    raise SerialLoRAError(
-        'Grading needs nbgrader: `pip install ".[class]"` in the course\'s checkout, with Python '
-        "3.11 or newer."
-    ) from error
-
 IMPORT = "from serial_lora_course.checking import check"
+ERRORS = {"NotImplementedError": "open", "NameError": "not found", "TooLong": "not reached"}
 
 
-class WithChecks(NbGraderPreprocessor):
-    """nbgrader's first step: a submission gets the lesson's check cells, wherever it was handed out."""
-
-    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        """The notebook as `as_submission` makes it; a lesson from ``notebooks/`` has no such cells."""
-        return as_submission(nb, read_solved(resources["nbgrader"]["notebook"])), resources
-
-
-class Confined(NbGraderPreprocessor):
-    """nbgrader's step that runs a submission, in the sandbox; what fails to pass its check fails."""
-
-    seconds = Integer(sandbox.Limits.cell_seconds, help="that one cell may take").tag(config=True)
-    unconfined = Bool(False, help="without bubblewrap; " + sandbox.ON_ITS_OWN).tag(config=True)
-
-    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        """Give every code cell its outputs, and an error to each check cell that did not pass."""
-        shown = sandbox.run(nb, sandbox.Limits(self.seconds, 5 * self.seconds), self.unconfined)
-        for index, cell in enumerate(nb.cells):
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = shown.outputs.get(index, []), None
-                if cell.metadata.get("nbgrader", {}).get("grade"):
-                    number = CHECK_CALL.search(cell.source)[1]
-                    cell.outputs = judged(cell.outputs, shown.ended, number)
-        return nb, resources
-
-
-def judged(outputs: list[NotebookNode], ended: str, number: str) -> list[NotebookNode]:
-    """A check cell's outputs, of which nbgrader takes errors alone for a failure.
-
-    Full points need the check's own sentence, as the solved lesson has it: a cell that shows nothing
-    did not pass, and another sentence wants a teacher's eyes.
-    """
-    errors = [output for output in outputs if output.output_type == "error"]
-    texts = [output for output in outputs if output.output_type == "stream"]
-    said = "".join(output.text for output in texts)
-    if not errors and " is right. Verified: " not in said:
-        errors = [new_output("error", ename="NotReached", evalue=ended, traceback=[ended])]
-    elif not errors and (own := right_sentence(number)) not in said:
-        told = f"the check says {one_line(said)!r}, and of the solved lesson {own!r}"
-        errors = [new_output("error", ename="LookAtThis", evalue=told, traceback=[told])]
-    for output in texts:
-        output.name = "stdout"  # a warning is no failure either
-    return [*errors, *texts]
+Verdict = tuple[str, str]
+"""The result, and why: *passed* (what was verified), *wrong* (the likely cause), *open*, *not found* (nothing
+defines what the exercise asks for), *not reached* (the notebook ended before, or took too much), or *look at
+this* (the check's sentence is not the one that the solved lesson gives)."""
 
 
 def read_solved(lesson: str) -> NotebookNode:
@@ -142,6 +85,12 @@ def as_submission(notebook: NotebookNode, solved: NotebookNode) -> NotebookNode:
     return submission
 
 
+def _last_definition(cells: list[NotebookNode], name: str) -> int:
+    meaning = re.compile(rf"^(?:(?:def|class)\s+{name}\b|{name}\s*[:=](?!=))", re.MULTILINE)
+    found = [i for i, c in enumerate(cells) if c.cell_type == "code" and meaning.search(c.source)]
+    return found[-1] if found else -1
+
+
 def check_id(number: str) -> str:
     """The name that nbgrader knows the check of an exercise by."""
     return "check-" + number.replace(".", "-")
@@ -158,72 +107,40 @@ def mark(cell: NotebookNode, name: str, **marks: bool | int) -> None:
     cell.metadata.nbgrader = NotebookNode(grade_id=name, schema_version=3, **(kinds | marks))
 
 
-def _last_definition(cells: list[NotebookNode], name: str) -> int:
-    meaning = re.compile(rf"^(?:(?:def|class)\s+{name}\b|{name}\s*[:=](?!=))", re.MULTILINE)
-    found = [i for i, c in enumerate(cells) if c.cell_type == "code" and meaning.search(c.source)]
-    return found[-1] if found else -1
+def run(
+    submission: NotebookNode, limits: sandbox.Limits, unconfined: bool = False
+) -> dict[str, Verdict]:
+    """Run a submission in the sandbox, and give its cells their outputs: what is said of each exercise.
 
-
-def configure(config: Config) -> Config:
-    """Settings of nbgrader for this course; a course folder's nbgrader_config.py calls it."""
-    theirs = "ClearOutput", "DeduplicateIds", "OverwriteKernelspec", "OverwriteCells"
-    config.Autograde.sanitize_preprocessors = steps(WithChecks, *theirs, "CheckCellMetadata")
-    theirs = "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata"
-    config.Autograde.autograde_preprocessors = steps(Confined, *theirs)
-    stub = 'raise NotImplementedError("Exercise still to do: your code goes here")'
-    config.ClearSolutions.code_stub = {"python": stub}
-    config.HTMLExporter.sanitize_html = True  # a learner's text cells run nothing in a browser
-    return config
-
-
-def steps(own: type, *theirs: str) -> list[str]:
-    """Names of a step of ours and of nbgrader's after it."""
-    return [f"{own.__module__}.{own.__name__}", *(f"nbgrader.preprocessors.{n}" for n in theirs)]
-
-
-CONFIGURATION = f"""\
-from {__name__} import configure
-
-c = configure(get_config())  # c.Confined.seconds: for one cell; c.Confined.unconfined
-c.CourseDirectory.course_id = "serial-lora"
-"""
-
-
-def make_course(folder: Path, lessons: Mapping[str, NotebookNode]) -> None:
-    """Write a course folder: source/ (solved), release/ (for learners), gradebook, configuration.
-
-    Args:
-        folder: made where it is missing; a configuration that is there already stays.
-        lessons: solved lessons, by the names that they shall have.
+    A check cell that did not pass holds an error, which is what nbgrader takes for a failure.
     """
-    for name, solved in lessons.items():
-        path = folder / "source" / name / f"{name}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(as_source(solved), path)
-    if not (folder / "nbgrader_config.py").exists():
-        (folder / "nbgrader_config.py").write_text(CONFIGURATION, encoding="utf-8")
-    for name in lessons:
-        _run(GenerateAssignment, folder, name, "*", Config())
+    outputs, ended = sandbox.run(submission, limits, unconfined)
+    verdicts = {}
+    for index, cell in enumerate(submission.cells):
+        if cell.cell_type != "code":
+            continue
+        cell.outputs, cell.execution_count = outputs.get(index, []), None
+        if cell.metadata.get("nbgrader", {}).get("grade"):
+            number = CHECK_CALL.search(cell.source)[1]
+            result, why = verdicts[number] = verdict(cell.outputs, ended, number)
+            if result in ("not reached", "look at this"):
+                error = new_output("error", ename=result, evalue=why, traceback=[why])
+                cell.outputs.insert(0, error)
+    return verdicts
 
 
-def autograde(folder: Path, lesson: str, student: str, settings: dict) -> None:
-    """Grade what is in ``submitted/``, again where it was graded before.
-
-    Args:
-        settings: of :class:`Confined`.
-
-    Raises:
-        SerialLoRAError: nbgrader could not.
-    """
-    try:
-        _run(Autograde, folder, lesson, student, Config(Confined=settings))
-    except NbGraderException as error:
-        raise SerialLoRAError("nbgrader cannot grade this notebook.") from error
-
-
-def _run(step: type, folder: Path, lesson: str, student: str, config: Config) -> None:
-    beside = os.path.dirname(sys.executable)  # where alembic lies, which nbgrader calls by its name
-    if beside not in os.environ.get("PATH", "").split(os.pathsep):
-        os.environ["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])
-    place = CourseDirectory(root=str(folder), assignment_id=lesson, student_id=student)
-    step(coursedir=place, config=configure(config), force=True).start()
+def verdict(outputs: list[NotebookNode], ended: str, number: str) -> Verdict:
+    """What the outputs of an exercise's check cell say."""
+    for error in (output for output in outputs if output.output_type == "error"):
+        if error.ename in ERRORS:
+            return ERRORS[error.ename], error.evalue
+        if error.ename == "CheckFailed":
+            return "wrong", error.evalue.partition("likely cause:")[2]
+        return "wrong", f"{error.ename}: {error.evalue}"
+    said = "".join(output.text for output in outputs if output.output_type == "stream")
+    if not said:
+        return "not reached", ended
+    if (own := right_sentence(number)) not in said:
+        told = f"the check says {one_line(said)!r}, and of the solved lesson {own!r}"
+        return "look at this", told
+    return "passed", own.partition("Verified: ")[2]

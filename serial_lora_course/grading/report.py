@@ -1,18 +1,10 @@
-"""``serial-lora grade``: learners' notebooks through nbgrader, to a table and a CSV file.
-
-A check's result is *passed*, *wrong* (with the likely cause), *open*, *not found* (nothing defines
-what the exercise asks for), *not reached* (the notebook ended before, or took too much), or *look at this*
-(the check's sentence is not the one that the solved lesson gives).
-"""
+"""``serial-lora grade``: learners' notebooks to a table and a CSV file."""
 
 from __future__ import annotations
 
-import logging
 import re
 import signal
 import sys
-import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,15 +17,9 @@ from serial_lora.files import write_whole
 from serial_lora_course.checking.exercises import read_exercises
 from serial_lora_course.checking.lessons import LESSONS
 from serial_lora_course.files import printable, refusals_told
-from serial_lora_course.grading import course, sandbox
+from serial_lora_course.grading import cells, sandbox
 from serial_lora_course.grading.text import no_formula, one_line
 
-ERRORS = {
-    "NotImplementedError": "open",
-    "NameError": "not found",
-    "NotReached": "not reached",
-    "LookAtThis": "look at this",
-}
 LESSON = re.compile(r'^(?:lesson_card\(["\'](\d\d)["\']\)|# (\d\d) · )', re.MULTILINE)
 
 
@@ -47,54 +33,42 @@ def run(paths: Sequence[Path], seconds: int, out: Path, unconfined: bool) -> int
     """
     if not unconfined:
         sandbox.require_bubblewrap()
-    logging.getLogger("traitlets").setLevel(logging.CRITICAL + 1)  # nbgrader tells every step
-    warnings.filterwarnings("ignore", module="nbgrader")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C: clean up
-    settings = {"seconds": seconds, "unconfined": unconfined}
     rows, refused = [], 0
-    with tempfile.TemporaryDirectory(prefix="serial-lora-grade-") as folder:
-        for student, path in enumerate(paths):
-            name = printable(str(path))
-            try:
-                found = grade(path, Path(folder), f"{student}", settings)
-            except SerialLoRAError as error:
-                told = str(error) if str(path) in str(error) else f"{path}: {error}"
-                print(f"serial-lora: {printable(told)}", file=sys.stderr)
-                refused += 1
-                continue
-            rows += [{"notebook": name, **row} for row in found]
-            save(pd.DataFrame(rows), out)  # after each: an interruption loses one at most
-            passed = sum(row["result"] == "passed" for row in found)
-            print(f"{name}: {passed} of {len(found)} passed", flush=True)
+    for path in paths:
+        name = printable(str(path))
+        try:
+            found = grade(path, sandbox.Limits(seconds), unconfined)
+        except SerialLoRAError as error:
+            told = str(error) if str(path) in str(error) else f"{path}: {error}"
+            print(f"serial-lora: {printable(told)}", file=sys.stderr)
+            refused += 1
+            continue
+        rows += [{"notebook": name, **row} for row in found]
+        save(pd.DataFrame(rows), out)  # after each: an interruption loses one at most
+        passed = sum(row["result"] == "passed" for row in found)
+        print(f"{name}: {passed} of {len(found)} passed", flush=True)
     if rows:
         show(pd.DataFrame(rows))
         print(f"Saved: {printable(str(out))}")
     return 2 if refused else 0
 
 
-def grade(path: Path, folder: Path, student: str, settings: dict) -> list[dict]:
-    """Take one notebook through nbgrader, in a course folder; what it says of each exercise.
+def grade(path: Path, limits: sandbox.Limits, unconfined: bool) -> list[dict]:
+    """Run one notebook; a row for each exercise of its lesson.
 
     Raises:
-        SerialLoRAError: the notebook cannot be read, is no lesson, or nbgrader cannot take it.
+        SerialLoRAError: the notebook cannot be read, or is no lesson.
     """
     notebook, lesson = read(path)
-    solved = course.read_solved(lesson)
-    if not (folder / "source" / lesson).exists():
-        course.make_course(folder, {lesson: solved})
-    submitted, graded = (
-        folder / step / student / lesson / f"{lesson}.ipynb" for step in ("submitted", "autograded")
-    )
-    submitted.parent.mkdir(parents=True)
-    nbformat.write(notebook, submitted)
-    course.autograde(folder, lesson, student, settings)
-    checks = {course.grade_id(cell): cell for cell in nbformat.read(graded, 4).cells}
+    solved = cells.read_solved(lesson)
+    verdicts = cells.run(cells.as_submission(notebook, solved), limits, unconfined)
     rows = []
     for exercise in read_exercises(solved):
-        result, why, seen = verdict(checks[course.check_id(exercise.number)])
-        row = {"lesson": lesson[:2], "exercise": exercise.number, "title": exercise.title}
-        row |= {"result": result, "points": exercise.importance * (result == "passed")}
-        rows.append(row | {"of": exercise.importance, "why": one_line(why), "seen": one_line(seen)})
+        result, why = verdicts[exercise.number]
+        row = {"lesson": lesson[:2], "exercise": exercise.number, "result": result}
+        row |= {"points": exercise.importance * (result == "passed"), "of": exercise.importance}
+        rows.append(row | {"why": one_line(why)})
     return rows
 
 
@@ -104,16 +78,10 @@ def read(path: Path) -> tuple[NotebookNode, str]:
     Raises:
         SerialLoRAError: no such file, not a notebook, not a lesson of the course.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise SerialLoRAError(f"{path} is no file; name a notebook.")
     with refusals_told():
-        if path.exists() and not path.is_file():
-            raise SerialLoRAError(
-                f"{path} is no file; name a notebook."
-            )  # a pipe would be waited for
-        try:
-            content = path.read_bytes()
-        except OSError as error:  # some files of the system are not named in their own errors
-            error.filename = error.filename or str(path)
-            raise
+        content = path.read_bytes()
     try:
         notebook = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(notebook)
@@ -130,19 +98,6 @@ def read(path: Path) -> tuple[NotebookNode, str]:
     )
 
 
-def verdict(cell: NotebookNode) -> tuple[str, str, str]:
-    """What a check cell that was run says: the result, why, and what the check compared."""
-    errors = [output for output in cell.outputs if output.output_type == "error"]
-    if not errors:
-        text = "".join(output.text for output in cell.outputs)
-        return "passed", text.partition("Verified: ")[2], ""
-    name, value = errors[0].ename, errors[0].evalue
-    if name == "CheckFailed":
-        seen, _, cause = value.partition("likely cause:")
-        return "wrong", cause, seen.partition("\n")[2]
-    return ERRORS.get(name, "wrong"), value if name in ERRORS else f"{name}: {value}", ""
-
-
 def save(rows: pd.DataFrame, out: Path) -> None:
     """Write one line for each notebook and exercise; the file is there whole or not at all.
 
@@ -150,10 +105,8 @@ def save(rows: pd.DataFrame, out: Path) -> None:
         SerialLoRAError: it cannot be written.
     """
     marked = rows.map(lambda value: no_formula(value) if isinstance(value, str) else value)
-    try:
+    with refusals_told():
         write_whole(out, marked.to_csv(index=False, lineterminator="\n").encode())
-    except (OSError, ValueError) as error:
-        raise SerialLoRAError(f"--out {printable(str(out))} cannot be written.") from error
 
 
 def show(rows: pd.DataFrame) -> None:

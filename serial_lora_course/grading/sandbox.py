@@ -1,23 +1,21 @@
 """Run a learner's notebook where it can do no harm: in bubblewrap, with limits.
 
 The process that runs it sees Python, the packages and the course, all read-only; an empty folder of
-limited size that goes away with it; itself and what it starts; and no network. It does not see
-the teacher's home, other notebooks, nor any socket. Linux's own name spaces
-do all that, and ``bwrap`` (the package bubblewrap of every distribution) asks for them.
+limited size that goes away with it; itself and what it starts; and no network, home, other notebook
+or socket. Linux's own name spaces do that, and ``bwrap`` (the package bubblewrap) asks for them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,39 +57,40 @@ class Limits:
     threads: int = 1000
 
 
-@dataclass
-class Shown:
-    """What the cells of a notebook showed, by their index, and why no further cell ran."""
-
-    outputs: dict[int, list] = field(default_factory=dict)
-    ended: str = ""
+Outputs = dict[int, list[nbformat.NotebookNode]]
+"""What the code cells of a notebook showed, by their index."""
 
 
-def run(notebook: nbformat.NotebookNode, limits: Limits, unconfined: bool = False) -> Shown:
+def run(
+    notebook: nbformat.NotebookNode, limits: Limits, unconfined: bool = False
+) -> tuple[Outputs, str]:
     """Run a notebook, cell by cell, in a kernel of its own; nothing of it is left afterwards.
+
+    Returns:
+        What its cells showed, and why no further cell ran.
 
     Raises:
         SerialLoRAError: there is no sandbox on this machine.
     """
     if not unconfined:
         require_bubblewrap()
+    within = {} if unconfined else {"DATA": limits.memory, "NPROC": limits.threads, "CORE": 0}
+    settings = json.dumps({"seconds": limits.cell_seconds, "limits": within})
+    command = [sys.executable, "-m", "serial_lora_course.grading.inside", settings]
     with (
         tempfile.TemporaryFile() as asked,
         tempfile.TemporaryFile() as told,
-        tempfile.TemporaryDirectory() if unconfined else nullcontext(SCRATCH) as scratch,
+        tempfile.TemporaryDirectory() as scratch,
     ):
         asked.write(nbformat.writes(notebook).encode("utf-8", "replace"))
         asked.seek(0)
-        within = {} if unconfined else {"DATA": limits.memory, "NPROC": limits.threads, "CORE": 0}
-        settings = json.dumps({"seconds": limits.cell_seconds, "limits": within})
-        client = [sys.executable, "-m", "serial_lora_course.grading.inside", settings]
         process = subprocess.Popen(
-            client if unconfined else [*bubblewrap(limits), *client],
+            command if unconfined else [*bubblewrap(limits), *command],
             stdin=asked,
             stdout=told,
             stderr=subprocess.DEVNULL,
-            cwd=scratch if unconfined else "/",
-            env=environment(scratch, os.environ if unconfined else {}),
+            cwd=scratch,
+            env=environment(scratch, os.environ) if unconfined else environment(SCRATCH, {}),
             start_new_session=True,
         )
         family: list[psutil.Process] = []
@@ -128,18 +127,19 @@ def watch(process: subprocess.Popen, told: BinaryIO, limits: Limits, family: lis
     return "the process that ran the notebook ended"
 
 
-def read(told: BinaryIO, ended: str) -> Shown:
+def read(told: BinaryIO, ended: str) -> tuple[Outputs, str]:
     """What a run told, taken for nothing but what it may be: it comes from learners' code too."""
     told.seek(0)
-    shown = Shown(ended=ended)
+    outputs = {}
     for line in told.read(MOST_TOLD).splitlines():
         try:
             found = json.loads(line)
-            shown.outputs[int(found["cell"])] = plain_outputs(found["outputs"])
-            shown.ended = one_line(found["ended"]) or ended
+            if "ended" in found:
+                return outputs, one_line(found["ended"])
+            outputs[int(found["cell"])] = plain_outputs(found["outputs"])
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             break  # half a line, where the run was ended in the middle of it
-    return shown
+    return outputs, ended
 
 
 def bubblewrap(limits: Limits) -> list[str]:
@@ -170,11 +170,9 @@ def places() -> list[str]:
 
 def environment(scratch: str, given: Mapping[str, str]) -> dict[str, str]:
     """The variables of a graded notebook: nothing of the teacher's, no network, no GPU."""
-    outside = [place for place in places() if not place.startswith((sys.prefix, sys.base_prefix))]
-    search = dict.fromkeys(str(Path(p).parent) if Path(p) in OURS else p for p in outside)
     own = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), given.get("PATH", os.defpath)]),
-        "PYTHONPATH": os.pathsep.join(search),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "LANG": "C.UTF-8",
         **dict.fromkeys(("USER", "LOGNAME", "USERNAME"), "learner"),
         **dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"), scratch),
@@ -190,14 +188,13 @@ def require_bubblewrap() -> None:
     Raises:
         SerialLoRAError: it is not installed, or the system does not let us use it.
     """
-    remedy = f"grade on Linux, or with --unconfined: {ON_ITS_OWN}."
-    if shutil.which("bwrap") is None:
+    try:
+        done = subprocess.run([*bubblewrap(Limits()), "true"], capture_output=True, text=True)
+        trouble = one_line(done.stderr) if done.returncode else ""
+    except FileNotFoundError:
+        trouble = "it is not installed"
+    if trouble:
         raise SerialLoRAError(
-            "Learners' code is shut in by bubblewrap, which is not installed here: install the "
-            f"package bubblewrap of your Linux distribution, {remedy}"
-        )
-    done = subprocess.run([*bubblewrap(Limits()), "true"], capture_output=True, text=True)
-    if done.returncode:
-        raise SerialLoRAError(
-            f"bubblewrap may not be used on this system ({one_line(done.stderr)}): {remedy}"
+            f"Learners' code is shut in by the Linux package bubblewrap, which does not work here "
+            f"({trouble}): mend that, or grade with --unconfined: {ON_ITS_OWN}."
         )

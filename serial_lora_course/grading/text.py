@@ -28,8 +28,7 @@ def plain_outputs(outputs: Iterable[dict]) -> list[NotebookNode]:
     for output in list(outputs)[:MOST]:
         kind = output["output_type"]
         if kind == "stream":
-            name = "stderr" if output["name"] == "stderr" else "stdout"
-            kept.append(new_output(kind, name=name, text=plain(output["text"])))
+            kept.append(new_output(kind, text=plain(output["text"])))  # warnings are no failure
         elif kind == "error":
             lines = plain("\n".join(output["traceback"])).split("\n")
             name, value = plain(output["ename"], 100), plain(output["evalue"])
@@ -39,9 +38,8 @@ def plain_outputs(outputs: Iterable[dict]) -> list[NotebookNode]:
             if text := told.get("text/markdown") or told.get("text/plain"):
                 data["text/plain"] = plain(text)
             figure = FIGURE.fullmatch(str(told.get("text/html", "")))
-            if PICTURE.fullmatch(
-                picture := figure[1] if figure else str(told.get("image/png", ""))
-            ):
+            picture = figure[1] if figure else str(told.get("image/png", ""))
+            if PICTURE.fullmatch(picture):
                 data["image/png"] = picture
             kept.append(new_output("display_data", data=data))
     return kept

@@ -7,21 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-
-pytest.importorskip("nbgrader", reason="grading needs the extra [class]")
-
-from nbgrader.api import Gradebook
+from traitlets.config.loader import PyFileConfigLoader
 
 from serial_lora_course.checking.exercises import read_exercises
 from serial_lora_course.checking.running import EXERCISES, find_check
-from serial_lora_course.grading import course, report
+from serial_lora_course.grading import cells, report
 from tests.grading.test_sandbox import WHY_NOT, confined
 from tools import nbgrader as class_folder
 from tools import sources
@@ -74,7 +70,7 @@ return Number(7)"""
 HARD = (  # to run to its end, and to believe
     OPENING,
     "__import__ = lambda *a, **k: 1 / 0\ncheck = print",
-    "import serial_lora_course.checking.running as c, serial_lora_course.checking as d\n"
+    "import serial_lora_course.checking.running as c, serial_lora_cells.checking as d\n"
     "c.run_check = lambda *a: 'all'\nc.check = d.check = lambda *a: print('is right. Verified: all')",
     with_body("1.1", ALWAYS_EQUAL.strip()),
     with_body("1.2", "raise ValueError('\\x1b[31m' + '=x' * 10**6)"),
@@ -88,8 +84,8 @@ HARD = (  # to run to its end, and to believe
 def graded(tmp_path_factory):
     """What `serial-lora grade` prints and saves about two notebooks and a file that is none."""
     folder = tmp_path_factory.mktemp("submissions")
-    for name, cells in {"=mixed": MIXED, "hard": HARD}.items():
-        write(folder / f"{name}.ipynb", *cells)
+    for name, written in {"=mixed": MIXED, "hard": HARD}.items():
+        write(folder / f"{name}.ipynb", *written)
     (folder / "text.ipynb").write_text("{")
     names = ["=mixed", "text", "hard"]
     command = [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY, "--timeout", "10"]
@@ -121,7 +117,7 @@ def test_right_wrong_open_and_forged(graded):
     assert results(rows, "'=mixed") == ["passed", "open", "wrong", "look at this"]
     assert "trust me" in mixed[3]["why"]  # a sentence that is not the check's own
     assert mixed[0]["why"].startswith("each rank's miss")
-    assert mixed[2]["why"].startswith("B is passed on") and "expected" in mixed[2]["seen"]
+    assert mixed[2]["why"].startswith("B is passed on")
     assert [row["points"] for row in mixed] == [mixed[0]["of"], "0", "0", "0"]
 
 
@@ -135,10 +131,7 @@ def test_what_is_patched_printed_and_ends_the_kernel_does_not_pass(graded):
 
 
 @confined
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
-)
-def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path, number):
+def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path):
     first = write(tmp_path / "first.ipynb", "nothing = 0")
     second = write(tmp_path / "second.ipynb", "import time\ntime.sleep(400)")
     (tmp_path / "tmp").mkdir()
@@ -148,20 +141,16 @@ def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path, numb
         env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=partial(
-            signal.signal, signal.SIGINT, signal.SIG_DFL
-        ),  # a background job ignores it
     )
     assert running.stdout.readline() == f"{first}: 0 of {COUNT} passed\n"
     grader, until = psutil.Process(running.pid), time.monotonic() + 120
     while len(inside := grader.children(recursive=True)) < 4 and time.monotonic() < until:
         time.sleep(0.05)  # bubblewrap, its first process, the client, the kernel
-    running.send_signal(number)
+    running.send_signal(signal.SIGTERM)
     assert running.wait(timeout=60) != 0
     assert psutil.wait_procs(inside, timeout=20)[1] == []
     assert len((tmp_path / "g.csv").read_text().splitlines()) == 1 + COUNT
-    if number != signal.SIGKILL:  # which lets nobody clean up
-        assert os.listdir(tmp_path / "tmp") == []
+    assert os.listdir(tmp_path / "tmp") == []
 
 
 # ------------------------------------------------------------------- nbgrader's own steps
@@ -169,54 +158,64 @@ def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path, numb
 
 @pytest.fixture(scope="module")
 def classroom(tmp_path_factory):
-    """A class's folder after release, submission, `nbgrader autograde` and feedback."""
+    """A class's folder after nbgrader's steps, with two submissions: its pages and its grades."""
+    apps = pytest.importorskip("nbgrader.apps.api", reason="needs the extra [class]")
     folder, lesson = tmp_path_factory.mktemp("class"), "03_build_serial_lora"
     class_folder.main([str(folder), "03"])
-    source, release = (
-        nbformat.read(folder / step / lesson / f"{lesson}.ipynb", as_version=4)
-        for step in ("source", "release")
-    )
-    for notebook in (source, release):  # the exercises, and the imports that they need
+    config = PyFileConfigLoader("nbgrader_config.py", str(folder)).load_config()
+    config.CourseDirectory.root = str(folder)
+    config.Confined.unconfined = bool(WHY_NOT)
+    api = apps.NbGraderAPI(config=config)
+
+    def read(step: str) -> nbformat.NotebookNode:
+        return nbformat.read(folder / step / lesson / f"{lesson}.ipynb", as_version=4)
+
+    def some(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+        """The exercises alone, and the imports that they need."""
         notebook.cells = [
-            c for c in notebook.cells if "nbgrader" in c.metadata or "import copy" in c.source
+            cell
+            for cell in notebook.cells
+            if cells.grade_id(cell)
+            or "exercise" in sources.tags(cell)
+            or "import copy" in cell.source
         ]
-    hostile = nbformat.from_dict(release)
-    (wrong,) = [c for c in hostile.cells if course.grade_id(c) == "exercise-3-2"]
-    wrong.source, times = re.subn(
-        r"    raise NotImplementedError\(.*", "    return block(adapter(x))", wrong.source
-    )
-    assert times == 1
-    for cell in hostile.cells[1:]:
-        if cell.metadata.nbgrader.grade:
-            cell.source = "print('Exercise 3.1 is right. Verified: all.')"
-            cell.metadata.nbgrader.points = 500
-    opened = f"open({str(folder / 'gradebook.db')!r}, 'r+b').truncate()"
-    hostile.cells[
-        0
-    ].source += f"\nprint('\\x1b[31m<script>alert(1)</script>')\n{'' if WHY_NOT else opened}"
-    as_handed_out = sources.derive(sources.read_source(ROOT / "solutions" / f"{lesson}.py"))
-    solved_cells = {course.grade_id(cell): cell.source for cell in source.cells}
-    for cell in as_handed_out.cells:
-        if call := re.search(r'^check\("(.*?)"', cell.source, re.MULTILINE):
-            answer = solved_cells[f"exercise-{call[1].replace('.', '-')}"]
-            cell.source = f"{answer}\n\n\n{cell.source[call.start() :]}"
-    as_handed_out.cells = [
-        c for c in as_handed_out.cells if "exercise" in sources.tags(c) or "import copy" in c.source
-    ]
-    for who, notebook in {"handed_out": as_handed_out, "hostile": hostile}.items():
-        path = folder / "submitted" / who / lesson / f"{lesson}.ipynb"
-        path.parent.mkdir(parents=True)
-        nbformat.write(notebook, path)
-    if WHY_NOT:
-        with (folder / "nbgrader_config.py").open("a") as settings:
-            settings.write("c.Confined.unconfined = True\n")
-    for step in (["autograde", lesson], ["generate_feedback", lesson]):
-        command = [sys.executable, "-m", "nbgrader", *step]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    pages = {p.parts[-3]: p.read_text(encoding="utf-8") for p in folder.glob("feedback/*/*/*.html")}
-    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
-        grades = {row["student"]: row for row in book.submission_dicts(lesson)}
+        return notebook
+
+    with pytest.MonkeyPatch.context() as patch:  # nbgrader calls alembic by its name
+        beside = os.path.dirname(sys.executable)
+        patch.setenv("PATH", os.pathsep.join([beside, os.environ["PATH"]]))
+        assert api.generate_assignment(lesson)["success"]
+        answers = {cells.grade_id(cell): cell.source for cell in read("source").cells}
+        hostile = some(read("release"))
+        for cell in hostile.cells[1:]:
+            if cells.grade_id(cell) == "exercise-3-2":
+                stub = r"    raise NotImplementedError\(.*"
+                cell.source, times = re.subn(stub, "    return block(adapter(x))", cell.source)
+                assert times == 1
+            if cell.metadata.nbgrader.grade:
+                cell.source = "print('Exercise 3.1 is right. Verified: all.')"
+                cell.metadata.nbgrader.points = 500
+        book = folder / "gradebook.db"
+        first = "\nprint('\\x1b[31m<script>alert(1)</script>')\n"
+        first += "" if WHY_NOT else f"open({str(book)!r}, 'r+b').truncate()"
+        hostile.cells[0].source += first
+        right = some(sources.derive(sources.read_source(ROOT / "solutions" / f"{lesson}.py")))
+        for cell in right.cells:
+            if call := re.search(r'^check\("(.*?)"', cell.source, re.MULTILINE):
+                answer = answers[f"exercise-{call[1].replace('.', '-')}"]
+                cell.source = f"{answer}\n\n\n{cell.source[call.start() :]}"
+        pages = {}
+        for who, notebook in {"handed_out": right, "hostile": hostile}.items():
+            path = folder / "submitted" / who / lesson / f"{lesson}.ipynb"
+            path.parent.mkdir(parents=True)
+            nbformat.write(notebook, path)
+            for step in (api.autograde, api.generate_feedback):
+                done = step(lesson, who)
+                assert done["success"], done
+            page = folder / "feedback" / who / lesson / f"{lesson}.html"
+            pages[who] = page.read_text(encoding="utf-8")
+        with api.gradebook as gradebook:
+            grades = {row["student"]: row for row in gradebook.submission_dicts(lesson)}
     return folder, pages, grades
 
 
@@ -244,7 +243,7 @@ def test_learners_get_no_answers_and_may_not_change_checks(classroom):
     (path,) = folder.glob("release/*/*.ipynb")
     release = nbformat.read(path, as_version=4)
     assert "SOLUTION" not in path.read_text(encoding="utf-8")
-    checks = [cell for cell in release.cells if course.grade_id(cell).startswith("check-")]
+    checks = [cell for cell in release.cells if cells.grade_id(cell).startswith("check-")]
     assert len(checks) > 3 and not any(cell.metadata.editable for cell in checks)
 
 
@@ -258,19 +257,19 @@ def test_every_exercise_of_a_lesson_can_be_graded(path):
     registered = {e.number for e in exercises if find_check(e.number)}
     assert registered == {n for n in EXERCISES if n.split(".")[0] == str(int(path.name[:2]))}
     for notebook in (solved, sources.derive(solved)):
-        prepared = course.as_submission(notebook, solved)
+        prepared = cells.as_submission(notebook, solved)
         assert report.LESSON.search(prepared.cells[0].source)[2] == path.name[:2]
-        names = [course.grade_id(cell) for cell in prepared.cells]
-        assert [name for name in names if name] == [course.check_id(e.number) for e in exercises]
+        names = [cells.grade_id(cell) for cell in prepared.cells]
+        assert [name for name in names if name] == [cells.check_id(e.number) for e in exercises]
         for exercise in exercises:
-            before = prepared.cells[names.index(course.check_id(exercise.number)) - 1].source
+            before = prepared.cells[names.index(cells.check_id(exercise.number)) - 1].source
             assert f'check("{exercise.number}"' in before
 
 
 def test_a_check_follows_the_last_definition():
-    cells = ["def misses(x):\n    pass", "misses == 2", "    misses = 3", "misses_of = 4"]
+    codes = ["def misses(x):\n    pass", "misses == 2", "    misses = 3", "misses_of = 4"]
     for more, place in ([], 1), (["misses: int = 5"], 5), (["class misses(int): pass"], 5):
-        lesson = new_notebook(cells=list(map(new_code_cell, cells + more)))
-        names = [course.grade_id(cell) for cell in course.as_submission(lesson, SOLVED).cells]
+        lesson = new_notebook(cells=list(map(new_code_cell, codes + more)))
+        names = [cells.grade_id(cell) for cell in cells.as_submission(lesson, SOLVED).cells]
         absent = COUNT - 1  # exercises that nothing here defines: their checks come first
         assert names.index("check-1-1") == absent + place
