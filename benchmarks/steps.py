@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.measure import PRECISIONS, compared, interleave, precision_context
 from benchmarks.models import SUBJECTS, Subject
 from serial_lora import LoRAConfig, SerialLoRAConfig, disabled, inject, merge
-from serial_lora_course.labs.memory import saved_activation_bytes
+from serial_lora_course.labs.memory import saved_activations
 
 FLOOR, OWN = "floor", "floor, the model's own attention"
 
@@ -119,7 +119,9 @@ def measure_steps(key: str, quick: bool, precision: str, rounds: int) -> list[di
     for method, (model, adapter, _) in entries.items():
         row = about | {"method": method} | compared(times[method], times[FLOOR], "the floor")
         row["adapter, MB"] = sum(p.numel() * p.element_size() for p in adapter) / 1e6
-        row["kept, MB"] = saved_activation_bytes(steps[method], model) / 1e6
+        with saved_activations(model) as kept:
+            steps[method]()
+        row["kept, MB"] = kept[0] / 1e6
         rows.append(row)
 
     def inference(model: nn.Module) -> Callable[[], None]:

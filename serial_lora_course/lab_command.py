@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,15 +15,13 @@ from typing import Any
 from rich.console import Console
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.files import expanded, printable
+from serial_lora_course.files import expanded, printable, refusals_told
 from serial_lora_course.labs.config import SWEPT, seeds_to, swept_configs
 from serial_lora_course.labs.dry_run import dry_run
 from serial_lora_course.labs.grid import Done, here, run_lab
-from serial_lora_course.labs.keep import keep_run, require_folder
-from serial_lora_course.labs.lab import Draw, Lab
+from serial_lora_course.labs.lab import Draw, Lab, keep_run
 from serial_lora_course.labs.methods import METHODS
-from serial_lora_course.labs.processes import is_first_process
-from serial_lora_course.labs.ray_grid import Share, on_ray
+from serial_lora_course.labs.ray_grid import on_ray
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.registry import LABS, get_lab
 from serial_lora_course.labs.report import results_table, run_line
@@ -37,13 +36,11 @@ DRAWINGS = {
 MORE = """{}
 
 Runs whose record is in --out are not run again; an interrupted run goes on where it stopped.
-One run on several GPUs: accelerate launch -m serial_lora_course.cli lab {} ...
 Many runs on many cores, cards or machines: --on ray."""
 CLUSTER = (
     Option("on", str, "ray: spread the runs over a Ray cluster; ray:HOST:PORT names one"),
     Option("cpus_per_run", float, "cores, and threads, of a run on the cluster", 1.0),
     Option("gpus_per_run", float, "GPUs, or a part of one; one where the cluster has any"),
-    Option("memory_per_run", float, "GiB of a machine's memory; nothing is asked by default"),
 )
 SOMEWHERE = ("out", "pictures", "keep", "dry_run", *(each.name for each in CLUSTER))
 """Options that say where to run or write, or what to be told, and nothing of the run."""
@@ -54,7 +51,7 @@ def lab_command(name: str) -> Command:
     kind = get_lab(name)
     options = options_of(kind)
     run = partial(run_command, kind, options)
-    return Command(MORE.format(LABS[name][1], name), options, lambda **chosen: run(chosen))
+    return Command(MORE.format(LABS[name][1]), options, lambda **chosen: run(chosen))
 
 
 def options_of(kind: type[Lab]) -> list[Option]:
@@ -85,11 +82,10 @@ def options_of(kind: type[Lab]) -> list[Option]:
 
 def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) -> None:
     """What every lab command does: settings first, a line for each run, the table at the end."""
-    first, out = is_first_process(), chosen["out"]
+    out = chosen["out"]
 
     def tell(text: str) -> None:
-        if first:
-            print(printable(text))
+        print(printable(text))
 
     def tell_record(record: Record, is_new: bool) -> None:
         with _complete(out):
@@ -119,8 +115,6 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         command=command_line(kind, options, chosen),
         **changes,
     )
-    if not first:
-        return
     with _complete(out):
         print_table(results_table(kind.report, records, paper_results()))
         if closing := kind.report.closing(records):
@@ -159,12 +153,15 @@ def _datasets(kind: type[Lab], chosen: Mapping[str, Any]) -> list[str]:
 
 
 def _doing(
-    on: str | None, cpus_per_run: float, gpus_per_run: float | None, memory_per_run: float | None
+    on: str | None, cpus_per_run: float, gpus_per_run: float | None
 ) -> Callable[..., Iterator[Done]]:
     """How a command's runs are done, by its options of `CLUSTER`."""
     if on is None:
         return here
-    return partial(on_ray, Share.named(on, cpus_per_run, gpus_per_run, memory_per_run))
+    kind, _, address = on.partition(":")
+    if kind != "ray":
+        raise SerialLoRAError(f"Runs are done on `ray` or `ray:HOST:PORT`, not on {on!r}.")
+    return partial(on_ray, address or None, cpus_per_run, gpus_per_run)
 
 
 @contextmanager
@@ -181,7 +178,9 @@ def _complete(out: Path) -> Iterator[None]:
 def _watching(name: str, pictures: Path | None, keep: Path | None) -> Draw | None:
     """What is done with a run that was just measured: it is drawn, kept, or both."""
     for folder in filter(None, (pictures, keep)):
-        require_folder(folder)
+        with refusals_told():  # before hours go into what it is to hold
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
     # Loaded here: matplotlib takes a while, and most runs draw nothing.
     watching = [partial(import_module(DRAWINGS[name]).draw_run, pictures)] if pictures else []
     if keep:

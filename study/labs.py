@@ -16,9 +16,8 @@ from torch import Tensor
 from serial_lora_course.data.emoji_sets import load_emoji_set
 from serial_lora_course.data.subsets import with_few_tests
 from serial_lora_course.labs import clip, sam, sd3
-from serial_lora_course.labs.keep import Outcomes
-from serial_lora_course.labs.lab import Lab
-from serial_lora_course.labs.precision import autocast
+from serial_lora_course.labs.device import autocast
+from serial_lora_course.labs.lab import Lab, Outcomes
 from serial_lora_course.labs.sd3_drawings import score_pictures
 from serial_lora_course.measures.metrics import accuracy
 from study.sets import (

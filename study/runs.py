@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.grid import Labs, Source
-from serial_lora_course.labs.keep import Outcomes
-from serial_lora_course.labs.lab import Lab, run_one
+from serial_lora_course.labs.grid import Source
+from serial_lora_course.labs.lab import Lab, Outcomes, run_one
 from serial_lora_course.labs.records import Kept, Record, environment
 from study.labs import STUDIES
 from study.methods import get_method
@@ -33,7 +32,7 @@ class Study:
         self.plan = plan
         self.results = Results(plan, folder, packed)
         self.kept = Kept(folder / f"{plan.lab}.jsonl")
-        self.source = Labs(Source(STUDIES[plan.lab], STUDIES[plan.lab].configs["tiny"], "tiny"))
+        self.source = Source(STUDIES[plan.lab], STUDIES[plan.lab].configs["tiny"], "tiny")
         self._labs: dict[str, Lab] = {}
 
     def lab(self, dataset: str) -> Lab:

@@ -21,9 +21,8 @@ from serial_lora_course.data.registry import dataset_names, load_classification
 from serial_lora_course.data.subsets import few_shot_split
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs.config import LabConfig, check_crop, setting
-from serial_lora_course.labs.keep import Outcomes
-from serial_lora_course.labs.lab import Lab
-from serial_lora_course.labs.processes import loader_workers
+from serial_lora_course.labs.device import loader_workers
+from serial_lora_course.labs.lab import Lab, Outcomes
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.report import Column, Report, mean_and_spread, size
 from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of

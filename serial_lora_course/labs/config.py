@@ -57,13 +57,11 @@ class LabConfig:
         from serial_lora.config import SerialLoRAConfig
         from serial_lora.errors import require_choice, require_number
 
-        SerialLoRAConfig(
-            self.rank, self.scale_factor, self.dropout, blocks=self.blocks
-        )  # checks them
+        some = {"scale": self.scale_factor, "dropout": self.dropout, "blocks": self.blocks}
+        SerialLoRAConfig(self.rank, **some)  # checks them
         for plus in (False, True):  # with lr, and with plus_lr
             self.training(steps=1, plus=plus)
-        for name in (each.name for each in fields(self)):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if known := self.of(name, "choices"):
                 require_choice(name, value, known)
             if bounds := self.of(name, "bounds"):
@@ -76,22 +74,18 @@ class LabConfig:
         return max(self.min_steps, -(-self.epochs * pictures // batch))
 
     def training(
-        self, steps: int, ratio: float = 1.0, seed: int = 1, plus: bool | None = None
+        self, steps: int, ratio: float = 1.0, seed: int = 1, plus: bool = False
     ) -> TrainingConfig:
         """What the training loop needs to know: every setting of its own that the lab has too.
 
         Args:
-            plus: whether the run is one of LoRA+, so that A gets ``plus_lr``; None for "where the
-                ratio is not 1".
+            plus: whether the run is one of LoRA+, so that A gets ``plus_lr``.
         """
         from serial_lora_course.labs.training import TrainingConfig
 
-        names = {each.name for each in fields(TrainingConfig)} & {
-            each.name for each in fields(self)
-        }
-        plus = ratio != 1 if plus is None else plus
+        names = {each.name for each in fields(TrainingConfig)}
+        chosen = {name: value for name, value in vars(self).items() if name in names}
         lr = self.plus_lr if plus and self.plus_lr is not None else self.lr
-        chosen = {name: getattr(self, name) for name in names}
         return TrainingConfig(**chosen | {"steps": steps, "lr": lr, "ratio": ratio, "seed": seed})
 
     def as_settings(self) -> dict[str, Any]:
@@ -109,38 +103,44 @@ class LabConfig:
 Config = TypeVar("Config", bound=LabConfig)
 
 
-def changed_config(configs: Mapping[str, Config], scale: str, **changes: object) -> Config:
-    """The scale's settings with some of them changed (None leaves a setting alone).
+def swept_configs(configs: Mapping[str, Config], scale: str, **changes: object) -> list[Config]:
+    """The scale's settings with some of them changed, for each combination of several values.
+
+    Args:
+        changes: None leaves a setting alone; those in `SWEPT` may have several values.
 
     Raises:
-        SerialLoRAError: no such scale or setting, or a setting out of its range.
+        SerialLoRAError: no such scale or setting, an empty list, or a setting out of its range.
     """
     from serial_lora.errors import require_choice
 
     require_choice("scale", scale, configs)
     for name in changes:
         require_choice("setting", name, [each.name for each in fields(configs[scale])])
-    return replace(configs[scale], **{k: v for k, v in changes.items() if v is not None})
-
-
-def swept_configs(configs: Mapping[str, Config], scale: str, **changes: object) -> list[Config]:
-    """The scale's settings for each combination of those in `SWEPT` that have several values.
-
-    Raises:
-        SerialLoRAError: as :func:`changed_config`, or a setting has an empty list of values.
-    """
-    values = {name: several(changes.pop(name, None)) for name in SWEPT}
-    check_choices(**values)
+    values = {
+        name: several(name, value) if name in SWEPT else [value]
+        for name, value in changes.items()
+        if value is not None
+    }
     return [
-        changed_config(configs, scale, **dict(zip(values, chosen, strict=True)), **changes)
+        replace(configs[scale], **dict(zip(values, chosen, strict=True)))
         for chosen in itertools.product(*values.values())
     ]
 
 
-def several(value: object) -> list:
-    """One value, such as a name, as a list of one; several as they come, without repetitions."""
+def several(what: str, value: object) -> list:
+    """One value, such as a name, as a list of one; several as they come, without repetitions.
+
+    Raises:
+        SerialLoRAError: there are none.
+    """
+    from serial_lora.errors import SerialLoRAError
+
     one = isinstance(value, str) or not isinstance(value, Iterable)
-    return [value] if one else list(dict.fromkeys(value))
+    chosen = [value] if one else list(dict.fromkeys(value))
+    if not chosen:
+        raise SerialLoRAError(f"There is nothing to run: the list of {what} is empty.")
+    return chosen
 
 
 def seeds_to(last: int) -> range:
@@ -153,18 +153,6 @@ def seeds_to(last: int) -> range:
 
     require_number("seeds", last, whole=True, least=1, below=1001)
     return range(1, last + 1)
-
-
-def check_choices(**choices: Sequence) -> None:
-    """Refuse an empty list of anything, and whole numbers below 1."""
-    from serial_lora.errors import SerialLoRAError
-
-    for what, chosen in choices.items():
-        if not chosen:
-            raise SerialLoRAError(f"There is nothing to run: the list of {what} is empty.")
-        for number in chosen:
-            if isinstance(number, int) and number < 1:
-                raise SerialLoRAError(f"The {what} must be 1 or more, not {number}.")
 
 
 def check_crop(crop: float) -> None:

@@ -6,20 +6,18 @@ for line in dry_run("clip", ["nature"], ["lora", "serial_lora"], [16], out=Path(
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.utils import send_to_device
-
-from serial_lora_course.labs.grid import make_grid
+from serial_lora_course.labs.grid import Run, make_grid
 from serial_lora_course.labs.lab import Lab, adapted
-from serial_lora_course.labs.methods import Method, get_method
-from serial_lora_course.labs.precision import autocast
-from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.records import read_records, with_unit
+from serial_lora_course.labs.training import train
 
 
 def dry_run(*asked: Any, out: Path | None = None, **changes: Any) -> Iterator[str]:
@@ -31,28 +29,22 @@ def dry_run(*asked: Any, out: Path | None = None, **changes: Any) -> Iterator[st
     Raises:
         SerialLoRAError: as `run_lab`.
     """
-    grid = make_grid(*asked, **changes)
-    grid.check()
-    known = {record.key: record for record in (read_records(out) if out is not None else [])}
+    source, runs = make_grid(*asked, **changes)
+    known = {record.key for record in (read_records(out) if out is not None else [])}
     all_left, all_seconds = 0, 0.0
-    for dataset in grid.datasets:
-        lab = grid.labs.open(dataset)
-        lab.records = known.values()
-        lab.backbone.model.to(process_state().device)
-        left = [run for run in grid.runs if run.key(lab) not in known]
-        steps, seconds = 0, 0.0
+    for dataset, some in itertools.groupby(runs, key=attrgetter("dataset")):
+        lab, its = source.open(dataset), list(some)
+        left = [run for run in its if run.key(lab) not in known]
+        steps, seconds = 0, seconds_of_step(lab, left[0]) if left else 0.0
         for run in left:
-            lab.config = run.config
-            if not steps:
-                seconds = seconds_of_step(lab, run.amount, run.method)
-            its = run.steps(type(lab), lab.data)
-            steps += its
+            own = run.config.steps(len(lab.indices(lab.data, run.amount, run.seed)))
+            steps += own
             size = run.method.sized(run.method.rank(run.config.rank))
-            yield f"{dataset} · {size} · {with_unit(run.amount, lab.unit)} · seed {run.seed} · {its} steps"
+            yield f"{dataset} · {size} · {with_unit(run.amount, lab.unit)} · seed {run.seed} · {own} steps"
         told = (
             f", {steps:,} steps, about {in_words(steps * seconds)} of training here" if left else ""
         )
-        yield f"{dataset}: {len(left)} runs left and {len(grid.runs) - len(left)} done{told}"
+        yield f"{dataset}: {len(left)} runs left and {len(its) - len(left)} done{told}"
         all_left, all_seconds = all_left + len(left), all_seconds + steps * seconds
     if all_left:
         yield (
@@ -61,29 +53,20 @@ def dry_run(*asked: Any, out: Path | None = None, **changes: Any) -> Iterator[st
         )
 
 
-def seconds_of_step(lab: Lab, amount: int, method: Method | None = None) -> float:
-    """Of one optimizer step with a fresh adapter, forward and backward: the second of two.
+def seconds_of_step(lab: Lab, run: Run) -> float:
+    """Of one optimizer step of a run: the second of two."""
+    lab.config = replace(run.config, min_steps=max(2, run.config.min_steps))
+    ends: list[float] = []
 
-    Args:
-        amount: of training data, in the lab's unit.
-        method: Serial LoRA if left out.
-    """
-    model, device = lab.backbone.model, process_state().device
-    stream = lab.stream(lab.indices(lab.data, amount, 1), 1)
-    training = lab.config.training(stream.steps)
-    with adapted(model, lab.adapter(method or get_method("serial_lora")), 1):
-        objective = lab.objective().to(device)
-        batch = send_to_device(stream.first_part(training), device)
-        parameters = [p for p in objective.parameters() if p.requires_grad]
-        objective.train()
-        for _ in range(2):
-            started = time.perf_counter()
-            with autocast(device, lab.precision):
-                loss = objective(batch)
-            sum(g.sum() for g in torch.autograd.grad(loss, parameters)).item()  # waits for a GPU
-            seconds = time.perf_counter() - started
-        objective.eval()
-    return seconds * training.accumulation
+    def twice(step: int) -> bool:
+        ends.append(time.perf_counter())
+        return step == 2
+
+    with adapted(lab.backbone.model, lab.adapter(run.method), run.seed):
+        stream = lab.stream(lab.indices(lab.data, run.amount, run.seed), run.seed)
+        training = lab.config.training(stream.steps)
+        train(lab.objective(), stream, training, progress=False, after_step=twice)
+    return ends[1] - ends[0]
 
 
 def in_words(seconds: float) -> str:

@@ -8,12 +8,11 @@ step was seen to keep as much as was counted; on a GPU none has been measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from serial_lora_course.labs.card import GIB, Card, MissingError
 from serial_lora_course.labs.config import LabConfig
+from serial_lora_course.labs.device import GIB, MissingError, device_name
 
 #: Lab -> changes of its settings, each thriftier than the one before, and the GiB that a step takes.
 CHOICES: dict[str, tuple[tuple[dict[str, Any], float], ...]] = {
@@ -33,33 +32,21 @@ CHOICES: dict[str, tuple[tuple[dict[str, Any], float], ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Settings that fit.
+def fitted(lab: str, scale: str, config: LabConfig, free: int) -> LabConfig:
+    """The settings with the first of a lab's choices that fits so many free bytes.
 
-    Attributes:
-        config: the settings.
-        chosen: those of them that were chosen to fit.
-        needed: GiB that a step takes; 0 at tiny scale, where everything fits.
-    """
-
-    config: LabConfig
-    chosen: Mapping[str, Any]
-    needed: float = 0.0
-
-
-def fit(lab: str, scale: str, config: LabConfig, card: Card) -> Plan:
-    """The first of a lab's choices that fits the card; at tiny scale the settings stay as they are.
+    At tiny scale everything fits.
 
     Raises:
-        MissingError: none of them fits.
+        MissingError: none of them does.
     """
     if scale == "tiny":
-        return Plan(config, {})
+        return config
     for chosen, needed in CHOICES[lab]:
-        if needed * GIB <= card.free:
-            return Plan(replace(config, **chosen), chosen, needed)
+        if needed * GIB <= free:
+            return replace(config, **chosen)
     raise MissingError(
-        f"{card}, and the thriftiest setting takes about {CHOICES[lab][-1][1]:.1f} GiB: shut down other "
-        "notebooks and programs that use this memory, or work at tiny scale."
+        f"{device_name()} has {free / GIB:.1f} GiB to fill, and the thriftiest setting takes about "
+        f"{needed:.1f} GiB: shut down other notebooks and programs that use this memory, or work at "
+        "tiny scale."
     )

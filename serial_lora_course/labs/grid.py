@@ -9,27 +9,33 @@ This process decides what is run and writes every record. A run itself needs no 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from serial_lora.attention import find_attention_sites
+from serial_lora.errors import require_number
 from serial_lora.injection import check_fit
 from serial_lora_course.data.types import DividedData
-from serial_lora_course.labs.config import LabConfig, check_choices, several, swept_configs
+from serial_lora_course.labs.config import LabConfig, several, swept_configs
+from serial_lora_course.labs.device import this_device
 from serial_lora_course.labs.lab import Draw, Lab, run_one
 from serial_lora_course.labs.methods import Method, get_method, with_ratios
-from serial_lora_course.labs.processes import process_state, progress_bar, require_even_shares
 from serial_lora_course.labs.records import Kept, Record
 from serial_lora_course.labs.registry import get_lab
+from serial_lora_course.labs.training import progress_bar
 from serial_lora_course.models.weights import Backbone
+
+Done = tuple["Run", Record, bool]
+"""A run, its record, and whether it was run just now."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the labs of a grid come from: enough for any process to open them.
+    """Where labs come from: enough for any process to open them. What is loaded is loaded once.
 
     Attributes:
         config: the settings that are prepared and measured with.
@@ -42,37 +48,35 @@ class Source:
     root: Path | None = None
     weights: str | Path | None = "default"
 
-
-class Labs:
-    """A source's labs in this process: the model is loaded once, and what is prepared of a data set goes
-    with its lab."""
-
-    def __init__(self, source: Source) -> None:
-        self.source, self.sets = source, {}
-
     def data(self, name: str) -> DividedData:
-        if name not in self.sets:
-            self.sets[name] = self.source.kind.load_data(name, self.source.scale, self.source.root)
-        return self.sets[name]
+        if name not in self._sets:
+            self._sets[name] = self.kind.load_data(name, self.scale, self.root)
+        return self._sets[name]
+
+    @cached_property
+    def _sets(self) -> dict[str, DividedData]:
+        return {}
 
     @cached_property
     def backbone(self) -> Backbone:
-        source = self.source
-        return source.kind.load_backbone(source.config, source.scale, source.weights)
+        return self.kind.load_backbone(self.config, self.scale, self.weights)
 
     @cached_property
     def tools(self) -> dict[str, Any]:
-        return self.source.kind.load_tools(self.source.scale)
+        return self.kind.load_tools(self.scale)
 
-    def open(self, name: str) -> Lab:
-        """A fresh lab on a data set."""
-        return self.source.kind(self.backbone, self.data(name), self.source.config, **self.tools)
+    def open(self, name: str, records: Collection[Record] = ()) -> Lab:
+        """A fresh lab on a data set, which goes on from records."""
+        lab = self.kind(self.backbone, self.data(name), self.config, **self.tools)
+        lab.records = records
+        return lab
 
 
 @dataclass(frozen=True)
 class Run:
     """One run on a data set."""
 
+    dataset: str
     config: LabConfig
     method: Method
     amount: int
@@ -88,56 +92,10 @@ class Run:
         lab.config = self.config
         return run_one(lab, self.method, self.amount, self.seed, **options)
 
-    def steps(self, lab: type[Lab], data: DividedData) -> int:
-        """Of the optimizer."""
-        return self.config.steps(len(lab.indices(data, self.amount, self.seed)))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Every run that was asked for: the same ones on each data set. Nothing is loaded yet.
-
-    Attributes:
-        datasets: their names, as they were asked for.
-    """
-
-    labs: Labs
-    datasets: tuple[str, ...]
-    runs: tuple[Run, ...]
-
-    def __len__(self) -> int:
-        return len(self.datasets) * len(self.runs)
-
-    def check(self) -> None:
-        """Refuse, before the first of them begins, runs that do not fit the pictures or the model."""
-        kind, config = self.labs.source.kind, self.labs.source.config
-        parts = dict.fromkeys((run.amount, run.seed) for run in self.runs)
-        for dataset, part in itertools.product(self.datasets, parts):
-            pictures = len(kind.indices(self.labs.data(dataset), *part))
-            require_even_shares(min(config.batch_size, pictures))
-        lab, sites = self.labs.open(self.datasets[0]), None
-        for config, method in dict.fromkeys((run.config, run.method) for run in self.runs):
-            lab.config = config
-            adapter = lab.adapter(method)
-            if sites is None:
-                some = (adapter.towers, adapter.blocks, adapter.stream)
-                sites = find_attention_sites(lab.backbone.model, *some)
-            check_fit(lab.backbone.model, sites, adapter)
-
-    def open(self, dataset: str, kept: Kept) -> Lab:
-        """A lab on a data set that goes on from the records."""
-        lab = self.labs.open(dataset)
-        lab.records = kept.known.values()
-        return lab
-
-    def place(self, dataset: str, run: Run) -> int:
-        """Where the run's record stands among all of the grid's."""
-        return self.datasets.index(dataset) * len(self.runs) + self.runs.index(run)
-
 
 def make_grid(
     name: str,
-    datasets: Sequence[str],
+    datasets: str | Sequence[str],
     methods: Sequence[str] = ("lora", "serial_lora"),
     amounts: int | Sequence[int] | None = None,
     seeds: int | Sequence[int] = (1, 2, 3),
@@ -147,8 +105,8 @@ def make_grid(
     weights: str | Path | None = "default",
     ratio: float | Sequence[float] | None = None,
     **changes: object,
-) -> Grid:
-    """Every combination of what is asked for.
+) -> tuple[Source, list[Run]]:
+    """Every combination of what is asked for, one data set after another.
 
     Args:
         name: of the lab.
@@ -160,35 +118,49 @@ def make_grid(
             method runs once at each rank and rate that it uses: ``plus_lr`` is the LoRA+ methods'.
 
     Raises:
-        SerialLoRAError: an unknown lab, method or setting, or nothing to run.
+        SerialLoRAError: an unknown lab, data set, method or setting, nothing to run, or a run that does
+            not fit the pictures or the model.
     """
     kind = get_lab(name)
     configs = swept_configs(kind.configs, scale, **changes)
-    datasets, names, seeds = several(datasets), several(methods), several(seeds)
-    amounts = several(kind.amount if amounts is None else amounts)
-    check_choices(datasets=datasets, methods=names, seeds=seeds, **{kind.unit: amounts})
-    variants = _variants(configs, [get_method(each) for each in names], ratio)
-    runs = itertools.product(amounts, seeds, variants)
-    labs = Labs(Source(kind, configs[0], scale, root, weights))
-    return Grid(labs, tuple(datasets), tuple(Run(*v, amount, seed) for amount, seed, v in runs))
+    asked = [get_method(each) for each in several("methods", methods)]
+    if ratio is not None:
+        asked = with_ratios(asked, several("ratios", ratio))
+    variants = []
+    for config, method in itertools.product(configs, asked):
+        method.rank(config.rank)
+        unused = "lr" if method.plus and config.plus_lr is not None else "plus_lr"
+        variants.append((replace(config, **{unused: getattr(configs[0], unused)}), method))
+    datasets, seeds = several("datasets", datasets), several("seeds", seeds)
+    amounts = several(kind.unit, kind.amount if amounts is None else amounts)
+    for seed in seeds:
+        require_number("seeds", seed, whole=True, least=1)
+    runs = [
+        Run(dataset, *variant, amount, seed)
+        for dataset, amount, seed, variant in itertools.product(
+            datasets, amounts, seeds, dict.fromkeys(variants)
+        )
+    ]
+    source = Source(kind, configs[0], scale, root, weights)
+    for dataset, amount, seed in itertools.product(datasets, amounts, seeds):
+        kind.indices(source.data(dataset), amount, seed)
+    _check_fit(source.open(datasets[0]), runs)
+    return source, runs
 
 
-@dataclass(frozen=True)
-class Done:
-    """A run whose record is there.
-
-    Attributes:
-        place: of the record among all of the grid's.
-        is_new: whether it was run for this.
-    """
-
-    place: int
-    record: Record
-    is_new: bool
+def _check_fit(lab: Lab, runs: Sequence[Run]) -> None:
+    """Refuse an adapter that does not fit the model."""
+    sites = None
+    for lab.config, method in dict.fromkeys((run.config, run.method) for run in runs):
+        adapter = lab.adapter(method)
+        if sites is None:
+            some = (adapter.towers, adapter.blocks, adapter.stream)
+            sites = find_attention_sites(lab.backbone.model, *some)
+        check_fit(lab.backbone.model, sites, adapter)
 
 
-def here(grid: Grid, kept: Kept, **options: Any) -> Iterator[Done]:
-    """The runs of a grid one after another, in this process; old records too, in the grid's order.
+def here(source: Source, runs: Sequence[Run], kept: Kept, **options: Any) -> Iterator[Done]:
+    """Runs one after another, in this process; old records too.
 
     Runs that another process is at, on the same records, are waited for at the end.
 
@@ -196,22 +168,18 @@ def here(grid: Grid, kept: Kept, **options: Any) -> Iterator[Done]:
         options: of `run_one`.
     """
     elsewhere = []
-    for dataset in grid.datasets:
-        lab = grid.open(dataset, kept)
-        lab.backbone.model.to(process_state().device)
-        for run in grid.runs:
-            key = run.key(lab)
-            found = kept.or_run(key, partial(run.do, lab, **options), wait=False)
+    for dataset, its in itertools.groupby(runs, key=attrgetter("dataset")):
+        lab = source.open(dataset, kept.known.values())
+        lab.backbone.model.to(this_device())
+        for run in its:
+            found = kept.or_run(run.key(lab), partial(run.do, lab, **options), wait=False)
             if found is None:
-                elsewhere.append((dataset, run, key))
-                continue
-            yield Done(grid.place(dataset, run), *found)
-    for dataset, run, key in elsewhere:
-
-        def do(dataset: str = dataset, run: Run = run, **save_to: Path | None) -> Record:
-            return run.do(grid.open(dataset, kept), **options, **save_to)
-
-        yield Done(grid.place(dataset, run), *kept.or_run(key, do))
+                elsewhere.append(run)
+            else:
+                yield run, *found
+    for run in elsewhere:
+        lab = source.open(run.dataset, kept.known.values())
+        yield run, *kept.or_run(run.key(lab), partial(run.do, lab, **options))
 
 
 def run_lab(
@@ -236,34 +204,17 @@ def run_lab(
         doing: how the runs are done; in this process by default.
 
     Raises:
-        SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
+        SerialLoRAError: as :func:`make_grid`; nothing has been run then.
     """
-    grid = make_grid(*asked, **changes)
-    grid.check()
+    source, runs = make_grid(*asked, **changes)
     records = {}
     options = {"progress": progress, "draw": draw, "command": command}
-    with progress_bar("runs", len(grid), shown=progress) as bar:
-        for done in doing(grid, Kept(out), **options):
-            records[done.place] = done.record
+    with progress_bar("runs", len(runs), shown=progress) as bar:
+        for run, record, is_new in doing(source, runs, Kept(out), **options):
+            records[run] = record
             if on_record:
                 with bar.external_write_mode():
-                    on_record(done.record, done.is_new)
-            bar.total -= not done.is_new  # of what is left, a bar tells how long it takes
-            bar.update(done.is_new)
-    return [records[place] for place in sorted(records)]
-
-
-def _variants(
-    configs: Sequence[LabConfig], methods: Sequence[Method], ratio: object
-) -> list[tuple[LabConfig, Method]]:
-    """Which methods run under which settings, each checked to have a share of the rank."""
-    if ratio is not None:
-        ratios = several(ratio)
-        check_choices(ratios=[float(each) for each in ratios])
-        methods = with_ratios(methods, ratios)
-    variants = []
-    for config, method in itertools.product(configs, methods):
-        method.rank(config.rank)
-        unused = "lr" if method.plus and config.plus_lr is not None else "plus_lr"
-        variants.append((replace(config, **{unused: getattr(configs[0], unused)}), method))
-    return list(dict.fromkeys(variants))
+                    on_record(record, is_new)
+            bar.total -= not is_new  # of what is left, a bar tells how long it takes
+            bar.update(is_new)
+    return [records[run] for run in runs]

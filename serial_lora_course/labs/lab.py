@@ -7,6 +7,7 @@ all; :mod:`serial_lora_course.labs.grid` does many runs.
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,21 +21,21 @@ import torch
 from torch import nn
 
 from serial_lora.config import AdapterConfig
+from serial_lora.files import save_adapter, write_whole
 from serial_lora.injection import eject, inject
 from serial_lora.parameters import count_parameters
 from serial_lora_course.data.types import DividedData
-from serial_lora_course.labs.config import SWEPT, LabConfig, changed_config
-from serial_lora_course.labs.keep import Outcomes
+from serial_lora_course.files import refusals_told
+from serial_lora_course.labs.config import SWEPT, LabConfig, swept_configs
+from serial_lora_course.labs.device import loader_workers, settle_precision
 from serial_lora_course.labs.methods import Method, OwnAdapter
-from serial_lora_course.labs.precision import settle_precision
-from serial_lora_course.labs.processes import is_first_process, loader_workers
 from serial_lora_course.labs.records import Record, environment, run_key, with_unit
 from serial_lora_course.labs.report import Report
 from serial_lora_course.labs.training import ExampleStream, Opened, train
 from serial_lora_course.models.weights import Backbone, weights_fingerprint
 
-_measured: dict[tuple[object, ...], dict[str, float]] = {}
-"""Lab, data set, weights and settings -> what the unadapted model reached, in this process."""
+Outcomes = Mapping[str, np.ndarray]
+"""What a run came to on each test picture, in the data's order, by the name of the measure."""
 
 
 class Lab(ABC):
@@ -108,7 +109,8 @@ class Lab(ABC):
     @classmethod
     def configured(cls, scale: str, **changes: object) -> LabConfig:
         """The scale's settings with some of them changed (None leaves a setting alone)."""
-        return changed_config(cls.configs, scale, **changes)
+        (config,) = swept_configs(cls.configs, scale, **changes)
+        return config
 
     # ------------------------------------------------------------------- what is trained, on what
 
@@ -132,7 +134,7 @@ class Lab(ABC):
     @cached_property
     def train_pictures(self) -> Opened:
         """``data.train``, each picture opened once for all steps and runs where memory allows."""
-        return Opened(self.data.train, workers=self.workers)
+        return Opened(self.data.train)
 
     @property
     def precision(self) -> str:
@@ -151,7 +153,7 @@ class Lab(ABC):
         """What the model reaches as it is; and what was measured, for whoever draws it."""
 
     def outcomes(self, seen: Any) -> Outcomes:
-        """What is worth keeping of what was measured, as :mod:`serial_lora_course.labs.keep` keeps it."""
+        """What :func:`keep_run` keeps of what was measured."""
         return {}
 
     def measure_base(self) -> dict[str, float]:
@@ -160,21 +162,17 @@ class Lab(ABC):
 
     @cached_property
     def base(self) -> dict[str, float]:
-        """What :meth:`measure_base` says; measured only if neither this process nor a record knows it."""
+        """What :meth:`measure_base` says, or a record does of this model, these data and settings."""
         asked = self.contents | self.base_settings()
-        key = (type(self), self.data.scale, self.data.name, repr(asked))
-        if key not in _measured:
-            recorded = (self._base_in(record, asked) for record in self.records)
-            _measured[key] = next(filter(None, recorded), None) or self.measure_base()
-        return _measured[key]
-
-    def _base_in(self, record: Record, asked: Mapping[str, object]) -> dict[str, float]:
-        """The base in a record; empty where that is another base, or does not say whose it is."""
-        run, known = (record.task, record.scale, record.dataset), record.settings | record.sizes
-        same = run == (self.name, self.data.scale, self.data.name)
-        if not same or any(known.get(name) != value for name, value in asked.items()):
-            return {}
-        return {name: v for name, v in record.measures.items() if name.startswith(self.base_names)}
+        here = (self.name, self.data.scale, self.data.name)
+        for record in self.records:
+            known = record.settings | record.sizes
+            same = (record.task, record.scale, record.dataset) == here
+            if same and all(known.get(name) == value for name, value in asked.items()):
+                base = {n: v for n, v in record.measures.items() if n.startswith(self.base_names)}
+                if base:
+                    return base
+        return self.measure_base()
 
     def base_settings(self) -> dict[str, Any]:
         """The settings and sizes of a record that the base depends on."""
@@ -257,7 +255,7 @@ def run_one(
         history = train(objective, stream, training, save_to, title, progress, lab.workers)
         count = count_parameters(model)
         reached, seen = lab.measure()
-        if draw is not None and is_first_process():
+        if draw is not None:
             draw(lab, method, seen, _file_name(lab, method, amount, seed))
     loss = float(np.mean(history.losses[-lab.last_losses :]))
     return Record(
@@ -276,7 +274,6 @@ def run_one(
             "activation_bytes": history.activation_bytes,
             "peak_memory": history.peak_memory,
             "steps": stream.steps,
-            "processor_ms": round(1000 * history.processor_seconds),
             "training_pictures": len(indices),
             **lab.sizes(amount, seed),
         },
@@ -310,6 +307,15 @@ def adapted(
         yield
         if keep:
             undo.pop_all()
+
+
+@refusals_told()
+def keep_run(folder: Path, lab: Lab, method: Method, seen: Any, name: str) -> None:
+    """A `Draw` that draws nothing: the adapter, ``name.safetensors``, and the outcomes, ``name.npz``."""
+    save_adapter(lab.backbone.model, folder / f"{name}.safetensors")
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **lab.outcomes(seen))
+    write_whole(folder / f"{name}.npz", stream.getvalue())
 
 
 def _file_name(lab: Lab, method: Method, amount: int, seed: int) -> str:

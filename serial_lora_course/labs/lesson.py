@@ -19,10 +19,8 @@ import torch
 from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora_course.data.subsets import with_few_tests
 from serial_lora_course.data.types import DividedData
-from serial_lora_course.labs.card import MissingError, look_at_card
-from serial_lora_course.labs.fit import fit
-from serial_lora_course.labs.precision import LOOKING, autocast
-from serial_lora_course.labs.processes import process_state
+from serial_lora_course.labs.device import LOOKING, MissingError, autocast, free_memory, this_device
+from serial_lora_course.labs.fit import fitted
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.models.weights import Backbone, require_scale
 
@@ -124,8 +122,8 @@ class Lesson:
         adapt_to, lengths = SETTINGS[lab, scale]
         self.kind, self.scale, self.precision = get_lab(lab), scale, LOOKING[scale]
         self.amount, self.tests = lengths[length].amount, lengths[length].tests
-        self.device = process_state().device
-        card = look_at_card(self.device)
+        self.device = this_device()
+        free = free_memory(self.device)  # before anything is loaded
         few = None if lab == "sd3" else self.tests  # SD3's are drawn, the first of the held-out
         looked_at = self.kind.datasets(scale) if (lab, scale) == ("clip", "tiny") else [adapt_to]
         self.sets: dict[str, DividedData] = {
@@ -135,7 +133,7 @@ class Lesson:
         wished = self.kind.configured(scale, **lengths[length].changes)
         self.backbone = self.kind.load_backbone(wished, scale, "default")
         self.judge = self.kind.load_tools(scale).get("judge")
-        self.config = fit(lab, scale, wished, card).config
+        self.config = fitted(lab, scale, wished, free)
         self.model = self.backbone.model.to(self.device)
 
     def twin(self) -> Backbone:

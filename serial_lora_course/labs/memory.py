@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,23 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-def saved_activation_bytes(
-    step: Callable[[], object], model: nn.Module, checkpointed: Iterable[nn.Module] = ()
-) -> int:
-    """Bytes that a step keeps for its backward pass, as :func:`saved_activations` counts them.
-
-    Args:
-        step: runs the forward pass, and the backward pass, if it likes.
-    """
-    with saved_activations(model, checkpointed) as kept:
-        step()
-    return kept[0]
-
-
 @contextmanager
-def saved_activations(
-    model: nn.Module, checkpointed: Iterable[nn.Module] = ()
-) -> Iterator[list[int]]:
+def saved_activations(model: nn.Module) -> Iterator[list[int]]:
     """Count the bytes that the block keeps for its backward pass; a list that holds them afterwards.
 
     Parameters and buffers are left out. Each storage counts once, whole, however many views of it
@@ -34,10 +19,9 @@ def saved_activations(
     weights are. The gradients are what they would be.
 
     Args:
-        model: whose parameters and buffers do not count.
-        checkpointed: modules under gradient checkpointing. Of each only its inputs are kept, which
-            autograd does not report; what it computes anew in the backward pass comes on top,
-            for one module at a time.
+        model: whose parameters and buffers do not count. Its ``checkpointed``, if it has that, are
+            modules under gradient checkpointing. Of each only its inputs are kept, which autograd does
+            not report; what it computes anew in the backward pass comes on top, for one at a time.
     """
     owned = {_storage_id(t) for t in [*model.parameters(), *model.buffers()]}
     # Held until they are summed: the address of one that is let go would soon be another's.
@@ -55,6 +39,7 @@ def saved_activations(
             if isinstance(tensor, Tensor):
                 pack(tensor)
 
+    checkpointed = getattr(model, "checkpointed", ())
     handles = [module.register_forward_pre_hook(keep_inputs) for module in checkpointed]
     try:
         hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)

@@ -7,67 +7,25 @@ begins it again, and its run with it; no other run notices.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.card import GIB
-from serial_lora_course.labs.grid import Done, Grid, Labs, Run, Source
-from serial_lora_course.labs.lab import Lab
-from serial_lora_course.labs.processes import process_state
+from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora_course.labs.device import this_device
+from serial_lora_course.labs.grid import Done, Run, Source
 from serial_lora_course.labs.records import Kept, Record
 from serial_lora_course.threads import THREADS
 
 TRIES = 3  # that a run has after its first worker was lost
-
-
-@dataclass(frozen=True)
-class Share:
-    """What a run asks of a cluster.
-
-    Attributes:
-        cpus: cores; it computes with as many threads, and at least one.
-        gpus: may be a part of one; None for one where the cluster has any.
-        memory: GiB of a machine's; None asks for nothing.
-        address: of the cluster, HOST:PORT; None for that of the environment's RAY_ADDRESS, or the one
-            that this machine belongs to, or else this machine alone.
-    """
-
-    cpus: float = 1.0
-    gpus: float | None = None
-    memory: float | None = None
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        for what, asked, least in (
-            ("cores", self.cpus, 0.01),
-            ("GPUs", self.gpus, 0.0),
-            ("GiB of memory", self.memory, 0.001),
-        ):
-            if asked is not None and not least <= asked < float("inf"):
-                raise SerialLoRAError(f"A run asks for {least:g} {what} or more, not {asked}.")
-
-    @classmethod
-    def named(cls, on: str, cpus: float, gpus: float | None, memory: float | None) -> Share:
-        """As a command line has it.
-
-        Args:
-            on: "ray", or "ray:HOST:PORT".
-
-        Raises:
-            SerialLoRAError: something else, or a share out of its range.
-        """
-        kind, _, address = on.partition(":")
-        if kind != "ray":
-            raise SerialLoRAError(f"Runs are done on `ray` or `ray:HOST:PORT`, not on {on!r}.")
-        return cls(cpus, gpus, memory, address or None)
 
 
 class Worker:
@@ -78,13 +36,13 @@ class Worker:
             os.chdir(folder)  # paths mean what they mean to whoever asked
         os.environ[THREADS] = str(threads)
         torch.set_num_threads(threads)
-        self.labs, self.dataset, self.lab = Labs(source), None, None
+        self.source, self.dataset, self.lab = source, None, None
 
     def begin(self) -> None:
         """Answered as soon as there is room for this worker."""
 
     def do(
-        self, dataset: str, run: Run, known: list[Record], save_to: Path | None, options: dict
+        self, run: Run, known: list[Record], save_to: Path | None, options: dict
     ) -> Record | SerialLoRAError:
         """A run's record, or the sentence that it ended in.
 
@@ -95,137 +53,137 @@ class Worker:
         if save_to is not None and not save_to.parent.is_dir():
             save_to = None
         try:
-            lab = self._open(dataset)
-            lab.records = known
-            return run.do(lab, save_to=save_to, **options)
+            if run.dataset != self.dataset:
+                self.lab, self.dataset = None, run.dataset  # first, which makes room
+                self.lab = self.source.open(run.dataset)
+                self.lab.backbone.model.to(this_device())
+            self.lab.records = known
+            return run.do(self.lab, save_to=save_to, **options)
         except SerialLoRAError as error:
             return error
 
-    def _open(self, dataset: str) -> Lab:
-        """The lab on a data set; the last one is kept."""
-        if dataset != self.dataset:
-            self.dataset = self.lab = None  # which makes room
-            self.lab = self.labs.open(dataset)
-            self.lab.backbone.model.to(process_state().device)
-            self.dataset = dataset
-        return self.lab
 
-
-def on_ray(share: Share, grid: Grid, kept: Kept, **options: Any) -> Iterator[Done]:
-    """The runs of a grid on a cluster, each as soon as its record is written; old ones at once.
+def on_ray(
+    address: str | None,
+    cpus: float,
+    gpus: float | None,
+    source: Source,
+    runs: Sequence[Run],
+    kept: Kept,
+    **options: Any,
+) -> Iterator[Done]:
+    """Runs on a cluster, each as soon as its record is written; old ones at once.
 
     A run that fails leaves the others to go on. Runs that another process is at, on the same records, are
     waited for at the end.
 
     Args:
+        address: of the cluster, HOST:PORT; None for that of the environment's RAY_ADDRESS, or the one
+            that this machine belongs to, or else this machine alone.
+        cpus: cores of a run; it computes with as many threads, and at least one.
+        gpus: of a run; may be a part of one; None for one where the cluster has any.
         options: of `run_one`.
 
     Raises:
         SerialLoRAError: no cluster, or a run failed; the others' records are written then.
     """
-    left: list[tuple[str, Run, str]] = []
-    for dataset in grid.datasets:
-        lab = grid.open(dataset, kept)
-        jobs = [(dataset, run, run.key(lab)) for run in grid.runs]
-        vars(lab).pop("train_pictures", None)  # which need not stay open here
-        left += [job for job in jobs if job[2] not in kept.known]
-        for _, run, key in jobs:
-            if key in kept.known:
-                yield Done(grid.place(dataset, run), kept.known[key], False)
+    require_number("cpus_per_run", cpus, least=0.01)
+    require_number("gpus_per_run", gpus or 0, least=0)
+    left: list[tuple[Run, str]] = []
+    for dataset, its in itertools.groupby(runs, key=attrgetter("dataset")):
+        lab = source.open(dataset)
+        for run in its:
+            if (key := run.key(lab)) in kept.known:
+                yield run, kept.known[key], False
+            else:
+                left.append((run, key))
     if not left:
         return
-    failed: list[Exception] = []
-    elsewhere: list[tuple[str, Run, str]] = []
-    idle, doing = [], {}
-    with _connected(share.address) as ray, ExitStack() as ending:
-        workers = _start(ray, share, grid.labs.source, len(left))
+    failed, elsewhere, idle, doing = [], [], [], {}
+    with _connected(address) as ray, ExitStack() as ending:
+        workers = _start(ray, cpus, gpus, source, len(left))
         for worker in workers:
             ending.callback(ray.kill, worker)
         begun = {worker.begin.remote(): worker for worker in workers}
         left.reverse()
         while left or doing:
             while idle and left:
-                job, claim = left.pop(), ExitStack()
-                dataset, run, key = job
+                run, key = left.pop()
+                claim = ExitStack()
                 if not claim.enter_context(kept.claim(key, wait=False)):
                     claim.close()
-                    elsewhere.append(job)
+                    elsewhere.append((run, key))
                     continue
                 worker = idle.pop()
-                known = [record for record in kept.known.values() if record.dataset == dataset][:1]
-                answer = worker.do.remote(dataset, run, known, kept.unfinished(key), options)
-                doing[answer] = worker, job, ending.enter_context(claim)
+                known = [record for record in kept.known.values() if record.dataset == run.dataset]
+                answer = worker.do.remote(run, known[:1], kept.unfinished(key), options)
+                doing[answer] = worker, run, key, ending.enter_context(claim)
             if not (left or doing):
                 break
             (ready,), _ = ray.wait([*begun, *doing], num_returns=1)
             if ready in begun:
                 idle.append(begun.pop(ready))
                 continue
-            worker, (dataset, run, key), claim = doing.pop(ready)
+            worker, run, key, claim = doing.pop(ready)
             idle.append(worker)
             with claim:
-                found = _answer(ray, ready, dataset, key)
+                found = _answer(ray, ready, run, key)
                 if isinstance(found, Exception):
                     failed.append(found)
                     continue
                 kept.add(key, found)
-            yield Done(grid.place(dataset, run), found, True)
-    for dataset, run, key in elsewhere:
-        do = partial(run.do, grid.open(dataset, kept), **options)
-        yield Done(grid.place(dataset, run), *kept.or_run(key, do))
+            yield run, found, True
+    for run, key in elsewhere:
+        do = partial(run.do, source.open(run.dataset, kept.known.values()), **options)
+        yield run, *kept.or_run(key, do)
     if failed:
         raise SerialLoRAError(
-            f"{len(failed)} of {len(grid)} runs failed, and the others are recorded: {failed[0]}"
+            f"{len(failed)} of {len(runs)} runs failed, and the others are recorded: {failed[0]}"
         ) from failed[0]
 
 
-def _answer(ray: Any, ready: Any, dataset: str, key: str) -> Record | Exception:
+def _answer(ray: Any, ready: Any, run: Run, key: str) -> Record | Exception:
     """What a worker says of a run, or what is wrong with it."""
     try:
         found = ray.get(ready)
     except ray.exceptions.RayActorError:
         return SerialLoRAError(
-            f"{TRIES + 1} workers were lost on one run; it may need more memory (--memory-per-run)."
+            f"{TRIES + 1} workers were lost on one run; it may need more memory, so let fewer run at "
+            "once (--cpus-per-run)."
         )
     except ray.exceptions.RayError as error:
         return error
     if isinstance(found, Exception) or found.key == key:
         return found
     return SerialLoRAError(
-        f"a worker has other pictures of {dataset}, or other weights, than this machine; give all "
+        f"a worker has other pictures of {run.dataset}, or other weights, than this machine; give all "
         "machines the same files."
     )
 
 
-def _start(ray: Any, share: Share, source: Source, runs: int) -> list[Any]:
+def _start(ray: Any, cpus: float, gpus: float | None, source: Source, runs: int) -> list[Any]:
     """As many workers as the cluster has room for; each begins when it has that room.
 
     Raises:
         SerialLoRAError: no machine has what one run asks for.
     """
-    gpus = share.gpus
     if gpus is None:
         gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
-    asked = {"CPU": share.cpus, "GPU": gpus, "memory": (share.memory or 0) * GIB}
+    asked = {"CPU": cpus, "GPU": gpus}
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = sum(
         min(int(has.get(name, 0) / much) for name, much in asked.items() if much)
         for has in machines
     )
     if not room:
-        words = f"{share.cpus:g} cores, {gpus:g} GPUs, {share.memory or 0:g} GiB"
         raise SerialLoRAError(
-            f"A run asks for {words}, and no machine of the cluster has as much; ask for less."
+            f"A run asks for {cpus:g} cores and {gpus:g} GPUs, and no machine of the cluster has as "
+            "much; ask for less."
         )
-    make = ray.remote(
-        num_cpus=share.cpus,
-        num_gpus=gpus,
-        memory=int(asked["memory"]) or None,
-        max_restarts=-1,
-        max_task_retries=TRIES,
-    )(Worker)
-    threads = max(1, int(share.cpus))
-    return [make.remote(source, threads, os.getcwd()) for _ in range(min(room, runs))]
+    again = {"max_restarts": -1, "max_task_retries": TRIES}
+    make = ray.remote(num_cpus=cpus, num_gpus=gpus, **again)(Worker)
+    fresh = replace(source)  # without what this process has loaded
+    return [make.remote(fresh, max(1, int(cpus)), os.getcwd()) for _ in range(min(room, runs))]
 
 
 @contextmanager

@@ -20,15 +20,15 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.files import refusals_told
+from serial_lora_course.labs.device import device_name
 from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.processes import is_first_process, process_state
 
-LOCK_SECONDS = (2, 60)  # until a word is said, and until no more is waited for
+PATIENCE = 60  # seconds until no more is waited for whoever writes
 NO_RECORD = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
@@ -112,12 +112,6 @@ def environment() -> dict[str, str]:
     return facts
 
 
-def device_name() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
-
-
 # ---------------------------------------------------------------------------------------- files
 
 
@@ -137,7 +131,7 @@ def read_records(path: Path) -> list[Record]:
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(_checked(Record(**_of_today(json.loads(line)))))
+            records.append(_checked(Record(**json.loads(line))))
         except NO_RECORD as error:
             raise SerialLoRAError(
                 f"Line {number} of {path} is not a record; delete that line or move the file away."
@@ -153,18 +147,6 @@ def _checked(record: Record) -> Record:
             raise TypeError
     math.fsum([*record.measures.values(), *record.sizes.values(), record.seconds])  # are numbers
     return record
-
-
-def _of_today(content: dict) -> dict:
-    """A record's content; older ones called every amount ``shots`` and kept no command."""
-    if "shots" not in content:
-        return content
-    lab = content["settings"].get("lab", content["task"])
-    unit = "shots" if lab == "clip" else "percent"
-    return {k: v for k, v in content.items() if k != "shots"} | {
-        "amount": content["shots"],
-        "unit": unit,
-    }
 
 
 def append_record(path: Path, record: Record) -> None:
@@ -206,29 +188,17 @@ def _alone(path: Path) -> Iterator[None]:
         real = Path(os.path.realpath(path))  # a file that has two names has one lock
         place = real.with_name(f".{real.name}.lock")
         place.touch()  # where that is impossible, the lock would be asked for in vain
-        with _patiently(FileLock(place), path):
+        with FileLock(place, timeout=PATIENCE):
             yield
-    except SerialLoRAError:
-        raise
+    except Timeout as error:
+        raise SerialLoRAError(
+            f"Another run has been writing to {path} for {PATIENCE} seconds; wait until it ends, or "
+            "choose another file with --out."
+        ) from error
     except (OSError, ValueError) as error:  # ValueError: a path without a name
         raise SerialLoRAError(
             f"The record cannot be written to {path} ({getattr(error, 'strerror', error) or error}); "
             "free some space or choose another file with --out. Earlier records are untouched."
-        ) from error
-
-
-def _patiently(lock: FileLock, path: Path) -> AcquireReturnProxy:
-    """The lock, as soon as nobody else has it; a word where that takes long."""
-    try:
-        return lock.acquire(timeout=LOCK_SECONDS[0])
-    except Timeout:
-        warnings.warn(f"another run is writing to {path}; waiting for it.", stacklevel=2)
-    try:
-        return lock.acquire(timeout=LOCK_SECONDS[1])
-    except Timeout as error:
-        raise SerialLoRAError(
-            f"Another run has been writing to {path} for {LOCK_SECONDS[1]} seconds; wait until it "
-            "ends, or choose another file with --out."
         ) from error
 
 
@@ -244,19 +214,13 @@ class Kept:
 
     def __init__(self, out: Path | None) -> None:
         self.out, self.known = out, {}
-        if out is not None and is_first_process():
+        if out is not None:
             require_writable(out)
-        self._read()
+            self._read()
 
     def _read(self) -> None:
         """Also what other processes have written meanwhile."""
-        self.known |= {
-            record.key: record for record in (read_records(self.out) if self.out else [])
-        }
-
-    def begun(self, key: str) -> bool:
-        """Whether there is a record of this key, or the state of an unfinished run."""
-        return key in self.known or (self.out is not None and self.unfinished(key).exists())
+        self.known |= {record.key: record for record in read_records(self.out)}
 
     def unfinished(self, key: str) -> Path | None:
         """The file for the state of an unfinished run."""
@@ -274,7 +238,7 @@ class Kept:
         """
         if key in self.known:
             yield False
-        elif self.out is None or process_state().num_processes > 1:  # those share each run
+        elif self.out is None:
             yield True
         else:
             place = self.out.with_name(f".{self.out.stem}-{key}.lock")
@@ -300,7 +264,7 @@ class Kept:
 
     def add(self, key: str, record: Record) -> None:
         """Write a record, and forget the state that its run had while it was unfinished."""
-        if self.out is not None and is_first_process():
+        if self.out is not None:
             append_record(self.out, record)
             self.unfinished(key).unlink(missing_ok=True)
         self.known[key] = record

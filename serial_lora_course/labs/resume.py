@@ -1,7 +1,4 @@
-"""The state of an interrupted training, and the file that keeps it.
-
-Nothing here is needed to understand the training loop.
-"""
+"""What a training did, and the file from which an interrupted one goes on."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from torch import nn
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
+from serial_lora_course.files import refusals_told
 
 
 @dataclass
@@ -25,37 +23,33 @@ class TrainingHistory:
     Attributes:
         losses: one for each optimizer step.
         seconds: of the clock.
-        processor_seconds: of the CPU, in this process; other work on the machine hardly stretches them.
-        activation_bytes: kept between a forward and its backward pass by what one process computes
-            at once: a batch, or the part of it that accumulation and other processes leave.
+        activation_bytes: kept between a forward and its backward pass by what is computed at once: a
+            batch, or the part of it that accumulation leaves.
         peak_memory: bytes on the GPU; 0 on the CPU.
     """
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    processor_seconds: float = 0.0
     activation_bytes: int = 0
     peak_memory: int = 0
-    precision: str = ""
 
 
 class SavedState:
     """Everything that a training needs to go on where it stopped.
 
     Args:
-        parts: optimizer and scheduler, by name.
         run: what is trained, how and on what, in words: a file of another run is refused.
         file: where to keep it; None for nowhere.
     """
 
     def __init__(
-        self, objective: nn.Module, parts: dict[str, object], run: str, file: str | Path | None
+        self, objective: nn.Module, optimizer: torch.optim.Optimizer, run: str, file: Path | None
     ) -> None:
         self.tensors = {n: p for n, p in objective.named_parameters() if p.requires_grad}
         shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
-        self.parts, self.run = parts, f"{run} of {shapes!r}"
-        self.file = None if file is None else Path(file)
+        self.optimizer, self.run, self.file = optimizer, f"{run} of {shapes!r}", file
 
+    @refusals_told()
     def save(self, history: TrainingHistory) -> None:
         """Write the file.
 
@@ -67,21 +61,14 @@ class SavedState:
         state = {
             "run": self.run,
             "tensors": {name: tensor.detach().cpu() for name, tensor in self.tensors.items()},
-            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
             "random_on_gpu": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
             "history": asdict(history),
         }
         stream = io.BytesIO()
         torch.save(state, stream)
-        content = stream.getvalue()
-        try:
-            write_whole(self.file, _digest(content) + content)
-        except OSError as error:
-            raise SerialLoRAError(
-                f"The state of the run cannot be saved to {self.file} ({error}); free some space "
-                "or choose another folder. Finished runs are kept."
-            ) from error
+        write_whole(self.file, signed(stream.getvalue()))
 
     def restore(self) -> TrainingHistory:
         """Load the file, if there is one; what the run had done by then.
@@ -92,11 +79,11 @@ class SavedState:
         if self.file is None or not os.path.lexists(self.file):
             return TrainingHistory()
         try:
-            stored = self.file.read_bytes() if self.file.is_file() else b""
+            stored = self.file.read_bytes()
         except OSError:
             stored = b""
-        content = stored[len(_digest(b"")) :]
-        if stored != _digest(content) + content:
+        content = stored.partition(b"\n")[2]
+        if stored != signed(content):
             raise SerialLoRAError(
                 f"The saved state {self.file} cannot be read: it is damaged, or another version "
                 "wrote it; delete it to start this run anew."
@@ -110,15 +97,14 @@ class SavedState:
         with torch.no_grad():
             for name, tensor in state["tensors"].items():
                 self.tensors[name].copy_(tensor)
-        for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         if state["random_on_gpu"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["random_on_gpu"])
         return TrainingHistory(**state["history"])
 
 
-def _digest(content: bytes) -> bytes:
-    """What a file begins with: only what this version wrote, and nobody changed, is loaded."""
-    version = f"serial-lora state 2, torch {torch.__version__}\n".encode()
-    return hashlib.sha256(version + content).hexdigest().encode() + b"\n"
+def signed(content: bytes) -> bytes:
+    """Behind a hash: only what this version wrote, and nobody changed, is loaded."""
+    version = f"serial-lora state 3, torch {torch.__version__}\n".encode()
+    return hashlib.sha256(version + content).hexdigest().encode() + b"\n" + content

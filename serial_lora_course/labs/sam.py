@@ -28,10 +28,8 @@ from serial_lora_course.data.registry import dataset_names, load_segmentation
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import SegmentationData, SegmentationExample
 from serial_lora_course.labs.config import LabConfig, setting
-from serial_lora_course.labs.keep import Outcomes
-from serial_lora_course.labs.lab import Lab
-from serial_lora_course.labs.precision import LOOKING, autocast
-from serial_lora_course.labs.processes import loader_workers
+from serial_lora_course.labs.device import LOOKING, autocast, loader_workers
+from serial_lora_course.labs.lab import Lab, Outcomes
 from serial_lora_course.labs.report import Report, activations, measure_column
 from serial_lora_course.labs.sam_inputs import (
     Made,
@@ -348,12 +346,12 @@ class SamLab(Lab):
         """The training examples in the model's input frame, kept for all steps and runs."""
         side = self.backbone.model.image_encoder.img_size
         made = Made(self.data.train, partial(prepare, image_size=side))
-        return Opened(made, workers=self.workers)
+        return Opened(made)
 
     @cached_property
     def test_prepared(self) -> Opened:
         """The test examples so, each beside itself."""
-        return Opened(on_their_way(self.backbone.model, self.data), workers=self.workers)
+        return Opened(on_their_way(self.backbone.model, self.data))
 
     def stream(self, indices: Sequence[int], seed: int) -> ExampleStream:
         """The prepared training examples of a run, boxes jittered, in a seeded order."""

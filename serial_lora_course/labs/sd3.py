@@ -23,8 +23,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import dataset_names, load_style
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.labs.config import LabConfig, setting
-from serial_lora_course.labs.keep import Outcomes
-from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.lab import Lab, Outcomes
 from serial_lora_course.labs.report import Report, activations, measure_column
 from serial_lora_course.labs.sd3_drawings import (
     DRAW_FOR,

@@ -11,7 +11,7 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from serial_lora_course.data.types import StyleData, StyleExample
-from serial_lora_course.labs.precision import autocast
+from serial_lora_course.labs.device import autocast
 from serial_lora_course.labs.sd3_inputs import Prompts, decode_latents, read_prompts
 from serial_lora_course.measures.pictures import (
     frechet_distance,
@@ -46,7 +46,7 @@ def draw(
         resolution: side in pixels; None for the model's own.
         empty: the empty prompt, read already, for guidance.
         precision: ``bf16`` (autocast), ``no`` (float32), or ``auto``, see
-            :mod:`serial_lora_course.labs.precision`.
+            :mod:`serial_lora_course.labs.device`.
 
     Returns:
         uint8, (N, resolution, resolution, 3).

@@ -21,7 +21,7 @@ from torchvision.transforms import functional as pixels
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import StyleExample
-from serial_lora_course.labs.card import look_at_card, release_memory
+from serial_lora_course.labs.device import free_memory, release_memory
 from serial_lora_course.measures.flow import drop_text, sample_sigmas
 from serial_lora_course.models.sd3 import Sd3Backbone
 
@@ -199,7 +199,7 @@ def on_device(backbone: Sd3Backbone, *modules: nn.Module | None) -> Iterator[tor
     device = backbone.model.device
     present = [module for module in modules if module is not None]
     size = sum(p.nbytes for module in present for p in module.parameters())
-    if device.type != "cpu" and size > look_at_card(device).free:
+    if device.type != "cpu" and size > free_memory(device):
         device = torch.device("cpu")
     for module in present:
         module.to(device)

@@ -1,12 +1,12 @@
-"""The one training loop of the course: Accelerate's, with seeds, progress and resume.
+"""The one training loop of the course: AdamW, with seeds, accumulation, progress and resume.
 
     objective = CLIPObjective(model, ...)          # a module whose forward(batch) is the loss
     stream = ExampleStream(examples, indices, transform, seed=1, batch_size=32, steps=100)
-    history = train(objective, stream, TrainingConfig(steps=100, lr=2e-4), save_to="run.pt")
+    history = train(objective, stream, TrainingConfig(steps=100, lr=2e-4), save_to=Path("run.pt"))
 
 Only tensors that require gradients are trained, saved and restored: with an injected adapter that
 is the adapter. Every example is a function of the seed and its position in the stream alone, so an
-interrupted run that goes on, and a run spread over several processes, see the same pictures.
+interrupted run that goes on sees the same pictures.
 """
 
 from __future__ import annotations
@@ -14,37 +14,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from PIL import Image
+from accelerate.utils import send_to_device
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from tqdm.auto import tqdm
 
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
 from serial_lora.parameters import lora_plus_groups
 from serial_lora.records import records
+from serial_lora_course.labs.device import PRECISIONS, autocast, settle_precision, this_device, turn
 from serial_lora_course.labs.memory import saved_activations
-from serial_lora_course.labs.precision import PRECISIONS, settle_precision
-from serial_lora_course.labs.processes import (
-    clean_up,
-    equal_parts,
-    forget_peak_memory,
-    make_accelerator,
-    peak_memory,
-    plain_worker_errors,
-    process_state,
-    progress_bar,
-)
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
-from serial_lora_course.labs.turns import turn
 
 MOST_STEPS = 10**9
+LEFT_FREE = 0.125  # of the machine's memory, by pictures that are kept
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,7 @@ class TrainingConfig:
         clip_norm: largest gradient norm, or None.
         accumulation: parts that a batch is computed in, or somewhat more where they do not divide it.
         precision: ``bf16`` (autocast; adapters stay float32), ``no`` (float32), or ``auto`` for what
-            the device is good at (:mod:`serial_lora_course.labs.precision`).
+            the device is good at (:mod:`serial_lora_course.labs.device`).
         seed: of everything random in the loop.
         save_every: seconds of training between two saves of an interrupted run's state; 0 saves
             it after every step.
@@ -98,7 +89,7 @@ def train(
     objective: nn.Module,
     stream: ExampleStream,
     config: TrainingConfig,
-    save_to: str | Path | None = None,
+    save_to: Path | None = None,
     description: str = "training",
     progress: bool | None = None,
     workers: int = 0,
@@ -118,72 +109,72 @@ def train(
             it says True, training ends there.
 
     Raises:
-        SerialLoRAError: nothing to train, a batch that the processes cannot share evenly, a state
-            file of another run, or a loss that is no longer a number.
+        SerialLoRAError: nothing to train, a state file of another run, or a loss that is no longer a
+            number.
     """
-    parts = equal_parts(stream.batch_size, config.accumulation)
-    config = replace(config, accumulation=parts)
-    precision = settle_precision(config.precision, objective)
-    accelerator = make_accelerator(precision, config.accumulation)
+    device, precision = this_device(), settle_precision(config.precision, objective)
     torch.manual_seed(config.seed)
-    groups = _groups(objective, config)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr)
-    scheduler = LambdaLR(optimizer, [_factor(config, group["lr"]) for group in groups])
-
-    parts = {"optimizer": optimizer, "scheduler": scheduler}
-    state = SavedState(objective, parts, f"{config!r} on {stream.identity!r}", save_to)
+    objective.to(device)
+    optimizer = torch.optim.AdamW(_groups(objective, config))
+    rates = [group["lr"] for group in optimizer.param_groups]
+    state = SavedState(objective, optimizer, f"{config!r} on {stream.identity!r}", save_to)
     history = state.restore()
-    history.precision = precision
-    batches = stream.batches(len(history.losses), config, workers)
-    wrapped, optimizer, scheduler, batches = accelerator.prepare(
-        objective, optimizer, scheduler, batches
-    )
-    first = accelerator.is_main_process
-    bar = progress_bar(description, config.steps, len(history.losses), progress)
+    parts = stream.parts(config.accumulation)
+    batches = stream.batches(len(history.losses), parts, workers)
 
-    checkpointed = getattr(objective, "checkpointed", ())
     objective.train()
-    forget_peak_memory(accelerator.device)
-    with turn(accelerator.device), bar, clean_up(accelerator, wrapped):
-        started, losses, saved = time.monotonic(), [], history.seconds
-        computed = time.process_time()
-        if history.losses and after_step is not None and after_step(len(history.losses)):
-            return history
-        for batch in batches:
-            with accelerator.accumulate(wrapped):
-                if history.activation_bytes:
-                    loss = wrapped(batch)
-                else:
-                    with saved_activations(objective, checkpointed) as kept:
-                        loss = wrapped(batch)
-                    history.activation_bytes = kept[0]
-                losses.append(accelerator.reduce(loss.detach(), "mean").item())
+    bar = progress_bar(description, config.steps, len(history.losses), progress)
+    try:
+        with turn(device), bar, plain_worker_errors():
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            started, losses, saved = time.monotonic(), [], history.seconds
+            if history.losses and after_step is not None and after_step(len(history.losses)):
+                return history
+            for batch in batches:
+                known = history.activation_bytes
+                counted = nullcontext([known]) if known else saved_activations(objective)
+                with autocast(device, precision), counted as kept:
+                    loss = objective(send_to_device(batch, device))
+                history.activation_bytes = kept[0]
+                losses.append(loss.item())
                 _refuse_no_number(losses[-1], len(history.losses) + 1)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients and config.clip_norm is not None:
-                    accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm)
+                (loss.float() / parts).backward()
+                if len(losses) < parts:
+                    continue
+                if config.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(objective.parameters(), config.clip_norm)
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = learning_rate(config, rate, len(history.losses))
                 optimizer.step()
-                scheduler.step()
                 optimizer.zero_grad()
-            if not accelerator.sync_gradients:
-                continue  # a part of a batch; the optimizer waits for the others
 
-            history.losses.append(sum(losses) / len(losses))
-            history.seconds += time.monotonic() - started
-            history.processor_seconds += time.process_time() - computed
-            started, computed, losses = time.monotonic(), time.process_time(), []
-            history.peak_memory = max(history.peak_memory, peak_memory(accelerator.device))
-            bar.set_postfix_str(f"loss {history.losses[-1]:.3f}", refresh=False)
-            bar.update()
-            due = history.seconds >= saved + config.save_every
-            if first and (due or len(history.losses) == config.steps):
-                saved = history.seconds
-                state.save(history)
-            if after_step is not None and after_step(len(history.losses)):
-                if first:
+                history.losses.append(sum(losses) / parts)
+                history.seconds += time.monotonic() - started
+                started, losses, done = time.monotonic(), [], len(history.losses)
+                if device.type == "cuda":
+                    peak = torch.cuda.max_memory_allocated(device)
+                    history.peak_memory = max(history.peak_memory, peak)
+                bar.set_postfix_str(f"loss {history.losses[-1]:.3f}", refresh=False)
+                bar.update()
+                if history.seconds >= saved + config.save_every or done == config.steps:
+                    saved = history.seconds
                     state.save(history)
-                break
+                if after_step is not None and after_step(done):
+                    state.save(history)
+                    break
+    finally:  # an objective that can be measured or trained again
+        objective.zero_grad(set_to_none=True)
+        objective.eval()
     return history
+
+
+def learning_rate(config: TrainingConfig, rate: float, step: int) -> float:
+    """Of a group whose rate is the given one, at a step counted from 0."""
+    if config.schedule == "constant":
+        return rate
+    floor = min(config.min_lr / rate, 1.0)
+    return rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / config.steps)))
 
 
 def _groups(objective: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -197,20 +188,33 @@ def _groups(objective: nn.Module, config: TrainingConfig) -> list[dict[str, Any]
     )
 
 
-def _factor(config: TrainingConfig, lr: float) -> Callable[[int], float]:
-    """Step -> what the learning rate is multiplied by."""
-    if config.schedule == "constant":
-        return lambda step: 1.0
-    floor = min(config.min_lr / lr, 1.0)
-    return lambda step: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-
-
 def _refuse_no_number(loss: float, step: int) -> None:
     """Asked before the gradients of such a loss reach the adapter."""
     if not math.isfinite(loss):
         raise SerialLoRAError(
             f"The loss became {loss} at step {step}; use a smaller learning rate."
         )
+
+
+def progress_bar(what: str, total: int, done: int = 0, shown: bool | None = None) -> tqdm:
+    """Of so much, so much of it done; where ``shown`` is None, in a terminal only."""
+    hidden = None if shown is None else not shown
+    return tqdm(desc=what, total=total, initial=done, disable=hidden, leave=False)
+
+
+@contextmanager
+def plain_worker_errors() -> Iterator[None]:
+    """Turn an error out of a loader's worker, which arrives with its traceback, into one sentence.
+
+    Torch raises the error's own type again, with the worker's whole traceback as its text.
+    """
+    try:
+        yield
+    except SerialLoRAError as error:
+        sentence = str(error).rstrip().rpartition("SerialLoRAError: ")[2]
+        if sentence == str(error):
+            raise
+        raise SerialLoRAError(sentence) from None
 
 
 # ------------------------------------------------------------------------------------- examples
@@ -227,7 +231,7 @@ class ExampleStream(Dataset):
         indices: the examples to use, as positions in ``examples``.
         transform: example -> what the model needs of it; whatever it draws from torch's generator
             is reproducible.
-        batch_size: examples per optimizer step over all processes; never more than there are.
+        batch_size: examples per optimizer step; never more than there are.
         steps: optimizer steps the sequence is meant for.
         collate: list of items -> batch; torch's default stacks tensors of one shape.
     """
@@ -254,22 +258,22 @@ class ExampleStream(Dataset):
         """What decides which examples come when."""
         return self.indices, self.seed, self.batch_size
 
-    def batches(self, done: int, config: TrainingConfig, workers: int = 0) -> DataLoader:
-        """The batches of a training of which so many steps are done, or the parts of them."""
-        left = range(done * self.batch_size, config.steps * self.batch_size)
+    def parts(self, wanted: int) -> int:
+        """In how many a batch is computed: as many as wanted, or the next number that divides it."""
+        most = self.batch_size
+        return next(n for n in range(min(wanted, most), most + 1) if most % n == 0)
+
+    def batches(self, done: int = 0, parts: int = 1, workers: int = 0) -> DataLoader:
+        """The batches, or equal parts of them, that are left when so many steps are done."""
+        left = range(done * self.batch_size, len(self))
         # A loader draws a number whenever it starts; not from the generator that dropout draws from.
         return DataLoader(
             Subset(self, left),
-            batch_size=self.batch_size // config.accumulation,
+            batch_size=self.batch_size // parts,
             num_workers=workers,
             generator=torch.Generator(),
             collate_fn=self.collate,
         )
-
-    def first_part(self, config: TrainingConfig) -> Any:
-        """What one process computes at once of the first batch: all that others leave of it."""
-        share = self.batch_size // (config.accumulation * process_state().num_processes)
-        return self.collate([self[position] for position in range(share)])
 
     def __len__(self) -> int:
         return self.batch_size * self.steps
@@ -294,17 +298,10 @@ class ExampleStream(Dataset):
 
 
 class Opened(Dataset):
-    """A map-style data set whose items are made once and kept, as far as memory allows.
+    """A map-style data set whose items are made once, and kept while memory is left."""
 
-    Args:
-        limit: bytes of pictures and tensors that are kept at most; None for a quarter of the memory
-            that is free now. Each process of a loader keeps its share.
-    """
-
-    def __init__(self, examples: Sequence[Any], limit: int | None = None, workers: int = 0) -> None:
-        free = psutil.virtual_memory().available // process_state().num_processes
+    def __init__(self, examples: Sequence[Any]) -> None:
         self.examples, self.kept = examples, {}
-        self.left = (free // 4 if limit is None else limit) // max(1, workers)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -312,20 +309,10 @@ class Opened(Dataset):
     def __getitem__(self, index: int) -> Any:
         if index in self.kept:
             return self.kept[index]
-        item = self.examples[index]
-        size = _picture_bytes(item)
-        if size <= self.left:
+        item, memory = self.examples[index], psutil.virtual_memory()
+        if memory.available > LEFT_FREE * memory.total:
             self.kept[index] = item
-            self.left -= size
         return item
-
-
-def _picture_bytes(item: Any) -> int:
-    """Of what an item holds: the picture, in RGB, and arrays."""
-    if isinstance(item, Image.Image):
-        return 3 * item.width * item.height
-    parts = item if isinstance(item, tuple) else vars(item).values() if is_dataclass(item) else ()
-    return getattr(item, "nbytes", 0) + sum(map(_picture_bytes, parts))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ def classifier(seed: int) -> PictureClassifier:
 
 def training_state(path, version):
     objective = torch.nn.Linear(100, version)
-    SavedState(objective, {}, "run", path).save(TrainingHistory())
+    SavedState(objective, torch.optim.AdamW(objective.parameters()), "run", path).save(
+        TrainingHistory()
+    )
 
 
 def drawing(path, version):

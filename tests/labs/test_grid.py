@@ -4,10 +4,10 @@ import pickle
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
-from serial_lora_course.labs import grid
 from serial_lora_course.labs.grid import Run, make_grid, run_lab
 from serial_lora_course.labs.records import Kept, read_records
 from serial_lora_course.labs.registry import LABS
@@ -27,14 +27,10 @@ def out(tmp_path):
     return tmp_path / "halves.jsonl"
 
 
-def first_key(out) -> str:
-    asked = make_grid("halves", "halves", **ASKED)
-    return asked.runs[0].key(asked.open("halves", Kept(out)))
-
-
 def test_a_run_that_another_process_is_at_is_done_once_and_found_by_both(out, monkeypatch):
     """The other one, a thread here, is at the first run until nothing else is left to do."""
-    asked, other, key = make_grid("halves", "halves", **ASKED), Kept(out), first_key(out)
+    (source, (run, *_)), other = make_grid("halves", "halves", **ASKED), Kept(out)
+    key = run.key(source.open("halves"))
     done, seen = calls(monkeypatch, Run, "do"), []
     begun, rest_is_done = threading.Event(), threading.Event()
 
@@ -42,7 +38,7 @@ def test_a_run_that_another_process_is_at_is_done_once_and_found_by_both(out, mo
         with other.claim(key):
             begun.set()
             rest_is_done.wait(60)
-            other.add(key, asked.runs[0].do(asked.open("halves", other), progress=False))
+            other.add(key, run.do(source.open("halves"), progress=False))
 
     def on_record(record, is_new):
         seen.append((record, is_new))
@@ -91,10 +87,12 @@ def test_a_run_that_failed_is_left_for_another(out):
 
 def test_what_a_run_needs_can_be_sent_to_another_process(out):
     """Opened anew there, it gives the same key and the same measures."""
-    asked = make_grid("halves", "halves", **ASKED | {"methods": ["lora_plus", "serial_lora"]})
-    for run in asked.runs:
-        source, there = pickle.loads(pickle.dumps((asked.labs.source, run)))
-        lab, same = grid.Labs(source).open("halves"), asked.labs.open("halves")
+    source, runs = make_grid(
+        "halves", "halves", **ASKED | {"methods": ["lora_plus", "serial_lora"]}
+    )
+    for run in runs:
+        elsewhere, there = pickle.loads(pickle.dumps((replace(source), run)))
+        lab, same = elsewhere.open("halves"), source.open("halves")
         assert there.key(lab) == run.key(same)
         one, two = (r.do(each, progress=False) for r, each in ((there, lab), (run, same)))
         assert what_was_found(one) == what_was_found(two)

@@ -8,16 +8,15 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from serial_lora import eject, load_adapter
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.labs import grid, training
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.dry_run import dry_run
 from serial_lora_course.labs.frames import frame
-from serial_lora_course.labs.keep import keep_run
-from serial_lora_course.labs.lab import adapted, run_one
+from serial_lora_course.labs.lab import keep_run, run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.training import TrainingConfig
@@ -72,8 +71,7 @@ def test_a_run_leaves_the_model_as_it_was(small, method):
     assert all(math.isfinite(value) for value in record.measures.values())
 
 
-@pytest.mark.parametrize("part", ["train", "measure"])
-@pytest.mark.parametrize("keep_adapter", [False, True])
+@pytest.mark.parametrize(("part", "keep_adapter"), [("train", False), ("measure", True)])
 def test_a_failed_run_leaves_the_model_as_it_was(small, monkeypatch, part, keep_adapter):
     def fails(*_, **__):
         raise SerialLoRAError("The loss became nan at step 1; use a smaller learning rate.")
@@ -120,12 +118,11 @@ def test_the_same_run_twice_gives_the_same_record(small):
         assert checkpointed.sizes["activation_bytes"] < one.sizes["activation_bytes"]
 
 
-@pytest.mark.parametrize("method", ["serial_lora", "serial_lora_plus"])
-def test_a_longer_run_learns(small, method):
-    lab = small.lab()
-    short = run_one(lab, METHODS[method], small.amounts[1], 1)
+def test_a_longer_run_learns(small):
+    lab, method = small.lab(), METHODS["serial_lora_plus"]
+    short = run_one(lab, method, small.amounts[1], 1)
     lab.config = replace(lab.config, **small.learns)
-    long = run_one(lab, METHODS[method], small.amounts[1], 1)
+    long = run_one(lab, method, small.amounts[1], 1)
     assert long.measures["loss"] < 0.95 * short.measures["loss"]
 
 
@@ -154,26 +151,22 @@ def test_every_combination_is_run_once(small, tmp_path, monkeypatch):
 def test_the_base_is_measured_once_for_weights_data_and_settings(small, tmp_path, monkeypatch):
     out, measured = tmp_path / "records.jsonl", calls(monkeypatch, small.kind, "measure_base")
 
-    def base_of_a_new_process(**options):
-        monkeypatch.setattr(labs, "_measured", {})
+    def base_of(**options):
         before = len(measured)
         (record,) = small.run(out=out, **options)
         names = {n: v for n, v in record.measures.items() if n.startswith(small.kind.base_names)}
         return names, len(measured) - before
 
-    first, count = base_of_a_new_process()
+    first, count = base_of()
     assert first and count == 1
-    assert base_of_a_new_process(lr=5e-4) == (first, 0)  # out of the record
-    small.run(["two"])
-    small.run(["two"], lr=5e-4)
-    assert len(measured) == 2  # out of this process
+    assert base_of(lr=5e-4) == (first, 0)  # out of the record
     if small.kind.name == "sd3":
-        assert base_of_a_new_process(drawing_steps=3)[1] == 1
+        assert base_of(drawing_steps=3)[1] == 1
     records = [
         replace(r, settings=r.settings | {"weights": "others"}, seed=9) for r in read_records(out)
     ]
     out.write_text("".join(json.dumps(asdict(each)) + "\n" for each in records))
-    assert base_of_a_new_process(lr=6e-4) == (first, 1)  # of weights that no record names
+    assert base_of(lr=6e-4) == (first, 1)  # of weights that no record names
 
 
 def test_sweeps_of_rank_and_ratio_are_run_and_found_again(small, tmp_path, monkeypatch):
@@ -195,18 +188,12 @@ def test_sweeps_of_rank_and_ratio_are_run_and_found_again(small, tmp_path, monke
 
 
 def test_what_is_kept_of_a_run_tells_its_measures_without_training(small, tmp_path):
-    (record,) = small.run(draw=partial(keep_run, tmp_path / "kept"), precision="no")
-    (trained,), (outcomes,) = (
-        (tmp_path / "kept").glob(f"*.{end}") for end in ("safetensors", "npz")
-    )
-    tensors = load_file(trained)
-    assert sum(tensor.numel() for tensor in tensors.values()) == record.sizes["parameters"]
+    (record,) = small.run(draw=partial(keep_run, tmp_path), precision="no")
+    (adapter,), (outcomes,) = (tmp_path.glob(f"*.{end}") for end in ("safetensors", "npz"))
     lab = small.lab(precision="no")
-    with adapted(lab.backbone.model, lab.adapter(METHODS["serial_lora"]), seed=2):
-        parameters = dict(lab.backbone.model.named_parameters())
-        for name, tensor in tensors.items():
-            parameters[name].data.copy_(tensor)
-        again, seen = lab.measure()
+    load_adapter(lab.backbone.model, adapter)
+    again, seen = lab.measure()
+    eject(lab.backbone.model)
     assert again == {name: pytest.approx(record.measures[name]) for name in again}
     kept = np.load(outcomes)
     assert list(kept) and all(
@@ -313,7 +300,7 @@ def test_a_dry_run_lists_what_is_left_and_times_a_step_and_writes_nothing(small,
 REFUSED = [
     ({"datasets": []}, "empty"),
     ({"methods": ["no such method"]}, "no method"),
-    ({"seeds": [0]}, "seeds must be 1 or more"),
+    ({"seeds": [0]}, "seeds must be .* at least 1"),
     ({"rank": [4, 1000]}, "rank 1000 is above"),
     ({"rank": [4, 6], "methods": ["lora_equal_budget"]}, "four divides"),
     ({"ratio": [1, 0], "methods": ["lora_plus"]}, "above zero, not 0"),

@@ -6,7 +6,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serial_lora_course.labs.memory import saved_activation_bytes
+from serial_lora_course.labs.memory import saved_activations
+
+
+def bytes_kept(step, model: nn.Module) -> int:
+    with saved_activations(model) as kept:
+        step()
+    return kept[0]
 
 
 def test_saved_activations_of_steps_counted_by_hand():
@@ -17,7 +23,7 @@ def test_saved_activations_of_steps_counted_by_hand():
         layer(x).exp().sum().backward()
 
     # linear keeps its input (its weight needs none: x has no gradient), exp keeps its output.
-    assert saved_activation_bytes(step, layer) == 4 * (16 * 8 + 16 * 4)
+    assert bytes_kept(step, layer) == 4 * (16 * 8 + 16 * 4)
 
     frozen = nn.Linear(8, 8).requires_grad_(False)
     leaf = torch.randn(16, 8, requires_grad=True)
@@ -25,7 +31,7 @@ def test_saved_activations_of_steps_counted_by_hand():
     def frozen_step():
         frozen(frozen(leaf)).sum().backward()
 
-    assert saved_activation_bytes(frozen_step, frozen) == 0  # weights only, which do not count
+    assert bytes_kept(frozen_step, frozen) == 0  # weights only, which do not count
 
 
 def test_what_was_let_go_still_counts():
@@ -36,7 +42,7 @@ def test_what_was_let_go_still_counts():
         for _ in range(10):
             x * torch.randn(4, 8)
 
-    assert saved_activation_bytes(step, nn.Identity()) == 10 * 4 * 8 * 4
+    assert bytes_kept(step, nn.Identity()) == 10 * 4 * 8 * 4
 
 
 def test_counting_holds_on_to_nothing():
@@ -48,7 +54,7 @@ def test_counting_holds_on_to_nothing():
         weak.append(weakref.ref(shares))
         shares.square().sum()
 
-    assert saved_activation_bytes(step, nn.Identity()) > 0
+    assert bytes_kept(step, nn.Identity()) > 0
     assert weak[0]() is None
 
 
@@ -63,6 +69,6 @@ def test_copies_of_weights_are_told_from_what_has_their_shape():
     layer, x = nn.Linear(8, 8, bias=False).requires_grad_(False), torch.randn(8, 8)
     scale = torch.randn(8, 8, requires_grad=True)
     x.requires_grad_(True)
-    kept = saved_activation_bytes(step, layer)
+    kept = bytes_kept(step, layer)
     # The mask, what is left of the hidden numbers, and the scale itself: a leaf that is no parameter.
     assert kept == 8 * 8 * (2 + 2 + 4)

@@ -42,23 +42,10 @@ def test_what_is_appended_is_read_back_once(path):
     assert [json.loads(line) for line in path.read_text().splitlines()] == list(
         map(asdict, records)
     )
+    path.write_text(path.read_text().rstrip("\n"))  # an editor took the last newline
+    append_record(path, replace(RECORD, seed=4))
+    assert read_records(path) == [*records, replace(RECORD, seed=4)]
     assert read_records(path.with_name("none.jsonl")) == [] == shipped_records("no-such-lab")
-
-
-def test_records_of_before_are_read_and_kept(path):
-    """They called every amount ``shots`` and had no command."""
-    sam = replace(RECORD, task="sam", unit="percent")
-    append_record(path, sam)
-    old = [json.loads(line) for line in path.read_text().splitlines()]
-    for content in old:
-        content["shots"] = content.pop("amount")
-        del content["unit"], content["command"]
-    path.write_text("\n".join(map(json.dumps, old)))  # an editor took the last newline
-    before = [replace(record, command="") for record in (RECORD, sam)]
-    assert read_records(path) == before
-    append_record(path, replace(RECORD, seconds=9.0))  # is in already
-    append_record(path, replace(sam, seed=9))
-    assert read_records(path) == [*before, replace(sam, seed=9)]
 
 
 def test_runs_that_share_a_file_lose_no_record(path):

@@ -7,7 +7,7 @@ import pytest
 from segment_anything import SamPredictor, sam_model_registry
 
 from serial_lora_course.data.registry import load_segmentation
-from serial_lora_course.labs import processes
+from serial_lora_course.labs import device
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.labs.sam import SamLab, picture_scores
@@ -61,7 +61,7 @@ def test_the_shipped_weights_reach_what_the_records_call_not_adapted():
 def test_the_paper_scale_runs_end_to_end(monkeypatch, tmp_path):
     """With the small model in ViT-B's place; pictures come through workers."""
     monkeypatch.setitem(sam_model_registry, "vit_b", lambda: build_sam(**SMALL_SAM))
-    monkeypatch.setattr(processes.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(device.os, "cpu_count", lambda: 1)
     data = replace(segmentation_data(train=4, test=3), scale="paper")
     monkeypatch.setattr(SamLab, "load_data", staticmethod(lambda *_: data))
     weights = sam_weights_file(tmp_path / "vit_b.safetensors")

@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.labs.precision import LOOKING, autocast
+from serial_lora_course.labs.device import LOOKING, autocast
 from serial_lora_course.labs.sam import decode_each, encode, original_size_logits
 from serial_lora_course.labs.sam_inputs import PreparedExample, to_input_frame
 from serial_lora_course.lessons.l05_sam.figures import plot_masks
