@@ -313,7 +313,7 @@ REFUSED = [
 ]
 OWN = {
     "clip": [({"towers": ("audio",)}, "audio"), ({"model_name": "no-such-model"}, "no model")],
-    "sam": [({"amounts": [101]}, "percent must be"), ({"jitter": 0.25}, "jitter")],
+    "sam": [({"amounts": [101]}, "percent must"), ({"jitter": 0.25}, "jitter")],
     "sd3": [
         ({"stream": "sound"}, "image, text, both"),
         ({"weighting": "cosine"}, "plain, sigma_squared"),
