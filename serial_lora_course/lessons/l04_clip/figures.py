@@ -13,13 +13,6 @@ from serial_lora_course.data.types import Pictures
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import BLUE, INK, VERMILION, house_style, with_description
 
-MOST = 8  # pictures that are shown of those that changed
-
-
-def confusion(labels: Tensor, guesses: Tensor, classes: int) -> Tensor:
-    """How often pictures of class i (row) were called class j (column): (C, C)."""
-    return torch.bincount(labels * classes + guesses, minlength=classes**2).view(classes, classes)
-
 
 def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
     """A confusion matrix for each classifier: rows are what pictures are, columns what is said.
@@ -29,16 +22,17 @@ def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequenc
         guesses: a title to the classes that are given, (N,).
         names: of the classes.
     """
-    ticks, rights = range(len(names)), []
+    count, rights = len(names), []
     with house_style():
         figure = Figure(figsize=(5 * len(guesses), 4.6), layout="constrained")
         panels = figure.subplots(1, len(guesses), sharey=True, squeeze=False)[0]
         for axes, (title, given) in zip(panels, guesses.items(), strict=True):
-            counts = confusion(labels, given, len(names))
+            pairs = torch.bincount(labels * count + given, minlength=count**2)
+            counts = pairs.view(count, count)
             axes.imshow(counts, cmap="Blues", vmin=0, vmax=int(counts.sum(1).max()))
             axes.grid(False)
-            axes.set_xticks(ticks, names, rotation=40, ha="right")
-            axes.set_yticks(ticks, names)
+            axes.set_xticks(range(count), names, rotation=40, ha="right")
+            axes.set_yticks(range(count), names)
             rights.append(f"{title}: {int(counts.trace())} of {len(labels)} right")
             axes.set(title=rights[-1], xlabel="what the model says")
             for row, column in counts.nonzero().tolist():
@@ -57,14 +51,14 @@ def show_changes(
     after: Tensor,
     names: Sequence[str],
 ) -> Figure:
-    """Some pictures whose class has changed, each with what was said before and what is said now.
+    """Up to eight pictures whose class has changed, with what was said before and what is said now.
 
     Args:
         what: of the change, for the description.
         indices: of the pictures to choose from, evenly; at least one.
         before, after: (N,), the classes given.
     """
-    chosen = indices[:: -(-len(indices) // MOST)]
+    chosen = indices[:: -(-len(indices) // 8)]
     short = [name.removeprefix("a ").removeprefix("an ") for name in names]
     titles = [f"was: {short[before[i]]}\nnow: {short[after[i]]}" for i in chosen]
     figure = show_pictures([pictures[i][0] for i in chosen], titles, columns=4, size=2.0)

@@ -81,8 +81,11 @@ def plot_token_errors(errors: Mapping[str, np.ndarray], window: int) -> Figure:
             tall, wide = (-(-side // window) * window for side in (height, width))
             shown = axes.imshow(error, RED, vmin=0, vmax=most, extent=(0, width, height, 0))
             look = {"hatch": "////", "facecolor": "#f2f2f2", "edgecolor": "#c4c4c4", "linewidth": 0}
-            axes.add_patch(Rectangle((width, 0), wide - width, tall, **look))
-            axes.add_patch(Rectangle((0, height), width, tall - height, **look))
+            for corner, *sides in (
+                ((width, 0), wide - width, tall),
+                ((0, height), width, tall - height),
+            ):
+                axes.add_patch(Rectangle(corner, *sides, **look))
             axes.set(xlim=(0, wide), ylim=(tall, 0), title=title)
             axes.set(xticks=range(0, wide + 1, window), yticks=range(0, tall + 1, window))
             axes.grid(color=QUIET, linewidth=0.6)
@@ -103,14 +106,8 @@ def plot_masks(
         examples: title of a row -> its picture and true masks.
         answers: name of a model -> its masks (N, height, width) of each picture, in that order.
     """
-    rows = [
-        OverlayRow(
-            title.strip(),
-            each.picture,
-            {name: masks[number] for name, masks in answers.items()},
-            each.masks,
-            each.boxes,
-        )
-        for number, (title, each) in enumerate(examples.items())
-    ]
+    rows = []
+    for number, (title, each) in enumerate(examples.items()):
+        found = {name: masks[number] for name, masks in answers.items()}
+        rows.append(OverlayRow(title.strip(), each.picture, found, each.masks, each.boxes))
     return plot_overlays(rows, size=max(1.9, 8.4 / (1 + len(answers))))

@@ -25,8 +25,6 @@ from serial_lora_course.plots.masks import COLOURS, WORDS, overlay
 from serial_lora_course.plots.panel import Accessibility, at_scale, scale_slider, show
 from serial_lora_course.plots.style import display_figure
 
-STILL_ROWS = 2
-
 
 @torch.no_grad()
 def embedding_at(
@@ -70,26 +68,24 @@ class MaskPanel(ipywidgets.VBox):
     def __init__(self, backbone: SamBackbone, examples: Sequence[SegmentationExample]) -> None:
         self._backbone, self._examples = backbone, examples
         titles = [f"{n}: {', '.join(example.names)}" for n, example in enumerate(examples, 1)]
-        self.choice = ipywidgets.Dropdown(
-            options=[(title, number) for number, title in enumerate(titles)], description="picture"
-        )
-        self.picker = MaskPicker()
-        wide = {
-            "style": {"description_width": "170px"},
-            "layout": {"width": "560px", "max_width": "100%"},
-        }
-        self.across, self.down = (
-            ipywidgets.IntRangeSlider(description=words, continuous_update=False, **wide)
-            for words in ("box, left and right", "box, top and bottom")
-        )
-        self.scale = scale_slider(backbone.model)
-        self.scale.style.description_width, self.scale.layout.width = "170px", "560px"
-        self.scale.description = "scale of the adapter"
+        options = [(title, number) for number, title in enumerate(titles)]
+        self.choice = ipywidgets.Dropdown(options=options, description="picture")
+        self.picker, self.scale = MaskPicker(), scale_slider(backbone.model)
+        self.across, self.down = ipywidgets.IntRangeSlider(), ipywidgets.IntRangeSlider()
         self._embedding = lru_cache(32)(
             lambda number, scale: embedding_at(backbone, examples[number], scale)
         )
-        controls = [ipywidgets.HTML(_legend()), self.across, self.down, self.scale, Accessibility()]
-        super().__init__([self.choice, self.picker, *controls])
+        sliders = {
+            "box, left and right": self.across,
+            "box, top and bottom": self.down,
+            "scale of the adapter": self.scale,
+        }
+        for words, slider in sliders.items():
+            slider.description, slider.continuous_update = words, False
+            slider.style.description_width = "170px"
+            slider.layout.width, slider.layout.max_width = "560px", "100%"
+        legend = ipywidgets.HTML(_legend())
+        super().__init__([self.choice, self.picker, legend, *sliders.values(), Accessibility()])
         self._change()
         self.choice.observe(self._change, names="value")
         self.picker.observe(self._show, names="box")
@@ -109,13 +105,9 @@ class MaskPanel(ipywidgets.VBox):
             self.picker.box = [x0, y0, x1, y1]
 
     def _show(self, _: Any = None) -> None:
-        example, box, scale = (
-            self._examples[self.choice.value],
-            self.picker.box,
-            round(self.scale.value, 2),
-        )
+        example, box = self._examples[self.choice.value], self.picker.box
+        scale, meant = round(self.scale.value, 2), object_in(example, box)
         self.across.value, self.down.value = (box[0], box[2]), (box[1], box[3])
-        meant = object_in(example, box)
         truth = None if meant is None else example.masks[meant]
         sheets, captions = [], ["no object in the box" if meant is None else example.names[meant]]
         for chosen in (None, scale):
@@ -130,12 +122,10 @@ class MaskPanel(ipywidgets.VBox):
 
 
 def _legend() -> str:
+    look = "display:inline-block;width:1em;height:1em;vertical-align:-2px;border:1px solid #8a94a3"
     entries = [(COLOURS[kind], word) for kind, word in WORDS.items()]
-    square = (
-        "display:inline-block;width:1em;height:1em;vertical-align:-2px;border:1px solid #8a94a3"
-    )
     return " &nbsp; ".join(
-        f"<span style='{square};background:{colour}'></span> {word}"
+        f"<span style='{look};background:{colour}'></span> {word}"
         for colour, word in [*entries, ("white", "outline of the truth")]
     )
 
@@ -158,14 +148,10 @@ def mask_panel(backbone: SamBackbone, examples: Sequence[SegmentationExample]) -
     scale = scale_slider(backbone.model).value  # refuses a model without adapters
 
     def still() -> None:
-        some = {each.names[0]: each for each in examples[:STILL_ROWS]}
-        answers = {
-            name: [
-                masks_in(backbone, each, embedding_at(backbone, each, at), each.boxes)
-                for each in some.values()
-            ]
-            for name, at in (("before", None), ("after", scale))
-        }
+        some, answers = {each.names[0]: each for each in examples[:2]}, {"before": [], "after": []}
+        for each in some.values():
+            for at, masks in zip((None, scale), answers.values(), strict=True):
+                masks += [masks_in(backbone, each, embedding_at(backbone, each, at), each.boxes)]
         display_figure(plot_masks(some, answers))
 
     return show(lambda: MaskPanel(backbone, examples), still)

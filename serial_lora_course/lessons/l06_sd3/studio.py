@@ -1,11 +1,5 @@
 """What lesson 06 paints with: words that are read, pictures as latents, noise, and the way back to pixels.
 
-    studio = Studio(lesson)
-    studio.asked                       # the test prompts, read; studio.captions in words
-    studio.style                       # the training pictures: latents and prompts
-    studio.known                       # pictures that the model was pretrained on
-    studio.pictures(latents)           # uint8 drawings
-
 Words and latents stay on the CPU, since at the paper's scale those of a whole style are large.
 """
 
@@ -18,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
+from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.scenes import photograph
 from serial_lora_course.data.style_sets import SIZE, caption
 from serial_lora_course.data.types import StyleExample
@@ -53,7 +47,7 @@ class Studio:
         captions, asked, real: the test prompts in words and read, and the style's own pictures of them.
         empty: the empty prompt, read, one row.
         style: the training pictures of a run.
-        known: caption -> picture, of a kind that the model was pretrained on; ``credit``: by whom.
+        known: caption -> picture, of a kind that the model was pretrained on.
         at_once: drawings that fit the memory together.
     """
 
@@ -66,7 +60,7 @@ class Studio:
         self.asked, self.empty = self.read(self.captions), self.read([""])
         chosen = lesson.kind.indices(lesson.data, lesson.amount, 1)
         self.style = self.encode([lesson.data.train[index] for index in chosen])
-        self.known, self.credit = known_pictures(lesson.scale)
+        self.known = known_pictures(lesson.scale)
 
     def read(self, prompts: Sequence[str]) -> Prompts:
         """Prompts through the text encoders."""
@@ -98,15 +92,13 @@ class Studio:
         return sd3_drawings.draw(self.lesson.backbone, words, seeds, *options)
 
 
-def known_pictures(scale: str) -> tuple[dict[str, Image.Image], str]:
-    """Caption -> a picture such as an SD3 was pretrained on, and whose they are.
+def known_pictures(scale: str) -> dict[str, Image.Image]:
+    """Caption -> a picture such as an SD3 was pretrained on.
 
     The tiny SD3 was pretrained on Twemoji. What SD3 medium saw is not published as a list; photographs of
     everyday things were among it.
     """
     if scale == "tiny":
         emoji = load_emoji("twemoji", SIZE)
-        pictures = {caption(each): emoji.picture(i) for i, each in enumerate(emoji.concepts)}
-        return pictures, ATTRIBUTION["twemoji"]
-    pictures = {words: Image.fromarray(photograph(n)) for words, n in PHOTOGRAPHS.items()}
-    return pictures, "photographs that come with scikit-image and scikit-learn"
+        return {caption(each): emoji.picture(i) for i, each in enumerate(emoji.concepts)}
+    return {words: Image.fromarray(photograph(name)) for words, name in PHOTOGRAPHS.items()}

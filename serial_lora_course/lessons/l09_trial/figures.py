@@ -39,15 +39,15 @@ LABS = {
     "sd3": "SD3\npoints of style share",
 }
 COLUMNS = (1.0, 4.2, 7.4)  # of W_q, W_k, W_v
-NAMED = {  # arm -> its name on the front, and after a "|" where: left, above, below; else right
-    "lora-16": "LoRA, rank 16|below",
-    "lora-4": "LoRA, rank 4",
-    "serial_lora-16": "Serial LoRA, rank 16",
-    "serial_lora-4": "Serial LoRA, rank 4",
-    "serial_ffn-12": "the pair before\nthe feed-forward|left",
-    "ln_bias-1": "norms and\nbiases|above",
-    "vera-192": "VeRA|left",
-    "repadapter_two-42": "RepAdapter,\nboth places|left",
+NAMED = {  # arm -> its name on the front, and how far from its dot, in points
+    "lora-16": ("LoRA, rank 16", (-8, -10)),
+    "lora-4": ("LoRA, rank 4", (8, 0)),
+    "serial_lora-16": ("Serial LoRA, rank 16", (8, 0)),
+    "serial_lora-4": ("Serial LoRA, rank 4", (8, 0)),
+    "serial_ffn-12": ("the pair before\nthe feed-forward", (-8, 0)),
+    "ln_bias-1": ("norms and\nbiases", (-8, 11)),
+    "vera-192": ("VeRA", (-8, 0)),
+    "repadapter_two-42": ("RepAdapter,\nboth places", (-8, 0)),
 }
 LINE = {"color": QUIET, "lw": 1.2, "zorder": 0}
 
@@ -77,65 +77,50 @@ def plot_ladder(answers: Sequence[Answer] = ()) -> Figure:
 
 def _layer(axes: Axes, left: float, rung: int) -> None:
     """W_q, W_k and W_v with the pairs of one rung: A narrows, B widens."""
-    axes.text(left + 5.3, -1.4, "x", ha="center", style="italic")
-    low = 3.4 if rung == 0 else 3.0
-    axes.plot([left + 5.3] * 2, [-0.3, 0.6 if rung > 1 else 1.6], **LINE)
-    if rung > 1:  # a pair in front, and the way past it
-        _pair(axes, left + 5.3, 0.6, 4.4, split=rung == 3)
-        axes.plot([left + 5.3, left + 8.6, left + 8.6, left + 5.3], [0, 0, 4.4, 4.4], **LINE)
-        low = 4.4
-    elif rung == 1:
-        _trapezium(axes, left + 5.3, 1.6, 3.0, 9.0, 2.4, BLUE, "A")
-    else:
-        axes.plot([left + 5.3] * 2, [1.6, 3.4], **LINE)
+    middle, low = left + 5.3, (3.4, 3.0, 4.4, 4.4)[rung]
+    axes.text(middle, -1.4, "x", ha="center", style="italic")
+    axes.plot([middle] * 2, [-0.3, (3.4, 1.6, 0.6, 0.6)[rung]], **LINE)
+    if rung == 1:
+        _factor(axes, "A", middle, (1.6, 3.0), (9.0, 2.4))
+    elif rung > 1:  # a pair in front, and the way past it
+        _pair(axes, middle, 0.6, 4.4, wide=4.6, split=rung == 3)
+        axes.plot([middle, left + 8.6, left + 8.6, middle], [0, 0, 4.4, 4.4], **LINE)
     for column, part in zip(COLUMNS, "qkv", strict=True):
-        at = left + column
+        at, beside = left + column, left + column + 1.6
         axes.add_patch(Rectangle((at - 0.8, 6.4), 1.6, 2.6, color="#d9d9d9", lw=0))
         axes.text(at, 7.7, f"$W_{part}$", ha="center", va="center", size=10)
-        axes.plot([left + 5.3, at, at], [low, low + 1.2, 6.4], **LINE)
+        axes.plot([middle, at, at], [low, low + 1.2, 6.4], **LINE)
         axes.plot([at, at], [9.0, 10.0], **LINE)
-        if rung > 1:
-            continue
-        beside = at + 1.6
-        axes.plot([left + 5.3, beside, beside], [low, low + 1.2, 7.3 if rung else 6.4], **LINE)
-        axes.plot([beside, beside, at], [9.0, 9.5, 9.5], **LINE)
         if rung == 0:
-            _pair(axes, beside, 5.6, 9.0, wide=1.4)
-        else:
-            _trapezium(axes, beside, 7.3, 9.0, 0.47, 1.4, VERMILION, "B")
+            _pair(axes, beside, 5.6, 9.0, wide=1.4, split=False)
+        elif rung == 1:
+            _factor(axes, "B", beside, (7.3, 9.0), (0.47, 1.4))
+        if rung < 2:
+            axes.plot([middle, beside, beside], [low, low + 1.2, 7.3 if rung else 6.4], **LINE)
+            axes.plot([beside, beside, at], [9.0, 9.5, 9.5], **LINE)
 
 
-def _pair(
-    axes: Axes, at: float, low: float, high: float, wide: float = 4.6, split: bool = False
-) -> None:
+def _pair(axes: Axes, at: float, low: float, high: float, wide: float, split: bool) -> None:
     """A and B, from below; B in two groups, and a bias behind each, if split."""
-    middle, thin = (low + high) / 2, wide / 3
-    _trapezium(axes, at, low, middle - 0.1, wide, thin, BLUE, "A")
+    middle, thin, edge = (low + high) / 2, wide / 3, wide / 2.2
+    _factor(axes, "A", at, (low, middle - 0.1), (wide, thin))
     if not split:
-        _trapezium(axes, at, middle + 0.1, high, thin, wide, VERMILION, "B")
+        _factor(axes, "B", at, (middle + 0.1, high), (thin, wide))
         return
-    for side in (-1, 1):
-        x = at + side * wide / 4
-        near, far = x - side * wide / 12, x - side * wide / 12
-        _trapezium(axes, near, middle + 0.25, high - 0.1, thin / 2, wide / 2.4, VERMILION, "B")
-        axes.plot([far - 0.5, far + 0.5], [middle + 0.08] * 2, color=INK, lw=1.6)
-    axes.plot([at - wide / 2.2, at + wide / 2.2], [high + 0.05] * 2, color=INK, lw=1.6)
-    axes.text(at - wide / 2.2 - 0.3, middle - 0.1, "a", size=9, ha="right", va="center")
-    axes.text(at - wide / 2.2 - 0.3, high, "b", size=9, ha="right", va="center")
+    for x in (at - wide / 6, at + wide / 6):
+        _factor(axes, "B", x, (middle + 0.25, high - 0.1), (thin / 2, wide / 2.4))
+        axes.plot([x - 0.5, x + 0.5], [middle + 0.08] * 2, color=INK, lw=1.6)
+    axes.plot([at - edge, at + edge], [high + 0.05] * 2, color=INK, lw=1.6)
+    for name, height in (("a", middle - 0.1), ("b", high)):
+        axes.text(at - edge - 0.3, height, name, size=9, ha="right", va="center")
 
 
-def _trapezium(
-    axes: Axes,
-    at: float,
-    low: float,
-    high: float,
-    below: float,
-    above: float,
-    color: str,
-    name: str,
-) -> None:
+def _factor(axes: Axes, name: str, at: float, heights: tuple, widths: tuple) -> None:
+    """A or B, a trapezium with its heights and widths below and above."""
+    (low, high), (below, above) = heights, widths
     corners = [(-below, low), (below, low), (above, high), (-above, high)]
-    axes.add_patch(Polygon([(at + x / 2, y) for x, y in corners], color=color, lw=0, zorder=2))
+    shape = [(at + x / 2, y) for x, y in corners]
+    axes.add_patch(Polygon(shape, color={"A": BLUE, "B": VERMILION}[name], lw=0, zorder=2))
     look = {"ha": "center", "va": "center", "color": "white", "size": 9, "weight": "bold"}
     axes.text(at, (low + high) / 2, name, zorder=3, **look)
 
@@ -154,11 +139,9 @@ def _steps(axes: Axes, answers: Iterable[Answer]) -> str:
                 axes.text(-8, height, title, va="center", size=9)
             like = found.get((lab, asks))
             words = f"{sign * like.mean:+.2f} ± {like.half_width:.2f}" if like else "not run"
-            said = verdict(like) if like else "open"
-            clear = said != "open"
-            good = clear and (said == "holds") == (sign > 0)
-            colour = (GREEN if good else VERMILION) if clear else QUIET
-            look = {"color": colour, "weight": "bold" if clear else "normal"}
+            said, good = verdict(like) if like else "open", "holds" if sign > 0 else "fails"
+            look = {"color": GREEN if said == good else VERMILION, "weight": "bold"}
+            look = {"color": QUIET} if said == "open" else look
             axes.text((left + right) / 2, height, words, ha="center", va="center", **look)
             step = f"{RUNGS[place][0]} to {RUNGS[place + 1][0]}"
             told.append(f"{lab.upper()}, {step}: {words}")
@@ -172,35 +155,25 @@ def plot_front(arms: pd.DataFrame, front: Iterable[int], unit: str) -> Figure:
         arms: a row an arm; with columns arm, parameters, above LoRA, and half of that interval.
         front: positions of the arms that none beats.
     """
-    gain, half = arms["above LoRA"], arms["above LoRA, half-width"]
-    on_it = arms.iloc[sorted(front)].sort_values("parameters")
+    on_it, told = arms.iloc[sorted(front)].sort_values("parameters"), []
     with house_style():
         figure = Figure(figsize=(9.6, 5.0), layout="constrained")
         axes = figure.subplots()
         axes.axhline(0, color=BLUE, lw=1)
         axes.plot(on_it["parameters"], on_it["above LoRA"], color=GREEN, lw=5, alpha=0.25)
-        axes.plot(arms["parameters"], gain, ".", color="#9a9a9a")
-        for row, arm in arms.iterrows():
-            if arm["arm"] not in NAMED:
-                continue
-            words, _, side = NAMED[arm["arm"]].partition("|")
+        axes.plot(arms["parameters"], arms["above LoRA"], ".", color="#9a9a9a")
+        for _, arm in arms[arms["arm"].isin(NAMED)].iterrows():
+            (words, offset), at = NAMED[arm["arm"]], (arm["parameters"], arm["above LoRA"])
             colour = {"serial_lora": VERMILION, "lora": BLUE}.get(arm["method"], INK)
-            axes.errorbar(
-                arm["parameters"], gain[row], half[row], color=colour, marker="o", capsize=3, lw=1
-            )
-            right, up = {"left": (-8, 0), "above": (-8, 11), "below": (-8, -10)}.get(side, (8, 0))
-            style = {"ha": "left" if right > 0 else "right", "va": "center", "color": colour}
-            at = (arm["parameters"], gain[row])
-            axes.annotate(words, at, (right, up), textcoords="offset points", **style)
+            half = arm["above LoRA, half-width"]
+            axes.errorbar(*at, half, color=colour, marker="o", capsize=3, lw=1)
+            style = {"ha": "left" if offset[0] > 0 else "right", "va": "center", "color": colour}
+            axes.annotate(words, at, offset, textcoords="offset points", **style)
+            told.append(f"{' '.join(words.split())} {at[1]:+.2f} at {at[0]:,.0f}")
         axes.text(5.2e4, 0.84, "the front", color=GREEN, ha="center")
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axes.set(xlabel="trained parameters", ylabel=f"above LoRA of rank 16, {unit}")
-    told = "; ".join(
-        f"{' '.join(NAMED[arm['arm']].partition('|')[0].split())} {arm['above LoRA']:+.2f} at {arm['parameters']:,.0f}"
-        for _, arm in arms.iterrows()
-        if arm["arm"] in NAMED
-    )
-    return with_description(figure, f"Gain above LoRA against parameters. {told}.")
+    return with_description(figure, f"Gain above LoRA against parameters. {'; '.join(told)}.")

@@ -37,12 +37,11 @@ arm's times so many. Gains and differences are in the lab's unit, with half of t
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found of one question in one lab.
+    """What was found of one question in one lab, in a unit that is given in words.
 
     Attributes:
-        unit: of the intervals, in words.
-        like, these: intervals for sets like these, and for these sets.
-        groups: as ``like``, with sets that show the same things counted as one.
+        like, these, groups: intervals for sets like these; for these sets; as ``like``, with sets
+            that show the same things counted as one.
         p: of ``like``, after Holm's correction over all questions of all labs.
     """
 
@@ -62,14 +61,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Found:
-    """The study, by lab.
-
-    Attributes:
-        runs: how many there were.
-        units: of a gain, in words.
-        arms: a row an arm, with `COLUMNS`.
-        answers: every question of every lab.
-    """
+    """The study, by lab: how many runs, a gain's unit in words, a row an arm with `COLUMNS`; all answers."""
 
     runs: Mapping[str, int]
     units: Mapping[str, str]
@@ -79,14 +71,15 @@ class Found:
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> Found:
         """From what the file holds."""
-        numbers = dict.fromkeys(COLUMNS[3:], float)
-        arms = {lab: pd.DataFrame(rows, columns=COLUMNS) for lab, rows in kept["arms"].items()}
-        intervals = ("like", "these", "groups")
+        numbers, intervals = dict.fromkeys(COLUMNS[3:], float), ("like", "these", "groups")
+        arms = {
+            lab: pd.DataFrame(rows, columns=COLUMNS).astype(numbers)
+            for lab, rows in kept["arms"].items()
+        }
         answers = [
             Answer(**row | {name: Interval(**row[name]) for name in intervals})
             for row in kept["answers"]
         ]
-        arms = {lab: table.astype(numbers) for lab, table in arms.items()}
         return cls(kept["runs"], kept["units"], arms, answers)
 
     def whole(self, lab: str) -> pd.DataFrame:

@@ -68,6 +68,6 @@ def test_the_learners_fid_is_the_courses():
 
 
 def test_known_pictures_of_both_scales():
-    tiny, _ = known_pictures("tiny")
+    tiny = known_pictures("tiny")
     assert tiny["cat"].size == (64, 64) and len(tiny) > 1000
-    assert set(known_pictures("paper")[0]) == set(PHOTOGRAPHS)
+    assert set(known_pictures("paper")) == set(PHOTOGRAPHS)
