@@ -25,9 +25,7 @@ COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION, "LoRA": BLUE}
 RED = LinearSegmentedColormap.from_list("wrong", ["white", VERMILION, "#5c1f00"])
 
 
-def plot_dice_per_picture(
-    scores: Mapping[str, Sequence[float]], filled_box: float | None = None
-) -> Figure:
+def plot_dice_per_picture(scores: Mapping[str, Sequence[float]], filled_box: float) -> Figure:
     """Left, every picture's Dice as a point, with the mean as a bar; right, one model against the other.
 
     Args:
@@ -44,9 +42,8 @@ def plot_dice_per_picture(
             sideways = place + jitter.uniform(-0.24, 0.24, len(values))
             left.scatter(sideways, values, s=16, color=COLOURS[name], alpha=0.6, linewidths=0)
             left.plot([place - 0.36, place + 0.36], [np.mean(values)] * 2, color=INK, linewidth=2)
-        if filled_box is not None:
-            left.axhline(filled_box, color=QUIET, linewidth=1.4, linestyle=(0, (5, 3)))
-            left.text(0.5, filled_box - 0.005, "the box\nfilled", ha="center", va="top", fontsize=9)
+        left.axhline(filled_box, color=QUIET, linewidth=1.4, linestyle=(0, (5, 3)))
+        left.text(0.5, filled_box - 0.005, "the box\nfilled", ha="center", va="top", fontsize=9)
         left.set_xticks(range(2), list(scores))
         left.grid(axis="x", visible=False)
         left.set(title="every picture, mean", xlim=(-0.5, 1.5), ylim=(low, 1.02), ylabel="Dice")

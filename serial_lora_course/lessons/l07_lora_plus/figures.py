@@ -21,7 +21,6 @@ from serial_lora_course.plots.style import (
 )
 
 MARKERS = "osD^vP*X"
-ZERO_SHOT = "zero_shot_dataset"
 
 
 def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
@@ -44,9 +43,8 @@ def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
                 left = inside[-1] + 1 < len(race[name])
                 label = f"{name}, {title}" + f" (to {race[name][-1]:.1f})" * left
                 place = (inside[-1] + left, 0.93 * top if left else race[name][-1])
-                axes.annotate(
-                    label, place, (6, 0), textcoords="offset points", color=colour, va="center"
-                )
+                beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+                axes.annotate(label, place, color=colour, **beside)
                 words.append(f"{name}, {title}: {race[name][-1]:.2g}")
         axes.set(xlabel="steps taken", ylabel="distance from the start", ylim=(0, top))
         axes.set_xlim(0, 1.2 * (len(race["A"]) - 1))
@@ -70,7 +68,7 @@ def plot_sweep(runs: pd.DataFrame) -> Figure:
         panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
         for axes, method in zip(panels, methods, strict=True):
             part = points[points["method"] == method]
-            axes.axhline(100 * part[ZERO_SHOT].mean(), color=QUIET, linestyle=DASHED)
+            axes.axhline(100 * part["zero_shot_dataset"].mean(), color=QUIET, linestyle=DASHED)
             for rate, line in part.groupby("lr"):
                 axes.plot(line.groupby("rate_B")["percent"].mean(), **looks[rate])
                 axes.scatter(line["rate_B"], line["percent"], s=9, color=looks[rate]["color"])

@@ -55,9 +55,9 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
             left.text(1.06, heights[name], name, color=colour, va="center")
             middle.plot([place] * len(pairs), difference.loc[name], "o", color=colour, alpha=0.45)
             middle.hlines(means[name], place - 0.3, place + 0.3, color=colour, lw=4)
-        for place, half in enumerate(halves):
-            look = {"color": (VERMILION, INK)[place], "marker": "o", "capsize": 7, "lw": 2}
-            right.errorbar(place, means.mean(), half, **look)
+        for place, colour in enumerate((VERMILION, INK)):
+            look = {"color": colour, "marker": "o", "capsize": 7, "lw": 2}
+            right.errorbar(place, means.mean(), halves[place], **look)
         left.set_xticks([0, 1], [NAMES[other].replace(", ", ",\n"), NAMES[one]])
         left.set(xlim=(-0.2, 1.75), title="a pair of runs", ylabel="Dice, hundredths")
         middle.set_xticks(range(len(names)), names, rotation=30)

@@ -22,12 +22,7 @@ from serial_lora_course.plots.style import (
 
 LOOKS = {  # by how a line's name begins
     "LoRA and": {"color": PURPLE, "marker": "D"},
-    "LoRA times": {
-        "color": BLUE,
-        "marker": "o",
-        "linestyle": DASHED,
-        "markerfacecolor": "white",
-    },
+    "LoRA times": {"color": BLUE, "marker": "o", "linestyle": DASHED, "mfc": "white"},
     "LoRA": {"color": BLUE, "marker": "o"},
     "Serial": {"color": VERMILION, "marker": "s"},
 }
@@ -58,16 +53,13 @@ def plot_spectra(spectra: Mapping[str, Tensor]) -> Figure:
         for name in ("W + dW", "W", "dW"):
             axes.plot(np.arange(1, len(values[name]) + 1), values[name], **looks[name])
         axes.set(xscale="log", yscale="log", ylabel="singular value", xlabel="index")
-        axes.set_xticks(
-            [1, 4, rank, 64, len(change)], ["1", "4", f"{rank}", "64", f"{len(change)}"]
-        )
+        ticks = [1, 4, rank, 64, len(change)]
+        axes.set_xticks(ticks, map(str, ticks))
         axes.minorticks_off()
-        text = {"fontsize": 11, "va": "center"}
+        text, middle = {"fontsize": 11, "va": "center"}, np.sqrt(change[rank - 1] * change[rank])
         axes.text(20, values["W"][19] * 3, "W (dotted) and W + dW", **text)
         axes.text(1.2, change[0] / 12, "dW", color=VERMILION, **text)
-        axes.text(
-            rank * 0.93, np.sqrt(change[rank - 1] * change[rank]), "the cliff", ha="right", **text
-        )
+        axes.text(rank * 0.93, middle, "the cliff", ha="right", **text)
         axes.text(rank * 1.15, change[rank] * 8, "rounding", color=QUIET, **text)
     return with_description(
         figure,
@@ -88,8 +80,8 @@ def plot_shapes(spectra: Mapping[str, Tensor]) -> Figure:
         for name, values in spectra.items():
             index = np.arange(1, len(values) + 1)
             style = {"markersize": 5, "label": name} | look(name)
-            left.plot(index, values.numpy(), **style)
-            right.plot(index, (values / values.sum()).numpy(), **style)
+            left.plot(index, values, **style)
+            right.plot(index, values / values.sum(), **style)
         left.set(title="position", ylabel="singular value of dW", xlabel="index")
         right.set(title="shape", ylabel="share of their sum", xlabel="index")
         for axes in (left, right):
@@ -115,23 +107,19 @@ def plot_angles(curves: Mapping[str, Tensor], chance: Tensor, title: str) -> Fig
         figure = Figure(figsize=(8.6, 4.2), layout="constrained")
         axes = figure.subplots()
         index = np.arange(1, len(chance) + 1)
-        axes.fill_between(index, chance.numpy(), 90, color="#e3e3e3", linewidth=0)
-        axes.plot(index, chance.numpy(), color=QUIET, linewidth=2)
+        axes.fill_between(index, chance, 90, color="#e3e3e3", linewidth=0)
+        axes.plot(index, chance, color=QUIET, linewidth=2)
         axes.text(1, 84, "chance: random subspaces", color=QUIET, va="center")
         for name, angles in curves.items():
-            axes.plot(index, angles.numpy(), clip_on=False, markersize=5, **look(name))
+            axes.plot(index, angles, clip_on=False, markersize=5, **look(name))
             words = {"color": look(name)["color"], "fontweight": "bold", "rotation_mode": "anchor"}
             slope = float(angles[4] - angles[1]) / 3  # a name goes along its line
             turned = {"rotation": np.degrees(np.arctan(slope)), "transform_rotates_text": True}
             under = float(angles[1]) > 20  # and under it, if there is room
             height = float(angles[0]) + 0.4 * slope + (-2.2 if under else 2)
             axes.text(1.4, height, name, va="top" if under else "bottom", **words, **turned)
-        axes.set(
-            title=title,
-            xlim=(0.6, len(index) + 0.3),
-            ylim=(0, 90),
-            xlabel="principal angle, the smallest first",
-        )
+        axes.set(title=title, xlabel="principal angle, the smallest first")
+        axes.set(xlim=(0.6, len(index) + 0.3), ylim=(0, 90))
         axes.set_yticks([0, 30, 60, 90], ["0°\nthe same", "30°", "60°", "90°\nnothing\nin common"])
         axes.set_xticks([1, *range(4, len(index) + 1, 4)])
     means = "; ".join(
