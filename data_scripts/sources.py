@@ -34,10 +34,6 @@ class Source:
     note: str = ""
 
 
-def _read() -> dict[str, Source]:
-    table = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
-    return {name: Source(**facts) for name, facts in table.items()}
-
-
-SOURCES = _read()
+TABLE = Path(__file__).with_suffix(".json").read_text("utf-8")
+SOURCES = {name: Source(**facts) for name, facts in json.loads(TABLE).items()}
 PICTURES = {name: source for name, source in SOURCES.items() if source.count}

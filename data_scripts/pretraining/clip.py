@@ -24,15 +24,13 @@ from torch import Tensor, nn
 from data_scripts.pretraining.augment import augment
 from data_scripts.pretraining.icons import ICON_STYLES, load_icons
 from data_scripts.pretraining.loop import PretrainingRun
-from serial_lora_course.data import emoji_sets
-from serial_lora_course.data.emoji import (
-    STYLES,
-    Concept,
-    EmojiSet,
-    emoji_concepts,
-    load_emoji,
+from serial_lora_course.data.emoji import STYLES, Concept, EmojiSet, emoji_concepts, load_emoji
+from serial_lora_course.data.emoji_sets import (
+    EMOJI_SETS,
+    hidden_codepoints,
+    load_emoji_set,
+    unseen_drawings,
 )
-from serial_lora_course.data.emoji_sets import EMOJI_SETS, hidden_codepoints, load_emoji_set
 from serial_lora_course.measures.metrics import accuracy
 
 NAME = "tiny-clip"
@@ -80,9 +78,6 @@ class Drawings:
         self.of_name: dict[str, list[int]] = {}
         for index, concept in enumerate(self.concepts):
             self.of_name.setdefault(concept.name, []).append(index)
-
-    def __len__(self) -> int:
-        return len(self.concepts)
 
     def batch(self, recipe: Recipe, chance: random.Random) -> list[int]:
         """Indices of pictures: every concept that is drawn at random comes in two styles."""
@@ -197,8 +192,38 @@ class Pretraining(PretrainingRun):
             said.append(subject)
         return captions, said
 
+    @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        return measure(self.model, self.tokenizer, self.sets)
+        """How often a hidden drawing finds its name, and zero-shot accuracy on the adaptation sets.
+
+        Hidden are the concepts whose OpenMoji drawing no training picture equals; all their names are
+        the gallery.
+        """
+        self.model.eval()
+        openmoji = self.sets[1]
+        unseen = {openmoji.concepts[i].codepoints for i in unseen_drawings(openmoji)}
+        result: dict[str, float] = {"hidden concepts": len(unseen)}
+        for emoji in self.sets[:2]:  # Twemoji and OpenMoji
+            kept = [i for i, concept in enumerate(emoji.concepts) if concept.codepoints in unseen]
+            names = [emoji.concepts[i].name for i in kept]
+            similarity = self._similarity(emoji, kept, names)
+            same = torch.tensor([[a == b for b in names] for a in names])
+            ranks = ((similarity > similarity.diagonal()[:, None]) & ~same).sum(1)
+            for k in (1, 10):
+                result[f"{emoji.style} R@{k}"] = round((ranks < k).float().mean().item(), 4)
+        for name in EMOJI_SETS:
+            data = load_emoji_set(name, size=openmoji.pictures.shape[1])
+            similarity = self._similarity(openmoji, data.test.sources, data.prompts())
+            labels = torch.tensor(data.test.labels)
+            result[f"zero-shot {name}"] = round(accuracy(similarity, labels), 4)
+        return result
+
+    def _similarity(self, emoji: EmojiSet, kept: list[int], texts: list[str]) -> Tensor:
+        """Cosines (pictures, texts) of some drawings on white paper and of some texts."""
+        rgba = torch.from_numpy(emoji.pictures[kept]).permute(0, 3, 1, 2).float() / 255
+        pictures = normalize(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])
+        image = self.model.encode_image(pictures, normalize=True)
+        return image @ self.model.encode_text(self.tokenizer(texts), normalize=True).T
 
     def write_model(self) -> None:
         self.write_weights()  # config and merges are there since the start
@@ -217,7 +242,9 @@ def write_model_files(folder: Path):
     corpus = [text for c in emoji_concepts() for text in (c.name, category_of(c))]
     corpus += [class_name for classes in EMOJI_SETS.values() for class_name in classes]
     merges = folder / f"{NAME}.merges.txt.gz"
-    write_merges(used_merges([*corpus, *CAPTIONS, *PROMPTS]), merges)
+    pairs = used_merges([*corpus, *CAPTIONS, *PROMPTS])
+    lines = ["#merges of CLIP that emoji captions use", *(" ".join(pair) for pair in pairs)]
+    merges.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
     length = ARCHITECTURE["text_cfg"]["context_length"]
     tokenizer = SimpleTokenizer(bpe_path=str(merges), context_length=length)
     text = ARCHITECTURE["text_cfg"] | {"vocab_size": tokenizer.vocab_size}
@@ -236,58 +263,13 @@ def used_merges(corpus: list[str]) -> list[tuple[str, str]]:
     tokenizer = SimpleTokenizer()
     parents = {first + second: (first, second) for first, second in tokenizer.bpe_ranks}
     used: set[tuple[str, str]] = set()
-    pending = [token for text in corpus for token in _tokens(tokenizer, text)]
+    pending = [tokenizer.decoder[token] for text in corpus for token in tokenizer.encode(text)]
     while pending:
         pair = parents.get(pending.pop())
         if pair is not None and pair not in used:
             used.add(pair)
             pending += pair
     return sorted(used, key=tokenizer.bpe_ranks.__getitem__)
-
-
-def _tokens(tokenizer: SimpleTokenizer, text: str) -> list[str]:
-    return [tokenizer.decoder[token] for token in tokenizer.encode(text)]
-
-
-def write_merges(merges: list[tuple[str, str]], path: Path) -> None:
-    """Write the file that open_clip's ``SimpleTokenizer(bpe_path=...)`` reads."""
-    lines = ["#merges of CLIP that emoji captions use", *(" ".join(pair) for pair in merges)]
-    path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
-
-
-@torch.no_grad()
-def measure(model, tokenizer, sets: list[EmojiSet]) -> dict[str, float]:
-    """How often a hidden drawing finds its name, and zero-shot accuracy on the adaptation sets.
-
-    ``sets`` begins with Twemoji and OpenMoji. Hidden are the concepts whose OpenMoji drawing no
-    training picture equals; all their names are the gallery.
-    """
-    model.eval()
-    openmoji = sets[1]
-    unseen = {openmoji.concepts[i].codepoints for i in emoji_sets.unseen_drawings(openmoji)}
-    result: dict[str, float] = {"hidden concepts": len(unseen)}
-    for emoji in sets[:2]:
-        kept = [i for i, concept in enumerate(emoji.concepts) if concept.codepoints in unseen]
-        names = [emoji.concepts[i].name for i in kept]
-        similarity = _similarity(model, tokenizer, emoji, kept, names)
-        same = torch.tensor([[a == b for b in names] for a in names])
-        ranks = ((similarity > similarity.diagonal()[:, None]) & ~same).sum(1)
-        for k in (1, 10):
-            result[f"{emoji.style} R@{k}"] = round((ranks < k).float().mean().item(), 4)
-    for name in EMOJI_SETS:
-        data = load_emoji_set(name, size=openmoji.pictures.shape[1])
-        similarity = _similarity(model, tokenizer, openmoji, data.test.sources, data.prompts())
-        labels = torch.tensor(data.test.labels)
-        result[f"zero-shot {name}"] = round(accuracy(similarity, labels), 4)
-    return result
-
-
-def _similarity(model, tokenizer, emoji: EmojiSet, kept: list[int], texts: list[str]) -> Tensor:
-    """Cosines (pictures, texts) of some drawings on white paper and of some texts."""
-    rgba = torch.from_numpy(emoji.pictures[kept]).permute(0, 3, 1, 2).float() / 255
-    pictures = normalize(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])
-    image = model.encode_image(pictures, normalize=True)
-    return image @ model.encode_text(tokenizer(texts), normalize=True).T
 
 
 class _FastAttention(nn.MultiheadAttention):

@@ -121,15 +121,10 @@ class PretrainingRun(ABC):
     def card(self) -> dict:
         """What a user of the weights should know, every number of a run read off this one."""
         card = {k: v for k, v in self.shipped_card().items() if k not in OF_ONE_RUN}
-        measured = {"what": card["measured"]["what"], **self.measure()}
-        return card | self.facts() | {"measured": measured}
-
-    def facts(self) -> dict:
-        """The numbers of this run, but for those that are measured."""
         recipe = asdict(self.recipe)
         if recipe.get("start"):
             recipe["start"] = Path(recipe["start"]).name  # where it lay is nobody's business
-        return {
+        return card | {
             "model": self.name,
             "command": f"python data_scripts/pretrain_tiny.py {self.asked}",
             "parameters": sum(p.numel() for p in self.model.parameters()),
@@ -137,4 +132,5 @@ class PretrainingRun(ABC):
             "minutes": round(self.seconds / 60, 2),
             "steps": self.step,
             "machine": f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}",
+            "measured": {"what": card["measured"]["what"], **self.measure()},
         }

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from data_scripts.pretraining.augment import chosen
 from data_scripts.pretraining.loop import PretrainingRun
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.style_sets import SIZE, caption, things
@@ -60,13 +59,7 @@ def start_from(folder: str, kind: type[ModelMixin], part: str) -> ModelMixin | N
     """A part of an earlier pretraining's result in float32, to go on from; None without a folder."""
     if not folder:
         return None
-    try:
-        return kind.from_pretrained(Path(folder) / part, local_files_only=True).float()
-    except (OSError, ValueError) as error:
-        raise SerialLoRAError(
-            f"{folder} has no {part} to go on from; give --start the folder of an earlier result, "
-            "such as serial_lora_course/assets/weights/tiny-sd3."
-        ) from error
+    return kind.from_pretrained(Path(folder) / part, local_files_only=True).float()
 
 
 def save_half(model: ModelMixin, folder: Path) -> None:

@@ -25,12 +25,17 @@ def picture_bytes(
 Rectangles = list[tuple[int, int, int, int, int]]
 
 
-def mask_bytes(size: tuple[int, int], rectangles: Rectangles, mode: str = "L") -> bytes:
-    """A PNG of numbers: grey values, or places in a palette of other colours (mode "P")."""
+def painted(size: tuple[int, int], rectangles: Rectangles) -> np.ndarray:
+    """The numbers of a mask, uint8."""
     numbers = np.zeros(size[::-1], np.uint8)
     for number, left, top, right, bottom in rectangles:
         numbers[top:bottom, left:right] = number
-    mask = Image.fromarray(numbers)
+    return numbers
+
+
+def mask_bytes(size: tuple[int, int], rectangles: Rectangles, mode: str = "L") -> bytes:
+    """A PNG of numbers: grey values, or places in a palette of other colours (mode "P")."""
+    mask = Image.fromarray(painted(size, rectangles))
     if mode == "P":
         mask.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
     stream = io.BytesIO()

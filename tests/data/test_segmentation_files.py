@@ -1,13 +1,12 @@
 """The paper's segmentation sets, from small archives laid out like the official ones."""
 
 import json
-import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from torchvision.datasets import VOCSegmentation
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
 from serial_lora.errors import SerialLoRAError
@@ -22,88 +21,50 @@ from serial_lora_course.data.segmentation_files import (
     masked_pictures,
 )
 from tests.data import official
-from tests.data.official import FLOOD_SIZE, FOOD_CLASSES, mask_bytes, picture_bytes
+from tests.data.official import mask_bytes, painted, picture_bytes
+
+SETS = {
+    "icecream": (["00000000", "00000003"], ["00000006"]),
+    "pie": (["00000001", "00000005"], ["00000006"]),
+    "strawberry": (["00000001"], ["00000007"]),  # not the one with a single pixel
+    "flood": (["6279", "6281"], ["6283"]),  # neither the lake nor the "val" one
+    "human": (["2007_000032", "2008_000042"], ["2009_000061"]),
+}
 
 
-def names_of(part):
-    return [os.path.basename(picture_id) for picture_id in part.picture_ids]
+def masks_of(name, stem):
+    """What was painted: a mask for each class that counts, or for each person, and no speck."""
+    _, classes = MASKED_SETS[name]
+    if name == "human":
+        ((rectangles, of_object),) = (v for k, v in official.VOC.items() if k.endswith(stem))
+        numbers = painted(official.VOC_SIZE, rectangles)
+        wanted = [number for number, of in of_object.items() if of == CLASS_NUMBERS["person"]]
+    elif name == "flood":
+        (rectangles,) = (v for k, v in official.FLOOD.items() if k.endswith(stem))
+        numbers, wanted = painted(official.FLOOD_SIZE, rectangles), (1, 3)
+    else:
+        (rectangles,) = (v for k, v in official.FOOD.items() if k.endswith(stem))
+        numbers = painted(official.FOOD_SIZE, rectangles)
+        wanted = [official.FOOD_CLASSES.index(*classes)]
+    return [numbers == n for n in wanted if (numbers == n).mean() >= LEAST_SHARE]
 
 
-@pytest.mark.parametrize(
-    "name, train, test",
-    [
-        ("icecream", ["00000000.jpg", "00000003.jpg"], ["00000006.jpg"]),
-        ("pie", ["00000001.jpg", "00000005.jpg"], ["00000006.jpg"]),
-        ("strawberry", ["00000001.jpg"], ["00000007.jpg"]),  # not the one with a single pixel
-        ("flood", ["6279.jpg", "6281.jpg"], ["6283.jpg"]),  # neither the lake nor the "val" one
-        ("human", ["2007_000032.jpg", "2008_000042.jpg"], ["2009_000061.jpg"]),
-    ],
-)
-def test_pictures_without_the_class_are_left_out(prepared_root, name, train, test):
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_has_the_pictures_with_the_class_and_their_masks(prepared_root, name):
     data = load_segmentation_files(name, prepared_root)
-    assert (names_of(data.train), names_of(data.test)) == (train, test)
-    assert (data.name, data.scale) == (name, "paper")
-    for part in (data.train, data.test):
-        for example in part:
+    for part, stems in zip(data.parts().values(), SETS[name], strict=True):
+        assert [Path(picture_id).stem for picture_id in part.picture_ids] == stems
+        for example, stem in zip(part, stems, strict=True):
             assert example.picture.mode == "RGB"
-            assert example.masks.mean((1, 2)).min() >= LEAST_SHARE
+            assert set(example.names) <= set(MASKED_SETS[name][1])
+            assert np.array_equal(example.masks, masks_of(name, stem))
     in_a_worker = pickle.loads(pickle.dumps(data.train))
-    assert np.array_equal(in_a_worker[-1].masks, data.train[len(train) - 1].masks)
+    assert np.array_equal(in_a_worker[-1].masks, data.train[len(data.train) - 1].masks)
 
 
-def read_pixel_by_pixel(path, wanted):
-    """A mask by PIL's own getpixel: True where the number there is the wanted one."""
-    with Image.open(path) as mask:
-        width, height = mask.size
-        rows = [[mask.getpixel((x, y)) == wanted for x in range(width)] for y in range(height)]
-    return np.asarray(rows)
-
-
-@pytest.mark.parametrize("name", ["icecream", "pie", "strawberry"])
-def test_food_masks_are_all_pixels_of_the_class(prepared_root, name):
-    data = load_segmentation_files(name, prepared_root)
-    _, (wanted,) = MASKED_SETS[name]
-    for part in (data.train, data.test):
-        for example in part:
-            path = data.folder / example.picture_id.replace("img_dir", "ann_dir")
-            number = FOOD_CLASSES.index(wanted)
-            expected = read_pixel_by_pixel(path.with_suffix(".png"), number)
-            assert example.names == (wanted,)
-            assert np.array_equal(example.masks, expected[None])
-    if name == "icecream":  # two pieces are one mask with a box round both
-        assert data.train[1].boxes.tolist() == [[0, 0, 120, 100]]
-        assert data.train[1].masks.sum() == 9 * 9 + 20 * 20
-
-
-def test_flood_is_buildings_and_roads_a_mask_each(prepared_root):
-    data = load_segmentation_files("flood", prepared_root)
-    first, second = data.train
-    assert first.names == ("building flooded", "road flooded")
-    for example in data.train:
-        number = os.path.basename(example.picture_id).removesuffix(".jpg")
-        path = data.folder / f"train/train-label-img/{number}_lab.png"
-        for mask, name in zip(example.masks, example.names, strict=True):
-            assert np.array_equal(mask, read_pixel_by_pixel(path, CLASS_NUMBERS[name]))
-    assert second.names == ("building flooded",)  # two buildings, which the labels do not number
-    assert second.boxes.tolist() == [[0, 0, *FLOOD_SIZE]]
-
-
-def test_every_person_is_a_mask_and_the_band_belongs_to_nobody(prepared_root):
-    data = load_segmentation_files("human", prepared_root)
-    example = data.train[0]
-    assert example.names == ("person", "person")  # and no dog
-    name = os.path.basename(example.picture_id).removesuffix(".jpg")
-    official = VOCSegmentation(prepared_root, image_set="train")
-    assert official.images[0].endswith(f"{name}.jpg")
+def test_a_person_has_the_number_that_vocs_own_models_know():
     categories = DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
-    person = CLASS_NUMBERS["person"]
-    assert categories[person] == "person"
-    assert np.array_equal(example.masks.any(0), np.asarray(official[0][1]) == person)
-    path = data.folder / "SegmentationObject" / f"{name}.png"
-    for mask, number in zip(example.masks, (1, 2), strict=True):
-        assert np.array_equal(mask, read_pixel_by_pixel(path, number))
-    beside_a_speck = data.train[1]
-    assert beside_a_speck.boxes.tolist() == [[0, 0, 30, 75]]
+    assert categories[CLASS_NUMBERS["person"]] == "person"
 
 
 @pytest.mark.parametrize("lying", [True, False])

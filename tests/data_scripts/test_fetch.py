@@ -113,12 +113,10 @@ def unpacked(tmp_path, content, **options):
     return {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in found}
 
 
-KINDS = [zipped(FILES), zipped({"/": b"", **FILES})] + [
-    tar(FILES, f"w{c}") for c in ("", ":gz", ":xz")
-]
+KINDS = [zipped({"/": b"", **FILES}), tar(FILES, "w"), tar(FILES)]
 
 
-@pytest.mark.parametrize("content", KINDS, ids=["zip", "Dropbox's zip", "tar", "gz", "xz"])
+@pytest.mark.parametrize("content", KINDS, ids=["Dropbox's zip", "tar", "gz"])
 def test_every_kind_of_archive_is_unpacked(tmp_path, content):
     assert unpacked(tmp_path, content, password="one that it does not need") == FILES
 
@@ -140,8 +138,8 @@ def flipped(content, place):
 
 
 NOISE = {"a": b"".join(hashlib.sha256(bytes([n])).digest() for n in range(250)) * 4}
-CUT = [tar(NOISE)[:5000], tar(NOISE, "w")[:5000], tar(NOISE, "w:xz")[:3000], zipped(NOISE)[:5000]]
-DAMAGED = [*CUT, flipped(zipped(NOISE), 5000), flipped(tar(FILES), -6), b"<html>", b""]
+CUT = [tar(NOISE)[:5000], tar(NOISE, "w")[:5000], zipped(NOISE)[:5000]]
+DAMAGED = [*CUT, flipped(zipped(NOISE), 5000), flipped(tar(FILES), -6), b"<html>"]
 
 
 @pytest.mark.parametrize("number", range(len(DAMAGED)))
