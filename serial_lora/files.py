@@ -48,7 +48,12 @@ METHODS: dict[str, type[AdapterConfig]] = {
 }
 
 
-def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) -> Path:
+def save_adapter(
+    model: nn.Module,
+    path: str | Path,
+    name: str | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Path:
     """Write an adapter, merged or not, and what learned beside it to one safetensors file.
 
     The file is written beside its final place and then moved there, so an interrupted or failed
@@ -56,6 +61,7 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
 
     Args:
         name: of the adapter; None for the one in force.
+        notes: kept in the header, such as what the classes are called; `read_header` gives them.
 
     Raises:
         SerialLoRAError: if the model has no such adapter, it holds values that are not finite, or
@@ -79,6 +85,7 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
         "targets": json.dumps(_targets(injection.sites)),
         "sample": torch.cat(base_sample(root, injection)).view(torch.int16).numpy().tobytes().hex(),
         "quantized": json.dumps(is_quantized(root)),
+        "notes": json.dumps(dict(notes or {})),
     }
     metadata["checksum"] = checksum(metadata, tensors)
     with written(path):
@@ -232,6 +239,7 @@ class SavedAdapter:
     also_train: tuple[str, ...]
     sample: str
     quantized: bool
+    notes: dict[str, str]
 
     @property
     def base(self) -> str:
@@ -333,6 +341,7 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
             also_train=tuple(map(str, json.loads(metadata["also_train"]))),
             sample=metadata["sample"],
             quantized=metadata["quantized"] == "true",
+            notes=dict(json.loads(metadata.get("notes", "{}"))),  # older files have none
         )
         saved.numbers()  # or it is damaged
     except Exception as error:  # whatever stands there instead

@@ -33,6 +33,7 @@ from serial_lora_course.files import expanded, is_text, printable, refusals_told
 
 ORIENTATION = 0x0112  # the EXIF tag in which a camera says how it was held
 COLUMNS = ("class", "file", "usable", "remark")
+COPY_OF = "the same picture as"
 TRAIN_NAMES = {"train", "training"}
 TEST_NAMES = {"test", "val", "valid", "validation"}
 Found = dict[str, list[str]]
@@ -261,7 +262,7 @@ def _looked_at(
     digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).digest()
     earlier = first_seen.setdefault(digest, name)
     if earlier != name:
-        remarks.append(f"the same picture as {earlier}: keep one, or train and test may share it")
+        remarks.append(f"{COPY_OF} {earlier}: keep one, or train and test may share it")
     return True, "; ".join(remarks)
 
 

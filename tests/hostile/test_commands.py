@@ -11,9 +11,8 @@ from PIL import Image
 
 from serial_lora import SerialLoRAConfig, inject
 from serial_lora_course import cli, doctor
-from serial_lora_course.labs.own import PictureClassifier, save_classifier
+from serial_lora_course.work.classifier import PictureClassifier, load_vision, save_classifier
 from tests.doors import as_nobody, through_the_door
-from tests.labs.lab_models import small_clip
 
 QUICK = "--methods serial_lora --shots 1 --seeds 1 --min-steps 1 --epochs 1".split()
 LONG = "x" * 5000
@@ -42,10 +41,9 @@ def yaml(folder: Path, content: str | bytes) -> list[str]:
 
 
 def saved(folder: Path) -> str:
-    classifier = PictureClassifier(inject(small_clip(), SerialLoRAConfig(rank=2)), ["cat", "dog"])
-    place = save_classifier(classifier, folder / "saved")
-    (place / "run.yaml").write_text("model: tiny-clip")
-    return str(place)
+    classifier = PictureClassifier(load_vision("tiny-clip"), ["cat", "dog"])
+    inject(classifier, SerialLoRAConfig(rank=2), also_train=["head"])
+    return str(save_classifier(classifier, folder / "saved").parent)
 
 
 LAB: dict[str, Callable[[Path], list[str]]] = {  # behind `lab clip`
@@ -61,7 +59,7 @@ AT_WORK: dict[str, Callable[[Path], list[str]]] = {
     "a model with a long name": lambda f: ["fit", data(f), "--model", LONG],
     "no number": lambda f: ["fit", data(f), "--test-fraction=.nan"],
     "a device as options": lambda f: ["fit", data(f), "--config", "/dev/zero"],
-    "a folder as a file": lambda f: ["merge", saved(f), "--out", data(f / "data")],
+    "a file as a folder": lambda f: ["merge", saved(f), "--out", data(f / "data") + "/cat/0.png"],
     "a device as an adapter": lambda f: ["show", "/dev/zero"],
     "no YAML": lambda f: yaml(f, "["),
     "options that call": lambda f: yaml(f, "lr: !!python/name:os.system"),

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from serial_lora import SerialLoRAConfig, inject, save_adapter
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.files import write_json
-from serial_lora_course.labs.own import PictureClassifier, load_classifier, save_classifier
 from serial_lora_course.labs.records import append_record
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
 from serial_lora_course.plots.style import save_figure
@@ -32,13 +31,10 @@ def full_after(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def classifier(seed: int) -> PictureClassifier:
-    torch.manual_seed(0)
-    made = PictureClassifier(TINY["timm"].build(), ["a", "b"])
-    torch.manual_seed(seed)
-    inject(made.model, SerialLoRAConfig(rank=2))
-    torch.nn.init.normal_(made.head.weight)
-    return made
+def adapter(path, version):
+    model = TINY["timm"].build()
+    torch.manual_seed(version)
+    save_adapter(inject(model, SerialLoRAConfig(rank=2)), path)
 
 
 def training_state(path, version):
@@ -56,8 +52,7 @@ def drawing(path, version):
 
 WRITERS = {
     "r.jsonl": lambda path, version: append_record(path, replace(RECORD, seed=version)),
-    "adapter.safetensors": lambda path, version: save_adapter(classifier(version).model, path),
-    "classifier": lambda path, version: save_classifier(classifier(version), path),
+    "adapter.safetensors": adapter,
     "state.pt": training_state,
     "run.png": drawing,
     "run.svg": drawing,
@@ -79,12 +74,3 @@ def test_a_full_disk_is_an_error_and_the_old_files_stay(tmp_path, name):
         assert files() == before
     WRITERS[name](tmp_path / name, 2)
     assert files().keys() == before.keys() and files() != before
-
-
-def test_a_new_adapter_is_never_loaded_with_an_old_head(tmp_path):
-    """As after a power cut between the two files."""
-    old, new = (save_classifier(classifier(seed), tmp_path / str(seed)) for seed in (1, 2))
-    name = "adapter.safetensors"
-    (old / name).write_bytes((new / name).read_bytes())
-    with pytest.raises(SerialLoRAError, match="not saved together"):
-        load_classifier(TINY["timm"].build(), old)

@@ -55,7 +55,8 @@ def test_round_trip_into_a_plain_and_an_injected_model(tiny, method, tmp_path):
         inject(tiny.build(), method(rank=RANK, stream=tiny.stream, scale=0.7, dropout=0.1))
     ).eval()
     expected = tiny.run(model)
-    path = save_adapter(model, tmp_path / "adapter.safetensors")
+    notes = {"class_names": "cat, dog"}
+    path = save_adapter(model, tmp_path / "adapter.safetensors", notes=notes)
     assert list(tmp_path.iterdir()) == [path]
 
     stored = load_file(path)
@@ -63,6 +64,7 @@ def test_round_trip_into_a_plain_and_an_injected_model(tiny, method, tmp_path):
     assert all(tensor.dtype == torch.float32 for tensor in stored.values())
     header = read_header(path)
     assert header.config == method(rank=RANK, stream=tiny.stream, scale=0.7, dropout=0.1)
+    assert header.notes == notes
 
     fresh = tiny.build()
     assert load_adapter(fresh, path) is fresh

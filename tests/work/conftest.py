@@ -1,4 +1,4 @@
-"""A folder of pictures and a small vision model's weights, made once."""
+"""A folder of pictures and a small vision model's weights, made once; what a fit says, round by round."""
 
 import pytest
 import timm
@@ -38,11 +38,27 @@ def job(pictures, weights, tmp_path):
     return job_of(pictures, weights, tmp_path / "classifier")
 
 
-def job_of(pictures, weights, out):
+def job_of(pictures, weights, out, **changes):
     """A short training on them: five rounds of three steps or less, with a state saved after each step."""
-    from serial_lora_course.work.job import ClassifyConfig, Job
+    from serial_lora_course.work.job import Job
 
-    short = ClassifyConfig(
-        rank=2, epochs=6, min_steps=1, batch_size=7, precision="no", save_every=0.0
-    )
-    return Job(str(pictures), MODEL, str(out), weights=str(weights), config=short)
+    short = dict(rank=2, epochs=6, min_steps=1, batch_size=7, precision="no", save_every=0.0)
+    short |= dict(pictures=str(pictures), model=MODEL, out=str(out), weights=str(weights))
+    return Job(**short | changes)
+
+
+@pytest.fixture
+def rounds(monkeypatch):
+    """(step, loss) of each round that is told of; what is put into ``then`` is called after each."""
+
+    class Rounds(list):
+        then = staticmethod(lambda: None)
+
+        def write(self, told):
+            words = told.replace(",", "").replace(":", "").split()
+            self.append((int(words[1]), float(words[6])))
+            self.then()
+
+    told = Rounds()
+    monkeypatch.setattr("serial_lora_course.work.fit.tqdm", told)
+    return told

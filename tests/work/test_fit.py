@@ -1,109 +1,100 @@
-"""From a folder to a classifier: the best state, interruptions, and what is done with it."""
+"""From a folder to a classifier: the best state, interruptions, other people's folders, what is told."""
 
 import json
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from serial_lora import adapters
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.folder import load_folder
 from serial_lora_course.data.pictures import read_picture
-from serial_lora_course.work import folder
-from serial_lora_course.work.folder import (
-    divide,
-    fit_folder,
-    open_classifier,
-    predict,
-)
-from serial_lora_course.work.job import ClassifyConfig
-from serial_lora_course.work.vision import load_vision
+from serial_lora_course.measures.metrics import accuracy
+from serial_lora_course.options import as_yaml
+from serial_lora_course.work import fit
+from serial_lora_course.work.classifier import encode, open_classifier, predict
+from serial_lora_course.work.fit import Objective, divide, fit_folder
+from serial_lora_course.work.job import Job
 from tests.work.conftest import job_of
+
+ADAPTER = "adapter.safetensors"
 
 
 def files_of(out):
     return {path.name: path.read_bytes() for path in Path(out).iterdir() if path.is_file()}
 
 
-def test_the_state_with_the_lowest_validation_loss_is_what_is_kept_and_tested(job):
-    reached = fit_folder(job, progress=False)
-    losses = {
-        int(k): v["loss"] for k, v in json.loads(files_of(job.out)["validation.json"]).items()
-    }
-    assert len(losses) > 2 and reached.best_step == min(losses, key=losses.get)
-    classifier, run = open_classifier(job.out)
-    data = classifier.class_names
-    assert (data, run.model) == (["blue", "green", "red"], job.model)
-    assert reached.pictures == {"train": 15, "validation": 3, "test": 6}
-    assert 0 <= reached.test <= 1 and 0 <= reached.probe <= 1
+def tensors_of(out):
+    return load_file(Path(out) / ADAPTER)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def stop(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pictures, weights, tmp_path_factory):
+    """What the job of these tests reaches, the tensors that it keeps, and the names of its files."""
+    job = job_of(pictures, weights, tmp_path_factory.mktemp("whole") / "classifier")
+    return fit_folder(job), tensors_of(job.out), files_of(job.out).keys()
+
+
+def test_the_state_with_the_lowest_validation_loss_is_what_is_kept_and_tested(job, rounds):
+    reached = fit_folder(job)
+    assert len(rounds) == 5 and reached["steps"] == rounds[-1][0]
+    assert reached["best step"] == min(rounds, key=lambda each: each[1])[0]
+    classifier = open_classifier(job.out)
+    assert classifier.class_names == ["blue", "green", "red"]
+    data = load_folder(job.pictures)
+    assert accuracy(*encode(classifier, data.test)[1:]) == reached["test accuracy"]
+    sizes = [reached[f"{part} pictures"] for part in ("train", "validation", "test")]
+    assert sizes == [15, 3, 6]
 
 
 @pytest.mark.parametrize("save_every", [0.0, 30.0])
-def test_an_interrupted_training_ends_as_one_that_was_not(job, tmp_path, monkeypatch, save_every):
-    training, steps = ClassifyConfig.training, []
-
-    def saving(self, *arguments, **options):
-        return replace(training(self, *arguments, **options), save_every=save_every)
-
-    def stop_at_the_third(step, measured):
-        steps.append(step)
-        if len(steps) == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(ClassifyConfig, "training", saving)
-    whole = replace(job, out=str(tmp_path / "whole"))
-    expected = fit_folder(whole, progress=False)
+def test_an_interrupted_training_ends_as_one_that_was_not(job, rounds, uninterrupted, save_every):
+    expected, tensors, names = uninterrupted
+    job = replace(job, save_every=save_every)
+    rounds.then = lambda: len(rounds) == 3 and stop()
     with pytest.raises(KeyboardInterrupt):
-        fit_folder(job, progress=False, tell=stop_at_the_third)
-    gone_on = []
-    reached = fit_folder(job, progress=False, tell=lambda step, measured: gone_on.append(step))
-    assert replace(reached, seconds=0) == replace(expected, seconds=0)
-    assert gone_on[0] == steps[-1] + steps[0]
-    for name in ("adapter.safetensors", "head.safetensors"):
-        ours, theirs = (load_file(Path(each.out) / name) for each in (job, whole))
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours.keys() | theirs.keys())
-    assert files_of(job.out).keys() == files_of(whole.out).keys()
+        fit_folder(job)
+    assert fit_folder(job) == expected
+    assert rounds[3][0] == (rounds[2][0] if save_every == 0 else rounds[0][0])
+    assert same(tensors_of(job.out), tensors) and files_of(job.out).keys() == names
 
 
 class Killed(BaseException):
     """Stands for a SIGKILL: nothing catches it."""
 
 
-def stop(*_):
-    raise KeyboardInterrupt
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(pictures, weights, tmp_path_factory):
-    """What the job of these tests reaches, and the tensors that it keeps."""
-    job = job_of(pictures, weights, tmp_path_factory.mktemp("whole") / "classifier")
-    return fit_folder(job, progress=False), tensors_of(job.out)
-
-
-def tensors_of(out):
-    names = ("adapter.safetensors", "head.safetensors")
-    return {(name, key): t for name in names for key, t in load_file(Path(out) / name).items()}
-
-
 #: What is called -> at which of its calls the process is killed; there are five rounds.
 PLACES = {
     "encode": 3 + 5,  # the last validation; the probe looks at three parts
     "save_classifier": 2,
-    "eject": 1,
+    "load_adapter": 1,
     "write_reports": 1,
-    "write_json": 5 + 1,  # the result
+    "write_json": 2,  # the result
+    "write_card": 1,
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_kill_near_the_end_loses_nothing(job, uninterrupted, monkeypatch, place):
-    real, calls = getattr(folder, place), []
+def test_a_kill_loses_nothing(job, rounds, uninterrupted, monkeypatch, place):
+    real, calls = getattr(fit, place), []
 
     def killed(*arguments, **options):
         calls.append(place)
@@ -112,34 +103,30 @@ def test_a_kill_near_the_end_loses_nothing(job, uninterrupted, monkeypatch, plac
         return real(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, place, killed)
+        patch.setattr(fit, place, killed)
         with pytest.raises(Killed):
-            fit_folder(job, progress=False)
-    rounds = []
-    reached = fit_folder(job, progress=False, tell=lambda step, measured: rounds.append(step))
-    expected, tensors = uninterrupted
-    assert replace(reached, seconds=0) == replace(expected, seconds=0)
-    kept = tensors_of(job.out)
-    assert kept.keys() == tensors.keys()
-    assert all(torch.equal(kept[name], tensors[name]) for name in tensors)
+            fit_folder(job)
+    rounds.clear()
+    expected, tensors, names = uninterrupted
+    assert fit_folder(job) == expected and same(tensors_of(job.out), tensors)
     assert len(rounds) <= (4 if place == "save_classifier" else 1)
-    assert not (Path(job.out) / "unfinished.pt").exists()
+    assert files_of(job.out).keys() == names
 
 
-def test_a_process_that_the_system_kills_goes_on(job, uninterrupted):
+@pytest.mark.slow
+def test_a_process_that_the_system_kills_goes_on(job, uninterrupted, rounds):
     program = (
         "import os, signal, sys\n"
-        "from serial_lora_course.work import folder\n"
-        "folder.eject = lambda model: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from serial_lora_course.work import fit\n"
+        "fit.load_adapter = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from serial_lora_course.cli import main\n"
         "main(['fit', '--config', sys.argv[1]])\n"
     )
     asked = Path(job.out).with_name("asked.yaml")
-    asked.write_bytes(job.as_yaml())
+    asked.write_bytes(as_yaml(asdict(job)))
     done = subprocess.run([sys.executable, "-c", program, str(asked)], capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    reached = fit_folder(job, progress=False, tell=pytest.fail)
-    assert replace(reached, seconds=0) == replace(uninterrupted[0], seconds=0)
+    assert fit_folder(job) == uninterrupted[0] and len(rounds) <= 1
 
 
 def exchange(pictures, weights):
@@ -163,6 +150,14 @@ def reweigh(pictures, weights):
     save_file({name: tensor * 1.01 for name, tensor in state.items()}, weights)
 
 
+@pytest.fixture
+def own(pictures, weights, tmp_path):
+    """Pictures and weights that may be changed, and a job on them that takes no training."""
+    own = shutil.copytree(pictures, tmp_path / "colours")
+    file = Path(shutil.copy(weights, tmp_path / "own.safetensors"))
+    return own, file, job_of(own, file, tmp_path / "classifier", linear_probe=True)
+
+
 @pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize(
     ("change", "what"),
@@ -174,128 +169,188 @@ def reweigh(pictures, weights):
     ],
 )
 def test_nothing_goes_on_over_other_pictures_classes_or_weights(
-    pictures, weights, tmp_path, change, what, finished
+    own, monkeypatch, change, what, finished
 ):
-    own = shutil.copytree(pictures, tmp_path / "colours")
-    file = shutil.copy(weights, tmp_path / "own.safetensors")
-    job = job_of(own, file, tmp_path / "classifier")
+    pictures, weights, job = own
     if finished:
-        fit_folder(job, progress=False)
+        fit_folder(job)
     else:
-        with pytest.raises(KeyboardInterrupt):
-            fit_folder(job, progress=False, tell=stop)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(fit, "write_reports", stop)
+            fit_folder(job)
     before = files_of(job.out)
-    change(own, file)
+    change(pictures, weights)
     with pytest.raises(SerialLoRAError, match=f"{what}.* have changed"):
-        fit_folder(job, progress=False)
+        fit_folder(job)
     assert files_of(job.out) == before
 
 
-def test_one_process_at_a_time_trains_into_a_folder(job, uninterrupted):
-    refused = []
-
-    def begin_another(step, measured):
+def test_one_process_at_a_time_trains_into_a_folder(job, rounds, uninterrupted):
+    def begin_another():
         with pytest.raises(SerialLoRAError, match="another process"):
-            fit_folder(job, progress=False)
-        refused.append(step)
+            fit_folder(job)
 
-    reached = fit_folder(job, progress=False, tell=begin_another)
-    assert refused and replace(reached, seconds=0) == replace(uninterrupted[0], seconds=0)
-    assert [path.name for path in Path(job.out).parent.iterdir()] == [Path(job.out).name]
+    rounds.then = begin_another
+    assert fit_folder(job) == uninterrupted[0] and rounds
 
 
-def test_a_run_yaml_of_somebody_is_not_written_over(job):
-    Path(job.out).mkdir()
-    mine = Path(job.out) / "run.yaml"
-    mine.write_bytes(b"# mine\n" + job.as_yaml())
-    with pytest.raises(SerialLoRAError, match="other files"):
-        fit_folder(job, progress=False)
-    assert mine.read_bytes().startswith(b"# mine")
-
-
-def test_training_stops_when_the_validation_loss_no_longer_falls(job):
-    runaway = replace(job, patience=1, config=replace(job.config, lr=0.5, epochs=40))
-    steps = []
-    reached = fit_folder(runaway, progress=False, tell=lambda step, measured: steps.append(step))
-    assert reached.steps == steps[-1] < 80
-
-
-def test_what_is_finished_is_not_run_again_and_nothing_else_is_overwritten(job, tmp_path):
-    first = fit_folder(job, progress=False)
-    before = files_of(job.out)
-    assert fit_folder(job, progress=False, tell=pytest.fail) == first
-    with pytest.raises(SerialLoRAError, match="another run"):
-        fit_folder(replace(job, seed=2), progress=False)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
-    with pytest.raises(SerialLoRAError, match="other files"):
-        fit_folder(replace(job, out=str(tmp_path / "mine")), progress=False)
+def test_what_is_finished_is_not_run_again_and_nothing_else_is_overwritten(own, tmp_path):
+    _, _, job = own
+    first, before = fit_folder(job), files_of(job.out)
+    assert fit_folder(job) == first
+    with pytest.raises(SerialLoRAError, match="options have changed"):
+        fit_folder(replace(job, seed=2))
     assert files_of(job.out) == before
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    for name in ("thesis.txt", "run.yaml"):
+        folder = tmp_path / name / "mine"
+        folder.mkdir(parents=True)
+        (folder / name).write_text("all of it")
+        with pytest.raises(SerialLoRAError, match="other files"):
+            fit_folder(replace(job, out=str(folder)))
+        assert files_of(folder) == {name: b"all of it", ".lock": b""}
 
 
-def test_a_run_that_never_began_leaves_its_folder_to_another(job):
-    with pytest.raises(SerialLoRAError, match="cannot be loaded"):
-        fit_folder(replace(job, model="timm/no_such_model"), progress=False)
-    short = replace(job, config=replace(job.config, epochs=1))
-    assert fit_folder(short, progress=False).steps == 3
-    with pytest.raises(SerialLoRAError, match="another run"):
-        fit_folder(job, progress=False)
+@pytest.mark.parametrize("content", ["[" * 50_000, "[]", "{}", '{"made_from": {}}', "no", ""])
+def test_a_record_that_somebody_changed_is_one_sentence(own, content):
+    *_, job = own
+    fit_folder(replace(job))
+    (Path(job.out) / "record.json").write_text(content)
+    with pytest.raises(SerialLoRAError, match="record.json"):
+        fit_folder(job)
 
 
-def test_predictions_are_the_models_own(job, pictures):
-    fit_folder(job, progress=False)
-    classifier, _ = open_classifier(job.out)
-    paths = sorted(pictures.glob("*/3.png"))
-    found = predict(classifier, paths, batch_size=2)
-    prepare = classifier.preprocessing.for_test()
-    with torch.no_grad():
-        rows = [classifier(prepare(read_picture(path))[None]).exp() for path in paths]
-        expected = torch.cat([row / row.sum() for row in rows])
-    torch.testing.assert_close(found, expected)
+def test_a_run_that_never_began_leaves_its_folder_to_another(own):
+    *_, job = own
+    with pytest.raises(SerialLoRAError, match="cannot be used"):
+        fit_folder(replace(job, model="timm/no_such_model"))
+    with pytest.raises(SerialLoRAError, match="rank"):
+        fit_folder(replace(job, rank=1000))
+    assert fit_folder(job)["steps"] == 0
 
 
-def test_each_class_is_divided_by_itself(pictures):
-    from serial_lora_course.data.folder import load_folder
-
-    train = load_folder(pictures).train
-    parts = divide(train, 0.2)
-    ids = [set(part.picture_ids) for part in parts.values()]
-    assert not ids[0] & ids[1] and ids[0] | ids[1] == set(train.picture_ids)
-    assert all(set(part.labels) == {0, 1, 2} for part in parts.values())
-    for part in parts.values():
-        assert all(
-            train.labels[train.picture_ids.index(i)] == label
-            for i, label in zip(part.picture_ids, part.labels, strict=True)
-        )
-
-
-@pytest.mark.parametrize("name", ["timm/no_such_model", "open_clip/nothing", "no/such-model", ""])
-def test_an_unknown_model_is_one_sentence(name):
-    with pytest.raises(SerialLoRAError, match="cannot be loaded"):
-        load_vision(name)
-
-
-@pytest.mark.parametrize("name", ["reached.json", "validation.json"])
-@pytest.mark.parametrize("content", ["[" * 50_000, "[]", "{}", '{"1": {"loss": "high"}}', "no"])
-def test_a_file_that_somebody_changed_is_one_sentence(job, name, content):
-    with pytest.raises(KeyboardInterrupt):
-        fit_folder(job, progress=False, tell=stop)
-    (Path(job.out) / name).write_text(content)
-    if (name, content) == ("validation.json", "{}"):
-        return  # nothing was measured yet
-    with pytest.raises(SerialLoRAError, match=name):
-        fit_folder(job, progress=False)
+def test_training_stops_when_the_validation_loss_no_longer_falls(job, rounds):
+    reached = fit_folder(replace(job, patience=1, lr=0.5, epochs=40))
+    assert reached["steps"] == rounds[-1][0] < 80
+    assert rounds[-1][0] - reached["best step"] == 3
 
 
 def test_a_training_that_diverges_is_told(job):
     with pytest.raises(SerialLoRAError, match="smaller --lr"):
-        fit_folder(replace(job, config=replace(job.config, lr=1e10)), progress=False)
+        fit_folder(replace(job, lr=1e10))
 
 
 def test_a_long_training_is_told_of_before_it_begins(job, monkeypatch):
-    monkeypatch.setattr(folder, "LONG", 0)
-    monkeypatch.setattr(folder, "fitted_probe", stop)
+    monkeypatch.setattr(fit, "LONG", 0)
+    monkeypatch.setattr(fit, "encode", stop)
     with pytest.warns(UserWarning, match="a step of 7 pictures of 96 x 96 takes about"):
         with pytest.raises(KeyboardInterrupt):
-            fit_folder(replace(job, image_size=96), progress=False)
+            fit_folder(replace(job, image_size=96))
+
+
+def test_each_class_is_divided_by_itself(pictures):
+    train = load_folder(pictures).train
+    parts = divide(train, 0.2)
+    ids = [set(part.picture_ids) for part in parts.values()]
+    assert not ids[0] & ids[1] and ids[0] | ids[1] == set(train.picture_ids)
+    for part in parts.values():
+        assert set(part.labels) == {0, 1, 2}
+        places = map(train.picture_ids.index, part.picture_ids)
+        assert [train.labels[place] for place in places] == part.labels
+
+
+# ------------------------------------------------------------------------- what is said of classes
+
+
+def test_classes_are_called_as_their_folders_and_each_has_its_line(own, tmp_path):
+    pictures, _, job = own
+    (pictures / "red").rename(pictures / "Katzen & Kätzchen_2")
+    (pictures / "green").rename(pictures / "=1+1")
+    fit_folder(job)
+    names = ["=1+1", "Katzen & Kätzchen_2", "blue"]
+    classifier = open_classifier(job.out)
+    assert classifier.class_names == names
+
+    test = load_folder(pictures).test
+    found = predict(classifier, [pictures / name for name in test.picture_ids]).argmax(-1).numpy()
+    true, known = np.array(test.labels), np.arange(3)
+    matrix = [[int(((true == t) & (found == f)).sum()) for f in known] for t in known]
+    table = pd.read_csv(Path(job.out) / "confusion.csv", index_col=0)
+    names[0] = "'=1+1"  # no formula for a spreadsheet
+    assert table.values.tolist() == matrix and [*table.columns] == [*table.index] == names
+    classes = pd.read_csv(Path(job.out) / "classes.csv", index_col=0)
+    for label, name in enumerate(names):
+        right = matrix[label][label]
+        assert classes.loc[name, "recall"] == pytest.approx(right / sum(matrix[label]), abs=1e-4)
+        given = sum(row[label] for row in matrix)
+        assert classes.loc[name, "precision"] == pytest.approx(right / max(given, 1), abs=1e-4)
+    assert (Path(job.out) / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("to", ["green", "red"])
+def test_a_picture_that_is_there_twice_is_named_first(own, monkeypatch, to):
+    """Under two classes; in training and in test."""
+    pictures, _, job = own
+    data = load_folder(pictures)
+    trained = next(name for name in data.train.picture_ids if name.startswith("red"))
+    tested = next(name for name in data.test.picture_ids if name.startswith(to))
+    shutil.copy(pictures / trained, pictures / tested)
+    monkeypatch.setattr(fit, "encode", stop)
+    with pytest.warns(UserWarning, match="the same picture as") as told:
+        with pytest.raises(KeyboardInterrupt):
+            fit_folder(job)
+    assert {trained, tested} <= set(str(told[0].message).replace(":", "").split())
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_probe_can_be_the_classifier(own, classes):
+    pictures, _, job = own
+    if classes == 2:
+        shutil.rmtree(pictures / "red")
+    reached = fit_folder(job)
+    classifier = open_classifier(job.out)
+    assert reached["test accuracy"] == reached["logistic regression"]
+    assert accuracy(*encode(classifier, load_folder(pictures).test)[1:]) == reached["test accuracy"]
+    pairs = adapters(classifier).values()
+    assert pairs and not any(pair.lora_B.any() for pair in pairs)
+    assert classifier.head.weight.any()
+
+
+def test_with_balanced_weights_small_classes_count_as_much(own, monkeypatch):
+    pictures, _, job = own
+    for number in range(4):
+        (pictures / "red" / f"{number}.png").unlink()
+    asked = []
+    monkeypatch.setattr(fit, "Objective", lambda classifier, weights: asked.append(weights))
+    monkeypatch.setattr(fit, "_trained", stop)
+    for balanced in (False, True):
+        out = f"{job.out}{balanced}"
+        with pytest.raises(KeyboardInterrupt):
+            fit_folder(replace(job, linear_probe=False, balanced=balanced, out=out))
+    train = divide(load_folder(pictures).train, job.validation_fraction)["train"]
+    counts = torch.tensor(train.labels).bincount()
+    assert counts.unique().numel() == 2 and torch.equal(asked[0], torch.ones(3))
+    torch.testing.assert_close(asked[1] * counts, torch.full([3], len(train) / 3))
+
+    scores, labels = torch.randn(len(train), 3), torch.tensor(train.labels)
+    each = -scores.log_softmax(-1)[range(len(train)), labels]
+    expected = torch.stack([each[labels == label].mean() for label in range(3)]).mean()
+    found = Objective(lambda pictures: pictures, asked[1])((scores, labels))
+    torch.testing.assert_close(found, expected)
+
+
+def test_predictions_are_the_models_own(own):
+    pictures, _, job = own
+    fit_folder(job)
+    classifier = open_classifier(job.out)
+    paths = sorted(pictures.glob("*/3.png"))
+    with torch.no_grad():
+        inputs = [classifier.vision.prepare(read_picture(path))[None] for path in paths]
+        expected = torch.cat([classifier(each).exp() for each in inputs])
+    torch.testing.assert_close(predict(classifier, paths), expected / expected.sum(1, True))
+
+
+def test_options_are_checked():
+    for name, value in {"test_fraction": 1, "patience": 0, "image_size": 0, "crop": 2}.items():
+        with pytest.raises(SerialLoRAError, match=name):
+            Job(**{name: value})
+    assert json.dumps(asdict(Job()))

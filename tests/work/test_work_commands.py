@@ -2,52 +2,58 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
 
 import huggingface_hub
 import pytest
 
-from serial_lora_course.work import card
-from serial_lora_course.work.commands import picture_files
-from serial_lora_course.work.folder import Reached
+ANSWERS = 8
 
 
 @pytest.fixture
 def fitted(job, pictures, weights, tmp_path, run):
     words = ["fit", pictures, "--model", job.model, "--weights", weights, "--out", job.out]
     words += ["--rank", 2, "--epochs", 2, "--min-steps", 1, "--precision", "no"]
-    code, said, _ = run(*words, "--license", "mit")
-    assert code == 0 and "logistic regression" in said
+    code, said, _ = run(*words)
+    assert code == 0 and "logistic regression" in said and "precision" in said
     return tmp_path / "classifier"
 
 
 def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatch):
     rows = tmp_path / "new" / "rows.csv"
     monkeypatch.setenv("COLUMNS", "40")
-    code, said, _ = run("predict", fitted, pictures / "red", "--top", 2, "--out", rows)
+    asked = shutil.copytree(pictures / "red", tmp_path / "asked")
+    whole = (asked / "3.png").read_bytes()
+    (asked / "3.png").write_bytes(whole[: len(whole) // 2])
+    for name in (".hidden.png", "notes.txt", "phone.heic"):
+        (asked / name).touch()
+    words = ("predict", fitted, asked, pictures / "red" / "3.png", "--top", 2, "--out", rows)
+    code, said, told = run(*words)
+    assert code == 2 and "3.png" in told and "phone.heic" in told  # the others are answered
     table = list(csv.DictReader(rows.open()))
-    assert code == 0 and len(table) == len(said.splitlines()) == 8 and said.count("%") == 16
+    assert [row["picture"].rsplit("/")[-1] for row in table] == [
+        *(f"{n}.png" for n in range(8)),
+        "3.png",
+    ]
+    assert len(said.splitlines()) == 8 and said.count("%") == 16
     for row in table:
-        assert sum(float(row[name]) for name in ("red", "green", "blue")) == pytest.approx(
-            1, abs=1e-4
-        )
+        shares = [row[name] for name in ("red", "green", "blue")]
+        assert shares == [""] * 3 or sum(map(float, shares)) == pytest.approx(1, abs=1e-4)
+    assert [row["red"] for row in table].index("") == 3
+
     assert run("merge", fitted, "--out", tmp_path / "merged")[0] == 0
-    with monkeypatch.context() as patch:  # what a file holds is told without its model
-        patch.setattr("serial_lora_course.work.vision.load_vision", pytest.fail)
-        code, said, _ = run("show", fitted)
-    assert code == 0 and "rank 2" in said and "timm/test_vit" in said
+    code, said, _ = run("show", fitted)
+    assert code == 0 and "rank 2" in said and "timm/test_vit" in said and '"green"' in said
 
-    card_text = (fitted / "README.md").read_text()
-    assert weights.name in card_text  # and no folder of this machine
-    assert not any(str(each) in card_text for each in (weights.parent, pictures.parent, tmp_path))
-    facts = huggingface_hub.ModelCard.load(fitted / "README.md").data
-    reached = json.loads((fitted / "reached.json").read_text())
-    assert facts.license == "mit" and facts.library_name == "serial-lora"
-    assert facts.eval_results[0].metric_value == round(reached["test"], 4)
+    card = (fitted / "README.md").read_text()  # names no folder of this machine
+    assert not any(str(each) in card for each in (weights.parent, pictures.parent, tmp_path))
+    assert huggingface_hub.ModelCard.load(fitted / "README.md").data.library_name == "serial-lora"
+    reached = json.loads((fitted / "record.json").read_text())["reached"]
+    assert f"| test accuracy | {reached['test accuracy']:.1%} |" in card
 
-    (fitted / "README.md").write_text(card_text + "My own words.")
+    (fitted / "README.md").write_text(card + "My own words.")
     again = run("fit", "--config", fitted / "run.yaml")
     assert again[0] == 0 and "validation loss" not in again[1] and "README.md is kept" in again[2]
     assert (fitted / "README.md").read_text().endswith("My own words.")
@@ -59,33 +65,14 @@ def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatc
         (("fit", "{pictures}", "--model", "timm/nothing"), "model"),
         (("fit", "{pictures}", "--rank", "2,3"), "rank"),
         (("fit", "{pictures}", "--plus-lr", "1"), "plus-lr"),
+        (("predict", "nowhere", "{pictures}"), "no adapter file"),
+        (("predict", "nowhere", "."), "no pictures"),
     ],
 )
 def test_mistakes_are_one_sentence(words, noun, pictures, tmp_path, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, told = run(*[word.format(pictures=pictures) for word in words])
     assert code == 2 and noun in told and "Traceback" not in told
-
-
-def test_what_is_no_picture_of_a_folder_is_passed_over(tmp_path):
-    for name in (".hidden.png", "inside/b.JPG", "a.png", "notes.txt", "phone.heic"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    with pytest.warns(UserWarning, match="phone.heic"):
-        found = list(picture_files([tmp_path, tmp_path / "a.png"]))
-    assert found == [tmp_path / name for name in ("a.png", "inside/b.JPG", "a.png")]
-
-
-@pytest.mark.parametrize(
-    ("model", "named"),
-    [("tiny-clip", None), ("timm/vit", None), ("a/folder", None), ("me/vit", "me/vit")],
-)
-def test_only_a_model_of_the_hub_is_named_as_the_base(model, named, job, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a" / "folder").mkdir(parents=True)
-    reached = Reached("", ["a", "b"], {"test": 4}, "half", 1, 1, 1.0, 1.0, 0.5, 0.5, 0.5, 1, 1)
-    card.write_card(replace(job, model=model), reached)
-    assert huggingface_hub.ModelCard.load(f"{job.out}/README.md").data.base_model == named
 
 
 def test_what_is_asked_first_waits_for_no_model_library(fitted):

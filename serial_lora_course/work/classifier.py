@@ -1,0 +1,292 @@
+"""Any vision model as a classifier of one's own pictures: its library's way in, a head, one file, answers.
+
+classifier = open_classifier("my_classifier")           # what `serial-lora fit` wrote
+predict(classifier, ["a.png", "b.png"])                 # (2, C) probabilities
+
+vision = load_vision("timm/vit_small_patch14_dinov2", image_size=224)
+load_vision("open_clip/ViT-B-16-quickgelu:openai")
+load_vision("facebook/dinov2-small")                    # transformers: a name on the hub, or a folder
+load_vision("tiny-clip")                                # comes with the course
+vision.features(vision.prepare(picture)[None])          # (1, d)
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import timm
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import Compose
+from transformers import AutoImageProcessor, AutoModel
+
+from serial_lora import load_adapter, save_adapter
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import read_header
+from serial_lora_course.data.pictures import read_picture
+from serial_lora_course.data.types import Pictures
+from serial_lora_course.files import ADAPTER_FILE, expanded
+from serial_lora_course.labs.training import OnPicture, batches_of
+from serial_lora_course.models.clip import TINY_MODEL, cut_to_middle, load_clip
+from serial_lora_course.models.weights import load_weights
+
+BATCH = 64  # pictures that are looked at together
+
+
+class Vision:
+    """A model in evaluation mode, and what its library does with pictures before and after it.
+
+    Attributes:
+        prepare: PIL picture -> (3, size, size), as for testing: (x - mean) / std of each channel.
+        width: of its features.
+        head: the name of the model's own classifier, whose place a new one can take.
+        source: what `load_vision` made it of.
+
+    Raises:
+        SerialLoRAError: pictures do not become squares, or the model gives no one vector for each.
+    """
+
+    head = "classifier"
+    source: dict[str, Any] = {}
+
+    def __init__(self, model: nn.Module, prepare: Callable) -> None:
+        self.model, self.prepare = model.eval().float(), Compose([cut_to_middle, prepare])
+        colours = (Image.new("RGB", (96, 64), each) for each in ("black", "white"))
+        black, white = (self.prepare(each) for each in colours)
+        self.size, kind = black.shape[-1], type(model).__name__
+        if black.shape != (3, self.size, self.size):
+            raise SerialLoRAError(f"{kind} makes no square of a picture; take another model.")
+        middle = (slice(None), self.size // 2, self.size // 2)
+        std = 1 / (white - black)[middle]  # they are -mean / std and (1 - mean) / std
+        self.mean, self.std = (-black[middle] * std).tolist(), std.tolist()
+        noise = torch.rand(2, *black.shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            vectors, again = (self.features(noise) for _ in range(2))
+        good = isinstance(vectors, Tensor) and vectors.dim() == 2 and len(vectors) == len(noise)
+        if not good or not torch.allclose(vectors, again, rtol=1e-2):  # some mask parts at random
+            raise SerialLoRAError(
+                f"{kind} does not give one and the same vector each time for a picture; take another model."
+            )
+        self.width = vectors.shape[1]
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """One vector a picture, as the library gives it: (B, 3, size, size) -> (B, d)."""
+        raise NotImplementedError
+
+    def write_config(self, folder: Path, class_names: Sequence[str]) -> None:
+        """What the library needs beside the weights to build the model again."""
+
+
+class Timm(Vision):
+    """A model of timm that was created without a classifier."""
+
+    def __init__(self, model: nn.Module, size: int | None = None) -> None:
+        self.said = timm.data.resolve_model_data_config(model)
+        if size is not None:
+            self.said["input_size"] = (3, size, size)
+            if hasattr(model, "set_input_size"):
+                model.set_input_size(img_size=size)
+        own = model.pretrained_cfg.get("classifier")
+        self.head = own if isinstance(own, str) else Vision.head
+        super().__init__(model, timm.data.create_transform(**self.said))
+
+    def features(self, pictures: Tensor) -> Tensor:
+        return self.model(pictures)
+
+    def write_config(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.model.num_classes = len(class_names)
+        said = {"pretrained_cfg": self.said | {"num_classes": len(class_names)}}
+        said["label_names"] = list(class_names)
+        timm.models.save_for_hf(self.model, folder, model_config=said, safe_serialization=True)
+
+
+class OpenClip(Vision):
+    """A model that `open_clip.create_model` made: the vectors that it compares with texts."""
+
+    def __init__(self, model: nn.Module) -> None:
+        said = PreprocessCfg(**model.visual.preprocess_cfg)
+        super().__init__(model, image_transform_v2(said, is_train=False))
+
+    def features(self, pictures: Tensor) -> Tensor:
+        return self.model.encode_image(pictures)
+
+
+class Transformers(Vision):
+    """A model of transformers, loaded from a name on the hub or a folder.
+
+    CLIP and SigLIP give what they compare with text. Others give what their pooler makes, unless its
+    weights are random where a checkpoint has none (ViT's); then the class token, or the mean of all where
+    there is none.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.processor = AutoImageProcessor.from_pretrained(model.name_or_path)
+        names = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
+        self.class_token = bool(names & {"cls_token", "class_token", "class_embedding"})
+        super().__init__(model, self._processed)
+
+    def _processed(self, picture: Image.Image) -> Tensor:
+        return self.processor(picture, return_tensors="pt")["pixel_values"][0]
+
+    def features(self, pictures: Tensor) -> Tensor:
+        output = getattr(self.model, "get_image_features", self.model)(pixel_values=pictures)
+        untrained = hasattr(getattr(self.model, "pooler", None), "dense")
+        if getattr(output, "pooler_output", None) is not None and not untrained:
+            return output.pooler_output.flatten(1)
+        tokens = getattr(output, "last_hidden_state", output)  # (B, N, d), or (B, d, H, W) of grids
+        if not isinstance(tokens, Tensor) or tokens.dim() < 3:
+            return tokens
+        if self.class_token:
+            return tokens[:, 0]
+        return tokens.mean(1) if tokens.dim() == 3 else tokens.flatten(2).mean(2)
+
+    def write_config(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.model.config.id2label = dict(enumerate(class_names))
+        self.model.config.label2id = {name: label for label, name in enumerate(class_names)}
+        self.model.config.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+
+def load_vision(name: str, weights: str | None = None, image_size: int | None = None) -> Vision:
+    """A vision model with its library's pretrained weights.
+
+    Args:
+        name: as above. A folder is one that transformers' ``save_pretrained`` wrote.
+        weights: a file of timm's or open_clip's model, with its classifier or without, in place of
+            what the library would fetch.
+        image_size: side of the pictures of timm's or open_clip's model, in place of its own, in pixels.
+
+    Raises:
+        SerialLoRAError: no such model, its weights cannot be had, or as `Vision`.
+    """
+    try:
+        vision = _loaded(name, None if weights is None else expanded(weights), image_size)
+    except SerialLoRAError:
+        raise
+    except Exception as error:  # each library raises kinds of its own, and the hub's on top
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise SerialLoRAError(
+            f"the model {name!r} cannot be used ({reason}); check the name (timm/NAME, "
+            "open_clip/NAME:WEIGHTS, a name on the hub, a folder, or tiny-clip), --image-size, and "
+            "whether its weights are on this machine or can be fetched."
+        ) from error
+    if image_size not in (None, vision.size):
+        raise SerialLoRAError(f"{name} takes no other size of pictures; leave --image-size out.")
+    vision.source = {"name": name, "weights": weights, "image_size": image_size}
+    return vision
+
+
+def _loaded(name: str, weights: Path | None, size: int | None) -> Vision:
+    library, _, rest = name.partition("/")
+    torch.manual_seed(0)  # of layers that a checkpoint lacks; they are the same each time
+    if name == TINY_MODEL:
+        return OpenClip(load_clip("tiny", weights=weights or "default").model)
+    if library == "timm":
+        model = timm.create_model(rest, pretrained=weights is None, num_classes=0)
+        if weights is not None:
+            own = model.pretrained_cfg.get("classifier") or ()
+            load_weights(model, weights, passed_over=(own,) if isinstance(own, str) else own)
+        return Timm(model, size)
+    if library == "open_clip":
+        architecture, _, tag = rest.partition(":")
+        if not tag and weights is None:
+            raise ValueError("it names no weights")
+        fetched = tag if weights is None else None
+        model = open_clip.create_model(architecture, pretrained=fetched, force_image_size=size)
+        if weights is not None:
+            load_weights(model, weights)
+        return OpenClip(model)
+    if weights is not None:
+        raise SerialLoRAError(
+            f"--weights goes with a model of timm or open_clip; for {name} give the folder "
+            "that transformers saved as the model's name."
+        )
+    return Transformers(AutoModel.from_pretrained(name))
+
+
+class PictureClassifier(nn.Module):
+    """Scores for classes from a model's features: forward (B, 3, size, size) -> (B, C).
+
+    The features are brought to mean 0 and deviation 1 within each picture, so that one learning
+    rate suits every model, and a linear head, zero at the start, turns them into scores. The adapter
+    goes into the whole: ``inject(classifier, config, also_train=["head"])``.
+    """
+
+    def __init__(self, vision: Vision, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.vision, self.model, self.class_names = vision, vision.model, list(class_names)
+        self.head = nn.Linear(vision.width, len(class_names))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """(B, 3, size, size) -> (B, d), float32, each row of mean 0 and deviation 1."""
+        features = self.vision.features(pictures).float()
+        return nn.functional.layer_norm(features, features.shape[-1:])
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.head(self.features(pictures))
+
+
+@torch.no_grad()
+def encode(classifier: PictureClassifier, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (N, d), scores (N, C) and labels (N,) of all pictures, in order, on the CPU."""
+    classifier.eval()
+    device, features, labels = classifier.head.weight.device, [], []
+    for batch, batch_labels in batches_of(pictures, OnPicture(classifier.vision.prepare), BATCH):
+        features.append(classifier.features(batch.to(device)))
+        labels.append(batch_labels)
+    found = torch.cat(features)
+    return found.cpu(), classifier.head(found).cpu(), torch.cat(labels)
+
+
+@torch.no_grad()
+def predict(classifier: PictureClassifier, paths: Sequence[str | Path]) -> Tensor:
+    """Probabilities (N, C) of picture files; NaN, and a warning, where one cannot be read."""
+    shares = torch.full((len(paths), len(classifier.class_names)), torch.nan)
+    for start in range(0, len(paths), BATCH):
+        read = {}
+        for row, path in enumerate(paths[start : start + BATCH], start):
+            try:
+                read[row] = classifier.vision.prepare(read_picture(path, upright=True))
+            except SerialLoRAError as error:
+                warnings.warn(str(error), stacklevel=3)
+        if read:
+            shares[[*read]] = classifier(torch.stack([*read.values()])).softmax(-1)
+    return shares
+
+
+def save_classifier(classifier: PictureClassifier, folder: Path, **more: object) -> Path:
+    """Write adapter and head to one file, whose notes are JSON: ``class_names``, ``vision``, and ``more``.
+
+    Raises:
+        SerialLoRAError: as `save_adapter`.
+    """
+    notes = {"class_names": classifier.class_names, "vision": classifier.vision.source, **more}
+    notes = {name: json.dumps(said) for name, said in notes.items()}
+    return save_adapter(classifier, folder / ADAPTER_FILE, notes=notes)
+
+
+def open_classifier(folder: str | Path) -> PictureClassifier:
+    """A classifier that `serial-lora fit` made, with its model.
+
+    Raises:
+        SerialLoRAError: its file is missing, damaged or an older version's, or as `load_vision` and
+            `load_adapter`.
+    """
+    path = expanded(folder) / ADAPTER_FILE
+    notes = {name: json.loads(said) for name, said in read_header(path).notes.items()}
+    if "vision" not in notes:
+        raise SerialLoRAError(
+            f"{path} is no classifier of this version of `serial-lora fit`; fit the pictures again."
+        )
+    classifier = PictureClassifier(load_vision(**notes["vision"]), notes["class_names"])
+    load_adapter(classifier, path)
+    return classifier.eval()

@@ -1,0 +1,283 @@
+"""Pictures, features and merged classifiers, compared with what a model's own library makes of them alone."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, save_adapter
+from serial_lora_course.work import commands
+from serial_lora_course.work.classifier import Timm, load_vision, open_classifier, predict
+from serial_lora_course.work.fit import fit_folder
+from tests.labs.lab_models import register_small, small_clip, weights_file
+
+SIDE = 32
+SMALL = dict(
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=16,
+    image_size=SIDE,
+    patch_size=8,
+)
+SWIN = dict(
+    image_size=SIDE, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4
+)
+SQUARE, CROPPED = {"height": SIDE, "width": SIDE}, {"shortest_edge": 40}
+
+
+def cropped(**options):
+    return dict(size=CROPPED, crop_size=SQUARE, do_center_crop=True, **options)
+
+
+def class_token(output):
+    return output.last_hidden_state[:, 0]
+
+
+def mean_of_tokens(output):
+    return output.last_hidden_state.mean(1)
+
+
+def pooled(output):
+    return output.pooler_output
+
+
+#: model, its configuration, its processor, and the vector that its documentation takes.
+TRANSFORMERS = {
+    "ViT": ("ViT", SMALL, "ViT", dict(size=SQUARE), class_token),
+    "DINOv2": ("Dinov2", SMALL | {"mlp_ratio": 1}, "Bit", cropped(image_mean=[0.4] * 3), pooled),
+    "SigLIP's image tower": ("SiglipVision", SMALL, "Siglip", dict(size=SQUARE), pooled),
+    "CLIP's image tower": ("CLIPVision", SMALL, "CLIP", cropped(), pooled),
+    "BEiT": ("Beit", SMALL, "Beit", dict(size=SQUARE, do_center_crop=False), pooled),
+    "Swin": ("Swin", SWIN, "ViT", dict(size=SQUARE, image_std=[0.2] * 3), mean_of_tokens),
+}
+
+
+def save(name, folder):
+    """A random model in a folder as the hub has them: its weights beside its processor."""
+    kind, sizes, processor, options, _ = TRANSFORMERS[name]
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes))
+    model.save_pretrained(folder)
+    getattr(transformers, f"{processor}ImageProcessor")(**options).save_pretrained(folder)
+    return model.eval()
+
+
+def noise(width=90, height=60):
+    """Smooth, so that two ways of resizing differ by roundings alone."""
+    coarse = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_models_of_transformers_see_and_give_what_their_library_does(name, tmp_path):
+    theirs, (*_, vector) = save(name, tmp_path), TRANSFORMERS[name]
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    expected = processor(noise(), return_tensors="pt")["pixel_values"]
+    ours = load_vision(str(tmp_path))
+    torch.testing.assert_close(ours.prepare(noise())[None], expected)
+    normal = torch.tensor([processor.image_mean, processor.image_std])
+    torch.testing.assert_close(torch.tensor([ours.mean, ours.std]), normal)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.features(expected), vector(theirs(pixel_values=expected)))
+
+
+def test_all_of_clip_gives_what_is_compared_with_text(tmp_path):
+    vision = {k: v for k, v in SMALL.items()}
+    text = dict(vocab_size=40, max_position_embeddings=6, hidden_size=16, num_hidden_layers=1)
+    text |= dict(num_attention_heads=2, intermediate_size=16, bos_token_id=1, eos_token_id=2)
+    torch.manual_seed(0)
+    both = dict(text_config=text, vision_config=vision, projection_dim=8)
+    model = transformers.CLIPModel(transformers.CLIPConfig(**both)).eval()
+    model.save_pretrained(tmp_path)
+    transformers.CLIPImageProcessor(**cropped()).save_pretrained(tmp_path)
+    x = torch.randn(2, 3, SIDE, SIDE)
+    with torch.no_grad():
+        expected = model.visual_projection(model.vision_model(pixel_values=x)[1])
+        torch.testing.assert_close(load_vision(str(tmp_path)).features(x), expected)
+
+
+def test_models_of_open_clip_see_and_give_what_their_library_does(tmp_path):
+    name = register_small(tmp_path / "configs", "small-clip-at-work")
+    file = weights_file(tmp_path / "weights.safetensors", name)
+    theirs, _, prepare = open_clip.create_model_and_transforms(name)
+    theirs.load_state_dict(load_file(file))
+    ours = load_vision(f"open_clip/{name}", file)
+    expected = prepare(noise())
+    torch.testing.assert_close(ours.prepare(noise()), expected)
+    with torch.no_grad():
+        found = ours.features(expected[None])
+        torch.testing.assert_close(found, theirs.eval().visual(expected[None]))
+
+
+TIMM = {
+    "class token": ("test_vit", {}),
+    "attention pooling": ("vit_tiny_patch16_224", dict(img_size=64, global_pool="map", depth=1)),
+    "mean of tokens": ("beit_base_patch16_224", dict(embed_dim=24, num_heads=2, depth=1)),
+    "windows": ("swin_tiny_patch4_window7_224", dict(embed_dim=8, depths=(1, 1), num_heads=(1, 2))),
+    "attention and convolutions": ("test_maxvit", {}),
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_models_of_timm_see_and_give_what_their_library_does(name):
+    architecture, options = TIMM[name]
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, pretrained=False, num_classes=5, **options).eval()
+    said = timm.data.resolve_model_data_config(model)
+    said["input_size"] = (3, *[options.get("img_size", said["input_size"][1])] * 2)
+    expected = timm.data.create_transform(**said, is_training=False)(noise())
+    with torch.no_grad():
+        vector = model.forward_head(model.forward_features(expected[None]), pre_logits=True)
+        model.reset_classifier(0)
+        ours = Timm(model, options.get("img_size"))
+        torch.testing.assert_close(ours.prepare(noise()), expected)
+        torch.testing.assert_close(ours.features(expected[None]), vector)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_a_checkpoint_of_timm_with_its_classifier_and_another_size_of_pictures(tmp_path, ending):
+    torch.manual_seed(0)
+    whole = timm.create_model("test_vit", pretrained=False, num_classes=7).eval()
+    path = tmp_path / f"whole.{ending}"
+    write = save_file if ending == "safetensors" else torch.save
+    write({name: t.contiguous() for name, t in whole.state_dict().items()}, path)
+    for size in (160, 96):
+        ours = load_vision("timm/test_vit", path, None if size == 160 else size)
+        whole.set_input_size(img_size=size)
+        x = torch.randn(2, 3, size, size)
+        with torch.no_grad():
+            expected = whole.forward_head(whole.forward_features(x), pre_logits=True)
+            torch.testing.assert_close(ours.features(x), expected)
+        assert ours.prepare(noise()).shape == x.shape[1:]
+    with pytest.raises(SerialLoRAError, match="another model's weights"):
+        load_vision("timm/test_vit2", path)
+
+
+# ------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    "name", ["timm/no_such_model", "open_clip/nothing", "open_clip/ViT-B-32", "no/such-model", ""]
+)
+def test_an_unknown_model_is_one_sentence(name):
+    with pytest.raises(SerialLoRAError, match="cannot be used"):
+        load_vision(name)
+
+
+def test_what_a_library_does_not_serve_is_refused(tmp_path):
+    save("ViT", tmp_path)
+    for name in (str(tmp_path), "tiny-clip"):
+        with pytest.raises(SerialLoRAError, match="no other size"):
+            load_vision(name, image_size=64)
+    with pytest.raises(SerialLoRAError, match="--weights goes with"):
+        load_vision(str(tmp_path), tmp_path / "model.safetensors")
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(SerialLoRAError, match="cannot be used"):  # how are pictures normalised?
+        load_vision(str(tmp_path))
+
+
+def test_a_model_that_draws_lots_is_refused(tmp_path):
+    torch.manual_seed(0)
+    transformers.ViTMAEModel(transformers.ViTMAEConfig(**SMALL)).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size=SQUARE).save_pretrained(tmp_path)
+    with pytest.raises(SerialLoRAError, match="each time"):
+        load_vision(str(tmp_path))
+
+
+# ----------------------------------------------------------------- the file, and what is merged
+
+
+@pytest.fixture
+def fitted(job, pictures):
+    """A classifier's folder, files to ask it about, and its answers."""
+
+    def fit(**changes):
+        fit_folder(replace(job, lr=1e-2, dropout=0.0, epochs=2, **changes))
+        asked = sorted(pictures.glob("*/3.png"))
+        classifier = open_classifier(job.out)
+        answers = predict(classifier, asked)
+        assert classifier.head.weight.abs().max() > 1e-3 and answers.std() > 1e-3  # it has learnt
+        return Path(job.out), asked, answers
+
+    return fit
+
+
+def scorer(width, classes):
+    norm = nn.LayerNorm(width, elementwise_affine=False)
+    return nn.Sequential(norm, nn.Linear(width, classes))
+
+
+@pytest.mark.parametrize("image_size", [None, 96])
+def test_timm_alone_answers_as_predict_does(fitted, tmp_path, image_size):
+    folder, asked, expected = fitted(image_size=image_size)
+    out = tmp_path / "merged"
+    commands.merge(folder, out)
+
+    model = timm.create_model(f"local-dir:{out}", pretrained=False).eval()
+    facts = json.loads((out / "classifier.json").read_text())
+    model.set_submodule(facts["head"], scorer(model.num_features, model.num_classes))
+    model.load_state_dict(load_file(out / "model.safetensors"))
+    said = timm.data.resolve_data_config({}, model=model)
+    prepare = timm.data.create_transform(**said)
+    pictures = torch.stack([prepare(Image.open(path).convert("RGB")) for path in asked])
+    torch.testing.assert_close(model(pictures).softmax(-1), expected, rtol=1e-3, atol=1e-4)
+    config = json.loads((out / "config.json").read_text())
+    assert facts["class_names"] == config["label_names"] == ["blue", "green", "red"]
+    assert facts["pictures"]["size"] == said["input_size"][1] == pictures.shape[-1]
+
+
+def test_transformers_alone_answers_as_predict_does(fitted, tmp_path):
+    save("ViT", tmp_path / "vit")
+    folder, asked, expected = fitted(model=str(tmp_path / "vit"), weights=None)
+    out = tmp_path / "merged"
+    commands.merge(folder, out)
+
+    model = transformers.AutoModel.from_pretrained(out).eval()
+    head, state = scorer(16, 3), load_file(out / "model.safetensors")
+    head.load_state_dict({name: state[f"classifier.{name}"] for name in head.state_dict()})
+    processor = transformers.AutoImageProcessor.from_pretrained(out)
+    pixels = processor([Image.open(path) for path in asked], return_tensors="pt")
+    found = head(model(**pixels).last_hidden_state[:, 0]).softmax(-1)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert model.config.id2label == {0: "blue", 1: "green", 2: "red"}
+
+
+def test_onnx_answers_as_predict_does(fitted, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    folder, asked, expected = fitted()
+    commands.merge(folder, tmp_path / "merged", onnx=True)
+    prepare = open_classifier(folder).vision.prepare
+    pictures = torch.stack([prepare(Image.open(path).convert("RGB")) for path in asked])
+    session = runtime.InferenceSession(tmp_path / "merged" / "model.onnx")
+    for few in (pictures, pictures[:1]):
+        found = torch.from_numpy(session.run(None, {"pictures": few.numpy()})[0])
+        torch.testing.assert_close(found, expected[: len(few)], rtol=1e-3, atol=1e-4)
+
+
+def test_what_cannot_be_merged_is_told_first(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for name in ("merged.safetensors", "file"):
+        with pytest.raises(SerialLoRAError, match="a folder"):
+            commands.merge(tmp_path, tmp_path / name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SerialLoRAError, match="pip install onnx"):
+        commands.merge(tmp_path, tmp_path / "merged", onnx=True)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_file_without_classes_is_refused(tmp_path):
+    """One that an earlier version wrote, say."""
+    save_adapter(inject(small_clip(), SerialLoRAConfig(rank=2)), tmp_path / "adapter.safetensors")
+    with pytest.raises(SerialLoRAError, match="fit the pictures again"):
+        open_classifier(tmp_path)
