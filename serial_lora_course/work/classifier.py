@@ -108,11 +108,7 @@ class Timm(Vision):
 
 
 class OpenClip(Vision):
-    """A model that `open_clip.create_model` made: the vectors that it compares with texts."""
-
-    def __init__(self, model: nn.Module) -> None:
-        said = PreprocessCfg(**model.visual.preprocess_cfg)
-        super().__init__(model, image_transform_v2(said, is_train=False))
+    """A model of open_clip: the vectors that it compares with texts."""
 
     def features(self, pictures: Tensor) -> Tensor:
         return self.model.encode_image(pictures)
@@ -187,7 +183,8 @@ def _loaded(name: str, weights: Path | None, size: int | None) -> Vision:
     library, _, rest = name.partition("/")
     torch.manual_seed(0)  # of layers that a checkpoint lacks; they are the same each time
     if name == TINY_MODEL:
-        return OpenClip(load_clip("tiny", weights=weights or "default").model)
+        tiny = load_clip("tiny", weights=weights or "default")
+        return OpenClip(tiny.model, tiny.test_transform)
     if library == "timm":
         model = timm.create_model(rest, pretrained=weights is None, num_classes=0)
         if weights is not None:
@@ -202,7 +199,8 @@ def _loaded(name: str, weights: Path | None, size: int | None) -> Vision:
         model = open_clip.create_model(architecture, pretrained=fetched, force_image_size=size)
         if weights is not None:
             load_weights(model, weights)
-        return OpenClip(model)
+        said = PreprocessCfg(**model.visual.preprocess_cfg)
+        return OpenClip(model, image_transform_v2(said, is_train=False))
     if weights is not None:
         raise SerialLoRAError(
             f"--weights goes with a model of timm or open_clip; for {name} give the folder "
