@@ -1,6 +1,6 @@
 """Every check accepts right answers, refuses each known mistake, and names it.
 
-The mistakes stand beside the exercises, in ``serial_lora_course/lessons/*/checks.py``; the right answers are
+Mistakes stand beside the exercises, in ``serial_lora_course/lessons/*/mistakes.yaml``; right answers are
 the solved lessons' own, and those below in other words.
 """
 
