@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -24,37 +24,31 @@ from serial_lora_course.plots.style import (
 
 
 def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
-    """The first layers of a matrix's singular value decomposition, and their sum so far.
+    """The first layers of a matrix (m, n) of numbers between 0 and 1, and under each their sum so far.
 
-    Above: each layer, one column times one row, with the column drawn to its left and the row over
-    it. Below: the sum of the layers up to here.
-
-    Args:
-        matrix: (m, n) numbers between 0 and 1, such as a grey picture.
-        count: how many layers.
+    A layer is one column times one row, with the column drawn to its left and the row over it.
     """
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
     with house_style():
         figure = Figure(figsize=(2.3 * count, 5.0), layout="constrained")
-        grid = figure.add_gridspec(
-            3, 2 * count, height_ratios=(1, 5, 5), width_ratios=(1, 5) * count
-        )
+        ratios = {"height_ratios": (1, 5, 5), "width_ratios": (1, 5) * count}
+        grid = figure.add_gridspec(3, 2 * count, **ratios)
         for i in range(count):
-            layer = (S[i] * torch.outer(U[:, i], Vh[i])).numpy()
             image = figure.add_subplot(grid[1, 2 * i + 1])
-            limit = abs(layer).max()
+            layer = S[i] * torch.outer(U[:, i], Vh[i])
+            limit = layer.abs().max()
             image.imshow(layer, cmap="RdBu", vmin=-limit, vmax=limit)
             row = figure.add_subplot(grid[0, 2 * i + 1], sharex=image)
-            row.plot(Vh[i].numpy(), color=INK, linewidth=1.2)
+            row.plot(Vh[i], color=INK, linewidth=1.2)
             row.set_title(f"layer {i + 1}: σ = {S[i]:.1f}", fontsize=10, loc="center")
             column = figure.add_subplot(grid[1, 2 * i], sharey=image)
-            column.plot(U[:, i].numpy(), np.arange(len(U)), color=INK, linewidth=1.2)
+            column.plot(U[:, i], range(len(U)), color=INK, linewidth=1.2)
             total = figure.add_subplot(grid[2, 2 * i + 1])
             so_far = (U[:, : i + 1] * S[: i + 1]) @ Vh[: i + 1]
-            total.imshow(so_far.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
-            total.set_title("the first" if i == 0 else f"sum of {i + 1}", fontsize=10, loc="center")
-            for axes in (image, row, column, total):
-                axes.axis("off")
+            total.imshow(so_far.clamp(0, 1), cmap="gray", vmin=0, vmax=1)
+            total.set_title(f"sum of {i + 1}" if i else "the first", fontsize=10, loc="center")
+        for axes in figure.axes:
+            axes.axis("off")
     values = ", ".join(f"{value:.1f}" for value in S[:count])
     return with_description(
         figure,
@@ -71,17 +65,14 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
     with house_style():
         figure = Figure(figsize=(9, 2.9), layout="constrained")
         spectrum, whole, part = figure.subplots(1, 3, width_ratios=(5, 3, 3))
-        index = np.arange(1, len(S) + 1)
-        for some, colour in ((index <= rank, VERMILION), (index > rank, QUIET)):
-            spectrum.bar(index[some], S.numpy()[some], width=1.0, color=colour)
+        colours = [VERMILION] * rank + [QUIET] * (len(S) - rank)
+        spectrum.bar(range(1, len(S) + 1), S, width=1.0, color=colours)
         spectrum.set(xlabel="index", title=f"{name}: singular values", yscale="log")
         spectrum.set_ylim(bottom=1e-4 * S[0].item())
-        limits = {"vmin": matrix.min().item(), "vmax": matrix.max().item(), "cmap": "gray"}
-        for axes, picture, title in (
-            (whole, matrix, "the matrix"),
-            (part, kept, f"rank {rank} misses {missed:.0%}"),
-        ):
-            axes.imshow(picture.numpy(), interpolation="nearest", **limits)
+        look = {"vmin": matrix.min(), "vmax": matrix.max(), "cmap": "gray"}
+        titles = {"the matrix": (whole, matrix), f"rank {rank} misses {missed:.0%}": (part, kept)}
+        for title, (axes, picture) in titles.items():
+            axes.imshow(picture, interpolation="nearest", **look)
             axes.set_title(title)
             axes.axis("off")
     return with_description(
@@ -93,6 +84,7 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
 
 OWN = {"LoRA": BLUE, "Serial LoRA": VERMILION}
 OTHERS = (INK, GREEN, QUIET, PURPLE)
+SHADES = matplotlib.colormaps["viridis_r"]
 
 
 def plot_misses(
@@ -118,10 +110,8 @@ def plot_misses(
         axes.minorticks_off()
         axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="missed")
         axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-    words = "; ".join(
-        f"{name}: " + ", ".join(f"{float(curve[rank]):.0%}" for rank in ranks)
-        for name, curve in curves.items()
-    )
+    shares = {n: ", ".join(f"{float(curve[r]):.0%}" for r in ranks) for n, curve in curves.items()}
+    words = "; ".join(f"{name}: {said}" for name, said in shares.items())
     return with_description(figure, f"Share missed at ranks {', '.join(map(str, ranks))}. {words}.")
 
 
@@ -135,18 +125,16 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tenso
         rows: what is written at the left of a row -> panel title -> where the tokens are before and
             after, each (n, 2), and a direction (2,) in which tokens stay.
     """
-    columns, shades = max(map(len, rows.values())), matplotlib.colormaps["viridis_r"]
+    columns = max(map(len, rows.values()))
     with house_style():
         figure = Figure(figsize=(2.5 * columns + 1, 2.75 * len(rows)), layout="constrained")
         grid = figure.subplots(len(rows), columns, squeeze=False)
-        for line, (title, panels), colour in zip(
-            grid, rows.items(), (BLUE, VERMILION), strict=True
-        ):
-            for axes, (space, (before, after, stays)) in zip(line, panels.items(), strict=True):
-                _draw_moves(axes, before.numpy(), after.numpy(), stays.numpy(), shades)
+        for line, (title, panels), colour in zip(grid, rows.items(), OWN.values(), strict=True):
+            for axes, (space, moves) in zip(line, panels.items(), strict=True):
+                _draw_moves(axes, *(each.numpy() for each in moves))
                 axes.set_title(space, fontsize=10, loc="center")
             line[0].set_ylabel(title, fontsize=10, color=colour)
-        scale = matplotlib.cm.ScalarMappable(cmap=shades)
+        scale = matplotlib.cm.ScalarMappable(cmap=SHADES)
         bar = figure.colorbar(scale, ax=grid, shrink=0.7, aspect=30, ticks=(0, 1))
         bar.ax.set_yticklabels(["stays", "farthest"])
         bar.set_label("how far the token moves", labelpad=-25)
@@ -160,28 +148,20 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tenso
     )
 
 
-def _draw_moves(
-    axes: Any, before: np.ndarray, after: np.ndarray, stays: np.ndarray, shades: Any
-) -> None:
+def _draw_moves(axes: Axes, before: np.ndarray, after: np.ndarray, stays: np.ndarray) -> None:
     far = np.linalg.norm(after - before, axis=1)
-    colours = shades(far / max(far.max(), 1e-12))
     reach = 1.2 * max(abs(before).max(), abs(after).max())
     if stays.any():
         ends = np.stack([-stays, stays]) * 2 * reach / np.linalg.norm(stays)
         axes.plot(*ends.T, color=QUIET, linestyle="--", linewidth=1.2, zorder=0)
-    for i, (start, end) in enumerate(zip(before, after, strict=True)):
+    colours = SHADES(far / max(far.max(), 1e-12))
+    for i, colour in enumerate(colours):
         if far[i] > 0.02 * reach:
-            style = {"arrowstyle": "-|>", "color": colours[i], "linewidth": 1.6}
-            axes.annotate("", end, start, arrowprops=style | {"shrinkA": 0, "shrinkB": 0})
-        axes.text(
-            *start,
-            str(i + 1),
-            fontsize=8,
-            ha="center",
-            va="center",
-            color="white" if colours[i, :3].mean() < 0.5 else INK,
-            weight="bold",
-            bbox={"boxstyle": "circle,pad=0.18", "facecolor": colours[i], "edgecolor": "none"},
-        )
+            style = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.6}
+            axes.annotate("", after[i], before[i], arrowprops=style | {"shrinkA": 0, "shrinkB": 0})
+        ink = "white" if colour[:3].mean() < 0.5 else INK
+        circle = {"boxstyle": "circle,pad=0.18", "facecolor": colour, "edgecolor": "none"}
+        look = {"fontsize": 8, "ha": "center", "va": "center", "weight": "bold", "color": ink}
+        axes.text(*before[i], str(i + 1), bbox=circle, **look)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
     axes.grid(False)

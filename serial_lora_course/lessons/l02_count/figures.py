@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -31,17 +30,10 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
                 corner = (8.1 + 0.5 * (cell % 2), bottom + 0.5 - 0.5 * (cell // 2))
                 filled = look["color"] if cell < len(lefts) else "none"
                 _box(axes, *corner, (0.5, 0.5), filled, QUIET)
-            axes.text(
-                9.3,
-                bottom + 0.5,
-                f"{look['label']}\n{len(lefts) * pair:,}\nnumbers",
-                color=look["color"],
-                va="center",
-            )
-        read = {"edgecolor": look["color"], "linestyle": "--", "facecolor": "none"}
-        axes.add_patch(
-            Rectangle((1.42, -0.18), 4.56, 1.36, **read)
-        )  # what reads the changed tokens
+            said = f"{look['label']}\n{len(lefts) * pair:,}\nnumbers"
+            axes.text(9.3, bottom + 0.5, said, color=look["color"], va="center")
+        readers = (1.42, -0.18, (4.56, 1.36))  # what reads the changed tokens
+        _box(axes, *readers, "none", look["color"], linestyle="--")
         style = {"arrowstyle": "-|>", "color": look["color"]}
         axes.annotate("", (1.42, 0.5), (0.3, 0.5), arrowprops=style)
         axes.set(xlim=(-0.5, 10.9), ylim=(-0.25, 3.4), aspect="equal")
@@ -55,12 +47,12 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
 
 
 def _box(
-    axes: Any, left: float, bottom: float, size: tuple[float, float], colour: str, edge: str
+    axes: Axes, left: float, bottom: float, size: tuple, fill: str, edge: str, **look: str
 ) -> None:
-    axes.add_patch(Rectangle((left, bottom), *size, facecolor=colour, edgecolor=edge))
+    axes.add_patch(Rectangle((left, bottom), *size, facecolor=fill, edgecolor=edge, **look))
 
 
-def _draw_pair(axes: Any, left: float, bottom: float, thin: float, colour: str) -> None:
+def _draw_pair(axes: Axes, left: float, bottom: float, thin: float, colour: str) -> None:
     """B as a column at the left of a matrix's place, A as a row above it."""
     _box(axes, left - GAP, bottom, (thin, 1), colour, "none")
     _box(axes, left, bottom + 1 + GAP - thin, (1, thin), colour, "none")

@@ -1,4 +1,7 @@
-"""Blocks, adapters and a model that the exercises are checked with, written apart from the lesson's own."""
+"""Blocks, adapters and a model that the exercises are checked with, written apart from the lesson's own.
+
+Blocks take and give the residual stream, (B, N, d).
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,9 @@ class DenseBlock(nn.Module):
         nn.init.normal_(self.norm.weight)
         nn.init.normal_(self.norm.bias)
         self.heads = heads
-        for name in ("q", "k", "v", "out"):
-            layer = nn.Linear(width, width)
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+        for layer in (self.q, self.k, self.v, self.out):
             nn.init.normal_(layer.weight, std=0.5)
-            setattr(self, name, layer)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, N, d) each -> (B, N, d)."""
@@ -37,7 +39,6 @@ class DenseBlock(nn.Module):
         return self.attend(self.q(tokens), self.k(tokens), self.v(tokens))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, d)."""
         return x + self.attention(self.norm(x))
 
 
@@ -64,7 +65,6 @@ class Faithful(nn.Module):
         self.block, self.pair = DenseBlock(), Pair()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, d)."""
         return x + self.block.attention(self.pair(self.block.norm(x)))
 
 
@@ -77,23 +77,20 @@ class OnTheStream(Faithful):
         nn.init.normal_(self.pair.lora_A, std=size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, d)."""
         adapted = [x[:, : self.first], self.pair(x[:, self.first :])]
         return self.block(torch.cat(adapted, dim=1))
 
 
-class PairEach(nn.Module):
+class PairEach(Faithful):
     """A pair for each of q, k and v."""
 
     def __init__(self):
         super().__init__()
-        self.block = DenseBlock()
-        self.pairs = nn.ModuleDict({name: Pair() for name in "qkv"})
+        self.pair = nn.ModuleDict({name: Pair() for name in "qkv"})
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, d)."""
         normed = self.block.norm(x)
-        q, k, v = (getattr(self.block, name)(self.pairs[name](normed)) for name in "qkv")
+        q, k, v = (getattr(self.block, name)(self.pair[name](normed)) for name in "qkv")
         return x + self.block.attend(q, k, v)
 
 
@@ -107,7 +104,6 @@ class Attending(nn.Module):
         nn.init.normal_(self.mix.in_proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, d)."""
         tokens = self.norm(x)
         return x + self.mix(tokens, tokens, tokens, need_weights=False)[0]
 

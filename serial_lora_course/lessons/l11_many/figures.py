@@ -8,18 +8,17 @@ from matplotlib.figure import Figure
 
 from serial_lora_course.plots.style import BLUE, VERMILION, house_style, with_description
 
-Points = Mapping[str, float]
-"""Task -> accuracy in per cent."""
-
 
 def plot_path(
-    shares: Sequence[float], path: Mapping[str, Sequence[Points]], tasks: Sequence[str]
+    shares: Sequence[float],
+    path: Mapping[str, Sequence[Mapping[str, float]]],
+    tasks: Sequence[str],
 ) -> Figure:
     """From one adapter to the other, a panel a task, a line a way of mixing.
 
     Args:
         shares: weight of the second task's adapter; the first has the rest of 1.
-        path: way of mixing -> accuracy on both tasks at each share.
+        path: way of mixing -> task -> accuracy in per cent, at each share.
     """
     looks = dict(zip(path, ((VERMILION, "o-"), (BLUE, "s--")), strict=False))
     with house_style():

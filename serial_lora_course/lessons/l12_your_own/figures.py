@@ -31,9 +31,6 @@ def show_predictions(
         axes.title.set(color=colour, fontsize=8)
         axes.axis("on")
         axes.set(xticks=[], yticks=[])
-        for spine in axes.spines.values():
-            spine.set(visible=True, color=colour, linewidth=3)
-    for axes in figure.axes[len(right) :]:
-        axes.axis("off")
+        axes.spines[:].set(visible=True, color=colour, linewidth=3)
     said = f"{sum(right)} of {len(right)} answers are right: {'; '.join(titles)}."
     return with_description(figure, said)
