@@ -1,15 +1,10 @@
 """``serial-lora``: the command line, or one sentence where only the library is installed."""
 
-import os
-import signal
 import sys
 
 
 def main() -> None:
     """Run the command line; exit code 2 where the course's packages are not installed."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # While packages load there is nothing to tidy up; the command brings Python's own way back.
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         from serial_lora_course.cli import main as run  # here: a bare install lacks its packages
     except ModuleNotFoundError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +21,12 @@ from serial_lora_course.options import CONFIG, command_of, read
 from serial_lora_course.work.commands import fit_command, merge, predict, show
 
 FIRST_LESSON = "00_start_here.ipynb"
+COURSE = (
+    "doctor",
+    "lab clip --dataset food,nature,travel --shots 16 --methods lora,serial_lora --seeds 1",
+    "lab sam --dataset food,lines --percent 100 --methods lora,serial_lora --seeds 1",
+    "lab sd3 --dataset openmoji --percent 100 --methods lora,serial_lora --seeds 1",
+)
 FOOT = (
     f"`serial-lora COMMAND --help` says more. {CONFIG} run.yaml reads a command's options from a file,\n"
     f"and {DEBUG} shows an error's traceback."
@@ -35,13 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def command(words: Sequence[str]) -> int | None:
     """Run what the words ask for; its exit code."""
-    if list(words[:1]) != ["open"]:  # what is drawn goes into files
-        os.environ.pop("MPLBACKEND", None)
-    if not os.environ.get("SOURCE_DATE_EPOCH", "0").isdigit():
-        del os.environ["SOURCE_DATE_EPOCH"]  # NumPy would stumble over it
     run, values = understood(words)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # __main__ had another meanwhile
     return run(**values)
 
 
@@ -76,37 +75,20 @@ def doctor() -> int:
     """Say whether this machine is ready, and what to do where it is not."""
     from serial_lora_course.doctor import doctor as examine
 
-    report = examine()
-    print(report)
-    return 0 if report.ok else 1
+    return examine()
 
 
-def course(
-    clip_data: Annotated[str, "tiny data sets of the CLIP lab, or all"] = "food,nature,travel",
-    sam_data: Annotated[str, "tiny data sets of the SAM lab, or all"] = "food,lines",
-    sd3_data: Annotated[str, "styles of the SD3 lab, or all"] = "openmoji",
-) -> int:
+def course() -> int:
     """Run the doctor and the three labs at tiny scale, Serial LoRA beside LoRA.
 
     Runs whose record is in runs/ already are not run again.
     """
-    for words in course_commands(clip_data, sam_data, sd3_data):
-        print(f"\n$ serial-lora {shlex.join(words)}", flush=True)
-        if code := command(words):
+    for line in COURSE:
+        print(f"\n$ serial-lora {line}", flush=True)
+        if code := command(shlex.split(line)):
             return code
     print("\nNext: `serial-lora open` opens the lessons in JupyterLab; start with lesson 00.")
     return 0
-
-
-def course_commands(clip: str, sam: str, sd3: str) -> list[list[str]]:
-    """What `serial-lora course` runs, each as somebody would type it."""
-    labs = {
-        "clip": ["--dataset", clip, "--shots", "16"],
-        "sam": ["--dataset", sam, "--percent", "100"],
-        "sd3": ["--dataset", sd3, "--percent", "100"],
-    }
-    common = ["--scale", "tiny", "--methods", "lora,serial_lora", "--seeds", "1"]
-    return [["doctor"], *(["lab", name, *options, *common] for name, options in labs.items())]
 
 
 def open_lessons() -> int:

@@ -8,8 +8,6 @@ in a file to attach to a report. ``--debug``, anywhere in the command, shows the
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import platform
 import shlex
@@ -25,19 +23,6 @@ from serial_lora_course.files import printable, refusal
 DEBUG = "--debug"
 STOPPED = 130  # by Ctrl-C
 GOES_ON = "stopped; what was recorded is kept, and the same command goes on."
-
-
-class Lenient(io.FileIO):
-    """Where output goes: a full disk or a reader that left ends the output, and not the work."""
-
-    error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            self.error = error
-            return len(data)
 
 
 def enter(
@@ -56,7 +41,11 @@ def enter(
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, words = DEBUG in words, [word for word in words if word != DEBUG]
-    told = _open_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(
+            stream, "reconfigure"
+        ):  # names of files may hold any bytes, and logs are watched
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
     def say(sentence: str) -> None:
         print(f"{program}: {printable(sentence) if one_line else sentence}", file=sys.stderr)
@@ -72,36 +61,12 @@ def enter(
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError) and error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else what was left is tried again
         code, sentence = _ending(program, words, error)
-    if told and told.error and told.error.errno != errno.EPIPE and not code:
-        code, sentence = 2, f"not all of the output could be written ({told.error.strerror})."
     if sentence:
         say(sentence)
     sys.exit(code)
-
-
-def _open_streams() -> Lenient | None:
-    """Make output safe to write to, whether it is closed, a full disk, or of another encoding.
-
-    Returns:
-        Where standard output goes, unless that is a terminal, or a test's or a notebook's own.
-    """
-    for number in range(3):  # else the next file to be opened would become the closed stream
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    told = None
-    for number, name in ((2, "stderr"), (1, "stdout")):
-        stream, odd = getattr(sys, name), "backslashreplace"  # names of files may hold any bytes
-        if stream is None or (stream is getattr(sys, f"__{name}__") and not stream.isatty()):
-            told = Lenient(number, "w", closefd=False)
-            buffer, encoding = io.BufferedWriter(told), getattr(stream, "encoding", None)
-            text = io.TextIOWrapper(buffer, encoding, odd, line_buffering=True)
-            setattr(sys, name, text)
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=odd)
-    return told
 
 
 def _ending(program: str, words: Sequence[str], error: Exception) -> tuple[int, str]:
@@ -109,6 +74,8 @@ def _ending(program: str, words: Sequence[str], error: Exception) -> tuple[int, 
     ours = sys.modules.get("serial_lora.errors")  # nothing of it was raised where it is not loaded
     if ours and isinstance(error, ours.SerialLoRAError):
         return 2, str(error)
+    if isinstance(error, BrokenPipeError):
+        return 1, ""  # whoever read the output has enough
     if isinstance(error, OSError) and (told := refusal(error)):
         return 2, told
     sentence = f"{type(error).__name__} was not foreseen ({error}); this is a fault of the course"
