@@ -10,7 +10,7 @@ weights: the fingerprints in the records say so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,13 +48,43 @@ def read_class(folder: Path) -> dict[str, list[Record]]:
     return {learner: list(own.values()) for learner, own in found.items() if own}
 
 
-def require_comparable(records: ClassRecords) -> None:
-    """Refuse runs that were measured on other pictures, adapt another model, or have no accuracy.
+def class_entries(records: ClassRecords) -> pd.DataFrame:
+    """A row for each learner's runs that differ in their seed alone; the most accurate first.
+
+    Returns:
+        Columns ``learner``, ``method``, ``rank``, ``data`` (such as "16 shots"), ``parameters``,
+        ``accuracy`` (the mean over seeds, a share), ``runs``, and ``front``: nobody is as accurate with
+        fewer parameters, nor more accurate with as many.
 
     Raises:
-        SerialLoRAError: names the learner whose record differs from most.
+        SerialLoRAError: a run was measured on other pictures, adapts another model, or has no accuracy.
     """
-    everything = [(learner, record) for learner, own in records.items() for record in own]
+    require_comparable([(learner, record) for learner, own in records.items() for record in own])
+    alike: dict[tuple[str, str], list[Record]] = {}
+    for learner, own in records.items():
+        for record in own:
+            alike.setdefault((learner, replace(record, seed=0).key), []).append(record)
+    table = pd.DataFrame(
+        {
+            "learner": learner,
+            "method": printable(runs[0].method),
+            "rank": runs[0].rank,
+            "data": printable(with_unit(runs[0].amount, runs[0].unit)),
+            "parameters": runs[0].sizes["parameters"],
+            "accuracy": sum(run.measures["accuracy"] for run in runs) / len(runs),
+            "runs": runs,
+        }
+        for (learner, _), runs in alike.items()
+    )
+    table = table.sort_values(["accuracy", "parameters"], ascending=[False, True])
+    point = ["parameters", "accuracy"]
+    best = pd.MultiIndex.from_frame(on_front(table, "accuracy")[point])
+    front = pd.MultiIndex.from_frame(table[point]).isin(best)
+    return table.assign(front=front).reset_index(drop=True)
+
+
+def require_comparable(everything: Sequence[tuple[str, Record]]) -> None:
+    """Refuse the record, of a learner, that differs from most."""
     for learner, record in everything:
         if not 0 <= record.measures.get("accuracy", -1) <= 1 or "parameters" not in record.sizes:
             raise SerialLoRAError(
@@ -73,50 +103,10 @@ def require_comparable(records: ClassRecords) -> None:
                 )
 
 
-def class_entries(records: ClassRecords) -> pd.DataFrame:
-    """A row for each learner's runs that differ in their seed alone; the most accurate first.
-
-    Returns:
-        Columns ``learner``, ``method``, ``rank``, ``data`` (such as "16 shots"), ``parameters``,
-        ``accuracy`` (the mean over seeds, a share), ``runs``, and ``front``: nobody is as accurate with
-        fewer parameters, nor more accurate with as many.
-
-    Raises:
-        SerialLoRAError: as :func:`require_comparable`.
-    """
-    require_comparable(records)
-    alike: dict[tuple[str, str], list[Record]] = {}
-    for learner, own in records.items():
-        for record in own:
-            alike.setdefault((learner, replace(record, seed=0).key), []).append(record)
-    rows = []
-    for (learner, _), runs in alike.items():
-        first = runs[0]
-        rows.append(
-            {
-                "learner": learner,
-                "method": printable(first.method),
-                "rank": first.rank,
-                "data": printable(with_unit(first.amount, first.unit)),
-                "parameters": first.sizes["parameters"],
-                "accuracy": sum(run.measures["accuracy"] for run in runs) / len(runs),
-                "runs": runs,
-            }
-        )
-    table = pd.DataFrame(rows).sort_values(["accuracy", "parameters"], ascending=[False, True])
-    best = set(_points(on_front(table, "accuracy")))
-    return table.assign(front=[point in best for point in _points(table)]).reset_index(drop=True)
-
-
-def _points(entries: pd.DataFrame) -> Iterator[tuple[int, float]]:
-    return zip(entries["parameters"], entries["accuracy"], strict=True)
-
-
 def board_table(entries: pd.DataFrame) -> Table:
     """The front, and beside it what each learner did best."""
-    title = f"{data_of(entries)}, {len(entries)} entries; without training {untrained(entries):.1%}"
     caption = "* nobody is as accurate with fewer parameters, nor more accurate with as many"
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
+    table = Table(title=title_of(entries), caption=caption, box=SIMPLE_HEAD, padding=0)
     for heading in ("", "learner", "method", "rank", "data", "parameters", "accuracy", "seeds"):
         words = heading in ("", "learner", "method")
         table.add_column(heading, justify="left" if words else "right", overflow="fold")
@@ -140,9 +130,10 @@ def shown(entries: pd.DataFrame) -> pd.DataFrame:
     return entries[entries["front"] | ~entries["learner"].duplicated()]
 
 
-def data_of(entries: pd.DataFrame) -> str:
-    """The name of the pictures that all were measured on."""
-    return printable(entries["runs"].iloc[0][0].dataset)
+def title_of(entries: pd.DataFrame) -> str:
+    """The pictures that all were measured on, and the accuracy of the model as it was."""
+    record = entries["runs"].iloc[0][0]
+    return f"{printable(record.dataset)}, {len(entries)} entries; without training {untrained(entries):.1%}"
 
 
 def untrained(entries: pd.DataFrame) -> float:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 from matplotlib.figure import Figure
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.board import data_of, shown, untrained
+from serial_lora_course.labs.board import shown, title_of, untrained
 from serial_lora_course.labs.frames import on_front
 from serial_lora_course.plots.style import (
     DASHED,
@@ -18,19 +15,13 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-COLUMNS = ("learner", "method", "parameters", "accuracy", "runs", "front")
-
 
 def plot_board(entries: pd.DataFrame) -> Figure:
     """Every entry as a point; names beside those of the table; the front as a line of steps.
 
     Args:
         entries: as :func:`serial_lora_course.labs.board.class_entries` gives them.
-
-    Raises:
-        SerialLoRAError: a column is missing, or there is no entry.
     """
-    require_columns(entries, COLUMNS)
     front = on_front(entries, "accuracy")
     with house_style():
         figure = Figure(figsize=(8.6, 5.2), layout="constrained")
@@ -47,28 +38,10 @@ def plot_board(entries: pd.DataFrame) -> Figure:
             axes.annotate(row.learner, place, (5, 5), size=9, **note)
         axes.set(xscale="log", xlabel="trained parameters", ylabel="accuracy (%), mean over seeds")
         axes.margins(x=0.12)  # names need some room
-        axes.set_title(data_of(entries), parse_math=False)
+        axes.set_title(title_of(entries), parse_math=False)
         figure.legend(loc="outside upper right", ncols=4)
     told = "; ".join(
-        f"{row.learner} {row.accuracy:.1%} with {row.parameters:,}"
-        for row in entries[entries["front"]].sort_values("parameters").itertuples()
+        f"{row.learner} {row.accuracy:.1%} with {row.parameters:,}" for row in front.itertuples()
     )
-    return with_description(
-        figure,
-        f"{len(entries)} entries of {entries['learner'].nunique()} learners on {data_of(entries)}: "
-        f"accuracy against trained parameters; {untrained(entries):.1%} without training. On the "
-        f"front, from the fewest parameters: {told}.",
-    )
-
-
-def require_columns(frame: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Refuse a table without rows or without one of the columns.
-
-    Raises:
-        SerialLoRAError: a column is missing or there are no rows.
-    """
-    columns = list(columns)
-    missing = [name for name in columns if name not in frame.columns]
-    if missing or frame.empty:
-        what = f"lacks {', '.join(missing)}" if missing else "has no rows"
-        raise SerialLoRAError(f"the table {what}; it needs rows with {', '.join(columns)}.")
+    alt = f"Accuracy against trained parameters: {title_of(entries)}. On the front, from the fewest: {told}."
+    return with_description(figure, alt)
