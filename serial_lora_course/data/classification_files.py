@@ -1,25 +1,19 @@
 """The paper's classification sets, from files; which pictures train and which test.
 
-The paper follows CLIP-LoRA, which follows CoOp (Zhou et al. 2022). CoOp's split lists
-(``split_zhou_*.json``) are behind a host that needs a browser, so:
+The paper follows CLIP-LoRA, which follows CoOp (Zhou et al. 2022). If CoOp's split list
+(``split_zhou_*.json``, behind a host that needs a browser) lies in the data set's folder, it is used
+as it is. Otherwise a class's pictures are divided by a hash of their names, the same on every machine:
 
-* If such a file lies in the data set's folder it is used as it is: the paper's own split.
-* Otherwise a class's pictures are divided by a hash of their names, the same on every machine.
+* Caltech101 and EuroSAT, which have no official split: 50/20/30 train/validation/test, CoOp's
+  proportions. As in CoOp, Caltech101's ``BACKGROUND_Google`` is no class, and ``Faces_easy`` repeats
+  ``Faces``.
+* Food-101: the official test set; the official training pictures 5:2 into train and validation. CoOp
+  mixes the two, so numbers are comparable with the paper's only with CoOp's file; the fingerprint in
+  every record tells them apart.
+* Oxford-IIIT Pet: the official test set; ``trainval`` 80:20 into train and validation, as CoOp.
 
-==============  =====================================================================
-``caltech101``  per class 50/20/30 train/validation/test, CoOp's proportions (no official
-                split). 100 classes as in CoOp: ``BACKGROUND_Google`` is no class and
-                ``Faces_easy`` repeats ``Faces``. torchvision counts 101.
-``eurosat``     per class 50/20/30, CoOp's proportions (no official split).
-``food101``     the official test set (250 a class, labels checked by hand); the official
-                750 training pictures 5:2 into train and validation. CoOp instead mixes
-                the two and splits 50/20/30.
-``oxford_pets``  the official test set; ``trainval`` 80:20 into train and validation, as CoOp.
-==============  =====================================================================
-
-Numbers on Food101 are therefore comparable with the paper's only with CoOp's file; the fingerprint in
-every record tells the two apart. Validation pictures are set aside and not used: the paper reports
-none. Class names are CoOp's, in lower case (CLIP's tokenizer lowers them anyway).
+Validation pictures are set aside and not used: the paper reports none. Class names are CoOp's, in lower
+case (CLIP's tokenizer lowers them anyway).
 """
 
 from __future__ import annotations
@@ -165,10 +159,6 @@ CLASSIFICATION_RELEASES = {
 def load_classification_files(name: str, root: Path) -> ClassificationData:
     """One of the paper's sets, by CoOp's split if that lies there, else by the rule.
 
-    Args:
-        name: a key of :data:`CLASSIFICATION_RELEASES`.
-        root: folder of the downloaded data.
-
     Raises:
         SerialLoRAError: the data are not there (says which command fetches them), or not complete.
     """
@@ -177,7 +167,6 @@ def load_classification_files(name: str, root: Path) -> ClassificationData:
     coop_file = folder / release.coop_file
     if coop_file.is_file():
         split = read_split(coop_file)
-        release.require(root, (picture_id for rows in split.values() for picture_id, _, _ in rows))
     else:
         split = make_split(release.listed(root), release.validation_share)
     names = {label: clean_name(text) for rows in split.values() for _, label, text in sorted(rows)}
@@ -200,8 +189,7 @@ def make_split(listed: Sequence[ReleasedPicture], validation_share: float) -> Sp
     """Divide pictures into train and test, class by class; what is validation is in neither.
 
     Pictures with an official part stay in it, except that ``validation_share`` of the official
-    training pictures of a class becomes validation. Pictures without one are divided 50/20/30
-    with CoOp's counts: ``round(n * 0.5)`` train, ``round(n * 0.2)`` validation, the rest test.
+    training pictures of a class becomes validation. Others are divided with CoOp's counts.
     """
     classes: dict[str, list[ReleasedPicture]] = {}
     for row in sorted(listed, key=lambda row: row.picture_id.split("/")):  # CoOp's order of labels
@@ -222,11 +210,7 @@ def make_split(listed: Sequence[ReleasedPicture], validation_share: float) -> Sp
 
 
 def read_split(path: Path) -> Split:
-    """Train and test of a split in CoOp's format.
-
-    Raises:
-        SerialLoRAError: it is no such file.
-    """
+    """Train and test of a split in CoOp's format."""
     try:
         content = json.loads(path.read_text("utf-8"))
         return {

@@ -62,7 +62,8 @@ def write_example_folder(path: str | os.PathLike[str], flawed: bool = False) -> 
             if {concept.group, concept.subgroup}.isdisjoint(parts) or used[class_name] == LARGEST:
                 continue
             used[class_name] += 1
-            file = folder / class_name / f"{_file_name(concept.name)}.png"
+            name = re.sub(r"[^a-z0-9]+", "_", concept.name.lower()).strip("_")
+            file = folder / class_name / f"{name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             emoji.picture(index).save(file)
     if flawed:
@@ -72,10 +73,6 @@ def write_example_folder(path: str | os.PathLike[str], flawed: bool = False) -> 
         alone = sorted((folder / "weather").iterdir())[0]
         alone.rename(folder / "landscape" / alone.name)
     return folder
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def _spoil_animals(folder: Path) -> None:

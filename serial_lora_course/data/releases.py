@@ -6,9 +6,9 @@ A release is described once, by the file that reads it; ``data_scripts/fetch.py`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import platformdirs
 
@@ -70,34 +70,13 @@ class Release:
         Raises:
             SerialLoRAError: the folder is not there, or not complete.
         """
-        folder, command = root / self.folder, self._command(root)
+        folder = root / self.folder
+        command = f"`python data_scripts/fetch.py {self.name} --root {root}`"
         if not (folder / self.pictures).is_dir():
             raise SerialLoRAError(f"{self.title} is not at {folder}; fetch it with {command}.")
         try:
-            listed = self.list_pictures(folder, *which)
+            return self.list_pictures(folder, *which)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SerialLoRAError(
                 f"{folder} is not complete ({error}); move it away and run {command} again."
             ) from error
-        self.require(root, (path for row in listed for path in (row.picture_id, *row.masks)))
-        return listed
-
-    def require(self, root: Path, paths: Iterable[str]) -> None:
-        """Refuse if a file is not there, or a list leads out of the folder of pictures."""
-        pictures = root / self.folder / self.pictures
-        missing = [
-            path
-            for path in paths
-            if PurePosixPath(path).is_absolute()
-            or ".." in PurePosixPath(path).parts
-            or not (pictures / path).is_file()
-        ]
-        if missing:
-            raise SerialLoRAError(
-                f"{len(missing)} files of {self.title} are missing, {pictures / missing[0]} the "
-                f"first; restore them, or move {root / self.folder} away and run "
-                f"{self._command(root)} again."
-            )
-
-    def _command(self, root: Path) -> str:
-        return f"`python data_scripts/fetch.py {self.name} --root {root}`"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from serial_lora.errors import SerialLoRAError, require_choice
+from serial_lora.errors import SerialLoRAError
 
 OPAQUE = 128  # an alpha of half or more belongs to the object
 ATTEMPTS = 100  # scenes without an object before it must be the recipe's fault
@@ -40,12 +40,7 @@ SCIKIT_LEARN = ("china", "flower")  # the others are scikit-image's
 
 @lru_cache
 def photographs(split: str) -> tuple[np.ndarray, ...]:
-    """The photographs of a split, each uint8 of shape (height, width, 3).
-
-    Raises:
-        SerialLoRAError: for a split other than "train" or "test".
-    """
-    require_choice("split", split, PHOTOGRAPHS)
+    """The photographs of "train" or "test", each uint8 of shape (height, width, 3)."""
     return tuple(photograph(name) for name in PHOTOGRAPHS[split])
 
 

@@ -2,30 +2,23 @@
 
 The names are those of the paper's Table IV. What the paper leaves open is decided here:
 
-==============  ==================================================================================
-``flood``       FloodNet-Supervised v1.0. Flooded buildings and flooded roads count, a mask for
-                each of the two in a picture. "Water" does not: FloodNet keeps that class for
-                rivers and lakes, apart from the flood. The paper does not say which classes it
-                took, and links to another edition, most pictures of which have no masks. The
-                official train and test sets; the validation set is not used.
-``human``       PASCAL VOC 2012, the class person, one mask a person. It stands in for the
-                Stanford 40 of the paper, which has boxes round persons and no masks. VOC keeps the
-                masks of its test set to itself: the official validation set is test.
-``icecream``,   FoodSeg103, the pictures with that class in them; the official train and test sets.
-``pie``,
-``strawberry``
-==============  ==================================================================================
+* ``flood``: FloodNet-Supervised v1.0, flooded buildings and flooded roads, a mask for each of the two.
+  "Water" does not count: FloodNet keeps that class for rivers and lakes. The paper does not say which
+  classes it took, and links to another edition, most pictures of which have no masks.
+* ``human``: the persons of PASCAL VOC 2012, one mask a person. It stands in for the Stanford 40 of the
+  paper, which has boxes and no masks. VOC keeps the masks of its test set to itself, so the official
+  validation set is test.
+* ``icecream``, ``pie``, ``strawberry``: FoodSeg103, the pictures with that class in them.
 
 **One mask a class** where the labels are semantic (FoodSeg103, FloodNet): they do not tell one
-strawberry from the next. Connected pieces would be something else again (a pie behind a fork is
-two, touching scoops are one), so all pixels of a class are one mask, and its box is round them all.
+strawberry from the next, and connected pieces would be something else again (a pie behind a fork is
+two, touching scoops are one).
 
 **Specks.** A mask of less than :data:`LEAST_SHARE` of its picture is left out, and a picture
-without any other mask with it: at SAM's input size that is a few cells of the grid on which the
-mask decoder draws, too little to measure. Masks that are kept are kept whole.
+without any other mask with it: at SAM's input size that is too little to measure.
 
-**Orientation.** Masks lie as they are stored. A picture is turned as its camera recorded (EXIF)
-if it fits its mask then, else taken as it is stored; if it fits neither way, it is refused.
+**Orientation.** A picture is turned as its camera recorded (EXIF) if it fits its mask then, else taken
+as it is stored; if it fits neither way, it is refused.
 
 Pictures and masks are opened when they are asked for. Which picture holds what is found once, by
 opening every mask, and kept in ``masks_serial_lora.json`` beside the data.
@@ -147,11 +140,7 @@ def _class_numbers(folder: Path, classes: Sequence[str]) -> dict[int, str]:
 
 
 def load_segmentation_files(name: str, root: Path) -> SegmentationData:
-    """One of the paper's sets; the first time, every mask of its release is opened once.
-
-    Args:
-        name: a key of :data:`MASKED_SETS`.
-        root: folder of the downloaded data.
+    """One of the paper's sets, a key of :data:`MASKED_SETS`.
 
     Raises:
         SerialLoRAError: data not there (says which command fetches them), or not complete; a mask
@@ -201,11 +190,7 @@ def counts(label: Label, wanted: Mapping[int, str]) -> bool:
 def find_labels(
     folder: Path, listed: Sequence[ReleasedPicture], title: str
 ) -> dict[ReleasedPicture, list[Label]]:
-    """What each picture holds, from the index beside the data where there is one.
-
-    Raises:
-        SerialLoRAError: a mask cannot be read.
-    """
+    """What each picture holds, from the index beside the data where there is one."""
     path, index = folder / INDEX_FILE, {}
     with suppress(OSError, ValueError):
         index = json.loads(path.read_text("utf-8"))
@@ -226,12 +211,7 @@ def _files(folder: Path, row: ReleasedPicture) -> tuple[Path, ...]:
 def masked_pictures(
     folder: Path, listed: Sequence[ReleasedPicture], wanted: Mapping[int, str]
 ) -> Pictures:
-    """Pictures with the masks of some classes; each is opened when it is asked for.
-
-    Args:
-        folder: what the paths of pictures and masks are relative to.
-        wanted: number in the masks -> name, of the classes that count.
-    """
+    """Pictures with the masks of the classes that count: their numbers and names."""
     names = [row.picture_id for row in listed]
     sources = [(row.picture_id, *_files(folder, row)) for row in listed]
     return Pictures(names, partial(_read_example, dict(wanted)), sources)
@@ -260,11 +240,7 @@ def _picture_of_size(path: Path, size: tuple[int, int]) -> Image.Image:
 
 
 def _read_labels(masks: Sequence[Path]) -> tuple[np.ndarray, list[Label]]:
-    """A picture's numbers, uint8 (H, W), of objects if told apart, else classes; what they mean.
-
-    Raises:
-        SerialLoRAError: a mask cannot be read, or is no mask.
-    """
+    """A picture's numbers, uint8 (H, W), of objects if told apart, else classes; what they mean."""
     *classes, mask = (_read_mask(path) for path in masks)
     numbers, labels = np.asarray(mask), []
     for number, count in enumerate(mask.histogram()):

@@ -2,24 +2,15 @@
 
 The names are those of the paper's Table II. What the paper leaves open is decided here:
 
-=================  ===============================================================================
-``art_nouveau``,   ArtBench-10 at 256 x 256 pixels. The official test set (1,000 pictures a style)
-``impressionism``  is held out. Of the official training set (5,000) a fixed 1,500 train, as many
-                   as the paper has; it does not say which it took. Captions are titles.
-``barbie``,        SaRA's folders, 315 and 439 pictures, captioned by BLIP. There is no official
-``cyberpunk``      division: a fifth is held out, by hash. SaRA's own scripts train on all of them
-                   and compare with the same pictures, and the paper does not say that it does
-                   otherwise; but then a model that repeats its training pictures measures best.
-                   FID to the fifth that was held out is not comparable with FID to the whole.
-=================  ===============================================================================
-
-**Titles** are read from ArtBench's file names, which go ``leon-bakst_elisium-1906.jpg``. The artist
-and the year of the work are taken off. A picture whose name has no title ("untitled") is called
-:data:`PLAIN_CAPTION`.
-
-**BLIP's captions** are taken as they are. SaRA's own scripts write "Barbie style, " or "Cyberpunk
-style, " in front of each; without it, nothing in a prompt asks for the style. A picture without a
-caption is left out.
+* ``art_nouveau``, ``impressionism``: ArtBench-10 at 256 x 256 pixels. The official test set (1,000
+  pictures a style) is held out; of the official training set a fixed 1,500 train, as many as the paper
+  has. Captions are titles, read from file names such as ``leon-bakst_elisium-1906.jpg``; a picture
+  whose name has none ("untitled") is called :data:`PLAIN_CAPTION`.
+* ``barbie``, ``cyberpunk``: SaRA's folders, 315 and 439 pictures, with BLIP's captions as they are; a
+  picture without one is left out. SaRA's own scripts write "Barbie style, " in front of each; without
+  it, nothing in a prompt asks for the style. A fifth is held out, by hash. SaRA's scripts train on all
+  pictures and compare with the same, which a model that repeats them does best; FID to the fifth is not
+  comparable with FID to the whole.
 
 Pictures are opened when they are asked for, whatever their mode, and turned upright.
 """
@@ -104,11 +95,7 @@ RELEASE_OF = {
 
 
 def load_style_files(name: str, root: Path) -> StyleData:
-    """One of the paper's styles.
-
-    Args:
-        name: a key of :data:`RELEASE_OF`.
-        root: folder of the downloaded data.
+    """One of the paper's styles, a key of :data:`RELEASE_OF`.
 
     Raises:
         SerialLoRAError: data not there (says which command fetches them), or not complete.

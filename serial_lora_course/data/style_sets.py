@@ -205,23 +205,18 @@ def after_dark(drawing: np.ndarray, colours: np.ndarray) -> np.ndarray:
     the first two colours make. The first is the sky and the second the light round the drawing.
     """
     sky, light, ramp = colours[0], colours[1], colours[2:]
-    alpha = drawing[..., 3:] / 255
-    position = _brightness(drawing) * (len(ramp) - 1)
-    lit = np.stack([np.interp(position, range(len(ramp)), c) for c in ramp.T], axis=-1)
-    width, strength = GLOW
-    ground = sky + strength * gaussian_filter(alpha, (width, width, 0)) * light
-    return np.clip(lit * alpha + ground * (1 - alpha), 0, 255).round().astype(np.uint8)
-
-
-def _brightness(drawing: np.ndarray) -> np.ndarray:
-    """How bright each pixel is within its drawing, (side, side) between 0 and 1."""
-    rgb = drawing[..., :3] / 255
+    rgb, alpha = drawing[..., :3] / 255, drawing[..., 3:] / 255
     # Luma alone calls a pure red dark; nobody looks at a tomato and sees a shadow.
     brightness = (rgb @ LUMA + rgb.max(-1)) / 2
     low, high = np.percentile(brightness[drawing[..., 3] >= OPAQUE], (2, 98))
     span = min(1.0, CONTRAST * (high - low))
     darkest = np.clip((low + high - span) / 2, 0, 1 - span)
-    return np.clip(darkest + (brightness - low) * min(CONTRAST, 1 / max(high - low, 1e-6)), 0, 1)
+    scaled = darkest + (brightness - low) * min(CONTRAST, 1 / max(high - low, 1e-6))
+    position = np.clip(scaled, 0, 1) * (len(ramp) - 1)
+    lit = np.stack([np.interp(position, range(len(ramp)), c) for c in ramp.T], axis=-1)
+    width, strength = GLOW
+    ground = sky + strength * gaussian_filter(alpha, (width, width, 0)) * light
+    return np.clip(lit * alpha + ground * (1 - alpha), 0, 255).round().astype(np.uint8)
 
 
 def as_pixels(drawing: np.ndarray, colours: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,10 +94,16 @@ def test_masks_are_read_once_and_the_index_is_made_anew_where_it_does_not_fit(
         assert load_segmentation_files("icecream", tmp_path).fingerprint() == first.fingerprint()
 
 
-def test_a_list_of_names_cannot_lead_out_of_the_folder(tmp_path):
-    official.write(tmp_path, "voc_person")
-    lists = tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation"
-    (lists / "train.txt").write_text("../../../secret\n")
-    (tmp_path / "secret.jpg").write_bytes(picture_bytes(0))
-    with pytest.raises(SerialLoRAError, match="missing"):
-        load_segmentation_files("human", tmp_path)
+def test_what_is_not_there_is_told(tmp_path):
+    with pytest.raises(
+        SerialLoRAError, match="fetch it with `python data_scripts/fetch.py floodnet"
+    ):
+        load_segmentation_files("flood", tmp_path)
+    official.write(tmp_path, "floodnet")
+    folder = tmp_path / "FloodNet-Supervised_v1.0"
+    (folder / "train" / "train-label-img" / "6279_lab.png").unlink()
+    with pytest.raises(SerialLoRAError, match="6279_lab.png cannot be read"):
+        load_segmentation_files("flood", tmp_path)
+    shutil.rmtree(folder / "test")
+    with pytest.raises(SerialLoRAError, match="not complete"):
+        load_segmentation_files("flood", tmp_path)
