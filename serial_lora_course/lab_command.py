@@ -6,7 +6,6 @@ import os
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -82,14 +81,12 @@ def options_of(kind: type[Lab]) -> list[Option]:
 
 def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) -> None:
     """What every lab command does: settings first, a line for each run, the table at the end."""
-    out = chosen["out"]
 
     def tell(text: str) -> None:
         print(printable(text))
 
     def tell_record(record: Record, is_new: bool) -> None:
-        with _complete(out):
-            tell(run_line(kind.report, record, is_new))
+        tell(run_line(kind.report, record, is_new))
 
     changes = {each.name: chosen[each.name] for each in settings_of(kind.configs, SWEPT)}
     for config in swept_configs(kind.configs, chosen["scale"], **changes):
@@ -115,11 +112,10 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         command=command_line(kind, options, chosen),
         **changes,
     )
-    with _complete(out):
-        print_table(results_table(kind.report, records, paper_results()))
-        if closing := kind.report.closing(records):
-            tell(closing)
-    tell(f"Records: {out}")
+    print_table(results_table(kind.report, records, paper_results()))
+    if closing := kind.report.closing(records):
+        tell(closing)
+    tell(f"Records: {chosen['out']}")
 
 
 def print_table(table: Any) -> None:
@@ -164,17 +160,6 @@ def _doing(
     return partial(on_ray, address or None, cpus_per_run, gpus_per_run)
 
 
-@contextmanager
-def _complete(out: Path) -> Iterator[None]:
-    """Refuse what lacks something that every record of its lab has, and so was altered."""
-    try:
-        yield
-    except KeyError as error:
-        raise SerialLoRAError(
-            f"A record in {out} lacks {error}; take its line out, or name another file with --out."
-        ) from error
-
-
 def _watching(name: str, pictures: Path | None, keep: Path | None) -> Draw | None:
     """What is done with a run that was just measured: it is drawn, kept, or both."""
     for folder in filter(None, (pictures, keep)):
@@ -183,8 +168,7 @@ def _watching(name: str, pictures: Path | None, keep: Path | None) -> Draw | Non
             tempfile.TemporaryFile(dir=folder).close()
     # Loaded here: matplotlib takes a while, and most runs draw nothing.
     watching = [partial(import_module(DRAWINGS[name]).draw_run, pictures)] if pictures else []
-    if keep:
-        watching.append(partial(keep_run, keep))
+    watching += [partial(keep_run, keep)] if keep else []
     return partial(_each, watching) if watching else None
 
 

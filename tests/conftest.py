@@ -6,13 +6,12 @@ import os
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from serial_lora_course.offline import block_network
+import serial_lora_course.offline.sitecustomize  # noqa: F401  (blocks the network)
 from tests.data import official
 from tests.doors import HOSTILE
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub's client says so at once, without retries
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # numbers are compared with a CPU's
-block_network()
 gc.disable()  # until everything is imported
 
 

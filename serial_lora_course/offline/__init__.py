@@ -15,20 +15,8 @@ def offline_environment(environment: Mapping[str, str] | None = None) -> dict[st
     Args:
         environment: what to start from; the present environment when left out.
     """
-    result = dict(os.environ if environment is None else environment)
+    given = dict(os.environ if environment is None else environment)
     # Absolute, because kernels run in the folder of their notebook.
-    given = [
-        os.path.abspath(path) for path in result.get("PYTHONPATH", "").split(os.pathsep) if path
-    ]
-    paths = [str(FOLDER), *given]
-    result["PYTHONPATH"] = os.pathsep.join(paths)
-    result["SERIAL_LORA_STATIC"] = "1"
-    result["HF_HUB_OFFLINE"] = "1"
-    return result
-
-
-def block_network() -> None:
-    """Block the network in this process, for good: only loopback addresses stay reachable."""
-    from serial_lora_course.offline import sitecustomize
-
-    sitecustomize.block_network()
+    paths = map(os.path.abspath, filter(None, given.get("PYTHONPATH", "").split(os.pathsep)))
+    path = os.pathsep.join([str(FOLDER), *paths])
+    return given | {"PYTHONPATH": path, "SERIAL_LORA_STATIC": "1", "HF_HUB_OFFLINE": "1"}

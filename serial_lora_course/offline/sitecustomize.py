@@ -32,11 +32,6 @@ def _refuse(event, arguments):
     raise NetworkBlocked(f"The network is blocked here, and something asked for {host}.")
 
 
-def block_network():
-    """Refuse every connection and look-up beyond this machine, in this process, from now on."""
-    if not getattr(sys, "_serial_lora_offline", False):
-        sys._serial_lora_offline = True
-        sys.addaudithook(_refuse)
-
-
-block_network()
+if not getattr(sys, "_serial_lora_offline", False):  # a process is blocked once, and for good
+    sys._serial_lora_offline = True
+    sys.addaudithook(_refuse)

@@ -1,11 +1,12 @@
 """What panels share: a figure that is drawn again when a control moves, and an adapter at any scale.
 
 A panel is ipywidgets over the function that draws a lesson's figure. Where no kernel and browser are there
-to move it (see `serial_lora_course.frontend`), the same function draws a few settings side by side.
+to move it (see `is_static`), the same function draws a few settings side by side.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,11 +14,10 @@ from typing import Any
 
 import anywidget
 import ipywidgets
-from IPython import display
+from IPython import display, get_ipython
 from torch import nn
 
 from serial_lora import adapters, disabled, set_scale
-from serial_lora_course.frontend import is_static
 
 LARGEST_SCALE = 1.5
 
@@ -44,6 +44,12 @@ def movable(
     if not manual:
         moved.update()
     return ipywidgets.VBox([moved, Accessibility()])
+
+
+def is_static() -> bool:
+    """Whether panels are still: where `SERIAL_LORA_STATIC=1` asks for it, and where no kernel runs."""
+    asked = os.environ.get("SERIAL_LORA_STATIC")
+    return asked == "1" if asked else getattr(get_ipython(), "kernel", None) is None
 
 
 def show(panel: Callable[[], ipywidgets.VBox], still: Callable[[], None]) -> ipywidgets.VBox | None:
