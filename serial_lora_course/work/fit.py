@@ -33,8 +33,8 @@ from serial_lora_course.data.subsets import SPLIT_SEED, hash_order
 from serial_lora_course.data.types import ClassificationData, Pictures
 from serial_lora_course.files import ADAPTER_FILE, expanded, printable, refusals_told, write_json
 from serial_lora_course.grading.text import no_formula
+from serial_lora_course.labs.device import this_device
 from serial_lora_course.labs.linear_probe import chosen_probe
-from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.training import ExampleStream, OnPicture, Opened, train
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import TrainTransform
@@ -110,7 +110,7 @@ def _fit_alone(job: Job, out: Path) -> dict[str, Any]:
         facts = examine_folder(job.pictures)
         for row in facts[facts["remark"].str.contains(COPY_OF)].itertuples():
             warnings.warn(f"{row.file}: {row.remark}.", stacklevel=3)
-        classifier = PictureClassifier(vision, data.class_names).to(process_state().device)
+        classifier = PictureClassifier(vision, data.class_names).to(this_device())
         reached = _fitted(classifier, data, job, out)
         write_json(out / RECORD_FILE, {"made_from": made_from, "reached": reached})
     (out / UNFINISHED).unlink(missing_ok=True)  # not before: until here it is what goes on
