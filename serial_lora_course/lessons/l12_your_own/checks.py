@@ -227,7 +227,7 @@ class Watch:
         self.asked.append(given[0].detach()[:, 0, 0, 0])
         if torch.is_grad_enabled():
             self.batches.append(self.asked[-1])
-        if self.pair is None:
+        if self.pair is None and pairs[0].requires_grad:
             self.pair = pairs[0]
             self.pair.register_hook(self.gradients.append)
 
@@ -268,12 +268,13 @@ def judged_way(attempt: Callable) -> Callable:
         given = copy.deepcopy(vision), other, labels, objects, steps, rank, lr
         again = seeded(attempt, *given)[0]
         asked = torch.cat([torch.zeros(0), *watch.asked])
-        hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model[0].modules())
+        modules = model[0].modules()
+        hooks = [h for m in modules for h in (m._forward_hooks | m._forward_pre_hooks).values()]
         with torch.no_grad():
             loss = nn.functional.cross_entropy(model(pictures[train]), labels[train])
         tested = [{objects[i] for i in test if labels[i] == label} for label in range(3)]
         return [
-            hooks - 1 + len(state.keys() - known.keys()),  # but for the one that watches
+            sum(hook is not watch for hook in hooks) + len(state.keys() - known.keys()),
             different,
             "some" if {objects[i] for i in train} & set().union(*tested) else "none",
             [len(names) for names in tested],
