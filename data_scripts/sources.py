@@ -12,26 +12,18 @@ from pathlib import Path
 class Source:
     """One thing to fetch.
 
-    Attributes:
-        size: of the download, in words.
-        licence, home: on which terms, and whose; its home says how to cite it.
-        files: path below the folder of downloads -> address; "" where only a browser gets it.
-        sha256: of its only file, or the first digits; "" where its publisher states none.
-        count: of a data set, the pictures that the labs find in it.
-        torchvision: class that verifies the archives by their MD5 and unpacks them, if there is one.
-        into: folder below that of the downloads to unpack into, where torchvision does not.
-        note: what to know before.
+    ``files`` are path below the folder of downloads -> address, "" where only a browser gets it.
     """
 
-    size: str
+    size: str  # of the download, in words
     licence: str
-    home: str
+    home: str  # which says how to cite it
     files: Mapping[str, str] = field(default_factory=dict)
-    sha256: str = ""
-    count: int = 0
-    torchvision: str = ""
-    into: str = ""
-    note: str = ""
+    sha256: str = ""  # of the only file, or its first digits; "" where its publisher states none
+    count: int = 0  # of a data set, the pictures that the labs find in it
+    torchvision: str = ""  # the class that verifies the archives by their MD5 and unpacks them
+    into: str = ""  # else the folder below that of the downloads to unpack into
+    note: str = ""  # what to know before
 
 
 TABLE = Path(__file__).with_suffix(".json").read_text("utf-8")

@@ -39,17 +39,11 @@ Split = dict[str, list[tuple[str, int, str]]]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationRelease(Release):
-    """What is particular to one of these sets.
+    """What is particular to one of these sets."""
 
-    Attributes:
-        template: CoOp's prompt for it.
-        coop_file: name of CoOp's split list for it, which is relative to the folder of pictures.
-        validation_share: share of the official training pictures that becomes validation.
-    """
-
-    template: str
-    coop_file: str
-    validation_share: float = 0.0
+    template: str  # CoOp's prompt
+    coop_file: str  # CoOp's split list, whose paths begin in the folder of pictures
+    validation_share: float = 0.0  # of the official training pictures
 
 
 # --- what torchvision finds in a folder, as CoOp names it ----------------------------------------

@@ -50,16 +50,12 @@ class Concept:
 class EmojiSet:
     """All drawings of one style, of one size; each is made ready when it is first asked for.
 
-    Attributes:
-        style: of the drawings.
-        concepts: what each drawing shows.
-        files: the name of each drawing; concepts with one drawing between them share one.
-        draw: such a name -> uint8 (size, size, 4), red green blue alpha, not premultiplied.
+    ``draw`` makes uint8 (size, size, 4), red green blue alpha, not premultiplied, of a file's name.
     """
 
     style: str
-    concepts: tuple[Concept, ...]
-    files: tuple[str, ...]
+    concepts: tuple[Concept, ...]  # what each drawing shows
+    files: tuple[str, ...]  # one name for concepts that have one drawing between them
     draw: Callable[[str], np.ndarray]
 
     def __len__(self) -> int:

@@ -32,17 +32,13 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 class ReleasedPicture:
     """One picture of a release.
 
-    Attributes:
-        picture_id: its path below the release's folder of pictures.
-        part: the official part it belongs to (``"train"``, ``"test"``), if any.
-        text: what the release says of it: the name of its class, or a caption; empty if nothing.
-        masks: paths of the mask whose pixels are class numbers and, where objects of one class
-            are numbered too, of the mask with those numbers.
+    ``masks`` are paths of the mask whose pixels are class numbers and, where objects of one class are
+    numbered too, of the mask with those numbers.
     """
 
-    picture_id: str
-    part: str | None = None
-    text: str = ""
+    picture_id: str  # its path below the release's folder of pictures
+    part: str | None = None  # "train" or "test", where the release is divided
+    text: str = ""  # the name of its class, or a caption
     masks: tuple[str, ...] = ()
 
 
@@ -50,18 +46,13 @@ class ReleasedPicture:
 class Release:
     """A published data set.
 
-    Attributes:
-        name: under which it is fetched.
-        title: for people.
-        folder: its folder below the data root, laid out as its publisher does.
-        pictures: the folder of its pictures, below ``folder``.
-        list_pictures: ``folder`` (and which style, where there are several) -> its pictures.
+    ``list_pictures`` says what is in its folder (and in which style, where there are several).
     """
 
-    name: str
-    title: str
-    folder: str
-    pictures: str = ""
+    name: str  # under which it is fetched
+    title: str  # for people
+    folder: str  # below the data root, laid out as its publisher does
+    pictures: str = ""  # the folder of its pictures, below that
     list_pictures: Callable[..., list[ReleasedPicture]]
 
     def listed(self, root: Path, *which: str) -> list[ReleasedPicture]:

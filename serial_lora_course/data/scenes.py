@@ -64,17 +64,11 @@ def photograph(name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what can be seen of each object in it.
+    """A picture and what can be seen of each object in it."""
 
-    Attributes:
-        picture: uint8, (height, width, 3).
-        masks: bool, (objects, height, width); no pixel belongs to two objects.
-        drawings: for each mask the index of its drawing.
-    """
-
-    picture: np.ndarray
-    masks: np.ndarray
-    drawings: tuple[int, ...]
+    picture: np.ndarray  # uint8, (height, width, 3)
+    masks: np.ndarray  # bool, (objects, height, width); no pixel belongs to two objects
+    drawings: tuple[int, ...]  # for each mask the index of its drawing
 
 
 @dataclass(frozen=True)

@@ -169,17 +169,11 @@ def load_segmentation_files(name: str, root: Path) -> SegmentationData:
 
 
 class Label(NamedTuple):
-    """What a number in a mask stands for: a class or, where they are told apart, an object.
-
-    Attributes:
-        number: in the mask.
-        class_number: what it is.
-        share: of the picture's pixels.
-    """
+    """What a number in a mask stands for: a class or, where they are told apart, an object."""
 
     number: int
     class_number: int
-    share: float
+    share: float  # of the picture's pixels
 
 
 def counts(label: Label, wanted: Mapping[int, str]) -> bool:

@@ -45,25 +45,15 @@ HOLLOW = 1.8  # a line drawing is used if its inside and ink are this many times
 
 @dataclass(frozen=True)
 class SceneSet:
-    """What is particular to one set.
-
-    Attributes:
-        description: in words.
-        parts: Unicode groups or subgroups that its drawings come from.
-        recipe: how its scenes are composed; each scene has a size of its own.
-        style: of the drawings.
-        most_per_part: a subgroup gives no more drawings than this (there are 259 flags).
-        weather: kinds of weather, one of which lies over each scene.
-        fading: 0 leaves the photographs as they are, 1 makes them white.
-    """
+    """What is particular to one set."""
 
     description: str
-    parts: tuple[str, ...]
-    recipe: SceneRecipe
-    style: str = "openmoji"
-    most_per_part: int = 1000
-    weather: tuple[str, ...] = ()
-    fading: float = 0.0
+    parts: tuple[str, ...]  # Unicode groups or subgroups that its drawings come from
+    recipe: SceneRecipe  # how scenes are composed; each has a size of its own
+    style: str = "openmoji"  # of the drawings
+    most_per_part: int = 1000  # drawings of a subgroup (there are 259 flags)
+    weather: tuple[str, ...] = ()  # kinds, one of which lies over each scene
+    fading: float = 0.0  # 0 leaves the photographs as they are, 1 makes them white
 
     @property
     def outlined(self) -> bool:

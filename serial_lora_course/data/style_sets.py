@@ -57,21 +57,13 @@ ARCADE = tuple(  # paper, line, then row by row: greys, reds, browns, yellows, g
 
 @dataclass(frozen=True)
 class TinyStyle:
-    """What is particular to one style.
-
-    Attributes:
-        description: in words.
-        drawn_by: a style of :mod:`serial_lora_course.data.emoji`.
-        rendering: how its drawings become pictures, a key of ``RENDERINGS``.
-        colours: the rendering's, in hex.
-        changes: what was done to the drawings, for the attribution.
-    """
+    """What is particular to one style."""
 
     description: str
-    drawn_by: str
-    rendering: str = "on paper"
-    colours: tuple[str, ...] = WHITE
-    changes: str = ""
+    drawn_by: str  # a style of serial_lora_course.data.emoji
+    rendering: str = "on paper"  # a key of RENDERINGS
+    colours: tuple[str, ...] = WHITE  # the rendering's, in hex
+    changes: str = ""  # what was done to the drawings, for the attribution
 
 
 TINY_STYLES: dict[str, TinyStyle] = {

@@ -45,16 +45,10 @@ def first_by_hash(names: Sequence[str], count: int) -> tuple[list[str], list[str
 
 
 class FewShotSplit(NamedTuple):
-    """The pictures to learn from, and the classes that had too few of them.
+    """The pictures to learn from, and the classes that had fewer than asked for, and gave all."""
 
-    Attributes:
-        indices: positions in the training data set, by class, then in hashed order.
-        short_classes: class name -> number of pictures it has, for classes with fewer than asked
-            for. All their pictures are in ``indices``.
-    """
-
-    indices: list[int]
-    short_classes: dict[str, int]
+    indices: list[int]  # in the training data set, by class, then in hashed order
+    short_classes: dict[str, int]  # class name -> number of pictures it has
 
 
 def few_shot_indices(

@@ -70,23 +70,17 @@ class Pictures:
 class DividedData:
     """What data sets for different tasks have in common.
 
-    Attributes:
-        name: of the data set; scale: ``"tiny"``, ``"paper"`` or ``"folder"`` (one's own).
-        train, test: pictures to learn from, and to measure on; no name is in both, or twice in one.
-        attribution: whose drawings they are.
-        split: in words, where the division of one's own folder comes from.
-        content: what, beside their names, decides what the pictures are and what belongs to them.
-        folder: where the data lie, when they are files.
+    No picture's name is in train and in test, or twice in one of them.
     """
 
     name: str
-    train: Pictures
-    test: Pictures
-    scale: str = "tiny"
-    attribution: str = ""
-    split: str = ""
-    content: str = ""
-    folder: Path | None = None
+    train: Pictures  # to learn from
+    test: Pictures  # to measure on
+    scale: str = "tiny"  # "paper", or "folder" for one's own
+    attribution: str = ""  # whose drawings they are
+    split: str = ""  # in words, where the division of one's own folder comes from
+    content: str = ""  # what, beside their names, decides what the pictures are
+    folder: Path | None = None  # where the data lie, when they are files
 
     #: Keeps the orders of different tasks apart; see :func:`serial_lora_course.data.subsets.hash_order`.
     purpose: ClassVar[str]
@@ -135,17 +129,11 @@ class DividedData:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationData(DividedData):
-    """A data set for few-shot classification.
+    """A data set for few-shot classification."""
 
-    Attributes:
-        class_names: lower-case names, one per label.
-        template: a prompt with ``{}`` for the class name, fitting this data set.
-        generic_template: the prompt that is the same for every data set.
-    """
-
-    class_names: list[str]
-    template: str = GENERIC_TEMPLATE
-    generic_template: str = GENERIC_TEMPLATE
+    class_names: list[str]  # one a label
+    template: str = GENERIC_TEMPLATE  # a prompt with {} for the class name, fitting this data set
+    generic_template: str = GENERIC_TEMPLATE  # the same for every data set
     purpose = "shots"
 
     def __post_init__(self) -> None:
@@ -175,19 +163,12 @@ class ClassificationData(DividedData):
 
 @dataclass(frozen=True, eq=False)
 class SegmentationExample:
-    """A picture and its objects; equal to itself alone.
+    """A picture and its objects; equal to itself alone."""
 
-    Attributes:
-        picture: RGB, of (width, height) W, H.
-        masks: bool, (N, H, W), N at least 1, each with at least one pixel.
-        names: what each mask shows, N words.
-        picture_id: a name that is unique in the data set and does not change.
-    """
-
-    picture: Image.Image
-    masks: np.ndarray
-    names: tuple[str, ...]
-    picture_id: str
+    picture: Image.Image  # RGB, of (width, height) W, H
+    masks: np.ndarray  # bool, (N, H, W), N at least 1, each with at least one pixel
+    names: tuple[str, ...]  # what each mask shows
+    picture_id: str  # unique in the data set and unchanging
 
     def __post_init__(self) -> None:
         width, height = self.picture.size
@@ -218,15 +199,12 @@ class SegmentationData(DividedData):
 class StyleExample:
     """A picture and what is to be seen in it.
 
-    Attributes:
-        picture: RGB, of any size.
-        caption: in words, without the style, which a model can then show only by having learnt it.
-        picture_id: a name that is unique in the data set and does not change.
+    The caption is without the style, which a model can then show only by having learnt it.
     """
 
-    picture: Image.Image
+    picture: Image.Image  # RGB, of any size
     caption: str
-    picture_id: str
+    picture_id: str  # unique in the data set and unchanging
 
 
 @dataclass(frozen=True, kw_only=True)

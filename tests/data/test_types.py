@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.scenes import box_of
 from serial_lora_course.data.types import (
     ClassificationData,
     Pictures,
@@ -83,3 +86,13 @@ def test_masks_that_are_no_masks_of_their_picture_are_refused(count, dtype, fill
     masks = np.full((count, 2, 1), filled, dtype)
     with pytest.raises(SerialLoRAError, match="a needs masks of 2 x 1 bools"):
         SegmentationExample(Image.new("RGB", (1, 2)), masks, ("dot",), "a")
+
+
+@given(array_shapes(min_dims=2, max_dims=2, max_side=8).flatmap(lambda s: arrays(bool, s)))
+def test_a_box_is_the_tightest_round_its_mask(mask):
+    inside = [(x, y) for y in range(mask.shape[0]) for x in range(mask.shape[1]) if mask[y, x]]
+    expected = (0, 0, 0, 0)
+    if inside:
+        xs, ys = zip(*inside, strict=True)
+        expected = (min(xs), min(ys), max(xs) + 1, max(ys) + 1)
+    assert box_of(mask).tolist() == list(expected) and box_of(mask).dtype == np.float32
