@@ -7,7 +7,6 @@ import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,8 @@ from serial_lora_course.labs.report import results_table, run_line
 from serial_lora_course.options import Command, Option, settings_of, typed
 from serial_lora_course.paper_tables import paper_results
 
-DRAWINGS = {
-    "sam": "serial_lora_course.plots.sam_runs",
-    "sd3": "serial_lora_course.plots.sd3_runs",
-}
-"""The modules whose ``draw_run`` draws a lab's run; loaded when a run is drawn."""
+DRAWN = ("sam", "sd3")
+"""The labs whose runs :mod:`serial_lora_course.plots.runs` draws."""
 MORE = """{}
 
 Runs whose record is in --out are not run again; an interrupted run goes on where it stopped.
@@ -74,7 +70,7 @@ def options_of(kind: type[Lab]) -> list[Option]:
         Option("dry_run", bool, "list the runs that are left, and time two steps; no more", False),
         Option("keep", Path, kept),
     ]
-    if kind.name in DRAWINGS:
+    if kind.name in DRAWN:
         options.append(Option("pictures", Path, help["pictures"]))
     return [*options, *CLUSTER]
 
@@ -166,9 +162,11 @@ def _watching(name: str, pictures: Path | None, keep: Path | None) -> Draw | Non
         with refusals_told():  # before hours go into what it is to hold
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
-    # Loaded here: matplotlib takes a while, and most runs draw nothing.
-    watching = [partial(import_module(DRAWINGS[name]).draw_run, pictures)] if pictures else []
-    watching += [partial(keep_run, keep)] if keep else []
+    watching = [partial(keep_run, keep)] if keep else []
+    if pictures:
+        from serial_lora_course.plots.runs import DRAWINGS  # matplotlib takes a while to load
+
+        watching.append(partial(DRAWINGS[name], pictures))
     return partial(_each, watching) if watching else None
 
 

@@ -1,4 +1,4 @@
-"""Drawings in rows: models beside each other, contact sheets, and the path to noise and back.
+"""Drawings in rows: models beside each other, and the path to noise and back.
 
 A drawing of the tiny model is 64 pixels wide. On the screen each of them becomes exactly two by
 two, so that pixel art keeps its cells and nobody sees a blur that the model did not draw; larger
@@ -102,10 +102,3 @@ def plot_drawings(
     over = [captions, *[()] * len(rows)]
     drawn = [Row(name, rows[name], words) for name, words in zip(rows, over, strict=False)]
     return draw_rows(drawn, title, cell)
-
-
-def plot_sheet(pictures: Sequence[Any], captions: Sequence[str], columns: int = 8) -> Figure:
-    """A contact sheet: every picture with its caption over it, some in a row."""
-    starts = range(0, len(pictures), columns)
-    parts = [(pictures[i : i + columns], captions[i : i + columns]) for i in starts]
-    return draw_rows([Row("", *part) for part in parts])

@@ -65,15 +65,14 @@ def compare_masks(truth: Any, found: Any) -> np.ndarray:
     return kinds
 
 
-def overlay(picture: Any, truth: Any | None, found: Any, contour: bool = True) -> np.ndarray:
+def overlay(picture: Any, truth: Any | None, found: Any) -> np.ndarray:
     """The picture in grey with agreement, missed and false positive pixels coloured.
 
     Args:
         picture: as in :func:`serial_lora_course.plots.pictures.show_pictures`.
-        truth: bool, (height, width) or (N, height, width); None when it is not known: what was
-            found is then all blue.
+        truth: bool, (height, width) or (N, height, width), whose outermost pixels are drawn white; None
+            when it is not known: what was found is then all blue.
         found: the prediction, as many masks as in ``truth``.
-        contour: whether the true objects' outermost pixels are drawn white.
 
     Returns:
         uint8, (height, width, 3).
@@ -88,17 +87,11 @@ def overlay(picture: Any, truth: Any | None, found: Any, contour: bool = True) -
     for kind, colour in COLOURS.items():
         paint = 255 * np.asarray(to_rgb(colour))
         sheet[kinds == kind] = STRENGTH * paint + (1 - STRENGTH) * grey[kinds == kind]
-    if contour and truth is not None:
+    if truth is not None:
         wide = max(1, round(min(grey.shape[:2]) / 160))
         inside = [binary_erosion(mask, iterations=wide) for mask in known]
         sheet[(known & ~np.asarray(inside)).any(0)] = 255
     return np.rint(sheet).astype(np.uint8)
-
-
-def pick_best_median_worst(scores: Sequence[float]) -> dict[str, int]:
-    """Positions of the best, the median and the worst score; of an even number the better middle one."""
-    order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    return {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
 
 
 @dataclass(frozen=True)

@@ -31,18 +31,10 @@ class Accessibility(anywidget.AnyWidget):
     _esm = Path(__file__).with_name("accessibility.js")
 
 
-def movable(
-    draw: Callable[..., Any], controls: dict[str, ipywidgets.Widget], manual: bool = False
-) -> ipywidgets.VBox:
-    """Controls over what ``draw`` shows, which is called again when one of them moves.
-
-    Args:
-        draw: takes the controls' values by name and displays something.
-        manual: wait for a button, where drawing takes long.
-    """
-    moved = ipywidgets.interactive(draw, {"manual": manual, "manual_name": "Draw"}, **controls)
-    if not manual:
-        moved.update()
+def movable(draw: Callable[..., Any], controls: dict[str, ipywidgets.Widget]) -> ipywidgets.VBox:
+    """Controls over what ``draw`` shows, which is called again, with their values, when one moves."""
+    moved = ipywidgets.interactive(draw, **controls)
+    moved.update()
     return ipywidgets.VBox([moved, Accessibility()])
 
 
@@ -77,24 +69,16 @@ def slider(value: float, low: float, high: float, step: float, name: str) -> ipy
 
 
 def scale_slider(model: nn.Module) -> ipywidgets.Widget:
-    """A slider for the scale of a model's adapters, from where it is now.
-
-    Raises:
-        SerialLoRAError: the model has no adapters, or merged ones.
-    """
+    """A slider for the scale of a model's adapters, from where it is now."""
     own = _own_scale(model)
-    set_scale(model, own)
+    set_scale(model, own)  # refuses a model without adapters, or with merged ones
     name = f"scale (0: no adapter, {own:g}: its own)"
     return slider(own, 0.0, LARGEST_SCALE, 0.05, name)
 
 
 @contextmanager
 def at_scale(model: nn.Module, scale: float | None) -> Iterator[nn.Module]:
-    """The model in evaluation mode, its adapters at ``scale`` (None: without them), and as it was after.
-
-    Raises:
-        SerialLoRAError: no adapters, merged ones, or a scale that is not finite.
-    """
+    """The model in evaluation mode, its adapters at ``scale`` (None: without them), and as it was after."""
     own = _own_scale(model)
     modes = {module: module.training for module in model.modules()}
     set_scale(model, own if scale is None else scale)

@@ -1,0 +1,59 @@
+"""Pictures of a lab's runs, for `--pictures`: masks before and after, or drawings on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from serial_lora.several import disabled
+from serial_lora_course.files import refusals_told
+from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.methods import Method
+from serial_lora_course.plots.drawings import Row, draw_rows
+from serial_lora_course.plots.masks import OverlayRow, plot_overlays
+from serial_lora_course.plots.style import SCREEN_DPI, save_figure
+
+IN_A_ROW, ON_A_SHEET = 8, 40
+
+
+@refusals_told()
+def draw_masks(
+    folder: Path, lab: Lab, method: Method, scores: Mapping[str, np.ndarray], name: str
+) -> Path:
+    """Write the best, the median and the worst test picture of a SAM's run, before and after adapting.
+
+    Args:
+        lab: with the adapter still in its model.
+        scores: measure -> one for each test picture, in the data's order, of the adapted model.
+    """
+    from serial_lora_course.labs.sam import predict_masks  # loads segment-anything
+
+    order, rows = np.argsort(-scores["dice"], kind="stable"), []
+    chosen = {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
+    for title, index in chosen.items():
+        example = lab.data.test[index]
+        adapted, _ = predict_masks(lab.backbone, example.picture, example.boxes)
+        with disabled(lab.backbone.model):
+            before, _ = predict_masks(lab.backbone, example.picture, example.boxes)
+        found = {"not adapted": before, method.label: adapted}
+        rows.append(OverlayRow(title, example.picture, found, example.masks, example.boxes))
+    return save_figure(plot_overlays(rows), folder / f"{name}.png")
+
+
+@refusals_told()
+def draw_sheet(folder: Path, lab: Lab, method: Method, drawn: np.ndarray, name: str) -> Path:
+    """Write the first drawings of an SD3's run, each with its prompt.
+
+    Args:
+        drawn: uint8, (N, height, width, 3), for the prompts of the lab's trial.
+    """
+    captions = lab.trial.captions
+    parts = [slice(i, i + IN_A_ROW) for i in range(0, min(len(drawn), ON_A_SHEET), IN_A_ROW)]
+    figure = draw_rows([Row("", drawn[part], captions[part]) for part in parts])
+    path = folder / f"{name}.png"
+    return save_figure(figure, path, dpi=SCREEN_DPI)  # each pixel is a whole number of pixels
+
+
+DRAWINGS = {"sam": draw_masks, "sd3": draw_sheet}
