@@ -18,7 +18,6 @@ from serial_lora_course.data.subsets import with_few_tests
 from serial_lora_course.labs import clip, sam, sd3
 from serial_lora_course.labs.device import autocast
 from serial_lora_course.labs.lab import Lab, Outcomes
-from serial_lora_course.labs.sd3_drawings import score_pictures
 from serial_lora_course.measures.metrics import accuracy
 from study.sets import (
     CLIP_SETS,
@@ -126,7 +125,7 @@ class Sd3Study(sd3.Sd3Lab):
             "style_share": (chances.argmax(1) == place).numpy(),
             "style_probability": chances[:, place].numpy().astype(np.float16),
         }
-        reached = score_pictures(drawn, self.trial, self.judge, style)
+        reached = self.score(drawn, style)
         return reached | {"style_probability": chances[:, place].mean().item()}, seen
 
     def measure_base(self) -> dict[str, float]:

@@ -25,8 +25,7 @@ from data_scripts.pretraining.loop import PretrainingRun
 from serial_lora_course.data.emoji import STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.style_sets import SIZE, caption, things
-from serial_lora_course.labs.sd3_drawings import draw
-from serial_lora_course.labs.sd3_inputs import encode_pictures, read_prompts
+from serial_lora_course.labs.sd3_pictures import draw, encode_pictures, read_prompts
 from serial_lora_course.measures.flow import (
     TRAIN_TIMESTEPS,
     add_noise,

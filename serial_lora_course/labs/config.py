@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SWEPT = {"rank": int, "lr": float, "plus_lr": float}
 """The settings that may have several values in one command, and what kind of number they are."""
 
-LATER = {"blocks": None, "draw_for": "held_out"}
+LATER = {"blocks": None}
 """Settings that older records do not have, and what those ran with."""
 
 

@@ -1,7 +1,7 @@
 """The SD3 lab: style tuning with rectified flow, measured by FID, KID and CLIP-Score.
 
 Only the transformer is adapted, and by default only its image stream, which is what the paper's
-parameter count fits. What goes in is encoded once (:mod:`serial_lora_course.labs.sd3_inputs`); the
+parameter count fits. What goes in is encoded once (:mod:`serial_lora_course.labs.sd3_pictures`); the
 loss is plain rectified flow (:mod:`serial_lora_course.measures.flow`); pictures are drawn by the stock pipeline, for
 prompts whose pictures in the style no training has seen, each from noise of its own seed.
 """
@@ -22,23 +22,18 @@ from serial_lora.config import STREAMS
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import dataset_names, load_style
 from serial_lora_course.data.subsets import training_subset
+from serial_lora_course.data.types import StyleData, StyleExample
 from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.lab import Lab, Outcomes
 from serial_lora_course.labs.report import Report, activations, measure_column
-from serial_lora_course.labs.sd3_drawings import (
-    DRAW_FOR,
-    Trial,
-    crowd_measures,
-    draw,
-    prepare_trial,
-    score_pictures,
-    trial_examples,
-)
-from serial_lora_course.labs.sd3_inputs import (
+from serial_lora_course.labs.sd3_pictures import (
     EncodedPicture,
+    Prompts,
     TrainingExample,
+    draw,
     encode_style,
     meet_noise,
+    read_prompts,
 )
 from serial_lora_course.labs.training import ExampleStream
 from serial_lora_course.measures.flow import (
@@ -47,6 +42,11 @@ from serial_lora_course.measures.flow import (
     add_noise,
     flow_loss,
     velocity,
+)
+from serial_lora_course.measures.pictures import (
+    frechet_distance,
+    jackknife_error,
+    kernel_distance,
 )
 from serial_lora_course.models.judges import Judge, load_judge
 from serial_lora_course.models.sd3 import Sd3Backbone, load_sd3
@@ -58,8 +58,7 @@ class Sd3LabConfig(LabConfig):
 
     What the paper does not state (batch, optimizer, schedule, clipping, noise levels) is diffusers'
     training script for SD3. A resolution of 512 is the course's setting for one GPU; the paper
-    draws at 1024. FID of some dozen pictures says little; ``draw_for`` all draws a picture for every
-    caption of a style and compares with as many real ones, training pictures among them, as SaRA does.
+    draws at 1024.
     """
 
     rank: int = 64
@@ -80,11 +79,6 @@ class Sd3LabConfig(LabConfig):
     resolution: int = setting(512, "side of pictures and drawings, in pixels")
     guidance: float = setting(7.0, "classifier-free guidance of the sampler", least=0)
     drawing_steps: int = setting(28, "steps of the sampler", whole=True, least=1)
-    draw_for: str = setting(
-        "held_out",
-        "captions that are drawn, and pictures to compare with: held_out or all",
-        DRAW_FOR,
-    )
     gradient_checkpointing: bool = setting(True, "less memory, slower steps, the same gradients")
 
     def __post_init__(self) -> None:
@@ -145,6 +139,40 @@ class StyleObjective(nn.Module):
         return flow_loss(predicted, target, batch.sigma, self.weighting)
 
 
+# ----------------------------------------------------------------------------------- measuring
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a style is measured with: fixed prompts and real pictures of the style.
+
+    Attributes:
+        captions: of the held-out pictures, the prompts that are drawn, each from noise of its own seed.
+        prompts, empty: the same, and the empty prompt, read.
+        reference: features (N, d) of the same pictures.
+    """
+
+    captions: list[str]
+    prompts: Prompts
+    empty: Prompts
+    reference: Tensor
+
+
+def held_out(data: StyleData) -> list[StyleExample]:
+    """The pictures whose captions are drawn."""
+    return [data.test[index] for index in range(len(data.test))]
+
+
+def crowd_measures(features: Tensor, reference: Tensor) -> dict[str, float]:
+    """FID and KID of two sets of features, with their spreads."""
+    kid, spread = kernel_distance(features, reference)
+    error = jackknife_error(
+        lambda some: frechet_distance(some, reference), features, groups=min(10, len(features))
+    )
+    fid = frechet_distance(features, reference)
+    return {"fid": fid, "fid_error": error, "kid": kid, "kid_std": spread}
+
+
 # ------------------------------------------------------------------------------------- the lab
 
 
@@ -194,7 +222,12 @@ class Sd3Lab(Lab):
 
     @cached_property
     def trial(self) -> Trial:
-        return prepare_trial(self.backbone, self.judge, self.data, draw_for=self.config.draw_for)
+        """Read and looked at once, as every model of a style is measured with it."""
+        examples = held_out(self.data)
+        captions = [each.caption for each in examples]
+        prompts, empty = (read_prompts(self.backbone, some) for some in (captions, [""]))
+        reference = self.judge.picture_features([each.picture for each in examples])
+        return Trial(captions, prompts, empty, reference)
 
     @cached_property
     def encoded(self) -> Mapping[str, EncodedPicture]:
@@ -248,20 +281,39 @@ class Sd3Lab(Lab):
 
     def draw(self) -> np.ndarray:
         """The model's drawings (N, side, side, 3) for the trial's prompts, as it is."""
+        trial, config = self.trial, self.config
         return draw(
             self.backbone,
-            self.trial.prompts,
-            self.trial.seeds,
-            self.config.drawing_steps,
-            self.config.guidance,
-            self.config.resolution,
-            self.trial.empty,
+            trial.prompts,
+            range(len(trial.prompts)),
+            config.drawing_steps,
+            config.guidance,
+            config.resolution,
+            trial.empty,
             self.precision,
         )
 
+    def score(self, pictures: np.ndarray | Sequence, style: str | None = None) -> dict[str, float]:
+        """What N pictures, one for each prompt of the trial, are worth.
+
+        Args:
+            style: what the judge calls it; the data's name if left out.
+
+        Returns:
+            ``fid`` and ``kid`` to the held-out pictures of the style (lower is better) and the mean
+            ``clip_score``, with the standard errors ``fid_error`` and ``clip_error`` over pictures and
+            the spread ``kid_std`` over subsets; and what the judge says of the style.
+        """
+        judge, trial = self.judge, self.trial
+        measures = crowd_measures(judge.picture_features(pictures), trial.reference)
+        scores = judge.clip_scores(pictures, trial.captions)
+        error = scores.std() / len(scores) ** 0.5
+        measures |= {"clip_score": scores.mean().item(), "clip_error": error.item()}
+        return measures | judge.style_measures(pictures, style or self.data.name)
+
     def measure(self) -> tuple[dict[str, float], np.ndarray]:
         drawn = self.draw()
-        return score_pictures(drawn, self.trial, self.judge, self.data.name), drawn
+        return self.score(drawn), drawn
 
     def outcomes(self, seen: np.ndarray) -> Outcomes:
         """The drawings, uint8 (N, side, side, 3), and what the judge sees in each, (N, features)."""
@@ -274,20 +326,17 @@ class Sd3Lab(Lab):
         and ``real_kid`` are between training and held-out pictures of the style, as many of one as
         of the other: how near a perfect imitation would come.
         """
-        data, trial, judge = self.data, self.trial, self.judge
+        data, judge = self.data, self.judge
         base, _ = self.measure()
-        examples = trial_examples(data, self.config.draw_for)[: len(trial.captions)]
-        real = score_pictures([each.picture for each in examples], trial, judge, data.name)
-        count = min(len(data.train), len(data.test), len(examples))
+        real = self.score([each.picture for each in held_out(data)])
+        count = min(len(data.train), len(data.test))
         features = judge.picture_features([data.train[index].picture for index in range(count)])
-        real |= crowd_measures(features, trial.reference[:count])
+        real |= crowd_measures(features, self.trial.reference[:count])
         both = ("base_", base), ("real_", real)
         return {f"{of}{name}": value for of, told in both for name, value in told.items()}
 
     def base_settings(self) -> dict[str, Any]:
-        names = ("resolution", "drawing_steps", "guidance", "draw_for")
-        settings = self.config.as_settings()
-        drawn = {name: settings[name] for name in names if name in settings}
+        drawn = {n: getattr(self.config, n) for n in ("resolution", "drawing_steps", "guidance")}
         return drawn | {"precision": self.precision} | self.sizes(1, 1)
 
     def sizes(self, amount: int, seed: int) -> dict[str, int]:

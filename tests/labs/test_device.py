@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from serial_lora_course.labs import device, fit, sd3_inputs
+from serial_lora_course.labs import device, fit, sd3_pictures
 from serial_lora_course.labs.device import GIB, MissingError, autocast, settle_precision
 from serial_lora_course.labs.registry import LABS, get_lab
 
@@ -51,9 +51,9 @@ def test_a_process_fills_its_share_of_a_gpu_and_no_more(monkeypatch, share, expe
 
 
 def test_text_encoders_that_do_not_fit_stay_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(sd3_inputs, "free_memory", lambda device: 7)
+    monkeypatch.setattr(sd3_pictures, "free_memory", lambda device: 7)
     backbone, encoder = SimpleNamespace(model=SimpleNamespace(device=GPU)), nn.Linear(2, 1)
-    with sd3_inputs.on_device(backbone, encoder, None) as chosen:
+    with sd3_pictures.on_device(backbone, encoder, None) as chosen:
         assert chosen == encoder.weight.device == CPU
 
 

@@ -9,7 +9,6 @@ import torch
 from serial_lora_course.labs import sd3
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.sd3 import Sd3Lab
-from serial_lora_course.labs.sd3_drawings import prepare_trial, score_pictures
 from serial_lora_course.measures.pictures import frechet_distance
 from tests.labs.small_labs import COLOURS, QUICK, ColourJudge, style_data
 from tests.models.sd3_models import official_folder, small_backbone
@@ -24,10 +23,8 @@ def small_lab(**changes) -> Sd3Lab:
 
 
 def test_scores_are_the_judges_on_all_pictures():
-    data, judge = style_data(), ColourJudge()
-    trial = prepare_trial(small_backbone(), judge, data)
     drawn = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
-    scores = score_pictures(drawn, trial, judge, "colours")
+    scores = small_lab().score(drawn)
     assert scores.keys() == REACHED
     features = drawn.reshape(6, -1, 3).mean(1)
     real = np.asarray([COLOURS[i % 5] for i in range(6)], float)
@@ -41,9 +38,7 @@ def test_scores_are_the_judges_on_all_pictures():
 
 def test_base_measures_are_the_unadapted_models_and_real_pictures():
     lab = small_lab()
-    base = lab.measure_base()
-    scores, drawn = lab.measure()
-    assert scores == score_pictures(drawn, lab.trial, lab.judge, "colours")
+    base, (scores, _) = lab.measure_base(), lab.measure()
     assert {k: v for k, v in base.items() if k.startswith("base_")} == {
         f"base_{name}": value for name, value in scores.items()
     }

@@ -12,8 +12,8 @@ from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import inject
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.labs import sd3 as lab
-from serial_lora_course.labs import sd3_drawings as drawings
-from serial_lora_course.labs.sd3_inputs import (
+from serial_lora_course.labs import sd3_pictures as drawings
+from serial_lora_course.labs.sd3_pictures import (
     EncodedPicture,
     TrainingExample,
     encode_style,

@@ -16,13 +16,16 @@ from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.scenes import photograph
 from serial_lora_course.data.style_sets import SIZE, caption
 from serial_lora_course.data.types import StyleExample
-from serial_lora_course.labs import sd3_drawings
 from serial_lora_course.labs.lesson import Lesson
-from serial_lora_course.labs.sd3_inputs import (
+from serial_lora_course.labs.sd3 import held_out
+from serial_lora_course.labs.sd3_pictures import (
+    DRAWN_AT_ONCE,
     Prompts,
     decode_latents,
+    draw,
     encode_pictures,
     read_prompts,
+    starting_noise,
 )
 
 PHOTOGRAPHS = {
@@ -53,8 +56,8 @@ class Studio:
 
     def __init__(self, lesson: Lesson) -> None:
         self.lesson, self.side = lesson, lesson.config.resolution
-        self.at_once = sd3_drawings.DRAWN_AT_ONCE[lesson.scale]
-        tests = sd3_drawings.trial_examples(lesson.data)[: lesson.tests]
+        self.at_once = DRAWN_AT_ONCE[lesson.scale]
+        tests = held_out(lesson.data)[: lesson.tests]
         self.captions = [example.caption for example in tests]
         self.real = [example.picture for example in tests]
         self.asked, self.empty = self.read(self.captions), self.read([""])
@@ -79,7 +82,7 @@ class Studio:
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Noise (N, c, h, w), each out of a seed of its own."""
-        return sd3_drawings.starting_noise(self.lesson.backbone, seeds, self.side)
+        return starting_noise(self.lesson.backbone, seeds, self.side)
 
     def pictures(self, latents: Tensor) -> np.ndarray:
         """Latents (N, c, h, w) through the autoencoder: uint8, (N, side, side, 3)."""
@@ -89,7 +92,7 @@ class Studio:
         """What diffusers' own pipeline draws: uint8, (N, side, side, 3)."""
         steps, precision = self.lesson.config.drawing_steps, self.lesson.precision
         options = (steps, guidance, self.side, self.empty, precision)
-        return sd3_drawings.draw(self.lesson.backbone, words, seeds, *options)
+        return draw(self.lesson.backbone, words, seeds, *options)
 
 
 def known_pictures(scale: str) -> dict[str, Image.Image]:

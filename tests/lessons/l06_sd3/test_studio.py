@@ -7,8 +7,13 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from serial_lora_course.checking.solved import solved
 from serial_lora_course.labs.sd3 import StyleObjective
-from serial_lora_course.labs.sd3_drawings import draw, starting_noise
-from serial_lora_course.labs.sd3_inputs import TrainingExample, decode_latents, read_prompts
+from serial_lora_course.labs.sd3_pictures import (
+    TrainingExample,
+    decode_latents,
+    draw,
+    read_prompts,
+    starting_noise,
+)
 from serial_lora_course.lessons.l06_sd3.studio import PHOTOGRAPHS, known_pictures
 from serial_lora_course.measures.pictures import frechet_distance
 from tests.models.sd3_models import small_backbone

@@ -1,4 +1,4 @@
-"""What goes into Stable Diffusion 3: prompts that are read and pictures that are encoded, once.
+"""Words and pictures on their way into Stable Diffusion 3, and its drawings on their way out.
 
 Text encoders and autoencoder stay frozen, so what they make of a picture and its caption never
 changes, and a run of ten epochs need not compute it ten times. Both are kept under the picture's
@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import functional as pixels
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import StyleExample
-from serial_lora_course.labs.device import free_memory, release_memory
+from serial_lora_course.labs.device import autocast, free_memory, release_memory
 from serial_lora_course.measures.flow import drop_text, sample_sigmas
 from serial_lora_course.models.sd3 import Sd3Backbone
 
@@ -30,6 +31,7 @@ READ_AT_ONCE = {"tiny": 64, "paper": 4}  # prompts
 # for a picture of 512 pixels, and four times that for one of 1024.
 ENCODED_AT_ONCE = {"tiny": 25, "paper": 1}
 DECODED_AT_ONCE = {"tiny": 64, "paper": 1}
+DRAWN_AT_ONCE = {"tiny": 25, "paper": 4}
 
 
 @dataclass(frozen=True)
@@ -210,3 +212,69 @@ def on_device(backbone: Sd3Backbone, *modules: nn.Module | None) -> Iterator[tor
             for module in present:
                 module.to("cpu")
             release_memory(device)
+
+
+@torch.no_grad()
+def draw(
+    backbone: Sd3Backbone,
+    prompts: Prompts | Sequence[str],
+    seeds: Sequence[int],
+    steps: int = 28,
+    guidance: float = 3.0,
+    resolution: int | None = None,
+    empty: Prompts | None = None,
+    precision: str = "auto",
+) -> np.ndarray:
+    """A picture for each prompt, by the stock pipeline and its own sampler.
+
+    A picture depends on its prompt and its seed, not on what else is drawn with it.
+
+    Args:
+        prompts: N prompts, read already (:func:`read_prompts`) or in words.
+        seeds: N numbers, the seed of each picture's noise.
+        resolution: side in pixels; None for the model's own.
+        empty: the empty prompt, read already, for guidance.
+        precision: ``bf16`` (autocast), ``no`` (float32), or ``auto``, see
+            :mod:`serial_lora_course.labs.device`.
+
+    Returns:
+        uint8, (N, resolution, resolution, 3).
+    """
+    if not isinstance(prompts, Prompts):
+        prompts = read_prompts(backbone, prompts)
+    empty = empty or read_prompts(backbone, [""])
+    device, parts = backbone.model.device, backbone.pipeline.components
+    # Without the parts that stay on the CPU, where older versions of diffusers would look for its device.
+    kept = {name: parts[name] for name in ("transformer", "scheduler", "vae")}
+    pipeline = StableDiffusion3Pipeline(**dict.fromkeys(parts) | kept)
+    pipeline.set_progress_bar_config(disable=True)
+    side = resolution or backbone.resolution
+    pictures = []
+    for start in range(0, len(seeds), DRAWN_AT_ONCE[backbone.scale]):
+        some = slice(start, start + DRAWN_AT_ONCE[backbone.scale])
+        part, noise = prompts.rows(some), starting_noise(backbone, seeds[some], side)
+        count = len(part)
+        with autocast(device, precision, backbone.model):
+            latents = pipeline(
+                prompt_embeds=part.tokens.to(device),
+                pooled_prompt_embeds=part.pooled.to(device),
+                negative_prompt_embeds=empty.tokens.expand(count, -1, -1).to(device),
+                negative_pooled_prompt_embeds=empty.pooled.expand(count, -1).to(device),
+                height=side,
+                width=side,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                latents=noise.to(device),
+                output_type="latent",
+            ).images
+        pictures.append(decode_latents(backbone, latents))
+    return np.concatenate(pictures)
+
+
+def starting_noise(backbone: Sd3Backbone, seeds: Sequence[int], resolution: int) -> Tensor:
+    """The noise (N, c, h, w) that drawings start from, each out of a generator of its own."""
+    side = resolution // backbone.pipeline.vae_scale_factor
+    shape = (backbone.model.config.in_channels, side, side)
+    return torch.stack(
+        [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
