@@ -1,12 +1,5 @@
 """The system's Chromium, driven by Playwright: for tests that need a real page.
 
-::
-
-    @needs_browser
-    def test_something():
-        with open_browser() as browser:
-            page = browser.new_page()
-
 Playwright would bring a browser of its own by a download; the one that is installed does as well. It
 finds no address beyond this machine, as the rest of the tests do.
 """

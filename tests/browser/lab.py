@@ -32,7 +32,9 @@ def open_lab(folder: Path, home: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     for name, values in SETTINGS.items():
-        _write(home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings", values)
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values), "utf-8")
     places = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime", "PATH": ""}
     environment = offline_environment() | {"SERIAL_LORA_STATIC": "0"}
     environment |= {f"JUPYTER_{key}": str(home / name) for key, name in places.items()}
@@ -55,11 +57,6 @@ def open_lab(folder: Path, home: Path) -> Iterator[str]:
         finally:
             server.terminate()  # and its kernels with it
             server.wait(30)
-
-
-def _write(path: Path, values: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values), "utf-8")
 
 
 def _wait(address: str, server: subprocess.Popen, log: Path) -> None:

@@ -40,7 +40,7 @@ def by_hand(model, example) -> dict[str, float]:
 def test_scores_are_those_of_sams_predictor_pixel_by_pixel():
     model, data = adapted_sam(), segmentation_data(test=6)
     scores = picture_scores(SamBackbone(model, "small", "tiny"), data)
-    for number, picture in enumerate(data.test):
+    for number, picture in enumerate(data.test[index] for index in range(6)):
         hand = by_hand(model, picture)
         assert {name: values[number] for name, values in scores.items()} == pytest.approx(
             hand, abs=1e-5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from segment_anything.modeling import Sam
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.injection import inject
-from serial_lora_course.data.types import SegmentationData, SegmentationExample
+from serial_lora_course.data.types import Pictures, SegmentationData, SegmentationExample
 from serial_lora_course.models import sam as sam_backbones
 from serial_lora_course.models.sam import build_sam
 
@@ -95,31 +94,13 @@ def example(
     )
 
 
-@dataclass
-class Examples:
-    """What the lab needs of a data set, made of examples at hand."""
-
-    examples: list[SegmentationExample]
-
-    @property
-    def picture_ids(self) -> list[str]:
-        return [example.picture_id for example in self.examples]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> SegmentationExample:
-        return self.examples[index]
-
-
 def segmentation_data(train: int = 10, test: int = 4, name: str = "ellipses") -> SegmentationData:
     """Ellipses of odd sizes, one to three a picture."""
 
-    def part(word: str, count: int, seed: int) -> Examples:
+    def part(word: str, count: int, seed: int) -> Pictures:
         sizes = [ODD_SIZES[i % len(ODD_SIZES)] for i in range(count)]
-        return Examples(
-            [example(s, 1 + i % 3, seed + i, f"{word}-{i}") for i, s in enumerate(sizes)]
-        )
+        made = [example(s, 1 + i % 3, seed + i, f"{word}-{i}") for i, s in enumerate(sizes)]
+        return Pictures([each.picture_id for each in made], made.__getitem__, range(count))
 
     return SegmentationData(
         name=name, train=part("train", train, 100), test=part("test", test, 200)

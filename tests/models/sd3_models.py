@@ -41,20 +41,30 @@ SMALL_TRANSFORMER = {
     "pooled_projection_dim": 384,
     "pos_embed_max_size": 8,
 }
-SMALL_AUTOENCODER = {
-    "block_out_channels": (8, 8, 8),
-    "down_block_types": ("DownEncoderBlock2D",) * 3,
-    "up_block_types": ("UpDecoderBlock2D",) * 3,
-    "layers_per_block": 1,
-    "latent_channels": 8,
-    "norm_num_groups": 4,
-    "sample_size": 16,
-    "mid_block_add_attention": False,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-    "scaling_factor": 1.25,
-    "shift_factor": 0.125,
-}
+
+
+def autoencoder_of(blocks: int, **more: object) -> dict:
+    """The settings of an autoencoder with so many blocks."""
+    return {
+        "block_out_channels": (8,) * blocks,
+        "down_block_types": ("DownEncoderBlock2D",) * blocks,
+        "up_block_types": ("UpDecoderBlock2D",) * blocks,
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+        **more,
+    }
+
+
+SMALL_AUTOENCODER = autoencoder_of(
+    3,
+    latent_channels=8,
+    sample_size=16,
+    mid_block_add_attention=False,
+    scaling_factor=1.25,
+    shift_factor=0.125,
+)
 # As SD3 medium: an eighth of the side, 16 channels, their scaling and shift; T5 wider than CLIP.
 OFFICIAL_TRANSFORMER = SMALL_TRANSFORMER | {
     "in_channels": 16,
@@ -62,16 +72,9 @@ OFFICIAL_TRANSFORMER = SMALL_TRANSFORMER | {
     "joint_attention_dim": 48,
     "pooled_projection_dim": 40,
 }
-OFFICIAL_AUTOENCODER = SMALL_AUTOENCODER | {
-    "block_out_channels": (8, 8, 8, 8),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "latent_channels": 16,
-    "sample_size": 32,
-    "mid_block_add_attention": True,
-    "scaling_factor": 1.5305,
-    "shift_factor": 0.0609,
-}
+OFFICIAL_AUTOENCODER = autoencoder_of(
+    4, latent_channels=16, sample_size=32, scaling_factor=1.5305, shift_factor=0.0609
+)
 
 
 def moved(model: nn.Module) -> nn.Module:
@@ -82,21 +85,12 @@ def moved(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def small_transformer(seed: int = 0, **changes: object) -> SD3Transformer2DModel:
-    """diffusers' own class, two blocks deep."""
-    torch.manual_seed(seed)
-    return moved(SD3Transformer2DModel(**SMALL_TRANSFORMER | changes))
-
-
-def small_autoencoder(seed: int = 0, **changes: object) -> AutoencoderKL:
-    """diffusers' own class: 16 x 16 pixels to 4 x 4 latents of 8 channels."""
-    torch.manual_seed(seed)
-    return moved(AutoencoderKL(**SMALL_AUTOENCODER | changes))
-
-
 def small_pipeline(seed: int = 0) -> StableDiffusion3Pipeline:
-    """A pipeline around both, whose prompts the tiny CLIP reads."""
-    pipeline = build_pipeline(small_transformer(seed), small_autoencoder(seed))
+    """diffusers' own classes, two blocks deep, whose prompts the tiny CLIP reads."""
+    torch.manual_seed(seed)
+    transformer = moved(SD3Transformer2DModel(**SMALL_TRANSFORMER))
+    torch.manual_seed(seed)
+    pipeline = build_pipeline(transformer, moved(AutoencoderKL(**SMALL_AUTOENCODER)))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -107,33 +101,27 @@ def small_backbone(seed: int = 0) -> Sd3Backbone:
     return Sd3Backbone(pipeline.transformer, sd3.TINY_MODEL, "tiny", pipeline, 0)
 
 
-def ship(folder: Path, seed: int = 0) -> Path:
-    """A transformer and an autoencoder in float16, as the package ships the tiny SD3's."""
-    small_transformer(seed).half().save_pretrained(folder / "transformer")
-    small_autoencoder(seed).half().save_pretrained(folder / "vae")
-    return folder
-
-
-def make_small_sd3_the_tiny_one(monkeypatch, folder: Path, seed: int = 0) -> Path:
-    """For a test, the package ships the small models, and the data root is empty."""
-    shipped = ship(folder / "shipped", seed)
+def make_small_sd3_the_tiny_one(monkeypatch, folder: Path) -> None:
+    """For a test, the package ships the small models in float16, and the data root is empty."""
+    pipeline, shipped = small_pipeline(), folder / "shipped"
+    pipeline.transformer.half().save_pretrained(shipped / "transformer")
+    pipeline.vae.half().save_pretrained(shipped / "vae")
     monkeypatch.setattr(
         sd3, "tiny_file", lambda name: shipped if name == sd3.TINY_MODEL else tiny_file(name)
     )
     monkeypatch.setenv("SERIAL_LORA_DATA", str(folder / "data"))
-    return shipped
 
 
-def official_folder(folder: Path, seed: int = 0, t5: bool = True) -> Path:
+def official_folder(folder: Path) -> Path:
     """A folder laid out as SD3 medium's on the hub: float16, three text encoders, shift 3."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     pipeline = StableDiffusion3Pipeline(
         transformer=moved(SD3Transformer2DModel(**OFFICIAL_TRANSFORMER)),
         vae=moved(AutoencoderKL(**OFFICIAL_AUTOENCODER)),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         text_encoder=_clip_encoder(16),
         text_encoder_2=_clip_encoder(24),
-        text_encoder_3=_t5_encoder(48),
+        text_encoder_3=moved(T5EncoderModel(T5)),
         tokenizer=clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77),
         tokenizer_2=clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77),
         tokenizer_3=_t5_tokenizer(),
@@ -142,28 +130,13 @@ def official_folder(folder: Path, seed: int = 0, t5: bool = True) -> Path:
         if isinstance(part, nn.Module):
             part.half()
     pipeline.save_pretrained(folder)
-    if not t5:
-        leave_out_t5(folder)
-    _as_published(folder)
-    return folder
-
-
-def leave_out_t5(folder: Path) -> None:
-    """Remove what `--without-t5` does not fetch; model_index.json goes on naming it."""
-    for part in ("text_encoder_3", "tokenizer_3"):
-        for path in (folder / part).iterdir():
-            path.unlink()
-        (folder / part).rmdir()
-
-
-def _as_published(folder: Path) -> None:
-    """The names that diffusers 0.29 wrote, when SD3 medium was published."""
+    # The names that diffusers 0.29 wrote, when SD3 medium was published.
     index = folder / "model_index.json"
-    parts = json.loads(index.read_text())
-    parts = {name: kind for name, kind in parts.items() if kind != [None, None]}
+    parts = {n: kind for n, kind in json.loads(index.read_text()).items() if kind != [None, None]}
     parts["_diffusers_version"] = "0.29.0.dev0"
     parts["tokenizer_3"] = ["transformers", "T5TokenizerFast"]
     index.write_text(json.dumps(parts, indent=2))
+    return folder
 
 
 def _clip_encoder(width: int) -> CLIPTextModelWithProjection:
@@ -174,7 +147,6 @@ def _clip_encoder(width: int) -> CLIPTextModelWithProjection:
         projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=77,
         bos_token_id=4128,
         eos_token_id=4129,
         pad_token_id=4129,
@@ -182,18 +154,7 @@ def _clip_encoder(width: int) -> CLIPTextModelWithProjection:
     return moved(CLIPTextModelWithProjection(config))
 
 
-def _t5_encoder(width: int) -> T5EncoderModel:
-    config = T5Config(
-        vocab_size=40,
-        d_model=width,
-        d_kv=8,
-        d_ff=64,
-        num_layers=2,
-        num_heads=2,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-    )
-    return moved(T5EncoderModel(config))
+T5 = T5Config(vocab_size=40, d_model=48, d_kv=8, d_ff=64, num_layers=2, num_heads=2)
 
 
 def _t5_tokenizer() -> T5TokenizerFast:

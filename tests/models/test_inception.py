@@ -1,4 +1,4 @@
-"""Inception for FID: torch-fidelity's own network, no foreign files, and a way round every lack."""
+"""Inception for FID is torch-fidelity's own network."""
 
 from types import ModuleType
 from unittest.mock import patch
@@ -7,11 +7,6 @@ import pytest
 import torch
 
 from serial_lora_course.models.inception import FEATURES, load_inception
-
-MODULE = "torch_fidelity.feature_extractor_inceptionv3"
-
-
-# --- the network itself, where torch-fidelity is installed ---------------------------------------
 
 
 def random_state(fidelity: ModuleType) -> dict[str, torch.Tensor]:
@@ -27,31 +22,13 @@ def random_state(fidelity: ModuleType) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.fixture(scope="module")
-def fidelity():
-    return pytest.importorskip(MODULE)
-
-
-@pytest.fixture(scope="module")
-def good(fidelity, tmp_path_factory):
-    path = tmp_path_factory.mktemp("inception") / "good.pth"
-    torch.save(random_state(fidelity), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def network(good):
-    return load_inception(good)
-
-
-def noise(side: int) -> torch.Tensor:
-    chance = torch.Generator().manual_seed(side)
-    return torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=chance)
-
-
-def test_features_are_torch_fidelitys_own(fidelity, good, network):
-    theirs = fidelity.FeatureExtractorInceptionV3("theirs", [str(FEATURES)], str(good))
-    pictures = noise(299)  # their resizing is another one, so at the size where none is needed
-    found = network(pictures)
+def test_features_are_torch_fidelitys_own(tmp_path):
+    fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    file = tmp_path / "good.pth"
+    torch.save(random_state(fidelity), file)
+    theirs = fidelity.FeatureExtractorInceptionV3("theirs", [str(FEATURES)], str(file))
+    # Their resizing is another one, so at the size where none is needed.
+    pictures = torch.randint(0, 256, (2, 3, 299, 299), dtype=torch.uint8)
+    found = load_inception(file)(pictures)
     assert found.shape == (2, FEATURES) and found.dtype == torch.float32 and found.std() > 0.01
     torch.testing.assert_close(found, theirs(pictures)[0])

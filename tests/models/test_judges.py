@@ -4,7 +4,6 @@ import shutil
 
 import numpy as np
 import open_clip
-import pytest
 import torch
 from PIL import Image
 from torch import nn
@@ -14,25 +13,6 @@ from serial_lora_course.data.style_sets import load_tiny_style
 from serial_lora_course.models import judges
 from serial_lora_course.models.clip import openai_file
 from serial_lora_course.models.judges import PaperJudge, load_judge
-
-
-@pytest.fixture(scope="module")
-def judge():
-    return load_judge("tiny")
-
-
-def drawings(name: str, step: int = 1) -> tuple[list[Image.Image], list[str]]:
-    """A tiny style's held-out pictures and their captions."""
-    test = load_tiny_style(name).test
-    examples = [test[index] for index in range(0, len(test), step)]
-    return [e.picture for e in examples], [e.caption for e in examples]
-
-
-def colours(*sizes: tuple[int, int]) -> list[Image.Image]:
-    """Pictures of one colour each."""
-    chance = np.random.default_rng(0)
-    return [Image.new("RGB", size, tuple(chance.integers(0, 256, 3).tolist())) for size in sizes]
-
 
 # --- the tiny judge ------------------------------------------------------------------------------
 
@@ -52,8 +32,9 @@ def fourth_block(clip: open_clip.CLIP, pixels: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_features_are_the_mean_of_the_fourth_blocks_patches(judge):
-    pictures, _ = drawings("openmoji", step=25)
+def test_features_are_the_mean_of_the_fourth_blocks_patches():
+    test, judge = load_tiny_style("openmoji").test, load_judge("tiny")
+    pictures = [test[index].picture for index in range(0, len(test), 25)]
     pixels = torch.stack([judge.clip.test_transform(picture) for picture in pictures])
     expected = fourth_block(judge.clip.model, pixels)[:, 1:].mean(1)
     features = judge.picture_features(pictures)
@@ -76,23 +57,20 @@ class MeanColour(nn.Module):
         return self.weight * pictures.double().mean((2, 3))
 
 
-@pytest.fixture
-def paper(registered_clip, tmp_path, monkeypatch):
-    """The paper's judge with the small CLIP in the place of ViT-B/32."""
+def test_inception_sees_the_central_square_of_pictures_of_any_size(
+    registered_clip, tmp_path, monkeypatch
+):
     name, weights = registered_clip
     monkeypatch.setattr(judges, "PAPER_CLIP", name)
     monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
     (tmp_path / "weights").mkdir()
     shutil.copy(weights, tmp_path / "weights" / openai_file(name))
     monkeypatch.setattr(judges, "load_inception", MeanColour)
-    return PaperJudge()
-
-
-def test_inception_sees_the_central_square_of_pictures_of_any_size(paper):
-    pictures = colours((30, 20), (20, 50), (16, 16))
-    expected = torch.tensor([picture.getpixel((0, 0)) for picture in pictures]).float()
+    chance, sizes = np.random.default_rng(0), ((30, 20), (20, 50), (16, 16))
+    colours = chance.integers(0, 256, (3, 3)).tolist()
+    pictures = [Image.new("RGB", size, tuple(c)) for size, c in zip(sizes, colours, strict=True)]
     pictures[0].paste("black", (0, 0, 5, 20))  # outside of the square
     pictures[0].paste("black", (25, 0, 30, 20))
-    features = paper.picture_features(pictures)
+    features = PaperJudge().picture_features(pictures)
     assert features.dtype == torch.float32 and features.device.type == "cpu"
-    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(features, torch.tensor(colours).float())

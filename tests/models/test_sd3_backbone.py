@@ -17,7 +17,7 @@ from serial_lora_course.models.sd3 import load_sd3
 from serial_lora_course.models.sd3_text import clip_tokenizer, text_encoder
 from serial_lora_course.models.weights import tiny_file
 from tests.labs.lab_models import same_tensors
-from tests.models.sd3_models import leave_out_t5, official_folder
+from tests.models.sd3_models import official_folder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PROMPTS = ["red apple", "a photo of a yellow taxi", "face", ""]
@@ -39,24 +39,18 @@ def models_of(pipeline) -> dict[str, torch.nn.Module]:
     return {n: m for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)}
 
 
-# --- the tiny CLIP as SD3's text encoders --------------------------------------------------------
-
-
-@torch.no_grad()
-def test_the_whole_encoder_reads_as_the_tiny_clip_does():
-    clip = load_clip()
-    tokenizer = clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 16)
-    read = text_encoder(clip.model)(
-        **tokenizer(PROMPTS, padding="max_length", return_tensors="pt"), output_hidden_states=True
-    )
-    expected = clip.model.encode_text(clip.tokenizer(PROMPTS))
-    torch.testing.assert_close(read.text_embeds, expected, rtol=1e-4, atol=1e-5)
-
-
 @cache
 def tokenizers() -> tuple:
     """open_clip's and transformers', of the tiny CLIP."""
     return load_clip().tokenizer, clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 16)
+
+
+@torch.no_grad()
+def test_the_whole_encoder_reads_as_the_tiny_clip_does():
+    clip, (theirs, ours) = load_clip().model, tokenizers()
+    read = text_encoder(clip)(**ours(PROMPTS, padding="max_length", return_tensors="pt"))
+    expected = clip.encode_text(theirs(PROMPTS))
+    torch.testing.assert_close(read.text_embeds, expected, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -70,9 +64,6 @@ def test_a_prompt_becomes_the_same_tokens_as_in_open_clip(prompt):
     (expected,) = theirs([prompt])
     tokens = ours(prompt, truncation=True).input_ids
     assert tokens == expected[: expected.argmax() + 1].tolist()
-
-
-# --- the tiny SD3 --------------------------------------------------------------------------------
 
 
 def test_a_folder_in_the_official_layout(official):
@@ -94,11 +85,9 @@ def test_a_folder_in_the_official_layout(official):
     assert same_tensors(pipeline.vae.state_dict(), {k: t.float() for k, t in stored.items()})
 
 
-# --- the paper's ---------------------------------------------------------------------------------
-
-
 def test_t5_is_left_out_where_the_folder_lacks_it(official, folder):
-    leave_out_t5(folder)
+    for part in ("text_encoder_3", "tokenizer_3"):  # model_index.json goes on naming them
+        shutil.rmtree(folder / part)
     backbone = load_sd3("paper", folder)
     assert backbone.pipeline.text_encoder_3 is None and backbone.text_tokens == 77
     tokens = backbone.pipeline.encode_prompt(PROMPTS, None, None, max_sequence_length=77)[0]

@@ -13,20 +13,9 @@ from serial_lora_course.models.weights import tiny_file
 AT_LEAST = {"twemoji": 0.92, "openmoji": 0.8, "line": 0.95, "night": 0.97, "pixel": 0.97}
 
 
-@pytest.fixture(scope="module")
-def classifier():
-    return style_classifier()
-
-
-# --- the verdict ---------------------------------------------------------------------------------
-
-
-def test_every_style_is_told_from_the_others_on_drawings_never_seen(classifier):
-    found = held_out_shares(classifier)
+def test_every_style_is_told_from_the_others_on_drawings_never_seen():
+    found = held_out_shares(style_classifier())
     assert tuple(found) == STYLES == (BASE, *TINY_STYLES)
     assert all(found[name] >= bound for name, bound in AT_LEAST.items()), found
     card = json.loads(tiny_file("tiny-styles.card.json").read_text("utf-8"))["measured"]
     assert {name: card[name] for name in STYLES} == pytest.approx(found, abs=0.01)
-
-
-# --- how it is fitted ----------------------------------------------------------------------------
