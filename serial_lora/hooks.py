@@ -246,17 +246,6 @@ class AddDelta(Hook):
         """What a layer with such a hook would give for `F.linear`."""
         return self(layer, (tokens,), F.linear(tokens, **call))
 
-    def dense(self) -> Tensor:
-        """The change as one matrix, (outputs, inputs), for a weight that is read as a whole."""
-        self.mark()
-        trained = any(adapter.training and adapter.dropout.p for adapter in self.adapters)
-        if trained or self.acting != self.adapters:
-            raise SerialLoRAError(
-                f"LoRA with dropout in training, or for each sample, is not possible where {self.layer} "
-                "returns attention weights or attends elsewhere; call it with need_weights=False."
-            )
-        return self.whole([a.scale * (a.lora_B @ a.lora_A).mT for a in self.adapters]).mT
-
 
 class CountSamples(Hook):
     """Before the model runs inside `per_sample`: refuse a batch of another number of samples."""

@@ -18,8 +18,8 @@ class PackedAttention(nn.MultiheadAttention):
     """nn.MultiheadAttention over scaled_dot_product_attention: same weights, same result.
 
     A model's layers are turned into this class by `inject` and back by `eject`. It is faster in
-    training, and its two projections are within reach of an adapter: the original reads
-    `out_proj.weight` without ever calling `out_proj`, so a hook there would never run.
+    training, and its two projections are within reach of an adapter: the original never calls
+    `out_proj`, so a hook there would never run.
 
     Attributes:
         after_in_proj: None, or LoRA's hook (layer, (tokens,), projected) -> projected, which is
@@ -39,76 +39,47 @@ class PackedAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """(N, L, d), or (L, N, d) unless batch_first, to the same shape; and None for weights."""
-        lora = getattr(self, "after_in_proj", None)  # may be called after `eject`, by the user
-        if lora is not None:
-            lora.mark()
-            lora = lora if lora.enabled else None
-        self_attention = query is key and key is value
-        plain = query.dim() == 3 and not query.is_nested and not (is_causal and attn_mask is None)
-        masks = [mask for mask in (attn_mask, key_padding_mask) if mask is not None]
-        plain = plain and all(mask.dtype in (torch.bool, query.dtype) for mask in masks)
-        if need_weights or not self_attention or not plain:
-            behind = self.out_proj._forward_hooks.values()
-            act = lora is not None or any(getattr(hook, "enabled", False) for hook in behind)
-            forward = PackedAttention._with_dense_weights if act else nn.MultiheadAttention.forward
-            options = dict(
-                key_padding_mask=key_padding_mask,
-                need_weights=need_weights,
-                attn_mask=attn_mask,
-                average_attn_weights=average_attn_weights,
-                is_causal=is_causal,
-            )
-            return forward(self, query, key, value, **options)
-        packed = F.linear(query, self.in_proj_weight, self.in_proj_bias)  # (N, L, 3 d)
-        if lora is not None:
-            packed = lora(self, (query,), packed)
+        """(N, L, d), or (L, N, d) unless batch_first, or (L, d), to the same shape; and the weights."""
+        masks = dict(attn_mask=attn_mask, is_causal=is_causal)
+        asked = dict(need_weights=need_weights, average_attn_weights=average_attn_weights)
+        if query.dim() == 2:  # one sequence: a batch of one
+            batch = 0 if self.batch_first else 1
+            tokens = (each.unsqueeze(batch) for each in (query, key, value))
+            padding = None if key_padding_mask is None else key_padding_mask[None]
+            attended, weights = self.forward(*tokens, padding, **masks, **asked)
+            return attended.squeeze(batch), None if weights is None else weights.squeeze(0)
+        parts = self._projected(query)
+        if query is not key or key is not value:
+            parts = (parts[0], self._projected(key)[1], self._projected(value)[2])
         # (N, L, heads, d / heads) or (L, N, ...) -> (N, heads, L, d / heads), without a copy
         to_heads = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
         q, k, v = (
-            part.unflatten(-1, (self.num_heads, self.head_dim)).permute(to_heads)
-            for part in packed.chunk(3, dim=-1)
+            part.unflatten(-1, (self.num_heads, self.head_dim)).permute(to_heads) for part in parts
         )
-        with _fastest_kernel(q):
-            attended = F.scaled_dot_product_attention(  # (N, heads, L, d / heads)
-                q,
-                k,
-                v,
-                attn_mask=_as_sdpa_mask(attn_mask, key_padding_mask, q),
-                dropout_p=self.dropout if self.training else 0.0,
-            )
+        mask, weights = _as_sdpa_mask(attn_mask, key_padding_mask, q), None
+        causal, dropped = is_causal and mask is None, self.dropout if self.training else 0.0
+        if need_weights:
+            scores = q @ k.mT * self.head_dim**-0.5  # (N, heads, L, L)
+            if causal:
+                mask = torch.ones_like(scores, dtype=torch.bool).tril()
+            if mask is not None and mask.dtype == torch.bool:
+                scores = scores.masked_fill(~mask, -torch.inf)
+            elif mask is not None:
+                scores = scores + mask
+            weights = F.dropout(scores.softmax(-1), dropped)
+            attended = weights @ v
+            weights = weights.mean(1) if average_attn_weights else weights
+        else:
+            with _fastest_kernel(q):
+                attended = F.scaled_dot_product_attention(q, k, v, mask, dropped, causal)
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
-        return self.out_proj(attended.permute(order).flatten(2)), None
+        return self.out_proj(attended.permute(order).flatten(2)), weights
 
-    def _with_dense_weights(
-        self, query: Tensor, key: Tensor, value: Tensor, **options
-    ) -> tuple[Tensor, Tensor | None]:
-        """PyTorch's own attention over W + B A: slower, for whatever is asked for seldom."""
-        swapped = self.batch_first and query.dim() == 3
-        if swapped:
-            query, key, value = (tokens.transpose(0, 1) for tokens in (query, key, value))
-        weight, lora = self.in_proj_weight, self.after_in_proj
-        if lora is not None:
-            weight = weight + lora.dense().to(weight.dtype)
-        one = torch.eye(self.embed_dim, dtype=query.dtype, device=query.device)
-        attended, weights = F.multi_head_attention_forward(
-            query,
-            key,
-            value,
-            self.embed_dim,
-            self.num_heads,
-            in_proj_weight=weight,
-            in_proj_bias=self.in_proj_bias,
-            bias_k=None,
-            bias_v=None,
-            add_zero_attn=False,
-            dropout_p=self.dropout,
-            out_proj_weight=one,  # out_proj itself is below
-            out_proj_bias=None,
-            training=self.training,
-            **options,
-        )
-        return self.out_proj(attended.transpose(0, 1) if swapped else attended), weights
+    def _projected(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """q, k and v of these tokens, with what LoRA adds."""
+        packed = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)  # (N, L, 3 d)
+        lora = getattr(self, "after_in_proj", None)  # may be called after `eject`, by the user
+        return (packed if lora is None else lora(self, (tokens,), packed)).chunk(3, dim=-1)
 
 
 def _fastest_kernel(q: Tensor) -> AbstractContextManager:

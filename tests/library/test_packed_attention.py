@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,18 +15,12 @@ from serial_lora.packed import PackedAttention
 from tests.library.tiny_models import fill_adapters
 
 
-def twins(width, heads, batch_first, bias=True, dropout=0.0):
+def twins(width, heads, **options):
+    original = nn.MultiheadAttention(width, heads, **options)
     torch.manual_seed(0)
-    original = nn.MultiheadAttention(
-        width, heads, batch_first=batch_first, bias=bias, dropout=dropout
-    )
     for parameter in original.parameters():
         nn.init.normal_(parameter, std=0.3)
-    torch.manual_seed(0)
-    packed = nn.MultiheadAttention(
-        width, heads, batch_first=batch_first, bias=bias, dropout=dropout
-    )
-    packed.load_state_dict(original.state_dict())
+    packed = copy.deepcopy(original)
     packed.__class__ = PackedAttention
     return original, packed
 
@@ -49,37 +45,30 @@ KINDS = ["none", "bool", "float", "per head bool", "per head float"]
     head_width=st.sampled_from([1, 3, 8]),
     batch=st.integers(1, 3),
     length=st.integers(1, 7),
-    batch_first=st.booleans(),
-    bias=st.booleans(),
+    flags=st.fixed_dictionaries(dict(batch_first=st.booleans(), bias=st.booleans())),
     training=st.booleans(),
     kind=st.sampled_from(KINDS),
     padded=st.sampled_from([None, bool, float]),
+    weights=st.sampled_from([None, "of each head", "mean"]),
 )
 def test_same_outputs_and_gradients(
-    heads, head_width, batch, length, batch_first, bias, training, kind, padded
+    heads, head_width, batch, length, flags, training, kind, padded, weights
 ):
     width = heads * head_width
-    original, packed = twins(width, heads, batch_first, bias)
-    original.train(training)
-    packed.train(training)
-    shape = (batch, length, width) if batch_first else (length, batch, width)
+    shape = (batch, length, width) if flags["batch_first"] else (length, batch, width)
     mask = masks(kind, length, batch, heads)
     padding = torch.arange(length).expand(batch, -1) >= max(1, length - 1)  # the first stays
     if (mask is None and padded is float) or (mask is not None and mask.dtype != torch.bool):
         padding = torch.zeros(batch, length).masked_fill(padding, float("-inf"))
+    options = dict(attn_mask=mask, key_padding_mask=padding if padded else None)
+    options |= dict(need_weights=weights is not None, average_attn_weights=weights == "mean")
     results = []
-    for layer in (original, packed):
+    for layer in twins(width, heads, **flags):
         x = torch.linspace(-2, 2, batch * length * width).sin().reshape(shape).requires_grad_()
-        output, weights = layer(
-            x,
-            x,
-            x,
-            need_weights=False,
-            attn_mask=mask,
-            key_padding_mask=padding if padded else None,
-        )
-        assert weights is None and output.shape == shape
-        results.append((output, *torch.autograd.grad(output.sin().sum(), [x, *layer.parameters()])))
+        output, seen = layer.train(training)(x, x, x, **options)
+        assert output.shape == shape and (seen is None) == (weights is None)
+        gradients = torch.autograd.grad(output.sin().sum(), [x, *layer.parameters()])
+        results.append((output, *gradients, *([] if seen is None else [seen])))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
 
