@@ -242,9 +242,8 @@ def register_family(family: Family) -> Family:
     dense W (I + B A) can tell.
 
     Args:
-        family: model -> its sites; nothing for a model that is not of the family. A function of
-            the same name that was registered before is replaced, so a notebook's cell can be run
-            again.
+        family: model -> its sites; nothing for a model that is not of the family. One of the same
+            name that was registered before is replaced, so a notebook's cell can be run again.
 
     Returns:
         The same function, so that this can stand above it as a decorator.

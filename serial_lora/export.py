@@ -35,12 +35,11 @@ _INSIDE = ".base_layer"  # what stands in the names of layers inside a layer of 
 def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
     """The adapters as an ordinary LoRA that PEFT loads, with the same outputs.
 
-    Serial LoRA's change to a projection is W_p (I + scale B A) - W_p = (scale W_p B) A: a LoRA
-    with the shared A and a B of its own. A fused qkv weight gets one pair, its B stacked. LoRA's q,
-    k and v pairs on a fused weight become one pair of three times the rank. PEFT's layer for
-    nn.MultiheadAttention always includes the output projection, where Serial LoRA's pair is zero;
-    LoRA on such layers cannot be exported (PEFT 0.21 adds the output projection's change twice).
-    What learned beside the adapters goes with them, as PEFT's `modules_to_save`.
+    Serial LoRA's change to a projection is (scale W_p B) A: a LoRA with the shared A and a B of its
+    own. A fused qkv weight gets one pair, its B stacked. LoRA's q, k and v pairs on a fused weight
+    become one pair of three times the rank. LoRA on nn.MultiheadAttention cannot be exported (PEFT
+    0.21 adds the output projection's change twice). What learned beside the adapters goes with them,
+    as PEFT's `modules_to_save`.
 
     Args:
         model: a model with adapters.

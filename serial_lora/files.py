@@ -101,13 +101,11 @@ def load_adapter(
 ) -> nn.Module:
     """Load an adapter file into the model; puts the adapters in first if the model has none.
 
-    The loaded adapter is in force. What learned beside it is loaded with it.
-
+    The loaded adapter is in force, with the file's scale, and what learned beside it is loaded too.
     Everything is checked before any value is changed: that the file is whole and one of ours, that
     it fits this model's places, and that this model's base is the one it was trained on, by a sample
-    of the adapted weights (compared at bfloat16 precision, so a float32 and a bfloat16 copy of one
-    base both fit). Where one of the two is quantized, the samples must agree but for that rounding,
-    in which a base that was trained on a little is not told from its origin.
+    of the adapted weights, in bfloat16. Where one of the two is quantized, the samples must agree but
+    for that rounding, in which a base that was trained on a little is not told from its origin.
 
     Args:
         model: a plain model, or one with unmerged adapters of the same method and places.
@@ -118,9 +116,6 @@ def load_adapter(
             the one it was trained on. Serial LoRA's change, W B A, is another one there.
         heads: False takes the pairs alone, without the modules that learned beside them, onto a
             backbone, say; those of the model keep their values.
-
-    Returns:
-        The same model, with the scale that the file says.
 
     Raises:
         SerialLoRAError: if any of that does not hold; the model is then as it was.

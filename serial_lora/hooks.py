@@ -84,7 +84,7 @@ class Hook:
 
     Attributes:
         layer: the dotted name of what it is attached to.
-        ran: the threads in which it has run since its block began; see `NoneIsDead`.
+        ran: the threads in which it has run in this forward pass; see `NoneIsDead`.
         traced: whether it has ever run in compiled code.
         compiled: what compiled code goes by, in every thread, as it cannot read a context variable.
     """
@@ -108,25 +108,12 @@ class Hook:
                 acting = tuple(map(block.acting.__getitem__, self.adapters))
         return acting
 
-    @property
-    def enabled(self) -> bool:
-        return self.acting[0] is not None
-
     def mark(self) -> None:
         """Remember that this has run, be the adapter enabled or not."""
         if torch.compiler.is_compiling():
             self.traced = True
         else:
             self.ran.add(threading.get_ident())
-
-    def unmark(self) -> None:
-        if not torch.compiler.is_compiling():
-            self.ran.discard(threading.get_ident())
-
-    def has_run(self) -> bool:
-        return self.traced or (
-            not torch.compiler.is_compiling() and threading.get_ident() in self.ran
-        )
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"ran": set()}
@@ -268,10 +255,11 @@ class NoneIsDead(Hook):
         self.hooks = hooks
 
     def __call__(self, layer: nn.Module, args: tuple, output: Any) -> None:
-        dead = [hook.layer for hook in self.hooks if not hook.has_run()]
-        for hook in self.hooks:
-            hook.unmark()
-        if dead and self.enabled:
+        thread = None if torch.compiler.is_compiling() else threading.get_ident()
+        dead = [h.layer for h in self.hooks if not h.traced and thread not in h.ran]
+        for hook in self.hooks if thread else ():
+            hook.ran.discard(thread)
+        if dead and self.acting[0] is not None:
             raise SerialLoRAError(
                 f"{self.layer} reads the weight of {dead[0]} without calling that layer, so its "
                 "adapter does not act; call eject(model), and register_family with another entry."
