@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import platform
@@ -13,15 +12,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 import torch
-
-PRECISIONS = ("float32", "bfloat16")
-
-
-def precision_context(precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Autocast for "bfloat16", nothing for "float32"."""
-    if precision == "bfloat16":
-        return torch.autocast("cpu", dtype=torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 def interleave(

@@ -25,10 +25,9 @@ def class_prompts(count: int, longest: int, vocabulary: int) -> Tensor:
     """Made-up tokenized prompts, the longest of `longest` tokens: integers (count, CONTEXT)."""
     tokens = torch.zeros(count, CONTEXT, dtype=torch.long)
     for row in range(count):
-        length = longest - row % max(1, longest // 2)
-        words = torch.randint(1, vocabulary - 2, (length,))
-        words[0], words[-1] = vocabulary - 2, vocabulary - 1  # start and end, as CLIP has them
-        tokens[row, :length] = words
+        end = longest - 1 - row % max(1, longest // 2)
+        tokens[row, : end + 1] = torch.randint(1, vocabulary - 2, (end + 1,))
+        tokens[row, 0], tokens[row, end] = vocabulary - 2, vocabulary - 1  # as CLIP has them
     return tokens
 
 

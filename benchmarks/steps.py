@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import peft
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import PRECISIONS, compared, interleave, precision_context
+from benchmarks.measure import compared, interleave
 from benchmarks.models import SUBJECTS, Subject
 from serial_lora import LoRAConfig, SerialLoRAConfig, disabled, inject, merge
 from serial_lora_course.labs.memory import saved_activations
 
 FLOOR, OWN = "floor", "floor, the model's own attention"
+PRECISIONS = ("float32", "bfloat16")
 
 
 class Contestant(NamedTuple):
@@ -35,7 +37,7 @@ def training_step(
     optimizer = torch.optim.AdamW(parameters, lr=1e-6) if parameters else None
 
     def step() -> None:
-        with precision_context(precision):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             output = forward()
         output.float().square().mean().backward()
         if optimizer is not None:
@@ -63,14 +65,6 @@ def fill_adapters(parameters: Iterable[nn.Parameter]) -> None:
             parameter.normal_(std=0.01)
 
 
-def with_peft(model: nn.Module, subject: Subject) -> None:
-    """Put PEFT's LoRA into a model, with a scale of 1 as ours has."""
-    config = peft.LoraConfig(
-        r=subject.rank, lora_alpha=subject.rank, target_modules=subject.peft_targets
-    )
-    peft.inject_adapter_in_model(config, model)
-
-
 def contestants(subject: Subject) -> dict[str, Contestant]:
     """Every method on its own copy of the model, which is left alone.
 
@@ -78,14 +72,15 @@ def contestants(subject: Subject) -> dict[str, Contestant]:
     the floor takes that path too (adapters are put in and switched off), and the model's own
     attention is measured beside it.
     """
-    serial = SerialLoRAConfig(rank=subject.rank, towers=subject.towers)
-    lora = LoRAConfig(rank=subject.rank, towers=subject.towers)
+    rank, towers = subject.rank, subject.towers
+    serial, lora = SerialLoRAConfig(rank, towers=towers), LoRAConfig(rank, towers=towers)
+    theirs = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=subject.peft_targets)
     prepare: dict[str, Callable[[nn.Module], object]] = {
         FLOOR: lambda model: inject(model, serial),
         OWN: lambda model: None,
         "Serial LoRA": lambda model: inject(model, serial),
         "LoRA on q, k, v, out": lambda model: inject(model, lora),
-        "PEFT LoRA": lambda model: with_peft(model, subject),
+        "PEFT LoRA": lambda model: peft.inject_adapter_in_model(theirs, model),
     }
     if not subject.goes_around:
         del prepare[OWN]
@@ -124,22 +119,16 @@ def measure_steps(key: str, quick: bool, precision: str, rounds: int) -> list[di
         row["kept, MB"] = kept[0] / 1e6
         rows.append(row)
 
-    def inference(model: nn.Module) -> Callable[[], None]:
-        def step() -> None:
-            with torch.inference_mode(), precision_context(precision):
-                subject.forward(model, subject.batch)
-
-        return step
+    def inference(model: nn.Module) -> None:
+        bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+        with torch.inference_mode(), bfloat16:
+            subject.forward(model, subject.batch)
 
     merged = merge(entries["Serial LoRA"].model).eval()
-    times = interleave(
-        {"base": inference(subject.model.eval()), "merged": inference(merged)}, rounds
-    )
-    title = "inference, merged; the floor is the base"
-    return [
-        *rows,
-        about | {"method": title} | compared(times["merged"], times["base"], "the floor"),
-    ]
+    models = {"base": subject.model.eval(), "merged": merged}
+    times = interleave({name: partial(inference, each) for name, each in models.items()}, rounds)
+    row = about | {"method": "inference, merged; the floor is the base"}
+    return [*rows, row | compared(times["merged"], times["base"], "the floor")]
 
 
 def measure_all_steps(quick: bool, rounds: int) -> list[dict[str, Any]]:

@@ -19,8 +19,7 @@ NAMES = ("first", "second")
 
 def with_ours(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> Callable[[str], object]:
     """Two adapters of this package; the switch copies one out of the pairs and one into them."""
-    inject(model, config, name=NAMES[0])
-    add_adapter(model, NAMES[1])
+    add_adapter(inject(model, config, name=NAMES[0]), NAMES[1])
     return partial(activate, model)
 
 
@@ -45,11 +44,9 @@ def measure_switching(quick: bool, rounds: int) -> list[dict[str, Any]]:
         method: lambda switch=switch: [switch(name) for name in NAMES]
         for method, switch in switches.items()
     }
-    times = {
-        method: [pair / 2 for pair in seconds]
-        for method, seconds in interleave(both, max(rounds, 20)).items()
-    }
+    times = interleave(both, max(rounds, 20))
+    halves = {method: [pair / 2 for pair in seconds] for method, seconds in times.items()}
     return [
-        {"two adapters on SAM's encoder": m} | compared(times[m], times["PEFT LoRA"], "PEFT's")
-        for m in times
+        {"two adapters on SAM's encoder": m} | compared(halves[m], halves["PEFT LoRA"], "PEFT's")
+        for m in halves
     ]

@@ -46,11 +46,11 @@ class PackedAttention(nn.MultiheadAttention):
             batch = 0 if self.batch_first else 1
             tokens = (each.unsqueeze(batch) for each in (query, key, value))
             padding = None if key_padding_mask is None else key_padding_mask[None]
-            attended, weights = self.forward(*tokens, padding, **masks, **asked)
+            attended, weights = PackedAttention.forward(self, *tokens, padding, **masks, **asked)
             return attended.squeeze(batch), None if weights is None else weights.squeeze(0)
-        parts = self._projected(query)
+        parts = _projected(self, query)
         if query is not key or key is not value:
-            parts = (parts[0], self._projected(key)[1], self._projected(value)[2])
+            parts = (parts[0], _projected(self, key)[1], _projected(self, value)[2])
         # (N, L, heads, d / heads) or (L, N, ...) -> (N, heads, L, d / heads), without a copy
         to_heads = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
         q, k, v = (
@@ -75,11 +75,12 @@ class PackedAttention(nn.MultiheadAttention):
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
         return self.out_proj(attended.permute(order).flatten(2)), weights
 
-    def _projected(self, tokens: Tensor) -> tuple[Tensor, ...]:
-        """q, k and v of these tokens, with what LoRA adds."""
-        packed = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)  # (N, L, 3 d)
-        lora = getattr(self, "after_in_proj", None)  # may be called after `eject`, by the user
-        return (packed if lora is None else lora(self, (tokens,), packed)).chunk(3, dim=-1)
+
+def _projected(layer: nn.MultiheadAttention, tokens: Tensor) -> tuple[Tensor, ...]:
+    """q, k and v of these tokens, with what LoRA adds."""
+    packed = F.linear(tokens, layer.in_proj_weight, layer.in_proj_bias)  # (N, L, 3 d)
+    lora = getattr(layer, "after_in_proj", None)  # may be called after `eject`, by the user
+    return (packed if lora is None else lora(layer, (tokens,), packed)).chunk(3, dim=-1)
 
 
 def _fastest_kernel(q: Tensor) -> AbstractContextManager:

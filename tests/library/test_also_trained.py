@@ -30,7 +30,7 @@ from serial_lora import (
 )
 from tests.library.test_attacks import refused
 from tests.library.test_every_family import CLOSE, assert_same_bits, bits
-from tests.library.tiny_models import RANK, TINY, PlainBlock, _noisy, fill_adapters
+from tests.library.tiny_models import RANK, TINY, PlainBlock, fill_adapters, noisy
 
 
 class Classifier(nn.Module):
@@ -46,8 +46,7 @@ class Classifier(nn.Module):
 
 
 def classifier():
-    torch.manual_seed(0)
-    return _noisy(Classifier())
+    return noisy(Classifier)
 
 
 def run(model):

@@ -15,7 +15,7 @@ from torch import nn
 from serial_lora import adapters, eject, inject, merge
 from serial_lora.attention import find_attention_sites
 from serial_lora.sites import without_sites
-from tests.library.tiny_models import _noisy, fill_adapters
+from tests.library.tiny_models import fill_adapters, noisy
 
 SCALE = 0.7
 
@@ -98,8 +98,7 @@ def write_by_hand(plain: nn.Module, adapted: nn.Module, readers: str) -> nn.Modu
 def small(name: str, options: dict) -> nn.Module:
     import timm
 
-    torch.manual_seed(0)
-    return _noisy(timm.create_model(name, num_classes=5, **options))
+    return noisy(lambda: timm.create_model(name, num_classes=5, **options))
 
 
 @pytest.mark.slow

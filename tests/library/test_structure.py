@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 
 import pytest
 import torch
@@ -32,7 +33,6 @@ from tests.library.tiny_models import (
     _fused,
     _hf,
     _hf_blocks,
-    _noisy,
     _open_clip_timm,
     _run_hf_vision,
     _run_open_clip,
@@ -105,29 +105,16 @@ class WeightsOnRequest(nn.Module):
         return torch.cat([each.flatten() for each in (mixed, weights, elsewhere, alone)])
 
 
-def seeded(make) -> nn.Module:
-    torch.manual_seed(0)
-    return _noisy(nn.Sequential(make(), make(), make()))
+def three(make) -> nn.Module:
+    return nn.Sequential(make(), make(), make())
 
 
-def multihead() -> nn.Module:
-    torch.manual_seed(0)
-    return _noisy(WeightsOnRequest())
+def separate(**layers: str) -> list:
+    return [_separate(f"{i}", "", **layers) for i in range(3)]
 
 
-def separate(paths: dict[str, str], prefix: str = "", count: int = 3) -> list:
-    return [_separate(f"{prefix}{i}", "", **paths) for i in range(count)]
-
-
-def swin() -> nn.Module:
-    from timm.models.swin_transformer import SwinTransformer
-
-    torch.manual_seed(0)
-    return _noisy(
-        SwinTransformer(
-            img_size=16, patch_size=2, embed_dim=32, depths=(2,), num_heads=(4,), window_size=4
-        )
-    )
+def of_timm(module: str, name: str, **options) -> nn.Module:
+    return getattr(importlib.import_module(f"timm.models.{module}"), name)(img_size=16, **options)
 
 
 def torchvision_swin(version: str) -> nn.Module:
@@ -135,12 +122,11 @@ def torchvision_swin(version: str) -> nn.Module:
     from torchvision.models.video import swin_transformer as video
 
     sizes = dict(embed_dim=32, depths=[2, 1], num_heads=[4, 8], num_classes=5)
-    torch.manual_seed(0)
     if version == "3D":
-        return _noisy(video.SwinTransformer3d([2, 2, 2], window_size=[2, 3, 3], **sizes))
+        return video.SwinTransformer3d([2, 2, 2], window_size=[2, 3, 3], **sizes)
     if version == "2":
         sizes |= dict(block=flat.SwinTransformerBlockV2, downsample_layer=flat.PatchMergingV2)
-    return _noisy(flat.SwinTransformer([2, 2], window_size=[3, 3], **sizes))
+    return flat.SwinTransformer([2, 2], window_size=[3, 3], **sizes)
 
 
 def _run_swin(model: nn.Module) -> Tensor:
@@ -161,24 +147,10 @@ def gated() -> nn.Module:
     model = _timm()
     for block in model.blocks:
         block.attn.gate = nn.Linear(32, 32)
-    return _noisy(model)
+    return model
 
 
-def beit() -> nn.Module:
-    from timm.models.beit import Beit
-
-    torch.manual_seed(0)
-    return _noisy(Beit(img_size=16, patch_size=8, embed_dim=32, depth=3, num_heads=4))
-
-
-def eva() -> nn.Module:
-    from timm.models.eva import Eva
-
-    torch.manual_seed(0)
-    return _noisy(Eva(img_size=16, patch_size=8, embed_dim=32, depth=3, num_heads=4))
-
-
-def after_norm() -> nn.Module:
+def post_norm() -> nn.Module:
     from timm.models.vision_transformer import ResPostBlock
 
     return _timm(block_fn=ResPostBlock)
@@ -188,8 +160,7 @@ def sequence_first() -> nn.Module:
     """Older open_clip models run tokens as (L, N, d)."""
     from open_clip.transformer import Transformer
 
-    torch.manual_seed(0)
-    return _noisy(Transformer(32, 2, 2, batch_first=False))
+    return Transformer(32, 2, 2, batch_first=False)
 
 
 def clip_blocks(prefix: str) -> list:
@@ -198,12 +169,12 @@ def clip_blocks(prefix: str) -> list:
 
 
 def grouped() -> Tiny:
-    names = separate(dict(q="wq", k="wk", v="wv", out="wo"))
+    names = separate(q="wq", k="wk", v="wv", out="wo")
     names = [
         (block, suffix, {p: (w, 0, 16 if p in "kv" else 32) for p, (w, _, _) in parts.items()})
         for block, suffix, parts in names
     ]
-    return Tiny(lambda: seeded(GroupedAttention), _run_plain, names)
+    return Tiny(lambda: three(GroupedAttention), _run_plain, names)
 
 
 def two_layers(one: str, other: str) -> Tiny:
@@ -213,11 +184,11 @@ def two_layers(one: str, other: str) -> Tiny:
     names = [
         (f"{i}", "", {p: (f"{i}.{w}", a, n) for p, (w, a, n) in rows.items()}) for i in range(3)
     ]
-    return Tiny(lambda: seeded(lambda: TwoLayers(one, other)), _run_plain, names)
+    return Tiny(lambda: three(lambda: TwoLayers(one, other)), _run_plain, names)
 
 
-def timm_vit(build) -> Tiny:
-    return Tiny(build, _run_pictures, _VIT)
+def timm_vit(build, **options) -> Tiny:
+    return Tiny(functools.partial(build, **options), _run_pictures, _VIT)
 
 
 def hugging_face(name: str, **changes) -> Tiny:
@@ -225,11 +196,13 @@ def hugging_face(name: str, **changes) -> Tiny:
     return Tiny(lambda: _hf(f"{name}Model", f"{name}Config", config), _run_hf_vision, _hf_blocks)
 
 
+SMALL = dict(patch_size=8, embed_dim=32, depth=3, num_heads=4)
+SWIN = dict(patch_size=2, embed_dim=32, depths=(2,), num_heads=(4,), window_size=4)
 FOUND = {
     "grouped": grouped(),
     "q and kv": two_layers("q", "kv"),
     "qk and v": two_layers("qk", "v"),
-    "multihead": Tiny(multihead, _run_plain, [_fused("attn", "in_proj_weight", "out_proj")]),
+    "multihead": Tiny(WeightsOnRequest, _run_plain, [_fused("attn", "in_proj_weight", "out_proj")]),
     "open_clip_timm": Tiny(
         _open_clip_timm,
         _run_open_clip,
@@ -238,16 +211,17 @@ FOUND = {
     ),
     "open_clip_sequence_first": Tiny(sequence_first, _run_plain, clip_blocks("")),
     "timm_gated": timm_vit(gated),
-    "timm_post_norm": timm_vit(after_norm),
-    "timm_beit": timm_vit(beit),  # both call F.linear on a layer's weight
-    "timm_eva": timm_vit(eva),
+    "timm_post_norm": timm_vit(post_norm),
+    "timm_no_bias": timm_vit(_timm, qkv_bias=False, qk_norm=True),
+    "timm_beit": timm_vit(of_timm, module="beit", name="Beit", **SMALL),  # both call F.linear on a
+    "timm_eva": timm_vit(of_timm, module="eva", name="Eva", **SMALL),  # layer's weight
     "timm_swin": Tiny(
-        swin,
+        lambda: of_timm("swin_transformer", "SwinTransformer", **SWIN),
         _run_pictures,
         [_fused(f"layers.0.blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(2)],
     ),
     "weights handed on": Tiny(
-        lambda: seeded(HandsOnWeights), _run_plain, separate({p: p for p in ("q", "k", "v", "out")})
+        lambda: three(HandsOnWeights), _run_plain, separate(q="q", k="k", v="v", out="out")
     ),
     **{
         f"torchvision_swin_{version}": Tiny(
@@ -255,6 +229,8 @@ FOUND = {
         )
         for version, first in (("1", 1), ("2", 1), ("3D", 0))
     },
+    "hf_clip_vision": hugging_face("CLIPVision"),
+    "hf_dinov2": hugging_face("Dinov2", mlp_ratio=2),
     "hf_deit": hugging_face("DeiT"),
     "hf_siglip": hugging_face("SiglipVision"),
     "hf_beit": hugging_face("Beit"),
