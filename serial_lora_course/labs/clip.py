@@ -24,7 +24,7 @@ from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.labs.device import loader_workers
 from serial_lora_course.labs.lab import Lab, Outcomes
 from serial_lora_course.labs.records import Record
-from serial_lora_course.labs.report import Column, Report, mean_and_spread, size
+from serial_lora_course.labs.report import Report, measure, of_runs, size
 from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import CLIPBackbone, encode_prompts, load_clip
@@ -196,15 +196,11 @@ class CLIPLab(Lab):
     report = Report(
         title="CLIP few-shot classification",
         result=lambda record: f"{record.measures['accuracy']:.1%}",
-        columns=(
-            Column("bytes", size("bytes")),
-            Column("zero-shot", lambda runs: f"{zero_shot_of(runs[0]):.1%}"),
-            Column(
-                "adapted",
-                lambda runs: mean_and_spread([run.measures["accuracy"] for run in runs], "{:.1%}"),
-                folds=True,
-            ),
-        ),
+        columns={
+            "bytes": size("bytes"),
+            "zero-shot": of_runs(lambda runs: f"{zero_shot_of(runs[0]):.1%}"),
+            "adapted": measure("accuracy", "{:.1%}", spread=True),
+        },
         paper=("Table III", "{:.2f}%"),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -15,21 +15,8 @@ from serial_lora_course.labs.records import Record, with_unit
 
 Runs = Sequence[Record]
 """Runs that differ in their seed alone."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of numbers: its heading, and its cell for some runs.
-
-    Attributes:
-        baseline: its cell for what costs no training, named by the beginning of its measures.
-        folds: whether a narrow terminal may break it after a word.
-    """
-
-    heading: str
-    cell: Callable[[Runs], str]
-    baseline: Callable[[Record, str], str] = lambda run, prefix: ""
-    folds: bool = False
+Cell = Callable[[Runs, str], str]
+"""What a column says of some runs; of what costs no training, named by how its measures begin."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +26,7 @@ class Report:
     Attributes:
         title: of the table.
         result: what one run reached, in words.
-        columns: between the parameters and the number of seeds.
+        columns: heading -> cell, between the parameters and the number of seeds.
         baselines: rows before those of a data set, for what costs no training: what to call each,
             and how the names of its measures begin.
         paper: the paper's table with the same cells, and how a number of it is written; it stands
@@ -50,7 +37,7 @@ class Report:
 
     title: str
     result: Callable[[Record], str]
-    columns: tuple[Column, ...]
+    columns: dict[str, Cell] = field(default_factory=dict)
     baselines: tuple[tuple[str, str], ...] = ()
     paper: tuple[str, str] | None = None
     caption: str | None = None
@@ -60,70 +47,75 @@ class Report:
 def run_line(report: Report, record: Record, is_new: bool) -> str:
     """One finished run in one line."""
     end = "" if is_new else "  (already in the records)"
-    short = record.sizes.get("short_classes", 0)
-    if short:
+    if short := record.sizes.get("short_classes", 0):
         end = f"; {short} of the classes have fewer pictures and gave all they have{end}"
-    ratio = f", ratio {record.ratio:g}" if get_method(record.method).plus else ""
+    method = get_method(record.method)
+    ratio = f", ratio {record.ratio:g}" if method.plus else ""
     return (
         f"{record.dataset}, {with_unit(record.amount, record.unit)}, seed {record.seed}, "
-        f"{get_method(record.method).label} (rank {record.rank}{ratio}): {report.result(record)} "
+        f"{method.label} (rank {record.rank}{ratio}): {report.result(record)} "
         f"in {record.seconds:.0f} s{end}"
     )
 
 
-def results_table(report: Report, records: Runs, printed: pd.DataFrame | None = None) -> Table:
+def results_table(report: Report, records: Runs, printed: pd.DataFrame) -> Table:
     """One row for each data set, amount of training data and method, of records of one lab.
 
-    Of a sweep, one for each rank, ratio and rate too, with a column that tells it. In a narrow
-    terminal words are folded; a digit is never cut off.
+    Of a sweep, one for each rank, ratio and rate too, with a column that tells it.
 
     Args:
         printed: the paper's numbers, as :func:`serial_lora_course.paper_tables.paper_results` gives
             them, to stand beside records of paper scale.
     """
     differing = swept(records)
-    columns = [*(SWEPT_COLUMNS[name] for name in differing), PARAMETERS, *report.columns]
-    columns += [SEEDS, SECONDS]
-    if report.paper and printed is not None and any(r.scale == "paper" for r in records):
-        columns.append(Column("paper", lambda runs: paper_cell(report, runs, printed)))
-    table = Table(title=report.title, caption=report.caption, box=SIMPLE_HEAD, padding=0)
-    percent = records[0].unit == "percent"
-    for heading in ("data set", "data" if percent else records[0].unit, "method"):
-        table.add_column(heading, overflow="fold")
-    for column in columns:
-        table.add_column(column.heading, justify="right", overflow="fold", no_wrap=not column.folds)
-    seen, keys = set(), ["dataset", "amount", "method", *differing]
-    for (dataset, amount, method, *_), rows in frame(records).groupby(
-        keys, sort=False, dropna=False
-    ):
-        runs = [records[place] for place in rows.index]
+    columns = {SWEPT_COLUMNS[name][0]: SWEPT_COLUMNS[name][1] for name in differing}
+    columns |= {"parameters": size("parameters"), **report.columns}
+    columns |= {
+        "seeds": of_runs(lambda runs: str(len(runs))),
+        "seconds": of_runs(lambda runs: f"{sum(run.seconds for run in runs) / len(runs):.0f}"),
+    }
+    if report.paper and any(record.scale == "paper" for record in records):
+        columns["paper"] = of_runs(lambda runs: _in_the_paper(report.paper, runs[0], printed))
+    rows, seen, keys = [], set(), ["dataset", "amount", "method", *differing]
+    alike = frame(records).groupby(keys, sort=False, dropna=False).groups
+    for (dataset, amount, method, *_), places in alike.items():
+        runs = [records[place] for place in places]
         for label, prefix in () if dataset in seen else report.baselines:
-            cells = (column.baseline(runs[0], prefix) for column in columns)
-            table.add_row(dataset, "–", label, *cells)
+            rows.append([dataset, "–", label, *(cell(runs, prefix) for cell in columns.values())])
         seen.add(dataset)
-        cells = (column.cell(runs) for column in columns)
-        table.add_row(dataset, f"{amount}{'%' * percent}", get_method(method).label, *cells)
+        about = (dataset, with_unit(amount, runs[0].unit), get_method(method).label)
+        rows.append([*about, *(cell(runs, "") for cell in columns.values())])
+    table = Table(title=report.title, caption=report.caption, box=SIMPLE_HEAD, padding=0)
+    for heading in ("data set", "data", "method"):
+        table.add_column(heading, overflow="fold")
+    for heading, *cells in zip(columns, *(row[3:] for row in rows), strict=True):
+        whole = not any("±" in cell for cell in cells)  # a narrow terminal breaks no number
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=whole)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def paper_cell(report: Report, runs: Runs, printed: pd.DataFrame) -> str:
+def _in_the_paper(paper: tuple[str, str], run: Record, printed: pd.DataFrame) -> str:
     """What the paper prints for the same cell, or a dash; FID and CLIP-Score both, where it has both."""
-    (where, form), run = report.paper, runs[0]
+    where, form = paper
     amount = f"{run.amount}%" if run.unit == "percent" else f"{run.amount} shot"
-    found = printed[
-        (printed["where"] == where)
-        & (printed["dataset"] == run.dataset)
-        & (printed["amount"] == amount)
-        & (printed["method"] == run.method)
-    ]
+    same = {"where": where, "dataset": run.dataset, "amount": amount, "method": run.method}
+    found = printed[(printed[list(same)] == pd.Series(same)).all(axis=1)]
     return " / ".join(map(form.format, found["value"])) or "–"
 
 
 # ---------------------------------------------------------------------------------- cells
 
 
-def size(name: str) -> Callable[[Runs], str]:
-    return lambda runs: f"{runs[0].sizes[name]:,}"
+def of_runs(tell: Callable[[Runs], str]) -> Cell:
+    """A cell that says nothing of what costs no training."""
+    return lambda runs, prefix: "" if prefix else tell(runs)
+
+
+def size(name: str) -> Cell:
+    """A size of a run, such as its bytes."""
+    return of_runs(lambda runs: f"{runs[0].sizes[name]:,}")
 
 
 def mean_and_spread(values: Sequence[float], form: str) -> str:
@@ -132,44 +124,29 @@ def mean_and_spread(values: Sequence[float], form: str) -> str:
     return form.format(sum(values) / len(values)) + spread
 
 
-def measure_column(
-    heading: str,
-    measure: str,
-    complement: bool = False,
-    spread: bool = False,
-    form: str = "{:.3f}",
-) -> Column:
-    """A measure, or one minus it; the baselines' beside it where they have one."""
+def measure(name: str, form: str = "{:.3f}", spread: bool = False) -> Cell:
+    """The mean of a measure, with its spread over the seeds if asked for; a baseline's too."""
 
-    def read(run: Record, prefix: str = "") -> float | None:
-        value = run.measures.get(f"{prefix}{measure}")
-        return 1 - value if complement and value is not None else value
+    def cell(runs: Runs, prefix: str) -> str:
+        values = [run.measures[prefix + name] for run in runs if prefix + name in run.measures]
+        if not values:
+            return "–"
+        if spread and not prefix:
+            return mean_and_spread(values, form)
+        return form.format(sum(values) / len(values))
 
-    def cell(runs: Runs) -> str:
-        values = [read(run) for run in runs]
-        return mean_and_spread(values if spread else [sum(values) / len(values)], form)
-
-    def baseline(run: Record, prefix: str) -> str:
-        value = read(run, prefix)
-        return "–" if value is None else form.format(value)
-
-    return Column(heading, cell, baseline, folds=spread)
+    return cell
 
 
 def activations(records: Runs) -> str:
     """The memory that each method's training step keeps for its backward pass, at most."""
     most = frame(records).groupby("method", sort=False)["activation_bytes"].max()
-    told = ", ".join(
-        f"{get_method(name).label} {kept / 1e6:,.0f} MB" for name, kept in most.items()
-    )
-    return f"Activations kept for a backward pass: {told}."
+    told = [f"{get_method(name).label} {kept / 1e6:,.0f} MB" for name, kept in most.items()]
+    return f"Activations kept for a backward pass: {', '.join(told)}."
 
 
-PARAMETERS = Column("parameters", size("parameters"))
-SEEDS = Column("seeds", lambda runs: str(len(runs)))
-SECONDS = Column("seconds", lambda runs: f"{sum(run.seconds for run in runs) / len(runs):.0f}")
 SWEPT_COLUMNS = {
-    "lab_rank": Column("rank", lambda runs: f"{runs[0].rank}"),
-    "ratio": Column("ratio", lambda runs: f"{runs[0].ratio:g}"),
-    "lr": Column("rate of A", lambda runs: f"{runs[0].lr:g}"),
+    "lab_rank": ("rank", of_runs(lambda runs: f"{runs[0].rank}")),
+    "ratio": ("ratio", of_runs(lambda runs: f"{runs[0].ratio:g}")),
+    "lr": ("rate of A", of_runs(lambda runs: f"{runs[0].lr:g}")),
 }

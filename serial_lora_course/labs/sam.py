@@ -30,7 +30,7 @@ from serial_lora_course.data.types import SegmentationData, SegmentationExample
 from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.device import LOOKING, autocast, loader_workers
 from serial_lora_course.labs.lab import Lab, Outcomes
-from serial_lora_course.labs.report import Report, activations, measure_column
+from serial_lora_course.labs.report import Report, activations, measure
 from serial_lora_course.labs.sam_inputs import (
     Made,
     PreparedExample,
@@ -317,12 +317,12 @@ class SamLab(Lab):
             f"Dice {record.measures['dice']:.3f} (not adapted {record.measures['base_dice']:.3f}, "
             f"box filled in {record.measures['box_dice']:.3f})"
         ),
-        columns=(
-            measure_column("Dice", "dice", spread=True),
-            measure_column("1-Dice", "dice", complement=True),
-            measure_column("DiceCE", "dice_ce"),
-            measure_column("IoU", "iou"),
-        ),
+        columns={
+            "Dice": measure("dice", spread=True),
+            "1-Dice": measure("one_minus_dice"),
+            "DiceCE": measure("dice_ce"),
+            "IoU": measure("iou"),
+        },
         paper=("Table IV", "{:.4f}"),
         baselines=(("box filled in", "box_"), ("not adapted", "base_")),
         caption="Dice and IoU: higher is better. 1-Dice and DiceCE: lower is better, as in the "

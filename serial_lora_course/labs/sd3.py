@@ -25,7 +25,7 @@ from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import StyleData, StyleExample
 from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.lab import Lab, Outcomes
-from serial_lora_course.labs.report import Report, activations, measure_column
+from serial_lora_course.labs.report import Report, activations, measure
 from serial_lora_course.labs.sd3_pictures import (
     EncodedPicture,
     Prompts,
@@ -199,12 +199,12 @@ class Sd3Lab(Lab):
             f"CLIP-Score {record.measures['clip_score']:.3f} "
             f"({record.measures['base_clip_score']:.3f})"
         ),
-        columns=(
-            measure_column("FID", "fid", spread=True, form="{:.4g}"),
-            measure_column("KID", "kid"),
-            measure_column("CLIP-Score", "clip_score"),
-            measure_column("in style", "style_share", form="{:.0%}"),
-        ),
+        columns={
+            "FID": measure("fid", "{:.4g}", spread=True),
+            "KID": measure("kid"),
+            "CLIP-Score": measure("clip_score"),
+            "in style": measure("style_share", "{:.0%}"),
+        },
         paper=("Table II", "{:g}"),
         baselines=(("real pictures", "real_"), ("not adapted", "base_")),
         caption="FID and KID to held-out pictures of the style: lower is better. CLIP-Score, and "

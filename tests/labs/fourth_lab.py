@@ -13,7 +13,7 @@ from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.lab import Lab
-from serial_lora_course.labs.report import Report, measure_column
+from serial_lora_course.labs.report import Report, measure
 from serial_lora_course.labs.training import ExampleStream
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.weights import Backbone
@@ -59,7 +59,7 @@ class HalvesLab(Lab):
     report = Report(
         title="Bright halves",
         result=lambda record: f"{record.measures['accuracy']:.0%}",
-        columns=(measure_column("accuracy", "accuracy", form="{:.0%}"),),
+        columns={"accuracy": measure("accuracy", "{:.0%}")},
         baselines=(("not adapted", "base_"),),
     )
 
