@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -37,9 +39,6 @@ class Worker:
         os.environ[THREADS] = str(threads)
         torch.set_num_threads(threads)
         self.source, self.dataset, self.lab = source, None, None
-
-    def begin(self) -> None:
-        """Answered as soon as there is room for this worker."""
 
     def do(
         self, run: Run, known: list[Record], save_to: Path | None, options: dict
@@ -89,76 +88,66 @@ def on_ray(
     """
     require_number("cpus_per_run", cpus, least=0.01)
     require_number("gpus_per_run", gpus or 0, least=0)
-    left: list[tuple[Run, str]] = []
+    keys: dict[Run, str] = {}
     for dataset, its in itertools.groupby(runs, key=attrgetter("dataset")):
         lab = source.open(dataset)
         for run in its:
             if (key := run.key(lab)) in kept.known:
                 yield run, kept.known[key], False
             else:
-                left.append((run, key))
-    if not left:
+                keys[run] = key
+    if not keys:
         return
-    failed, elsewhere, idle, doing = [], [], [], {}
+    failed, elsewhere, idle = [], [], SimpleQueue()
+
+    def ask(run: Run, save_to: Path | None) -> Record:
+        """In a thread of its own: a worker's answer."""
+        worker = idle.get()
+        known = [record for record in list(kept.known.values()) if record.dataset == run.dataset]
+        try:
+            found = ray.get(worker.do.remote(run, known[:1], save_to, options))
+        except ray.exceptions.RayActorError as error:
+            raise SerialLoRAError(
+                f"{TRIES + 1} workers were lost on one run; it may need more memory, so let fewer run "
+                "at once (--cpus-per-run)."
+            ) from error
+        finally:
+            idle.put(worker)
+        if isinstance(found, Exception):
+            raise found
+        if found.key != keys[run]:
+            raise SerialLoRAError(
+                f"a worker has other pictures of {run.dataset}, or other weights, than this machine; "
+                "give all machines the same files."
+            )
+        return found
+
     with _connected(address) as ray, ExitStack() as ending:
-        workers = _start(ray, cpus, gpus, source, len(left))
+        workers = _start(ray, cpus, gpus, source, len(keys))
         for worker in workers:
             ending.callback(ray.kill, worker)
-        begun = {worker.begin.remote(): worker for worker in workers}
-        left.reverse()
-        while left or doing:
-            while idle and left:
-                run, key = left.pop()
-                claim = ExitStack()
-                if not claim.enter_context(kept.claim(key, wait=False)):
-                    claim.close()
-                    elsewhere.append((run, key))
-                    continue
-                worker = idle.pop()
-                known = [record for record in kept.known.values() if record.dataset == run.dataset]
-                answer = worker.do.remote(run, known[:1], kept.unfinished(key), options)
-                doing[answer] = worker, run, key, ending.enter_context(claim)
-            if not (left or doing):
-                break
-            (ready,), _ = ray.wait([*begun, *doing], num_returns=1)
-            if ready in begun:
-                idle.append(begun.pop(ready))
-                continue
-            worker, run, key, claim = doing.pop(ready)
-            idle.append(worker)
-            with claim:
-                found = _answer(ray, ready, run, key)
-                if isinstance(found, Exception):
-                    failed.append(found)
-                    continue
-                kept.add(key, found)
-            yield run, found, True
-    for run, key in elsewhere:
+            begun = worker.__ray_ready__.remote().future()  # as soon as there is room for it
+            begun.add_done_callback(lambda _, worker=worker: idle.put(worker))
+        pool = ThreadPoolExecutor(len(workers))
+        ending.callback(pool.shutdown, wait=False, cancel_futures=True)
+        answers = {
+            pool.submit(kept.or_run, key, partial(ask, run), wait=False): run
+            for run, key in keys.items()
+        }
+        for answer in as_completed(answers):
+            if error := answer.exception():
+                failed.append(error)
+            elif found := answer.result():
+                yield answers[answer], *found
+            else:
+                elsewhere.append(answers[answer])
+    for run in elsewhere:
         do = partial(run.do, source.open(run.dataset, kept.known.values()), **options)
-        yield run, *kept.or_run(key, do)
+        yield run, *kept.or_run(keys[run], do)
     if failed:
         raise SerialLoRAError(
             f"{len(failed)} of {len(runs)} runs failed, and the others are recorded: {failed[0]}"
         ) from failed[0]
-
-
-def _answer(ray: Any, ready: Any, run: Run, key: str) -> Record | Exception:
-    """What a worker says of a run, or what is wrong with it."""
-    try:
-        found = ray.get(ready)
-    except ray.exceptions.RayActorError:
-        return SerialLoRAError(
-            f"{TRIES + 1} workers were lost on one run; it may need more memory, so let fewer run at "
-            "once (--cpus-per-run)."
-        )
-    except ray.exceptions.RayError as error:
-        return error
-    if isinstance(found, Exception) or found.key == key:
-        return found
-    return SerialLoRAError(
-        f"a worker has other pictures of {run.dataset}, or other weights, than this machine; give all "
-        "machines the same files."
-    )
 
 
 def _start(ray: Any, cpus: float, gpus: float | None, source: Source, runs: int) -> list[Any]:
