@@ -49,7 +49,9 @@ def named() -> list[tuple[Any, str, str]]:
     """Animals and plants: the picture, the class that CLIP named before, and the one named after."""
     backbone, data = load_clip(), load_classification("nature")
     before, truth = classify(backbone, data, data.template)
-    run_one(CLIPLab(backbone, data, base={}), SERIAL, 16, seed=1, keep_adapter=True)
+    lab = CLIPLab(backbone, data)
+    lab.base = {}  # which nobody asks for
+    run_one(lab, SERIAL, 16, seed=1, keep_adapter=True)
     after, _ = classify(backbone, data, data.template)
     was, now, names = before.argmax(-1), after.argmax(-1), data.class_names
     print(f"CLIP: {(was == truth).sum()} of {len(truth)} right, then {(now == truth).sum()}")
@@ -62,7 +64,8 @@ def named() -> list[tuple[Any, str, str]]:
 
 def cut_out() -> list[tuple[np.ndarray, np.ndarray]]:
     """Ink drawings on photographs with SAM's masks, before and after: the largest gains in Dice."""
-    lab = SamLab(load_sam(), load_segmentation("lines"), base={})
+    lab = SamLab(load_sam(), load_segmentation("lines"))
+    lab.base = {}
     tests = [lab.data.test[index] for index in range(len(lab.data.test))]
 
     def look() -> tuple[list[np.ndarray], np.ndarray]:
@@ -98,7 +101,8 @@ def around(sheet: np.ndarray, box: Any) -> np.ndarray:
 
 def drawn() -> list[tuple[np.ndarray, np.ndarray]]:
     """Drawings of the same prompts from the same noise, before and after tuning a style."""
-    lab = Sd3Lab(load_sd3(), load_style("openmoji"), base={}, judge=load_judge())
+    lab = Sd3Lab(load_sd3(), load_style("openmoji"), judge=load_judge())
+    lab.base = {}
     before, after = lab.draw(), []
     run_one(lab, SERIAL, 100, seed=1, draw=lambda _, __, drawings, ___: after.extend(drawings))
     order = [list(lab.trial.captions).index(caption) for caption in CAPTIONS]

@@ -67,22 +67,11 @@ class Lab(ABC):
     records: Collection[Record] = ()
 
     def __init__(
-        self,
-        backbone: Backbone,
-        data: DividedData,
-        config: LabConfig | None = None,
-        base: dict[str, float] | None = None,
+        self, backbone: Backbone, data: DividedData, config: LabConfig | None = None
     ) -> None:
-        """Take a model and a data set.
-
-        Args:
-            config: the scale's own settings if left out.
-            base: what :meth:`measure_base` says, where that is known already.
-        """
+        """Take a model and a data set; the scale's own settings if others are left out."""
         self.backbone, self.data = backbone, data
         self.config = config or self.configs[backbone.scale]
-        if base is not None:
-            self.base = base
 
     # ----------------------------------------------------------------------- what is loaded
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_choice
+from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
 LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
 
@@ -57,13 +56,8 @@ class Method:
         return {} if self.ratio == usual else {"ratio": self.ratio}
 
     def with_ratio(self, ratio: float) -> Method:
-        """The same with another rate of B over that of A; a method without a plus stays as it is.
-
-        Raises:
-            SerialLoRAError: the ratio is not a finite number above zero.
-        """
-        if not 0 < ratio < math.inf:
-            raise SerialLoRAError(f"A ratio is a finite number above zero, not {ratio}.")
+        """The same with another rate of B over that of A; a method without a plus stays as it is."""
+        require_number("ratio", ratio, above=0)
         return replace(self, ratio=float(ratio)) if self.plus else self
 
     def rank(self, rank: int) -> int:
@@ -116,7 +110,7 @@ def with_ratios(methods: Iterable[Method], ratios: Iterable[float]) -> list[Meth
     Raises:
         SerialLoRAError: a ratio out of its range, or no LoRA+ method to take it.
     """
-    methods, ratios = list(methods), list(ratios)
+    methods = list(methods)
     if not any(method.plus for method in methods):
         raise SerialLoRAError(
             "The ratio is LoRA+'s, and no LoRA+ method was chosen; add lora_plus or "

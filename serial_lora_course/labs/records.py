@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -104,10 +103,8 @@ def environment() -> dict[str, str]:
     """Where a run ran: versions, device, date."""
     facts = {"date": datetime.now(timezone.utc).date().isoformat(), "device": device_name()}
     for package in ("serial-lora", "open_clip_torch", "diffusers"):
-        try:
+        with suppress(PackageNotFoundError):
             facts[package] = version(package)
-        except PackageNotFoundError:
-            continue
     facts["torch"] = torch.__version__  # with the build, such as +cpu, which the metadata may lack
     return facts
 
@@ -236,31 +233,27 @@ class Kept:
         Args:
             wait: until no other process is at it.
         """
-        if key in self.known:
-            yield False
-        elif self.out is None:
-            yield True
-        else:
-            place = self.out.with_name(f".{self.out.stem}-{key}.lock")
-            lock = FileLock(place)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                if not wait:
-                    yield False
-                    return
-                warnings.warn(
-                    f"another process is at a run for {self.out}; waiting for it.", stacklevel=3
-                )
-                lock.acquire()
-            try:
-                self._read()
-                yield key not in self.known
-            finally:
-                lock.release()
-                if key in self.known:
-                    with suppress(OSError):  # Windows deletes no file that is open
-                        place.unlink()
+        if key in self.known or self.out is None:
+            yield key not in self.known
+            return
+        place = self.out.with_name(f".{self.out.stem}-{key}.lock")
+        lock = FileLock(place)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                yield False
+                return
+            print(f"Another process is at a run for {self.out}; waiting for it.")
+            lock.acquire()
+        try:
+            self._read()
+            yield key not in self.known
+        finally:
+            lock.release()
+            if key in self.known:
+                with suppress(OSError):  # Windows deletes no file that is open
+                    place.unlink()
 
     def add(self, key: str, record: Record) -> None:
         """Write a record, and forget the state that its run had while it was unfinished."""

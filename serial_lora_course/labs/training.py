@@ -34,7 +34,6 @@ from serial_lora_course.labs.device import PRECISIONS, autocast, settle_precisio
 from serial_lora_course.labs.memory import saved_activations
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
 
-MOST_STEPS = 10**9
 LEFT_FREE = 0.125  # of the machine's memory, by pictures that are kept
 
 
@@ -71,16 +70,14 @@ class TrainingConfig:
     save_every: float = 30.0
 
     def __post_init__(self) -> None:
-        require_number("steps", self.steps, whole=True, least=1, below=MOST_STEPS)
+        require_number("steps", self.steps, whole=True, least=1, below=10**9)
         require_number("accumulation", self.accumulation, whole=True, least=1)
-        if not (0 < self.lr < math.inf and 0 < self.ratio < math.inf):
-            raise SerialLoRAError("Learning rate and LoRA+ ratio must be above zero and finite.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise SerialLoRAError("The weight decay must be zero or above, and finite.")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise SerialLoRAError("The largest gradient norm must be above zero, or None.")
-        if not self.save_every >= 0:
-            raise SerialLoRAError("The seconds between two saves of a run's state are 0 or more.")
+        require_number("lr", self.lr, above=0)
+        require_number("ratio", self.ratio, above=0)
+        require_number("weight_decay", self.weight_decay, least=0)
+        require_number("save_every", self.save_every, least=0)
+        if self.clip_norm is not None:
+            require_number("clip_norm", self.clip_norm, above=0)
         require_choice("schedule", self.schedule, ("cosine", "constant"))
         require_choice("precision", self.precision, PRECISIONS)
 
@@ -138,7 +135,11 @@ def train(
                     loss = objective(send_to_device(batch, device))
                 history.activation_bytes = kept[0]
                 losses.append(loss.item())
-                _refuse_no_number(losses[-1], len(history.losses) + 1)
+                if not math.isfinite(losses[-1]):  # before such gradients reach the adapter
+                    raise SerialLoRAError(
+                        f"The loss became {losses[-1]} at step {len(history.losses) + 1}; use a "
+                        "smaller learning rate."
+                    )
                 (loss.float() / parts).backward()
                 if len(losses) < parts:
                     continue
@@ -186,14 +187,6 @@ def _groups(objective: nn.Module, config: TrainingConfig) -> list[dict[str, Any]
     return lora_plus_groups(
         objective, lr=config.lr, ratio=config.ratio, weight_decay=config.weight_decay
     )
-
-
-def _refuse_no_number(loss: float, step: int) -> None:
-    """Asked before the gradients of such a loss reach the adapter."""
-    if not math.isfinite(loss):
-        raise SerialLoRAError(
-            f"The loss became {loss} at step {step}; use a smaller learning rate."
-        )
 
 
 def progress_bar(what: str, total: int, done: int = 0, shown: bool | None = None) -> tqdm:
@@ -251,7 +244,7 @@ class ExampleStream(Dataset):
         self.examples, self.indices, self.transform = examples, list(indices), transform
         self.seed, self.steps, self.collate = seed, steps, collate
         self.batch_size = min(batch_size, len(self.indices))
-        self._rounds: dict[int, list[int]] = {}
+        self._round, self._places = -1, []
 
     @property
     def identity(self) -> tuple:
@@ -281,20 +274,16 @@ class ExampleStream(Dataset):
     def __getitem__(self, position: int) -> Any:
         round_number, place = divmod(position, len(self.indices))
         example = self.examples[self.indices[self._order(round_number)[place]]]
-        generator = torch.default_generator  # the CPU's alone: a GPU's drives the model's dropout
-        state = generator.get_state()
-        try:
-            generator.manual_seed(self.seed * 1_000_003 + position)
+        with torch.random.fork_rng(devices=()):  # a GPU's generator drives the model's dropout
+            torch.default_generator.manual_seed(self.seed * 1_000_003 + position)
             return self.transform(example)
-        finally:
-            generator.set_state(state)
 
     def _order(self, round_number: int) -> list[int]:
-        if round_number not in self._rounds:
+        if self._round != round_number:
             generator = torch.Generator().manual_seed(self.seed * 7919 + round_number)
-            order = torch.randperm(len(self.indices), generator=generator).tolist()
-            self._rounds[round_number] = order
-        return self._rounds[round_number]
+            self._places = torch.randperm(len(self.indices), generator=generator).tolist()
+            self._round = round_number
+        return self._places
 
 
 class Opened(Dataset):
