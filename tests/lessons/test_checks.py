@@ -12,7 +12,6 @@ from torch import nn
 
 from serial_lora_course.checking import CheckFailed, check
 from serial_lora_course.checking.exercises import CHECK_CALL
-from serial_lora_course.checking.mistake import Exercise
 from serial_lora_course.checking.running import EXERCISES, find_check, run_check
 from serial_lora_course.checking.solved import solved
 from tests.lessons.right_answers import RIGHT
@@ -27,11 +26,7 @@ NUMBERS = [
 ]
 for each in NUMBERS:
     find_check(each)
-TABLES = {
-    number: EXERCISES[number] for number in NUMBERS if isinstance(EXERCISES[number], Exercise)
-}
-ALIKE: set[tuple[str, str]] = set()
-"""Mistakes that no input of their exercise tells from another one: both are given as possible."""
+TABLES = {number: EXERCISES[number] for number in NUMBERS}
 
 
 def padded(number: str) -> str:
@@ -74,7 +69,7 @@ def test_a_mistake_is_refused_by_its_name(number, cause):
             check(number, mistake)
         failure = caught.value
         assert cause in (failure.causes or [failure.advice])
-        assert len(failure.causes) <= 1 or (number, cause) in ALIKE, failure.causes
+        assert len(failure.causes) <= 1, failure.causes
         assert str(failure).startswith(f"Exercise {number} is not right yet")
 
 
