@@ -46,46 +46,30 @@ class ClassificationRelease(Release):
     validation_share: float = 0.0  # of the official training pictures
 
 
-# --- what torchvision finds in a folder, as CoOp names it ----------------------------------------
+# --- what is in a folder, as CoOp names it -------------------------------------------------------
 
 RENAMED = {
-    "caltech101": {
-        "airplanes": "airplane",
-        "Faces": "face",
-        "Leopards": "leopard",
-        "Motorbikes": "motorbike",
-    },
-    "eurosat": {
-        "AnnualCrop": "annual crop land",
-        "HerbaceousVegetation": "herbaceous vegetation land",
-        "Highway": "highway or road",
-        "Industrial": "industrial buildings",
-        "Pasture": "pasture land",
-        "PermanentCrop": "permanent crop land",
-        "Residential": "residential buildings",
-        "SeaLake": "sea or lake",
-    },
+    "airplanes": "airplane",
+    "Faces": "face",
+    "Leopards": "leopard",
+    "Motorbikes": "motorbike",
+    "AnnualCrop": "annual crop land",
+    "HerbaceousVegetation": "herbaceous vegetation land",
+    "Highway": "highway or road",
+    "Industrial": "industrial buildings",
+    "Pasture": "pasture land",
+    "PermanentCrop": "permanent crop land",
+    "Residential": "residential buildings",
+    "SeaLake": "sea or lake",
 }
+NO_CLASSES = ("BACKGROUND_Google", "Faces_easy")
 
 
-def _list_caltech101(folder: Path) -> list[ReleasedPicture]:
-    data, names = vision.Caltech101(folder.parent), RENAMED["caltech101"]
-    rows = ((data.categories[y], number) for y, number in zip(data.y, data.index, strict=True))
+def _list_class_folders(folder: Path) -> list[ReleasedPicture]:
     return [
-        ReleasedPicture(f"{name}/image_{number:04d}.jpg", text=names.get(name, name))
-        for name, number in rows
-        if name != "Faces_easy"  # CoOp drops it; torchvision drops BACKGROUND_Google itself
-    ]
-
-
-def _list_eurosat(folder: Path) -> list[ReleasedPicture]:
-    paths = (Path(path) for path, _ in vision.EuroSAT(folder.parent).samples)
-    return [
-        ReleasedPicture(
-            f"{path.parent.name}/{path.name}",
-            text=RENAMED["eurosat"].get(path.parent.name, path.parent.name),
-        )
-        for path in paths
+        ReleasedPicture(f"{name}/{path.name}", text=RENAMED.get(name, name))
+        for path in folder.glob("*/*/[!.]*.jpg")
+        if (name := path.parent.name) not in NO_CLASSES
     ]
 
 
@@ -114,7 +98,7 @@ CLASSIFICATION_RELEASES = {
             folder="caltech101",
             pictures="101_ObjectCategories",
             template="a photo of a {}.",
-            list_pictures=_list_caltech101,
+            list_pictures=_list_class_folders,
             coop_file="split_zhou_Caltech101.json",
         ),
         ClassificationRelease(
@@ -133,7 +117,7 @@ CLASSIFICATION_RELEASES = {
             folder="eurosat",
             pictures="2750",
             template="a centered satellite photo of {}.",
-            list_pictures=_list_eurosat,
+            list_pictures=_list_class_folders,
             coop_file="split_zhou_EuroSAT.json",
         ),
         ClassificationRelease(

@@ -18,13 +18,7 @@ from serial_lora_course.files import expanded, refusals_told
 
 #: Class folder -> Unicode groups or subgroups whose drawings go into it.
 EXAMPLE_CLASSES = {
-    "animal": (
-        "animal-mammal",
-        "animal-bird",
-        "animal-bug",
-        "animal-marine",
-        "animal-reptile",
-    ),
+    "animal": ("animal-mammal", "animal-bird", "animal-bug", "animal-marine", "animal-reptile"),
     "building": ("place-building", "place-religious"),
     "clothing": ("clothing",),
     "food": ("Food & Drink",),

@@ -228,7 +228,13 @@ def _paste_clutter(canvas: Image.Image, photographs, chance: np.random.Generator
 def fog(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """Banks of grey that hide 30 to 80% of what is behind them, thinner in some places."""
     thin, thick = sorted(chance.uniform(0.3, 0.8, 2))
-    density = thin + (thick - thin) * _smooth_noise(picture.shape[:2], chance)
+    hills = chance.uniform(size=(HILLS, HILLS))
+    weights = []  # of each row of hills for each row of pixels, and of each column
+    for length in picture.shape[:2]:
+        position = np.linspace(0, HILLS - 1, length)
+        distance = np.clip(np.abs(position[:, None] - np.arange(HILLS)), 0, 1)
+        weights.append((1 + np.cos(np.pi * distance)) / 2)
+    density = thin + (thick - thin) * (weights[0] @ hills @ weights[1].T)
     return _blend(picture, chance.uniform(185, 225), density)
 
 
@@ -263,17 +269,6 @@ def snow(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
 
 
 WEATHER = {"fog": fog, "rain": rain, "snow": snow}
-
-
-def _smooth_noise(shape: tuple[int, int], chance: np.random.Generator) -> np.ndarray:
-    """Values from 0 to 1 that change slowly over (height, width): random hills of one size."""
-    grid = chance.uniform(size=(HILLS, HILLS))
-    weights = []  # of each row of the grid for each row of pixels, and of each column
-    for length in shape:
-        position = np.linspace(0, HILLS - 1, length)
-        distance = np.clip(np.abs(position[:, None] - np.arange(HILLS)), 0, 1)
-        weights.append((1 + np.cos(np.pi * distance)) / 2)
-    return weights[0] @ grid @ weights[1].T
 
 
 def _blend(picture: np.ndarray, grey: float, density: np.ndarray) -> np.ndarray:

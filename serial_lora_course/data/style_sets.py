@@ -67,23 +67,19 @@ class TinyStyle:
 
 
 TINY_STYLES: dict[str, TinyStyle] = {
-    "openmoji": TinyStyle(
-        description="things as OpenMoji draws them, in colour",
-        drawn_by="openmoji",
-    ),
+    "openmoji": TinyStyle("things as OpenMoji draws them, in colour", drawn_by="openmoji"),
     "line": TinyStyle(
-        description="things in OpenMoji's outlines, black ink on white paper",
-        drawn_by="openmoji-line",
+        "things in OpenMoji's outlines, black ink on white paper", drawn_by="openmoji-line"
     ),
     "night": TinyStyle(
-        description="things as Twemoji draws them, after dark",
+        "things as Twemoji draws them, after dark",
         drawn_by="twemoji",
         rendering="after dark",
         colours=LAMPLIGHT,
         changes="recoloured",
     ),
     "pixel": TinyStyle(
-        description="things as Twemoji draws them, made pixel art of 16 x 16 cells",
+        "things as Twemoji draws them, made pixel art of 16 x 16 cells",
         drawn_by="twemoji",
         rendering="as pixels",
         colours=ARCADE,
