@@ -40,7 +40,7 @@ from torchvision.datasets import VOCSegmentation
 from tqdm import tqdm
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.pictures import PICTURE_SUFFIXES, read_picture
+from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.data.releases import Release, ReleasedPicture
 from serial_lora_course.data.types import Pictures, SegmentationData, SegmentationExample
 from serial_lora_course.files import write_json
@@ -54,27 +54,14 @@ READERS = 8  # masks decoded at a time; Pillow's decoders let other threads run
 # --- the three releases --------------------------------------------------------------------------
 
 
-def _list_foodseg103(folder: Path) -> list[ReleasedPicture]:
-    below = "Images/img_dir/{}", "Images/ann_dir/{}"
-    return [row for part in ("train", "test") for row in _pairs(folder, *below, "", part)]
-
-
-def _list_floodnet(folder: Path) -> list[ReleasedPicture]:
-    below = "{0}/{0}-org-img", "{0}/{0}-label-img"
-    return [row for part in ("train", "test") for row in _pairs(folder, *below, "_lab", part)]
-
-
-def _pairs(
-    folder: Path, pictures: str, masks: str, ending: str, part: str
-) -> list[ReleasedPicture]:
-    """Every picture in a part's folder with the mask of its name, ``ending`` added, in another."""
-    pictures, masks = pictures.format(part), masks.format(part)
+def _list_pairs(folder: Path, pictures: str, mask: str) -> list[ReleasedPicture]:
+    """Every picture in a part's folder with the mask of its name."""
     return [
         ReleasedPicture(
-            f"{pictures}/{path.name}", part, masks=(f"{masks}/{path.stem}{ending}.png",)
+            path.relative_to(folder).as_posix(), part, masks=(mask.format(part, path.stem),)
         )
-        for path in sorted((folder / pictures).iterdir())
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+        for part in ("train", "test")
+        for path in sorted(folder.glob(f"{pictures.format(part)}/[!.]*.*"))
     ]
 
 
@@ -95,7 +82,9 @@ FLOODNET = Release(
     name="floodnet",
     title="FloodNet-Supervised v1.0",
     folder="FloodNet-Supervised_v1.0",
-    list_pictures=_list_floodnet,
+    list_pictures=partial(
+        _list_pairs, pictures="{0}/{0}-org-img", mask="{0}/{0}-label-img/{1}_lab.png"
+    ),
 )
 VOC = Release(
     name="voc_person",
@@ -107,7 +96,9 @@ FOODSEG103 = Release(
     name="foodseg103",
     title="FoodSeg103",
     folder="FoodSeg103",
-    list_pictures=_list_foodseg103,
+    list_pictures=partial(
+        _list_pairs, pictures="Images/img_dir/{0}", mask="Images/ann_dir/{0}/{1}.png"
+    ),
 )
 #: The paper's names in Table IV -> the release it comes from, and the classes that count.
 MASKED_SETS: dict[str, tuple[Release, tuple[str, ...]]] = {
