@@ -25,6 +25,7 @@ import psutil
 import serial_lora
 import serial_lora_course
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.checking.solved import SOLVED
 from serial_lora_course.grading.text import one_line, plain_outputs
 from serial_lora_course.offline import offline_environment
 
@@ -161,10 +162,10 @@ def bubblewrap(limits: Limits) -> list[str]:
 
 
 def places() -> list[str]:
-    """The folders that Python, the packages and the course lie in."""
+    """The folders of Python, the packages and the course, of which a check reads the solved lessons."""
     prefixes = [sys.base_prefix, sys.prefix]
     installed = [folder for folder in sys.path if any(Path(folder).glob("*.dist-info"))]
-    found = [*prefixes, *map(os.path.realpath, prefixes), *installed, *OURS]
+    found = [*prefixes, *map(os.path.realpath, prefixes), *installed, *OURS, *SOLVED]
     return list(dict.fromkeys(map(os.path.abspath, found)))
 
 

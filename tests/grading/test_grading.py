@@ -67,15 +67,14 @@ class Number(int):
     __eq__ = __le__ = __ge__ = lambda self, other: True
     __hash__ = int.__hash__
 return Number(7)"""
-HARD = (  # to run to its end, and to believe
+HARD = (  # to believe
     OPENING,
     "__import__ = lambda *a, **k: 1 / 0\ncheck = print",
     "import serial_lora_course.checking.running as c, serial_lora_cells.checking as d\n"
     "c.run_check = lambda *a: 'all'\nc.check = d.check = lambda *a: print('is right. Verified: all')",
     with_body("1.1", ALWAYS_EQUAL.strip()),
     with_body("1.2", "raise ValueError('\\x1b[31m' + '=x' * 10**6)"),
-    with_body("1.3", "print('Exercise 1.3 is right. Verified: all.')\nwhile True:\n    pass"),
-    "import os\nos._exit(1)",
+    with_body("1.3", "print('Exercise 1.3 is right. Verified: all.')\nimport os\nos._exit(1)"),
     ANSWERS["1.4"],
 )
 
@@ -88,7 +87,7 @@ def graded(tmp_path_factory):
         write(folder / f"{name}.ipynb", *written)
     (folder / "text.ipynb").write_text("{")
     names = ["=mixed", "text", "hard"]
-    command = [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY, "--timeout", "10"]
+    command = [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY]
     command += [f"{name}.ipynb" for name in names]
     done = subprocess.run(
         command,
@@ -126,7 +125,7 @@ def test_what_is_patched_printed_and_ends_the_kernel_does_not_pass(graded):
     assert results(rows, "hard") == ["wrong", "wrong", "not reached", "not reached"]
     hard = rows_of(rows, "hard")
     assert "class made in the notebook" in hard[0]["why"]
-    assert "10 seconds" in hard[2]["why"] and hard[3]["why"] == "the kernel ended"
+    assert hard[2]["why"] == hard[3]["why"] == "the kernel ended"
     assert len(str(rows)) < 10_000 and len(done.stdout) < 10_000 and "\x1b" not in done.stdout
 
 
@@ -156,95 +155,53 @@ def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path):
 # ------------------------------------------------------------------- nbgrader's own steps
 
 
-@pytest.fixture(scope="module")
-def classroom(tmp_path_factory):
-    """A class's folder after nbgrader's steps, with two submissions: its pages and its grades."""
+def test_nbgrader_hands_out_no_answer_and_gives_a_hostile_notebook_its_own_points_alone(tmp_path):
     apps = pytest.importorskip("nbgrader.apps.api", reason="needs the extra [class]")
-    folder, lesson = tmp_path_factory.mktemp("class"), "03_build_serial_lora"
-    class_folder.main([str(folder), "03"])
-    config = PyFileConfigLoader("nbgrader_config.py", str(folder)).load_config()
-    config.CourseDirectory.root = str(folder)
+    lesson, book = "03_build_serial_lora", tmp_path / "gradebook.db"
+    class_folder.main([str(tmp_path), "03"])
+    config = PyFileConfigLoader("nbgrader_config.py", str(tmp_path)).load_config()
+    config.CourseDirectory.root = str(tmp_path)
     config.Confined.unconfined = bool(WHY_NOT)
     api = apps.NbGraderAPI(config=config)
 
-    def read(step: str) -> nbformat.NotebookNode:
-        return nbformat.read(folder / step / lesson / f"{lesson}.ipynb", as_version=4)
-
-    def some(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-        """The exercises alone, and the imports that they need."""
-        notebook.cells = [
-            cell
-            for cell in notebook.cells
-            if cells.grade_id(cell)
-            or "exercise" in sources.tags(cell)
-            or "import copy" in cell.source
-        ]
-        return notebook
+    def file(step: str, ending: str = "ipynb") -> Path:
+        return tmp_path / step / lesson / f"{lesson}.{ending}"
 
     with pytest.MonkeyPatch.context() as patch:  # nbgrader calls alembic by its name
         beside = os.path.dirname(sys.executable)
         patch.setenv("PATH", os.pathsep.join([beside, os.environ["PATH"]]))
         assert api.generate_assignment(lesson)["success"]
-        answers = {cells.grade_id(cell): cell.source for cell in read("source").cells}
-        hostile = some(read("release"))
-        for cell in hostile.cells[1:]:
+        assert "SOLUTION" not in file("release").read_text("utf-8")
+        ours = {cells.grade_id(c): c for c in nbformat.read(file("source"), as_version=4).cells}
+        submitted = nbformat.read(file("release"), as_version=4)
+        needed = [c for c in submitted.cells if cells.grade_id(c) or "import copy" in c.source]
+        submitted.cells = needed  # the exercises, and what they import
+        needed[0].source += "\nprint('\\x1b[31m<script>alert(1)</script>')\n"
+        needed[0].source += "" if WHY_NOT else f"open({str(book)!r}, 'r+b').truncate()"
+        for cell in needed[1:]:
+            if cells.grade_id(cell) == "exercise-3-1":
+                cell.source = ours["exercise-3-1"].source
             if cells.grade_id(cell) == "exercise-3-2":
                 stub = r"    raise NotImplementedError\(.*"
                 cell.source, times = re.subn(stub, "    return block(adapter(x))", cell.source)
                 assert times == 1
             if cell.metadata.nbgrader.grade:
-                cell.source = "print('Exercise 3.1 is right. Verified: all.')"
+                assert not cell.metadata.editable
+                cell.source = "print('Exercise 3.3 is right. Verified: all.')"
                 cell.metadata.nbgrader.points = 500
-        book = folder / "gradebook.db"
-        first = "\nprint('\\x1b[31m<script>alert(1)</script>')\n"
-        first += "" if WHY_NOT else f"open({str(book)!r}, 'r+b').truncate()"
-        hostile.cells[0].source += first
-        right = some(sources.derive(sources.read_source(ROOT / "solutions" / f"{lesson}.py")))
-        for cell in right.cells:
-            if call := re.search(r'^check\("(.*?)"', cell.source, re.MULTILINE):
-                answer = answers[f"exercise-{call[1].replace('.', '-')}"]
-                cell.source = f"{answer}\n\n\n{cell.source[call.start() :]}"
-        pages = {}
-        for who, notebook in {"handed_out": right, "hostile": hostile}.items():
-            path = folder / "submitted" / who / lesson / f"{lesson}.ipynb"
-            path.parent.mkdir(parents=True)
-            nbformat.write(notebook, path)
-            for step in (api.autograde, api.generate_feedback):
-                done = step(lesson, who)
-                assert done["success"], done
-            page = folder / "feedback" / who / lesson / f"{lesson}.html"
-            pages[who] = page.read_text(encoding="utf-8")
+        file("submitted/ada").parent.mkdir(parents=True)
+        nbformat.write(submitted, file("submitted/ada"))
+        for step in (api.autograde, api.generate_feedback):
+            done = step(lesson, "ada")
+            assert done["success"], done
         with api.gradebook as gradebook:
-            grades = {row["student"]: row for row in gradebook.submission_dicts(lesson)}
-    return folder, pages, grades
-
-
-def test_points_are_those_of_the_importance_dots(classroom):
-    _, _, grades = classroom
-    dots = [
-        e.importance
-        for e in read_exercises(sources.read_source(ROOT / "solutions" / "03_build_serial_lora.py"))
-    ]
-    assert {row["max_score"] for row in grades.values()} == {sum(dots)}
-    scores = {student: row["score"] for student, row in grades.items()}
-    assert scores == {"handed_out": sum(dots), "hostile": 0}
-
-
-def test_a_hostile_page_runs_nothing_and_has_no_points(classroom):
-    folder, pages, _ = classroom
-    assert "<script>alert" not in pages["hostile"] and "\x1b" not in pages["hostile"]
-    assert "Exercise 3.1 is still open" in pages["hostile"]
-    assert "Exercise 3.2 is not right yet" in pages["hostile"]
-    assert (folder / "gradebook.db").stat().st_size > 0
-
-
-def test_learners_get_no_answers_and_may_not_change_checks(classroom):
-    folder, _, _ = classroom
-    (path,) = folder.glob("release/*/*.ipynb")
-    release = nbformat.read(path, as_version=4)
-    assert "SOLUTION" not in path.read_text(encoding="utf-8")
-    checks = [cell for cell in release.cells if cells.grade_id(cell).startswith("check-")]
-    assert len(checks) > 3 and not any(cell.metadata.editable for cell in checks)
+            (grade,) = gradebook.submission_dicts(lesson)
+    points = {name: cell.metadata.nbgrader.points for name, cell in ours.items() if "check" in name}
+    assert len(points) > 3 and grade["max_score"] == sum(points.values())
+    assert grade["score"] == points["check-3-1"]
+    page = file("feedback/ada", "html").read_text("utf-8")
+    assert "<script>alert" not in page and "\x1b" not in page
+    assert "Exercise 3.3 is still open" in page and "Exercise 3.2 is not right yet" in page
 
 
 # ------------------------------------------------------------------- every lesson
