@@ -83,7 +83,7 @@ def pack(told: dict[str, Any], several: Iterable[Results]) -> None:
     save_figure(plot_answers(found.answers), folder / "answers.png", dpi=120)
     arms = found.whole("sam")
     unbeaten = on_front(arms, "above LoRA").index
-    save_figure(plot_front(arms, unbeaten, found.units["sam"]), folder / "front.png", dpi=120)
+    save_figure(plot_front(arms, unbeaten, found.units["sam"]), folder / "front.png", dpi=160)
 
 
 if __name__ == "__main__":

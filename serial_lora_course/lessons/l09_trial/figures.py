@@ -44,9 +44,9 @@ NAMED = {  # arm -> its name on the front, and how far from its dot, in points
     "lora-4": ("LoRA, rank 4", (8, 0)),
     "serial_lora-16": ("Serial LoRA, rank 16", (8, 0)),
     "serial_lora-4": ("Serial LoRA, rank 4", (8, 0)),
-    "serial_ffn-12": ("the pair before\nthe feed-forward", (-8, 0)),
-    "ln_bias-1": ("norms and\nbiases", (-8, 11)),
-    "vera-192": ("VeRA", (-8, 0)),
+    "serial_ffn-12": ("the pair\nbefore the\nfeed-forward", (-5, 0)),
+    "ln_bias-1": ("norms and\nbiases", (8, 18)),
+    "vera-192": ("VeRA", (-8, 4)),
     "repadapter_two-42": ("RepAdapter,\nboth places", (-8, 0)),
 }
 LINE = {"color": QUIET, "lw": 1.2, "zorder": 0}
@@ -157,7 +157,7 @@ def plot_front(arms: pd.DataFrame, front: Iterable[int], unit: str) -> Figure:
     """
     on_it, told = arms.iloc[sorted(front)].sort_values("parameters"), []
     with house_style():
-        figure = Figure(figsize=(9.6, 5.0), layout="constrained")
+        figure = Figure(figsize=(6.8, 5.4), layout="constrained")
         axes = figure.subplots()
         axes.axhline(0, color=BLUE, lw=1)
         axes.plot(on_it["parameters"], on_it["above LoRA"], color=GREEN, lw=5, alpha=0.25)
