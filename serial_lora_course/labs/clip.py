@@ -34,10 +34,7 @@ PROMPTS = ("dataset", "generic")
 
 @dataclass(frozen=True)
 class CLIPLabConfig(LabConfig):
-    """Every choice of a run; the defaults are the paper's.
-
-    50 rounds over one picture per class are few, so a run has at least ``min_steps`` steps.
-    """
+    """Every choice of a run; the defaults are the paper's. A run of few pictures has ``min_steps`` steps."""
 
     rank: int = 32
     lr: float = 2e-4
@@ -76,10 +73,9 @@ TINY = CLIPLabConfig(
 
 
 class CLIPObjective(nn.Module):
-    """Mean cross-entropy of pictures against all class prompts: ``forward(batch) -> loss``.
+    """Mean cross-entropy of pictures (B, 3, size, size) and labels (B,) against all class prompts.
 
-    A batch is pictures (B, 3, size, size) and labels (B,). ``tokens`` are the class prompts
-    (classes, context_length). Where the text tower learns nothing, they are read once.
+    ``tokens`` are those, (classes, context_length). Where the text tower learns nothing, they are read once.
     """
 
     def __init__(self, model: nn.Module, tokens: Tensor) -> None:
@@ -124,11 +120,7 @@ def classify(
 
 
 def prompt_tokens(backbone: CLIPBackbone, prompts: list[str]) -> Tensor:
-    """Token ids (prompts, context_length).
-
-    Raises:
-        SerialLoRAError: two prompts are alike in all that the model reads of them.
-    """
+    """Token ids (prompts, context_length); two prompts that are alike in all that is read are refused."""
     tokens = backbone.tokenizer(prompts)
     first: dict[tuple[int, ...], str] = {}
     for row, prompt in zip(tokens.tolist(), prompts, strict=True):

@@ -48,8 +48,7 @@ class SamLabConfig(LabConfig):
     """Every choice of a run; the defaults are the paper's.
 
     What the paper does not state (batch, decay, dropout, loss) is Sam_LoRA's. ``jitter`` is the
-    tenth that SAM itself was trained with (Kirillov et al. 2023, appendix A); an edge never moves
-    by more than twice that, and boxes are exact when the model is measured.
+    tenth that SAM itself was trained with (Kirillov et al. 2023, appendix A).
     """
 
     rank: int = 64
@@ -159,8 +158,8 @@ class SamObjective(nn.Module):
     """The loss of the predicted masks: ``forward(list of prepared examples) -> loss``.
 
     Logits are brought to the input frame with `Sam.postprocess_masks`, which cuts the padding off,
-    and compared with the truth there. A picture's loss is the mean over its objects and a batch's
-    the mean over its pictures, so a batch may be shared by processes or split into parts.
+    and compared with the truth there. A batch's loss is the mean over its pictures, so it may be
+    split into parts.
     """
 
     def __init__(
@@ -200,8 +199,7 @@ def predict_masks(
         Masks, bool, (N, H, W), and the logits that they are the positive part of, of that shape.
 
     Raises:
-        SerialLoRAError: the boxes are not of shape (N, 4) with N of at least 1, not finite, or one
-            of them holds no part of the picture; or the picture is too narrow.
+        SerialLoRAError: what is no box on this picture, or a picture that is too narrow.
     """
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
     _check_boxes(boxes, *picture.size)
@@ -235,7 +233,7 @@ def original_size_logits(model: Sam, logits: Tensor, prepared: PreparedExample) 
 
 # ----------------------------------------------------------------------------------- measuring
 
-MEASURES = ("dice", "one_minus_dice", "dice_ce", "iou")
+MEASURES = ("dice", "dice_ce", "iou")
 ENCODED_AT_ONCE = {"tiny": 4, "paper": 1}  # what a CPU core works on stays in its cache
 
 
@@ -252,8 +250,8 @@ def picture_scores(
 
     Returns:
         Measure -> (N,), each a mean over a picture's objects, at the original size. The higher ``dice``
-        and ``iou`` and the lower ``one_minus_dice`` and ``dice_ce``, the better; ``box_dice`` and
-        ``box_iou`` are of filling the box, the answer of a model that sees no picture.
+        and ``iou`` and the lower ``dice_ce``, the better; ``box_dice`` and ``box_iou`` are of filling the
+        box, the answer of a model that sees no picture.
     """
     model = backbone.model.eval()
     ways_in = on_their_way(model, data) if ways_in is None else ways_in
@@ -286,10 +284,8 @@ def _scores_of(logits: Tensor, found: Tensor, example: SegmentationExample) -> d
     for mask, box in zip(filled, example.boxes, strict=True):
         x0, y0, x1, y1 = (int(edge) for edge in box)
         mask[y0:y1, x0:x1] = True
-    reached = dice(found, truth).mean().item()
     return {
-        "dice": reached,
-        "one_minus_dice": 1 - reached,
+        "dice": dice(found, truth).mean().item(),
         "dice_ce": dice_ce(logits, truth).mean().item(),
         "iou": iou(found, truth).mean().item(),
         "box_dice": dice(filled, truth).mean().item(),

@@ -11,7 +11,6 @@ from PIL import Image
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import SegmentationExample
@@ -46,7 +45,7 @@ def prepare(example: SegmentationExample, image_size: int) -> PreparedExample:
     return PreparedExample(picture, boxes, truth, tuple(masks.shape[-2:]))
 
 
-class Made(Dataset):
+class Made:
     """Examples, each through a function that draws nothing at random."""
 
     def __init__(self, examples: Sequence[Any], make: Callable[[Any], Any]) -> None:
@@ -62,11 +61,7 @@ class Made(Dataset):
 def to_input_frame(
     picture: Image.Image, boxes: Tensor | np.ndarray, image_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Picture (3, h, w), uint8, and boxes (N, 4), float32, as SAM's own predictor scales them.
-
-    Raises:
-        SerialLoRAError: the picture is so narrow that nothing would be left of its shorter side.
-    """
+    """Picture (3, h, w), uint8, and boxes (N, 4), float32, as SAM's own predictor scales them."""
     resize = ResizeLongestSide(image_size)
     pixels = np.asarray(picture.convert("RGB"))  # (H, W, 3)
     if not min(resize.get_preprocess_shape(*pixels.shape[:2], image_size)):
@@ -83,8 +78,7 @@ def to_input_frame(
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Masks (N, H, W) at another size: a pixel belongs to the object if half of it does.
 
-    An object too small for that keeps the pixels of which it covers most, as an empty mask would
-    teach that its box holds nothing.
+    A smaller object keeps the pixels of which it covers most: an empty mask would teach that its box is.
     """
     if masks.shape[-2:] == size:
         return masks

@@ -20,7 +20,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import functional as pixels
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.labs.device import autocast, free_memory, release_memory
 from serial_lora_course.measures.flow import drop_text, sample_sigmas
@@ -68,12 +67,7 @@ class EncodedPicture(NamedTuple):
 
 
 class TrainingExample(NamedTuple):
-    """An encoded picture with the noise it meets in one step; a batch has B of each in front.
-
-    Attributes:
-        noise: as the latent, (c, h, w).
-        sigma: how much of it, a number between 0 and 1.
-    """
+    """An encoded picture with the noise (c, h, w) that it meets in one step, and how much of it, 0 to 1."""
 
     latent: Tensor
     tokens: Tensor
@@ -84,13 +78,7 @@ class TrainingExample(NamedTuple):
 
 @torch.no_grad()
 def read_prompts(backbone: Sd3Backbone, prompts: Sequence[str]) -> Prompts:
-    """Prompts through the text encoders.
-
-    Raises:
-        SerialLoRAError: there are no prompts.
-    """
-    if not prompts:
-        raise SerialLoRAError("There is no prompt to read; give at least one.")
+    """Prompts through the text encoders."""
     pipeline, count = backbone.pipeline, READ_AT_ONCE[backbone.scale]
     encoders = (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3)
     parts = []
@@ -114,9 +102,8 @@ def encode_pictures(
 ) -> Tensor:
     """Latents (N, c, h, w) of pictures: scaled by the shorter side, cut to the middle square.
 
-    The mean of the autoencoder's answer, shifted and scaled: (z - shift) * scale. Without the shift
-    SD3's latents are off by a constant that the transformer has never seen. Always float32: in
-    bfloat16 the autoencoder's grey values come out wrong.
+    The mean of the autoencoder's answer, (z - shift) * scale, in float32: in bfloat16 grey values come out
+    wrong, and without the shift SD3's latents are off by a constant that the transformer has never seen.
     """
     autoencoder = backbone.pipeline.vae
     config, count = autoencoder.config, ENCODED_AT_ONCE[backbone.scale]
@@ -131,13 +118,7 @@ def encode_pictures(
 
 @torch.no_grad()
 def decode_latents(backbone: Sd3Backbone, latents: Tensor) -> np.ndarray:
-    """What the autoencoder sees in latents (N, c, h, w), however much noise is in them.
-
-    The way back of :func:`encode_pictures`, in float32 too.
-
-    Returns:
-        uint8, (N, height, width, 3).
-    """
+    """The way back of :func:`encode_pictures`, in float32 too: uint8, (N, height, width, 3)."""
     autoencoder = backbone.pipeline.vae
     config = autoencoder.config
     with on_device(backbone, autoencoder) as device:
@@ -174,13 +155,9 @@ def encode_style(
 def meet_noise(
     encoded: EncodedPicture, empty: Prompts, text_dropout: float, shift: float
 ) -> TrainingExample:
-    """A training example: noise, its amount, and now and then the empty prompt for the caption.
+    """A training example: noise, its amount, and now and then the ``empty`` prompt for the caption.
 
-    Draws from torch's generator.
-
-    Args:
-        empty: the empty prompt, one row.
-        shift: of the scheduler, see :func:`serial_lora_course.measures.flow.shift_sigmas`.
+    Draws from torch's generator; ``shift`` is the scheduler's.
     """
     sigma = sample_sigmas(1, shift=shift)[0]
     noise = torch.randn(encoded.latent.shape)
@@ -194,9 +171,8 @@ def meet_noise(
 def on_device(backbone: Sd3Backbone, *modules: nn.Module | None) -> Iterator[torch.device]:
     """Frozen parts beside the transformer for the length of the block, then back on the CPU.
 
-    On a 24 GB card the text encoders and a training step do not fit together, and on one of 16 GB
-    the text encoders do not fit beside the transformer: they compute on the CPU then. The block
-    gets the device that they are on.
+    On a 24 GB card the text encoders and a training step do not fit together; where the encoders do not even
+    fit beside the transformer, they compute on the CPU. The block gets the device that they are on.
     """
     device = backbone.model.device
     present = [module for module in modules if module is not None]
@@ -234,8 +210,7 @@ def draw(
         seeds: N numbers, the seed of each picture's noise.
         resolution: side in pixels; None for the model's own.
         empty: the empty prompt, read already, for guidance.
-        precision: ``bf16`` (autocast), ``no`` (float32), or ``auto``, see
-            :mod:`serial_lora_course.labs.device`.
+        precision: as in :mod:`serial_lora_course.labs.device`.
 
     Returns:
         uint8, (N, resolution, resolution, 3).

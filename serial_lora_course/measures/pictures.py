@@ -8,8 +8,6 @@ themselves; :mod:`serial_lora_course.models.judges` says whose features are used
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -55,8 +53,8 @@ def _centred(features: Tensor) -> Tensor:
 
 def kernel_distance(
     features: Tensor, reference: Tensor, subsets: int = 100, seed: int = 0
-) -> tuple[float, float]:
-    """KID on the given features, in float64: mean and spread; lower is better.
+) -> float:
+    """KID on the given features, in float64; lower is better.
 
     The squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, estimated without bias
     (Binkowski et al. 2018, section 4): for two independent sets from one source it is 0 on
@@ -65,12 +63,8 @@ def kernel_distance(
 
     Args:
         features, reference: as for :func:`frechet_distance`, which says what is refused.
-        subsets: how many pairs of random parts are compared, each of half the smaller set.
+        subsets: pairs of random parts, each of half the smaller set, whose mean it is.
         seed: of the choice of parts. torch's own generator stays as it is.
-
-    Returns:
-        Mean and standard deviation over the parts. The deviation tells how far one part is from
-        the next; the mean of them all is steadier than that.
     """
     _check(features, reference)
     size = max(min(len(features), len(reference)) // 2, 2)
@@ -81,8 +75,7 @@ def kernel_distance(
         some_others = others[torch.randperm(len(others), generator=chosen)[:size]]
         some_rows = rows[torch.randperm(len(rows), generator=chosen)[:size]]
         found.append(_squared_discrepancy(some_rows, some_others))
-    distances = torch.stack(found)
-    return distances.mean().item(), distances.std(correction=0).item()
+    return torch.stack(found).mean().item()
 
 
 def _squared_discrepancy(one: Tensor, other: Tensor) -> Tensor:
@@ -120,28 +113,6 @@ def clip_score(image_features: Tensor, text_features: Tensor) -> Tensor:
         )
     cosine = F.cosine_similarity(image_features.float(), text_features.float(), dim=1)
     return CLIP_SCORE_SCALE * cosine.clamp(0, 1)  # rounding can bring a cosine above 1
-
-
-def jackknife_error(
-    measure: Callable[[Tensor], float], values: Tensor, groups: int = 10, seed: int = 0
-) -> float:
-    """Standard error of a measure of N pictures, by leaving out a group of them at a time.
-
-    The delete-a-group jackknife (Efron and Stein 1981). A bootstrap would not do for FID: it draws pictures
-    twice, and doubles make a set look less varied than it is. Of a mean, with as many groups as values, it
-    is the standard error that everyone knows.
-
-    Args:
-        measure: some rows of ``values`` -> a number.
-        values: (N, ...), a row for each picture: its features, or its score.
-        groups: 2 to N parts, as even as can be; more is more exact and slower.
-        seed: of the division. torch's own generator stays as it is.
-    """
-    group = torch.arange(len(values)) % groups
-    group = group[torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))]
-    without = [float(measure(values[group != left_out])) for left_out in range(groups)]
-    spread = torch.tensor(without, dtype=torch.float64).var(correction=0)
-    return ((groups - 1) * spread).sqrt().item()
 
 
 def _check(features: Tensor, reference: Tensor) -> None:

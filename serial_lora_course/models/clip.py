@@ -37,14 +37,10 @@ CROP = {"tiny": (0.6, 1.0), "paper": (0.08, 1.0)}
 
 @dataclass(frozen=True)
 class CLIPBackbone(Backbone):
-    """A CLIP model and all that turns pictures and words into its inputs.
+    """A CLIP model and all that turns pictures and words into its inputs."""
 
-    ``train_transform`` and ``test_transform`` take a PIL picture and return a float tensor
-    (3, size, size); ``tokenizer`` takes a list of n strings and returns ids (n, context_length).
-    """
-
-    tokenizer: Callable[[list[str]], Tensor]
-    train_transform: Callable
+    tokenizer: Callable[[list[str]], Tensor]  # n strings -> ids (n, context_length)
+    train_transform: Callable  # PIL picture -> float (3, size, size)
     test_transform: Callable
 
 
@@ -194,12 +190,10 @@ def build_test_transform(
 
 
 def encode_prompts(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Normalised text features (n, embed_dim), float32, of token ids (n, context_length), cut short
-    exactly.
+    """Normalised text features (n, embed_dim), float32, of token ids (n, context_length), cut short exactly.
 
     The text tower is causal and reads its answer at the end-of-text token, so nothing behind the
-    longest prompt can reach the result. Class prompts use about ten of CLIP's 77 positions; the
-    rest is not computed.
+    longest prompt, some ten of CLIP's 77 positions, can reach the result.
     """
     length = int(tokens.argmax(dim=-1).max()) + 1  # the end-of-text token has the highest id
     tokens = tokens[:, :length]

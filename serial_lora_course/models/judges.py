@@ -3,7 +3,7 @@
     judge = load_judge("tiny")
     frechet_distance(judge.picture_features(drawn), judge.picture_features(real))
     judge.clip_scores(drawn, captions).mean()
-    judge.style_measures(drawn, "night")
+    judge.style_share(drawn, "night")
 
 A judge has no part in the tuning that it judges.
 
@@ -89,16 +89,15 @@ class Judge:
         """The likeliest style of each picture."""
         return [self.styles[index] for index in self.style_probabilities(pictures).argmax(1)]
 
-    def style_measures(self, pictures: Pictures, style: str) -> dict[str, float]:
-        """``style_share``: of N pictures, the share taken for ``style``; and its standard error.
+    def style_share(self, pictures: Pictures, style: str) -> float:
+        """Of N pictures, the share taken for ``style``.
 
         Raises:
             SerialLoRAError: a style that this judge does not know.
         """
         require_choice("style", style, self.styles)
         found = self.style_of(pictures)
-        share = found.count(style) / len(found)
-        return {"style_share": share, "style_error": (share * (1 - share) / len(found)) ** 0.5}
+        return found.count(style) / len(found)
 
 
 class TinyJudge(Judge):

@@ -82,9 +82,7 @@ def build_sam(
 
     Args:
         image_size: pixels of the square that the encoder sees; a multiple of ``patch_size``.
-        width: d of the image encoder's tokens.
-        window: side of an attention window, in tokens.
-        global_blocks: indices of the blocks that attend over the whole picture.
+        window: side of an attention window, in tokens; ``global_blocks`` attend over the whole picture.
         prompt_width: channels of the image embedding, the prompts and the mask decoder.
     """
     grid = image_size // patch_size

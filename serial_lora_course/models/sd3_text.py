@@ -22,15 +22,10 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def text_encoder(model: nn.Module, layers: int | None = None) -> CLIPTextModelWithProjection:
-    """transformers' text encoder with the weights of an open_clip model's text tower.
+    """transformers' text encoder with the weights of an open_clip CLIP's causal text tower.
 
     Args:
-        model: an open_clip CLIP with a causal text tower.
         layers: how many of its layers to keep, from the first; None for all.
-
-    Returns:
-        In evaluation mode: for token ids (n, length) the same features as ``model.encode_text``
-        where all layers are kept.
     """
     vocabulary, width = model.token_embedding.weight.shape
     blocks = list(model.transformer.resblocks)[:layers]
@@ -71,11 +66,10 @@ def text_encoder(model: nn.Module, layers: int | None = None) -> CLIPTextModelWi
 
 
 def clip_tokenizer(merges: Path, length: int) -> CLIPTokenizer:
-    """transformers' tokenizer over the same merges, with open_clip's numbering of the tokens.
+    """transformers' tokenizer over open_clip's gzipped merges, with its numbering of the tokens.
 
     Args:
-        merges: the gzipped file that open_clip's ``SimpleTokenizer(bpe_path=...)`` reads.
-        length: longest prompt in tokens, start and end counted.
+        length: of the longest prompt in tokens, start and end counted.
     """
     _, *lines = gzip.decompress(merges.read_bytes()).decode().splitlines()  # a title comes first
     letters = list(bytes_to_unicode().values())

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ConfusionMatrixDisplay, classification_report, confusion_matrix
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
@@ -34,7 +35,6 @@ from serial_lora_course.data.types import ClassificationData, Pictures
 from serial_lora_course.files import ADAPTER_FILE, expanded, printable, refusals_told, write_json
 from serial_lora_course.grading.text import no_formula
 from serial_lora_course.labs.device import this_device
-from serial_lora_course.labs.linear_probe import chosen_probe
 from serial_lora_course.labs.training import ExampleStream, OnPicture, Opened, train
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import TrainTransform
@@ -152,7 +152,11 @@ def _fitted(
     known = {name: encode(classifier, part) for name, part in parts.items()}
     features = {name: (found.numpy(), of.numpy()) for name, (found, _, of) in known.items()}
     weighting = "balanced" if job.balanced else None
-    probe = chosen_probe(features["train"], features["validation"], weights=weighting)
+    probes = [
+        LogisticRegression(C=c, max_iter=5000, class_weight=weighting).fit(*features["train"])
+        for c in (0.001, 0.01, 0.1, 1.0)
+    ]
+    probe = max(probes, key=lambda each: each.score(*features["validation"]))
 
     torch.manual_seed(job.seed)
     config = SerialLoRAConfig(job.rank, job.scale_factor, job.dropout, ["image"], job.blocks)

@@ -78,9 +78,9 @@ class ColourJudge:
         assert len(pictures) == len(captions)
         return self.picture_features(pictures).mean(1) / 255
 
-    def style_measures(self, pictures, style):
+    def style_share(self, pictures, style):
         dark = self.picture_features(pictures).mean(1) < 128
-        return {"style_share": dark.float().mean().item()}
+        return dark.float().mean().item()
 
 
 @dataclass
