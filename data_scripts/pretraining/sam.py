@@ -54,10 +54,7 @@ class SamPretraining(PretrainingRun):
         super().__init__(folder, recipe, recipe.minutes, asked)
         self.architecture = tiny_architecture()
         self.size, self.cell = self.architecture["image_size"], self.architecture["patch_size"]
-        hidden = hidden_codepoints()
-        self.twemoji = load_emoji("twemoji", DRAWING_SIZE)
-        visible = [c.codepoints not in hidden for c in self.twemoji.concepts]
-        self.drawings = self.twemoji.pictures[np.asarray(visible)]
+        self.drawings = drawings("twemoji", hidden=False)
         self.backgrounds = photographs("train")
         model = build_sam(**self.architecture)
         initialize(model)
@@ -127,14 +124,13 @@ class SamPretraining(PretrainingRun):
     def measure(self) -> dict[str, float]:
         """Dice on scenes of drawings and photographs that training has not seen."""
         self.trained.eval()
-        hidden, result = hidden_codepoints(), {}
+        result: dict[str, float] = {}
         shape, size = SceneRecipe(height=self.size, width=self.size), (self.size, self.size)
         for style in ("twemoji", "openmoji"):
-            emoji, chance = load_emoji(style, DRAWING_SIZE), np.random.default_rng(self.recipe.seed)
-            drawings = emoji.pictures[[c.codepoints in hidden for c in emoji.concepts]]
+            unseen, chance = drawings(style, hidden=True), np.random.default_rng(self.recipe.seed)
             scores: dict[str, list[float]] = {"box": [], "point": [], "filled box": []}
             for _ in range(MEASURED_SCENES):
-                scene = compose(drawings, photographs("test"), chance, shape)
+                scene = compose(unseen, photographs("test"), chance, shape)
                 pictures = torch.from_numpy(scene.picture.copy()).permute(2, 0, 1)[None].float()
                 embedding = self.model.image_encoder(self._normalize(pictures, [scene]))
                 boxes = np.stack([box_of(mask) for mask in scene.masks])
@@ -157,6 +153,14 @@ class SamPretraining(PretrainingRun):
     def write_model(self) -> None:
         self.write_weights()
         write_json(self.folder / f"{self.name}.json", self.architecture)
+
+
+def drawings(style: str, hidden: bool) -> np.ndarray:
+    """The drawings, uint8 (N, size, size, 4), of the concepts that are hidden, or are not."""
+    emoji, hidden_ones = load_emoji(style, DRAWING_SIZE), hidden_codepoints()
+    return emoji.some(
+        [i for i, c in enumerate(emoji.concepts) if (c.codepoints in hidden_ones) == hidden]
+    )
 
 
 def initialize(model: nn.Module) -> None:

@@ -109,9 +109,6 @@ def foodseg103() -> dict[str, bytes]:
             picture = picture_bytes(seed, FOOD_SIZE[::-1], exif=turned)
         members[f"FoodSeg103/Images/img_dir/{name}.jpg"] = picture
         members[f"FoodSeg103/Images/ann_dir/{name}.png"] = mask_bytes(FOOD_SIZE, rectangles)
-    for part in ("train", "test"):
-        names = [name.split("/")[1] for name in FOOD if name.startswith(part)]
-        members[f"FoodSeg103/ImageSets/{part}.txt"] = "".join(f"{n}.png\n" for n in names).encode()
     return members
 
 
