@@ -102,11 +102,7 @@ def merge(
     """
     from serial_lora import SerialLoRAError, eject
 
-    out, wanted = expanded(out), ("onnx", "onnxscript") if onnx else ()
-    if out.is_file() or out.suffix == ".safetensors":
-        raise SerialLoRAError(
-            f"merge writes a folder, and {out} is a file's name; give another --out."
-        )
+    wanted, out = ("onnx", "onnxscript") if onnx else (), expanded(out)
     if missing := [each for each in wanted if not importlib.util.find_spec(each)]:
         raise SerialLoRAError(f"--onnx needs more packages: pip install {' '.join(missing)}.")
     import torch

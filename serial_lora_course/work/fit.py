@@ -126,20 +126,15 @@ def _claimed(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
     if inside <= {RECORD_FILE, RUN_FILE}:  # nothing has come of it yet
         write_json(path, {"made_from": made_from, "reached": None})
         return None
-    try:
-        record = json.loads(path.read_text("utf-8"))
-        begun, reached = record["made_from"], record["reached"]
-        changed = [what for what, is_now in made_from.items() if begun[what] != is_now]
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise SerialLoRAError(
-            f"{path} is not what `serial-lora fit` wrote ({error}); delete its folder to train anew."
-        ) from error
+    record = json.loads(path.read_text("utf-8"))
+    begun = record["made_from"]
+    changed = [what for what, is_now in made_from.items() if begun[what] != is_now]
     if changed:
         raise SerialLoRAError(
             f"the {' and the '.join(changed)} have changed since {out} was begun; give another --out, "
             "or delete the folder to train anew."
         )
-    return reached
+    return record["reached"]
 
 
 def _fitted(
@@ -193,11 +188,7 @@ def _fitted(
 
 
 class Objective(nn.Module):
-    """Mean cross-entropy of a batch, pictures (B, 3, size, size) and labels (B,).
-
-    Args:
-        weights: (C,) what a picture of each class counts.
-    """
+    """Mean cross-entropy of pictures (B, 3, size, size) and labels (B,), by what each class counts (C,)."""
 
     def __init__(self, classifier: nn.Module, weights: Tensor) -> None:
         super().__init__()
@@ -296,11 +287,7 @@ def _tell_if_long(
 def write_reports(
     out: Path, class_names: Sequence[str], labels: np.ndarray, found: np.ndarray
 ) -> None:
-    """Write classes.csv, confusion.csv and confusion.png.
-
-    Args:
-        labels, found: (N,) the true class of each picture, and the one that it was given.
-    """
+    """Write classes.csv, confusion.csv and confusion.png of labels, true and found, (N,) each."""
     known, names = range(len(class_names)), [no_formula(printable(name)) for name in class_names]
     options = dict(labels=known, target_names=names, output_dict=True, zero_division=0)
     shares = classification_report(labels, found, **options)

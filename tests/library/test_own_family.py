@@ -1,4 +1,8 @@
-"""A model of one's own: attention of a family that the library does not know."""
+"""A model of one's own: attention of a family that the library does not know.
+
+Its blocks run attention and MLP side by side, both on the same normed tokens, as ViT-22B and some
+language models do; its keys and values come out of one weight.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from serial_lora import (
     LoRAConfig,
@@ -21,7 +26,58 @@ from serial_lora import (
 )
 from serial_lora import attention as families
 from serial_lora.sites import AttentionSite, Projection
-from tests.labs.parallel_vit import ParallelBlock, ParallelViT
+
+
+class ParallelAttention(nn.Module):
+    """Attention whose keys and values come out of one weight."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)  # keys above, values below
+        self.collect = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, d) -> (B, N, d)"""
+        q, (k, v) = self.query(tokens), self.key_value(tokens).chunk(2, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, d / heads)
+        return self.collect(mixed.transpose(1, 2).flatten(2))
+
+
+class ParallelBlock(nn.Module):
+    """x + attention(norm(x)) + mlp(norm(x)), with one norm for both."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = ParallelAttention(width, heads)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, d) -> (B, N, d)"""
+        normed = self.norm(x)
+        return x + self.attention(tokens=normed) + self.mlp(normed)
+
+
+class ParallelViT(nn.Module):
+    """Pictures (B, 3, size, size) -> one vector each, (B, d)."""
+
+    def __init__(self, image_size: int, patch: int, width: int, heads: int, depth: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.position = nn.Parameter(0.02 * torch.randn((image_size // patch) ** 2, width))
+        self.stages = nn.ModuleList(ParallelBlock(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = self.patches(pictures).flatten(2).transpose(1, 2) + self.position  # (B, N, d)
+        for block in self.stages:
+            x = block(x)
+        return self.norm(x).mean(dim=1)
 
 
 @pytest.fixture
