@@ -1,10 +1,4 @@
-"""A model of one's own: attention of a family that the library does not know.
-
-Its blocks run attention and MLP side by side, both on the same normed tokens, as ViT-22B and some
-language models do; its keys and values come out of one weight.
-"""
-
-from __future__ import annotations
+"""A model of one's own: attention of a family that the library does not know."""
 
 import copy
 
@@ -22,126 +16,91 @@ from serial_lora import (
     inject,
     load_adapter,
     merge,
+    register_family,
     save_adapter,
 )
 from serial_lora import attention as families
 from serial_lora.sites import AttentionSite, Projection
 
+WIDTH = 12
+
 
 class ParallelAttention(nn.Module):
-    """Attention whose keys and values come out of one weight."""
+    """Beside an MLP, on the same normed tokens; its keys and values come out of one weight."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)  # keys above, values below
-        self.collect = nn.Linear(width, width)
+        self.query, self.collect = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.key_value = nn.Linear(WIDTH, 2 * WIDTH)  # keys above, values below
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, d) -> (B, N, d)"""
-        q, (k, v) = self.query(tokens), self.key_value(tokens).chunk(2, dim=-1)
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, d / heads)
-        return self.collect(mixed.transpose(1, 2).flatten(2))
+        k, v = self.key_value(tokens).chunk(2, dim=-1)
+        return self.collect(F.scaled_dot_product_attention(self.query(tokens), k, v))
 
 
 class ParallelBlock(nn.Module):
     """x + attention(norm(x)) + mlp(norm(x)), with one norm for both."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.attention = ParallelAttention(width, heads)
+        self.norm, self.attention = nn.LayerNorm(WIDTH), ParallelAttention()
         self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, d)"""
         normed = self.norm(x)
         return x + self.attention(tokens=normed) + self.mlp(normed)
-
-
-class ParallelViT(nn.Module):
-    """Pictures (B, 3, size, size) -> one vector each, (B, d)."""
-
-    def __init__(self, image_size: int, patch: int, width: int, heads: int, depth: int) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, width, patch, patch)
-        self.position = nn.Parameter(0.02 * torch.randn((image_size // patch) ** 2, width))
-        self.stages = nn.ModuleList(ParallelBlock(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        x = self.patches(pictures).flatten(2).transpose(1, 2) + self.position  # (B, N, d)
-        for block in self.stages:
-            x = block(x)
-        return self.norm(x).mean(dim=1)
-
-
-@pytest.fixture
-def register(monkeypatch):
-    """register_family, with the list of families as it was after the test."""
-    monkeypatch.setattr(families, "FAMILIES", list(families.FAMILIES))
-    return families.register_family
 
 
 def parallel_sites(model):
     for name, block in model.named_modules():
         if isinstance(block, ParallelBlock):
-            yield one_site(name, block.attention.query.in_features)
+            parts = {
+                part: Projection(f"{name}.attention.{layer}", "weight", start, WIDTH, WIDTH)
+                for part, layer, start in (
+                    ("q", "query", 0),
+                    ("k", "key_value", 0),
+                    ("v", "key_value", WIDTH),
+                    ("out", "collect", 0),
+                )
+            }
+            yield AttentionSite(name, "image", int(name), WIDTH, None, parts)
 
 
-def one_site(name: str, width: int) -> AttentionSite:
-    def of(path, start=0):
-        return Projection(f"{name}.attention.{path}", "weight", start, width, width)
-
-    parts = {"q": of("query"), "k": of("key_value"), "v": of("key_value", width)}
-    index = int(name.split(".")[-1])
-    return AttentionSite(name, "image", index, width, None, parts | {"out": of("collect")})
-
-
-def with_dense_weights(plain: ParallelViT, adapted: nn.Module, beside: bool) -> ParallelViT:
-    """The plain model with the pairs of an adapted one multiplied out into its own weights.
-
-    ``beside`` for LoRA's own pairs; else Serial LoRA's, in front of the attention alone.
-    """
-    tensors, model = adapted.state_dict(), copy.deepcopy(plain)
-    for index, block in enumerate(model.stages):
-        layers, prefix = block.attention, f"stages.{index}"
+def with_dense_weights(plain: nn.Module, adapted: nn.Module) -> nn.Module:
+    """The plain model with the pairs of an adapted one multiplied out into its own weights."""
+    products = {name: pair.lora_B @ pair.lora_A for name, pair in adapters(adapted).items()}
+    model = copy.deepcopy(plain)
+    for index, block in enumerate(model):
+        layers = block.attention
         key, value = layers.key_value.weight.chunk(2)
-        weights = {"q": layers.query.weight, "k": key, "v": value}
-        if beside:
-            for part, weight in (weights | {"out": layers.collect.weight}).items():
-                weight += product_of(tensors, f"{prefix}.lora_{part}")
-        else:
-            dense = torch.eye(key.shape[-1]) + product_of(tensors, f"{prefix}.serial_lora")
-            for weight in weights.values():
-                weight.copy_(torch.einsum("oi,id->od", weight, dense))
+        weights = {"q": layers.query.weight, "k": key, "v": value, "out": layers.collect.weight}
+        for part, weight in weights.items():
+            if f"{index}.lora_{part}" in products:
+                weight += products[f"{index}.lora_{part}"]
+            elif part != "out":
+                weight += weight @ products[f"{index}.serial_lora"]
     return model
 
 
-def product_of(tensors: dict[str, torch.Tensor], pair: str) -> torch.Tensor:
-    """B A of a pair in a state dict."""
-    return torch.einsum("or,rd->od", tensors[f"{pair}.lora_B"], tensors[f"{pair}.lora_A"])
-
-
 @torch.no_grad()
-@pytest.mark.parametrize(("config", "beside"), [(SerialLoRAConfig, False), (LoRAConfig, True)])
-def test_a_registered_family_is_adapted_merged_and_saved(register, config, beside, tmp_path):
+@pytest.mark.parametrize("config", [SerialLoRAConfig, LoRAConfig])
+def test_a_registered_family_is_adapted_merged_and_saved(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(families, "FAMILIES", list(families.FAMILIES))
     torch.manual_seed(0)
-    plain = ParallelViT(image_size=8, patch=4, width=12, heads=3, depth=2).eval()
+    plain = nn.Sequential(ParallelBlock(), ParallelBlock()).eval()
     with pytest.raises(SerialLoRAError, match="register_family"):
         inject(plain, config(rank=2))
-    assert register(parallel_sites) is parallel_sites
+    assert register_family(parallel_sites) is parallel_sites
     model = inject(copy.deepcopy(plain), config(rank=2))
     for pair in adapters(model).values():
         pair.lora_B.normal_(std=0.3)
-    pictures = torch.randn(2, 3, 8, 8)
-    expected = with_dense_weights(plain, model, beside)(pictures).detach()
-    torch.testing.assert_close(model(pictures), expected, rtol=1e-4, atol=1e-5)
+    tokens = torch.randn(2, 5, WIDTH)
+    expected = with_dense_weights(plain, model)(tokens)
+    torch.testing.assert_close(model(tokens), expected, rtol=1e-4, atol=1e-5)
     file = save_adapter(model, tmp_path / "own.safetensors")
-    torch.testing.assert_close(load_adapter(copy.deepcopy(plain), file)(pictures), model(pictures))
-    torch.testing.assert_close(merge(model)(pictures), expected, rtol=1e-4, atol=1e-5)
-    assert torch.equal(eject(model)(pictures), plain(pictures))
+    torch.testing.assert_close(load_adapter(copy.deepcopy(plain), file)(tokens), model(tokens))
+    torch.testing.assert_close(merge(model)(tokens), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(eject(model)(tokens), plain(tokens))
