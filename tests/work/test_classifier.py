@@ -21,30 +21,15 @@ from serial_lora_course.work.fit import fit_folder
 from tests.labs.lab_models import register_small, small_clip, weights_file
 
 SIDE = 32
-SMALL = dict(
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=16,
-    image_size=SIDE,
-    patch_size=8,
-)
-SWIN = dict(
-    image_size=SIDE, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4
-)
+WIDTHS = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+SMALL = WIDTHS | dict(image_size=SIDE, patch_size=8)
+SWIN = dict(image_size=SIDE, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2])
+SWIN |= dict(window_size=4)
 SQUARE, CROPPED = {"height": SIDE, "width": SIDE}, {"shortest_edge": 40}
 
 
 def cropped(**options):
     return dict(size=CROPPED, crop_size=SQUARE, do_center_crop=True, **options)
-
-
-def class_token(output):
-    return output.last_hidden_state[:, 0]
-
-
-def mean_of_tokens(output):
-    return output.last_hidden_state.mean(1)
 
 
 def pooled(output):
@@ -53,12 +38,12 @@ def pooled(output):
 
 #: model, its configuration, its processor, and the vector that its documentation takes.
 TRANSFORMERS = {
-    "ViT": ("ViT", SMALL, "ViT", dict(size=SQUARE), class_token),
+    "ViT": ("ViT", SMALL, "ViT", dict(size=SQUARE), lambda out: out.last_hidden_state[:, 0]),
     "DINOv2": ("Dinov2", SMALL | {"mlp_ratio": 1}, "Bit", cropped(image_mean=[0.4] * 3), pooled),
     "SigLIP's image tower": ("SiglipVision", SMALL, "Siglip", dict(size=SQUARE), pooled),
     "CLIP's image tower": ("CLIPVision", SMALL, "CLIP", cropped(), pooled),
     "BEiT": ("Beit", SMALL, "Beit", dict(size=SQUARE, do_center_crop=False), pooled),
-    "Swin": ("Swin", SWIN, "ViT", dict(size=SQUARE, image_std=[0.2] * 3), mean_of_tokens),
+    "Swin": ("Swin", SWIN, "ViT", dict(size=SQUARE), lambda out: out.last_hidden_state.mean(1)),
 }
 
 
@@ -92,8 +77,7 @@ def test_models_of_transformers_see_and_give_what_their_library_does(name, tmp_p
 
 
 def test_all_of_clip_gives_what_is_compared_with_text(tmp_path):
-    text = {name: size for name, size in SMALL.items() if name not in ("image_size", "patch_size")}
-    text |= dict(vocab_size=40, max_position_embeddings=6, bos_token_id=1, eos_token_id=2)
+    text = WIDTHS | dict(vocab_size=40, max_position_embeddings=6, bos_token_id=1, eos_token_id=2)
     torch.manual_seed(0)
     config = transformers.CLIPConfig(text_config=text, vision_config=SMALL, projection_dim=8)
     model = transformers.CLIPModel(config).eval()
