@@ -15,8 +15,7 @@ from rich.console import Console
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.files import expanded, printable, refusals_told
 from serial_lora_course.labs.config import SWEPT, seeds_to, swept_configs
-from serial_lora_course.labs.dry_run import dry_run
-from serial_lora_course.labs.grid import Done, here, run_lab
+from serial_lora_course.labs.grid import Done, dry_run, here, run_lab
 from serial_lora_course.labs.lab import Draw, Lab, keep_run
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.ray_grid import on_ray

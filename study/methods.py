@@ -11,12 +11,12 @@ from torch import nn
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig
 from serial_lora.errors import SerialLoRAError, require_choice
-from serial_lora_course.labs.methods import METHODS, Method, OwnAdapter
+from serial_lora_course.labs.methods import METHODS, Method
 from study.variants import BEFORE, BESIDE, put_before, put_beside, train_norms_and_biases
 
 
 @dataclass(frozen=True)
-class StudyAdapter(OwnAdapter):
+class StudyAdapter(AdapterConfig):
     """An adapter of the study; the rank is its size, whatever that is."""
 
     kind: str = ""

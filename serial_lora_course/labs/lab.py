@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from serial_lora.config import AdapterConfig
+from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.files import save_adapter, write_whole
 from serial_lora.injection import eject, inject
 from serial_lora.parameters import count_parameters
@@ -28,7 +28,7 @@ from serial_lora_course.data.types import DividedData
 from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.config import SWEPT, LabConfig, swept_configs
 from serial_lora_course.labs.device import loader_workers, settle_precision
-from serial_lora_course.labs.methods import Method, OwnAdapter
+from serial_lora_course.labs.methods import Method
 from serial_lora_course.labs.records import Record, environment, run_key, with_unit
 from serial_lora_course.labs.report import Report
 from serial_lora_course.labs.training import ExampleStream, Opened, train
@@ -288,11 +288,11 @@ def adapted(
     """
     torch.manual_seed(seed)
     with ExitStack() as undo:
-        if isinstance(adapter, OwnAdapter):
-            adapter.put_in(model, undo)
-        else:
+        if isinstance(adapter, SerialLoRAConfig | LoRAConfig):
             inject(model, adapter)
             undo.callback(eject, model)
+        else:  # one that `inject` does not know
+            adapter.put_in(model, undo)
         yield
         if keep:
             undo.pop_all()

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-
-from torch import nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
 LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
-
-
-@dataclass(frozen=True)
-class OwnAdapter(AdapterConfig):
-    """An adapter that `serial_lora.inject` does not know: it puts itself into a model."""
-
-    def put_in(self, model: nn.Module, undo: ExitStack) -> None:
-        """Freeze the model and put fresh adapters into it, until ``undo`` closes."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -165,16 +165,6 @@ def append_record(path: Path, record: Record) -> None:
         write_whole(path, earlier + line.encode() + b"\n")
 
 
-def require_writable(path: Path) -> None:
-    """Make the folder and an empty file where there is none, before hours go into its contents.
-
-    Raises:
-        SerialLoRAError: the file could not be written.
-    """
-    with _alone(path):
-        path.open("ab").close()
-
-
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """The file for one run at a time; whatever goes wrong with it in one sentence."""
@@ -212,7 +202,8 @@ class Kept:
     def __init__(self, out: Path | None) -> None:
         self.out, self.known = out, {}
         if out is not None:
-            require_writable(out)
+            with _alone(out):  # refused now if it cannot be written, before hours go into it
+                out.open("ab").close()
             self._read()
 
     def _read(self) -> None:

@@ -14,8 +14,8 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.labs import grid, training
 from serial_lora_course.labs import lab as labs
-from serial_lora_course.labs.dry_run import dry_run
 from serial_lora_course.labs.frames import frame
+from serial_lora_course.labs.grid import dry_run
 from serial_lora_course.labs.lab import keep_run, run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import read_records
