@@ -8,7 +8,6 @@ from IPython.core.formatters import DisplayFormatter
 
 import serial_lora_course.offline.sitecustomize  # noqa: F401  (blocks the network)
 from tests.data import official
-from tests.doors import HOSTILE
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub's client says so at once, without retries
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # numbers are compared with a CPU's
@@ -19,14 +18,6 @@ def pytest_collection_finish():
     """Look no more through what was imported, a million objects, whenever garbage is collected."""
     gc.freeze()
     gc.enable()
-
-
-def pytest_terminal_summary(terminalreporter):
-    """How many hostile inputs were tried, after a run that tried some."""
-    reports = terminalreporter.getreports("passed")
-    tried = sum(dict(report.user_properties).get(HOSTILE, 0) for report in reports)
-    if tried:
-        terminalreporter.write_line(f"{tried:,} {HOSTILE}: no traceback, no byte lost")
 
 
 @pytest.fixture

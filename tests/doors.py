@@ -12,7 +12,6 @@ import pytest
 from serial_lora_course.door import enter
 
 NOBODY = 65534
-HOSTILE = "hostile inputs"  # a test's property: how many it tried
 
 
 @dataclass

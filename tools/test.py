@@ -3,8 +3,7 @@
 ::
 
     python -m tools.test                    style, tests but the slow ones, every lesson
-    python -m tools.test --all              the slow tests too, among them ten minutes of hostile inputs,
-                                            and both notebooks of a lesson apart
+    python -m tools.test --all              the slow tests too, and both notebooks of a lesson apart
     python -m tools.test --lint             style alone, and which room imports which
     python -m tools.test --library          tests of the library alone
     python -m tools.test --lessons 00-04    both notebooks of these lessons alone; without numbers, all
