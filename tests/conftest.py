@@ -10,7 +10,7 @@ import serial_lora_course.offline.sitecustomize  # noqa: F401  (blocks the netwo
 from tests.data import official
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub's client says so at once, without retries
-os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # numbers are compared with a CPU's
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # numbers are compared with a CPU's
 gc.disable()  # until everything is imported
 
 

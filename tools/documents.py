@@ -28,14 +28,9 @@ def lesson_table(measured: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def gigabytes(known: dict) -> float:
-    """Peak memory of a lesson's kernel, rounded up to a tenth of a GB (10^9 bytes); 0 if not measured."""
-    return math.ceil(known.get("peak_mb", 0) / 100) / 10
-
-
 def class_memory(measured: dict[str, dict]) -> str:
-    """What a class's machine needs."""
-    most = max((gigabytes(known) for known in measured.values()), default=0.0)
+    """What a class's machine needs, by lessons' peak memory in GB (10^9 bytes)."""
+    most = math.ceil(max(known.get("peak_mb", 0) for known in measured.values()) / 100) / 10
     return (
         f"No lesson takes more than {most:.1f} GB, so a class of {CLASS} on one machine needs "
         f"{math.ceil(CLASS * most)} GB, besides what the system and JupyterLab take."

@@ -9,7 +9,7 @@
     python -m tools.notebooks build          all lessons
     python -m tools.notebooks build 02 03    these two
     python -m tools.notebooks build 02 --text       its text alone changed: seconds, and nothing runs
-    python -m tools.notebooks build 02 --measure    keep its seconds and memory too
+    python -m tools.notebooks build 02 --measure    keep its seconds and memory (of Linux) too
     python -m tools.notebooks join           write build/lessons/, both notebooks of a lesson in one
     python -m tools.notebooks check          exit 1 when a file has drifted
 
@@ -91,15 +91,12 @@ def join(root: Path) -> None:
         (folder / f"{source.stem}.ipynb").write_text(write(joined), encoding="utf-8")
 
 
-def execute(
-    notebook: NotebookNode, folder: Path, timeout: int = CELL_TIMEOUT_SECONDS
-) -> tuple[NotebookNode, dict]:
+def execute(notebook: NotebookNode, folder: Path) -> tuple[NotebookNode, dict]:
     """Run a notebook offline in a fresh kernel; return it with outputs, and what was measured.
 
     Args:
         notebook: the notebook without outputs; it is not changed.
         folder: the working directory of the run.
-        timeout: seconds for a cell.
 
     Raises:
         SerialLoRAError: a cell failed or took too long; the message shows the end of the traceback.
@@ -108,7 +105,7 @@ def execute(
     run.cells.append(nbformat.v4.new_code_cell(PEAK))
     client = NotebookClient(
         run,
-        timeout=timeout,
+        timeout=CELL_TIMEOUT_SECONDS,
         kernel_name=METADATA["kernelspec"]["name"],
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
@@ -120,63 +117,59 @@ def execute(
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
         raise SerialLoRAError("\n".join(text.splitlines()[-25:])) from None
-    seconds = time.perf_counter() - started
-    peak = int(run.cells.pop().outputs[0]["text"])
+    measured = {"seconds": round(time.perf_counter() - started, 1)}
+    measured["peak_mb"] = math.ceil(int(run.cells.pop().outputs[0]["text"]) * 1024 / 1e6)
     for cell in run.cells:
         tidy(cell)
     run.metadata = nbformat.from_dict(METADATA)
-    return run, {"seconds": round(seconds, 1), "peak_mb": math.ceil(peak * 1024 / 1e6)}
+    return run, measured | {"cores": os.cpu_count(), "torch": torch.__version__}
 
 
 def build(
     root: Path, numbers: Iterable[str] = (), text_only: bool = False, measure: bool = False
 ) -> None:
-    """Write both notebooks of the given lessons (of all when none is given), and the pages' tables.
+    """Write both notebooks of the given lessons (of all when none is given).
 
     Args:
         root: the checkout.
         numbers: of lessons, such as "02".
         text_only: run nothing, and take the outputs of the last build.
-        measure: keep seconds and memory of these runs; else only of a lesson whose code changed,
-            and only if it runs on the PyTorch with which it was measured before.
+        measure: keep seconds and memory of these runs.
 
     Raises:
         SerialLoRAError: a lesson fails, its text has a number that no output shows, or its code changed
             where text alone was asked for.
     """
     for source in find_sources(root, numbers):
-        wanted, solved_path = read_source(source), source.with_suffix(".ipynb")
-        last = nbformat.read(solved_path, as_version=4) if solved_path.is_file() else None
-        same = last is not None and code_ids(last) == code_ids(wanted)
-        known = _keep(source, {"minutes": minutes_alone(wanted)})
-        if text_only and not same:
-            raise SerialLoRAError(f"{source.stem}: its code changed too, so leave out --text.")
+        wanted = read_source(source)
+        facts = {"minutes": minutes_alone(wanted)}
         if text_only:
-            solved = with_outputs(wanted, last)
+            solved = with_outputs(wanted, source)
         else:
-            solved, measured = _run(source, wanted)
-            measured |= {"cores": os.cpu_count(), "torch": torch.__version__}
-            comparable = known.get("torch", torch.__version__) == torch.__version__
-            if measure or (comparable and not same):
-                _keep(source, measured)
-            elif not same:
-                print(f"Measured with PyTorch {known['torch']}: --measure there, when it is done.")
+            print(f"{source.stem}: running ...", flush=True)
+            try:
+                solved, measured = execute(wanted, source.parent)
+            except SerialLoRAError as error:
+                raise SerialLoRAError(f"{source.stem} did not run:\n{error}") from None
+            print(f"{source.stem}: {measured['seconds']} s, {measured['peak_mb']} MB", flush=True)
+            facts |= measured if measure else {}
         if missing := unshown_numbers(solved):
             raise SerialLoRAError(f"{source.stem}: no output shows\n" + "\n".join(missing))
+        known, number = read_measured(MEASURED), source.name[:2]
+        known[number] = known.get(number, {}) | facts
+        write_json(MEASURED, dict(sorted(known.items())))
         (root / "notebooks").mkdir(exist_ok=True)
         for folder, notebook in (("solutions", solved), ("notebooks", derive(solved))):
             (root / folder / f"{source.stem}.ipynb").write_text(write(notebook), encoding="utf-8")
 
 
-def code_ids(notebook: NotebookNode) -> list[str]:
-    """What tells the code of two notebooks apart: the ids of code cells hang on their source."""
-    return [cell.id for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def with_outputs(notebook: NotebookNode, last: NotebookNode) -> NotebookNode:
-    """A notebook whose code cells are those of ``last``, with the outputs of them."""
-    ran = {cell.id: cell for cell in last.cells}
-    notebook.cells = [ran[cell.id] if cell.cell_type == "code" else cell for cell in notebook.cells]
+def with_outputs(notebook: NotebookNode, source: Path) -> NotebookNode:
+    """A lesson with the outputs of its last build; the ids of code cells hang on their source."""
+    last = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    ran = {cell.id: cell for cell in last.cells if cell.cell_type == "code"}
+    if list(ran) != [cell.id for cell in notebook.cells if cell.cell_type == "code"]:
+        raise SerialLoRAError(f"{source.stem}: its code changed too, so leave out --text.")
+    notebook.cells = [ran.get(cell.id, cell) for cell in notebook.cells]
     return notebook
 
 
@@ -185,24 +178,6 @@ def minutes_alone(notebook: NotebookNode) -> int:
     reading = words_to_read(notebook) / WORDS_A_MINUTE
     exercises = sum(exercise.minutes for exercise in read_exercises(notebook))
     return 5 * math.ceil((reading + exercises) / 5)
-
-
-def _run(source: Path, notebook: NotebookNode) -> tuple[NotebookNode, dict]:
-    print(f"{source.stem}: running ...", flush=True)
-    try:
-        solved, measured = execute(notebook, source.parent)
-    except SerialLoRAError as error:
-        raise SerialLoRAError(f"{source.stem} did not run:\n{error}") from None
-    print(f"{source.stem}: {measured['seconds']} s, {measured['peak_mb']} MB", flush=True)
-    return solved, measured
-
-
-def _keep(source: Path, facts: dict) -> dict:
-    """Add to what is known of a lesson; all that is known now."""
-    known, number = read_measured(MEASURED), source.name[:2]
-    known[number] = known.get(number, {}) | facts
-    write_json(MEASURED, dict(sorted(known.items())))
-    return known[number]
 
 
 def find_drift(root: Path) -> list[str]:
@@ -214,38 +189,34 @@ def find_drift(root: Path) -> list[str]:
         problems += [f"{folder}/{stem}.ipynb has no source" for stem in sorted(there - known)]
         problems += [f"{folder}/{stem}.ipynb is missing" for stem in sorted(known - there)]
     for source in () if problems else find_sources(root):
-        try:
-            problem = drift_of(source, root / "notebooks" / f"{source.stem}.ipynb")
-        except SerialLoRAError as error:
-            problem = str(error)
-        if problem:
+        if problem := drift_of(source, root / "notebooks" / f"{source.stem}.ipynb"):
             again = f"python -m tools.notebooks build {source.name[:2]}"
-            problems.append(f"{problem}: run `{again}`")
+            problems.append(f"{source.stem}: {problem}: run `{again}`")
     return problems
 
 
 def drift_of(source: Path, student_path: Path) -> str:
     """What is wrong with the two notebooks of one source; empty when nothing is."""
-    wanted = read_source(source)
+    try:
+        wanted = read_source(source)
+    except SerialLoRAError as error:
+        return str(error)
     solved = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     student = nbformat.read(student_path, as_version=4)
-    for name, want, have in (
-        ("solutions", wanted, solved),
-        ("notebooks", derive(wanted), student),
-    ):
+    for want, have in ((wanted, solved), (derive(wanted), student)):
         if [_meaning(cell) for cell in want.cells] != [_meaning(cell) for cell in have.cells]:
-            return f"{name}/{source.stem}.ipynb differs from its source"
+            return "a notebook differs from its source"
     code_cells = [cell for cell in solved.cells if cell.cell_type == "code"]
     if any(cell.execution_count is None for cell in code_cells):
-        return f"solutions/{source.stem}.ipynb has cells that were not run"
+        return "the solved notebook has cells that were not run"
     if any(output.output_type == "error" for cell in code_cells for output in cell.outputs):
-        return f"solutions/{source.stem}.ipynb holds an error"
+        return "the solved notebook holds an error"
     if missing := unshown_numbers(solved):
-        return f"solutions/{source.stem}.ipynb shows nowhere " + "; ".join(missing)
+        return "no output shows " + "; ".join(missing)
     if student_path.read_text(encoding="utf-8") != write(derive(solved)):
         return (
-            f"notebooks/{source.stem}.ipynb has outputs of its own; "
-            "if these are your own answers, keep a copy, since building overwrites them"
+            "the learner's notebook has outputs of its own; if these are your own answers, keep a copy, "
+            "since building overwrites them"
         )
     return ""
 

@@ -5,7 +5,6 @@ CONTRIBUTING.md says how a source is written.
 
 from __future__ import annotations
 
-import ast
 import copy
 import hashlib
 import re
@@ -21,6 +20,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking.exercises import CHECK_CALL
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
+REGION = re.compile(rf"^( +){BEGIN}$.*?^ +{END}$", re.MULTILINE | re.DOTALL)
 PROOF, EXERCISE = "nbval-check-output", "exercise"
 SOLUTION_ONLY = "solution-only"
 METADATA = {
@@ -94,35 +94,19 @@ def make_stub(source: str) -> str:
     """Replace each marked region of an exercise cell by one line that raises.
 
     Raises:
-        SerialLoRAError: no markers, unbalanced markers, a region outside a function body, no
-            ``check("N.M", ...)`` in the cell, or a stub that Python cannot parse.
+        SerialLoRAError: no region, one that does not end or stands outside a function body, or no
+            ``check("N.M", ...)`` in the cell.
     """
     called = CHECK_CALL.search(source)
     if called is None:
         raise SerialLoRAError('an exercise has its check("N.M", ...) in the same cell.')
-    stub, inside, regions = [], False, 0
-    for line in source.splitlines():
-        indent = line[: len(line) - len(line.lstrip())]
-        if line.strip() == BEGIN:
-            if inside or not indent:
-                raise SerialLoRAError(f"{BEGIN} belongs inside a function body, and not twice.")
-            inside, regions = True, regions + 1
-            message = f"Exercise {called[1]}: your code goes here"
-            stub.append(f'{indent}raise NotImplementedError("{message}")')
-        elif line.strip() == END:
-            if not inside:
-                raise SerialLoRAError(f"{END} without {BEGIN}.")
-            inside = False
-        elif not inside:
-            stub.append(line)
-    if inside or not regions:
-        raise SerialLoRAError(f"every exercise needs {BEGIN} and {END} around its solution.")
-    text = "\n".join(stub)
-    try:
-        ast.parse(text)
-    except SyntaxError as error:
-        raise SerialLoRAError(f"the stub is not valid Python: {error}.") from None
-    return text
+    todo = rf'\1raise NotImplementedError("Exercise {called[1]}: your code goes here")'
+    stub, regions = REGION.subn(todo, source)
+    if not regions or BEGIN in stub or END in stub:
+        raise SerialLoRAError(
+            f"{BEGIN} and {END} stand around each solution, in a function's body."
+        )
+    return stub
 
 
 def derive(solved: NotebookNode) -> NotebookNode:

@@ -1,12 +1,20 @@
 """The door for nbgrader, which keeps the grades and writes feedback: a course folder, and two steps.
 
-Its first step on a submission is :class:`WithChecks`, the one that runs it :class:`Confined`: on a server as in
-``serial-lora grade``.
+::
+
+    python -m serial_lora_course.grading.nbgrader FOLDER [NN ...]
+
+    FOLDER/source/02_parameter_count/    solved, with nbgrader's cells: the teacher's
+    FOLDER/nbgrader_config.py            submissions run in bubblewrap; yours from then on
+
+In that folder, ``nbgrader generate_assignment 02_parameter_count`` makes what learners get. Run again after an
+update of the course; grades stay. nbgrader's first step on a submission is :class:`WithChecks`, the one that
+runs it :class:`Confined`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -15,6 +23,8 @@ from traitlets import Bool, Integer
 from traitlets.config import Config
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.checking.lessons import LESSONS, find_lesson
+from serial_lora_course.door import enter
 from serial_lora_course.grading import cells, sandbox
 
 try:
@@ -25,8 +35,8 @@ except ModuleNotFoundError as error:
         "newer."
     ) from error
 
-CONFIGURATION = f"""\
-from {__name__} import configure
+CONFIGURATION = """\
+from serial_lora_course.grading.nbgrader import configure
 
 c = configure(get_config())  # c.Confined.seconds: for one cell; c.Confined.unconfined
 c.CourseDirectory.course_id = "serial-lora"
@@ -68,19 +78,44 @@ def configure(config: Config) -> Config:
 
 def steps(own: type, *theirs: str) -> list[str]:
     """Names of a step of ours and of nbgrader's after it."""
-    return [f"{own.__module__}.{own.__name__}", *(f"nbgrader.preprocessors.{n}" for n in theirs)]
+    ours = f"serial_lora_course.grading.nbgrader.{own.__name__}"
+    return [ours, *(f"nbgrader.preprocessors.{name}" for name in theirs)]
 
 
-def make_course(folder: Path, lessons: Mapping[str, NotebookNode]) -> None:
+def make_course(folder: Path, numbers: Iterable[str] = ()) -> list[str]:
     """Write a course folder: source/, solved and with nbgrader's cells, and a configuration.
 
     Args:
         folder: made where it is missing; a configuration that is there already stays.
-        lessons: solved lessons, by the names that they shall have.
+        numbers: of lessons, such as "02"; all if none.
+
+    Returns:
+        The names of the lessons.
+
+    Raises:
+        SerialLoRAError: there is no lesson of such a number.
     """
-    for name, solved in lessons.items():
-        path = folder / "source" / name / f"{name}.ipynb"
+    chosen = [find_lesson(number) for number in numbers] or LESSONS
+    for lesson in chosen:
+        path = folder / "source" / lesson.stem / f"{lesson.stem}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(cells.as_source(solved), path)
+        nbformat.write(cells.as_source(cells.read_solved(lesson.stem)), path)
     if not (folder / "nbgrader_config.py").exists():
         (folder / "nbgrader_config.py").write_text(CONFIGURATION, encoding="utf-8")
+    return [lesson.stem for lesson in chosen]
+
+
+def main(words: list[str]) -> None:
+    """Make a class's folder.
+
+    Raises:
+        SerialLoRAError: there is no lesson of such a number.
+    """
+    if not words or words[0].startswith("-"):
+        raise SerialLoRAError("name the class's folder, and lessons if not all: ~/class 02 03.")
+    stems = make_course(Path(words[0]), words[1:])
+    print(f"{words[0]}/source has {len(stems)} lessons; next: nbgrader, in that folder.")
+
+
+if __name__ == "__main__":
+    enter("nbgrader", main)

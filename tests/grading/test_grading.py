@@ -19,7 +19,6 @@ from serial_lora_course.checking.exercises import read_exercises
 from serial_lora_course.checking.running import EXERCISES, find_check
 from serial_lora_course.grading import cells, report
 from tests.grading.test_sandbox import WHY_NOT, confined
-from tools import nbgrader as class_folder
 from tools import sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,8 +156,10 @@ def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path):
 
 def test_nbgrader_hands_out_no_answer_and_gives_a_hostile_notebook_its_own_points_alone(tmp_path):
     apps = pytest.importorskip("nbgrader.apps.api", reason="needs the extra [class]")
+    from serial_lora_course.grading.nbgrader import make_course
+
     lesson, book = "03_build_serial_lora", tmp_path / "gradebook.db"
-    class_folder.main([str(tmp_path), "03"])
+    assert make_course(tmp_path, ["03"]) == [lesson]
     config = PyFileConfigLoader("nbgrader_config.py", str(tmp_path)).load_config()
     config.CourseDirectory.root = str(tmp_path)
     config.Confined.unconfined = bool(WHY_NOT)

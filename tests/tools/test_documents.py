@@ -57,7 +57,7 @@ def test_commands_on_the_pages_are_understood():
             found += 1
         for target in re.findall(r"(?:^ *|`)make ([a-z-]+)", text, re.MULTILINE):
             assert f"\n{target}: " in makefile, f"{path.name}: make {target}"
-        for module in re.findall(r"python -m ((?:tools|study|benchmarks)[\w.]*)", text):
+        for module in re.findall(r"python -m ((?:tools|study|benchmarks|serial_lora)[\w.]*)", text):
             file = ROOT / module.replace(".", "/")
             assert file.with_suffix(".py").is_file() or (file / "__main__.py").is_file(), module
         for line in re.findall(r"^python data_scripts/fetch\.py ([^#\n]+)", text, re.MULTILINE):
