@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -60,6 +61,16 @@ class Exercise:
         several = [known] if one else known
         return [e if callable(e) else solved(self.number, tuple(e)) for e in several]
 
+    @cached_property
+    def known(self) -> dict[str, list[Callable]]:
+        """All wrong answers by their cause, as they are put to the cases."""
+        return {cause: [*map(self.through, self.wrong_answers(cause))] for cause in self.mistakes}
+
+    @cached_property
+    def outcomes(self) -> dict[tuple[Callable, int], Outcome]:
+        """What wrong answers made of the cases, which are the same at every call."""
+        return {}
+
     def causes(
         self, cases: list[Case], seen: list[Outcome], attempt: Callable, failure: CheckFailed
     ) -> list[str]:
@@ -69,39 +80,41 @@ class Exercise:
         number, a short list or an error agrees with a mistake by chance, so one alone has to fit
         everywhere as well; a tensor of floating-point numbers or a fact read from a result does not.
         """
-        failed, outcome = cases[len(seen) - 1], seen[-1]
-        names = [*outcome.values]
+        last = len(seen) - 1
+        outcome, names = seen[last], [*seen[last].values]
         part = names.index(failure.what) if failure.what in names else None
-        functions = {
-            cause: [self.through(f) for f in self.wrong_answers(cause)] for cause in self.mistakes
-        }
+
+        def fits(mistake: Callable, place: int, which: int | None) -> bool:
+            if (mistake, place) not in self.outcomes:
+                self.outcomes[mistake, place] = observe(cases[place], mistake)
+            return explains(cases[place], self.outcomes[mistake, place], seen[place], which)
+
         fit = {
             cause: some
-            for cause, known in functions.items()
-            if (some := [f for f in known if explains(failed, f, outcome, part)])
+            for cause, known in self.known.items()
+            if (some := [f for f in known if fits(f, last, part)])
         }
         got = outcome.values.get(failure.what)
         certain = isinstance(got, Tensor) and got.is_floating_point() and got.numel() > 1
-        certain = certain or (failed.read is not None and isinstance(got, (str, dict)))
+        certain = certain or (cases[last].read is not None and isinstance(got, (str, dict)))
         if not fit or (certain and len(fit) == 1):
             return list(fit)
         seen = seen + [observe(case, attempt) for case in cases[len(seen) :]]
-        pairs = list(zip(cases, seen, strict=True))
+        places = range(len(cases))
         # In all that an answer gives; or in what is wrong with it, if that is more than yes or no.
         for which in (None,) if isinstance(got, bool) else (None, part):
             everywhere = [
                 cause
                 for cause, known in fit.items()
-                if any(all(explains(c, f, o, which) for c, o in pairs) for f in known)
+                if any(all(fits(f, place, which) for place in places) for f in known)
             ]
             if everywhere:
                 return everywhere
         return list(fit) if certain else []
 
 
-def explains(case: Case, mistake: Callable, outcome: Outcome, part: int | None = None) -> bool:
+def explains(case: Case, theirs: Outcome, outcome: Outcome, part: int | None = None) -> bool:
     """Whether a mistake makes of a case what an attempt made of it; of one part, or of all."""
-    theirs = observe(case, mistake)
     if outcome.failure or theirs.failure:
         return signature(outcome) == signature(theirs)
     names = [*outcome.values]
