@@ -23,19 +23,19 @@ def fresh_pair(A: tuple[int, int], B: tuple[int, int]) -> Parts:
     return Parts(zip((TRAINED, B_START, A_START, KINDS), values, strict=True))
 
 
-def facts_of(adapter: nn.Module, another: nn.Module) -> dict[str, object]:
-    """What an adapter is like, beside another that was made in the same way."""
+def facts_of(adapter: nn.Module, another: nn.Module, base: bool = False) -> dict[str, object]:
+    """What an adapter is like, beside another made in the same way; but for a frozen base, if it has one."""
     kind, cause = type(adapter).__name__, "inherit from nn.Module and call super().__init__() first"
     require(isinstance(adapter, nn.Module), "what was made", "an nn.Module", f"a {kind}", cause)
-    trained = {name: p for name, p in adapter.named_parameters() if p.requires_grad}
-    shapes = {name: tuple(p.shape) for name, p in trained.items()}
-    if set(trained) != {"lora_A", "lora_B"}:
+    found = {n: p for n, p in adapter.named_parameters() if p.requires_grad or not base}
+    shapes = {n: tuple(p.shape) if p.requires_grad else "frozen" for n, p in found.items()}
+    if set(found) != {"lora_A", "lora_B"}:
         return {TRAINED: shapes, B_START: "", A_START: "", KINDS: ""}
     return {
         TRAINED: shapes,
         B_START: "other numbers" if adapter.lora_B.any() else "all zero",
         A_START: start_of(adapter.lora_A, another.lora_A),
-        KINDS: ", ".join(sorted({str(p.dtype) for p in trained.values()})),
+        KINDS: ", ".join(sorted({str(p.dtype) for p in found.values()})),
     }
 
 

@@ -24,9 +24,7 @@ NUMBERS = [
     for source in sorted(ROOT.glob("solutions/*.py"))
     for number in CHECK_CALL.findall(source.read_text(encoding="utf-8"))
 ]
-for each in NUMBERS:
-    find_check(each)
-TABLES = {number: EXERCISES[number] for number in NUMBERS}
+TABLES = {number: find_check(number) for number in NUMBERS}
 
 
 def padded(number: str) -> str:

@@ -85,7 +85,7 @@ def layer_by(kind: Callable) -> Callable:
         rank = 2 if A is None else len(A)
         layer = kind(base, rank, alpha)
         if do == "start":
-            return facts_of(layer, kind(copy.deepcopy(base), rank, alpha))
+            return facts_of(layer, kind(copy.deepcopy(base), rank, alpha), base=True)
         layer.lora_A, layer.lora_B = A, B
         result = layer.merged_weight() if do == "merge" else layer(x)
         same = torch.equal(base.weight, weight)
