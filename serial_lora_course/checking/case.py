@@ -1,12 +1,10 @@
 """A case of an exercise: what goes in, what should come out, and what an answer makes of it.
 
 An exercise is a generator of cases and a list of mistakes. A mistake is an edit of the solved lesson's
-answer (or a function, where it is none), with its cause as text; it is put to the same cases as the
-learner's answer, and what the two make of them is compared::
+answer (or a function, where it is none), with its cause as text, in the lesson's ``mistakes.yaml``; it is
+put to the same cases as the learner's answer, and what the two make of them is compared::
 
-    @exercise("2.1", "the formula equals numel() for square and for rectangular matrices", {
-        "only A is counted: B holds outputs x rank more": ("(inputs + outputs)", "inputs"),
-    })
+    @exercise("2.1", "the formula equals numel() for square and for rectangular matrices")
     def pair_size():
         for inputs, outputs, rank in ((512, 2048, 8), (6, 3, 1)):
             expected = numel_of((rank, inputs), (outputs, rank))  # not the lesson's formula
