@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
-
-import nbformat
+from typing import TYPE_CHECKING
 
 from serial_lora.errors import SerialLoRAError
+
+if TYPE_CHECKING:
+    import nbformat
 
 _CARD = re.compile(
     r"^### Exercise (?P<number>\d+\.\d+) · (?P<title>.+)\n\n.*\n.*\n"

@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from serial_lora_course.checking.message import CheckFailed
 from serial_lora_course.checking.running import TRIED, run_check
 from serial_lora_course.checking.solved import defined, solved, stem_of
@@ -38,6 +36,8 @@ def yours(number: str) -> Any:
 def answer_in(notebook: Path, number: str) -> tuple[Any, str]:
     """The right answer to an exercise in a notebook, or None and what is the matter with it."""
     where = f"Your answer to exercise {number} in {notebook}"
+    import nbformat  # takes a second, which a kernel need not wait
+
     try:
         cells = nbformat.read(notebook, as_version=4).cells
         codes = [cell.source for cell in cells if cell.cell_type == "code"]
