@@ -8,7 +8,6 @@ typical ones: how much changes on average is in the lessons and in docs/study.md
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
@@ -94,9 +93,8 @@ def around(sheet: np.ndarray, box: Any) -> np.ndarray:
     left = min(max((x0 + x1 - side) / 2, 0), sheet.shape[1] - side)
     top = min(max((y0 + y1 - side) / 2, 0), sheet.shape[0] - side)
     area = tuple(round(edge) for edge in (left, top, left + side, top + side))
-    return np.asarray(
-        Image.fromarray(sheet).crop(area).resize((160, 160), Image.Resampling.LANCZOS)
-    )
+    cut = Image.fromarray(sheet).crop(area)
+    return np.asarray(cut.resize((160, 160), Image.Resampling.LANCZOS))
 
 
 def drawn() -> list[tuple[np.ndarray, np.ndarray]]:
@@ -137,15 +135,11 @@ def draw() -> Figure:
     return figure
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(words: list[str]) -> None:
     """Draw it and write it."""
-    argparse.ArgumentParser(prog="python -m tools.first_picture", description=__doc__).parse_args(
-        arguments
-    )
     save_figure(draw(), TARGET, dpi=100)
     small = Image.open(TARGET).convert("RGB").quantize(256, kmeans=3)  # a third of the bytes
     small.save(TARGET, optimize=True)
-    return 0
 
 
 if __name__ == "__main__":
