@@ -1,47 +1,42 @@
-"""The offline bundle: what is in it, and that what START_HERE.md says installs it, with no index."""
+"""The offline bundle: what START_HERE.md says installs it, with no index."""
 
-import base64
-import hashlib
 import os
 import shlex
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from tools import bundle
+from tools import ROOT, bundle
 
-ROOT = Path(__file__).resolve().parents[2]
-# Stand-ins for the real packages, which are half a gigabyte.
-COURSE = "import sys\ndef main():\n    sys.exit(sys.argv[1:] != ['doctor'])\n"
-
-
-def make_wheel(folder: Path, name: str, program: str, code: str, metadata: str = "") -> None:
-    """A wheel by hand: pip asks for the three files of its .dist-info."""
-    info, module = f"{name}-1.0.dist-info", f"{name}_module"
-    files = {
-        f"{module}.py": code,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{metadata}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": f"[console_scripts]\n{program} = {module}:main\n",
-    }
-    record = "".join(f"{path},sha256={digest(text)},\n" for path, text in files.items())
-    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
-        for path, text in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
-            archive.writestr(path, text)
-
-
-def digest(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+PACKAGE = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "{name}"
+version = "1.0"
+[project.optional-dependencies]
+course = {needs}
+[project.scripts]
+{name} = "{module}:main"
+[tool.hatch.build.targets.wheel]
+include = ["*.py"]
+"""
+PROGRAM = "import sys\ndef main():\n    sys.exit(sys.argv[1:] != ['doctor'])\n"
 
 
 def stand_ins(root: Path, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    needs = "Provides-Extra: course\nRequires-Dist: jupyter; extra == 'course'\n"
-    make_wheel(folder, "serial_lora", "serial-lora", COURSE, needs)
-    make_wheel(folder, "jupyter", "jupyter-lab", COURSE)
+    """Two small wheels in place of the real ones, which are half a gigabyte."""
+    for name, needs in (("serial-lora", ["jupyter"]), ("jupyter", [])):
+        made, module = folder.parent / f"of-{name}", f"{name.replace('-', '_')}_stand_in"
+        made.mkdir(parents=True)
+        text = PACKAGE.format(name=name, module=module, needs=needs)
+        (made / "pyproject.toml").write_text(text, encoding="utf-8")
+        (made / f"{module}.py").write_text(PROGRAM, encoding="utf-8")
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder.resolve()]
+        subprocess.run(build, cwd=made, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """The documents for people: generated tables, and where their links and commands lead."""
 
+import inspect
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -85,3 +87,25 @@ def test_the_instructors_plans_name_exercises_that_exist():
     }
     named = {number for _, plan in rows for number in re.findall(r"\d+\.\d", plan)}
     assert named and not named - there
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is there; a field, or what a class gives its objects, counts too."""
+    name = name if name.startswith("serial_lora_course.") else f"serial_lora.{name}"
+    owner, _, last = name.rpartition(".")
+    try:
+        found = pkgutil.resolve_name(owner)
+    except (ImportError, AttributeError):
+        return False
+    if hasattr(found, last) or not inspect.isclass(found):
+        return hasattr(found, last)
+    own = [kind for kind in inspect.getmro(found) if kind.__module__.startswith("serial_lora")]
+    return any(
+        last in kind.__annotations__ or f"self.{last} =" in inspect.getsource(kind) for kind in own
+    )
+
+
+def test_every_name_of_the_glossary_exists():
+    rows = re.findall(r"^\|.*$", (ROOT / "GLOSSARY.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+(?:\.\w+)+)`", row.split("|")[-2])}
+    assert len(named) > 10 and not [name for name in sorted(named) if not exists(name)]

@@ -1,7 +1,6 @@
 """The notebook builder on small lessons of its own: derivation, execution, the search for drift."""
 
 import shutil
-from difflib import SequenceMatcher
 from pathlib import Path
 
 import nbformat
@@ -31,24 +30,20 @@ def double(number: int) -> int:
 check("8.1", double)'''
 
 
-def write_lesson(root: Path, number: str = "90", *, extra: str = "", name: str = "double") -> Path:
+def write_lesson(root: Path, extra: str = "") -> None:
     """A lesson with an exercise, a proof cell and a solution-only cell."""
-    (root / "solutions").mkdir(exist_ok=True)
-    (root / "pyproject.toml").touch()
-    exercise = SOLVED_CELL.replace("double", name)
-    path = root / "solutions" / f"{number}_small.py"
-    path.write_text(
-        f"# %% [markdown]\n# # {number} · Small\n\n"
+    (root / "solutions").mkdir()
+    (root / "solutions" / "90_small.py").write_text(
+        "# %% [markdown]\n# # 90 · Small\n\n"
         "# %%\nimport os\n\ndef check(number, attempt):\n"
         "    try:\n        print(attempt(2))\n    except NotImplementedError:\n"
         "        print('open')\n\n"
-        f'# %% tags=["exercise"]\n{exercise}\n\n'
+        f'# %% tags=["exercise"]\n{SOLVED_CELL}\n\n'
         '# %% tags=["nbval-check-output"]\nprint(2 + 2)\n\n'
         '# %% tags=["solution-only"]\nprint("only the solved lesson has this")\n\n'
         '# %%\nprint(os.environ["SERIAL_LORA_STATIC"], os.environ["HF_HUB_OFFLINE"])\n' + extra,
         encoding="utf-8",
     )
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -83,38 +78,25 @@ def run_main(root: Path, *arguments: str, monkeypatch) -> tuple[int, str]:
     return ran.exit_code, ran.output
 
 
-def changes_outside_markers(solved: str, stub: str) -> list[str]:
-    """Lines in which a stub differs from its solution although they are not marked.
-
-    Written apart from make_stub, so that each can find a mistake in the other: lines may leave the
-    solution only if they are marked, and only a raising line may come instead.
-    """
-    lines, stub_lines = solved.splitlines(), stub.splitlines()
-    marked, inside = set(), False
-    for index, line in enumerate(lines):
+def unmarked(solved: str) -> list[str]:
+    """The lines of a cell outside its marked regions; written apart from make_stub."""
+    kept, inside = [], False
+    for line in solved.splitlines():
         inside = inside or line.strip() == sources.BEGIN
-        if inside:
-            marked.add(index)
+        kept += [] if inside else [line]
         inside = inside and line.strip() != sources.END
-    problems = []
-    for tag, *ends in SequenceMatcher(a=lines, b=stub_lines, autojunk=False).get_opcodes():
-        if tag != "equal":
-            gone, come = range(*ends[:2]), stub_lines[slice(*ends[2:])]
-            problems += [lines[index] for index in gone if index not in marked]
-            problems += [line for line in come if "raise NotImplementedError(" not in line]
-    return problems
-
-
-def test_stub_replaces_the_marked_lines_and_nothing_else():
-    assert sources.make_stub(SOLVED_CELL) == STUB_CELL
-    assert changes_outside_markers(SOLVED_CELL, STUB_CELL) == []
+    return kept
 
 
 @pytest.mark.parametrize("source", sources.find_sources(ROOT), ids=lambda source: source.stem)
 def test_a_lessons_stubs_differ_from_solutions_in_marked_lines_only(source):
     for cell in sources.read_source(source).cells:
         if "exercise" in sources.tags(cell):
-            assert changes_outside_markers(cell.source, sources.make_stub(cell.source)) == []
+            stub = sources.make_stub(cell.source).splitlines()
+            assert [line for line in stub if "raise NotImplementedError(" not in line] == [
+                line for line in unmarked(cell.source) if "raise NotImplementedError(" not in line
+            ]
+            assert len(stub) == len(unmarked(cell.source)) + cell.source.count(sources.BEGIN)
 
 
 def test_build_writes_both_notebooks(built):
@@ -179,7 +161,7 @@ def test_drift_is_found_and_named(small_course, monkeypatch, change, message):
     ],
 )
 def test_a_lesson_that_fails_or_asks_a_network_writes_nothing(tmp_path, monkeypatch, step, message):
-    write_lesson(tmp_path, extra=f"\n# %%\n{step}\n")
+    write_lesson(tmp_path, f"\n# %%\n{step}\n")
     code, said = run_main(tmp_path, "build", monkeypatch=monkeypatch)
     assert code == 2 and "90_small did not run" in said and message in said
     assert not list(tmp_path.rglob("*.ipynb"))

@@ -1,29 +1,18 @@
 """What `python -m tools.test` would run, and that it stops at the first failure, offline."""
 
 import subprocess
-from pathlib import Path
 
-from tools import notebooks
+from tools import ROOT, notebooks
 from tools import test as gate
-
-ROOT = Path(__file__).resolve().parents[2]
-STEMS = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]
-
-
-def planned(*arguments: str) -> list[str]:
-    return [" ".join(step) for step in gate.planned(list(arguments))]
 
 
 def test_every_test_and_every_lesson_is_run():
-    *_, join, last = planned()
-    assert join.endswith("tools.notebooks join")
-    assert "not slow" in last and last.endswith(" tests")
-    everything = planned("--all")[-1]
+    usual, everything = (" ".join(gate.planned(words)[-1]) for words in ([], ["--all"]))
+    assert "-m not slow" in usual and usual.endswith(" tests")
     assert "not slow" not in everything and everything.endswith(" tests")
-    for stem in STEMS:
-        assert f"{notebooks.JOINED}/{stem}.ipynb" in last
-        assert f"notebooks/{stem}.ipynb" in everything
-        assert f"solutions/{stem}.ipynb" in everything
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"{notebooks.JOINED}/{path.name}" in usual
+        assert f"notebooks/{path.name}" in everything and f"solutions/{path.name}" in everything
 
 
 def test_the_first_failure_ends_the_run_and_everything_is_offline(monkeypatch, capsys):
