@@ -2,5 +2,4 @@
 
 from serial_lora_course.threads import settle
 
-SETTLED_IN_TIME = settle()
-"""Whether PyTorch was loaded after its threads were settled; the doctor says so where it was not."""
+settle()  # before PyTorch is loaded, which reads its threads' settings once

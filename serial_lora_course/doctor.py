@@ -15,8 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-import serial_lora_course
-
 MEMORY_GB, DISK_GB = 3, 1
 # Import names whose failure would stop a lesson in the middle (compiled extensions, above all).
 IMPORTED = ("torch", "torchvision", "open_clip", "segment_anything", "accelerate", "skimage")
@@ -45,7 +43,6 @@ def doctor() -> int:
 
         machine = f"{machine}, {device()}"
         problems += look_at_gpu()
-        problems += look_at_threads()
         problems += look_at_memory(psutil.virtual_memory().available / 1e9)
         problems += look_at_disk(data_root())
     print(machine)
@@ -100,13 +97,6 @@ def look_at_import(name: str) -> Iterator[Problem]:
     except Exception as error:  # whatever a broken extension raises
         what = f"import {name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         yield Problem("FAIL", what, f"{PIP} --force-reinstall the package with {name}")
-
-
-def look_at_threads(in_time: bool = serial_lora_course.SETTLED_IN_TIME) -> Iterator[Problem]:
-    """Do PyTorch's idle threads sleep?"""
-    if not in_time:
-        remedy = "import serial_lora_course before torch: it matters beside other busy programs"
-        yield Problem("NOTE", "PyTorch was loaded first, and its idle threads stay busy", remedy)
 
 
 def look_at_gpu() -> Iterator[Problem]:

@@ -29,7 +29,6 @@ def enter(
     program: str,
     command: Callable[[list[str]], object],
     arguments: Sequence[str] | None = None,
-    one_line: bool = True,
 ) -> NoReturn:
     """Run a command and end the process.
 
@@ -37,7 +36,6 @@ def enter(
         program: what the sentence begins with.
         command: takes the words of the command line; what it returns is the exit code.
         arguments: the words; those of this process if left out.
-        one_line: whether whatever is said stands in one line; else as it was written.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, words = DEBUG in words, [word for word in words if word != DEBUG]
@@ -48,7 +46,7 @@ def enter(
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
     def say(sentence: str) -> None:
-        print(f"{program}: {printable(sentence) if one_line else sentence}", file=sys.stderr)
+        print(f"{program}: {printable(sentence)}", file=sys.stderr)
 
     try:
         with warnings.catch_warnings():

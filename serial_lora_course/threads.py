@@ -10,7 +10,6 @@ command line, the lessons and the tools do first. JupyterLab hands it on to its 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import MutableMapping
 
 SPINS = "2000"
@@ -23,8 +22,8 @@ THREADS = "SERIAL_LORA_THREADS"
 LEARNERS_PER_MACHINE = 4  # assumed on a class server that says nothing else
 
 
-def settle(environment: MutableMapping[str, str] = os.environ) -> bool:
-    """Set what OpenMP will read, unless the user has set it; whether torch can still see it.
+def settle(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set what OpenMP will read, unless the user has set it.
 
     Args:
         environment: of this process and those it starts. `SERIAL_LORA_THREADS` fixes the number of
@@ -36,7 +35,6 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> bool:
         environment["KMP_BLOCKTIME"] = BLOCK_TIME
     if "OMP_NUM_THREADS" not in environment and (threads := share_of_cores(environment)):
         environment["OMP_NUM_THREADS"] = str(threads)
-    return "torch" not in sys.modules
 
 
 def share_of_cores(environment: MutableMapping[str, str] = os.environ) -> int | None:

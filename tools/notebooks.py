@@ -24,6 +24,7 @@ import copy
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -91,23 +92,26 @@ def join(root: Path) -> None:
         (folder / f"{source.stem}.ipynb").write_text(write(joined), encoding="utf-8")
 
 
-def execute(notebook: NotebookNode, folder: Path) -> tuple[NotebookNode, dict]:
+def execute(
+    notebook: NotebookNode, source: Path, timeout: int = CELL_TIMEOUT_SECONDS
+) -> tuple[NotebookNode, dict]:
     """Run a notebook offline in a fresh kernel; return it with outputs, and what was measured.
 
     Args:
         notebook: the notebook without outputs; it is not changed.
-        folder: the working directory of the run.
+        source: the lesson's; it runs in that folder.
+        timeout: seconds for a cell.
 
     Raises:
-        SerialLoRAError: a cell failed or took too long; the message shows the end of the traceback.
+        SerialLoRAError: a cell failed or took too long; the end of its traceback is printed.
     """
     run = copy.deepcopy(notebook)
     run.cells.append(nbformat.v4.new_code_cell(PEAK))
     client = NotebookClient(
         run,
-        timeout=CELL_TIMEOUT_SECONDS,
+        timeout=timeout,
         kernel_name=METADATA["kernelspec"]["name"],
-        resources={"metadata": {"path": str(folder)}},
+        resources={"metadata": {"path": str(source.parent)}},
         record_timing=False,
         extra_arguments=["--IPKernelApp.log_level=40"],  # the kernel's own remarks help nobody here
     )
@@ -115,8 +119,10 @@ def execute(notebook: NotebookNode, folder: Path) -> tuple[NotebookNode, dict]:
     try:
         client.execute(env=offline_environment() | {"SERIAL_LORA_STRICT": "1"} | TINY)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-        raise SerialLoRAError("\n".join(text.splitlines()[-25:])) from None
+        print(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()[-2000:], file=sys.stderr)
+        raise SerialLoRAError(
+            f"{source.stem} did not run: a cell's traceback stands above."
+        ) from None
     measured = {"seconds": round(time.perf_counter() - started, 1)}
     measured["peak_mb"] = math.ceil(int(run.cells.pop().outputs[0]["text"]) * 1024 / 1e6)
     for cell in run.cells:
@@ -147,14 +153,11 @@ def build(
             solved = with_outputs(wanted, source)
         else:
             print(f"{source.stem}: running ...", flush=True)
-            try:
-                solved, measured = execute(wanted, source.parent)
-            except SerialLoRAError as error:
-                raise SerialLoRAError(f"{source.stem} did not run:\n{error}") from None
+            solved, measured = execute(wanted, source)
             print(f"{source.stem}: {measured['seconds']} s, {measured['peak_mb']} MB", flush=True)
             facts |= measured if measure else {}
         if missing := unshown_numbers(solved):
-            raise SerialLoRAError(f"{source.stem}: no output shows\n" + "\n".join(missing))
+            raise SerialLoRAError(f"{source.stem}: no output shows {'; '.join(missing)}.")
         known, number = read_measured(MEASURED), source.name[:2]
         known[number] = known.get(number, {}) | facts
         write_json(MEASURED, dict(sorted(known.items())))
@@ -250,4 +253,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    enter("tools.notebooks", main, one_line=False)
+    enter("tools.notebooks", main)

@@ -20,7 +20,7 @@ from serial_lora_course.files import printable, refusals_told
 from serial_lora_course.grading import cells, sandbox
 from serial_lora_course.grading.text import no_formula, one_line
 
-LESSON = re.compile(r'^(?:lesson_card\(["\'](\d\d)["\']\)|# (\d\d) · )', re.MULTILINE)
+LESSON = re.compile(r"^# (\d\d) · ", re.MULTILINE)
 
 
 def run(paths: Sequence[Path], seconds: int, out: Path, unconfined: bool) -> int:
@@ -87,14 +87,12 @@ def read(path: Path) -> tuple[NotebookNode, str]:
         nbformat.validate(notebook)
     except Exception as error:  # nbformat has no error of its own for text that is no notebook
         raise SerialLoRAError("this is not a Jupyter notebook.") from error
-    found = [LESSON.search(cell.source) for cell in notebook.cells]
-    numbers = [match[1] or match[2] for match in found if match]
+    found = LESSON.search("\n".join(cell.source for cell in notebook.cells))
     for lesson in LESSONS:
-        if lesson.number in numbers[:1]:
+        if found and lesson.number == found[1]:
             return notebook, lesson.stem
     raise SerialLoRAError(
-        "this is not a lesson of the course: it has neither a lesson_card() call nor a heading "
-        'such as "# 02 · ...".'
+        'this is not a lesson of the course: it has no heading such as "# 02 · The count, proved".'
     )
 
 

@@ -33,7 +33,6 @@ FOUND = [
     *((with_disk, *pair) for pair in ((0.2, "FAIL"), (5, None))),
     (lambda patch, free: doctoring.look_at_memory(free), 1.2, "FAIL"),
     (lambda patch, free: doctoring.look_at_memory(free), 8.0, None),
-    (lambda patch, first: doctoring.look_at_threads(first), False, "NOTE"),
     (lambda patch, name: doctoring.look_at_packages(name), "surely-not-a-package", "NOTE"),
     (lambda patch, name: doctoring.look_at_import(name), "surely_not_a_module", "FAIL"),
     (lambda patch, name: doctoring.look_at_import(name), "torch", None),

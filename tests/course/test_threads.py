@@ -26,8 +26,8 @@ def test_a_class_shares_the_cores(environment, threads):
 
 def test_the_command_line_settles_before_torch_loads():
     code = (
-        "import os, serial_lora_course.cli, serial_lora_course;"
-        "print(serial_lora_course.SETTLED_IN_TIME, os.environ['GOMP_SPINCOUNT'])"
+        "import os, sys, serial_lora_course;"
+        "print('torch' not in sys.modules, os.environ['GOMP_SPINCOUNT'])"
     )
     own = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
     environment = {k: v for k, v in os.environ.items() if k not in own}

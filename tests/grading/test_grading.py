@@ -216,7 +216,7 @@ def test_every_exercise_of_a_lesson_can_be_graded(path):
     assert registered == {n for n in EXERCISES if n.split(".")[0] == str(int(path.name[:2]))}
     for notebook in (solved, sources.derive(solved)):
         prepared = cells.as_submission(notebook, solved)
-        assert report.LESSON.search(prepared.cells[0].source)[2] == path.name[:2]
+        assert report.LESSON.search(prepared.cells[0].source)[1] == path.name[:2]
         names = [cells.grade_id(cell) for cell in prepared.cells]
         assert [name for name in names if name] == [cells.check_id(e.number) for e in exercises]
         for exercise in exercises:

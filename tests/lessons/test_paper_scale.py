@@ -47,7 +47,7 @@ def run(number: str, root: Path) -> None:
     wanted = {"SCALE": "paper", "LENGTH": "dry", "DATA": str(root)}
     settings = {f"SERIAL_LORA_{name}": value for name, value in wanted.items()}
     with patch.object(notebooks, "TINY", settings):
-        notebooks.execute(read_source(source), source.parent, CELL_SECONDS)
+        notebooks.execute(read_source(source), source, CELL_SECONDS)
 
 
 @pytest.fixture
