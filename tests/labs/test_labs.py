@@ -48,62 +48,44 @@ def forbid_runs(monkeypatch) -> None:
     monkeypatch.setattr(labs.Lab, "base", property(fail))
 
 
-@pytest.fixture
-def must_not_run(monkeypatch):
-    forbid_runs(monkeypatch)
-
-
 # --- one run -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["lora", "serial_lora_plus", "lora_equal_budget"])
-def test_a_run_leaves_the_model_as_it_was(small, method):
-    lab = small.lab()
+def test_runs_leave_the_model_as_it_was_and_equal_budget_is_equal(small):
+    lab, sizes = small.lab(), {}
     before = state_of(lab.backbone.model)
-    record = run_one(lab, METHODS[method], small.amounts[0], 1)
-    assert unchanged(lab.backbone.model, before)
-    assert (record.task, record.scale, record.method) == (small.kind.name, "tiny", method)
-    assert (record.amount, record.unit) == (small.amounts[0], small.kind.unit)
-    assert record.sizes["steps"] == 2 and record.sizes["peak_memory"] == 0
-    assert record.sizes["activation_bytes"] > 0
-    assert record.key == lab.key(METHODS[method], small.amounts[0], 1)
-    assert lab.base.keys() < record.measures.keys()
-    assert all(math.isfinite(value) for value in record.measures.values())
+    for method in ("lora", "serial_lora_plus", "lora_equal_budget"):
+        record = run_one(lab, METHODS[method], small.amounts[0], 1)
+        assert unchanged(lab.backbone.model, before)
+        assert (record.task, record.scale, record.method) == (small.kind.name, "tiny", method)
+        assert (record.amount, record.unit) == (small.amounts[0], small.kind.unit)
+        assert record.sizes["steps"] == 2 and record.sizes["activation_bytes"] > 0
+        assert record.key == lab.key(METHODS[method], small.amounts[0], 1)
+        assert lab.base.keys() < record.measures.keys()
+        assert all(math.isfinite(value) for value in record.measures.values())
+        sizes[method] = record.sizes
+    lora, serial, equal = (each["parameters"] for each in sizes.values())
+    assert serial == equal == small.blocks * 2 * QUICK["rank"] * small.width
+    assert lora == 4 * serial == sizes["serial_lora_plus"]["bytes"]
+    assert sizes["serial_lora_plus"]["activation_bytes"] <= sizes["lora"]["activation_bytes"]
 
 
-@pytest.mark.parametrize(("part", "keep_adapter"), [("train", False), ("measure", True)])
-def test_a_failed_run_leaves_the_model_as_it_was(small, monkeypatch, part, keep_adapter):
-    def fails(*_, **__):
-        raise SerialLoRAError("The loss became nan at step 1; use a smaller learning rate.")
+def test_a_failed_run_leaves_the_model_as_it_was_and_the_next_one_works(small, monkeypatch):
+    def fails(*_):
+        raise KeyboardInterrupt
 
-    lab = small.lab()
-    lab.base = {"base": 0.0}
-    before = state_of(lab.backbone.model)
-    monkeypatch.setattr(small.kind if part == "measure" else labs, part, fails)
-    with pytest.raises(SerialLoRAError, match="nan"):
-        run_one(lab, METHODS["lora"], small.amounts[0], 1, keep_adapter=keep_adapter)
-    assert unchanged(lab.backbone.model, before)
-
-
-def test_a_loss_that_explodes_is_one_sentence_and_the_next_run_works(small):
-    lab = small.lab()
-    usual, lab.config = lab.config, replace(lab.config, lr=1e30, min_steps=6)
+    lab, method, amount = small.lab(), METHODS["serial_lora"], small.amounts[1]
+    before, usual = state_of(lab.backbone.model), lab.config
+    lab.config = replace(usual, lr=1e30, min_steps=6)
     with pytest.raises(SerialLoRAError, match="smaller learning rate"):
-        run_one(lab, METHODS["serial_lora"], small.amounts[1], 1)
+        run_one(lab, method, amount, 1)
+    assert unchanged(lab.backbone.model, before)
     lab.config = usual
-    record = run_one(lab, METHODS["serial_lora"], small.amounts[1], 1)
-    assert math.isfinite(record.measures["loss"])
-
-
-def test_equal_budget_has_exactly_serial_loras_parameters(small):
-    lab = small.lab()
-    names = ("lora", "serial_lora", "lora_equal_budget")
-    sizes = {name: run_one(lab, METHODS[name], small.amounts[0], 1).sizes for name in names}
-    budget = sizes["serial_lora"]["parameters"]
-    assert budget == small.blocks * 2 * QUICK["rank"] * small.width
-    assert sizes["lora_equal_budget"]["parameters"] == budget
-    assert sizes["lora"]["parameters"] == 4 * budget == sizes["serial_lora"]["bytes"]
-    assert sizes["serial_lora"]["activation_bytes"] <= sizes["lora"]["activation_bytes"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(small.kind, "measure", fails)
+        run_one(lab, method, amount, 1, keep_adapter=True)
+    assert unchanged(lab.backbone.model, before)
+    assert math.isfinite(run_one(lab, method, amount, 1).measures["loss"])
 
 
 def test_the_same_run_twice_gives_the_same_record(small):
@@ -132,20 +114,23 @@ def test_a_longer_run_learns(small):
 def test_every_combination_is_run_once(small, tmp_path, monkeypatch):
     out, seen = tmp_path / "new" / "records.jsonl", []
     measured = calls(monkeypatch, small.kind, "measure_base")
-    options = dict(methods=["lora", "serial_lora"], out=out)
+    options = dict(methods=["lora", "serial_lora_plus"], ratio=[1, 5], out=out)
     options |= dict(on_record=lambda record, is_new: seen.append(is_new), command="the command")
     first = small.run(["one", "two", "one"], **options)
-    assert seen == [True] * 4 and len(measured) == 2  # the unadapted model, once a set
+    assert seen == [True] * 6 and len(measured) == 2  # the unadapted model, once a set
     assert read_records(out) == first and {record.command for record in first} == {"the command"}
-    assert [(r.dataset, r.method) for r in first] == [
-        (name, method) for name in ("one", "two") for method in ("lora", "serial_lora")
+    table = frame(first)[["dataset", "method", "ratio"]]
+    assert list(table.itertuples(index=False, name=None)) == [
+        (dataset, method, ratio)
+        for dataset in ("one", "two")
+        for method, ratio in (("lora", 1), ("serial_lora_plus", 1), ("serial_lora_plus", 5))
     ]
     assert [path.name for path in out.parent.glob("[!.]*")] == ["records.jsonl"]
     assert first[0].settings["data"] == small.sets["one"].picture_fingerprint()[:16]
 
     forbid_runs(monkeypatch)
     seen.clear()
-    assert small.run(["one", "two"], **options) == first and seen == [False] * 4
+    assert small.run(["one", "two"], **options) == first and seen == [False] * 6
 
 
 def test_the_base_is_measured_once_for_weights_data_and_settings(small, tmp_path, monkeypatch):
@@ -167,24 +152,6 @@ def test_the_base_is_measured_once_for_weights_data_and_settings(small, tmp_path
     ]
     out.write_text("".join(json.dumps(asdict(each)) + "\n" for each in records))
     assert base_of(lr=6e-4) == (first, 1)  # of weights that no record names
-
-
-def test_sweeps_of_rank_and_ratio_are_run_and_found_again(small, tmp_path, monkeypatch):
-    out = tmp_path / "records.jsonl"
-    sweep = dict(methods=["lora", "serial_lora_plus"], rank=[2, 4], ratio=[1, 5], out=out)
-    measured = calls(monkeypatch, small.kind, "measure_base")
-    records = small.run(**sweep)
-    assert len(measured) == 1
-    table = frame(records)[["method", "lab_rank", "ratio"]]
-    assert list(table.itertuples(index=False, name=None)) == [
-        (method, rank, ratio)
-        for rank in (2, 4)
-        for method, ratio in (("lora", 1), ("serial_lora_plus", 1), ("serial_lora_plus", 5))
-    ]
-    assert len({r.key for r in records}) == 6 and read_records(out) == records
-
-    forbid_runs(monkeypatch)
-    assert small.run(**sweep) == records
 
 
 def test_what_is_kept_of_a_run_tells_its_measures_without_training(small, tmp_path):
@@ -322,7 +289,8 @@ OWN = {
 }
 
 
-def test_bad_input_is_refused_before_anything_runs(small, tmp_path, must_not_run):
+def test_bad_input_is_refused_before_anything_runs(small, tmp_path, monkeypatch):
+    forbid_runs(monkeypatch)
     out = tmp_path / "folder" / "records.jsonl"
     for change, message in REFUSED + OWN[small.kind.name]:
         with pytest.raises(SerialLoRAError, match=message) as caught:
