@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # The library and the loop are imported where they are needed: they load PyTorch, for which a command's
 # `--help` need not wait.
 
-SWEPT = {"rank": int, "lr": float, "plus_lr": float}
-"""The settings that may have several values in one command, and what kind of number they are."""
+SWEPT = ("rank", "lr", "plus_lr")
+"""The settings that may have several values in one command."""
 
 LATER = {"blocks": None}
 """Settings that older records do not have, and what those ran with."""

@@ -61,10 +61,6 @@ class Method:
             )
         return int(share)
 
-    def config(self, rank: int, **options: object) -> AdapterConfig:
-        """The adapter's configuration in a lab of rank ``rank``."""
-        return self.kind(rank=self.rank(rank), **options)
-
 
 METHODS = {
     method.name: method

@@ -189,18 +189,14 @@ def _connected(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():  # by whoever called; so it is theirs to end
         yield ray
         return
-    named = address or os.environ.get("RAY_ADDRESS")
-    some = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        try:
-            ray.init(named or "auto", **some)
-        except ConnectionError:
-            if named:
-                raise
-            ray.init("local", include_dashboard=False, **some)
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        where, first = named or "on this machine", str(error).strip().partition("\n")[0]
-        raise SerialLoRAError(f"No Ray cluster answers {where} ({first}).") from error
+        first = str(error).strip().partition("\n")[0]
+        where = address or "on this machine"
+        raise SerialLoRAError(
+            f"No Ray cluster answers {where} ({first}); `ray stop` forgets one that has ended."
+        ) from error
     try:
         yield ray
     finally:

@@ -32,13 +32,12 @@ from serial_lora_course.labs.device import LOOKING, autocast, loader_workers
 from serial_lora_course.labs.lab import Lab, Outcomes
 from serial_lora_course.labs.report import Report, activations, measure
 from serial_lora_course.labs.sam_inputs import (
-    Made,
     PreparedExample,
     jitter_boxes,
     prepare,
     to_input_frame,
 )
-from serial_lora_course.labs.training import ExampleStream, Opened, batches_of
+from serial_lora_course.labs.training import ExampleStream, Made, Opened, batches_of
 from serial_lora_course.measures.metrics import dice, dice_ce, iou
 from serial_lora_course.models.sam import SamBackbone, load_sam
 

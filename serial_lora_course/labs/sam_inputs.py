@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,19 +42,6 @@ def prepare(example: SegmentationExample, image_size: int) -> PreparedExample:
     masks = torch.as_tensor(example.masks)
     truth = resize_masks(masks, tuple(picture.shape[-2:]))
     return PreparedExample(picture, boxes, truth, tuple(masks.shape[-2:]))
-
-
-class Made:
-    """Examples, each through a function that draws nothing at random."""
-
-    def __init__(self, examples: Sequence[Any], make: Callable[[Any], Any]) -> None:
-        self.examples, self.make = examples, make
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.make(self.examples[index])
 
 
 def to_input_frame(

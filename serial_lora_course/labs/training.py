@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +304,20 @@ class Opened(Dataset):
 
 
 @dataclass(frozen=True)
+class Made(Dataset):
+    """A map-style data set, each item through a transform."""
+
+    examples: Sequence[Any]
+    transform: Callable[[Any], Any]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.transform(self.examples[index])
+
+
+@dataclass(frozen=True)
 class OnPicture:
     """A transform of (picture, label) that changes the picture alone."""
 
@@ -323,10 +336,6 @@ def batches_of(
     collate: Callable[[list], Any] = default_collate,
 ) -> Iterator[Any]:
     """All examples in order, each through a transform; an error of a worker is one sentence."""
-    through = partial(_through, transform, collate)  # a worker must be able to read it
+    made = Made(examples, transform)
     with plain_worker_errors():
-        yield from DataLoader(examples, batch_size, num_workers=workers, collate_fn=through)
-
-
-def _through(transform: Callable[[Any], Any], collate: Callable[[list], Any], some: list) -> Any:
-    return collate([transform(example) for example in some])
+        yield from DataLoader(made, batch_size, num_workers=workers, collate_fn=collate)
