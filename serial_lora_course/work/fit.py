@@ -143,7 +143,7 @@ def _fitted(
     """Train, save the best state, and measure it."""
     parts = divide(data.train, job.validation_fraction) | {"test": data.test}
     sizes = {f"{name} pictures": len(part) for name, part in parts.items()}
-    _tell_if_long(classifier, job, *sizes.values())
+    _tell_if_long(classifier, job, len(parts["train"]))
     known = {name: encode(classifier, part) for name, part in parts.items()}
     features = {name: (found.numpy(), of.numpy()) for name, (found, _, of) in known.items()}
     weighting = "balanced" if job.balanced else None
@@ -264,22 +264,17 @@ def divide(pictures: Pictures, fraction: float) -> dict[str, Pictures]:
     return {name: pictures.some(sorted(positions)) for name, positions in chosen.items()}
 
 
-def _tell_if_long(
-    classifier: PictureClassifier, job: Job, train: int, validation: int, test: int
-) -> None:
-    """A note of how long so many pictures may take, where that is minutes."""
-    batch, steps, side = min(job.batch_size, train), job.steps(train), classifier.vision.size
+def _tell_if_long(classifier: PictureClassifier, job: Job, pictures: int) -> None:
+    """A note of how long a training on so many pictures may take, where that is minutes."""
+    batch, steps, side = min(job.batch_size, pictures), job.steps(pictures), classifier.vision.size
     started = time.monotonic()
     with torch.no_grad():
         classifier(torch.zeros(1, 3, side, side, device=classifier.head.weight.device))
-    each = time.monotonic() - started
-    step = 3 * each * batch  # the way back costs twice the way there
-    looks = train + 2 * test + (1 + job.epochs) * validation
-    minutes = (step * steps + each * looks) / 60
-    if minutes > LONG:
+    step = 3 * batch * (time.monotonic() - started)  # the way back costs twice the way there
+    if step * steps / 60 > LONG:
         warnings.warn(
             f"a step of {batch} pictures of {side} x {side} takes about {step:.1f} seconds, and all {steps} "
-            f"some {minutes:.0f} minutes; a smaller --image-size or model, or a GPU, is faster.",
+            f"some {step * steps / 60:.0f} minutes; a smaller --image-size or model, or a GPU, is faster.",
             stacklevel=5,
         )
 
