@@ -39,14 +39,12 @@ def enter(
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, words = DEBUG in words, [word for word in words if word != DEBUG]
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(
-            stream, "reconfigure"
-        ):  # names of files may hold any bytes, and logs are watched
+    for stream in (sys.stdout, sys.stderr):  # names may hold any bytes, and logs are watched
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
-    def say(sentence: str) -> None:
-        print(f"{program}: {printable(sentence)}", file=sys.stderr)
+    def say(sentence: object) -> None:
+        print(f"{program}: {printable(str(sentence))}", file=sys.stderr)
 
     try:
         with warnings.catch_warnings():

@@ -146,18 +146,18 @@ def _words_in(path: str, nameless: Collection[str]) -> list[str] | None:
     try:
         if not expanded(path).is_file():  # a device has no end
             return None
-        said = yaml.safe_load(expanded(path).read_bytes())
-        pairs = [(str(name), value) for name, value in said.items() if value is not None]
+        said = yaml.load(expanded(path).read_bytes(), yaml.BaseLoader)  # every value as it is typed
+        pairs = list(said.items())
     except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
         return None
     words = []
     for name, value in pairs:
-        flag = name.replace("_", "-")
+        flag = str(name).replace("_", "-")
         if name in nameless:
-            words += map(typed, value if isinstance(value, list) else [value])
-        elif isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
+            words += value if isinstance(value, list) else [typed(value)]
+        elif value in ("true", "false"):
+            words.append(f"--{flag}" if value == "true" else f"--no-{flag}")
+        elif value != "null":
             words.append(f"--{flag}={typed(value)}")
     return words
 

@@ -60,7 +60,7 @@ class Confined(NbGraderPreprocessor):
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         """Give every code cell its outputs, and an error to each check cell that did not pass."""
-        cells.run(nb, sandbox.Limits(self.seconds), self.unconfined)
+        cells.run(nb, sandbox.Limits(self.seconds, 5 * self.seconds), self.unconfined)
         return nb, resources
 
 

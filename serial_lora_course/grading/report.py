@@ -38,7 +38,7 @@ def run(paths: Sequence[Path], seconds: int, out: Path, unconfined: bool) -> int
     for path in paths:
         name = printable(str(path))
         try:
-            found = grade(path, sandbox.Limits(seconds), unconfined)
+            found = grade(path, sandbox.Limits(seconds, 5 * seconds), unconfined)
         except SerialLoRAError as error:
             told = str(error) if str(path) in str(error) else f"{path}: {error}"
             print(f"serial-lora: {printable(told)}", file=sys.stderr)

@@ -32,18 +32,9 @@ from serial_lora_course.offline import offline_environment
 SCRATCH = "/tmp"
 GB = 2**30
 MOST_TOLD = 2**26  # bytes about one notebook
-ON_ITS_OWN = (
-    "a notebook then reads, changes and sends what you can: do so only on a "
-    "machine with nothing else on it"
-)
+ON_ITS_OWN = "a notebook then reads, changes and sends what you can, so take an empty machine"
 OURS = [Path(package.__file__).parent for package in (serial_lora, serial_lora_course)]
-SYSTEM = (
-    "/etc/ld.so.cache",
-    "/etc/alternatives",
-    "/etc/fonts",
-    "/etc/localtime",
-    "/sys/devices/system/cpu",
-)
+SYSTEM = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts", "/sys/devices/system/cpu")
 HIDDEN = ("/usr/local/share/nbgrader",)
 
 
