@@ -81,7 +81,12 @@ def _bring_the_rest(url: str, part: Path, start: int) -> None:
         start = start if answer.status_code == 206 else 0
         total = start + int(answer.headers.get("Content-Length", 0))
         bar = tqdm(
-            desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, disable=None
+            desc=part.stem,
+            initial=start,
+            total=total or None,  # what is packed while it is sent has no length
+            unit="B",
+            unit_scale=True,
+            disable=None,
         )
         with open(part, "ab" if start else "wb") as file, bar:
             for chunk in answer.iter_content(CHUNK):
