@@ -193,12 +193,10 @@ def _loaded(name: str, weights: Path | None, size: int | None) -> Vision:
         return Timm(model, size)
     if library == "open_clip":
         architecture, _, tag = rest.partition(":")
-        if not tag and weights is None:
-            raise ValueError("it names no weights")
-        fetched = tag if weights is None else None
-        model = open_clip.create_model(architecture, pretrained=fetched, force_image_size=size)
-        if weights is not None:
-            load_weights(model, weights)
+        pretrained = str(weights or tag)
+        model = open_clip.create_model(
+            architecture, pretrained, force_image_size=size, require_pretrained=True
+        )
         said = PreprocessCfg(**model.visual.preprocess_cfg)
         return OpenClip(model, image_transform_v2(said, is_train=False))
     if weights is not None:
