@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -18,7 +19,7 @@ from traitlets.config.loader import PyFileConfigLoader
 from serial_lora_course.checking.exercises import read_exercises
 from serial_lora_course.checking.running import EXERCISES, find_check
 from serial_lora_course.grading import cells, report
-from tests.grading.test_sandbox import WHY_NOT, confined
+from tests.grading.test_sandbox import WHY_NOT
 from tools import sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,23 +81,38 @@ HARD = (  # to believe
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """What `serial-lora grade` prints and saves about two notebooks and a file that is none."""
+    """What `serial-lora grade` saves and prints of some notebooks, and leaves when stopped at the last."""
     folder = tmp_path_factory.mktemp("submissions")
-    for name, written in {"=mixed": MIXED, "hard": HARD}.items():
-        write(folder / f"{name}.ipynb", *written)
+    (folder / "tmp").mkdir()
     (folder / "text.ipynb").write_text("{")
-    names = ["=mixed", "text", "hard"]
-    command = [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY]
-    command += [f"{name}.ipynb" for name in names]
-    done = subprocess.run(
-        command,
+    for name, written in {
+        "=mixed": MIXED,
+        "hard": HARD,
+        "slow": ["import time; time.sleep(400)"],
+    }.items():
+        write(folder / f"{name}.ipynb", *written)
+    names = [f"{name}.ipynb" for name in ("=mixed", "text", "hard", "slow")]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY, *names],
         cwd=folder,
-        env=os.environ | {"TMPDIR": str(folder)},
-        capture_output=True,
+        env=os.environ | {"TMPDIR": str(folder / "tmp")},
+        stdout=subprocess.PIPE,
         text=True,
     )
+    printed = ""
+    while "hard.ipynb" not in printed:
+        line = running.stdout.readline()
+        assert line, "it ended too early"
+        printed += line
+    grader, until = psutil.Process(running.pid), time.monotonic() + 120
+    while len(inside := grader.children(recursive=True)) < (2 if WHY_NOT else 4):
+        assert time.monotonic() < until  # bubblewrap, its first process, the client, the kernel
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    code = running.wait(timeout=60)
+    _, alive = psutil.wait_procs(inside, timeout=20)
     rows = list(csv.DictReader((folder / "grades.csv").open(encoding="utf-8")))
-    return done, rows
+    return rows, printed, (code, alive, os.listdir(folder / "tmp"))
 
 
 def results(rows: list[dict], name: str) -> list[str]:
@@ -109,7 +125,7 @@ def rows_of(rows: list[dict], name: str) -> list[dict]:
 
 
 def test_right_wrong_open_and_forged(graded):
-    _, rows = graded
+    rows, _, _ = graded
     mixed = rows_of(rows, "'=mixed")
     assert [row["exercise"] for row in mixed] == ["1.1", "1.2", "1.3", "1.4"]
     assert results(rows, "'=mixed") == ["passed", "open", "wrong", "look at this"]
@@ -119,36 +135,21 @@ def test_right_wrong_open_and_forged(graded):
     assert [row["points"] for row in mixed] == [mixed[0]["of"], "0", "0", "0"]
 
 
-def test_what_is_patched_printed_and_ends_the_kernel_does_not_pass(graded):
-    done, rows = graded
+def test_what_is_patched_printed_and_ends_the_kernel_does_not_pass(graded, capsys):
+    rows, _, _ = graded
     assert results(rows, "hard") == ["wrong", "wrong", "not reached", "not reached"]
     hard = rows_of(rows, "hard")
     assert "class made in the notebook" in hard[0]["why"]
     assert hard[2]["why"] == hard[3]["why"] == "the kernel ended"
-    assert len(str(rows)) < 10_000 and len(done.stdout) < 10_000 and "\x1b" not in done.stdout
+    report.show(pd.DataFrame(rows).astype({"points": int, "of": int}))
+    told = capsys.readouterr().out
+    assert len(str(rows)) < 10_000 and len(told) < 10_000 and "\x1b" not in told
 
 
-@confined
-def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path):
-    first = write(tmp_path / "first.ipynb", "nothing = 0")
-    second = write(tmp_path / "second.ipynb", "import time\ntime.sleep(400)")
-    (tmp_path / "tmp").mkdir()
-    command = [sys.executable, "-m", "serial_lora_course", "grade", str(first), str(second)]
-    running = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "g.csv")],
-        env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert running.stdout.readline() == f"{first}: 0 of {COUNT} passed\n"
-    grader, until = psutil.Process(running.pid), time.monotonic() + 120
-    while len(inside := grader.children(recursive=True)) < 4 and time.monotonic() < until:
-        time.sleep(0.05)  # bubblewrap, its first process, the client, the kernel
-    running.send_signal(signal.SIGTERM)
-    assert running.wait(timeout=60) != 0
-    assert psutil.wait_procs(inside, timeout=20)[1] == []
-    assert len((tmp_path / "g.csv").read_text().splitlines()) == 1 + COUNT
-    assert os.listdir(tmp_path / "tmp") == []
+def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(graded):
+    rows, printed, (code, alive, left) = graded
+    assert len(rows) == 2 * COUNT and f"=mixed.ipynb: 1 of {COUNT} passed\n" in printed
+    assert code != 0 and alive == [] and left == []
 
 
 # ------------------------------------------------------------------- nbgrader's own steps
