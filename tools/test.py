@@ -6,7 +6,7 @@
     python -m tools.test --all              the slow tests too, and both notebooks of a lesson apart
     python -m tools.test --lint             style alone, and which room imports which
     python -m tools.test --library          tests of the library alone
-    python -m tools.test --lessons 00-04    both notebooks of these lessons alone; without numbers, all
+    python -m tools.test --lessons 00 01    both notebooks of these lessons alone; without numbers, all
 
 Tests and lessons run without a network, on two processes of one thread each. The first step that
 fails ends the run, with its exit code.
@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking.lessons import MEASURED
 from serial_lora_course.door import enter
 from serial_lora_course.offline import offline_environment
@@ -53,7 +52,7 @@ def planned(arguments: list[str] | None = None) -> list[list[str]]:
     parser.add_argument("--all", action="store_true", help="the slow tests too")
     parser.add_argument("--lint", action="store_true", help="style alone")
     parser.add_argument("--library", action="store_true", help="the library's tests alone")
-    parser.add_argument("--lessons", nargs="?", const="", metavar="NN-NN", help="lessons alone")
+    parser.add_argument("--lessons", nargs="*", metavar="NN", help="lessons alone")
     options = parser.parse_args(arguments)
     chosen: list[list[str]] = []
     if options.lint:
@@ -84,17 +83,9 @@ def longest_first(sources: list[Path]) -> list[str]:
     return [source.stem for source in sorted(sources, key=seconds, reverse=True)]
 
 
-def lesson_files(lessons: str = "") -> list[str]:
-    """Both notebooks of lessons, such as ``00-04`` or ``06``; of every lesson when empty."""
-    first, _, last = lessons.partition("-")
-    some = [
-        source
-        for source in find_sources(ROOT)
-        if not lessons or first <= source.name[:2] <= (last or first)
-    ]
-    if not some or not re.fullmatch(r"(\d+(-\d*)?)?", lessons):
-        raise SerialLoRAError(f"No lesson has a number in {lessons!r}: write 06, or 00-04.")
-    stems = longest_first(some)
+def lesson_files(numbers: Iterable[str] = ()) -> list[str]:
+    """Both notebooks of these lessons; of every lesson when there are none."""
+    stems = longest_first(find_sources(ROOT, numbers))
     return [f"{folder}/{stem}.ipynb" for folder in ("notebooks", "solutions") for stem in stems]
 
 
