@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from serial_lora_course.offline import offline_environment
+import nbformat
+from nbformat import NotebookNode
 
-SECONDS_TO_START = 90
+from serial_lora_course.offline import offline_environment
+from tests.browser.browser import open_browser
+
+START = 90  # seconds
 SETTINGS = {
     # Every cell is in the page, in view or not.
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -21,50 +25,60 @@ SETTINGS = {
 
 
 @contextmanager
-def open_lab(folder: Path, home: Path) -> Iterator[str]:
-    """Start JupyterLab over a folder; gives its address, and stops it when the block ends.
-
-    Args:
-        folder: where its notebooks lie.
-        home: an empty folder for its own files.
-    """
+def open_lab(home: Path) -> Iterator[str]:
+    """Start JupyterLab over a folder, of which "home" is for its own files; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    own, log = home / "home", home / "log"
     for name, values in SETTINGS.items():
-        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file = own / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values), "utf-8")
     places = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime", "PATH": ""}
     environment = offline_environment() | {"SERIAL_LORA_STATIC": "0"}
-    environment |= {f"JUPYTER_{key}": str(home / name) for key, name in places.items()}
-    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings")}
-    environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")}
-    options = [f"--port={port}", "--no-browser", "--allow-root", "--IdentityProvider.token="]
-    log = home / "log"
-    with log.open("wb") as written:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options],
-            cwd=folder,
-            env=environment,
-            stdout=written,
-            stderr=subprocess.STDOUT,
-        )
+    environment |= {f"JUPYTER_{key}": str(own / name) for key, name in places.items()}
+    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(own / "settings")}
+    environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces")}
+    options = [
+        f"--port={address[-5:]}",
+        "--no-browser",
+        "--allow-root",
+        "--IdentityProvider.token=",
+    ]
+    command, until = [sys.executable, "-m", "jupyterlab", *options], time.monotonic() + START
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
+            command, cwd=home, env=environment, stdout=out, stderr=subprocess.STDOUT
+        ) as server,
+    ):
         try:
-            address = f"http://127.0.0.1:{port}"
-            _wait(f"{address}/api", server, log)
+            while not _answers(f"{address}/api"):
+                assert time.monotonic() < until and server.poll() is None, log.read_text()[-2000:]
+                time.sleep(0.1)
             yield address
         finally:
             server.terminate()  # and its kernels with it
-            server.wait(30)
 
 
-def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < until and server.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def open_notebook(home: Path, notebook: NotebookNode) -> Iterator:
+    """The page of a notebook in JupyterLab, as a learner has it, whose cells are being run."""
+    nbformat.write(notebook, home / "lesson.ipynb")
+    with open_lab(home) as address, open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.set_default_timeout(180_000)
+        page.goto(f"{address}/lab/tree/lesson.ipynb")
+        page.get_by_text("| Idle").first.wait_for()  # else JupyterLab would ask for a kernel
+        for name in ("Run", "Run All Cells"):
+            page.get_by_role("menuitem", name=name, exact=True).click()
+        yield page

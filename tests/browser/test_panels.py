@@ -2,12 +2,10 @@
 
 from contextlib import contextmanager
 
-import nbformat
 import pytest
-from nbformat import NotebookNode
 
-from tests.browser.browser import needs_browser, open_browser
-from tests.browser.lab import open_lab
+from tests.browser.browser import needs_browser
+from tests.browser.lab import open_notebook
 from tools import ROOT
 from tools.sources import find_sources, read_source
 
@@ -17,27 +15,14 @@ FAILED = "[data-mime-type='application/vnd.jupyter.error']"
 PICTURES = "cell => [...cell.querySelectorAll('img')].map(image => image.src).join()"
 
 
-def cells_for(number: str, panel: str) -> NotebookNode:
-    """A lesson up to a panel."""
+@contextmanager
+def open_panel(folder, number: str, panel: str):
+    """Run a lesson up to a panel; gives the panel's cell in the page."""
     (source,) = find_sources(ROOT, [number])
     lesson = read_source(source)
     last = next(n for n, cell in enumerate(lesson.cells) if f"{panel}(" in cell.source)
     lesson.cells = lesson.cells[: last + 1]
-    return lesson
-
-
-@contextmanager
-def open_panel(folder, number: str, panel: str):
-    """Run a copy of a lesson as far as a panel needs it; gives the panel's cell in the page."""
-    (folder / "class").mkdir()
-    nbformat.write(cells_for(number, panel), folder / "class" / "lesson.ipynb")
-    with open_lab(folder / "class", folder / "home") as address, open_browser() as browser:
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.set_default_timeout(60_000)
-        page.goto(f"{address}/lab/tree/lesson.ipynb")
-        page.get_by_text("| Idle").first.wait_for()  # else JupyterLab would ask for a kernel
-        for name in ("Run", "Run All Cells"):
-            page.get_by_role("menuitem", name=name, exact=True).click()
+    with open_notebook(folder, lesson) as page:
         cell = page.locator(".jp-CodeCell").last
         slider, failed = cell.get_by_role("slider"), page.locator(FAILED)
         slider.or_(failed).first.wait_for(timeout=MILLISECONDS)

@@ -145,15 +145,14 @@ def test_checkpointed_gradients_are_the_same(dropout, precision):
 # --- number formats ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_autocast_is_for_the_image_encoder_alone(checkpointing):
+def test_autocast_is_for_the_image_encoder_alone():
     model, seen = adapted_sam(), {"image_encoder": set(), "mask_decoder": set()}
     for part, dtypes in seen.items():
         for module in model.get_submodule(part).modules():
             if isinstance(module, (torch.nn.Linear, torch.nn.ConvTranspose2d)):
                 module.register_forward_hook(lambda *call, into=dtypes: into.add(call[2].dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        loss = SamObjective(model, checkpointing)(batch())
+        loss = SamObjective(model)(batch())
     loss.backward()
     assert torch.bfloat16 in seen["image_encoder"] and seen["mask_decoder"] == {torch.float32}
     assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
@@ -222,19 +221,17 @@ def test_a_jittered_box_is_a_box_inside_the_picture(width, height, amount, seed,
 # --- memory --------------------------------------------------------------------------------------
 
 
-def kept_bytes(config, checkpointing=False, accumulation=1, precision="bf16", **changes) -> int:
-    model = adapted_sam(config=config, **changes)
+def kept_bytes(checkpointing: bool, precision: str, blocks: int) -> int:
+    model = adapted_sam(blocks=blocks)
     stream = lab_of(model, SamLabConfig(batch_size=4)).stream(range(8), seed=1)
-    training = TrainingConfig(1, 1e-3, accumulation=accumulation, precision=precision)
+    training = TrainingConfig(1, 1e-3, precision=precision)
     return train(SamObjective(model, checkpointing), stream, training).activation_bytes
 
 
-def test_a_checkpointed_block_keeps_its_input_and_nothing_else():
-    serial, deep = SerialLoRAConfig(rank=4), {"blocks": 9}
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_checkpointed_block_keeps_its_input_and_nothing_else(precision):
     tokens = 4 * 5 * 5  # of four pictures
-    for precision in ("no", "bf16"):
-        shallow = kept_bytes(serial, checkpointing=True, precision=precision)
-        deeper = kept_bytes(serial, checkpointing=True, precision=precision, **deep)
-        assert deeper - shallow == 6 * tokens * SMALL_SAM["width"] * 4  # bytes of a float32
-    plain = kept_bytes(serial, precision="no", **deep) - kept_bytes(serial, precision="no")
-    assert plain > 5 * (deeper - shallow)
+    more = kept_bytes(True, precision, 9) - kept_bytes(True, precision, 3)
+    assert more == 6 * tokens * SMALL_SAM["width"] * 4  # bytes of a float32
+    plain = kept_bytes(False, precision, 9) - kept_bytes(False, precision, 3)
+    assert plain > 5 * more

@@ -11,7 +11,7 @@ from PIL import Image
 
 from serial_lora_course.lessons.l06_sd3.panel import CELL, fade_panel
 from tests.browser.browser import needs_browser, open_browser
-from tests.browser.lab import open_lab
+from tests.browser.lab import open_notebook
 from tools.sources import METADATA
 
 SCALES, WORDS = (0.0, 0.5, 1.0), ["a cat", 'a "hat" & more']
@@ -71,18 +71,11 @@ fade_panel([np.full((1, 8, 8, 3), grey, np.uint8) for grey in (0, 250)], (0, 1),
 @pytest.mark.slow
 @needs_browser
 def test_the_slider_moves_in_jupyterlab_by_keys_and_by_mouse(tmp_path):
-    (tmp_path / "class").mkdir()
     cells = [nbformat.v4.new_code_cell(LESSON), nbformat.v4.new_markdown_cell("below")]
     lesson = nbformat.v4.new_notebook(cells=cells, metadata=METADATA)
-    nbformat.write(lesson, tmp_path / "class" / "lesson.ipynb")
-    with open_lab(tmp_path / "class", tmp_path / "home") as address, open_browser() as browser:
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.goto(f"{address}/lab/tree/lesson.ipynb")
-        page.get_by_text("| Idle").first.wait_for(timeout=180_000)
-        for name in ("Run", "Run All Cells"):
-            page.get_by_role("menuitem", name=name, exact=True).click()
+    with open_notebook(tmp_path, lesson) as page:
         panel = page.locator("[data-scales]")
-        panel.wait_for(timeout=180_000)
+        panel.wait_for()
         slider, image = panel.get_by_role("slider"), panel.get_by_role("img")
         left = image.bounding_box()["x"]
         slider.focus()
