@@ -63,10 +63,9 @@ def flow_loss(
     Args:
         predicted, target: velocities (B, c, h, w).
         sigmas: noise levels (B,).
-        weighting: ``plain``, or ``sigma_squared``, which is what the published training script does
-            without saying so: by default (``precondition_outputs=1``) it turns the predicted
-            velocity into a predicted picture x_sigma - sigma v and compares pictures, whose error
-            is sigma times the velocity's, so nearly clean pictures hardly count.
+        weighting: ``plain``, or ``sigma_squared``, as the published training script has it without saying
+            so: by default (``precondition_outputs=1``) it compares predicted pictures x_sigma - sigma v,
+            whose error is sigma times the velocity's, so nearly clean pictures hardly count.
     """
     require_choice("weighting", weighting, WEIGHTINGS)
     error = (predicted.float() - target.float()).square().mean((1, 2, 3))  # (B,)

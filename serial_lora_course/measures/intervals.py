@@ -30,28 +30,18 @@ CONFIDENCE = 0.95
 
 
 def half_width(error: pd.Series | float, freedom: pd.Series | float) -> np.ndarray:
-    """Half of the 95% interval by Student's t of a mean with this standard error.
-
-    Args:
-        freedom: degrees of freedom of the error, one fewer than the values of a plain mean; nan for 0.
-    """
+    """Half of the 95% interval by Student's t of a mean with this standard error; nan without freedom."""
     return stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its uncertainty.
-
-    Attributes:
-        mean, error: and its standard error.
-        freedom: degrees of freedom of the error.
-        count: sets that it stands on.
-    """
+    """A mean with its uncertainty."""
 
     mean: float
-    error: float
-    freedom: float
-    count: int
+    error: float  # standard error
+    freedom: float  # its degrees of freedom
+    count: int  # sets that it stands on
 
     def __str__(self) -> str:
         return f"{self.mean:+.2f} ± {self.half_width:.2f}"
@@ -77,14 +67,7 @@ class Interval:
 
 
 def sets_like_these(outcomes: Mapping[str, np.ndarray]) -> Interval:
-    """For the population that the sets are a sample of.
-
-    Args:
-        outcomes: set -> (seeds, pictures).
-
-    Raises:
-        SerialLoRAError: there are not two sets.
-    """
+    """For the population that the sets are a sample of, of ``outcomes``: set -> (seeds, pictures)."""
     means = np.array([np.mean(each, dtype=np.float64) for each in outcomes.values()])
     if len(means) < 2:
         raise SerialLoRAError("One set says nothing about sets like it; two at least are needed.")
@@ -93,12 +76,7 @@ def sets_like_these(outcomes: Mapping[str, np.ndarray]) -> Interval:
 
 
 def these_sets(outcomes: Mapping[str, np.ndarray]) -> Interval:
-    """For these sets, with other pictures like theirs and other seeds.
-
-    Args:
-        outcomes: set -> (seeds, pictures), each with two pictures at least. Of one seed it speaks
-            of that seed alone.
-    """
+    """For these sets, with other pictures like theirs and other seeds; of one seed, for that seed alone."""
     count, means, variances, freedoms = len(outcomes), [], [], []
     for each in outcomes.values():
         mean, variance, freedom = _crossed(np.asarray(each, np.float64))

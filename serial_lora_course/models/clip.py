@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import torch
 from PIL import Image
@@ -90,7 +89,7 @@ def load_clip(
         name=name,
         scale=scale,
         tokenizer=open_clip.get_tokenizer(name, **merges),
-        train_transform=TrainTransform(size, crop_scale or CROP[scale]),
+        train_transform=build_train_transform(size, crop_scale or CROP[scale]),
         test_transform=build_test_transform(size),
     )
 
@@ -133,37 +132,25 @@ def _create(name: str) -> nn.Module:
 
 
 Channels = tuple[float, float, float]
-ASPECTS = [3 / 4, 4 / 3]  # of training crops, torchvision's
 OPENAI: tuple[Channels, Channels] = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+BICUBIC = transforms.InterpolationMode.BICUBIC
 
 
-class TrainTransform:
-    """Random crop and flip, as CLIP-LoRA trains (its ``main.py``), then (x - mean) / std.
-
-    torchvision's RandomResizedCrop (bicubic), RandomHorizontalFlip, ToTensor and Normalize in one:
-    the same draws and pixels in half the time, most of which went from one to the next.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        crop_scale: tuple[float, float],
-        mean: Channels = OPENAI[0],
-        std: Channels = OPENAI[1],
-    ) -> None:
-        self.size, self.crop_scale = (size, size), crop_scale
-        self.mean, self.std = (torch.tensor(each).view(3, 1, 1) for each in (mean, std))
-
-    def __call__(self, picture: Image.Image) -> Tensor:
-        top, left, height, width = transforms.RandomResizedCrop.get_params(
-            picture, self.crop_scale, ASPECTS
-        )
-        picture = picture.crop((left, top, left + width, top + height))
-        picture = picture.resize(self.size, Image.Resampling.BICUBIC)
-        if torch.rand(1) < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float()
-        return pixels.div_(255).sub_(self.mean).div_(self.std)
+def build_train_transform(
+    size: int,
+    crop_scale: tuple[float, float],
+    mean: Channels = OPENAI[0],
+    std: Channels = OPENAI[1],
+) -> Callable:
+    """Random crop and flip, as CLIP-LoRA trains (its ``main.py``), then (x - mean) / std."""
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(size, crop_scale, interpolation=BICUBIC),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
 
 
 def cut_to_middle(picture: Image.Image, longest: int = 50) -> Image.Image:
@@ -174,17 +161,15 @@ def cut_to_middle(picture: Image.Image, longest: int = 50) -> Image.Image:
     )
 
 
-def build_test_transform(
-    size: int, mean: Channels = OPENAI[0], std: Channels = OPENAI[1]
-) -> Callable:
+def build_test_transform(size: int) -> Callable:
     """CLIP's own preprocessing: shorter side to ``size``, central square, (x - mean) / std."""
     return transforms.Compose(
         [
             cut_to_middle,
-            transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.Resize(size, interpolation=BICUBIC),
             transforms.CenterCrop(size),
             transforms.ToTensor(),
-            transforms.Normalize(mean, std),
+            transforms.Normalize(*OPENAI),
         ]
     )
 

@@ -165,9 +165,6 @@ class PaperJudge(Judge):
 
     All networks see the central square, which is what training sees too. What CLIP calls a style
     is its likeliest prompt; nobody has measured here how often it is right.
-
-    Raises:
-        SerialLoRAError: torch-fidelity or some weights are missing, or a file is not the right one.
     """
 
     styles = (*RELEASE_OF, "photo")
@@ -206,11 +203,7 @@ def load_judge(scale: str = "tiny") -> Judge:
 
 
 def as_pictures(pictures: Pictures) -> list[Image.Image]:
-    """Pictures as PIL RGB.
-
-    Raises:
-        SerialLoRAError: there are none, or an array that is not uint8 (N, height, width, 3).
-    """
+    """Pictures as PIL RGB."""
     if isinstance(pictures, np.ndarray | Tensor):
         array = np.asarray(pictures)
         if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8:

@@ -44,18 +44,11 @@ OFFLINE = {"local_files_only": True, "use_safetensors": True}  # no pickle is op
 
 @dataclass(frozen=True)
 class Sd3Backbone(Backbone):
-    """An SD3 pipeline in evaluation mode, on the CPU.
-
-    Attributes:
-        model: the pipeline's transformer, which is adapted.
-        text_tokens: how many tokens T5 adds to CLIP's, for the pipeline's ``max_sequence_length``.
-            Where T5 is left out they are zeros, as now and then in SD3's own training (Esser et
-            al. 2024, section 5.3, "Flexible Text Encoders").
-    """
+    """An SD3 pipeline in evaluation mode, on the CPU; its transformer is adapted."""
 
     model: SD3Transformer2DModel
     pipeline: StableDiffusion3Pipeline
-    text_tokens: int
+    text_tokens: int  # that T5 adds to CLIP's; zeros where it is left out
 
     def around(self, model: SD3Transformer2DModel) -> Sd3Backbone:
         """The same with another transformer, in a pipeline of its own that shares all else."""
@@ -74,8 +67,8 @@ class Sd3Backbone(Backbone):
 def load_sd3(scale: str = "tiny", weights: str | Path | None = "default") -> Sd3Backbone:
     """Load an SD3 pipeline; at paper scale the transformer in bfloat16, the autoencoder in float32.
 
-    A folder without ``text_encoder_3`` is loaded without T5, by far the largest part: SD3 does
-    without it, and loses mostly in written words (Esser et al. 2024, "Flexible Text Encoders").
+    A folder without ``text_encoder_3`` is loaded without T5, by far the largest part: SD3 does without it, as
+    now and then in its training, and loses mostly in written words (Esser et al. 2024, section 5.3).
 
     Args:
         scale: ``tiny`` or ``paper``.
@@ -173,12 +166,7 @@ def _tiny_pipeline(weights: str | Path | None) -> StableDiffusion3Pipeline:
 def build_pipeline(
     transformer: SD3Transformer2DModel, autoencoder: AutoencoderKL
 ) -> StableDiffusion3Pipeline:
-    """A pipeline whose prompts the tiny CLIP reads, without T5.
-
-    Args:
-        transformer: of any size; its text widths are twice the tiny CLIP's.
-        autoencoder: with the transformer's latent channels.
-    """
+    """A pipeline whose prompts the tiny CLIP reads, without T5; text widths are twice the tiny CLIP's."""
     model = clip.load_clip("tiny").model
     merges = tiny_file(f"{clip.TINY_MODEL}.merges.txt.gz")
     tokenizers = [clip_tokenizer(merges, len(model.positional_embedding)) for _ in range(2)]

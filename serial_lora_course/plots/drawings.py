@@ -91,10 +91,8 @@ def plot_drawings(
 
     Args:
         rows: name of a model ("not adapted", "Serial LoRA", "real") to N pictures as in
-            :func:`serial_lora_course.plots.pictures.show_pictures`, such as uint8
-            (N, height, width, 3).
-        captions: N prompts, over the columns.
-        title: what all of them have in common, over everything.
+            :func:`serial_lora_course.plots.pictures.show_pictures`.
+        captions: N prompts, over the columns; ``title``: over everything.
         cell: screen pixels of a picture's longer side.
     """
     if any(len(pictures) != len(captions) for pictures in rows.values()):

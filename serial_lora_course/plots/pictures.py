@@ -48,7 +48,6 @@ def show_pictures(
     Args:
         pictures: PIL images, or arrays or tensors of shape (H, W), (H, W, C) or (C, H, W); floats
             are between 0 and 1.
-        titles: as many as there are pictures.
         columns: pictures in a row; eight at most when left out.
         size: inches each.
     """

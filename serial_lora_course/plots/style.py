@@ -88,7 +88,7 @@ def house_style() -> Iterator[None]:
 
 
 def method_look(name: str) -> dict[str, str]:
-    """A method's color, marker, linestyle and label, as matplotlib takes them."""
+    """A method's color, marker, linestyle and label."""
     return METHOD_LOOKS.get(name, OTHER_LOOK) | {"label": METHOD_TITLES.get(name, name)}
 
 
@@ -106,8 +106,8 @@ def describe(figure: Figure) -> str:
 def figure_png(figure: Figure) -> bytes:
     """The figure as PNG bytes, its description kept in the file's metadata.
 
-    A figure of more than `LARGE` bytes, such as one with photographs in it, gets the 256 colours
-    that suit it best: a third of the size, so that a notebook stays light.
+    One of more than `LARGE` bytes, such as with photographs in it, gets the 256 colours that suit it best:
+    a third of the size, so that a notebook stays light.
     """
     buffer = io.BytesIO()
     text = describe(figure)
@@ -139,15 +139,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
 
 
 def display_figure(figure: Figure, alt: str | None = None) -> None:
-    """Show a figure in a notebook together with its description.
-
-    Args:
-        figure: any matplotlib figure.
-        alt: the description; the figure's own `alt_text` when left out.
-
-    Raises:
-        SerialLoRAError: if there is no description at all.
-    """
+    """Show any figure of matplotlib in a notebook, with ``alt`` or its own `alt_text` as its description."""
     text = describe(with_description(figure, alt or describe(figure)))
     if not text:
         raise SerialLoRAError(

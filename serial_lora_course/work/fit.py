@@ -37,7 +37,7 @@ from serial_lora_course.grading.text import no_formula
 from serial_lora_course.labs.device import this_device
 from serial_lora_course.labs.training import ExampleStream, OnPicture, Opened, train
 from serial_lora_course.measures.metrics import accuracy
-from serial_lora_course.models.clip import TrainTransform
+from serial_lora_course.models.clip import build_train_transform
 from serial_lora_course.models.weights import weights_fingerprint
 from serial_lora_course.options import as_yaml
 from serial_lora_course.plots.style import save_figure
@@ -235,7 +235,7 @@ def _trained(
         return step - best["step"] >= job.patience * every
 
     see = classifier.vision
-    way_in = OnPicture(TrainTransform(see.size, (job.crop, 1.0), see.mean, see.std))
+    way_in = OnPicture(build_train_transform(see.size, (job.crop, 1.0), see.mean, see.std))
     stream = ExampleStream(Opened(parts["train"]), range(count), way_in, job.seed, batch, steps)
     config = job.training(steps, seed=job.seed)
     what = "adapter and head"
