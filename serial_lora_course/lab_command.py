@@ -108,8 +108,7 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         **changes,
     )
     print_table(results_table(kind.report, records, paper_results()))
-    if closing := kind.report.closing(records):
-        tell(closing)
+    tell(activations(records))
     tell(f"Records: {chosen['out']}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.labs.device import loader_workers
 from serial_lora_course.labs.lab import Lab, Outcomes
 from serial_lora_course.labs.records import Record
-from serial_lora_course.labs.report import Report, measure, of_runs, size
+from serial_lora_course.labs.report import Report
 from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import CLIPBackbone, encode_prompts, load_clip
@@ -188,11 +189,8 @@ class CLIPLab(Lab):
     report = Report(
         title="CLIP few-shot classification",
         result=lambda record: f"{record.measures['accuracy']:.1%}",
-        columns={
-            "bytes": size("bytes"),
-            "zero-shot": of_runs(lambda runs: f"{zero_shot_of(runs[0]):.1%}"),
-            "adapted": measure("accuracy", "{:.1%}", spread=True),
-        },
+        columns={"accuracy": ("{:.1%}", itemgetter("accuracy"))},
+        baselines={"zero-shot": lambda run: {"accuracy": zero_shot_of(run)}},
         paper=("Table III", "{:.2f}%"),
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -15,8 +16,7 @@ from serial_lora_course.labs.records import Record, with_unit
 
 Runs = Sequence[Record]
 """Runs that differ in their seed alone."""
-Cell = Callable[[Runs, str], str]
-"""What a column says of some runs; of what costs no training, named by how its measures begin."""
+Measures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,27 @@ class Report:
     Attributes:
         title: of the table.
         result: what one run reached, in words.
-        columns: heading -> cell, between the parameters and the number of seeds.
-        baselines: rows before those of a data set, for what costs no training: what to call each,
-            and how the names of its measures begin.
+        columns: heading -> how a number is written, and which it is of the measures; the first one's
+            spread over the seeds is told too.
+        baselines: rows before those of a data set: what costs no training -> its measures in a record.
         paper: the paper's table with the same cells, and how a number of it is written; it stands
             last at paper scale.
         caption: what to know before reading the table.
-        closing: what is told below the table.
     """
 
     title: str
     result: Callable[[Record], str]
-    columns: dict[str, Cell] = field(default_factory=dict)
-    baselines: tuple[tuple[str, str], ...] = ()
+    columns: dict[str, tuple[str, Callable[[Measures], float]]]
+    baselines: dict[str, Callable[[Record], Measures]] = field(default_factory=dict)
     paper: tuple[str, str] | None = None
     caption: str | None = None
-    closing: Callable[[Runs], str] = lambda records: ""
+
+
+def beginning(prefix: str) -> Callable[[Record], Measures]:
+    """The measures whose names begin so, without that beginning."""
+    return lambda run: {
+        n.removeprefix(prefix): v for n, v in run.measures.items() if n.startswith(prefix)
+    }
 
 
 def run_line(report: Report, record: Record, is_new: bool) -> str:
@@ -68,32 +73,53 @@ def results_table(report: Report, records: Runs, printed: pd.DataFrame) -> Table
             them, to stand beside records of paper scale.
     """
     differing = swept(records)
-    columns = {SWEPT_COLUMNS[name][0]: SWEPT_COLUMNS[name][1] for name in differing}
-    columns |= {"parameters": size("parameters"), **report.columns}
-    columns |= {
-        "seeds": of_runs(lambda runs: str(len(runs))),
-        "seconds": of_runs(lambda runs: f"{sum(run.seconds for run in runs) / len(runs):.0f}"),
-    }
-    if report.paper and any(record.scale == "paper" for record in records):
-        columns["paper"] = of_runs(lambda runs: _in_the_paper(report.paper, runs[0], printed))
+    at_paper_scale = report.paper and any(record.scale == "paper" for record in records)
+    before, after = [SWEPT_COLUMNS[name] for name in differing] + [PARAMETERS], [SEEDS, SECONDS]
+    if at_paper_scale:
+        after.append(("paper", lambda runs: _in_the_paper(report.paper, runs[0], printed)))
     rows, seen, keys = [], set(), ["dataset", "amount", "method", *differing]
     alike = frame(records).groupby(keys, sort=False, dropna=False).groups
     for (dataset, amount, method, *_), places in alike.items():
         runs = [records[place] for place in places]
-        for label, prefix in () if dataset in seen else report.baselines:
-            rows.append([dataset, "–", label, *(cell(runs, prefix) for cell in columns.values())])
+        for label, measures in {} if dataset in seen else report.baselines.items():
+            cells = _measured(report, [measures(runs[0])])
+            rows.append([dataset, "–", label, *[""] * len(before), *cells, *[""] * len(after)])
         seen.add(dataset)
-        about = (dataset, with_unit(amount, runs[0].unit), get_method(method).label)
-        rows.append([*about, *(cell(runs, "") for cell in columns.values())])
+        row = [dataset, with_unit(amount, runs[0].unit), get_method(method).label]
+        row += [tell(runs) for _, tell in before]
+        row += _measured(report, [run.measures for run in runs])
+        rows.append(row + [tell(runs) for _, tell in after])
     table = Table(title=report.title, caption=report.caption, box=SIMPLE_HEAD, padding=0)
     for heading in ("data set", "data", "method"):
         table.add_column(heading, overflow="fold")
-    for heading, *cells in zip(columns, *(row[3:] for row in rows), strict=True):
+    headings = [name for name, _ in before] + [*report.columns] + [name for name, _ in after]
+    for heading, *cells in zip(headings, *(row[3:] for row in rows), strict=True):
         whole = not any("±" in cell for cell in cells)  # a narrow terminal breaks no number
         table.add_column(heading, justify="right", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _measured(report: Report, runs: Sequence[Measures]) -> list[str]:
+    """The cells of some runs' measures; a dash for one that is not there."""
+    cells = []
+    for form, read in report.columns.values():
+        try:
+            values = [read(measures) for measures in runs]
+        except KeyError:
+            cells.append("–")
+        else:
+            cells.append(
+                mean_and_spread(values, form) if not cells else form.format(np.mean(values))
+            )
+    return cells
+
+
+def mean_and_spread(values: Sequence[float], form: str) -> str:
+    """The mean, and half the distance between the lowest and the highest of several."""
+    spread = f" ± {form.format((max(values) - min(values)) / 2)}" if len(values) > 1 else ""
+    return form.format(sum(values) / len(values)) + spread
 
 
 def _in_the_paper(paper: tuple[str, str], run: Record, printed: pd.DataFrame) -> str:
@@ -105,48 +131,23 @@ def _in_the_paper(paper: tuple[str, str], run: Record, printed: pd.DataFrame) ->
     return " / ".join(map(form.format, found["value"])) or "–"
 
 
-# ---------------------------------------------------------------------------------- cells
-
-
-def of_runs(tell: Callable[[Runs], str]) -> Cell:
-    """A cell that says nothing of what costs no training."""
-    return lambda runs, prefix: "" if prefix else tell(runs)
-
-
-def size(name: str) -> Cell:
-    """A size of a run, such as its bytes."""
-    return of_runs(lambda runs: f"{runs[0].sizes[name]:,}")
-
-
-def mean_and_spread(values: Sequence[float], form: str) -> str:
-    """The mean, and half the distance between the lowest and the highest of several."""
-    spread = f" ± {form.format((max(values) - min(values)) / 2)}" if len(values) > 1 else ""
-    return form.format(sum(values) / len(values)) + spread
-
-
-def measure(name: str, form: str = "{:.3f}", spread: bool = False) -> Cell:
-    """The mean of a measure, with its spread over the seeds if asked for; a baseline's too."""
-
-    def cell(runs: Runs, prefix: str) -> str:
-        values = [run.measures[prefix + name] for run in runs if prefix + name in run.measures]
-        if not values:
-            return "–"
-        if spread and not prefix:
-            return mean_and_spread(values, form)
-        return form.format(sum(values) / len(values))
-
-    return cell
-
-
 def activations(records: Runs) -> str:
-    """The memory that each method's training step keeps for its backward pass, at most."""
-    most = frame(records).groupby("method", sort=False)["activation_bytes"].max()
-    told = [f"{get_method(name).label} {kept / 1e6:,.0f} MB" for name, kept in most.items()]
-    return f"Activations kept for a backward pass: {', '.join(told)}."
+    """The memory that each method's training step keeps for its backward pass, at most.
+
+    CLIP's oldest records do not say.
+    """
+    most = {run.method: 0 for run in records}
+    for run in records:
+        most[run.method] = max(most[run.method], run.sizes.get("activation_bytes", 0))
+    told = [f"{get_method(name).label} {kept / 1e6:,.0f} MB" for name, kept in most.items() if kept]
+    return f"Activations kept for a backward pass: {', '.join(told) or 'unknown'}."
 
 
 SWEPT_COLUMNS = {
-    "lab_rank": ("rank", of_runs(lambda runs: f"{runs[0].rank}")),
-    "ratio": ("ratio", of_runs(lambda runs: f"{runs[0].ratio:g}")),
-    "lr": ("rate of A", of_runs(lambda runs: f"{runs[0].lr:g}")),
+    "lab_rank": ("rank", lambda runs: f"{runs[0].rank}"),
+    "ratio": ("ratio", lambda runs: f"{runs[0].ratio:g}"),
+    "lr": ("rate of A", lambda runs: f"{runs[0].lr:g}"),
 }
+PARAMETERS = ("parameters", lambda runs: f"{runs[0].sizes['parameters']:,}")
+SEEDS = ("seeds", lambda runs: str(len(runs)))
+SECONDS = ("seconds", lambda runs: f"{np.mean([run.seconds for run in runs]):.0f}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from serial_lora_course.data.types import SegmentationData, SegmentationExample
 from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.device import LOOKING, autocast, loader_workers
 from serial_lora_course.labs.lab import Lab, Outcomes
-from serial_lora_course.labs.report import Report, activations, measure
+from serial_lora_course.labs.report import Report, beginning
 from serial_lora_course.labs.sam_inputs import (
     PreparedExample,
     jitter_boxes,
@@ -313,16 +314,15 @@ class SamLab(Lab):
             f"box filled in {record.measures['box_dice']:.3f})"
         ),
         columns={
-            "Dice": measure("dice", spread=True),
-            "1-Dice": measure("one_minus_dice"),
-            "DiceCE": measure("dice_ce"),
-            "IoU": measure("iou"),
+            "Dice": ("{:.3f}", itemgetter("dice")),
+            "1-Dice": ("{:.3f}", lambda measures: 1 - measures["dice"]),
+            "DiceCE": ("{:.3f}", itemgetter("dice_ce")),
+            "IoU": ("{:.3f}", itemgetter("iou")),
         },
         paper=("Table IV", "{:.4f}"),
-        baselines=(("box filled in", "box_"), ("not adapted", "base_")),
+        baselines={"box filled in": beginning("box_"), "not adapted": beginning("base_")},
         caption="Dice and IoU: higher is better. 1-Dice and DiceCE: lower is better, as in the "
         "paper's Table IV.",
-        closing=activations,
     )
 
     datasets = staticmethod(partial(dataset_names, "segmentation"))

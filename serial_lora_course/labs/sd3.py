@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import StyleData, StyleExample
 from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.lab import Lab, Outcomes
-from serial_lora_course.labs.report import Report, activations, measure
+from serial_lora_course.labs.report import Report, beginning
 from serial_lora_course.labs.sd3_pictures import (
     EncodedPicture,
     Prompts,
@@ -195,16 +196,15 @@ class Sd3Lab(Lab):
             f"({record.measures['base_clip_score']:.3f})"
         ),
         columns={
-            "FID": measure("fid", "{:.4g}", spread=True),
-            "KID": measure("kid"),
-            "CLIP-Score": measure("clip_score"),
-            "in style": measure("style_share", "{:.0%}"),
+            "FID": ("{:.4g}", itemgetter("fid")),
+            "KID": ("{:.3f}", itemgetter("kid")),
+            "CLIP-Score": ("{:.3f}", itemgetter("clip_score")),
+            "in style": ("{:.0%}", itemgetter("style_share")),
         },
         paper=("Table II", "{:g}"),
-        baselines=(("real pictures", "real_"), ("not adapted", "base_")),
+        baselines={"real pictures": beginning("real_"), "not adapted": beginning("base_")},
         caption="FID and KID to held-out pictures of the style: lower is better. CLIP-Score, and "
         "the share that a style classifier takes for the style: higher is better.",
-        closing=activations,
     )
 
     datasets = staticmethod(partial(dataset_names, "style"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import timm
@@ -13,7 +14,7 @@ from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.lab import Lab
-from serial_lora_course.labs.report import Report, measure
+from serial_lora_course.labs.report import Report, beginning
 from serial_lora_course.labs.training import ExampleStream
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.weights import Backbone
@@ -59,8 +60,8 @@ class HalvesLab(Lab):
     report = Report(
         title="Bright halves",
         result=lambda record: f"{record.measures['accuracy']:.0%}",
-        columns={"accuracy": measure("accuracy", "{:.0%}")},
-        baselines=(("not adapted", "base_"),),
+        columns={"accuracy": ("{:.0%}", itemgetter("accuracy"))},
+        baselines={"not adapted": beginning("base_")},
     )
 
     datasets = staticmethod(lambda scale: ["halves"])
