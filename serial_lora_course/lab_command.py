@@ -21,7 +21,7 @@ from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.ray_grid import on_ray
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.registry import LABS, get_lab
-from serial_lora_course.labs.report import results_table, run_line
+from serial_lora_course.labs.report import activations, results_table, run_line
 from serial_lora_course.options import Command, Option, settings_of, typed
 from serial_lora_course.paper_tables import paper_results
 
