@@ -73,18 +73,6 @@ def test_a_claim_ends_with_its_process(out):
     assert [p.name for p in out.parent.glob(".*key*")] == []
 
 
-def test_a_run_that_failed_is_left_for_another(out):
-    kept, other = Kept(out), Kept(out)
-
-    def fails(save_to):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        kept.or_run(RECORD.key, fails)
-    assert other.or_run(RECORD.key, lambda save_to: RECORD) == (RECORD, True)
-    assert kept.or_run(RECORD.key, fails) == (RECORD, False)  # read again before it would begin
-
-
 def test_what_a_run_needs_can_be_sent_to_another_process(out):
     """Opened anew there, it gives the same key and the same measures."""
     source, runs = make_grid(

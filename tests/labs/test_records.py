@@ -61,21 +61,12 @@ def test_runs_that_share_a_file_lose_no_record(path):
 
 
 def test_a_key_changes_with_everything_a_run_depends_on_and_nothing_else():
-    others = [
-        replace(RECORD, **change)
-        for change in (
-            {"task": "sam"},
-            {"scale": "paper"},
-            {"dataset": "food"},
-            {"method": "lora"},
-            {"amount": 1},
-            {"seed": 2},
-            {"rank": 8},
-            {"settings": {**RECORD.settings, "lr": 2e-3}},
-            {"settings": {**RECORD.settings, "towers": ["image"]}},
-            {"settings": {**RECORD.settings, "more": 1}},
-        )
-    ]
+    names = {"task": "sam", "scale": "paper", "dataset": "food", "method": "lora"}
+    changes = [{name: value} for name, value in names.items()]
+    changes += [{"amount": 1}, {"seed": 2}, {"rank": 8}]
+    for setting in ({"lr": 2e-3}, {"towers": ["image"]}, {"more": 1}):
+        changes.append({"settings": RECORD.settings | setting})
+    others = [replace(RECORD, **change) for change in changes]
     assert len({record.key for record in [RECORD, *others]}) == len(others) + 1
     found = dict(measures={}, sizes={}, seconds=9.0, environment={}, command="")
     assert replace(RECORD, **found).key == RECORD.key
