@@ -1,6 +1,5 @@
 """The study's further methods: equal to the base when fresh, what they add to each W, undone wholly."""
 
-import re
 from contextlib import ExitStack
 
 import pytest
@@ -8,11 +7,10 @@ import torch
 from torch import nn
 
 from serial_lora.attention import find_attention_sites
-from serial_lora.config import SerialLoRAConfig
-from serial_lora.injection import eject, inject
+from serial_lora.layers import SerialLoRA
 from serial_lora_course.labs.lab import adapted
 from study.methods import ADAPTERS, get_method
-from study.variants import BESIDE
+from study.variants import BESIDE, RepAdapter
 from tests.labs.small_labs import small_lab
 
 UNTIED = ("lora_qkv", "serial_untied")
@@ -103,47 +101,24 @@ def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
 # ------------------------------------------------------------------------------------ RepAdapter
 
 
-class RepAdapterOfThePaper(nn.Module):
+@torch.no_grad()
+@pytest.mark.parametrize("groups", [1, 2])
+def test_repadapter_is_two_convolutions_and_of_one_group_without_biases_serial_lora(groups):
     """Luo et al. 2023: two 1 x 1 convolutions over the channels, the second one in groups."""
-
-    def __init__(self, width, hidden, groups, scale, bias, dropout):
-        super().__init__()
-        self.conv_A = nn.Conv1d(width, hidden, 1, bias=bias)
-        self.conv_B = nn.Conv1d(hidden, width, 1, groups=groups, bias=bias)
-        self.dropout, self.scale = nn.Dropout(dropout), scale
-
-    def forward(self, tokens):  # (B, N, d)
-        channels = tokens.transpose(1, 2)
-        return (channels + self.scale * self.conv_B(self.dropout(self.conv_A(channels)))).transpose(
-            1, 2
-        )
-
-
-def test_serial_lora_is_repadapter_before_attention_with_one_group_no_bias_and_no_dropout(
-    monkeypatch, tmp_path
-):
-    small = small_lab("sam", monkeypatch, tmp_path)
-    lab = small.lab(rank=4)
-    model = lab.backbone.model
-    inject(model, SerialLoRAConfig(rank=4, scale=0.7))
-    disturb(model)
-    expected = output(lab, small)
-    pairs = {
-        re.sub(r"\.serial_lora.*", "", name): (module.lora_A.detach(), module.lora_B.detach())
-        for name, module in model.named_modules()
-        if name.endswith("serial_lora")
-    }
-    eject(model)
-    assert not torch.allclose(output(lab, small), expected, atol=1e-4)
-    for site in find_attention_sites(model):
-        first, second = pairs[site.name]
-        adapter = RepAdapterOfThePaper(site.width, 4, groups=1, scale=0.7, bias=False, dropout=0.0)
-        with torch.no_grad():
-            adapter.conv_A.weight.copy_(first[..., None])
-            adapter.conv_B.weight.copy_(second[..., None])
-
-        def after_the_norm(_, args, tokens, adapter=adapter):  # (B, H, W, d)
-            return adapter(tokens.flatten(1, 2)).view_as(tokens)
-
-        model.get_submodule(site.name).norm1.register_forward_hook(after_the_norm)
-    assert torch.allclose(output(lab, small), expected, atol=1e-5)
+    adapter = RepAdapter(8, 4, scale=0.7, dropout=0.0, groups=groups)
+    disturb(adapter)
+    one, two = nn.Conv1d(8, 4, 1), nn.Conv1d(4, 8, 1, groups=groups)
+    one.weight.copy_(adapter.down.weight[..., None])
+    one.bias.copy_(adapter.down.bias)
+    two.weight.copy_(adapter.up.flatten(0, 1)[..., None])
+    two.bias.copy_(adapter.up_bias)
+    tokens = torch.randn(2, 5, 8)
+    expected = tokens + 0.7 * two(one(tokens.mT)).mT
+    assert torch.allclose(adapter(tokens), expected, atol=1e-6)
+    if groups == 1:
+        serial = SerialLoRA(8, 4, scale=0.7)
+        serial.lora_A.copy_(adapter.down.weight)
+        serial.lora_B.copy_(adapter.up[0])
+        adapter.down.bias.zero_()
+        adapter.up_bias.zero_()
+        assert torch.allclose(adapter(tokens), serial(tokens), atol=1e-6)
