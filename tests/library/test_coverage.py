@@ -32,7 +32,7 @@ TIMM = {
     "eva02_tiny_patch14_224": (dict(depth=2), r"attn\.qkv", 2),
     "fastvit_sa12": (dict(layers=(1, 1, 1, 1)), r"token_mixer\.qkv", 1),
     "hiera_tiny_224": (dict(stages=(1, 1, 1, 1)), r"attn\.qkv", 4),
-    "sam2_hiera_tiny": ({}, r"attn\.qkv", 12),
+    "sam2_hiera_tiny": (dict(stages=(1, 2, 2, 1), global_att_blocks=(4,)), r"attn\.qkv", 6),
     "caformer_s18": ({}, r"token_mixer\.qkv", 12),
     "maxvit_pico_rw_256": ({}, r"attn\.qkv", 22),
     "mobilevit_xxs": ({}, r"attn\.qkv", 9),
@@ -55,10 +55,15 @@ TIMM = {
     "vit_small_r26_s32_224": (dict(depth=2), r"attn\.qkv", 2),
     "volo_d1_224": ({}, r"attn\.(qkv|q|kv)", 16),
     "xcit_nano_12_p16_224": (dict(depth=2), r"attn\.(qkv|q|k|v)", 4),
-    "qwen3_vit_88m_enc": (dict(depth=2), r"attn\.qkv", 2),
-    "deepseek_vit_412m_enc": (dict(depth=2), r"attn\.qkv", 2),
+    "qwen3_vit_88m_enc": (dict(depth=2, embed_dim=96, num_heads=4, img_size=64), r"attn\.qkv", 2),
+    "deepseek_vit_412m_enc": (
+        dict(depth=2, embed_dim=64, num_heads=2, img_size=84),
+        r"attn\.qkv",
+        2,
+    ),
     "csatv2": ({}, r"\d\.attn\.qkv", 4),  # its gates of one number are no attention to adapt
 }
+SIDES = {"sam2_hiera_tiny": 256, "caformer_s18": 96}  # of pictures, in place of the usual ones
 TRANSFORMERS = """Aimv2Vision AltCLIP Beit Bert BlipVision ChineseCLIPVision CLIPSeg Data2VecVision DeiT
 DINOv3ViT Dinov2WithRegisters DPT GroupViTVision Hiera InternVLVision Llama MetaClip2Vision Owlv2Vision
 PixtralVision Pvt Qwen3 Sam2Vision SamVision Segformer Siglip2Vision SiglipVision Swin Swinv2 Vilt
@@ -108,8 +113,8 @@ def small(name: str, options: dict) -> nn.Module:
 def test_a_module_of_timm_equals_dense_weights(name, method):
     options, readers, blocks = TIMM[name]
     model = small(name, options)
-    size = model.default_cfg["input_size"]
-    picture = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+    side = SIDES.get(name) or options.get("img_size") or model.default_cfg["input_size"][-1]
+    picture = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     base, bits = model(picture), {n: p.clone() for n, p in model.state_dict().items()}
     inject(model, method(rank=3, scale=SCALE))
     assert sum("serial_lora" in name or "lora_q" in name for name in adapters(model)) == blocks
