@@ -30,8 +30,7 @@ from serial_lora.sites import (
 def open_clip_sites(model: nn.Module) -> Iterator[AttentionSite]:
     """open_clip's own image and text towers.
 
-    A block's attention is nn.MultiheadAttention or open_clip's own `Attention`, depending on the
-    version and the model; `ln_1` and `in_proj_weight` are common to both.
+    `ln_1` and `in_proj_weight` are common to nn.MultiheadAttention and open_clip's own `Attention`.
     """
     blocks = _loaded(
         "open_clip.transformer", "ResidualAttentionBlock", "CustomResidualAttentionBlock"
@@ -169,7 +168,6 @@ def find_attention_sites(
     everything = every_site(model)
     if not everything:
         raise SerialLoRAError(_nothing_found(model))
-    _refuse_twice(everything)
     two_streams = any(site.stream for site in everything)
     if stream != "image" and not two_streams:
         raise SerialLoRAError(
@@ -200,17 +198,6 @@ def every_site(model: nn.Module) -> list[AttentionSite]:
     """The places of all towers, blocks and streams; empty if there is none."""
     known = [site for family in FAMILIES for site in family(model)]
     return known + structural_sites(model, known)
-
-
-def _refuse_twice(sites: list[AttentionSite]) -> None:
-    """Two adapters at one place would both act, without a word."""
-    labels = [site.label for site in sites]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice is not None:
-        raise SerialLoRAError(
-            f"the attention of {twice} was found twice, so two families claim it; let the function "
-            "that you registered pass over blocks that the package knows."
-        )
 
 
 def _nothing_found(model: nn.Module) -> str:

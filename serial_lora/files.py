@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -162,19 +162,19 @@ def _put_in(
     config = replace(injection.config, **{key: getattr(saved.config, key) for key in own})
     same_rank = new or injection.config.rank == saved.config.rank
     if type(injection.config) is not type(saved.config) or not same_rank:
+        file, here = (f"{c.method} of rank {c.rank}" for c in (saved.config, injection.config))
         raise SerialLoRAError(
-            f"{path} holds {_kind(saved.config)}, but the model carries {_kind(injection.config)}; "
-            "call eject(model) first to use the file's, or, with equal methods, give it a name of "
-            "its own."
+            f"{path} holds {file}, but the model carries {here}; call eject(model) first to use the "
+            "file's, or, with equal methods, give it a name of its own."
         )
     if new:
         refuse_misfit(injection, name, config)
     learners = [unwrapped_name(module) for module in injection.also_train]
     if learners != list(saved.also_train):
         raise SerialLoRAError(
-            f"beside the adapter of {path} learned {_listed(saved.also_train)}, and in this model "
-            f"{_listed(learners)}; call eject(model) first to use the file's, or load the pairs alone "
-            "with heads=False."
+            f"beside the adapter of {path} learned {', '.join(saved.also_train) or 'nothing'}, and in "
+            f"this model {', '.join(learners) or 'nothing'}; call eject(model) first to use the file's, "
+            "or load the pairs alone with heads=False."
         )
     _check_same_targets(path, saved.targets, _targets(injection.sites))
     require_fitting(path, tensors, injection, saved.config.rank)
@@ -258,14 +258,6 @@ def read_header(path: str | Path) -> SavedAdapter:
 
 def _targets(sites: list[AttentionSite]) -> dict[str, int]:
     return {site.label: site.width for site in sites}
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(names) or "nothing"
-
-
-def _kind(config: AdapterConfig) -> str:
-    return f"{config.method} of rank {config.rank}"
 
 
 def read_tensors(
@@ -365,18 +357,14 @@ def require_fitting(
     expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
     for pair, (inputs, outputs) in pair_shapes(injection).items():
         expected |= {f"{pair}.lora_A": (rank, inputs), f"{pair}.lora_B": (outputs, rank)}
-    if set(expected) != set(tensors):
-        odd = sorted(set(expected) ^ set(tensors))
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    odd = sorted(n for n in shapes | expected if shapes.get(n) != expected.get(n))
+    if odd:
         raise SerialLoRAError(
-            f"{path} does not hold the tensors of this model's adapter, {odd[0]} for one; load it onto "
-            "the model that it was saved from, or save it again."
+            f"{odd[0]} in {path} has shape {shapes.get(odd[0])}, and {expected.get(odd[0])} in this "
+            "model; save the adapter again, or give the module that learns the file's size."
         )
     for name, tensor in tensors.items():
-        if tuple(tensor.shape) != expected[name]:
-            raise SerialLoRAError(
-                f"{name} in {path} has shape {tuple(tensor.shape)}, and {expected[name]} in "
-                "this model; save the adapter again, or give the module that learns the file's size."
-            )
         counts = name in learned and not learned[name].is_floating_point()
         if tensor.is_floating_point() == counts or not tensor.float().isfinite().all():
             raise SerialLoRAError(

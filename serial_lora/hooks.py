@@ -21,10 +21,9 @@ from serial_lora.sites import AttentionSite, Projection
 
 @dataclass(eq=False)
 class HookHandle:
-    """Puts a hook on a layer and takes it off again.
+    """Puts a hook on a layer and takes it off again, under a name where PyTorch gives a new number.
 
-    Under a name, where PyTorch gives a number that is new each time: so what torch.compile made
-    for it serves again, and a loaded hook cannot be displaced.
+    So what torch.compile made for it serves again, and a loaded hook cannot be displaced.
     """
 
     layer: nn.Module

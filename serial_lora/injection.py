@@ -1,8 +1,5 @@
 """Adapters into a model and out of it again: inject, eject, set_scale.
 
-`inject` freezes the model, makes one adapter for each place it found, and attaches the hooks of
-`serial_lora.hooks` that send the tokens through them. `eject` is the way back.
-
 Nothing of the model's own is renamed or wrapped: its state dict keeps every key, and the adapters
 are further keys under their block, such as `...resblocks.0.serial_lora.lora_A`. Everything that is
 attached is a plain object, so deepcopy, pickle and torch.save go on working.
@@ -218,17 +215,17 @@ def check_rank(sites: list[AttentionSite], config: AdapterConfig) -> None:
 def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
-    hooked = [
-        model.get_submodule(layer)
-        for site in sites
-        if site.entry is None
-        for layer in {site.projections[part].module for part in "qkv"}
-    ]
-    if len(set(hooked)) < len(hooked):
-        raise SerialLoRAError(
-            "blocks of this model share their attention, where an adapter would act once for every "
-            "sharer; choose one of them with blocks=[...]."
-        )
+    seen: set[str | nn.Module] = set()
+    for site in sites:
+        layers = {site.projections[part].module for part in "qkv"} if site.entry is None else ()
+        here = {site.label, *map(model.get_submodule, layers)}
+        if seen & here:
+            raise SerialLoRAError(
+                f"the attention of {site.label} was found twice, where two adapters would act: blocks "
+                "share it, so choose one with blocks=[...], or two families claim it, so let the "
+                "function that you registered pass over it."
+            )
+        seen |= here
     for site in sites:
         block = model.get_submodule(site.name)
         names = adapter_shapes(site, config)

@@ -9,8 +9,7 @@ so q, k and v all read the same adapted tokens. LoRA puts a pair beside each pro
 
     y = W x + scale * (x A^T) B^T       A: (r, d_in)   B: (d_out, r)
 
-In both, B starts at zero: a fresh adapter changes nothing. `serial_lora.attention`
-finds where adapters go, `serial_lora.injection` puts them there.
+In both, B starts at zero: a fresh adapter changes nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +36,9 @@ def low_rank(x: Tensor, A: Tensor, B: Tensor, scale: Tensor | float = 1.0) -> Te
 class _LowRankPair(nn.Module):
     """A and B, born so that their product is zero, and kept in float32.
 
-    A is drawn as PyTorch draws the weight of a linear layer (standard deviation 1 / sqrt(3 d_in));
-    B is zero. A request for half or bfloat16, such as `model.bfloat16()`, moves the pair to the
-    new device but leaves it in float32: the steps of an optimizer are too small for eight bits of
-    precision. Inside autocast the products run in the autocast type all the same.
+    A is drawn as PyTorch draws the weight of a linear layer (standard deviation 1 / sqrt(3 d_in)).
+    A request for half or bfloat16, such as `model.bfloat16()`, leaves the pair in float32: the steps
+    of an optimizer are too small for eight bits. Inside autocast the products run in its type.
     """
 
     def __init__(

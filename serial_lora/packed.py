@@ -22,8 +22,7 @@ class PackedAttention(nn.MultiheadAttention):
     `out_proj`, so a hook there would never run.
 
     Attributes:
-        after_in_proj: None, or LoRA's hook (layer, (tokens,), projected) -> projected, which is
-            given the (..., 3 d) output of the packed input projection.
+        after_in_proj: None, or LoRA's hook (layer, (tokens,), projected) -> projected, (..., 3 d).
     """
 
     after_in_proj: Callable | None = None

@@ -133,10 +133,10 @@ BROKEN = {
     "config not json": (lambda p: rewrite(p, config="{rank"), "damaged"),
     "rank lies": (lambda p: rewrite(p, config=json.dumps({"rank": 5})), "rank|shape"),
     "targets": (lambda p: rewrite(p, targets='{"blocks.7": 32}'), "blocks.7"),
-    "missing tensor": (lambda p: bad_tensors(p, lambda t: None), "tensors"),
+    "missing tensor": (lambda p: bad_tensors(p, lambda t: None), "shape"),
     "extra tensor": (
         lambda p: rewrite(p, tensors=load_file(p) | {"more": torch.ones(1)}),
-        "tensors",
+        "shape",
     ),
     "wrong shape": (lambda p: bad_tensors(p, lambda t: t[:-1]), "shape"),
     "not finite": (lambda p: bad_tensors(p, lambda t: t / 0), "not finite"),
