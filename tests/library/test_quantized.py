@@ -15,7 +15,6 @@ from torch import nn
 from serial_lora import (
     SerialLoRAConfig,
     SerialLoRAError,
-    activate,
     adapter_parameters,
     disabled,
     eject,
@@ -25,7 +24,6 @@ from serial_lora import (
     save_adapter,
     unmerge,
 )
-from tests.library.test_named_adapters import two_adapters
 from tests.library.tiny_models import RANK, TINY, fill_adapters, write_dense
 
 MODELS = ["plain", "timm", "hf_vit", "sd3_image"]
@@ -217,18 +215,6 @@ def test_files_go_between_a_base_and_its_roundings_and_to_no_other(quantize, met
             load_adapter(base, over_bits)
     with pytest.raises(SerialLoRAError, match="other weights"):
         load_adapter(quantize(other), over_floats)
-
-
-@torch.no_grad()
-def test_several_adapters_and_copies(quantize, method, tmp_path):
-    tiny = TINY["timm"]
-    model, _ = two_adapters(tiny, method, model=quantize(tiny.build()))
-    for name in ("a", "b"):
-        plain = load_adapter(over_matrices(tiny, model), save_adapter(model, tmp_path / name, name))
-        expected = tiny.run(plain.train())
-        for each in (model, copy.deepcopy(model)):
-            found = tiny.run(activate(each, name).train())
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=5e-5)
 
 
 def test_what_cannot_be_trained_in_so_few_bits_is_refused(quantize):
