@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora_course.files import expanded, printable, refusals_told
-from serial_lora_course.labs.config import SWEPT, seeds_to, swept_configs
+from serial_lora_course.labs.config import SWEPT, swept_configs
 from serial_lora_course.labs.grid import Done, dry_run, here, run_lab
 from serial_lora_course.labs.lab import Draw, Lab, keep_run
 from serial_lora_course.labs.methods import METHODS
@@ -86,12 +86,13 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
     changes = {each.name: chosen[each.name] for each in settings_of(kind.configs, SWEPT)}
     for config in swept_configs(kind.configs, chosen["scale"], **changes):
         tell(f"Settings: {config}")
+    require_number("seeds", chosen["seeds"], whole=True, least=1, below=1001)
     asked = (
         kind.name,
         _datasets(kind, chosen),
         list(METHODS) if chosen["methods"] == ("all",) else chosen["methods"],
         chosen[kind.unit],
-        seeds_to(chosen["seeds"]),
+        range(1, chosen["seeds"] + 1),
         chosen["scale"],
     )
     changes |= {name: chosen[name] for name in ("ratio", "out", "root", "weights")}

@@ -143,18 +143,6 @@ def several(what: str, value: object) -> list:
     return chosen
 
 
-def seeds_to(last: int) -> range:
-    """The seeds from 1 to ``last``.
-
-    Raises:
-        SerialLoRAError: there are none, or more than a thousand.
-    """
-    from serial_lora.errors import require_number
-
-    require_number("seeds", last, whole=True, least=1, below=1001)
-    return range(1, last + 1)
-
-
 def check_crop(crop: float) -> None:
     """Refuse what cannot be the smallest share of the area that a training crop keeps."""
     from serial_lora.errors import SerialLoRAError

@@ -101,7 +101,13 @@ def free_memory(device: torch.device) -> int:
     Raises:
         SerialLoRAError: the share is no number above 0 and up to 1.
     """
-    share = _share()
+    given = os.environ.get(SHARE) or "1"
+    try:
+        share = float(given)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise SerialLoRAError(f"{SHARE} is a share of the GPU, above 0 and up to 1, not {given!r}.")
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         torch.cuda.set_per_process_memory_fraction(share, device)
@@ -113,17 +119,6 @@ def free_memory(device: torch.device) -> int:
         total = torch.mps.recommended_max_memory()
         return max(0, int(share * total) - torch.mps.driver_allocated_memory())
     return psutil.virtual_memory().available // 2
-
-
-def _share() -> float:
-    given = os.environ.get(SHARE) or "1"
-    try:
-        share = float(given)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise SerialLoRAError(f"{SHARE} is a share of the GPU, above 0 and up to 1, not {given!r}.")
-    return share
 
 
 def release_memory(device: torch.device) -> None:
