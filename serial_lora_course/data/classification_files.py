@@ -10,6 +10,7 @@ as it is. Otherwise a class's pictures are divided by a hash of their names, the
 * Food-101: the official test set; the official training pictures 5:2 into train and validation. CoOp
   mixes the two, so numbers are comparable with the paper's only with CoOp's file; the fingerprint in
   every record tells them apart.
+* DTD: the official partition 1 of 10. CoOp mixes and splits again, so the same holds as for Food-101.
 * Oxford-IIIT Pet: the official test set; ``trainval`` 80:20 into train and validation, as CoOp.
 
 Validation pictures are set aside and not used: the paper reports none. Class names are CoOp's, in lower
@@ -81,6 +82,14 @@ def _list_food101(folder: Path) -> list[ReleasedPicture]:
     ]
 
 
+def _list_dtd(folder: Path) -> list[ReleasedPicture]:
+    return [
+        ReleasedPicture(f"{path.parent.name}/{path.name}", part, path.parent.name)
+        for split, part in (("train", "train"), ("val", "validation"), ("test", "test"))
+        for path in vision.DTD(folder.parent, split)._image_files
+    ]
+
+
 def _list_oxford_pets(folder: Path) -> list[ReleasedPicture]:
     return [
         ReleasedPicture(path.name, part, path.stem.rpartition("_")[0])
@@ -110,6 +119,15 @@ CLASSIFICATION_RELEASES = {
             list_pictures=_list_food101,
             coop_file="split_zhou_Food101.json",
             validation_share=2 / 7,
+        ),
+        ClassificationRelease(
+            name="dtd",
+            title="DTD",
+            folder="dtd",
+            pictures="dtd/images",
+            template="{} texture.",
+            list_pictures=_list_dtd,
+            coop_file="split_zhou_DescribableTextures.json",
         ),
         ClassificationRelease(
             name="eurosat",

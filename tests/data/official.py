@@ -73,6 +73,16 @@ def eurosat() -> dict[str, bytes]:
     return _class_pictures(classes, 10, "eurosat/2750/{class_name}/{class_name}_{number}.jpg")
 
 
+def dtd() -> dict[str, bytes]:
+    classes = ["banded", "polka-dotted"]
+    name = "{class_name}/{class_name}_{number:04d}.jpg"
+    members = _class_pictures(classes, 9, f"dtd/dtd/images/{name}")
+    for part, numbers in (("train", (1, 2, 3)), ("val", (4, 5, 6)), ("test", (7, 8, 9))):
+        lines = [name.format(class_name=c, number=n) + "\n" for c in classes for n in numbers]
+        members[f"dtd/dtd/labels/{part}1.txt"] = "".join(lines).encode()
+    return members
+
+
 def oxford_pets() -> dict[str, bytes]:
     breeds = ["Abyssinian", "american_bulldog", "Egyptian_Mau"]  # ids in alphabetical order
     identifiers = {"Abyssinian": 1, "american_bulldog": 2, "Egyptian_Mau": 3}
@@ -210,6 +220,7 @@ OFFICIAL = {
     "food101": food101,
     "eurosat": eurosat,
     "oxford_pets": oxford_pets,
+    "dtd": dtd,
     "foodseg103": foodseg103,
     "floodnet": floodnet,
     "voc_person": voc_person,

@@ -21,6 +21,7 @@ EXPECTED = {  # class names in label order, pictures in train and test, a prompt
         9,
         "a centered satellite photo of sea or lake.",
     ),
+    "dtd": (["banded", "polka-dotted"], 6, 6, "polka-dotted texture."),
     "oxford_pets": (
         ["abyssinian", "egyptian mau", "american bulldog"],
         12,
