@@ -14,14 +14,17 @@ from serial_lora import (
     LoRAConfig,
     SerialLoRAError,
     adapters,
+    attention,
     count_parameters,
     eject,
     inject,
     load_adapter,
     merge,
+    register_family,
     save_adapter,
 )
 from serial_lora.attention import find_attention_sites
+from serial_lora.sites import AttentionSite, Projection
 from tests.library.tiny_models import (
     _VISION,
     _VIT,
@@ -242,7 +245,10 @@ FOUND = {
 @torch.no_grad()
 @pytest.mark.parametrize("name", FOUND)
 def test_equals_dense_weights_written_by_hand_and_leaves_no_trace(name, method):
-    tiny = FOUND[name]
+    assert_exact(FOUND[name], method)
+
+
+def assert_exact(tiny, method):
     model = tiny.build()
     base, bits = tiny.run(model), {n: p.clone() for n, p in model.state_dict().items()}
     inject(model, method(rank=RANK, scale=0.7))
@@ -255,6 +261,46 @@ def test_equals_dense_weights_written_by_hand_and_leaves_no_trace(name, method):
     torch.testing.assert_close(tiny.run(merge(model)), expected, **close)
     assert torch.equal(tiny.run(eject(model)), base)
     assert all(torch.equal(bits[name], tensor) for name, tensor in model.state_dict().items())
+
+
+class Parallel(nn.Module):
+    """Attention beside an MLP, on the same normed tokens; keys and values come out of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mlp = nn.LayerNorm(32), nn.Linear(32, 32)
+        self.ask, self.collect = nn.Linear(32, 32), nn.Linear(32, 32)
+        self.store = nn.Linear(32, 64)  # keys above, values below
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        k, v = self.store(normed).chunk(2, dim=-1)
+        mixed = F.scaled_dot_product_attention(self.ask(normed), k, v)
+        return x + self.collect(mixed) + self.mlp(normed)
+
+
+def parallel_sites(model):
+    rows = {"q": ("ask", 0), "k": ("store", 0), "v": ("store", 32), "out": ("collect", 0)}
+    for name, block in model.named_modules():
+        if isinstance(block, Parallel):
+            parts = {
+                part: Projection(f"{name}.{layer}", "weight", start, 32, 32)
+                for part, (layer, start) in rows.items()
+            }
+            yield AttentionSite(name, "image", int(name), 32, None, parts)
+
+
+def test_a_registered_family_is_adapted_exactly(method, monkeypatch):
+    monkeypatch.setattr(attention, "FAMILIES", list(attention.FAMILIES))
+    names = separate(q="ask", k="store", v="store", out="collect")
+    for block, _, parts in names:
+        parts["v"] = (f"{block}.store.weight", 32, 32)
+    tiny = Tiny(lambda: three(Parallel), _run_plain, names)
+    with pytest.raises(SerialLoRAError, match="register_family"):
+        inject(tiny.build(), method(rank=RANK))
+    assert register_family(parallel_sites) is parallel_sites
+    with torch.no_grad():
+        assert_exact(tiny, method)
 
 
 CHOSEN = {name: TINY[name] for name in ("plain", "timm", "torchvision", "open_clip_own_attention")}
