@@ -1,8 +1,7 @@
 """Several adapters by name on one base, and none of them or one for each sample during a `with` block.
 
 One adapter is in force: its values are in the model's pairs. The others lie on a shelf in the
-record. Activating one copies its values into the pairs in place, so what was compiled, wrapped for
-data parallelism or handed to an optimizer goes on, as long as the ranks are equal.
+record, and activating one copies its values into the pairs in place.
 """
 
 from __future__ import annotations

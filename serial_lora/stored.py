@@ -1,8 +1,7 @@
 """How a base's weight is kept: as a matrix, or in 8 or 4 bits by bitsandbytes or torchao.
 
-All that this package knows of those libraries is here. Neither is imported: a layer of theirs can only
-exist where they already are. Training never reads a base weight, so adapters need none of this; what
-merges, compares or takes a base apart does.
+Neither library is imported: a layer of theirs can only exist where it already is. Training never reads
+a base weight, so adapters need none of this; what merges, compares or takes a base apart does.
 """
 
 from __future__ import annotations
