@@ -323,35 +323,6 @@ def test_blocks_that_are_compiled_one_by_one(in_place, first, method):
     assert not adapters(model) and all(p.requires_grad for p in model.parameters())
 
 
-@torch.no_grad()
-@pytest.mark.parametrize(  # three layers for q, k and v, and one
-    ("name", "method"),
-    [("timm", SerialLoRAConfig), pytest.param("plain", LoRAConfig, marks=pytest.mark.slow)],
-)
-def test_compiled_code_is_kept_and_never_serves_the_wrong_model(name, method):
-    """A plain and an adapted model of one class, and three merges: compiled three times in all."""
-    tiny, compilations = TINY[name], []
-
-    def backend(graph, inputs):
-        compilations.append(graph)
-        return graph.forward
-
-    torch.compiler.reset()
-    plain, model = tiny.build().requires_grad_(False), tiny.build()
-    base, other = tiny.run(plain), torch.compile(plain, backend=backend)
-    torch.testing.assert_close(tiny.run(other), base, **CLOSE)
-    expected = tiny.run(fill_adapters(inject(model, method(rank=RANK))))
-    compiled = torch.compile(model, backend=backend, fullgraph=True)
-    for _ in range(3):
-        torch.testing.assert_close(tiny.run(compiled), expected, **CLOSE)
-        torch.testing.assert_close(tiny.run(merge(compiled)), expected, **CLOSE)
-        with disabled(unmerge(compiled)):
-            torch.testing.assert_close(tiny.run(compiled), base, **CLOSE)
-        torch.testing.assert_close(tiny.run(other), base, **CLOSE)
-    assert len(compilations) == 3  # plain or merged, adapted, disabled
-    torch.testing.assert_close(tiny.run(eject(compiled)), base, **CLOSE)
-
-
 # ------------------------------------------------------------- what has no adapter, beside what has
 
 

@@ -186,7 +186,10 @@ def test_one_adapter_for_each_sample(batch, method, dtype):
     ],
 )
 def test_nothing_of_this_compiles_anything_again(name, method):
-    """Switch, scale, mixed batches: one graph of each kind; outputs and gradients as in eager mode."""
+    """Switch, scale, mixed batches, merge: one graph of each kind; outputs and gradients as without.
+
+    And none ever serves a plain model of the same class.
+    """
     tiny, graphs = TINY[name], []
     run = run_image_tower if name == "open_clip" else tiny.run
 
@@ -195,12 +198,13 @@ def test_nothing_of_this_compiles_anything_again(name, method):
         return graph.forward
 
     torch.compiler.reset()
-    model = two_adapters(tiny, method)[0]
-    twin = copy.deepcopy(model)
+    plain, model = tiny.build().requires_grad_(False), two_adapters(tiny, method)[0]
+    twin, base = copy.deepcopy(model), run(plain)
     forward = "encode_image" if name == "open_clip" else "forward"
     fullgraph = not (name == "open_clip" and method is LoRAConfig)
-    compiled = torch.compile(getattr(model, forward), backend=backend, fullgraph=fullgraph)
-    setattr(model, forward, compiled)
+    for each in (plain, model):
+        compiled = torch.compile(getattr(each, forward), backend=backend, fullgraph=fullgraph)
+        setattr(each, forward, compiled)
 
     @torch.no_grad()
     def same():
@@ -221,6 +225,17 @@ def test_nothing_of_this_compiles_anything_again(name, method):
                 same()
         same()
     assert len(graphs) == 3 * first  # as adapted, as the base, for each sample
+    made = set()
+    for _ in range(2):
+        for each in (model, twin):
+            merge(each)
+        same()
+        for each in (model, twin):
+            unmerge(each)
+        torch.testing.assert_close(run(plain), base, **CLOSE)
+        same()
+        made.add(len(graphs))
+    assert len(made) == 1  # the second time nothing
     gradients = []
     for each in (model, twin):
         set_scale(each, 1.0)
