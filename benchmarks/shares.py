@@ -33,12 +33,11 @@ def _timed(owner: type, name: str, tell: Callable[[float], None]) -> AbstractCon
 
 
 def measure_shares(quick: bool, rounds: int = 1) -> list[dict[str, Any]]:
-    """A row for each lab's first runs on a data set, from the first line to the records."""
-    return [measure_share(name, quick) for name in RUNS]
+    """For each lab's first runs on a data set the seconds, and the share of them that is no training."""
+    return [_measured(name, quick) for name in RUNS]
 
 
-def measure_share(name: str, quick: bool) -> dict[str, Any]:
-    """Seconds of a lab's runs, and the share of them that is not training."""
+def _measured(name: str, quick: bool) -> dict[str, Any]:
     kind, (dataset, amount) = get_lab(name), RUNS[name]
     short = {"min_steps": 2, "epochs": 1} if quick else {}
     if quick and name == "sd3":

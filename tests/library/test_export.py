@@ -72,27 +72,6 @@ def test_diffusers_loads_it_with_equal_outputs(name, method, tmp_path):
 
 
 @torch.no_grad()
-def test_our_lora_has_pefts_outputs_where_peft_has_the_same_layers(tmp_path):
-    """The baseline against PEFT's own LoRA with the same tensors, on separate linear layers."""
-    tiny = TINY["hf_clip"]
-    ours = fill_adapters(inject(tiny.build(), LoRAConfig(rank=RANK, scale=0.5)))
-    config = peft.LoraConfig(
-        r=RANK, lora_alpha=RANK / 2, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"]
-    )
-    theirs = peft.get_peft_model(tiny.build(), config)
-    count = 0
-    for block, _, parts in tiny.names(tiny.build()):
-        for part, (weight, _, _) in parts.items():
-            adapter = ours.get_submodule(f"{block}.lora_{part}")
-            layer = theirs.base_model.model.get_submodule(weight.removesuffix(".weight"))
-            layer.lora_A["default"].weight.copy_(adapter.lora_A)
-            layer.lora_B["default"].weight.copy_(adapter.lora_B)
-            count += adapter.lora_A.numel() + adapter.lora_B.numel()
-    assert count == theirs.get_nb_trainable_parameters()[0]
-    torch.testing.assert_close(tiny.run(theirs), tiny.run(ours), **CLOSE)
-
-
-@torch.no_grad()
 def test_a_trained_head_goes_with_the_adapter(method, tmp_path):
     base = TINY["timm"].build()
     base.head = nn.Linear(base.num_features, 3)
