@@ -10,6 +10,15 @@ from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
 TOWERS = ("image", "text")
 PARTS = ("q", "k", "v", "out")
+_ELSEWHERE = {
+    "r": "rank=...",
+    "alpha": "scale=... (elsewhere alpha / r)",
+    "lora_alpha": "scale=... (PEFT's lora_alpha / r)",
+    "lora_dropout": "dropout=...",
+    "target_modules": "towers=... and blocks=... (LoRAConfig has parts=... too)",
+    "modules_to_save": "also_train=... of inject",
+}
+"""What other libraries call these settings."""
 STREAMS = ("image", "text", "both")
 
 
@@ -38,6 +47,12 @@ class AdapterConfig:
 
     method: ClassVar[str]
     parts: ClassVar[tuple[str, ...]] = PARTS
+
+    def __new__(cls, *_: object, **settings: object) -> AdapterConfig:
+        here = [f"{name} is {_ELSEWHERE[name]} here" for name in settings if name in _ELSEWHERE]
+        if here:
+            raise SerialLoRAError(f"{', '.join(here)}; say it so to {cls.__name__}.")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         require_number("rank", self.rank, whole=True, least=1)

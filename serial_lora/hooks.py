@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MethodType
@@ -247,22 +248,33 @@ class CountSamples(Hook):
 
 
 class NoneIsDead(Hook):
-    """After an attention module has run: refuse one that reads a weight past its layer."""
+    """After an attention module has run: refuse one that reads a weight past its layer.
 
-    def __init__(self, layer: str, hooks: list[Hook]) -> None:
+    After the block around it has run, where a call may do without attention: say so, once.
+    """
+
+    def __init__(self, layer: str, hooks: list[Hook], block: bool = False) -> None:
         super().__init__(layer, *hooks[0].adapters)
-        self.hooks = hooks
+        self.hooks, self.block, self.warned = hooks, block, False
 
     def __call__(self, layer: nn.Module, args: tuple, output: Any) -> None:
         thread = None if torch.compiler.is_compiling() else threading.get_ident()
         dead = [h.layer for h in self.hooks if not h.traced and thread not in h.ran]
-        for hook in self.hooks if thread else ():
+        for hook in self.hooks if thread and self.block else ():
             hook.ran.discard(thread)
-        if dead and self.acting[0] is not None:
+        if not dead or self.warned or self.acting[0] is None:
+            return
+        if not self.block:
             raise SerialLoRAError(
                 f"{self.layer} reads the weight of {dead[0]} without calling that layer, so its "
                 "adapter does not act; call eject(model), and register_family with another entry."
             )
+        self.warned = True
+        warnings.warn(
+            f"{self.layer} ran without calling {dead[0]}, so its adapter did not act; let the block "
+            "call that layer, or register_family with another entry.",
+            stacklevel=2,
+        )
 
 
 def attach(model: nn.Module, injection: Injection) -> None:
@@ -271,7 +283,7 @@ def attach(model: nn.Module, injection: Injection) -> None:
     if not injection.hooks:
         for site in injection.sites:
             hooks = _serial_hooks(model, site) if serial else _lora_hooks(model, site, injection)
-            injection.hooks += hooks + _guard(model, site, hooks)
+            injection.hooks += hooks + _guards(model, site, hooks)
             injection.handles += _seen_by_compile(hooks) + _without_shortcuts(model, site)
         count = CountSamples("", *injection.hooks[0].adapters)
         count.handle = HookHandle(model, "serial_lora samples", count, before=True)
@@ -290,17 +302,18 @@ def _handles(injection: Injection) -> list[HookHandle | AttributeHandle]:
     return [hook.handle for hook in injection.hooks] + injection.handles
 
 
-def _guard(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> list[Hook]:
-    """The hook on the attention that looks whether those inside have run."""
+def _guards(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> list[Hook]:
+    """The hooks that look whether the others have run: on the attention, and on the block."""
     inside = site.projections["q"].module
     if isinstance(model.get_submodule(inside), nn.Linear):
         inside = inside.rpartition(".")[0]
     within = [h for h in hooks if not inside or f"{h.layer}.".startswith(f"{inside}.")]
-    if not within:
-        return []
-    guard = NoneIsDead(inside, within)
-    guard.handle = HookHandle(model.get_submodule(inside), f"attention {site.label}", guard)
-    return [guard]
+    guards = [NoneIsDead(inside, within)] if within else []
+    guards.append(NoneIsDead(site.name, hooks, block=True))
+    for guard in guards:
+        name = f"{'block' if guard.block else 'attention'} {site.label}"
+        guard.handle = HookHandle(model.get_submodule(guard.layer), name, guard)
+    return guards
 
 
 def _serial_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:

@@ -377,3 +377,34 @@ def test_layers_called_by_keyword(method):
     else:
         seen = model(tokens)
         torch.testing.assert_close(merge(model)(tokens), seen, **CLOSE)
+
+
+class Around(nn.Module):
+    """A block that can do without its attention, or read its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.past = PlainAttention(), False
+
+    def forward(self, x):
+        if self.past:
+            return x + nn.functional.linear(x, self.attention.v.weight)
+        return x + self.attention(x)
+
+
+@torch.no_grad()
+def test_a_block_that_goes_past_its_attention_says_so_once(method):
+    model = inject(nn.Sequential(Around(), Around()), method(rank=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TINY["plain"].run(model)
+        model[1].past = True
+        with pytest.warns(UserWarning, match=r"1 ran without calling 1.attention.q"):
+            TINY["plain"].run(model)
+        TINY["plain"].run(model)
+
+
+@pytest.mark.parametrize("names", [{"r": 4, "lora_alpha": 8}, {"rank": 4, "target_modules": "q"}])
+def test_other_libraries_names_of_settings_are_told(method, names):
+    with pytest.raises(SerialLoRAError, match=f"{list(names)[-1]} is .* here"):
+        method(**names)
