@@ -52,23 +52,6 @@ def found(records):
     return list(map(what_was_found, records))
 
 
-def test_a_command_gives_the_record_of_one_process_and_runs_nothing_again(
-    cluster, out, run, monkeypatch
-):
-    command = "lab halves --methods lora --percent 50 --seeds 1 --min-steps 3 --precision no"
-    words = [*command.split(), "--on", "ray", "--out", out]
-    code, printed, _ = run(*words)
-    assert code == 0 and "already" not in printed
-    records = read_records(out)
-    assert found(records) == found(run_lab(*ONE, **QUICK))
-    assert records[0].environment["device"] == "CPU, 1 threads"
-    assert "--on" not in records[0].command and "--percent 50" in records[0].command
-    monkeypatch.setattr(ray_grid, "_connected", pytest.fail)
-    code, printed, _ = run(*words)
-    assert code == 0 and printed.count("already in the records") == 1
-    assert read_records(out) == records
-
-
 def dies_once_and_fails_once(folder: Path, lab, method, seen, name):
     """In a worker, when a run was measured: the first kills it, and one never gets its record."""
     if name.startswith("halves-50-lora"):
@@ -80,17 +63,28 @@ def dies_once_and_fails_once(folder: Path, lab, method, seen, name):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_costs_its_own_run_and_a_failed_run_itself(cluster, out):
+def test_a_killed_worker_costs_its_own_run_and_a_failed_run_itself(cluster, out, run, monkeypatch):
     fails = partial(dies_once_and_fails_once, out.parent)
     with pytest.raises(SerialLoRAError, match="1 of 4 runs failed.*This one fails"):
         run_lab(*ASKED, out=out, draw=fails, **DOING, **QUICK)
     assert (out.parent / "killed").exists() and len(read_records(out)) == 3
-    records = run_lab(*ASKED, out=out, **QUICK)  # goes on here
-    alone = run_lab(*ASKED, **QUICK)
-    assert found(records) == found(alone)
-    assert {r.key for r in read_records(out)} == {r.key for r in alone}
+
+    command = "lab halves --methods lora,serial_lora --percent 50,100 --seeds 1 --min-steps 3"
+    words = [*command.split(), "--precision", "no", "--on", "ray", "--out", out]
+    code, printed, _ = run(*words)  # goes on
+    assert code == 0 and printed.count("already in the records") == 3
+    records, alone = read_records(out), run_lab(*ASKED, **QUICK)
+    assert len(records) == len(alone)
+    assert {r.key: r for r in found(records)} == {r.key: r for r in found(alone)}
+    assert records[0].environment["device"] == "CPU, 1 threads"
+    assert "--on" not in records[-1].command and "--percent 50,100" in records[-1].command
     names = sorted(path.name for path in out.parent.iterdir())
     assert names == [".halves.jsonl.lock", "halves.jsonl", "killed"]
+
+    monkeypatch.setattr(ray_grid, "_connected", pytest.fail)
+    code, printed, _ = run(*words)
+    assert code == 0 and printed.count("already in the records") == 4
+    assert read_records(out) == records
 
 
 def test_a_worker_with_other_pictures_is_refused(cluster, out, monkeypatch):

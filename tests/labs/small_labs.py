@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from serial_lora_course.data.types import ClassificationData, StyleData, StyleExample
+from serial_lora_course.data.types import ClassificationData, Pictures, StyleData, StyleExample
 from serial_lora_course.labs import clip, sam, sd3
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.lab import Lab
@@ -22,47 +22,40 @@ COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (220, 200, 60), (90, 90,
 QUICK = {"rank": 4, "epochs": 1, "min_steps": 2, "batch_size": 4}
 
 
-class Coloured:
-    """Plain pictures whose colour is their class; some classes may have few of them."""
+def coloured_part(counts: list[int], part: str) -> Pictures:
+    """Plain pictures whose colour is their class."""
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
 
-    def __init__(self, counts: list[int], part: str) -> None:
-        self.labels = [label for label, count in enumerate(counts) for _ in range(count)]
-        self.picture_ids = [f"{part}-{number}" for number in range(len(self.labels))]
+    def painted(index: int) -> Image.Image:
+        shade = (max(0, min(255, c + 7 * (index % 5) - 14)) for c in COLOURS[labels[index]])
+        return Image.new("RGB", (20, 20), tuple(shade))
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int):
-        label = self.labels[index]
-        shade = tuple(max(0, min(255, c + 7 * (index % 5) - 14)) for c in COLOURS[label])
-        return Image.new("RGB", (20, 20), shade), label
+    names = [f"{part}-{number}" for number in range(len(labels))]
+    return Pictures(names, painted, range(len(labels)), labels)
 
 
-def coloured(counts=(5, 4, 4), name: str = "coloured") -> ClassificationData:
+def coloured(name: str = "coloured") -> ClassificationData:
     return ClassificationData(
         name=name,
         class_names=["red", "green", "blue"],
         template="a {} thing.",
-        train=Coloured(list(counts), "train"),
-        test=Coloured([4, 4, 4], "test"),
+        train=coloured_part([5, 4, 4], "train"),
+        test=coloured_part([4, 4, 4], "test"),
     )
 
 
-class Captioned(list):
+def captioned(part: str, count: int) -> Pictures:
     """Captioned pictures of one colour each."""
 
-    def __init__(self, part: str, count: int) -> None:
-        for i in range(count):
-            picture = Image.new("RGB", (16, 16), COLOURS[i % 5])
-            self.append(StyleExample(picture, f"colour {i % 5}", f"{part} {i}"))
+    def painted(index: int) -> StyleExample:
+        picture = Image.new("RGB", (16, 16), COLOURS[index % 5])
+        return StyleExample(picture, f"colour {index % 5}", f"{part} {index}")
 
-    @property
-    def picture_ids(self):
-        return [example.picture_id for example in self]
+    return Pictures([f"{part} {index}" for index in range(count)], painted, range(count))
 
 
 def style_data(name: str = "colours") -> StyleData:
-    return StyleData(name=name, train=Captioned("train", 10), test=Captioned("test", 6))
+    return StyleData(name=name, train=captioned("train", 10), test=captioned("test", 6))
 
 
 class ColourJudge:
@@ -138,7 +131,7 @@ def small_lab(name: str, monkeypatch, folder: Path) -> SmallLab:
         options = {"resolution": 16, "drawing_steps": 2}
         sets = {each: style_data(name=each) for each in ("one", "two")}
         monkeypatch.setattr(sd3, "load_judge", lambda scale: ColourJudge())
-        learns = {"min_steps": 120, "lr": 2e-2, "plus_lr": 5e-3, "text_dropout": 0.0}
+        learns = {"min_steps": 60, "lr": 2e-2, "plus_lr": 2e-2, "text_dropout": 0.0}
         small = SmallLab(sd3.Sd3Lab, sd3.StyleObjective, (50, 100), sets, 2, learns)
     small.options = QUICK | options
     monkeypatch.setattr(small.kind, "load_data", staticmethod(lambda name, *_: sets[name]))

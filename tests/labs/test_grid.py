@@ -1,17 +1,15 @@
 """Several processes on one records file: each run is done by one of them, and none is lost with it."""
 
-import pickle
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 
 import pytest
 
 from serial_lora_course.labs.grid import Run, make_grid, run_lab
 from serial_lora_course.labs.records import Kept, read_records
 from serial_lora_course.labs.registry import LABS
-from tests.labs.lab_models import calls, what_was_found
+from tests.labs.lab_models import calls
 from tests.labs.test_records import RECORD
 
 ASKED = dict(methods=["lora", "serial_lora"], amounts=[50, 100], seeds=1, min_steps=2)
@@ -71,16 +69,3 @@ def test_a_claim_ends_with_its_process(out):
         assert mine
         kept.add("key", RECORD)
     assert [p.name for p in out.parent.glob(".*key*")] == []
-
-
-def test_what_a_run_needs_can_be_sent_to_another_process(out):
-    """Opened anew there, it gives the same key and the same measures."""
-    source, runs = make_grid(
-        "halves", "halves", **ASKED | {"methods": ["lora_plus", "serial_lora"]}
-    )
-    for run in runs:
-        elsewhere, there = pickle.loads(pickle.dumps((replace(source), run)))
-        lab, same = elsewhere.open("halves"), source.open("halves")
-        assert there.key(lab) == run.key(same)
-        one, two = (r.do(each, progress=False) for r, each in ((there, lab), (run, same)))
-        assert what_was_found(one) == what_was_found(two)

@@ -26,7 +26,6 @@ from tests.labs.lab_models import (
     power_cut,
     state_of,
     unchanged,
-    what_was_found,
 )
 from tests.labs.small_labs import QUICK, small_lab
 
@@ -46,6 +45,10 @@ def forbid_runs(monkeypatch) -> None:
 
     monkeypatch.setattr(grid, "run_one", fail)
     monkeypatch.setattr(labs.Lab, "base", property(fail))
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 # --- one run -------------------------------------------------------------------------------------
@@ -71,9 +74,6 @@ def test_runs_leave_the_model_as_it_was_and_equal_budget_is_equal(small):
 
 
 def test_a_failed_run_leaves_the_model_as_it_was_and_the_next_one_works(small, monkeypatch):
-    def fails(*_):
-        raise KeyboardInterrupt
-
     lab, method, amount = small.lab(), METHODS["serial_lora"], small.amounts[1]
     before, usual = state_of(lab.backbone.model), lab.config
     lab.config = replace(usual, lr=1e30, min_steps=6)
@@ -82,17 +82,16 @@ def test_a_failed_run_leaves_the_model_as_it_was_and_the_next_one_works(small, m
     assert unchanged(lab.backbone.model, before)
     lab.config = usual
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(small.kind, "measure", fails)
+        patch.setattr(small.kind, "measure", interrupted)
         run_one(lab, method, amount, 1, keep_adapter=True)
     assert unchanged(lab.backbone.model, before)
     assert math.isfinite(run_one(lab, method, amount, 1).measures["loss"])
 
 
-def test_the_same_run_twice_gives_the_same_record(small):
+def test_another_seed_is_another_run_and_checkpointing_is_not(small):
     lab, method, amount = small.lab(), METHODS["serial_lora_plus"], small.amounts[0]
-    one, two = run_one(lab, method, amount, 1), run_one(lab, method, amount, 1)
-    assert one.measures == two.measures and one.key == two.key
-    assert run_one(lab, method, amount, 2).measures["loss"] != one.measures["loss"]
+    one, two = (run_one(lab, method, amount, seed) for seed in (1, 2))
+    assert one.measures["loss"] != two.measures["loss"]
     if "gradient_checkpointing" in one.settings:
         lab.config = replace(lab.config, gradient_checkpointing=True)
         checkpointed = run_one(lab, method, amount, 1)
@@ -171,9 +170,8 @@ def test_what_is_kept_of_a_run_tells_its_measures_without_training(small, tmp_pa
 def repainted(lab, part):
     """The same names over other pictures: the last item shows what the second one does."""
     known = lab.data.parts()[part]
-    labels, order = getattr(known, "labels", None), [*range(len(known) - 1), 1]
-    read = (lambda index: known[index][0]) if labels else known.__getitem__
-    other = Pictures(known.picture_ids, read, order, labels)
+    sources = [*known.sources[:-1], known.sources[1]]
+    other = Pictures(known.picture_ids, known.read, sources, known.labels)
     lab.data = replace(lab.data, **{part: other})
 
 
@@ -182,24 +180,20 @@ def reweighted(lab, network):
         next(lab.networks()[network].parameters()).view(-1)[-1] += 1e-3
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_a_key_sees_what_names_do_not_say(small):
+    changes = [
         lambda lab: repainted(lab, "train"),
         lambda lab: repainted(lab, "test"),
         lambda lab: reweighted(lab, 0),
         lambda lab: reweighted(lab, -1),
         lambda lab: setattr(lab, "config", replace(lab.config, precision="bf16")),
-    ],
-    ids=["train", "test", "first network", "last network", "precision"],
-)
-def test_a_key_sees_what_names_do_not_say(small, change):
-    def key(lab):
-        return lab.key(METHODS["lora"], small.amounts[0], 1)
-
-    lab, other = small.lab(precision="no"), small.lab(precision="no")
-    change(other)
-    assert key(lab) == key(small.lab(precision="no")) != key(other)
+    ]
+    keys = []
+    for change in [lambda lab: None, lambda lab: None, *changes]:
+        lab = small.lab(precision="no")
+        change(lab)
+        keys.append(lab.key(METHODS["lora"], small.amounts[0], 1))
+    assert keys[0] == keys[1] and keys[0] not in keys[2:]
 
 
 @dataclass(frozen=True)
@@ -220,30 +214,16 @@ def test_an_interrupted_lab_goes_on_and_ends_as_if_uninterrupted(small, tmp_path
     assert len(read_records(out)) == 1 and len(list(tmp_path.glob("*unfinished*"))) == 1
 
     steps = calls(monkeypatch, small.objective, "forward")
-    records = small.run(out=out, **options)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(small.kind, "measure", interrupted)
+        small.run(out=out, **options)
     assert len(steps) == 2  # from the state saved at step 4
+    assert len(read_records(out)) == 1 and len(list(tmp_path.glob("*unfinished*"))) == 1
+
+    records = small.run(out=out, **options)
+    assert len(steps) == 2  # a training is kept until its record is written
     for record, same in zip(records, whole, strict=True):
         assert (record.measures, record.sizes) == (same.measures, same.sizes)
-    assert not list(tmp_path.glob("*unfinished*"))
-
-
-def test_a_training_is_kept_until_its_record_is_written(small, tmp_path, monkeypatch):
-    out = tmp_path / "records.jsonl"
-    (whole,) = small.run()
-
-    def ends(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(small.kind, "base", {})
-        patch.setattr(small.kind, "measure", ends)
-        small.run(out=out)
-    assert read_records(out) == [] and len(list(tmp_path.glob("*unfinished*"))) == 1
-    steps = calls(monkeypatch, small.objective, "forward")
-    (record,) = small.run(out=out)
-    assert not steps  # nothing was trained again
-    found, same = map(what_was_found, (record, whole))
-    assert found.measures == same.measures and found.sizes == same.sizes
     assert not list(tmp_path.glob("*unfinished*"))
 
 
@@ -258,8 +238,8 @@ def test_a_dry_run_lists_what_is_left_and_times_a_step_and_writes_nothing(small,
     listed = [line for line in lines if "seed 1" in line]
     assert [line.partition(" ")[0] for line in listed] == ["one", "two", "two"]
     assert "LoRA, rank" in listed[0] and f"{len(listed)} runs left" in lines[-1]
-    small.run(["one", "two"], ["lora", "serial_lora"], out=out)
-    assert all("0 runs left" in line for line in dry_run(*asked, out=out, **options))
+    done = (small.kind.name, ["one"], ["serial_lora"], small.amounts[:1], [1])
+    assert all("0 runs left" in line for line in dry_run(*done, out=out, **options))
 
 
 # --- what is refused -----------------------------------------------------------------------------

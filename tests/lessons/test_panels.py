@@ -12,6 +12,7 @@ from serial_lora_course.lessons.l01_maths.panel import rank_panel
 from serial_lora_course.lessons.l05_sam.panel import embedding_at, mask_panel, masks_in
 from serial_lora_course.models.sam import SamBackbone
 from serial_lora_course.plots.panel import LARGEST_SCALE, at_scale
+from tests.labs.lab_models import state_of, unchanged
 from tests.models.sam_models import adapted_sam, example
 
 
@@ -29,21 +30,6 @@ def controls(panel) -> dict:
     """The controls of a panel by their description."""
     widgets = panel.children[0].children
     return {widget.description: widget for widget in widgets if hasattr(widget, "description")}
-
-
-def state(model) -> tuple:
-    """All that a panel must leave alone."""
-    tensors = [tensor.clone() for tensor in model.state_dict().values()]
-    scales = [adapter.scale for adapter in adapters(model).values()]
-    modes = [module.training for module in model.modules()]
-    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
-    return tensors, scales, modes, hooks
-
-
-def assert_untouched(model, before: tuple) -> None:
-    now = state(model)
-    assert now[1:] == before[1:]
-    assert all(map(torch.equal, now[0], before[0]))
 
 
 # ------------------------------------------------------------------------------------------ ranks
@@ -92,8 +78,9 @@ def test_every_scale_gives_the_masks_of_the_lab(kind, size, scale):
 def test_a_model_in_the_midst_of_training_is_as_it_was(either_form, capture_display):
     model = adapted_sam(config=SerialLoRAConfig(rank=4, scale=0.7, dropout=0.5))
     model.image_encoder.blocks[1].train()
-    before = state(model)
+    before, scales = state_of(model), {a.scale for a in adapters(model).values()}
     mask_panel(backbone_of(model), [example()])
     with pytest.raises(KeyboardInterrupt), at_scale(model, 0.2):
         raise KeyboardInterrupt
-    assert_untouched(model, before)
+    assert unchanged(model, before)
+    assert {a.scale for a in adapters(model).values()} == scales == {0.7}
