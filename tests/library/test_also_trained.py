@@ -29,8 +29,16 @@ from serial_lora import (
     unmerge,
 )
 from tests.library.test_attacks import refused
-from tests.library.test_every_family import CLOSE, assert_same_bits, bits
-from tests.library.tiny_models import RANK, TINY, PlainBlock, fill_adapters, noisy
+from tests.library.test_every_family import CLOSE
+from tests.library.tiny_models import (
+    RANK,
+    TINY,
+    PlainBlock,
+    assert_same_bits,
+    bits,
+    fill_adapters,
+    noisy,
+)
 
 
 class Classifier(nn.Module):
@@ -81,6 +89,16 @@ def test_they_learn_and_are_counted_apart(method):
     assert counts.also_trained == own and counts.trainable == counts.adapter + own
     assert counts.adapter == sum(p.numel() for p in adapter_parameters(model))
     assert f"{own:,}" in str(counts)
+
+
+def test_what_the_user_left_trainable_is_a_group_of_its_own(method):
+    model = inject(TINY["timm"].build(), method(rank=RANK))
+    model.head.requires_grad_(True)
+    groups = lora_plus_groups(model, lr=1e-3, ratio=16)
+    rates = [(group["name"], group["lr"]) for group in groups]
+    assert rates == [("lora_A", 1e-3), ("lora_B", 16e-3), ("other", 1e-3)]
+    assert {id(p) for p in groups[2]["params"]} == {id(p) for p in model.head.parameters()}
+    assert groups[0]["weight_decay"] == 0
 
 
 @torch.no_grad()

@@ -34,15 +34,12 @@ from tests.library.tiny_models import (
     TINY,
     PlainAttention,
     PlainBlock,
+    adapted,
     fill_adapters,
     write_dense,
 )
 
 CLOSE = dict(rtol=1e-4, atol=2e-5)
-
-
-def adapted(name: str, method: type, **options) -> nn.Module:
-    return fill_adapters(inject(TINY[name].build(), method(rank=RANK, **options)))
 
 
 def snapshot(model: nn.Module) -> dict:
@@ -160,7 +157,7 @@ REBUILT = {
 @torch.no_grad()
 @pytest.mark.parametrize("rebuild", REBUILT)
 def test_a_model_that_was_rebuilt_is_not_touched(rebuild, method, tmp_path):
-    model = adapted("plain", method)
+    model = adapted(TINY["plain"], method)
     REBUILT[rebuild](model)
     save = tmp_path / "a.safetensors"
     acts = [merge, unmerge, eject, to_peft, lambda m: save_adapter(m, save)]
@@ -171,7 +168,7 @@ def test_a_model_that_was_rebuilt_is_not_touched(rebuild, method, tmp_path):
 
 
 def test_a_part_of_an_adapted_model_is_not_taken_for_the_whole(tmp_path):
-    model = adapted("open_clip", SerialLoRAConfig)
+    model = adapted(TINY["open_clip"], SerialLoRAConfig)
     acts = [merge, unmerge, eject, to_peft, lambda m: save_adapter(m, tmp_path / "a")]
     for act in [*acts, lambda m: inject(m, SerialLoRAConfig(rank=2))]:
         before = snapshot(model)
@@ -181,12 +178,14 @@ def test_a_part_of_an_adapted_model_is_not_taken_for_the_whole(tmp_path):
 
 
 @pytest.mark.parametrize("tie", [lambda weight: weight, lambda weight: nn.Parameter(weight.data)])
-def test_a_weight_that_another_layer_reads_is_not_merged_into(tie):
-    """One parameter in two layers, or two parameters over one memory."""
+@pytest.mark.parametrize("blocks", [None, [1]])
+def test_a_weight_that_another_layer_reads_is_not_merged_into(tie, blocks, method):
+    """One parameter in two layers, or two parameters over one memory; adapted in both, or in one."""
     model = TINY["timm"].build()
     model.blocks[1].attn.qkv.weight = tie(model.blocks[0].attn.qkv.weight)
-    inject(model, LoRAConfig(rank=2, blocks=[1]))
-    refused(fill_adapters(model), merge, "shares a weight")
+    inject(model, method(rank=2, blocks=blocks))
+    for act in (merge, to_peft):
+        refused(fill_adapters(model), act, "shares? a weight")
     eject(model)
 
 
@@ -217,14 +216,14 @@ def test_an_error_halfway_leaves_no_trace(name, method, monkeypatch):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
 def test_no_copy_is_made_inside_a_block(copied):
-    model = adapted("timm", SerialLoRAConfig)
+    model = adapted(TINY["timm"], SerialLoRAConfig)
     with disabled(model):
         refused(model, copied, "leave that `with` block")
     assert copied(model)
 
 
 def test_adapters_that_would_not_learn_are_not_handed_to_an_optimizer():
-    model = adapted("timm", SerialLoRAConfig)
+    model = adapted(TINY["timm"], SerialLoRAConfig)
     with disabled(model), pytest.raises(SerialLoRAError, match="disabled"):
         lora_plus_groups(model, lr=1e-3)
     for act in (lambda m: lora_plus_groups(m, lr=1e-3), lambda m: set_scale(m, 2.0)):
@@ -279,7 +278,7 @@ def test_a_forward_of_the_users_own(name, when, method):
 @torch.no_grad()
 def test_a_forward_that_passes_the_adapter_by_is_an_error():
     for name in ("open_clip", "open_clip_own_attention"):
-        model = adapted(name, LoRAConfig)
+        model = adapted(TINY[name], LoRAConfig)
         TINY[name].run(model)
         attention = model.visual.transformer.resblocks[0].attn
         kind = nn.MultiheadAttention if name == "open_clip" else type(attention)
@@ -298,7 +297,7 @@ def test_a_forward_that_passes_the_adapter_by_is_an_error():
 def test_blocks_that_are_compiled_one_by_one(in_place, first, method):
     """Wrapped or in place, before or after the adapters came."""
     tiny = TINY["plain"]
-    model, reference = tiny.build(), adapted("plain", method)
+    model, reference = tiny.build(), adapted(TINY["plain"], method)
     expected = tiny.run(write_dense(tiny, tiny.build(), reference, 1.0))
 
     def compile_blocks():

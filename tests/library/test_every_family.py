@@ -22,29 +22,24 @@ from serial_lora import (
     disabled,
     eject,
     inject,
+    lora_plus_groups,
     merge,
     set_scale,
     unmerge,
 )
 from serial_lora.config import AdapterConfig
-from tests.library.tiny_models import RANK, TINY, blocks_of, fill_adapters, write_dense
+from tests.library.tiny_models import (
+    RANK,
+    TINY,
+    adapted,
+    assert_same_bits,
+    bits,
+    blocks_of,
+    fill_adapters,
+    write_dense,
+)
 
 CLOSE = dict(rtol=1e-4, atol=2e-5)
-
-
-def adapted(tiny, method, **options):
-    config = method(rank=RANK, stream=tiny.stream, **options)
-    return fill_adapters(inject(tiny.build(), config))
-
-
-def bits(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def assert_same_bits(before, after):
-    assert before.keys() == after.keys()
-    different = [name for name in before if not torch.equal(before[name], after[name])]
-    assert not different
 
 
 @torch.no_grad()
@@ -58,8 +53,12 @@ def test_fresh_adapter_equals_base(tiny, method, training):
 
 
 @torch.no_grad()
-def test_equals_dense_weights_written_by_hand(tiny, method):
-    model = adapted(tiny, method, scale=0.7).double()
+@pytest.mark.parametrize("later", [False, True])
+def test_equals_dense_weights_written_by_hand(tiny, method, later):
+    """With the scale that it was given, or with one set later."""
+    model = adapted(tiny, method, scale=0.3 if later else 0.7).double()
+    if later:
+        set_scale(model, 0.7)
     plain = write_dense(tiny, tiny.build().double(), model, 0.7)
     if "sd3" in type(model).__name__.lower():  # computes its time embedding in float32
         model, plain, close = model.float(), plain.float(), CLOSE
@@ -187,7 +186,7 @@ def test_base_keys_stay_and_copies_are_whole(tiny, method):
         assert set(eject(twin).state_dict()) == keys
 
 
-def test_counts_follow_the_formula(tiny, method):
+def test_counts_follow_the_formula_and_every_tensor_is_in_one_group_of_lora_plus(tiny, method):
     model = inject(tiny.build(), method(rank=RANK, stream=tiny.stream))
     blocks = blocks_of(tiny, model)
     pairs = len(blocks) if method is SerialLoRAConfig else sum(len(p) for _, _, p in blocks)
@@ -198,24 +197,12 @@ def test_counts_follow_the_formula(tiny, method):
         kinds = ["serial_lora"] if method is SerialLoRAConfig else [f"lora_{p}" for p in parts]
         expected |= {f"{block}.{kind}{suffix}" for kind in kinds}
     assert set(adapters(model)) == expected
-
-
-@torch.no_grad()
-def test_scale_is_linear_in_the_weights_and_zero_is_the_base(tiny, method):
-    model = tiny.build()
-    base = tiny.run(model)
-    fill_adapters(inject(model, method(rank=RANK, stream=tiny.stream)))
-    set_scale(model, 0.0)
-    torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=2e-6)
-    set_scale(model, 0.3)
-    by_scale = tiny.run(model)
-    set_scale(model, 1.0)
-    for adapter in adapters(model).values():
-        adapter.lora_B.mul_(0.3)
-    torch.testing.assert_close(tiny.run(model), by_scale, **CLOSE)
-    merge(model)
-    with pytest.raises(SerialLoRAError, match="unmerge"):
-        set_scale(model, 2.0)
+    groups = lora_plus_groups(model, lr=2e-4, ratio=20, weight_decay=0.01)
+    trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    placed = [(trainable.pop(id(p)), group) for group in groups for p in group["params"]]
+    assert not trainable and all(name.endswith(group["name"]) for name, group in placed)
+    rates = [(group["name"], group["lr"], group["weight_decay"]) for group in groups]
+    assert rates == [("lora_A", 2e-4, 0.01), ("lora_B", 20 * 2e-4, 0.01)]
 
 
 @torch.no_grad()

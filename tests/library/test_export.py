@@ -21,7 +21,7 @@ from serial_lora import (
     to_peft,
 )
 from tests.library.test_structure import FOUND
-from tests.library.tiny_models import RANK, TINY, fill_adapters, run_sd3
+from tests.library.tiny_models import RANK, TINY, adapted, fill_adapters, run_sd3
 
 peft = pytest.importorskip("peft")
 CLOSE = dict(rtol=1e-4, atol=2e-5)
@@ -30,9 +30,7 @@ CLOSE = dict(rtol=1e-4, atol=2e-5)
 @torch.no_grad()
 @pytest.mark.parametrize("merged", [False, True])
 def test_peft_loads_it_with_equal_outputs(tiny, method, merged, tmp_path, monkeypatch):
-    model = fill_adapters(
-        inject(tiny.build(), method(rank=RANK, stream=tiny.stream, scale=0.6, dropout=0.1))
-    ).eval()
+    model = adapted(tiny, method, scale=0.6, dropout=0.1).eval()
     expected = tiny.run(model)
     if merged:
         merge(model)
@@ -58,17 +56,24 @@ def test_peft_loads_it_with_equal_outputs(tiny, method, merged, tmp_path, monkey
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["sd3_image", "sd3_text", "sd35_both"])
-def test_diffusers_loads_it_with_equal_outputs(name, method, tmp_path):
+def test_diffusers_loads_it_with_equal_outputs_and_forgets_it_again(name, method, tmp_path):
+    """Into the transformer alone, and from the folder into a stock pipeline, without a warning."""
+    from diffusers import StableDiffusion3Pipeline
+
     tiny = TINY[name]
-    model = fill_adapters(inject(tiny.build(), method(rank=RANK, stream=tiny.stream, scale=0.6)))
+    model = adapted(tiny, method, scale=0.6)
     expected = run_sd3(model)
     tensors = to_diffusers(model, tmp_path)
     other = tiny.build()
     other.load_lora_adapter(dict(tensors), prefix="transformer")
     torch.testing.assert_close(run_sd3(other), expected, **CLOSE)
-    from_file = tiny.build()
-    from_file.load_lora_adapter(load_file(tmp_path / "pytorch_lora_weights.safetensors"))
-    torch.testing.assert_close(run_sd3(from_file), expected, **CLOSE)
+    pipeline = StableDiffusion3Pipeline(tiny.build(), *[None] * 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipeline.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
+    torch.testing.assert_close(run_sd3(pipeline.transformer), expected, **CLOSE)
+    pipeline.unload_lora_weights()
+    assert torch.equal(run_sd3(pipeline.transformer), run_sd3(tiny.build()))
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from torch import nn
 
 import serial_lora
 from serial_lora import attention
-from tests.library.tiny_models import TINY, fill_adapters
+from tests.library.test_structure import assert_exact, three
+from tests.library.tiny_models import TINY, Tiny, _separate, fill_adapters
 
 
 class MyBlock(nn.Module):
@@ -83,16 +84,17 @@ def test_the_part_on_bases_in_few_bits_runs(tmp_path, monkeypatch):
         exec(code, names)
 
 
-def test_the_part_on_a_family_of_ones_own_runs(monkeypatch):
+def test_the_part_on_a_family_of_ones_own_runs_and_is_exact(method, monkeypatch):
     monkeypatch.setattr(attention, "FAMILIES", list(attention.FAMILIES))
-    names = {"MyBlock": MyBlock, "my_model": nn.Sequential(MyBlock(), MyBlock())}
+    names = {"MyBlock": MyBlock, "my_model": nn.Sequential(MyBlock())}
     names |= vars(serial_lora)
     with pytest.raises(serial_lora.SerialLoRAError, match="docs/library.md"):
         serial_lora.inject(nn.Sequential(MyBlock()), serial_lora.SerialLoRAConfig(2))
     (code,) = (code for code in snippets() if "my_sites" in code)
     exec(code, names)
-    tokens, model = torch.randn(2, 5, 16), fill_adapters(names["my_model"])
-    adapted = model(tokens)
-    with serial_lora.disabled(model):
-        assert (model(tokens) - adapted).abs().max() > 1e-3
-    torch.testing.assert_close(serial_lora.merge(model)(tokens), adapted, rtol=1e-4, atol=1e-5)
+    assert serial_lora.adapters(names["my_model"])
+    layers = dict(q="ask", k="offer", v="carry", out="gather")
+    blocks = [_separate(f"{number}", "", 16, **layers) for number in range(3)]
+    tokens = torch.randn(2, 5, 16)
+    with torch.no_grad():
+        assert_exact(Tiny(lambda: three(MyBlock), lambda model: model(tokens), blocks), method)

@@ -36,9 +36,15 @@ from serial_lora import (
     unmerge,
 )
 from tests.library.test_attacks import refused
-from tests.library.test_every_family import assert_same_bits, bits
 from tests.library.test_structure import FOUND
-from tests.library.tiny_models import RANK, TINY, fill_adapters, write_dense
+from tests.library.tiny_models import (
+    RANK,
+    TINY,
+    assert_same_bits,
+    bits,
+    fill_adapters,
+    write_dense,
+)
 
 CLOSE = dict(rtol=1e-4, atol=5e-5)
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import copy
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from serial_lora import disabled, inject, merge
 from serial_lora.packed import PackedAttention
-from tests.library.tiny_models import fill_adapters
 
 
 def twins(width, heads, **options):
@@ -71,37 +68,3 @@ def test_same_outputs_and_gradients(
         results.append((output, *gradients, *([] if seen is None else [seen])))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
-
-
-PADDING = torch.tensor([[False] * 4 + [True], [False] * 5])
-UNUSUAL = {
-    "weights": lambda x, y: dict(query=x, key=x, value=x),
-    "weights of each head": lambda x, y: dict(query=x, key=x, value=x, average_attn_weights=False),
-    "padding": lambda x, y: dict(
-        query=x, key=x, value=x, key_padding_mask=PADDING, need_weights=False
-    ),
-    "elsewhere": lambda x, y: dict(query=x, key=y, value=y, need_weights=False),
-    "one sequence": lambda x, y: dict(query=x[0], key=x[0], value=x[0], need_weights=False),
-}
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("call", UNUSUAL)
-def test_unusual_calls_are_the_originals_and_reach_the_adapter(call, method):
-    """Without adapter PyTorch's own result; with one that of the merged weights; or the base's."""
-    original, packed = twins(32, 4, batch_first=True)
-    x, y = torch.randn(2, 5, 32), torch.randn(2, 4, 32)
-    options = UNUSUAL[call](x, y)
-    assert_same(original(**options), packed(**options))
-    model = fill_adapters(inject(nn.ModuleDict({"attn": original}), method(rank=2)))
-    layer = model["attn"]
-    adapted = layer(**options)
-    with disabled(model):
-        assert_same(layer(**options), packed(**options))
-    assert not torch.allclose(adapted[0], packed(**options)[0], atol=1e-3)
-    assert_same(merge(model)["attn"](**options), adapted)
-
-
-def assert_same(ours: tuple, theirs: tuple) -> None:
-    for a, b in zip(ours, theirs, strict=True):
-        assert a is b is None or torch.allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -12,19 +12,18 @@ from torch.nn import functional as F
 
 from serial_lora import (
     LoRAConfig,
+    SerialLoRAConfig,
     SerialLoRAError,
     adapters,
-    attention,
     count_parameters,
+    disabled,
     eject,
     inject,
     load_adapter,
     merge,
-    register_family,
     save_adapter,
 )
 from serial_lora.attention import find_attention_sites
-from serial_lora.sites import AttentionSite, Projection
 from tests.library.tiny_models import (
     _VISION,
     _VIT,
@@ -95,7 +94,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class WeightsOnRequest(nn.Module):
-    """nn.MultiheadAttention as tutorials call it: with weights returned, then from x to y."""
+    """nn.MultiheadAttention as tutorials call it: with weights, from x to y, one sequence, padding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,9 +102,13 @@ class WeightsOnRequest(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mixed, weights = self.attn(x, x, x)
-        elsewhere, _ = self.attn(x, mixed, mixed, need_weights=False)
+        elsewhere, each_heads = self.attn(x, mixed, mixed, average_attn_weights=False)
+        other, _ = self.attn(x, mixed, mixed, need_weights=False)
         alone, _ = self.attn(x[0], x[0], x[0])
-        return torch.cat([each.flatten() for each in (mixed, weights, elsewhere, alone)])
+        padding = torch.tensor([[False] * 4 + [True], [False] * 5])
+        padded, _ = self.attn(x, x, x, key_padding_mask=padding, need_weights=False)
+        seen = (mixed, weights, elsewhere, each_heads, other, alone, padded)
+        return torch.cat([each.flatten() for each in seen])
 
 
 def three(make) -> nn.Module:
@@ -254,6 +257,8 @@ def assert_exact(tiny, method):
     inject(model, method(rank=RANK, scale=0.7))
     torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=5e-6)
     fill_adapters(model)
+    with disabled(model):
+        torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=5e-6)
     expected = tiny.run(write_dense(tiny, tiny.build(), model, 0.7))
     assert (expected - base).abs().max() > 1e-3
     close = dict(rtol=1e-4, atol=5e-5)
@@ -261,46 +266,6 @@ def assert_exact(tiny, method):
     torch.testing.assert_close(tiny.run(merge(model)), expected, **close)
     assert torch.equal(tiny.run(eject(model)), base)
     assert all(torch.equal(bits[name], tensor) for name, tensor in model.state_dict().items())
-
-
-class Parallel(nn.Module):
-    """Attention beside an MLP, on the same normed tokens; keys and values come out of one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.mlp = nn.LayerNorm(32), nn.Linear(32, 32)
-        self.ask, self.collect = nn.Linear(32, 32), nn.Linear(32, 32)
-        self.store = nn.Linear(32, 64)  # keys above, values below
-
-    def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm(x)
-        k, v = self.store(normed).chunk(2, dim=-1)
-        mixed = F.scaled_dot_product_attention(self.ask(normed), k, v)
-        return x + self.collect(mixed) + self.mlp(normed)
-
-
-def parallel_sites(model):
-    rows = {"q": ("ask", 0), "k": ("store", 0), "v": ("store", 32), "out": ("collect", 0)}
-    for name, block in model.named_modules():
-        if isinstance(block, Parallel):
-            parts = {
-                part: Projection(f"{name}.{layer}", "weight", start, 32, 32)
-                for part, (layer, start) in rows.items()
-            }
-            yield AttentionSite(name, "image", int(name), 32, None, parts)
-
-
-def test_a_registered_family_is_adapted_exactly(method, monkeypatch):
-    monkeypatch.setattr(attention, "FAMILIES", list(attention.FAMILIES))
-    names = separate(q="ask", k="store", v="store", out="collect")
-    for block, _, parts in names:
-        parts["v"] = (f"{block}.store.weight", 32, 32)
-    tiny = Tiny(lambda: three(Parallel), _run_plain, names)
-    with pytest.raises(SerialLoRAError, match="register_family"):
-        inject(tiny.build(), method(rank=RANK))
-    assert register_family(parallel_sites) is parallel_sites
-    with torch.no_grad():
-        assert_exact(tiny, method)
 
 
 CHOSEN = {name: TINY[name] for name in ("plain", "timm", "torchvision", "open_clip_own_attention")}
@@ -373,7 +338,14 @@ def wrapped() -> nn.Module:
     return model
 
 
+def fused_sd3() -> nn.Module:
+    model = TINY["sd3_image"].build()
+    model.transformer_blocks[0].attn.fuse_projections(fuse=True)
+    return model
+
+
 REFUSED = {
+    "projections of SD3 that were fused": (fused_sd3, "unfuse_qkv_projections"),
     "a convolution": (lambda: convolution("k"), "1.attention.k is a Conv1d"),
     "a wrapped layer": (wrapped, "blocks.1.attn.qkv is a Sequential"),
     "rows that are no q, k, v": (lambda: fused(64), "blocks.1.attn.qkv has 64 rows"),
@@ -397,6 +369,48 @@ def test_what_cannot_be_adapted_is_refused_by_name(case, method):
         inject(model, method(rank=2))
     assert words in str(caught.value)
     assert not adapters(model) and all(p.requires_grad for p in model.parameters())
+
+
+@torch.no_grad()
+def test_a_model_inside_another_module(method):
+    """A tower alone, a backbone with a head in front of which it was put, before or afterwards."""
+    tower = inject(TINY["open_clip"].build().visual, method(rank=2))
+    assert {name.split(".")[0] for name in adapters(tower)} == {"transformer"}
+    x = torch.randn(1, 3, 16, 16)
+    for wrapped_first in (True, False):
+        backbone = TINY["timm"].build()
+        model = nn.Sequential(backbone, nn.Linear(5, 2))
+        base = model(x)
+        fill_adapters(inject(model if wrapped_first else backbone, method(rank=2)))
+        expected = model(x)
+        assert not torch.allclose(expected, base)
+        with disabled(model):
+            torch.testing.assert_close(model(x), base)
+        torch.testing.assert_close(merge(model)(x), expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(eject(model)(x), base) and not adapters(backbone)
+
+
+@torch.no_grad()
+def test_one_attention_in_two_blocks_has_one_adapter(method):
+    model = _timm()
+    model.blocks[1].attn = model.blocks[0].attn
+    assert len(find_attention_sites(model)) == 2
+    fill_adapters(inject(model, method(rank=2)))
+    x = torch.randn(1, 3, 16, 16)
+    expected = model(x)
+    torch.testing.assert_close(merge(model)(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_lora_is_refused_in_a_subclass_of_multihead_attention():
+    class Mine(nn.MultiheadAttention):
+        pass
+
+    model = nn.ModuleList([nn.MultiheadAttention(32, 4), Mine(32, 4)])
+    with pytest.raises(SerialLoRAError, match="Mine"):
+        inject(model, LoRAConfig(rank=2))
+    assert not adapters(model)
+    inject(model, SerialLoRAConfig(rank=2))
+    assert type(model[1]) is Mine
 
 
 class ReadsTheWeight(PlainAttention):

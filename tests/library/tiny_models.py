@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from serial_lora import inject
+
 RANK = 4
 # (name of the block, suffix of its adapters, {part: (weight, first row, rows)})
 Block = tuple[str, str, dict[str, tuple[str, int, int]]]
@@ -373,6 +375,20 @@ def fill_adapters(model: nn.Module, seed: int = 7, size: float = 0.1) -> nn.Modu
             if name.endswith("lora_B"):
                 parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
     return model
+
+
+def adapted(tiny: Tiny, method: type, **options) -> nn.Module:
+    """The family's model with adapters of this method, as if they had been trained."""
+    return fill_adapters(inject(tiny.build(), method(rank=RANK, stream=tiny.stream, **options)))
+
+
+def bits(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same_bits(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
+    assert before.keys() == after.keys()
+    assert not [name for name in before if not torch.equal(before[name], after[name])]
 
 
 def write_dense(tiny: Tiny, plain: nn.Module, adapted: nn.Module, scale: float) -> nn.Module:
