@@ -67,9 +67,8 @@ def segment_anything_sites(model: nn.Module) -> Iterator[AttentionSite]:
     The entry is `norm1`, before the picture is cut into windows: the zero tokens that pad the last
     windows come later and stay zero, and an adapter need not run on them.
     """
-    for name, block in _instances(
-        model, _loaded("segment_anything.modeling.image_encoder", "Block")
-    ):
+    kinds = _loaded("segment_anything.modeling.image_encoder", "Block")
+    for name, block in _instances(model, kinds):
         whole = linear_projection(block, name, "attn.qkv")
         yield AttentionSite(
             name=name,
@@ -214,11 +213,7 @@ def _nothing_found(model: nn.Module) -> str:
 
 Family = Callable[[nn.Module], Iterable[AttentionSite]]
 
-FAMILIES: list[Family] = [
-    open_clip_sites,
-    segment_anything_sites,
-    stable_diffusion_3_sites,
-]
+FAMILIES: list[Family] = [open_clip_sites, segment_anything_sites, stable_diffusion_3_sites]
 
 
 def register_family(family: Family) -> Family:

@@ -67,7 +67,6 @@ def save_adapter(
         SerialLoRAError: if the model has no such adapter, it holds values that are not finite, or
             the file cannot be written.
     """
-    path = Path(path)
     root, injection = with_values(model)
     adapter = read_adapter(injection, injection.name if name is None else name)
     tensors = {
@@ -176,7 +175,14 @@ def _put_in(
             f"this model {', '.join(learners) or 'nothing'}; call eject(model) first to use the file's, "
             "or load the pairs alone with heads=False."
         )
-    _check_same_targets(path, saved.targets, _targets(injection.sites))
+    there, here = saved.targets, _targets(injection.sites)
+    if there != here:
+        place = next(iter([n for n in there if there[n] != here.get(n)] or set(here) - set(there)))
+        raise SerialLoRAError(
+            f"{path} adapts {len(there)} places and this model has {len(here)} to adapt; the first "
+            f"that differs is {place} (width {there.get(place, 'none')} in the file, "
+            f"{here.get(place, 'none')} here): it belongs to another model or other towers and blocks."
+        )
     require_fitting(path, tensors, injection, saved.config.rank)
     if check_base:
         _refuse_other_base(path, saved, root, injection)
@@ -336,17 +342,6 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
             f"the header of {path} is damaged ({error}); save the adapter again."
         ) from error
     return saved, tensors
-
-
-def _check_same_targets(path: Path, saved: dict[str, int], here: dict[str, int]) -> None:
-    if saved == here:
-        return
-    name = next(iter([n for n in saved if saved[n] != here.get(n)] or set(here) - set(saved)))
-    raise SerialLoRAError(
-        f"{path} adapts {len(saved)} places and this model has {len(here)} to adapt; the first "
-        f"that differs is {name} (width {saved.get(name, 'none')} in the file, "
-        f"{here.get(name, 'none')} here): it belongs to another model or other towers and blocks."
-    )
 
 
 def require_fitting(

@@ -33,13 +33,7 @@ from serial_lora.records import (
     require_model,
     unwrapped_modules,
 )
-from serial_lora.sites import (
-    CONTAINERS,
-    AttentionSite,
-    child_name,
-    unwrapped_name,
-    without_sites,
-)
+from serial_lora.sites import CONTAINERS, AttentionSite, child_name, unwrapped_name, without_sites
 from serial_lora.stored import is_quantized, kept_trainable, stored
 
 

@@ -121,7 +121,6 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
         SerialLoRAError: there is no such adapter, a weight is not finite, the ranks are too many, or
             modules learn beside the adapters, which have no exact sum. The model is as it was.
     """
-
     for which, weight in weights.items():
         require_number(f"the weight of {which}", weight)
 
@@ -266,12 +265,8 @@ def refuse_misfit(injection: Injection, name: str, config: AdapterConfig) -> Non
         raise SerialLoRAError(
             f"there is an adapter named {name!r} already; choose another name, or remove it first."
         )
-    if not isinstance(config, AdapterConfig) or injection.config != replace(
-        config,
-        rank=injection.config.rank,
-        scale=injection.config.scale,
-        dropout=injection.config.dropout,
-    ):
+    own = {key: getattr(injection.config, key) for key in ("rank", "scale", "dropout")}
+    if not isinstance(config, AdapterConfig) or injection.config != replace(config, **own):
         raise SerialLoRAError(
             "the adapters of one model have one method and the same places, as in "
             f"{injection.config}; call eject(model) to begin with others."
@@ -280,7 +275,6 @@ def refuse_misfit(injection: Injection, name: str, config: AdapterConfig) -> Non
 
 
 # -------------------------------------------------------------------- none, or one for each sample
-
 
 _LOCK = threading.RLock()
 

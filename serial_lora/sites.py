@@ -28,11 +28,9 @@ class Projection:
     """One of q, k, v, out: `rows` rows of a weight, from row `start` on.
 
     Attributes:
-        module: dotted name of the module that owns the weight.
-        parameter: the weight's name in that module.
+        module, parameter: dotted name of the module that owns the weight, and the weight's name there.
         start: first row (0, but for k and v in a fused qkv weight).
-        rows: number of rows, the projection's outputs.
-        columns: number of columns, the projection's inputs.
+        rows, columns: how many there are, the projection's outputs and inputs.
     """
 
     module: str
@@ -83,8 +81,6 @@ class AttentionSite:
 
 def unwrapped_name(name: str) -> str:
     """A dotted name without the wrappers that torch.compile puts around blocks."""
-    if "_orig_mod" not in name:
-        return name
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
@@ -154,15 +150,16 @@ def structural_sites(
     for name, projections in found.items():
         block = _block_name(name)
         alone = times[block] == 1 and not isinstance(modules[block], CONTAINERS)
-        site = AttentionSite(
-            name=block if alone else name,
-            tower=_tower(modules, name),
-            block=index_of(block),
-            width=projections["q"].columns,
-            entry=None,
-            projections=projections,
+        sites.append(
+            AttentionSite(
+                name=block if alone else name,
+                tower=_tower(modules, name),
+                block=index_of(block),
+                width=projections["q"].columns,
+                entry=None,
+                projections=projections,
+            )
         )
-        sites.append(site)
     return _counted_through(sites)
 
 

@@ -135,8 +135,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def stored(layer: nn.Module, parameter: str) -> Stored:
     """How this module keeps this weight."""
-    weight = getattr(layer, parameter)
-    return _kind(weight)(layer, parameter)
+    return _kind(getattr(layer, parameter))(layer, parameter)
 
 
 def is_quantized(module: nn.Module) -> bool:

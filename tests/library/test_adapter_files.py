@@ -28,12 +28,11 @@ from serial_lora import (
 from serial_lora.files import checksum, read_header
 from serial_lora.injection import unwrapped
 from tests.library.test_attacks import refused
-from tests.library.tiny_models import RANK, TINY, fill_adapters
+from tests.library.tiny_models import RANK, TINY, adapted, fill_adapters
 
 
 def trained(name="timm", method=SerialLoRAConfig, **options):
-    tiny = TINY[name]
-    return fill_adapters(inject(tiny.build(), method(rank=RANK, stream=tiny.stream, **options)))
+    return adapted(TINY[name], method, **options)
 
 
 def contents(path):
@@ -49,9 +48,7 @@ def rewrite(path, metadata=None, tensors=None, **changes):
 
 @torch.no_grad()
 def test_round_trip_into_a_plain_and_an_injected_model(tiny, method, tmp_path):
-    model = fill_adapters(
-        inject(tiny.build(), method(rank=RANK, stream=tiny.stream, scale=0.7, dropout=0.1))
-    ).eval()
+    model = adapted(tiny, method, scale=0.7, dropout=0.1).eval()
     expected = tiny.run(model)
     notes = {"class_names": "cat, dog"}
     path = save_adapter(model, tmp_path / "adapter.safetensors", notes=notes)
@@ -224,12 +221,10 @@ def test_towers_injected_separately_are_saved_separately(tmp_path):
     load_adapter(TINY["open_clip"].build().visual, tmp_path / "image.safetensors")
 
 
-def compiled(model):
-    return torch.compile(model, backend="eager")
-
-
 @torch.no_grad()
-@pytest.mark.parametrize("wrap", [compiled, torch.nn.DataParallel])
+@pytest.mark.parametrize(
+    "wrap", [lambda model: torch.compile(model, backend="eager"), torch.nn.DataParallel]
+)
 def test_names_do_not_depend_on_wrappers(wrap, method, tmp_path):
     tiny = TINY["timm"]
     wrapped = inject(wrap(tiny.build()), method(rank=RANK))

@@ -70,11 +70,6 @@ PixtralVision Pvt Qwen3 Sam2Vision SamVision Segformer Siglip2Vision SiglipVisio
 ViTMAE ViTMSN XCLIPVision Yolos""".split()
 
 
-def letters(layer: str) -> str:
-    """The projections that a layer of this name makes, in the order of its rows."""
-    return layer.rpartition(".")[2]
-
-
 def write_by_hand(plain: nn.Module, adapted: nn.Module, readers: str) -> nn.Module:
     """W (I + s B A) or W + s B A into each layer of these names, and its neighbour "proj" for LoRA."""
     pairs = {}
@@ -91,7 +86,8 @@ def write_by_hand(plain: nn.Module, adapted: nn.Module, readers: str) -> nn.Modu
             pair = pairs[block, None]
             layer.weight += SCALE * layer.weight @ pair["B"] @ pair["A"]
             continue
-        for letter, rows in zip(letters(name), layer.weight.chunk(len(letters(name))), strict=True):
+        letters = name.rpartition(".")[2]  # the projections, in the order of the rows
+        for letter, rows in zip(letters, layer.weight.chunk(len(letters)), strict=True):
             rows += SCALE * pairs[block, letter]["B"] @ pairs[block, letter]["A"]
         out = pairs.pop((block, "out"), None)
         if out is not None:

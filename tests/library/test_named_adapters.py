@@ -185,9 +185,9 @@ def test_one_adapter_for_each_sample(batch, method, dtype):
     ("name", "method"),
     [
         ("timm", LoRAConfig),
+        pytest.param("torchvision", SerialLoRAConfig, marks=pytest.mark.slow),
+        pytest.param("torchvision", LoRAConfig, marks=pytest.mark.slow),
         pytest.param("segment_anything", SerialLoRAConfig, marks=pytest.mark.slow),
-        pytest.param("open_clip", SerialLoRAConfig, marks=pytest.mark.slow),
-        pytest.param("open_clip", LoRAConfig, marks=pytest.mark.slow),
         pytest.param("sd3_image", LoRAConfig, marks=pytest.mark.slow),
     ],
 )
@@ -197,7 +197,6 @@ def test_nothing_of_this_compiles_anything_again(name, method):
     And none ever serves a plain model of the same class.
     """
     tiny, graphs = TINY[name], []
-    run = run_image_tower if name == "open_clip" else tiny.run
 
     def backend(graph, inputs):
         graphs.append(graph)
@@ -205,23 +204,20 @@ def test_nothing_of_this_compiles_anything_again(name, method):
 
     torch.compiler.reset()
     plain, model = tiny.build().requires_grad_(False), two_adapters(tiny, method)[0]
-    twin, base = copy.deepcopy(model), run(plain)
-    forward = "encode_image" if name == "open_clip" else "forward"
-    fullgraph = not (name == "open_clip" and method is LoRAConfig)
+    twin, base = copy.deepcopy(model), tiny.run(plain)
     for each in (plain, model):
-        compiled = torch.compile(getattr(each, forward), backend=backend, fullgraph=fullgraph)
-        setattr(each, forward, compiled)
+        each.forward = torch.compile(each.forward, backend=backend, fullgraph=True)
 
     @torch.no_grad()
-    def same():
-        torch.testing.assert_close(run(model), run(twin), **CLOSE)
+    def same(act=lambda each: None):
+        for each in (model, twin):
+            act(each)
+        torch.testing.assert_close(tiny.run(model), tiny.run(twin), **CLOSE)
 
     same()
     first = len(graphs)
     for other, scale in (("a", 0.3), ("b", 1.0), ("a", 2.0), ("b", 0.0)):
-        for each in (model, twin):
-            set_scale(activate(each, other), scale)
-        same()
+        same(lambda each, other=other, scale=scale: set_scale(activate(each, other), scale))
     assert len(graphs) == first
     for _ in range(2):
         with disabled(model), disabled(twin):
@@ -233,22 +229,16 @@ def test_nothing_of_this_compiles_anything_again(name, method):
     assert len(graphs) == 3 * first  # as adapted, as the base, for each sample
     made = set()
     for _ in range(2):
-        for each in (model, twin):
-            merge(each)
-        same()
-        for each in (model, twin):
-            unmerge(each)
-        torch.testing.assert_close(run(plain), base, **CLOSE)
-        same()
+        same(merge)
+        same(unmerge)
+        torch.testing.assert_close(tiny.run(plain), base, **CLOSE)
         made.add(len(graphs))
     assert len(made) == 1  # the second time nothing
-    gradients = []
-    for each in (model, twin):
-        set_scale(each, 1.0)
-        loss, parameters = run(each).square().mean(), list(adapter_parameters(each))
-        gradients.append(
-            torch.autograd.grad(loss, parameters, allow_unused=True)
-        )  # the text tower's
+    same(lambda each: set_scale(each, 1.0))
+    gradients = [
+        torch.autograd.grad(tiny.run(each).square().mean(), list(adapter_parameters(each)))
+        for each in (model, twin)
+    ]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 

@@ -33,9 +33,6 @@ def masks(kind, length, batch, heads):
     }[kind]
 
 
-KINDS = ["none", "bool", "float", "per head bool", "per head float"]
-
-
 @settings(max_examples=80, deadline=None)
 @given(
     heads=st.sampled_from([1, 2, 3, 4]),
@@ -44,7 +41,7 @@ KINDS = ["none", "bool", "float", "per head bool", "per head float"]
     length=st.integers(1, 7),
     flags=st.fixed_dictionaries(dict(batch_first=st.booleans(), bias=st.booleans())),
     training=st.booleans(),
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(["none", "bool", "float", "per head bool", "per head float"]),
     padded=st.sampled_from([None, bool, float]),
     weights=st.sampled_from([None, "of each head", "mean"]),
 )

@@ -24,7 +24,7 @@ from serial_lora import (
     save_adapter,
     unmerge,
 )
-from tests.library.tiny_models import RANK, TINY, fill_adapters, write_dense
+from tests.library.tiny_models import RANK, TINY, assert_same_bits, fill_adapters, write_dense
 
 MODELS = ["plain", "timm", "hf_vit", "sd3_image"]
 
@@ -117,11 +117,6 @@ def bits(model: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def same_bits(one, other):
-    assert one.keys() == other.keys()
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_those_over_the_matrices(quantize, method, name):
     """Sums of 48 numbers at most, in about 40 layers there and back: each rounds by half an epsilon,
@@ -178,7 +173,7 @@ def test_merged_into_rounded_weights_and_out_again_bit_for_bit(quantize, method,
     said = [float(number) / 100 for number in re.findall(r"([\d.]+)%", str(told[0].message))]
     assert said == pytest.approx([change / size, loss / size], abs=2e-4)
     unmerge(model)
-    same_bits(before, bits(eject(model)))
+    assert_same_bits(before, bits(eject(model)))
 
 
 def test_training_goes_on_after_an_evaluation(quantize, method):
@@ -247,7 +242,7 @@ def test_inside_peft_it_is_the_same(quantize, name):
         merge(here)
     torch.testing.assert_close(*run())
     model.unmerge_adapter()
-    same_bits(bits(model), before)
+    assert_same_bits(bits(model), before)
 
 
 @pytest.mark.parametrize("kind", ["Float8WeightOnlyConfig", "IntxWeightOnlyConfig"])

@@ -320,21 +320,15 @@ def test_what_attends_elsewhere_is_left_alone():
     assert names == ["own", "decoder.self_attn"]
 
 
-def convolution(layer: str) -> nn.Module:
+def with_layer(layer: nn.Module) -> nn.Module:
+    model = _timm()
+    model.blocks[1].attn.qkv = layer
+    return model
+
+
+def convolution() -> nn.Module:
     model = nn.Sequential(PlainBlock(), PlainBlock())
-    setattr(model[1].attention, layer, nn.Conv1d(32, 32, 1))
-    return model
-
-
-def fused(rows: int) -> nn.Module:
-    model = _timm()
-    model.blocks[1].attn.qkv = nn.Linear(32, rows)
-    return model
-
-
-def wrapped() -> nn.Module:
-    model = _timm()
-    model.blocks[1].attn.qkv = nn.Sequential(model.blocks[1].attn.qkv)
+    model[1].attention.k = nn.Conv1d(32, 32, 1)
     return model
 
 
@@ -346,9 +340,15 @@ def fused_sd3() -> nn.Module:
 
 REFUSED = {
     "projections of SD3 that were fused": (fused_sd3, "unfuse_qkv_projections"),
-    "a convolution": (lambda: convolution("k"), "1.attention.k is a Conv1d"),
-    "a wrapped layer": (wrapped, "blocks.1.attn.qkv is a Sequential"),
-    "rows that are no q, k, v": (lambda: fused(64), "blocks.1.attn.qkv has 64 rows"),
+    "a convolution": (convolution, "1.attention.k is a Conv1d"),
+    "a wrapped layer": (
+        lambda: with_layer(nn.Sequential(nn.Linear(32, 96))),
+        "blocks.1.attn.qkv is a Sequential",
+    ),
+    "rows that are no q, k, v": (
+        lambda: with_layer(nn.Linear(32, 64)),
+        "blocks.1.attn.qkv has 64 rows",
+    ),
     "tokens of its own": (
         lambda: nn.Sequential(nn.MultiheadAttention(32, 4, add_bias_kv=True)),
         "0 adds tokens",

@@ -28,14 +28,14 @@ class Tiny:
         constructor: of the model.
         run: model -> outputs as one flat tensor.
         names: every adapted block, or a function that finds them in the model.
-        width, towers: the size of a token; number of blocks in each tower, for tests that count.
+        towers: number of blocks in each, for tests that count.
+        stream: of tokens, that adapters go to.
     """
 
     constructor: Callable[[], nn.Module]
     run: Callable[[nn.Module], Tensor]
     names: list[Block] | Callable[[nn.Module], list[Block]]
     towers: dict[str, int] = field(default_factory=lambda: {"image": 3})
-    width: int = 32
     stream: str = "image"
 
     def build(self) -> nn.Module:
@@ -92,10 +92,6 @@ def _open_clip(vision: dict | None = None, text: dict | None = None) -> nn.Modul
         CLIPVisionCfg(**vision_config | (vision or {})),
         CLIPTextCfg(**text_config | (text or {})),
     )
-
-
-def _open_clip_own_attention() -> nn.Module:
-    return _open_clip({"block_type": "custom", "qk_norm": True})
 
 
 def _open_clip_timm() -> nn.Module:
@@ -168,10 +164,6 @@ def _sd3(dual: tuple[int, ...] = (), qk_norm: str | None = None) -> nn.Module:
     )
 
 
-def _sd35() -> nn.Module:
-    return _sd3(dual=(0, 1), qk_norm="rms_norm")
-
-
 def run_sd3(model: nn.Module) -> Tensor:
     return model(
         hidden_states=torch.randn(2, 4, 8, 8, generator=_generator(1)),
@@ -201,7 +193,6 @@ def _sd3_text(i: int, last: bool) -> tuple:
 
 _SD3_IMAGE = [_sd3_image(i) for i in range(3)]
 _SD3_TEXT = [_sd3_text(i, last=i == 2) for i in range(3)]
-_SD35_SECOND = [_sd3_image(i, "attn2", "_2") for i in range(2)]
 
 # --------------------------------------------------------------------------------- transformers
 
@@ -226,9 +217,8 @@ _TEXT = dict(
 
 
 def _hf_clip() -> nn.Module:
-    from transformers import CLIPConfig, CLIPModel
-
-    return CLIPModel(CLIPConfig(text_config=_TEXT, vision_config=_VISION, projection_dim=16))
+    config = dict(text_config=_TEXT, vision_config=_VISION, projection_dim=16)
+    return _hf("CLIPModel", "CLIPConfig", config)
 
 
 def _run_hf_clip(model: nn.Module) -> Tensor:
@@ -349,12 +339,22 @@ TINY: dict[str, Tiny] = {
     ),
     "torchvision": Tiny(_torchvision, _run_pictures, _TORCHVISION),
     "open_clip": Tiny(_open_clip, _run_open_clip, _CLIP_NAMES, _BOTH),
-    "open_clip_own_attention": Tiny(_open_clip_own_attention, _run_open_clip, _CLIP_NAMES, _BOTH),
+    "open_clip_own_attention": Tiny(
+        lambda: _open_clip({"block_type": "custom", "qk_norm": True}),
+        _run_open_clip,
+        _CLIP_NAMES,
+        _BOTH,
+    ),
     "segment_anything": Tiny(_segment_anything, lambda model: model(_pictures(40)), _VIT),
     "timm": Tiny(_timm, _run_pictures, _VIT),
     "sd3_image": Tiny(_sd3, run_sd3, _SD3_IMAGE),
     "sd3_text": Tiny(_sd3, run_sd3, _SD3_TEXT, stream="text"),
-    "sd35_both": Tiny(_sd35, run_sd3, _SD3_IMAGE + _SD3_TEXT + _SD35_SECOND, stream="both"),
+    "sd35_both": Tiny(
+        lambda: _sd3(dual=(0, 1), qk_norm="rms_norm"),
+        run_sd3,
+        _SD3_IMAGE + _SD3_TEXT + [_sd3_image(i, "attn2", "_2") for i in range(2)],
+        stream="both",
+    ),
     "hf_clip": Tiny(_hf_clip, _run_hf_clip, _hf_blocks, _BOTH),
     "hf_vit": Tiny(lambda: _hf("ViTModel", "ViTConfig", _VISION), _run_hf_vision, _hf_blocks),
 }
