@@ -136,11 +136,10 @@ def safetensors_of(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _named(root: str, layers: Mapping[str, Pair]) -> dict[str, Tensor]:
-    names = ("lora_A", "lora_B")
     return {
         f"{root}.{layer}.{name}.weight": tensor
         for layer, pair in layers.items()
-        for name, tensor in zip(names, pair, strict=True)
+        for name, tensor in zip(("lora_A", "lora_B"), pair, strict=True)
     }
 
 

@@ -338,8 +338,7 @@ class SamplePairs:
     """In place of one adapter: as many pairs as there are names, and which one each sample has.
 
     Attributes:
-        A, B: (names, r, inputs) and (names, outputs, r), scale within; smaller ranks are padded
-            with zeros, which change nothing.
+        A, B: (names, r, inputs) and (names, outputs, r), scale within; zeros pad smaller ranks.
         index: (samples,), for each its place among the names.
         dimension: that of the samples in the tokens.
         windows: whether a sample may come as several windows of its tokens.

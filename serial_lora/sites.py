@@ -150,16 +150,15 @@ def structural_sites(
     for name, projections in found.items():
         block = _block_name(name)
         alone = times[block] == 1 and not isinstance(modules[block], CONTAINERS)
-        sites.append(
-            AttentionSite(
-                name=block if alone else name,
-                tower=_tower(modules, name),
-                block=index_of(block),
-                width=projections["q"].columns,
-                entry=None,
-                projections=projections,
-            )
+        site = AttentionSite(
+            name=block if alone else name,
+            tower=_tower(modules, name),
+            block=index_of(block),
+            width=projections["q"].columns,
+            entry=None,
+            projections=projections,
         )
+        sites.append(site)
     return _counted_through(sites)
 
 

@@ -49,25 +49,18 @@ def two_adapters():
     return activate(fill_adapters(add_adapter(one_adapter(), "b"), seed=2), "a")
 
 
-def start(rank, port):
+def half(rank, port, folder):
+    """What one of two processes does: first with a copy of the model, then with half of it."""
+    from torch.distributed.fsdp import fully_shard
+
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-
-
-def half(rank, port, folder):
-    start(rank, port)
     model = DistributedDataParallel(two_adapters())
     learn(model, slice(4 * rank, 4 * rank + 4))
     for name in "ab" if rank == 0 else "":
         save_adapter(model, folder / name, name)
-    distributed.destroy_process_group()
 
-
-def sharded(rank, port, folder):
-    from torch.distributed.fsdp import fully_shard
-
-    start(rank, port)
     mesh, model = distributed.device_mesh.init_device_mesh("cpu", (2,)), one_adapter()
     for module in (*model.children(), model):
         fully_shard(module, mesh=mesh)
@@ -78,27 +71,18 @@ def sharded(rank, port, folder):
     distributed.destroy_process_group()
 
 
-def spawn(act, folder):
+@pytest.mark.slow
+def test_two_processes_learn_as_one(tmp_path):
+    if not hasattr(pytest.importorskip("torch.distributed.fsdp"), "fully_shard"):
+        pytest.skip("fully_shard came with PyTorch 2.6")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(act, (port, folder), nprocs=2)
-
-
-@pytest.mark.slow
-def test_two_processes_with_half_the_weights_each_learn_as_one(tmp_path):
-    if not hasattr(pytest.importorskip("torch.distributed.fsdp"), "fully_shard"):
-        pytest.skip("fully_shard came with PyTorch 2.6")
-    spawn(sharded, tmp_path)
-    alone, x = step(one_adapter()), torch.randn(2, 5, 32)
-    loaded = load_adapter(classifier().eval(), tmp_path / "sharded")
-    torch.testing.assert_close(loaded(x), alone(x), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_two_processes_learn_as_one(tmp_path):
-    spawn(half, tmp_path)
+    torch.multiprocessing.spawn(half, (port, tmp_path), nprocs=2)
     alone, x = learn(two_adapters()), torch.randn(2, 5, 32)
-    for name in "ab":
+    expected = {name: activate(alone, name)(x) for name in "ab"} | {
+        "sharded": step(one_adapter())(x)
+    }
+    for name, output in expected.items():
         loaded = load_adapter(classifier().eval(), tmp_path / name)
-        torch.testing.assert_close(loaded(x), activate(alone, name)(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(loaded(x), output, rtol=1e-4, atol=1e-5)

@@ -149,31 +149,6 @@ def swin_blocks(first: int) -> list:
     return [_fused(block, "attn.qkv.weight", "attn.proj", width) for block, width in places]
 
 
-def gated() -> nn.Module:
-    model = _timm()
-    for block in model.blocks:
-        block.attn.gate = nn.Linear(32, 32)
-    return model
-
-
-def post_norm() -> nn.Module:
-    from timm.models.vision_transformer import ResPostBlock
-
-    return _timm(block_fn=ResPostBlock)
-
-
-def sequence_first() -> nn.Module:
-    """Older open_clip models run tokens as (L, N, d)."""
-    from open_clip.transformer import Transformer
-
-    return Transformer(32, 2, 2, batch_first=False)
-
-
-def clip_blocks(prefix: str) -> list:
-    layers = "attn.in_proj_weight", "attn.out_proj"
-    return [_fused(f"{prefix}resblocks.{i}", *layers) for i in range(2)]
-
-
 def grouped() -> Tiny:
     names = separate(q="wq", k="wk", v="wv", out="wo")
     names = [
@@ -213,11 +188,11 @@ FOUND = {
         _open_clip_timm,
         _run_open_clip,
         [_fused(f"visual.trunk.blocks.{i}", "attn.qkv.weight", "attn.proj", 64) for i in range(6)]
-        + clip_blocks("text.transformer."),
+        + [
+            _fused(f"text.transformer.resblocks.{i}", "attn.in_proj_weight", "attn.out_proj")
+            for i in range(2)
+        ],
     ),
-    "open_clip_sequence_first": Tiny(sequence_first, _run_plain, clip_blocks("")),
-    "timm_gated": timm_vit(gated),
-    "timm_post_norm": timm_vit(post_norm),
     "timm_no_bias": timm_vit(_timm, qkv_bias=False, qk_norm=True),
     "timm_beit": timm_vit(of_timm, module="beit", name="Beit", **SMALL),  # both call F.linear on a
     "timm_eva": timm_vit(of_timm, module="eva", name="Eva", **SMALL),  # layer's weight
