@@ -393,7 +393,7 @@ def _seen_by_compile(hooks: list[Hook]) -> list[AttributeHandle]:
     return [
         AttributeHandle(layer, "forward", MethodType(type(layer).forward, layer))
         for layer in {h.handle.layer: None for h in hooks if isinstance(h.handle, HookHandle)}
-        if not isinstance(layer, PackedAttention) and "forward" not in vars(layer)
+        if "forward" not in vars(layer)
     ]
 
 

@@ -216,7 +216,7 @@ def test_nothing_of_this_compiles_anything_again(name, method):
 
     same()
     first = len(graphs)
-    for other, scale in (("a", 0.3), ("b", 1.0), ("a", 2.0), ("b", 0.0)):
+    for other, scale in (("a", 0.3), ("b", 0.0), ("a", 2.0), ("b", 1.0)):
         same(lambda each, other=other, scale=scale: set_scale(activate(each, other), scale))
     assert len(graphs) == first
     for _ in range(2):
@@ -234,7 +234,6 @@ def test_nothing_of_this_compiles_anything_again(name, method):
         torch.testing.assert_close(tiny.run(plain), base, **CLOSE)
         made.add(len(graphs))
     assert len(made) == 1  # the second time nothing
-    same(lambda each: set_scale(each, 1.0))
     gradients = [
         torch.autograd.grad(tiny.run(each).square().mean(), list(adapter_parameters(each)))
         for each in (model, twin)
