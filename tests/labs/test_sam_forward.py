@@ -21,6 +21,7 @@ from serial_lora_course.labs.sam import (
 )
 from serial_lora_course.labs.sam_inputs import PreparedExample, jitter_boxes, prepare
 from serial_lora_course.labs.training import TrainingConfig, train
+from serial_lora_course.measures.metrics import dice_ce
 from serial_lora_course.models.sam import SamBackbone
 from tests.models.sam_models import ODD_SIZES, SMALL_SAM, adapted_sam, example, segmentation_data
 
@@ -92,14 +93,8 @@ def test_the_loss_is_dice_ce_of_the_part_that_is_no_padding(model):
     (logits,) = predict_logits(model, [p])
     wide = torch.nn.functional.interpolate(logits, (SIDE, SIDE), mode="bilinear")
     height, width = p.input_size
-    total = 0.0
-    for i in range(2):
-        inside = wide[i, 0, :height, :width].double().sigmoid()
-        truth = p.truth[i].double()
-        entropy = -(truth * inside.log() + (1 - truth) * (1 - inside).log()).mean()
-        overlap, area = (inside * truth).sum(), (inside**2).sum() + truth.sum()
-        total += (entropy + 1 - (2 * overlap + 1e-5) / (area + 1e-5)).item()
-    assert height < SIDE and SamObjective(model)([p]).item() == pytest.approx(total / 2, abs=1e-5)
+    expected = dice_ce(wide[:, 0, :height, :width].double(), p.truth).mean().item()
+    assert height < SIDE and SamObjective(model)([p]).item() == pytest.approx(expected, abs=1e-5)
 
 
 # --- gradients -----------------------------------------------------------------------------------

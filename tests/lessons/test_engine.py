@@ -99,15 +99,11 @@ def test_slips_with_whole_numbers_and_truth_values_are_no_open_exercises(slip):
 # ------------------------------------------------------------------- where a wrong answer stops
 
 
-@pytest.fixture
-def in_a_notebook(monkeypatch):
-    monkeypatch.setattr("serial_lora_course.checking.running.get_ipython", lambda: object())
-    for name in STRICT:
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.mark.parametrize("name", STRICT)
-def test_tests_and_graders_are_told_by_an_error(in_a_notebook, monkeypatch, name):
+def test_tests_and_graders_are_told_by_an_error(monkeypatch, name):
+    monkeypatch.setattr("serial_lora_course.checking.running.get_ipython", lambda: object())
+    for each in STRICT:
+        monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, "1")
     with pytest.raises(CheckFailed):
         check("99.1", lambda number: number * 2)
@@ -194,26 +190,17 @@ def test_checks_leave_the_random_numbers_alone():
 
 # --------------------------------------------------------------------- whose answer is used
 
-RIGHT = 'def numbers_in_pairs(shapes, rank):\n    {}\n\n\ncheck("2.1", numbers_in_pairs)'
-NOTEBOOK = "02_parameter_count.ipynb"
 
-
-def write(name: str, *codes: str) -> None:
-    cells = [nbformat.v4.new_code_cell(code) for code in codes]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), name)
-
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def is_solved(answer) -> bool:
     return answer.__code__.co_filename == "02_parameter_count.py"
 
 
-def test_what_passed_is_used_until_it_no_longer_does(capsys, folder):
+def test_what_passed_is_used_until_it_no_longer_does(capsys):
     def right(shapes, rank):
         return rank * sum(map(sum, shapes))
 
@@ -242,9 +229,12 @@ def test_what_passed_is_used_until_it_no_longer_does(capsys, folder):
         ("not python at all", "cannot be read (SyntaxError)"),
     ],
 )
-def test_an_answer_is_read_from_the_notebook_of_its_lesson(folder, capsys, body, said):
+def test_an_answer_is_read_from_the_notebook_of_its_lesson(capsys, body, said):
     helper = "def helper(shapes, rank):\n    return rank * sum(map(sum, shapes))"
-    write(NOTEBOOK, "%matplotlib inline", "import numpy as np", helper, RIGHT.format(body))
+    answer = f'def numbers_in_pairs(shapes, rank):\n    {body}\n\n\ncheck("2.1", numbers_in_pairs)'
+    codes = ["%matplotlib inline", "import numpy as np", helper, answer]
+    notebook = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, codes)])
+    nbformat.write(notebook, "02_parameter_count.ipynb")
     assert is_solved(yours("2.1")) == bool(said)
     out = capsys.readouterr().out
     assert said in out and len(out.splitlines()) == bool(said)
