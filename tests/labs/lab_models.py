@@ -73,39 +73,27 @@ def weights_file(path: Path, name: str, seed: int = 0) -> Path:
     return path
 
 
-def class_tokens(classes: int = 3) -> Tensor:
-    """Prompts of ids: start 30, a word of its own for each class, end 31."""
-    tokens = torch.zeros(classes, 16, dtype=torch.long)
-    tokens[:, 0], tokens[:, 1], tokens[:, 2] = 30, torch.arange(1, classes + 1), 31
-    return tokens
-
-
 def adapted_objective(seed: int = 0, rank: int = 4, dropout: float = 0.0) -> CLIPObjective:
     """The CLIP lab's objective over the small model with fresh Serial LoRA."""
     model = small_clip(seed)
     torch.manual_seed(seed + 1)
     inject(model, SerialLoRAConfig(rank=rank, dropout=dropout))
-    return CLIPObjective(model, class_tokens())
+    tokens = torch.zeros(3, 16, dtype=torch.long)
+    tokens[:, :3] = torch.tensor([[30, word, 31] for word in (1, 2, 3)])  # start, a class's, end
+    return CLIPObjective(model, tokens)
 
 
-def labelled_pictures(count: int = 12, classes: int = 3) -> list[tuple[Tensor, int]]:
+def labelled_pictures() -> list[tuple[Tensor, int]]:
     """Random pictures, brighter for a higher label, so that there is something to learn."""
     generator = torch.Generator().manual_seed(5)
-    return [
-        (torch.randn(3, 16, 16, generator=generator) + i % classes, i % classes)
-        for i in range(count)
-    ]
+    return [(torch.randn(3, 16, 16, generator=generator) + i % 3, i % 3) for i in range(12)]
 
 
-def noisy(picture: Tensor) -> Tensor:
-    """A transform that draws from torch's generator, as crops and flips do."""
-    return picture + 0.1 * torch.randn(picture.shape)
-
-
-def stream(steps: int, batch_size: int = 4, seed: int = 3, transform=noisy) -> ExampleStream:
+def stream(steps: int, batch_size: int = 4, seed: int = 3) -> ExampleStream:
+    """Of them, with noise from torch's generator, as crops and flips draw from it."""
     pictures = labelled_pictures()
-    transform = OnPicture(transform)
-    return ExampleStream(pictures, range(len(pictures)), transform, seed, batch_size, steps)
+    noisy = OnPicture(lambda picture: picture + 0.1 * torch.randn(picture.shape))
+    return ExampleStream(pictures, range(len(pictures)), noisy, seed, batch_size, steps)
 
 
 def trained_tensors(module: torch.nn.Module) -> dict[str, Tensor]:

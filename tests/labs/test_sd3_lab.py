@@ -6,24 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from serial_lora_course.labs import sd3
-from serial_lora_course.labs.grid import run_lab
-from serial_lora_course.labs.sd3 import Sd3Lab
 from serial_lora_course.measures.pictures import frechet_distance
-from tests.labs.small_labs import COLOURS, QUICK, ColourJudge, style_data
-from tests.models.sd3_models import official_folder, small_backbone
-
-SMALL = QUICK | {"resolution": 16, "drawing_steps": 2}
+from tests.labs.small_labs import COLOURS, small_lab
+from tests.models.sd3_models import official_folder
 
 
-def small_lab() -> Sd3Lab:
-    config = Sd3Lab.configured("tiny", **SMALL)
-    return Sd3Lab(small_backbone(), style_data(), config, judge=ColourJudge())
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    return small_lab("sd3", monkeypatch, tmp_path / "models")
 
 
-def test_scores_are_the_judges_on_all_pictures():
+def test_scores_are_the_judges_on_all_pictures(small):
     drawn = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
-    scores = small_lab().score(drawn)
+    scores = small.lab().score(drawn)
     assert scores.keys() == {"fid", "kid", "clip_score", "style_share"}
     features = drawn.reshape(6, -1, 3).mean(1)
     real = np.asarray([COLOURS[i % 5] for i in range(6)], float)
@@ -33,8 +28,8 @@ def test_scores_are_the_judges_on_all_pictures():
     assert scores["style_share"] == pytest.approx((features.mean(1) < 128).mean())
 
 
-def test_base_measures_are_the_unadapted_models_and_real_pictures():
-    lab = small_lab()
+def test_base_measures_are_the_unadapted_models_and_real_pictures(small):
+    lab = small.lab()
     base, (scores, _) = lab.measure_base(), lab.measure()
     assert {k: v for k, v in base.items() if k.startswith("base_")} == {
         f"base_{name}": value for name, value in scores.items()
@@ -43,12 +38,9 @@ def test_base_measures_are_the_unadapted_models_and_real_pictures():
     assert base["real_fid"] == pytest.approx(0, abs=1e-3)
 
 
-def test_a_folder_in_the_official_layout_takes_the_same_way(tmp_path, monkeypatch):
+def test_a_folder_in_the_official_layout_takes_the_same_way(small, tmp_path):
     """Shift 3, 16 latent channels, T5, bfloat16 weights: paper scale, but for the sizes."""
-    monkeypatch.setattr(Sd3Lab, "load_data", staticmethod(lambda *_: style_data()))
-    monkeypatch.setattr(sd3, "load_judge", lambda scale: ColourJudge())
-    options = SMALL | dict(scale="paper", resolution=32, accumulation=2)
-    folder = official_folder(tmp_path / "sd3")
-    (record,) = run_lab("sd3", "colours", "lora", seeds=1, weights=folder, **options)
+    options = dict(scale="paper", resolution=32, accumulation=2)
+    (record,) = small.run(weights=official_folder(tmp_path / "sd3"), **options)
     assert all(math.isfinite(value) for value in record.measures.values())
     assert record.settings["gradient_checkpointing"] and record.settings["guidance"] == 7.0

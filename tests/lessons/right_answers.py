@@ -175,11 +175,6 @@ ANSWERS = {
             ),
         },
     ],
-    "4.1": [
-        lambda image, text, s: (
-            torch.cosine_similarity(image[:, None], text[None], dim=-1) * s.exp()
-        ),
-    ],
     "4.2": [
         lambda image, classes, labels: np.mean(
             np.argmax(image.numpy() @ classes.numpy().T, axis=1) == labels.numpy()
@@ -217,11 +212,6 @@ ANSWERS = {
             "loss.backward()": "pass",
             "optimizer.step()": "optimizer.step(), model.zero_grad()",
         },
-    ],
-    "6.2": [
-        lambda velocity, x, n, s: nn.functional.mse_loss(
-            velocity(torch.lerp(x, n, s[:, None, None, None]), s), n - x
-        )
     ],
     "6.3": [{"points = noise": "points = noise.clone()", "points = points +": "points +="}],
     "6.4": [torch.lerp],
