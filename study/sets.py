@@ -12,12 +12,12 @@ and train nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from serial_lora.errors import require_choice
-from serial_lora_course.data.emoji import ATTRIBUTION, UNSEEN_STYLES, Concept, load_emoji
+from serial_lora_course.data.emoji import ATTRIBUTION, UNSEEN_STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import (
     EMOJI_SETS,
     GENERIC_TEMPLATE,
@@ -35,9 +35,16 @@ from serial_lora_course.data.segmentation_sets import (
 )
 from serial_lora_course.data.style_sets import TINY_STYLES, load_tiny_style
 from serial_lora_course.data.subsets import hash_order, with_few_tests
-from serial_lora_course.data.types import ClassificationData, SegmentationData, StyleData
+from serial_lora_course.data.types import (
+    ClassificationData,
+    DividedData,
+    Pictures,
+    SegmentationData,
+)
 
 VALIDATION = "/validation"
+Divided = tuple[DividedData, Pictures]
+"""A set with its training and test pictures, and its validation pictures."""
 
 # --------------------------------------------------------------------------- classification
 
@@ -69,47 +76,39 @@ CLIP_SETS = tuple(f"{topic}-{style}" for style in UNSEEN_STYLES for topic in TOP
 
 
 @lru_cache
-def load_classes(name: str) -> ClassificationData:
-    """One of `CLIP_SETS`, or the same with `VALIDATION` behind it."""
-    name, last = _asked(name, CLIP_SETS)
+def _classes(name: str) -> Divided:
     topic, style = name.split("-", 1)
     emoji = load_emoji(style)
-    parts: dict[str, tuple[list[int], list[int]]] = {}
+    labels: dict[str, dict[int, int]] = {"train": {}, "validation": {}, "test": {}}
     kept = []
     for class_name, subgroups in TOPICS[topic].items():
-        members = [i for i, c in enumerate(emoji.concepts) if _belongs(c, subgroups)]
+        members = {
+            concept.codepoints: index
+            for index, concept in enumerate(emoji.concepts)
+            if concept.subgroup in subgroups or concept.group in subgroups
+        }
         if len(members) < LEAST_DRAWINGS:
             continue
-        for part, chosen in _divided(members, [emoji.concepts[i].codepoints for i in members]):
-            indices, labels = parts.setdefault(part, ([], []))
-            indices += chosen
-            labels += [len(kept)] * len(chosen)
+        order = [list(members.values())[place] for place in hash_order([*members], 1, "study")]
+        first = max(LEAST_TRAINING, round(SHARES["train"] * len(order)))
+        second = first + max(1, round(SHARES["validation"] * len(order)))
+        chosen = order[:first], order[first:second], order[second:]
+        for part, indices in zip(labels.values(), chosen, strict=True):
+            part |= dict.fromkeys(indices, len(kept))
         kept.append(class_name)
-    return ClassificationData(
-        name=name + (VALIDATION if last == "validation" else ""),
+    train, validation, test = (
+        emoji_pictures(emoji, list(part), list(part.values())) for part in labels.values()
+    )
+    data = ClassificationData(
+        name=name,
         class_names=kept,
         template=TEMPLATE,
         generic_template=GENERIC_TEMPLATE,
-        train=emoji_pictures(emoji, *parts["train"]),
-        test=emoji_pictures(emoji, *parts[last]),
+        train=train,
+        test=test,
         attribution=ATTRIBUTION[style],
     )
-
-
-def _belongs(concept: Concept, parts: Sequence[str]) -> bool:
-    return concept.subgroup in parts or concept.group in parts
-
-
-def _divided(members: list[int], names: list[str]) -> list[tuple[str, list[int]]]:
-    """Training, validation and test drawings of one class."""
-    order = [members[place] for place in hash_order(names, 1, "study")]
-    first = max(LEAST_TRAINING, round(SHARES["train"] * len(order)))
-    second = first + max(1, round(SHARES["validation"] * len(order)))
-    return [
-        ("train", order[:first]),
-        ("validation", order[first:second]),
-        ("test", order[second:]),
-    ]
+    return data, validation
 
 
 # ----------------------------------------------------------------------------- segmentation
@@ -147,84 +146,69 @@ KEPT_SCENES = SceneSet(
 
 
 @lru_cache
-def load_scenes(name: str) -> SegmentationData:
-    """One of `SAM_SETS`, or the same with `VALIDATION` behind it."""
-    name, last = _asked(name, tuple(SAM_SETS))
-    return _scene_data(name, SAM_SETS[name], last)
+def kept_scenes() -> SegmentationData:
+    """Scenes such as the tiny SAM was pretrained on, to see what an adapted one forgot."""
+    data, _ = _scenes_of("kept", KEPT_SCENES)
+    return replace(data, test=data.test.some(range(40)))
 
 
 @lru_cache
-def kept_scenes() -> SegmentationData:
-    """Scenes such as the tiny SAM was pretrained on, to see what an adapted one forgot."""
-    return _scene_data("kept", KEPT_SCENES, "test", count=40)
-
-
-def _scene_data(name: str, settings: SceneSet, last: str, count: int = 0) -> SegmentationData:
-    chosen = _choose(settings)
-    counts = SCENES | {last: count or SCENES[last]}
-    parts = {
-        part: ScenePictures(f"study/{name}", part, settings, chosen[part], counts[part])
-        for part in ("train", last)
-    }
-    return SegmentationData(
-        name=name + (VALIDATION if last == "validation" else ""),
-        train=parts["train"],
-        test=parts[last],
-        attribution=ATTRIBUTION[settings.style],
-        content=repr((settings, chosen, DRAWING_SIZE)),
-    )
-
-
-def _choose(settings: SceneSet) -> dict[str, list[int]]:
+def _scenes_of(name: str, settings: SceneSet) -> Divided:
     emoji = load_emoji(settings.style, DRAWING_SIZE)
     visible, unseen = kept_apart(emoji, drawings_of(settings)).values()
     names = [emoji.concepts[position].codepoints for position in visible]
     order = [visible[place] for place in hash_order(names, 1, "study")]
-    count = round(VALIDATION_SHARE * len(order))
     # Concepts with one drawing between them stay on one side.
-    files = {emoji.files[position] for position in order[:count]}
-    validation = [position for position in order if emoji.files[position] in files]
-    return {  # the order is part of the fingerprint
+    files = {emoji.files[position] for position in order[: round(VALIDATION_SHARE * len(order))]}
+    validation = {position for position in order if emoji.files[position] in files}
+    chosen = {  # the order is part of the fingerprint
         "test": unseen,
         "validation": sorted(validation),
-        "train": sorted(set(order) - set(validation)),
+        "train": sorted(set(order) - validation),
     }
+    parts = {
+        part: ScenePictures(f"study/{name}", part, settings, chosen[part], count)
+        for part, count in SCENES.items()
+    }
+    data = SegmentationData(
+        name=name,
+        train=parts["train"],
+        test=parts["test"],
+        attribution=ATTRIBUTION[settings.style],
+        content=repr((settings, chosen, DRAWING_SIZE)),
+    )
+    return data, parts["validation"]
 
 
 # ------------------------------------------------------------------------------------ styles
 
-SD3_SETS = tuple(TINY_STYLES)
 DRAWN = {"validation": 40, "test": 100}
 
 
-@lru_cache
-def load_study_style(name: str) -> StyleData:
-    """One of `SD3_SETS`, or the same with `VALIDATION` behind it.
-
-    Validation pictures are taken from the style's training pictures; what is left trains.
-    """
-    name, last = _asked(name, SD3_SETS)
-    data = load_tiny_style(name)
+def _style(name: str) -> Divided:
+    data = with_few_tests(load_tiny_style(name), DRAWN["test"])
     order = hash_order([concept.codepoints for concept in data.train.sources], 1, "study")
-    chosen = sorted(order[: DRAWN["validation"]])
-    parts = {
-        "train": data.train.some(sorted(order[DRAWN["validation"] :])),
-        "validation": data.train.some(chosen),
-        "test": with_few_tests(data, DRAWN["test"]).test,
-    }
-    return replace(
-        data,
-        name=name + (VALIDATION if last == "validation" else ""),
-        train=parts["train"],
-        test=parts[last],
-    )
+    validation, train = order[: DRAWN["validation"]], order[DRAWN["validation"] :]
+    return replace(data, train=data.train.some(sorted(train))), data.train.some(sorted(validation))
 
 
-def _asked(name: str, known: Sequence[str]) -> tuple[str, str]:
-    """A set's own name, and the part that is to be measured on."""
+# -------------------------------------------------------------------------------------- all
+
+SETS: dict[str, tuple[Sequence[str], Callable[[str], Divided]]] = {
+    "clip": (CLIP_SETS, _classes),
+    "sam": (tuple(SAM_SETS), lambda name: _scenes_of(name, SAM_SETS[name])),
+    "sd3": (tuple(TINY_STYLES), _style),
+}
+"""A lab's sets, and what divides one of them."""
+
+
+def load_set(lab: str, name: str) -> DividedData:
+    """One of a lab's sets; with `VALIDATION` behind its name, its validation pictures are test."""
     own = name.removesuffix(VALIDATION)
-    require_choice("set in the study", own, known)
-    return own, "test" if own == name else "validation"
+    names, divide = SETS[lab]
+    require_choice("set in the study", own, names)
+    data, validation = divide(own)
+    return data if own == name else replace(data, name=name, test=validation)
 
 
 def group_of(name: str) -> str:

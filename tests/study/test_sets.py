@@ -8,13 +8,13 @@ from serial_lora_course.data.emoji_sets import hidden_codepoints
 from study.labs import STUDIES
 from study.plan import PLANS
 from study.results import Results
-from study.sets import CLIP_SETS, VALIDATION, load_classes, load_scenes
+from study.sets import CLIP_SETS, VALIDATION, load_set
 from tests.guard.test_shipped import needs_pinned_scenes
 
 
 @pytest.mark.parametrize("name", CLIP_SETS)
 def test_a_classification_set_has_three_parts_and_no_drawing_in_two(name):
-    data, choosing = load_classes(name), load_classes(name + VALIDATION)
+    data, choosing = load_set("clip", name), load_set("clip", name + VALIDATION)
     parts = [data.train.picture_ids, choosing.test.picture_ids, data.test.picture_ids]
     assert sum(map(len, parts)) == len(set().union(*parts))
     assert choosing.train.picture_ids == parts[0] and choosing.name != data.name
@@ -25,7 +25,7 @@ def test_a_classification_set_has_three_parts_and_no_drawing_in_two(name):
 
 @pytest.mark.parametrize("name", ["food", "engraved"])
 def test_a_segmentation_set_shows_other_drawings_in_each_part(name):
-    data, choosing = load_scenes(name), load_scenes(name + VALIDATION)
+    data, choosing = load_set("sam", name), load_set("sam", name + VALIDATION)
     parts = [data.train, choosing.test, data.test]
     shown = [{concept.codepoints for concept in part.concepts} for part in parts]
     assert sum(map(len, shown)) == len(set().union(*shown))
