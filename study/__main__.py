@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from serial_lora.errors import require_choice
 from serial_lora.files import write_whole
 from serial_lora_course.door import enter
 from serial_lora_course.labs.frames import on_front
@@ -21,7 +20,7 @@ from study.figures import plot_answers
 from study.plan import PLANS
 from study.results import Results
 from study.runs import Study, go_on
-from study.tables import Found, as_json, rates_table
+from study.tables import Found, as_json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,27 +28,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
     parser.add_argument("command", choices=("run", "tables", "pack"))
     parser.add_argument("--out", type=Path, default=Path("runs") / "study", help="a folder of runs")
-    parser.add_argument("--labs", default=",".join(PLANS), help="of run and tables, by commas")
     asked = parser.parse_args(arguments)
-    labs = asked.labs.split(",")
-    for lab in labs:
-        require_choice("lab in the study", lab, PLANS)
     if asked.command == "run":
-        missing = list(go_on(Study(PLANS[lab], asked.out) for lab in labs))
+        missing = list(go_on(Study(plan, asked.out) for plan in PLANS.values()))
         print("\n".join(missing) or "Every run is there.")
         return int(bool(missing))
-    results = {lab: Results(plan, asked.out) for lab, plan in PLANS.items()}
-    told = as_json([Found(each) for each in results.values()])  # all labs: p is corrected over all
+    results = [Results(plan, asked.out) for plan in PLANS.values()]
+    told = as_json([Found(each) for each in results])
     if asked.command == "tables":
-        write_tables(told, labs, results, asked.out)
+        write_tables(shipped.Found.of(told), results, asked.out)
     else:
-        pack(told, results.values())
+        pack(told, results)
     return 0
 
 
-def write_tables(told: dict[str, Any], labs: Sequence[str], results: Mapping, out: Path) -> None:
+def write_tables(found: shipped.Found, several: Sequence[Results], out: Path) -> None:
     """Print questions, arms and rates, and write them as CSV files."""
-    found = shipped.Found.of(told)
     questions = [
         {
             "Lab": answer.lab.upper(),
@@ -61,11 +55,13 @@ def write_tables(told: dict[str, Any], labs: Sequence[str], results: Mapping, ou
             "Verdict": answer.verdict,
         }
         for answer in found.answers
-        if answer.lab in labs
     ]
     pages = {"questions": pd.DataFrame(questions)}
-    for lab in labs:
-        pages |= {f"{lab}_arms": found.arms[lab], f"{lab}_rates": rates_table(results[lab])}
+    for results in several:
+        plan = results.plan
+        rates = [(a.name, *tried) for a in plan.arms for tried in results.rates_tried(a).items()]
+        pages[f"{plan.lab}_arms"] = found.arms[plan.lab]
+        pages[f"{plan.lab}_rates"] = pd.DataFrame(rates, columns=["arm", "rate", "reached"])
     out.mkdir(parents=True, exist_ok=True)
     for name, page in pages.items():
         page.to_csv(out / f"{name}.csv", index=False)
@@ -73,13 +69,12 @@ def write_tables(told: dict[str, Any], labs: Sequence[str], results: Mapping, ou
             print(f"\n{name}\n{page.round(3).to_string(index=False)}")
 
 
-def pack(told: dict[str, Any], several: Iterable[Results]) -> None:
+def pack(told: dict[str, Any], several: Sequence[Results]) -> None:
     """Compress records and outcomes, and write what the course ships."""
-    found = shipped.Found.of(told)
+    found, folder = shipped.Found.of(told), shipped.FOUND.parent
     for results in several:
         results.pack()
     write_whole(shipped.FOUND, (json.dumps(told, indent=1) + "\n").encode())
-    folder = shipped.FOUND.parent
     save_figure(plot_answers(found.answers), folder / "answers.png", dpi=120)
     arms = found.whole("sam")
     unbeaten = on_front(arms, "above LoRA").index

@@ -9,16 +9,16 @@ from __future__ import annotations
 import io
 import json
 import lzma
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from serial_lora.files import write_whole
 from serial_lora_course.labs.records import Record, read_records
-from study.plan import CHOOSING_SEED, Arm, LabPlan
+from study.labs import STUDIES
+from study.plan import Arm, LabPlan
 from study.sets import VALIDATION
 
 PACKED = Path(__file__).parent / "results"
@@ -53,19 +53,6 @@ def run_of(record: Record, plan: LabPlan) -> Run:
     return Run(arm, record.dataset, record.seed, record.settings["lr"])
 
 
-def final_runs(arm: Arm, datasets: tuple[str, ...], rate: float) -> Iterator[Run]:
-    """The runs that count, at the rate that was chosen."""
-    for seed in range(1, arm.seeds + 1):
-        for dataset in datasets:
-            yield Run(arm, dataset, seed, rate)
-
-
-def choosing_runs(plan: LabPlan, arm: Arm, rate: float) -> Iterator[Run]:
-    """The runs on validation pictures that a rate is judged by."""
-    for dataset in plan.chosen_on:
-        yield Run(arm, dataset + VALIDATION, CHOOSING_SEED, rate)
-
-
 class Results:
     """A lab's records by the names of their runs, and outcomes.
 
@@ -74,67 +61,67 @@ class Results:
     """
 
     def __init__(self, plan: LabPlan, folder: Path, packed: Path = PACKED) -> None:
-        self.plan, self.folder = plan, folder
+        self.plan, self.folder = plan, folder / plan.lab
         self.measures = sorted({plan.measure, plan.chosen_by})
-        records, self._packed = _unpacked(plan.lab, self.measures, packed)
-        records += read_records(folder / f"{plan.lab}.jsonl")
+        self._packed: dict[str, dict[str, np.ndarray]] = {}
+        records = read_records(folder / f"{plan.lab}.jsonl")
+        if (lines := packed / f"{plan.lab}.jsonl.xz").exists():
+            with lzma.open(lines) as file:
+                records = [*(Record(**json.loads(line)) for line in file), *records]
+            with np.load(packed / f"{plan.lab}.npz") as kept:
+                ends = np.cumsum(kept["lengths"], dtype=int)[:-1]
+                for measure in self.measures:
+                    values = np.split((kept[measure] / LEVELS).astype(np.float32), ends)
+                    for name, each in zip(kept["names"].tolist(), values, strict=True):
+                        self._packed.setdefault(name, {})[measure] = each
         self.records = {run_of(record, plan).name: record for record in records}
 
     def outcomes(self, name: str) -> Mapping[str, np.ndarray]:
         """Measure -> what a run of this name came to on each test picture, (pictures,)."""
-        file = self._file(name)
+        file = self.folder / f"{name}.npz"
         if not file.exists() and name in self._packed:
             return self._packed[name]
         with np.load(file) as kept:
-            return {measure: kept[measure] for measure in self.measures}
+            return dict(kept)
 
     def keep(self, name: str, outcomes: Mapping[str, np.ndarray]) -> None:
         """Write what a run came to, whole or not at all."""
-        self._file(name).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self._file(name), _npz({m: outcomes[m] for m in self.measures}))
-
-    def _file(self, name: str) -> Path:
-        return self.folder / self.plan.lab / f"{name}.npz"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / f"{name}.npz", _npz(outcomes))
 
     def pack(self, packed: Path = PACKED) -> None:
         """Write all records and outcomes, compressed, rounded to `LEVELS` steps."""
-        new = {file.stem for file in (self.folder / self.plan.lab).glob("*.npz")}
-        names = sorted(name for name in new | set(self._packed) if "validation" not in name)
+        names = sorted({file.stem for file in self.folder.glob("*.npz")} | set(self._packed))
         each = [self.outcomes(name) for name in names]
         lengths = [len(run[self.plan.measure]) for run in each]
         content = {"names": np.array(names, str), "lengths": np.array(lengths, np.uint32)}
         for measure in self.measures:
-            values = np.concatenate([np.empty(0), *(run[measure].astype(float) for run in each)])
+            values = np.concatenate([run[measure].astype(float) for run in each])
             content[measure] = (LEVELS * values).round().astype(np.uint16)
         lines = [json.dumps(asdict(record), sort_keys=True) for record in self.records.values()]
         packed.mkdir(parents=True, exist_ok=True)
         write_whole(packed / f"{self.plan.lab}.npz", _npz(content))
-        write_whole(
-            packed / f"{self.plan.lab}.jsonl.xz", lzma.compress("\n".join([*lines, ""]).encode())
-        )
+        lines = lzma.compress("\n".join([*lines, ""]).encode())
+        write_whole(packed / f"{self.plan.lab}.jsonl.xz", lines)
+
+    def rates_tried(self, arm: Arm) -> dict[float, float]:
+        """Rate -> its mean on the validation pictures, in the records that there are."""
+        reached: dict[float, list[float]] = {}
+        for record in self.records.values():
+            run = run_of(record, self.plan)
+            if run.arm == arm and run.dataset.endswith(VALIDATION):
+                reached.setdefault(run.rate, []).append(record.measures[self.plan.chosen_by])
+        return {rate: float(np.mean(each)) for rate, each in reached.items()}
+
+    def final_runs(self, arm: Arm) -> list[Run]:
+        """The runs that count, at the rate of the best mean; of equal ones at the smallest."""
+        tried = self.rates_tried(arm)
+        rate = max(sorted(tried), key=tried.__getitem__)
+        sets, seeds = STUDIES[self.plan.lab].datasets("tiny"), range(1, arm.seeds + 1)
+        return [Run(arm, dataset, seed, rate) for seed in seeds for dataset in sets]
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)
     return stream.getvalue()
-
-
-def _unpacked(
-    lab: str, measures: list[str], packed: Path
-) -> tuple[list[Record], dict[str, dict[str, np.ndarray]]]:
-    """Records and outcomes that are packed; none where nothing is."""
-    lines, arrays = packed / f"{lab}.jsonl.xz", packed / f"{lab}.npz"
-    if not lines.exists():
-        return [], {}
-    with TemporaryDirectory() as folder:
-        (unpacked := Path(folder) / lines.stem).write_bytes(lzma.decompress(lines.read_bytes()))
-        records = read_records(unpacked)
-    with np.load(arrays) as kept:
-        ends = np.cumsum(kept["lengths"], dtype=int)[:-1]
-        found = {m: np.split((kept[m] / LEVELS).astype(np.float32), ends) for m in measures}
-        names = kept["names"].tolist()
-    return records, {
-        name: {measure: found[measure][place] for measure in measures}
-        for place, name in enumerate(names)
-    }

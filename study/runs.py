@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from serial_lora.errors import SerialLoRAError
@@ -17,8 +16,8 @@ from serial_lora_course.labs.lab import Lab, Outcomes, run_one
 from serial_lora_course.labs.records import Kept, Record, environment
 from study.labs import STUDIES
 from study.methods import get_method
-from study.plan import Arm, LabPlan
-from study.results import PACKED, Results, Run, choosing_runs, final_runs, run_of
+from study.plan import CHOOSING_SEED, Arm, LabPlan
+from study.results import PACKED, Results, Run
 from study.sets import VALIDATION
 
 COMMAND = "python -m study run"
@@ -32,35 +31,27 @@ class Study:
         self.plan = plan
         self.results = Results(plan, folder, packed)
         self.kept = Kept(folder / f"{plan.lab}.jsonl")
-        self.source = Source(STUDIES[plan.lab], STUDIES[plan.lab].configs["tiny"], "tiny")
-        self._labs: dict[str, Lab] = {}
+        kind = STUDIES[plan.lab]
+        self.lab = cache(Source(kind, kind.configs["tiny"], "tiny").open)
 
-    def lab(self, dataset: str) -> Lab:
-        if dataset not in self._labs:
-            self._labs[dataset] = self.source.open(dataset)
-        return self._labs[dataset]
-
-    def is_done(self, run: Run) -> bool:
-        """Whether there is a record of it, on these pictures and weights."""
-        record = self.results.records.get(run.name)
-        return record is not None and self._is_current(record)
-
-    def _is_current(self, record: Record) -> bool:
+    def is_current(self, record: Record | None) -> bool:
+        """Whether there is a record, of these pictures and weights."""
+        if record is None:
+            return False
         contents = self.lab(record.dataset).contents
         return all(record.settings.get(name) == value for name, value in contents.items())
 
     def do_arm(self, arm: Arm) -> None:
         """Every run of an arm that is not there: those that choose its rate, then those that count."""
-        for rate in sorted({*arm.rates, *rates_tried(self.results, arm)}):
-            self._do(choosing_runs(self.plan, arm, rate))
-        datasets = tuple(STUDIES[self.plan.lab].datasets("tiny"))
-        self._do(final_runs(arm, datasets, chosen_rate(self.results, arm)))
+        sets = [dataset + VALIDATION for dataset in self.plan.chosen_on]
+        rates = sorted({*arm.rates, *self.results.rates_tried(arm)})
+        self._do([Run(arm, dataset, CHOOSING_SEED, rate) for rate in rates for dataset in sets])
+        self._do(self.results.final_runs(arm))
 
-    def _do(self, runs: Iterable[Run]) -> None:
+    def _do(self, runs: list[Run]) -> None:
         """Those that another process is at are waited for at the end."""
-        left = list(runs)
-        for run, wait in [(run, wait) for wait in (False, True) for run in left]:
-            if self.is_done(run):
+        for run, wait in [(run, wait) for wait in (False, True) for run in runs]:
+            if self.is_current(self.results.records.get(run.name)):
                 continue
             lab = self.lab(run.dataset)
             changes = {"rank": run.arm.rank, "lr": run.rate, "blocks": run.arm.blocks}
@@ -69,66 +60,47 @@ class Study:
             key = lab.key(get_method(run.arm.method), amount, run.seed)
             if found := self.kept.or_run(key, partial(self._measured, lab, run, amount), wait):
                 self.results.records[run.name], is_new = found
-                reached = found[0].measures[self.plan.measure]
                 if is_new:
-                    print(
-                        f"{self.plan.lab} {run.name}: {self.plan.measure} {reached:.4f}", flush=True
-                    )
+                    reached = found[0].measures[self.plan.measure]
+                    told = f"{self.plan.lab} {run.name}: {self.plan.measure} {reached:.4f}"
+                    print(told, flush=True)
 
     def _measured(self, lab: Lab, run: Run, amount: int, save_to: Path | None) -> Record:
         """Do a run; its outcomes are written before its record is."""
         known = [r for r in self.results.records.values() if r.dataset == run.dataset]
-        lab.records = [record for record in known if self._is_current(record)]
+        lab.records = [record for record in known if self.is_current(record)]
         is_final = not run.dataset.endswith(VALIDATION)
         if is_final and not lab.records:
             self.results.keep(f"base_{run.dataset}", lab.measure()[1])
-        method, outcomes = get_method(run.arm.method), {}
+        method = get_method(run.arm.method)
 
         def keep(_: Lab, __: object, seen: Outcomes, ___: str) -> None:
-            outcomes.update(seen)
+            if is_final:
+                self.results.keep(run.name, seen)
 
         try:
             options = {"save_to": save_to, "draw": keep, "progress": False}
-            record = run_one(lab, method, amount, run.seed, command=COMMAND, **options)
+            return run_one(lab, method, amount, run.seed, command=COMMAND, **options)
         except SerialLoRAError as error:
             if "loss became" not in str(error):
                 raise
-            # A rate that is too large is a try like any other, and the worst.
-            return Record(
-                task=lab.name,
-                scale=lab.data.scale,
-                dataset=lab.data.name,
-                method=method.name,
-                amount=amount,
-                unit=lab.unit,
-                seed=run.seed,
-                rank=method.rank(run.arm.rank),
-                measures={self.plan.measure: FAILED, self.plan.chosen_by: FAILED, "diverged": 1.0},
-                sizes={},
-                seconds=0.0,
-                settings=lab.settings(method),
-                environment=environment(),
-                command=COMMAND,
-            )
-        if is_final:
-            self.results.keep(run.name, outcomes)
-        return record
-
-
-def rates_tried(results: Results, arm: Arm) -> dict[float, float]:
-    """Rate -> its mean on the validation pictures, in the records that there are."""
-    reached: dict[float, list[float]] = {}
-    for record in results.records.values():
-        run = run_of(record, results.plan)
-        if run.arm == arm and run.dataset.endswith(VALIDATION):
-            reached.setdefault(run.rate, []).append(record.measures[results.plan.chosen_by])
-    return {rate: float(np.mean(each)) for rate, each in reached.items()}
-
-
-def chosen_rate(results: Results, arm: Arm) -> float:
-    """The rate of the best mean; of equal ones the smallest."""
-    tried = rates_tried(results, arm)
-    return max(sorted(tried), key=tried.__getitem__)
+        # A rate that is too large is a try like any other, and the worst.
+        return Record(
+            task=lab.name,
+            scale=lab.data.scale,
+            dataset=lab.data.name,
+            method=method.name,
+            amount=amount,
+            unit=lab.unit,
+            seed=run.seed,
+            rank=method.rank(run.arm.rank),
+            measures={self.plan.measure: FAILED, self.plan.chosen_by: FAILED, "diverged": 1.0},
+            sizes={},
+            seconds=0.0,
+            settings=lab.settings(method),
+            environment=environment(),
+            command=COMMAND,
+        )
 
 
 def go_on(studies: Iterable[Study]) -> Iterator[str]:

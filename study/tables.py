@@ -17,9 +17,8 @@ import pandas as pd
 from serial_lora_course.lessons.l09_trial.tables import COLUMNS, Answer
 from serial_lora_course.measures.intervals import holm, sets_like_these, these_sets
 from study.labs import STUDIES
-from study.plan import PLANS, Arm, questions_of
-from study.results import PACKED, Results, final_runs
-from study.runs import chosen_rate, rates_tried
+from study.plan import Arm, questions_of
+from study.results import PACKED, Results
 from study.sets import group_of
 
 KEPT_SHARE = 0.9
@@ -32,18 +31,15 @@ class Found:
     """What a lab's finished arms came to.
 
     Attributes:
-        runs: arm's name -> the names of the runs that count, at the rate that was chosen, of arms all of
-            whose runs are there; each in the order of seeds and sets.
+        runs: name of an arm all of whose runs are there -> the names of those that count, by seed and set.
     """
 
     def __init__(self, results: Results) -> None:
         self.results, self.plan = results, results.plan
-        self.arms = {arm.name: arm for arm in self.plan.arms}
         self.runs: dict[str, list[str]] = {}
-        sets = tuple(STUDIES[self.plan.lab].datasets("tiny"))
         for arm in self.plan.arms:
-            if rates_tried(results, arm):
-                runs = [run.name for run in final_runs(arm, sets, chosen_rate(results, arm))]
+            if results.rates_tried(arm):
+                runs = [run.name for run in results.final_runs(arm)]
                 records = [results.records.get(name) for name in runs]
                 if all(r is not None and "diverged" not in r.measures for r in records):
                     self.runs[arm.name] = runs
@@ -89,7 +85,9 @@ def kept_gain(method: np.ndarray, lora: np.ndarray, base: np.ndarray) -> np.ndar
 
 def arms_table(found: Found) -> pd.DataFrame:
     """A row for each finished arm, with `COLUMNS`."""
-    rows = [_row(found, found.arms[name]) for name in found.runs]
+    steps = json.loads((PACKED / "steps.json").read_text("utf-8"))[found.plan.lab]["ratios"]
+    there = [arm for arm in found.plan.arms if arm.name in found.runs]
+    rows = [_row(found, arm) | {"step time": steps.get(arm.name)} for arm in there]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -101,7 +99,6 @@ def _row(found: Found, arm: Arm) -> dict[str, Any]:
         above = sets_like_these(found.contrast(arm.name, plan.reference))
     kept, before = f"kept_{plan.measure}", f"base_kept_{plan.measure}"
     changes = [r.measures[kept] - r.measures[before] for r in records if kept in r.measures]
-    steps = json.loads((PACKED / "steps.json").read_text("utf-8"))
     activations = [r.sizes["activation_bytes"] for r in records if "activation_bytes" in r.sizes]
     return {
         "arm": arm.name,
@@ -115,7 +112,6 @@ def _row(found: Found, arm: Arm) -> dict[str, Any]:
         "above LoRA, half-width": above and above.half_width,
         "change of what it knew": 100 * np.mean(changes) if changes else None,
         "activations, MB": np.median(activations) / 1e6 if activations else None,
-        "step time": steps[plan.lab]["ratios"].get(arm.name),
     }
 
 
@@ -144,25 +140,16 @@ def _grouped(outcomes: Outcomes) -> Outcomes:
     return {group: np.array(each) for group, each in means.items()}
 
 
-def rates_table(results: Results) -> pd.DataFrame:
-    """Every rate that was tried: its mean on validation pictures."""
-    rows = [
-        (arm.name, rate, reached)
-        for arm in results.plan.arms
-        for rate, reached in rates_tried(results, arm).items()
-    ]
-    return pd.DataFrame(rows, columns=["arm", "rate", "reached"])
-
-
 def as_json(several: Sequence[Found]) -> dict[str, Any]:
     """What `serial_lora_course.lessons.l09_trial.tables.load_found` reads."""
     labs = {found.plan.lab: found for found in several}
+    arms = {
+        lab: arms_table(found).to_json(orient="records", double_precision=15)
+        for lab, found in labs.items()
+    }
     return {
-        "units": {lab: PLANS[lab].unit for lab in labs},
+        "units": {lab: found.plan.unit for lab, found in labs.items()},
         "runs": {lab: len(found.results.records) for lab, found in labs.items()},
-        "arms": {
-            lab: json.loads(arms_table(found).to_json(orient="records", double_precision=15))
-            for lab, found in labs.items()
-        },
+        "arms": {lab: json.loads(rows) for lab, rows in arms.items()},
         "answers": [asdict(answer) for answer in answers(several)],
     }

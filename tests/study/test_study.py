@@ -10,7 +10,7 @@ from serial_lora_course.lessons.l09_trial import tables as shipped
 from study import runs as study_runs
 from study.plan import PLANS, Question, questions_of
 from study.results import Results, run_of
-from study.runs import Study, chosen_rate, go_on
+from study.runs import Study, go_on
 from study.sets import VALIDATION
 from study.tables import Found, answers, arms_table, as_json
 from tests.study.halves import PLAN, HalvesStudy
@@ -87,4 +87,4 @@ def test_a_rate_that_is_too_large_is_the_worst_try_and_no_end(study, tmp_path, m
     monkeypatch.setattr(study_runs, "run_one", too_large)
     made = study()
     assert not list(go_on([made]))
-    assert all(chosen_rate(made.results, arm) <= arm.rate for arm in PLAN.arms)
+    assert all(run.rate <= arm.rate for arm in PLAN.arms for run in made.results.final_runs(arm))
