@@ -13,7 +13,7 @@ import torch
 from benchmarks.measure import machine
 from benchmarks.savings import measure_savings
 from benchmarks.shares import measure_shares
-from benchmarks.steps import measure_all_steps
+from benchmarks.steps import measure_steps
 from benchmarks.switching import measure_switching
 from serial_lora.files import write_whole
 from serial_lora_course.door import enter
@@ -21,7 +21,7 @@ from tools.documents import put_between
 
 README, RESULTS = (Path(__file__).with_name(name) for name in ("README.md", "results.json"))
 PARTS = {
-    "steps": measure_all_steps,
+    "steps": measure_steps,
     "savings": measure_savings,
     "switching": measure_switching,
     "shares": measure_shares,
@@ -32,7 +32,6 @@ def main(words: list[str] | None = None) -> int:
     """Run the parts that the command line asks for; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=PARTS, action="append", help="a part; may be repeated")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny models; stores nothing")
     options = parser.parse_args(words)
     known, here = json.loads(RESULTS.read_text(encoding="utf-8")), {"machine": machine()}
@@ -43,7 +42,7 @@ def main(words: list[str] | None = None) -> int:
     for part in options.only or PARTS:
         print(f"{part} ...", file=sys.stderr, flush=True)
         torch.manual_seed(0)
-        results[part] = PARTS[part](options.quick, options.rounds)
+        results[part] = PARTS[part](options.quick)
         if not options.quick:  # at once, so that a run which is stopped keeps it
             write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
             page = put_between(README.read_text(encoding="utf-8"), "results", render(results))

@@ -5,43 +5,38 @@ from __future__ import annotations
 import gc
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+import numpy as np
 import torch
 
 
-def interleave(
-    steps: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
-) -> dict[str, list[float]]:
-    """Seconds of every step, one entry a round, in an order that turns from round to round."""
+def clocked(
+    steps: Mapping[str, Callable[[], object]], against: str, to: str, rounds: int = 5
+) -> dict[str, dict[str, float]]:
+    """Each step's median, half of what lies between the quartiles, and the ratio to the one ``against``.
+
+    Steps are interleaved in an order that turns from round to round, after one round to warm up. The
+    ratio is the median of those of each round, so a slow while of the machine changes it little.
+    """
     names, seconds = list(steps), {name: [] for name in steps}
-    for turn in range(warm_up + rounds):
+    for turn in range(1 + rounds):
         gc.collect()
         start = turn % len(names)
         for name in names[start:] + names[:start]:
             begin = time.perf_counter()
             steps[name]()
-            if turn >= warm_up:
+            if turn:
                 seconds[name].append(time.perf_counter() - begin)
-    return seconds
-
-
-def compared(seconds: list[float], others: list[float], to: str) -> dict[str, float]:
-    """A row's clock: the median, half of what lies between the quartiles, and the ratio to others.
-
-    The ratio is the median of those of each round, so a slow while of the machine changes it little.
-    """
-    low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    ratio = statistics.median(a / b for a, b in zip(seconds, others, strict=True))
-    return {
-        "ms": 1e3 * statistics.median(seconds),
-        "± ms": 500 * (high - low),
-        f"ratio to {to}": ratio,
-    }
+    rows = {}
+    for name, own in seconds.items():
+        low, median, high = 1e3 * np.percentile(own, (25, 50, 75))
+        ratio = np.median(np.divide(own, seconds[against]))
+        rows[name] = {"ms": median, "± ms": (high - low) / 2, f"ratio to {to}": float(ratio)}
+    return rows
 
 
 def machine() -> dict[str, Any]:

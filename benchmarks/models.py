@@ -7,34 +7,42 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import open_clip
+import peft
 import torch
 from diffusers import SD3Transformer2DModel
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
+from serial_lora import LoRAConfig, SerialLoRAConfig
+
 
 class Subject(NamedTuple):
-    """One model to adapt and measure.
-
-    Attributes:
-        rank: the adapters' rank.
-        model, batch: the model, and what goes in.
-        forward: (model, batch) to the output.
-        first_norm: the module whose output enters the first adapted attention.
-        peft_targets: PEFT's regular expression for the matrices that it adapts.
-        towers: the towers that are adapted.
-        goes_around: whether `inject` goes around the model's own attention.
-    """
+    """One model to adapt and measure."""
 
     title: str
-    rank: int
+    rank: int  # of the adapters
     model: nn.Module
-    batch: Any
-    forward: Callable[[nn.Module, Any], Tensor]
-    first_norm: Callable[[nn.Module], nn.Module]
-    peft_targets: str
-    towers: tuple[str, ...] | None = None
-    goes_around: bool = False
+    batch: Any  # what goes in
+    forward: Callable[[nn.Module, Any], Tensor]  # (model, batch) to the output
+    first_norm: Callable[[nn.Module], nn.Module]  # whose output enters the first adapted attention
+    peft_targets: str  # PEFT's regular expression for the matrices that it adapts
+    towers: tuple[str, ...] | None = None  # that are adapted
+    goes_around: bool = False  # whether `inject` goes around the model's own attention
+
+    def run(self, model: nn.Module, precision: str = "float32") -> Tensor:
+        """What such a model makes of the batch; bfloat16 by autocast."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            return self.forward(model, self.batch)
+
+    @property
+    def methods(self) -> dict[str, SerialLoRAConfig | LoRAConfig | peft.LoraConfig]:
+        """Those that are compared, each at the model's rank."""
+        rank, targets = self.rank, self.peft_targets
+        return {
+            "Serial LoRA": SerialLoRAConfig(rank, towers=self.towers),
+            "LoRA on q, k, v, out": LoRAConfig(rank, towers=self.towers),
+            "PEFT LoRA": peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets),
+        }
 
 
 def clip_model(quick: bool) -> nn.Module:

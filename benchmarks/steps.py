@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import peft
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import compared, interleave
+from benchmarks.measure import clocked
 from benchmarks.models import SUBJECTS, Subject
-from serial_lora import LoRAConfig, SerialLoRAConfig, disabled, inject, merge
+from serial_lora import disabled, inject, merge
 from serial_lora_course.labs.memory import saved_activations
 
 FLOOR, OWN = "floor", "floor, the model's own attention"
@@ -22,24 +22,21 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 class Contestant(NamedTuple):
-    """One method on its own copy of the model; ``adapter`` is empty for a floor."""
+    """One method on its own copy of the model."""
 
     model: nn.Module
-    adapter: list[nn.Parameter]
-    forward: Callable[[Any], Tensor]
+    adapter: list[nn.Parameter]  # what it trains; nothing for a floor
+    forward: Callable[[], Tensor]  # of the subject's batch
 
 
 def training_step(
-    forward: Callable[[], Tensor], parameters: Iterable[nn.Parameter], precision: str = "float32"
+    forward: Callable[[], Tensor], parameters: Sequence[nn.Parameter]
 ) -> Callable[[], None]:
     """Forward, backward and one AdamW step over `parameters`, which may be none."""
-    parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, lr=1e-6) if parameters else None
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            output = forward()
-        output.float().square().mean().backward()
+        forward().float().square().mean().backward()
         if optimizer is not None:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -47,95 +44,68 @@ def training_step(
     return step
 
 
-def let_gradients_flow(norm: nn.Module) -> None:
-    """Make a norm's output require gradients, so that a frozen model runs a full backward pass."""
-
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        first = output[0] if isinstance(output, tuple) else output
-        if not first.requires_grad:
-            first.requires_grad_()
-
-    norm.register_forward_hook(hook)
+def let_gradients_flow(module: nn.Module, inputs: Any, output: Any) -> None:
+    """A norm's forward hook: its output requires gradients, so that a frozen model runs backward."""
+    first = output[0] if isinstance(output, tuple) else output
+    if not first.requires_grad:
+        first.requires_grad_()
 
 
-def fill_adapters(parameters: Iterable[nn.Parameter]) -> None:
-    """Small random values in place of zeros, so that merging has something to merge."""
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.normal_(std=0.01)
-
-
-def contestants(subject: Subject) -> dict[str, Contestant]:
+def contestants(subject: Subject, precision: str = "float32") -> dict[str, Contestant]:
     """Every method on its own copy of the model, which is left alone.
 
     `inject` leads open_clip's attention around nn.MultiheadAttention, for every method alike. So
     the floor takes that path too (adapters are put in and switched off), and the model's own
     attention is measured beside it.
     """
-    rank, towers = subject.rank, subject.towers
-    serial, lora = SerialLoRAConfig(rank, towers=towers), LoRAConfig(rank, towers=towers)
-    theirs = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=subject.peft_targets)
-    prepare: dict[str, Callable[[nn.Module], object]] = {
-        FLOOR: lambda model: inject(model, serial),
-        OWN: lambda model: None,
-        "Serial LoRA": lambda model: inject(model, serial),
-        "LoRA on q, k, v, out": lambda model: inject(model, lora),
-        "PEFT LoRA": lambda model: peft.inject_adapter_in_model(theirs, model),
-    }
-    if not subject.goes_around:
-        del prepare[OWN]
-    return {method: _contestant(subject, method, put_in) for method, put_in in prepare.items()}
+    methods = subject.methods
+    own = {OWN: None} if subject.goes_around else {}
+    entries = {}
+    for method, config in ({FLOOR: methods["Serial LoRA"]} | own | methods).items():
+        model = copy.deepcopy(subject.model).requires_grad_(False).train()
+        if isinstance(config, peft.LoraConfig):
+            peft.inject_adapter_in_model(config, model)
+        elif config is not None:
+            inject(model, config)
+        adapter = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in adapter:
+            nn.init.normal_(parameter, std=0.01)  # so that merging has something to merge
+        if method in (FLOOR, OWN):
+            adapter = []
+            subject.first_norm(model).register_forward_hook(let_gradients_flow)
+        forward = partial(subject.run, model, precision)
+        if method == FLOOR:
+            forward = partial(_switched_off, model, forward)
+        entries[method] = Contestant(model, adapter, forward)
+    return entries
 
 
-def _contestant(subject: Subject, method: str, put_in: Callable[[nn.Module], object]) -> Contestant:
-    model = copy.deepcopy(subject.model).requires_grad_(False).train()
-    put_in(model)
-    adapter = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    fill_adapters(adapter)
-    if method in (FLOOR, OWN):
-        adapter = []
-        let_gradients_flow(subject.first_norm(model))
-
-    def forward(batch: Any) -> Tensor:
-        with disabled(model) if method == FLOOR else contextlib.nullcontext():
-            return subject.forward(model, batch)
-
-    return Contestant(model, adapter, forward)
+def _switched_off(model: nn.Module, forward: Callable[[], Tensor]) -> Tensor:
+    with disabled(model):
+        return forward()
 
 
-def measure_steps(key: str, quick: bool, precision: str, rounds: int) -> list[dict[str, Any]]:
+def measure_steps(quick: bool) -> list[dict[str, Any]]:
+    """The rows of all models in both precisions."""
+    both = product(SUBJECTS.values(), PRECISIONS)
+    return [row for make, precision in both for row in _measured(make(quick), precision)]
+
+
+def _measured(subject: Subject, precision: str) -> list[dict[str, Any]]:
     """A row for each method on one model, and one for inference with the adapter merged."""
-    subject = SUBJECTS[key](quick)
     about = {"model": subject.title, "precision": precision}
-    entries, steps, rows = contestants(subject), {}, []
-    for method, (_, adapter, forward) in entries.items():
-        steps[method] = training_step(lambda f=forward: f(subject.batch), adapter, precision)
-    times = interleave(steps, rounds)
-    for method, (model, adapter, _) in entries.items():
-        row = about | {"method": method} | compared(times[method], times[FLOOR], "the floor")
-        row["adapter, MB"] = sum(p.numel() * p.element_size() for p in adapter) / 1e6
+    entries, rows = contestants(subject, precision), []
+    steps = {m: training_step(entry.forward, entry.adapter) for m, entry in entries.items()}
+    for method, clock in clocked(steps, FLOOR, "the floor").items():
+        model, adapter, _ = entries[method]
         with saved_activations(model) as kept:
             steps[method]()
-        row["kept, MB"] = kept[0] / 1e6
-        rows.append(row)
-
-    def inference(model: nn.Module) -> None:
-        bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
-        with torch.inference_mode(), bfloat16:
-            subject.forward(model, subject.batch)
-
-    merged = merge(entries["Serial LoRA"].model).eval()
-    models = {"base": subject.model.eval(), "merged": merged}
-    times = interleave({name: partial(inference, each) for name, each in models.items()}, rounds)
-    row = about | {"method": "inference, merged; the floor is the base"}
-    return [*rows, row | compared(times["merged"], times["base"], "the floor")]
-
-
-def measure_all_steps(quick: bool, rounds: int) -> list[dict[str, Any]]:
-    """The rows of all models in both precisions."""
-    return [
-        row
-        for key in SUBJECTS
-        for precision in PRECISIONS
-        for row in measure_steps(key, quick, precision, rounds)
-    ]
+        sizes = {"adapter, MB": sum(p.nbytes for p in adapter) / 1e6, "kept, MB": kept[0] / 1e6}
+        rows.append(about | {"method": method} | clock | sizes)
+    models = {"base": subject.model, "merged": merge(entries["Serial LoRA"].model)}
+    passes = {
+        name: torch.inference_mode()(partial(subject.run, model.eval(), precision))
+        for name, model in models.items()
+    }
+    about["method"] = "inference, merged; the floor is the base"
+    return [*rows, about | clocked(passes, "base", "the floor")["merged"]]

@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import peft
-from torch import nn
 
-from benchmarks.measure import compared, interleave
+from benchmarks.measure import clocked
 from benchmarks.models import SUBJECTS
-from serial_lora import LoRAConfig, SerialLoRAConfig, activate, add_adapter, inject
-
-NAMES = ("first", "second")
+from serial_lora import activate, add_adapter, inject
 
 
-def with_ours(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> Callable[[str], object]:
-    """Two adapters of this package; the switch copies one out of the pairs and one into them."""
-    add_adapter(inject(model, config, name=NAMES[0]), NAMES[1])
-    return partial(activate, model)
+def measure_switching(quick: bool) -> list[dict[str, Any]]:
+    """A row for each method: two adapters on SAM's encoder, there and back in turns.
 
-
-def with_peft(model: nn.Module, rank: int, targets: str) -> Callable[[str], object]:
-    """Two adapters of PEFT; the switch goes through its layers and sets their names."""
-    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
-    model = peft.get_peft_model(model, config, adapter_name=NAMES[0])
-    model.add_adapter(NAMES[1], config)
-    return model.set_adapter
-
-
-def measure_switching(quick: bool, rounds: int) -> list[dict[str, Any]]:
-    """A row for each method: two adapters on SAM's encoder, there and back in turns."""
-    sam = SUBJECTS["sam"](quick)
-    model = partial(copy.deepcopy, sam.model)
-    switches = {
-        "Serial LoRA": with_ours(model(), SerialLoRAConfig(sam.rank)),
-        "LoRA on q, k, v, out": with_ours(model(), LoRAConfig(sam.rank)),
-        "PEFT LoRA": with_peft(model(), sam.rank, sam.peft_targets),
-    }
-    both = {
-        method: lambda switch=switch: [switch(name) for name in NAMES]
-        for method, switch in switches.items()
-    }
-    times = interleave(both, max(rounds, 20))
-    halves = {method: [pair / 2 for pair in seconds] for method, seconds in times.items()}
-    return [
-        {"two adapters on SAM's encoder": m} | compared(halves[m], halves["PEFT LoRA"], "PEFT's")
-        for m in halves
-    ]
+    Our switch copies one adapter out of the pairs and one into them; PEFT's goes through its layers and
+    sets their names.
+    """
+    sam, steps = SUBJECTS["sam"](quick), {}
+    for method, config in sam.methods.items():
+        model = copy.deepcopy(sam.model)
+        if isinstance(config, peft.LoraConfig):
+            model = peft.get_peft_model(model, config, adapter_name="first")
+            model.add_adapter("second", config)
+            switch = model.set_adapter
+        else:
+            add_adapter(inject(model, config, name="first"), "second")
+            switch = partial(activate, model)
+        names = cycle(("second", "first"))
+        steps[method] = lambda switch=switch, names=names: switch(next(names))
+    clocks = clocked(steps, "PEFT LoRA", "PEFT's", rounds=40)
+    return [{"two adapters on SAM's encoder": method} | clocks[method] for method in clocks]

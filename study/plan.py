@@ -18,22 +18,14 @@ CHOOSING_SEED = 101  # of runs on validation pictures: none of the seeds of the 
 
 @dataclass(frozen=True)
 class Arm:
-    """A method at a size.
-
-    Attributes:
-        rank: the method's size: a rank, a side of blocks, a number of frequencies.
-        rate: in the middle of those that are tried.
-        blocks: of each tower, the first ones or the last ones; None for all.
-        amount: of training data; None for the lab's usual one in the study.
-        seeds: of the runs that count.
-    """
+    """A method at a size."""
 
     method: str
-    rank: int
-    rate: float = field(default=3e-3, compare=False)
-    blocks: tuple[int, ...] | None = None
-    amount: int | None = None
-    seeds: int = field(default=1, compare=False)
+    rank: int  # the method's size: a rank, a side of blocks, a number of frequencies
+    rate: float = field(default=3e-3, compare=False)  # in the middle of those that are tried
+    blocks: tuple[int, ...] | None = None  # of each tower, the first or the last ones; None for all
+    amount: int | None = None  # of training data; None for the lab's usual one in the study
+    seeds: int = field(default=1, compare=False)  # of the runs that count
 
     @property
     def name(self) -> str:
@@ -43,11 +35,7 @@ class Arm:
         return f"{self.method}-{self.rank}{where}{data}"
 
     def title(self, unit: str) -> str:
-        """What people read, such as "Serial LoRA, rank 24, last 3 blocks".
-
-        Args:
-            unit: of the lab's training data, "shots" or "percent".
-        """
+        """What people read, such as "Serial LoRA, rank 24, last 3 blocks"; of "shots" or "percent"."""
         parts = [get_method(self.method).sized(self.rank)]
         if self.blocks is not None:
             parts.append(f"{'first' if 0 in self.blocks else 'last'} {len(self.blocks)} blocks")
@@ -63,25 +51,16 @@ class Arm:
 
 @dataclass(frozen=True)
 class LabPlan:
-    """What the study runs in one lab.
-
-    Attributes:
-        measure: what it is judged by, more being better.
-        chosen_by: what a rate is chosen by, more being better.
-        unit: of a hundredth of the measure, in words.
-        amount: of training data, where an arm has no other.
-        chosen_on: the sets on whose validation pictures rates are chosen.
-        reference: the arm that every other one is compared with where it is described.
-    """
+    """What the study runs in one lab."""
 
     lab: str
-    measure: str
-    chosen_by: str
-    unit: str
-    amount: int
-    chosen_on: tuple[str, ...]
+    measure: str  # what it is judged by, more being better
+    chosen_by: str  # what a rate is chosen by, more being better
+    unit: str  # of a hundredth of the measure, in words
+    amount: int  # of training data, where an arm has no other
+    chosen_on: tuple[str, ...]  # the sets on whose validation pictures rates are chosen
     arms: tuple[Arm, ...]
-    reference: str = "lora-16"
+    reference: str = "lora-16"  # the arm that every other one is compared with in the tables
 
 
 # Sizes are counted for a width of 192.
@@ -164,18 +143,14 @@ PLANS = {
 
 @dataclass(frozen=True)
 class Question:
-    """A comparison that was fixed before the first run; the questions of all labs are one family.
-
-    Attributes:
-        one, other: names of arms.
-        kept: whether it is asked if the first keeps nine tenths of the other's gain, not how far it
-            is above.
-    """
+    """A comparison that was fixed before the first run; the questions of all labs are one family."""
 
     asks: str
-    one: str
+    one: str  # names of arms
     other: str
-    kept: bool = False
+    kept: bool = (
+        False  # whether the first keeps nine tenths of the other's gain, not how far it is above
+    )
 
 
 KEEPS = "Serial LoRA keeps LoRA's gain at LoRA's rank"

@@ -26,13 +26,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from serial_lora import LoRAConfig, eject, inject
+from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig
+from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import AttentionSite
 
@@ -40,6 +43,35 @@ NAME = "variant"
 PARTS = ("q", "k", "v")
 Pairs = Mapping[str, LoRA]  # of q, k and v
 Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StudyAdapter(AdapterConfig):
+    """An adapter of the study; the rank is its size, whatever that is."""
+
+    method: str = ""
+
+    def put_in(self, model: nn.Module, undo: ExitStack) -> None:
+        """Freeze the model and put fresh adapters into it, until ``undo`` closes.
+
+        Raises:
+            SerialLoRAError: the method's runs are kept, and its code is not.
+        """
+        if self.method not in (*BESIDE, *BEFORE, "ln_bias"):
+            raise SerialLoRAError(
+                "The runs of this method are finished and kept; it is not run again."
+            )
+        sites = find_attention_sites(model, self.towers, self.blocks, self.stream)
+        for parameter in model.parameters():
+            undo.callback(parameter.requires_grad_, parameter.requires_grad)
+        model.requires_grad_(False)
+        if self.method in BESIDE:
+            put_beside(model, sites, self, undo)
+        elif self.method in BEFORE:
+            put_before(model, sites, self, undo)
+        else:
+            train_norms_and_biases(model, sites, undo)
+
 
 # ------------------------------------------------------------------------- beside q, k and v
 
@@ -59,8 +91,8 @@ def go_through(pairs: Pairs, matrices: Weights) -> None:
 
 def share(pairs: Pairs, *names: str) -> None:
     """One A for q, k and v, or one A and one B."""
-    for name in names:
-        for pair in pairs.values():
+    for pair in pairs.values():
+        for name in names:
             setattr(pair, name, getattr(pairs["q"], name))
 
 
@@ -92,16 +124,11 @@ BESIDE: dict[str, Callable[[Pairs, Weights], None]] = {
 
 
 def put_beside(
-    kind: str,
-    model: nn.Module,
-    sites: Iterable[AttentionSite],
-    config: AdapterConfig,
-    undo: ExitStack,
+    model: nn.Module, sites: Iterable[AttentionSite], config: StudyAdapter, undo: ExitStack
 ) -> None:
     """Put one of `BESIDE` into a model, until ``undo`` closes."""
-    settings = (config.rank, config.scale, config.dropout)
-    where = (config.towers, config.blocks, config.stream)
-    inject(model, LoRAConfig(*settings, *where, parts=PARTS))
+    settings = (getattr(config, each.name) for each in fields(AdapterConfig))
+    inject(model, LoRAConfig(*settings, parts=PARTS))
     undo.callback(eject, model)
     for site in sites:
         block = model.get_submodule(site.name)
@@ -110,7 +137,9 @@ def put_beside(
             part: site.projections[part].weight(model)[site.projections[part].row_slice]
             for part in PARTS
         }
-        BESIDE[kind](pairs, {part: W.detach().float().clone() for part, W in weights.items()})
+        BESIDE[config.method](
+            pairs, {part: W.detach().float().clone() for part, W in weights.items()}
+        )
 
 
 # --------------------------------------------------------- in front of attention or feed-forward
@@ -155,14 +184,10 @@ BEFORE: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
 
 
 def put_before(
-    kind: str,
-    model: nn.Module,
-    sites: Iterable[AttentionSite],
-    config: AdapterConfig,
-    undo: ExitStack,
+    model: nn.Module, sites: Iterable[AttentionSite], config: StudyAdapter, undo: ExitStack
 ) -> None:
     """Put one of `BEFORE` into a model that is frozen, until ``undo`` closes."""
-    make, places = BEFORE[kind]
+    make, places = BEFORE[config.method]
     for site in sites:
         block, both = model.get_submodule(site.name), nn.ModuleList()
         for place in places:

@@ -23,7 +23,7 @@ def test_methods_differ_by_their_adapter_and_nothing_else(key):
         with torch.no_grad():
             for parameter in entry.adapter:
                 parameter.zero_()
-        torch.testing.assert_close(entry.forward(tiny.batch), expected, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(entry.forward(), expected, atol=2e-5, rtol=1e-4)
     count = {m: sum(p.numel() for p in entry.adapter) for m, entry in entries.items()}
     assert count["LoRA on q, k, v, out"] == 4 * count["Serial LoRA"] > count[FLOOR] == 0
     floor, seen = entries[FLOOR], []
@@ -33,14 +33,14 @@ def test_methods_differ_by_their_adapter_and_nothing_else(key):
         first.register_hook(lambda gradient: seen.append(gradient.abs().sum().item()))
 
     tiny.first_norm(floor.model).register_forward_hook(watch)
-    training_step(lambda: floor.forward(tiny.batch), floor.adapter)()
+    training_step(floor.forward, floor.adapter)()
     assert len(seen) == 1 and seen[0] > 0
     assert all(parameter.grad is None for parameter in floor.model.parameters())
 
 
 def test_savings_change_no_output_and_no_gradient(monkeypatch):
     """One token too few changes the longest prompt's features, and the difference says so."""
-    (row,) = savings.measure_savings(quick=True, rounds=2)
+    (row,) = savings.measure_savings(quick=True)
     assert row["largest difference"] < 1e-4
 
     def cut_too_short(model, tokens):
@@ -49,5 +49,5 @@ def test_savings_change_no_output_and_no_gradient(monkeypatch):
         return encode_prompts(model, shorter)
 
     monkeypatch.setattr(savings, "encode_prompts", cut_too_short)
-    (row,) = savings.measure_savings(quick=True, rounds=2)
+    (row,) = savings.measure_savings(quick=True)
     assert row["largest difference"] > 1e-2
