@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.utils.data import DataLoader
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.parameters import lora_plus_groups
@@ -61,24 +63,18 @@ def test_every_round_covers_every_picture_in_another_order():
 
 
 def plain_loop(objective: nn.Module, pictures: ExampleStream, config: TrainingConfig):
-    """AdamW and a cosine, written out for one batch a step."""
+    """PyTorch's AdamW and cosine, one batch a step."""
     groups = lora_plus_groups(objective, config.lr, config.ratio, config.weight_decay)
-    rates = [group["lr"] for group in groups]
     optimizer = torch.optim.AdamW(groups)
+    cosine = CosineAnnealingLR(optimizer, config.steps, config.min_lr)
     objective.train()
     losses = []
-    for step in range(config.steps):
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-            group["lr"] = config.min_lr + (rate - config.min_lr) * cosine
-        size = pictures.batch_size
-        batch = [pictures[i] for i in range(step * size, (step + 1) * size)]
-        loss = objective(
-            (torch.stack([p for p, _ in batch]), torch.tensor([label for _, label in batch]))
-        )
+    for batch in DataLoader(pictures, pictures.batch_size):
+        loss = objective(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        cosine.step()
         losses.append(loss.item())
     return losses
 
