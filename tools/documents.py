@@ -10,7 +10,6 @@ import math
 from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_whole
 from serial_lora_course.checking.lessons import LESSONS, read_measured
 
 CLASS = 24  # learners, for whom a machine is sized
@@ -62,12 +61,6 @@ def pages(root: Path) -> dict[Path, str]:
         path: put_between(path.read_text(encoding="utf-8"), name, part)
         for path, (name, part) in parts.items()
     }
-
-
-def write_pages(root: Path) -> None:
-    """Write both pages anew."""
-    for path, text in pages(root).items():
-        write_whole(path, text.encode())
 
 
 def stale_pages(root: Path) -> list[str]:

@@ -36,13 +36,14 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
 from serial_lora_course.checking.exercises import read_exercises
 from serial_lora_course.checking.lessons import MEASURED, read_measured
 from serial_lora_course.door import enter
 from serial_lora_course.files import write_json
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
-from tools.documents import stale_pages, write_pages
+from tools.documents import pages, stale_pages
 from tools.numbers import unshown_numbers
 from tools.sources import (
     EXERCISE,
@@ -246,7 +247,8 @@ def main(arguments: list[str] | None = None) -> int:
         join(ROOT)
     elif options.action == "build":
         build(ROOT, options.lessons, options.text, options.measure)
-        write_pages(ROOT)
+        for path, text in pages(ROOT).items():
+            write_whole(path, text.encode())
     problems = find_drift(ROOT) + stale_pages(ROOT) if options.action == "check" else []
     print("\n".join(problems) or "Sources and notebooks agree.", flush=True)
     return 1 if problems else 0
