@@ -63,6 +63,7 @@ def main() -> None:
         nbformat.read(sys.stdin, as_version=4),
         timeout=settings["seconds"],
         interrupt_on_timeout=True,
+        shutdown_kernel="immediate",
         error_on_timeout=too_long,
         allow_errors=True,
         store_widget_state=False,

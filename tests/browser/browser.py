@@ -6,6 +6,7 @@ finds no address beyond this machine, as the rest of the tests do.
 
 import importlib.util
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,3 +35,16 @@ def open_browser() -> Iterator:
             yield browser
         finally:
             browser.close()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def run_all(page) -> None:
+    """Run all cells of the notebook that JupyterLab shows."""
+    for name in ("Run", "Run All Cells"):
+        page.get_by_role("menuitem", name=name, exact=True).click()

@@ -41,23 +41,21 @@ def changes_the_picture(cell, move) -> None:
     )
 
 
-def drag(cell, what, right: int, down: int, start: tuple[float, float]) -> None:
-    """Press the mouse on something, at a share of its width and height, move it, and let go."""
-    what.scroll_into_view_if_needed()
-    box, mouse = what.bounding_box(), cell.page.mouse
-    x, y = box["x"] + start[0] * box["width"], box["y"] + start[1] * box["height"]
-    mouse.move(x, y)
-    mouse.down()
-    mouse.move(x + right, y + down, steps=4)
-    mouse.up()
-
-
 def test_masks(tmp_path):
     with open_panel(tmp_path, "05", "mask_panel") as cell:
+        mouse = cell.page.mouse
+
+        def draw_a_box(picture):
+            picture.scroll_into_view_if_needed()
+            box = picture.bounding_box()
+            x, y = box["x"] + 0.3 * box["width"], box["y"] + 0.3 * box["height"]
+            mouse.move(x, y)
+            mouse.down()
+            mouse.move(x + 90, y + 70, steps=4)
+            mouse.up()
+
         for picture in cell.locator(".mask-picker-surface").all():
-            changes_the_picture(
-                cell, lambda picture=picture: drag(cell, picture, 90, 70, start=(0.3, 0.3))
-            )
+            changes_the_picture(cell, lambda picture=picture: draw_a_box(picture))
         edges = cell.get_by_role("slider").first
         changes_the_picture(cell, lambda: [edges.press("ArrowRight") for _ in range(20)])
         choice = cell.get_by_role("combobox")

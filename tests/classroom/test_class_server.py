@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.browser.browser import needs_browser, open_browser
+from tests.browser.browser import free_port, needs_browser, open_browser, run_all
 from tools import ROOT
 
 NEEDED = ("jupyterhub", "jupyterhub_idle_culler", "firstuseauthenticator", "nbgitpuller")
@@ -43,12 +42,6 @@ def wait_until(what: Callable[[], object], words: str) -> None:
     while not what():
         assert time.monotonic() < end, words
         time.sleep(2)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -120,26 +113,11 @@ def wait_for_lesson(page, name: str) -> None:
     page.wait_for_selector(CELL)
 
 
-def add_cell(page, text: str) -> None:
-    """A new cell below the lesson's title, as a learner types it."""
-    page.locator(CELL).first.click()
-    page.keyboard.press("Escape")
-    page.keyboard.press("b")
-    page.keyboard.press("Enter")
-    page.keyboard.type(text)
-
-
-def run_all(page) -> None:
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-
-
 def test_three_learners_run_a_lesson_at_once_and_an_update_keeps_what_they_wrote(hub, course):
     running, address, folder, said = hub
     repository, commit = course
-    lessons = {
-        name: folder / "homes" / name / "serial-lora/notebooks" / LESSON for name in LEARNERS
-    }
+    homes = folder / "homes"
+    lessons = {name: homes / name / "serial-lora/notebooks" / LESSON for name in LEARNERS}
 
     def read(name):
         return nbformat.read(lessons[name], 4)
@@ -162,8 +140,11 @@ def test_three_learners_run_a_lesson_at_once_and_an_update_keeps_what_they_wrote
         for name, page in pages.items():
             page.goto(f"{address}/user/{name}/lab/tree/{FOLDER}/{LESSON}")
             wait_for_lesson(page, LESSON)
-        for name, page in pages.items():
-            add_cell(page, f"mine = 'written by {name}'")
+        for name, page in pages.items():  # a new cell below the title, as a learner types it
+            page.locator(CELL).first.click()
+            for key in ("Escape", "b", "Enter"):
+                page.keyboard.press(key)
+            page.keyboard.type(f"mine = 'written by {name}'")
         for page in pages.values():
             run_all(page)
 
@@ -175,9 +156,7 @@ def test_three_learners_run_a_lesson_at_once_and_an_update_keeps_what_they_wrote
             except nbformat.reader.NotJSONError:
                 return False  # it is just being written
             outputs = [out for cell in cells for out in cell.get("outputs", ())]
-            assert not [
-                out for out in outputs if out.output_type == "error"
-            ]  # nothing runs after it
+            assert not any(out.output_type == "error" for out in outputs)  # nothing runs after it
             return all(c.execution_count for c in cells if c.cell_type == "code" and c.source)
 
         wait_until(all_done, "a lesson was not run to its end")
@@ -187,9 +166,8 @@ def test_three_learners_run_a_lesson_at_once_and_an_update_keeps_what_they_wrote
 
         # Limits, and what is started for each: told to the server, kept by systemd where there is one.
         programs = running.children(recursive=True)
-        servers = [
-            p.environ() for p in programs if "jupyterhub.singleuser" in " ".join(p.cmdline())
-        ]
+        served = [p for p in programs if "jupyterhub.singleuser" in " ".join(p.cmdline())]
+        servers = [program.environ() for program in served]
         assert sorted(each["JUPYTERHUB_USER"] for each in servers) == sorted(LEARNERS)
         for each in servers:
             assert (each["MEM_LIMIT"], each["CPU_LIMIT"]) == (str(3 * 2**30), "1.0")

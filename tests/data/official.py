@@ -44,12 +44,11 @@ def mask_bytes(size: tuple[int, int], rectangles: Rectangles, mode: str = "L") -
 
 
 def _class_pictures(classes: list[str], count: int, name: str) -> dict[str, bytes]:
-    pictures = {}
-    for position, class_name in enumerate(classes):
-        for number in range(1, count + 1):
-            path = name.format(class_name=class_name, number=number)
-            pictures[path] = picture_bytes(1000 * position + number)
-    return pictures
+    return {
+        name.format(class_name=class_name, number=number): picture_bytes(1000 * position + number)
+        for position, class_name in enumerate(classes)
+        for number in range(1, count + 1)
+    }
 
 
 def caltech101() -> dict[str, bytes]:
@@ -85,10 +84,9 @@ def dtd() -> dict[str, bytes]:
 
 def oxford_pets() -> dict[str, bytes]:
     breeds = ["Abyssinian", "american_bulldog", "Egyptian_Mau"]  # ids in alphabetical order
-    identifiers = {"Abyssinian": 1, "american_bulldog": 2, "Egyptian_Mau": 3}
     members = _class_pictures(breeds, 10, "oxford-iiit-pet/images/{class_name}_{number}.jpg")
     for part, numbers in (("trainval", range(1, 6)), ("test", range(6, 11))):
-        lines = [f"{b}_{number} {identifiers[b]} 1 1\n" for b in breeds for number in numbers]
+        lines = [f"{b}_{n} {i} 1 1\n" for i, b in enumerate(breeds, 1) for n in numbers]
         members[f"oxford-iiit-pet/annotations/{part}.txt"] = "".join(lines).encode()
     return members
 
@@ -102,7 +100,7 @@ FOOD: dict[str, Rectangles] = {
     "train/00000002": [(1, 5, 5, 25, 25)],
     "train/00000003": [(3, 0, 0, 9, 9), (3, 100, 80, 120, 100)],
     "train/00000004": [(5, 7, 7, 8, 8), (4, 20, 20, 30, 30)],  # one pixel of strawberry
-    "train/00000005": [(2, 1, 2, 30, 40)],  # its picture lies on its side
+    "train/00000005": [(2, 1, 2, 30, 40)],
     "test/00000006": [(2, 30, 30, 60, 60), (3, 0, 90, 120, 100)],
     "test/00000007": [(5, 2, 3, 40, 50)],
 }
@@ -112,12 +110,7 @@ def foodseg103() -> dict[str, bytes]:
     lines = "".join(f"{number}\t{name}\n" for number, name in enumerate(FOOD_CLASSES))
     members = {"FoodSeg103/category_id.txt": lines.encode()}
     for seed, (name, rectangles) in enumerate(FOOD.items()):
-        picture = picture_bytes(seed, FOOD_SIZE)
-        if name == "train/00000005":
-            turned = Image.Exif()
-            turned[0x0112] = 6
-            picture = picture_bytes(seed, FOOD_SIZE[::-1], exif=turned)
-        members[f"FoodSeg103/Images/img_dir/{name}.jpg"] = picture
+        members[f"FoodSeg103/Images/img_dir/{name}.jpg"] = picture_bytes(seed, FOOD_SIZE)
         members[f"FoodSeg103/Images/ann_dir/{name}.png"] = mask_bytes(FOOD_SIZE, rectangles)
     return members
 

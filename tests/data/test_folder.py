@@ -29,11 +29,6 @@ def test_every_mode_becomes_rgb(tmp_path, made):
         assert np.array_equal(np.asarray(read)[:, :, 0], values)
 
 
-def test_transparency_is_laid_on_white(tmp_path):
-    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "a.png")
-    assert read_picture(tmp_path / "a.png").getpixel((0, 0)) == (255, 255, 255)
-
-
 @pytest.mark.parametrize("content", [None, b"", b"no picture", picture_bytes(0, 64)[:900]])
 def test_a_missing_or_corrupt_picture_is_named(tmp_path, content):
     if content is not None:
@@ -86,43 +81,39 @@ def remarks(folder) -> dict[str, str]:
     return dict(zip(facts["file"], facts["remark"], strict=True))
 
 
-def picture(mode: str = "RGB", seed: int = 0) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 255, (10, 12, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).convert(mode)
-
-
 def test_each_kind_of_file_gets_its_remark(tmp_path):
-    folder = tmp_path / "cat"
-    folder.mkdir()
     expected = {"RGB.png": "", "RGBA.png": "", "L.png": "grey", "1.png": "grey", "LA.png": "grey"}
-    expected |= {"P.png": "palette", "CMYK.tif": "CMYK", "deep.png": "16-bit grey"}
-    expected |= {"clear.png": "laid on white"}
-    for number, name in enumerate(expected):
-        if "." in name and name.split(".")[0].isupper() or name == "1.png":
-            picture(name.split(".")[0], seed=number).save(folder / name)
-    Image.fromarray(np.arange(120, dtype=np.uint16).reshape(10, 12) * 500).save(folder / "deep.png")
-    clear = picture("RGBA", seed=90)
-    clear.putalpha(128)
-    clear.save(folder / "clear.png")
-    (folder / "text.txt").write_text("x")
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no")
-    (folder / ".hidden.png").write_bytes(b"")
-    picture().save(tmp_path / "loose.png")
+    expected |= {"P.png": "palette", "CMYK.tiff": "CMYK"}
+    (tmp_path / "cat").mkdir()
+    for seed, name in enumerate(expected):
+        mode, kind = name.split(".")
+        (tmp_path / "cat" / name).write_bytes(picture_bytes(seed, 12, kind.upper(), mode))
+    deep = Image.fromarray(np.arange(120, dtype=np.uint16).reshape(10, 12) * 500)
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    (tmp_path / "cat" / ".hidden.png").touch()
+    for name, file, words in [
+        ("deep.png", deep, "16-bit grey"),
+        ("clear.png", clear, "laid on white"),
+        ("text.txt", b"x", "no picture"),
+        ("broken.jpg", b"\xff\xd8\xff no", "cannot be read"),
+    ]:
+        path, expected[name] = tmp_path / "cat" / name, words
+        path.write_bytes(file) if isinstance(file, bytes) else file.save(path)
+    assert read_picture(tmp_path / "cat" / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+    (tmp_path / "loose.png").write_bytes(picture_bytes(99, kind="PNG"))
     found = remarks(tmp_path)
     assert "passed over" in found.pop("loose.png")
-    expected |= {"text.txt": "no picture", "broken.jpg": "cannot be read"}
     assert {name.removeprefix("cat/") for name in found} == set(expected)
     for name, words in expected.items():
         assert words in found[f"cat/{name}"] and bool(words) == bool(found[f"cat/{name}"]), name
-    facts = examine_folder(tmp_path)
-    assert facts["usable"].sum() == 9
+    assert examine_folder(tmp_path)["usable"].sum() == 9
 
 
 def test_a_copy_is_found_whatever_its_name_class_and_format(tmp_path):
     files = ("train/cat/a.png", "test/dog/b.bmp", "train/dog/c.png", "test/cat/d.png")
     for number, name in enumerate(files):
         (tmp_path / name).parent.mkdir(parents=True)
-        picture(seed=max(number, 1)).save(tmp_path / name)
+        (tmp_path / name).write_bytes(picture_bytes(max(number, 1), 12, name[-3:].upper()))
     found = remarks(tmp_path)
     assert "the same picture as test/dog/b.bmp" in found.pop("train/cat/a.png")
     assert set(found.values()) == {""}

@@ -34,18 +34,19 @@ SETS = {
 
 def masks_of(name, stem):
     """What was painted: a mask for each class that counts, or for each person, and no speck."""
-    _, classes = MASKED_SETS[name]
+    sets = {
+        "human": (official.VOC, official.VOC_SIZE),
+        "flood": (official.FLOOD, official.FLOOD_SIZE),
+    }
+    painted_in, size = sets.get(name, (official.FOOD, official.FOOD_SIZE))
+    (rectangles,) = (value for key, value in painted_in.items() if key.endswith(stem))
     if name == "human":
-        ((rectangles, of_object),) = (v for k, v in official.VOC.items() if k.endswith(stem))
-        numbers = painted(official.VOC_SIZE, rectangles)
+        rectangles, of_object = rectangles
         wanted = [number for number, of in of_object.items() if of == CLASS_NUMBERS["person"]]
-    elif name == "flood":
-        (rectangles,) = (v for k, v in official.FLOOD.items() if k.endswith(stem))
-        numbers, wanted = painted(official.FLOOD_SIZE, rectangles), (1, 3)
     else:
-        (rectangles,) = (v for k, v in official.FOOD.items() if k.endswith(stem))
-        numbers = painted(official.FOOD_SIZE, rectangles)
-        wanted = [official.FOOD_CLASSES.index(*classes)]
+        numbers_of = official.FOOD_CLASSES.index
+        wanted = (1, 3) if name == "flood" else map(numbers_of, MASKED_SETS[name][1])
+    numbers = painted(size, rectangles)
     return [numbers == n for n in wanted if (numbers == n).mean() >= LEAST_SHARE]
 
 

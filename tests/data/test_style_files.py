@@ -55,18 +55,11 @@ def test_titles_are_freed_of_artist_and_year(file_name, title):
     assert title_of(file_name) == title
 
 
-FIRST = '{"file_name": "0.png", "text": "a doll"}'
-
-
-@pytest.mark.parametrize(
-    "lines, named",
-    [
-        (f"{FIRST}\nnot JSON", "not complete"),
-        (f"{FIRST}\n", "no test pictures"),
-    ],
-)
-def test_metadata_that_do_not_fit_their_folder_are_told(tmp_path, lines, named):
+def test_metadata_that_do_not_fit_their_folder_are_told(tmp_path):
     official.write(tmp_path, "sara")
-    (tmp_path / "SaRA" / "finetune-dataset" / "BarbieCore" / METADATA).write_text(lines)
-    with pytest.raises(SerialLoRAError, match=named):
-        load_style_files("barbie", tmp_path)
+    path = tmp_path / "SaRA" / "finetune-dataset" / "BarbieCore" / METADATA
+    first = '{"file_name": "0.png", "text": "a doll"}\n'
+    for lines, named in ((f"{first}not JSON", "not complete"), (first, "no test pictures")):
+        path.write_text(lines)
+        with pytest.raises(SerialLoRAError, match=named):
+            load_style_files("barbie", tmp_path)

@@ -52,11 +52,11 @@ def test_training_and_test_share_neither_concepts_nor_drawings(name):
 def test_a_scene_is_the_same_in_whatever_order_they_are_made():
     kept, fresh = load_scene_set("weather"), load_scene_set.__wrapped__("weather")
     assert kept is not fresh
-    for first, second in zip((5, 0, 2), (0, 2, 5), strict=True):
-        assert kept.train[first].picture_id == kept.train.picture_ids[first]
-        assert fresh.train[second].picture_id == fresh.train.picture_ids[second]
-    for index in (0, 2, 5):
-        one, two = kept.train[index], fresh.train[index]
+    order = (5, 0, 2)
+    backwards = [fresh.train[index] for index in order[::-1]]
+    forwards = [kept.train[index] for index in order]
+    for index, one, two in zip(order, forwards, backwards[::-1], strict=True):
+        assert one.picture_id == two.picture_id == kept.train.picture_ids[index]
         assert one.picture.tobytes() == two.picture.tobytes() and one.names == two.names
         assert (one.masks == two.masks).all()
 

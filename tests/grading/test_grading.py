@@ -115,20 +115,17 @@ def graded(tmp_path_factory):
     return rows, printed, (code, alive, os.listdir(folder / "tmp"))
 
 
-def results(rows: list[dict], name: str) -> list[str]:
-    return [row["result"] for row in rows_of(rows, name)]
-
-
-def rows_of(rows: list[dict], name: str) -> list[dict]:
-    """What was said of the first four exercises of a notebook."""
-    return [row for row in rows if row["notebook"] == f"{name}.ipynb"][:4]
+def rows_of(rows: list[dict], name: str, results: list[str]) -> list[dict]:
+    """What was said of the first four exercises of a notebook, with these results."""
+    found = [row for row in rows if row["notebook"] == f"{name}.ipynb"][:4]
+    assert [row["result"] for row in found] == results
+    return found
 
 
 def test_right_wrong_open_and_forged(graded):
     rows, _, _ = graded
-    mixed = rows_of(rows, "'=mixed")
+    mixed = rows_of(rows, "'=mixed", ["passed", "open", "wrong", "look at this"])
     assert [row["exercise"] for row in mixed] == ["1.1", "1.2", "1.3", "1.4"]
-    assert results(rows, "'=mixed") == ["passed", "open", "wrong", "look at this"]
     assert "trust me" in mixed[3]["why"]  # a sentence that is not the check's own
     assert mixed[0]["why"].startswith("each rank's miss")
     assert mixed[2]["why"].startswith("B is passed on")
@@ -137,8 +134,7 @@ def test_right_wrong_open_and_forged(graded):
 
 def test_what_is_patched_printed_and_ends_the_kernel_does_not_pass(graded, capsys):
     rows, _, _ = graded
-    assert results(rows, "hard") == ["wrong", "wrong", "not reached", "not reached"]
-    hard = rows_of(rows, "hard")
+    hard = rows_of(rows, "hard", ["wrong", "wrong", "not reached", "not reached"])
     assert "class made in the notebook" in hard[0]["why"]
     assert hard[2]["why"] == hard[3]["why"] == "the kernel ended"
     report.show(pd.DataFrame(rows).astype({"points": int, "of": int}))

@@ -114,22 +114,14 @@ def picture(folder: Path) -> dict:
     return {name: (s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in found.items()}
 
 
-@confined
-def test_no_attack_succeeds(outside, tmp_path):
+@pytest.mark.parametrize("unconfined", [pytest.param(False, marks=confined), True])
+def test_every_attack_fails_in_the_sandbox_and_succeeds_outside(outside, tmp_path, unconfined):
     before = picture(tmp_path)
-    outputs, _ = sandbox.run(notebook(*outside), sandbox.Limits())
+    outputs, _ = sandbox.run(notebook(*outside), sandbox.Limits(), unconfined)
     assert not failed(outputs[0]), outputs
     succeeded = [name for i, name in enumerate(ATTACKS, 1) if not failed(outputs[i])]
-    assert succeeded == []
-    assert picture(tmp_path) == before
-
-
-def test_the_attacks_succeed_without_the_sandbox(outside):
-    """Otherwise the test above would prove nothing."""
-    outputs, _ = sandbox.run(notebook(*outside), sandbox.Limits(), unconfined=True)
-    assert not failed(outputs[0]), outputs
-    refused = [name for i, name in enumerate(ATTACKS, 1) if failed(outputs[i])]
-    assert refused == []
+    assert succeeded == (list(ATTACKS) if unconfined else [])
+    assert unconfined or picture(tmp_path) == before
 
 
 USUAL = {  # a cell, and what it shows
@@ -169,26 +161,18 @@ def test_a_notebook_does_what_lessons_do_and_shows_it_short_and_plain():
     assert not any(failed(outputs[i]) for i in range(1 + len(USUAL)))
     assert "script" not in str(outputs) and len(outputs) == 1 + len(USUAL) + len(ODD)
     assert len(str(outputs)) < 10**6
-    sleepers = [process for process in psutil.process_iter() if "98765" in commands(process)]
+    started = psutil.process_iter(["cmdline"])
+    sleepers = [process for process in started if "98765" in (process.info["cmdline"] or [])]
     assert psutil.wait_procs(sleepers, timeout=10)[1] == []  # what a notebook started ends with it
-
-
-def commands(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 @confined
 def test_a_cell_that_takes_too_long_does_not_pass_and_the_next_one_runs():
-    stubborn = (
-        "while True:\n    try:\n        print(1)\n    except KeyboardInterrupt:\n        pass"
-    )
+    stubborn = "while True:\n    try: print(1)\n    except KeyboardInterrupt: pass"
     endless = "while True:\n    pass"
-    (late, after, last), _ = shown(endless, "print(1)", stubborn, cell_seconds=2)
+    (late, after, last), _ = shown(endless, "print(1)", stubborn, cell_seconds=1)
     assert after == "1\n"
-    assert late.endswith("took longer than 2 seconds") and "took longer" in last
+    assert late.endswith("took longer than 1 seconds") and "took longer" in last
 
 
 KILLS = """
@@ -208,7 +192,7 @@ for pid in filter(str.isdigit, os.listdir('/proc')):
             {"memory": 2**30},
             "1 GB of memory",
         ),
-        ("import time; time.sleep(60)", {"seconds": 5}, "longer than 5 seconds"),
+        ("import time; time.sleep(60)", {"seconds": 2}, "longer than 2 seconds"),
         (KILLS, {}, "the process that ran the notebook ended"),
     ],
     ids=["fork bomb", "memory of many", "a long night", "the client is killed"],

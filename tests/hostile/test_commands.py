@@ -35,8 +35,8 @@ def fifo(folder: Path) -> str:
     return str(folder / "fifo")
 
 
-def yaml(folder: Path, content: str | bytes) -> list[str]:
-    (folder / "run.yaml").write_bytes(content.encode() if isinstance(content, str) else content)
+def yaml(folder: Path, content: str) -> list[str]:
+    (folder / "run.yaml").write_text(content)
     return ["fit", data(folder / "data"), "--config", str(folder / "run.yaml")]
 
 
@@ -46,16 +46,18 @@ def saved(folder: Path) -> str:
     return str(save_classifier(classifier, folder / "saved").parent)
 
 
-LAB: dict[str, Callable[[Path], list[str]]] = {  # behind `lab clip`
-    "a folder with a long name": lambda f: [*PAPER, f"{f}/{LONG}"],
-    "a model that is nowhere": lambda f: ["--model-name", "hf-hub:nobody/nothing"],
-    "a full device as records": lambda f: ["--out", "/dev/full"],
-    "a pipe as records": lambda f: ["--out", fifo(f)],
-    "a pipe as data": lambda f: ["--dataset", fifo(f)],
-    "a class that is no text": lambda f: ["--dataset", data(f / "a", b"c\xff", b"dog")],
-    "codes for the terminal": lambda f: ["--dataset", "a\nb\x1b[31m/c"],
-}
-AT_WORK: dict[str, Callable[[Path], list[str]]] = {
+def lab(*words: object) -> list[object]:
+    return ["lab", "clip", "--dataset", "food", *QUICK, "--out", "new.jsonl", *words]
+
+
+ASKED: dict[str, Callable[[Path], list[str]]] = {
+    "a folder with a long name": lambda f: lab(*PAPER, f"{f}/{LONG}"),
+    "a model that is nowhere": lambda f: lab("--model-name", "hf-hub:nobody/nothing"),
+    "a full device as records": lambda f: lab("--out", "/dev/full"),
+    "a pipe as records": lambda f: lab("--out", fifo(f)),
+    "a pipe as data": lambda f: lab("--dataset", fifo(f)),
+    "a class that is no text": lambda f: lab("--dataset", data(f / "a", b"c\xff", b"dog")),
+    "codes for the terminal": lambda f: lab("--dataset", "a\nb\x1b[31m/c"),
     "a model with a long name": lambda f: ["fit", data(f), "--model", LONG],
     "no number": lambda f: ["fit", data(f), "--test-fraction=.nan"],
     "a device as options": lambda f: ["fit", data(f), "--config", "/dev/zero"],
@@ -64,19 +66,24 @@ AT_WORK: dict[str, Callable[[Path], list[str]]] = {
     "no YAML": lambda f: yaml(f, "["),
     "options that call": lambda f: yaml(f, "lr: !!python/name:os.system"),
 }
+MISTAKES = {  # what a lab itself refuses is in tests/labs/test_labs.py
+    "lab clip --dataset no-such-set --out new.jsonl": "data set",
+    "lab clip --dataset food --seeds -3 --out new.jsonl": "seeds",
+    "lab clip --rank three": "--rank: invalid whole numbers separated by commas",
+    "lab clip --no-such-option": "--no-such-option",
+    "lab clip extra": "extra",
+    "lab clip --config nowhere.yaml": "nowhere.yaml",
+    "lab clip --scale paper --dataset food101 --root nowhere --out new.jsonl": "data_scripts",
+    "fit data --model timm/nothing": "model",
+    "fit data --rank 2,3": "rank",
+    "fit data --plus-lr 1": "plus-lr",
+    "predict nowhere data": "no adapter file",
+    "predict nowhere nothing": "no pictures",
+}
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def refused(folder: Path, *words: object) -> None:
-    """It must end with exit code 2 (1 is the guard's, for what nobody foresaw), and change nothing."""
-    before = contents(folder)
-    ran = through_the_door(cli.command, *words)
-    assert ran.exit_code == 2 and "Traceback" not in ran.output, ran.output
-    assert before.items() <= contents(folder).items()
-    assert re.fullmatch(r"(test|serial-lora): .*\n", ran.err), ran.err
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,55 +95,50 @@ def everything_is_imported(tmp_path_factory):
     assert ran.exit_code == 0, ran.output
 
 
-@pytest.mark.parametrize("what", LAB)
-def test_one_sentence(what, tmp_path, monkeypatch):
+def refused(*words: object) -> str:
+    """What is said of a command, which must change nothing in the folder that this process is in."""
+    before = contents(Path.cwd())
+    ran = through_the_door(cli.command, *words)
+    assert ran.exit_code == 2, ran.output  # 1 is the guard's, for what nobody foresaw
+    assert before.items() <= contents(Path.cwd()).items()
+    assert "Traceback" not in ran.out and re.fullmatch(r"(test|serial-lora): .*\n", ran.err), ran
+    return ran.err
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_an_attack_is_refused_in_one_sentence_and_nothing_changes(what, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["--dataset", "food", *QUICK, "--out", tmp_path / "new.jsonl", *LAB[what](tmp_path)]
-    refused(tmp_path, "lab", "clip", *words)
+    refused(*ASKED[what](tmp_path))
 
 
-@pytest.mark.parametrize("what", AT_WORK)
-def test_one_sentence_at_work(what, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("line", "noun"), MISTAKES.items())
+def test_the_sentence_of_a_mistake_names_it(line, noun, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(tmp_path, *AT_WORK[what](tmp_path))
+    data(tmp_path / "data")
+    Path("nothing").mkdir()
+    assert noun in refused(*line.split())
+    assert not Path("new.jsonl").exists()
 
 
-# ---------------------------------------------------------------------------- without rights
-
-
-def closed(option: str, place: Path, rights: int = 0o000) -> list[str]:
-    """An option that names a closed place."""
-    place.chmod(rights)
-    return [option, str(place)]
-
-
-def inside(folder: Path, rights: int, *parts: str) -> list[str]:
-    """Data of which a part is closed."""
-    found = data(folder / "data")
-    closed("", folder.joinpath("data", *parts), rights)
-    return ["--dataset", found]
-
-
-def one_file(folder: Path, option: str, text: str = "") -> list[str]:
-    (folder / "file.jsonl").write_text(text)
-    return closed(option, folder / "file.jsonl")
-
-
-RIGHTS = {
-    "a class that can be listed": lambda f: inside(f, 0o744, "cat"),
-    "the records' folder": lambda f: ["--out", str(f / "records.jsonl")],
-    "the records": lambda f: one_file(f, "--out", "no record"),
-    "the weights": lambda f: one_file(f, "--weights"),
+RIGHTS = {  # what is closed, its rights, and the option that names it or what is inside
+    "a class that can be listed": ("data/cat", 0o744, "--dataset", "data"),
+    "the records' folder": (".", 0o755, "--out", "records.jsonl"),
+    "the records": ("file.jsonl", 0o000, "--out", "file.jsonl"),
+    "the weights": ("file.jsonl", 0o000, "--weights", "file.jsonl"),
 }
 
 
-@pytest.mark.parametrize("what", RIGHTS)
-def test_permission_denied(what, tmp_path):
-    words = RIGHTS[what](tmp_path)
+@pytest.mark.parametrize(("closed", "rights", "option", "named"), RIGHTS.values(), ids=RIGHTS)
+def test_permission_denied(tmp_path, closed, rights, option, named):
+    data(tmp_path / "data")
+    (tmp_path / "file.jsonl").touch()
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / closed).chmod(rights)
     with as_nobody(tmp_path):
-        ran = through_the_door(cli.command, "lab", "clip", "--dataset", "food", *QUICK, *words)
-    assert ran.exit_code == 2 and ran.err.startswith("test: "), ran.output
-    assert ran.err.count("\n") == 1
+        words = ["--out", tmp_path / "open" / "new.jsonl", option, tmp_path / named]
+        ran = through_the_door(cli.command, *lab(*words))
+    assert ran.exit_code == 2 and re.fullmatch(rf"test: .*{closed}.*\n", ran.err), ran.output
 
 
 # -------------------------------------------------------------------------------- held, and odd
@@ -154,9 +156,7 @@ def test_odd_names_are_printed_as_they_are_and_odd_pictures_taken(tmp_path, monk
     words = [*QUICK, "--dataset", folder, "--out", out]
     ran = through_the_door(cli.command, "lab", "clip", *words)
     assert ran.exit_code == 0, ran.output
-    assert (
-        ran.out.count("pets, [raw] :cat:") == 3
-    )  # in the line of the run, the table, the last line
+    assert ran.out.count("pets, [raw] :cat:") == 3  # the line of the run, the table, the last line
     assert "phone.heic" in ran.err
     assert ran.out.endswith("Records: " + str(out).replace("\udcff", "\\udcff") + "\n")
 

@@ -7,15 +7,9 @@ from tools.numbers import unshown_numbers
 
 
 def lesson(text, printed="", code="rank = 16", below=""):
-    shown = new_output("stream", name="stdout", text=printed)
-    later = new_output("stream", name="stdout", text=below)
-    return new_notebook(
-        cells=[
-            new_code_cell(code, outputs=[shown]),
-            new_markdown_cell(text),
-            new_code_cell("", outputs=[later]),
-        ]
-    )
+    shown, later = (new_output("stream", name="stdout", text=each) for each in (printed, below))
+    first, last = new_code_cell(code, outputs=[shown]), new_code_cell("", outputs=[later])
+    return new_notebook(cells=[first, new_markdown_cell(text), last])
 
 
 @pytest.mark.parametrize(
@@ -54,13 +48,10 @@ def test_a_wrong_number_is_caught(text, printed, below):
     assert len(unshown_numbers(lesson(text, printed, below=below))) == 1
 
 
-def test_the_code_that_a_text_leads_to_counts():
-    text, code = new_markdown_cell("In batches of 32:"), new_code_cell("size = 32")
-    assert unshown_numbers(new_notebook(cells=[text, code])) == []
-    assert len(unshown_numbers(new_notebook(cells=[text, new_code_cell(""), code]))) == 1
-
-
-def test_alternative_text_of_a_picture_counts():
+def test_the_code_that_a_text_leads_to_and_a_pictures_alternative_text_count():
+    batch, few = new_markdown_cell("In batches of 32:"), new_markdown_cell("It has 61.")
+    code, nothing = new_code_cell("size = 32"), new_code_cell("")
     html = new_output("display_data", data={"text/html": '<img alt="61 of 73 right"/>'})
-    shown = new_notebook(cells=[new_code_cell("", outputs=[html]), new_markdown_cell("It has 61.")])
-    assert unshown_numbers(shown) == []
+    shown = new_code_cell("", outputs=[html])
+    for cells, wrong in (([batch, code], 0), ([batch, nothing, code], 1), ([shown, few], 0)):
+        assert len(unshown_numbers(new_notebook(cells=cells))) == wrong

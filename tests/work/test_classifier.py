@@ -32,24 +32,34 @@ def cropped(**options):
     return dict(size=CROPPED, crop_size=SQUARE, do_center_crop=True, **options)
 
 
-def pooled(output):
-    return output.pooler_output
+def pooled(model, x):
+    return model(pixel_values=x).pooler_output
 
 
+def class_token(model, x):
+    return model(pixel_values=x).last_hidden_state[:, 0]
+
+
+def compared_with_text(model, x):
+    return model.visual_projection(model.vision_model(x)[1])
+
+
+TEXT = WIDTHS | dict(vocab_size=40, max_position_embeddings=6, bos_token_id=1, eos_token_id=2)
+BOTH = dict(text_config=TEXT, vision_config=SMALL, projection_dim=8)
 #: model, its configuration, its processor, and the vector that its documentation takes.
 TRANSFORMERS = {
-    "ViT": ("ViT", SMALL, "ViT", dict(size=SQUARE), lambda out: out.last_hidden_state[:, 0]),
+    "ViT": ("ViT", SMALL, "ViT", dict(size=SQUARE), class_token),
     "DINOv2": ("Dinov2", SMALL | {"mlp_ratio": 1}, "Bit", cropped(image_mean=[0.4] * 3), pooled),
     "SigLIP's image tower": ("SiglipVision", SMALL, "Siglip", dict(size=SQUARE), pooled),
     "CLIP's image tower": ("CLIPVision", SMALL, "CLIP", cropped(), pooled),
     "BEiT": ("Beit", SMALL, "Beit", dict(size=SQUARE, do_center_crop=False), pooled),
-    "Swin": ("Swin", SWIN, "ViT", dict(size=SQUARE), lambda out: out.last_hidden_state.mean(1)),
+    "Swin": ("Swin", SWIN, "ViT", dict(size=SQUARE), lambda m, x: m(x).last_hidden_state.mean(1)),
+    "CLIP": ("CLIP", BOTH, "CLIP", cropped(), compared_with_text),
 }
 
 
-def save(name, folder):
+def save(folder, kind, sizes, processor, options, _=None):
     """A random model in a folder as the hub has them: its weights beside its processor."""
-    kind, sizes, processor, options, _ = TRANSFORMERS[name]
     torch.manual_seed(0)
     model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes))
     model.save_pretrained(folder)
@@ -65,7 +75,7 @@ def noise(width=90, height=60):
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_models_of_transformers_see_and_give_what_their_library_does(name, tmp_path):
-    theirs, (*_, vector) = save(name, tmp_path), TRANSFORMERS[name]
+    theirs, (*_, vector) = save(tmp_path, *TRANSFORMERS[name]), TRANSFORMERS[name]
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     expected = processor(noise(), return_tensors="pt")["pixel_values"]
     ours = load_vision(str(tmp_path))
@@ -73,20 +83,7 @@ def test_models_of_transformers_see_and_give_what_their_library_does(name, tmp_p
     normal = torch.tensor([processor.image_mean, processor.image_std])
     torch.testing.assert_close(torch.tensor([ours.mean, ours.std]), normal)
     with torch.no_grad():
-        torch.testing.assert_close(ours.features(expected), vector(theirs(pixel_values=expected)))
-
-
-def test_all_of_clip_gives_what_is_compared_with_text(tmp_path):
-    text = WIDTHS | dict(vocab_size=40, max_position_embeddings=6, bos_token_id=1, eos_token_id=2)
-    torch.manual_seed(0)
-    config = transformers.CLIPConfig(text_config=text, vision_config=SMALL, projection_dim=8)
-    model = transformers.CLIPModel(config).eval()
-    model.save_pretrained(tmp_path)
-    transformers.CLIPImageProcessor(**cropped()).save_pretrained(tmp_path)
-    x = torch.randn(2, 3, SIDE, SIDE)
-    with torch.no_grad():
-        expected = model.visual_projection(model.vision_model(pixel_values=x)[1])
-        torch.testing.assert_close(load_vision(str(tmp_path)).features(x), expected)
+        torch.testing.assert_close(ours.features(expected), vector(theirs, expected))
 
 
 def test_models_of_open_clip_see_and_give_what_their_library_does(tmp_path):
@@ -158,7 +155,7 @@ def test_an_unknown_model_is_one_sentence(name):
 
 
 def test_what_a_library_does_not_serve_is_refused(tmp_path):
-    save("ViT", tmp_path)
+    save(tmp_path, *TRANSFORMERS["ViT"])
     for name in (str(tmp_path), "tiny-clip"):
         with pytest.raises(SerialLoRAError, match="no other size"):
             load_vision(name, image_size=64)
@@ -170,9 +167,7 @@ def test_what_a_library_does_not_serve_is_refused(tmp_path):
 
 
 def test_a_model_that_draws_lots_is_refused(tmp_path):
-    torch.manual_seed(0)
-    transformers.ViTMAEModel(transformers.ViTMAEConfig(**SMALL)).save_pretrained(tmp_path)
-    transformers.ViTImageProcessor(size=SQUARE).save_pretrained(tmp_path)
+    save(tmp_path, "ViTMAE", SMALL, "ViT", dict(size=SQUARE))
     with pytest.raises(SerialLoRAError, match="each time"):
         load_vision(str(tmp_path))
 
@@ -220,7 +215,7 @@ def test_timm_alone_answers_as_predict_does(fitted, tmp_path, image_size):
 
 
 def test_transformers_alone_answers_as_predict_does(fitted, tmp_path):
-    save("ViT", tmp_path / "vit")
+    save(tmp_path / "vit", *TRANSFORMERS["ViT"])
     folder, asked, expected = fitted(model=str(tmp_path / "vit"), weights=None, image_size=None)
     out = tmp_path / "merged"
     commands.merge(folder, out)

@@ -59,32 +59,16 @@ def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatc
     assert (fitted / "README.md").read_text().endswith("My own words.")
 
 
-@pytest.mark.parametrize(
-    ("words", "noun"),
-    [
-        (("fit", "{pictures}", "--model", "timm/nothing"), "model"),
-        (("fit", "{pictures}", "--rank", "2,3"), "rank"),
-        (("fit", "{pictures}", "--plus-lr", "1"), "plus-lr"),
-        (("predict", "nowhere", "{pictures}"), "no adapter file"),
-        (("predict", "nowhere", "."), "no pictures"),
-    ],
-)
-def test_mistakes_are_one_sentence(words, noun, pictures, tmp_path, run, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, _, told = run(*[word.format(pictures=pictures) for word in words])
-    assert code == 2 and noun in told and "Traceback" not in told
-
-
 def test_what_is_asked_first_waits_for_no_model_library(fitted):
     program = (
         "import sys\n"
         "from serial_lora_course.cli import main\n"
-        "try: main(sys.argv[1:])\n"
-        "finally: print(*({'timm', 'transformers', 'torch'} & {*sys.modules}), file=sys.stderr)\n"
+        "for words in (['fit', '--help'], ['merge', '--help'], ['show', sys.argv[1]]):\n"
+        "    try: main(words)\n"
+        "    except SystemExit as end:\n"
+        "        loaded = {'timm', 'transformers', 'torch'} & {*sys.modules}\n"
+        "        print(end.code or 0, *loaded, file=sys.stderr)\n"
     )
-    asked = [[["show", str(fitted)], {"torch"}]]
-    asked += [[[name, "--help"], set()] for name in ("fit", "predict", "merge")]
-    for words, loaded in asked:
-        command = [sys.executable, "-c", program, *words]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0 and {*done.stderr.split()} == loaded
+    command = [sys.executable, "-c", program, fitted]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr.splitlines() == ["0", "0", "0 torch"]
