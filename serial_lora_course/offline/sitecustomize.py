@@ -3,6 +3,9 @@
 ``make test`` and the notebook builder do so for the kernels that run lessons: a lesson that asks
 for anything beyond this machine fails with one clear sentence. Only the loopback addresses stay
 reachable. The standard library alone is used, since this runs before anything else.
+
+Nor do they wait a second for the grammars of web addresses that jsonschema, and so nbformat, builds
+where a package for them is installed: no notebook has an address to be judged by them.
 """
 
 import socket
@@ -35,3 +38,4 @@ def _refuse(event, arguments):
 if not getattr(sys, "_serial_lora_offline", False):  # a process is blocked once, and for good
     sys._serial_lora_offline = True
     sys.addaudithook(_refuse)
+sys.modules.setdefault("rfc3987_syntax", None)  # taken as a package that is not installed
