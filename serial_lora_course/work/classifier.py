@@ -230,6 +230,14 @@ class PictureClassifier(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         return self.head(self.features(pictures))
 
+    def train(self, mode: bool = True) -> PictureClassifier:
+        """As every module's, but for BatchNorms: their statistics stay the base's, as no file has others."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
 
 @torch.no_grad()
 def encode(classifier: PictureClassifier, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
@@ -284,5 +292,6 @@ def open_classifier(folder: str | Path) -> PictureClassifier:
             f"{path} is no classifier of this version of `serial-lora fit`; fit the pictures again."
         )
     classifier = PictureClassifier(load_vision(**notes["vision"]), notes["class_names"])
-    load_adapter(classifier, path)
+    with warnings.catch_warnings(action="ignore"):  # fit has told what inject warns of
+        load_adapter(classifier, path)
     return classifier.eval()

@@ -155,7 +155,9 @@ def _fitted(
 
     torch.manual_seed(job.seed)
     config = SerialLoRAConfig(job.rank, job.scale_factor, job.dropout, ["image"], job.blocks)
-    inject(classifier, config, also_train=["head"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the running statistics")  # the classifier keeps them
+        inject(classifier, config, also_train=["head"])
     count = count_parameters(classifier)
     if job.linear_probe:
         first = len(data.class_names) - len(probe.coef_)  # of two classes, it scores the second

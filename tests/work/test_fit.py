@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -59,6 +60,22 @@ def test_training_stops_and_the_state_with_the_lowest_validation_loss_is_kept(jo
     assert {name: reached[f"{name} pictures"] for name in parts} == {
         name: len(part) for name, part in parts.items()
     }
+
+
+def test_statistics_of_a_batch_norm_stay_those_of_the_base(job, rounds, tmp_path, recwarn):
+    """No file has others: the classifier that is opened answers as the one that was measured."""
+    torch.manual_seed(0)
+    state = timm.create_model("test_maxvit", num_classes=0).state_dict()
+    save_file(state, tmp_path / "maxvit.safetensors")
+    job = replace(job, model="timm/test_maxvit", weights=str(tmp_path / "maxvit.safetensors"))
+    fit_folder(replace(job, lr=1e-2, epochs=2))
+    classifier = open_classifier(job.out)
+    _, scores, labels = encode(
+        classifier, divide(load_folder(job.pictures).train, 0.2)["validation"]
+    )
+    loss = min(loss for _, loss in rounds)
+    assert F.cross_entropy(scores, labels).item() == pytest.approx(loss, abs=6e-4)
+    assert not any("running statistics" in str(told.message) for told in recwarn)
 
 
 def test_an_interrupted_training_ends_as_one_that_was_not(job, rounds, uninterrupted):
