@@ -75,18 +75,20 @@ def _list_class_folders(folder: Path) -> list[ReleasedPicture]:
 
 
 def _list_food101(folder: Path) -> list[ReleasedPicture]:
-    return [
-        ReleasedPicture(f"{path.parent.name}/{path.name}", part, path.parent.name)
-        for part in ("train", "test")
-        for path in vision.Food101(folder.parent, part)._image_files
-    ]
+    parts = {part: vision.Food101(folder.parent, part) for part in ("train", "test")}
+    return _in_class_folders(parts)
 
 
 def _list_dtd(folder: Path) -> list[ReleasedPicture]:
+    splits = {"train": "train", "validation": "val", "test": "test"}
+    return _in_class_folders({part: vision.DTD(folder.parent, s) for part, s in splits.items()})
+
+
+def _in_class_folders(parts: dict[str, vision.Food101 | vision.DTD]) -> list[ReleasedPicture]:
     return [
         ReleasedPicture(f"{path.parent.name}/{path.name}", part, path.parent.name)
-        for split, part in (("train", "train"), ("val", "validation"), ("test", "test"))
-        for path in vision.DTD(folder.parent, split)._image_files
+        for part, data in parts.items()
+        for path in data._image_files
     ]
 
 
