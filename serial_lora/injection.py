@@ -34,7 +34,7 @@ from serial_lora.records import (
     unwrapped_modules,
 )
 from serial_lora.sites import CONTAINERS, AttentionSite, child_name, unwrapped_name, without_sites
-from serial_lora.stored import is_quantized, kept_trainable, stored
+from serial_lora.stored import is_quantized, kept_trainable, stops_gradients, stored
 
 
 def inject(
@@ -57,8 +57,8 @@ def inject(
 
     Returns:
         The same model. Only adapters and those modules require gradients now. Warnings name towers and
-        attention without an adapter, BatchNorms whose statistics go on changing, and a frozen head
-        that looks as if it had never been trained.
+        attention without an adapter, layers that no gradient passes, BatchNorms whose statistics go on
+        changing, and a frozen head that looks as if it had never been trained.
 
     Raises:
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
@@ -97,6 +97,11 @@ def _passed_over(root: nn.Module, injection: Injection) -> Iterator[str]:
         yield (
             f"no adapter went into {_first(missed)}: attention of a kind that is not "
             "known, or none; name the towers that you mean, or register_family for this kind."
+        )
+    if deaf := [name for name, module in modules.items() if stops_gradients(module)]:
+        yield (
+            f"no gradient passes {_first(deaf)}, where tokens are quantized as well, so adapters do "
+            "not learn; to train, quantize weights alone."
         )
     learning = {module for head in injection.also_train.values() for module in head.modules()}
     drifting = [

@@ -143,6 +143,18 @@ def is_quantized(module: nn.Module) -> bool:
     return any(_kind(parameter).quantized for parameter in module.parameters())
 
 
+def stops_gradients(layer: nn.Module) -> bool:
+    """Whether no gradient comes back through a layer, as torchao's that quantize tokens too."""
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or _kind(weight) not in (Int8Tensor, ReadOnly):
+        return False
+    like = {"dtype": weight.dtype, "device": weight.device, "requires_grad": True}
+    with torch.enable_grad():
+        return not nn.functional.linear(
+            torch.zeros(1, weight.shape[1], **like), weight
+        ).requires_grad
+
+
 def writable(root: nn.Module, key: tuple[str, str]) -> Stored:
     """The weight of this module and name, to be read and written."""
     module, parameter = key

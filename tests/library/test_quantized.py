@@ -269,3 +269,11 @@ def test_over_other_tensors_of_torchao_adapters_learn_and_are_saved_unmerged(kin
     with pytest.raises(SerialLoRAError, match="unmerged"):
         merge(model)
     torch.testing.assert_close(run(model), expected, rtol=0, atol=0)
+
+
+def test_a_base_that_no_gradient_passes_is_told():
+    torchao = installed("torchao.quantization")
+    model = TINY["timm"].build()
+    torchao.quantize_(model, torchao.Int8DynamicActivationInt8WeightConfig())
+    with pytest.warns(UserWarning, match="no gradient passes .*quantize weights alone"):
+        inject(model.requires_grad_(False), SerialLoRAConfig(RANK))
