@@ -39,10 +39,9 @@ def require_number(
     good = good and (least is None or value >= least) and (above is None or value > above)
     if good and (below is None or value < below):
         return
+    bounds = {"of at least": least, "above": above, "below": below}
     wanted = [f"a {'whole' if whole else 'finite'} number"]
-    wanted += [f"of at least {least}"] if least is not None else []
-    wanted += [f"above {above}"] if above is not None else []
-    wanted += [f"below {below}"] if below is not None else []
+    wanted += [f"{words} {bound}" for words, bound in bounds.items() if bound is not None]
     raise SerialLoRAError(f"{name} must be {' '.join(wanted)}, not {value!r}; choose another.")
 
 

@@ -38,13 +38,6 @@ class ParameterCount:
         """Trainable parameters as a share of all."""
         return self.trainable / self.total if self.total else 0.0
 
-    def __str__(self) -> str:
-        others = f", what learns beside them {self.also_trained:,}" if self.also_trained else ""
-        return (
-            f"{self.trainable:,} of {self.total:,} parameters are trainable ({self.share:.2%}); "
-            f"the adapters hold {self.adapter:,} ({self.adapter_bytes:,} bytes){others}"
-        )
-
 
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count a model's parameters; each shared tensor once. Works with and without adapters."""
