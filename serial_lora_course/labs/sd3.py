@@ -202,7 +202,7 @@ class Sd3Lab(Lab):
             "in style": ("{:.0%}", itemgetter("style_share")),
         },
         paper=("Table II", "{:g}"),
-        baselines={"real pictures": beginning("real_"), "not adapted": beginning("base_")},
+        baselines={"the style": beginning("real_"), "not adapted": beginning("base_")},
         caption="FID and KID to held-out pictures of the style: lower is better. CLIP-Score, and "
         "the share that a style classifier takes for the style: higher is better.",
     )
