@@ -155,12 +155,9 @@ def refuse_sharers(
         for part, projection in changed_parts(site, injection.config).items():
             readers.setdefault((projection.module, projection.parameter), []).append((site, part))
     everywhere = Counter(_memory(p) for m in root.modules() for p in m.parameters(recurse=False))
-    adapted: Counter[int] = Counter()
     for name, parameter in readers:
         weight = root.get_submodule(name)._parameters.get(parameter)
-        memory = None if weight is None else _memory(weight)  # None where it is computed
-        adapted[memory] += weight is not None
-        if max(adapted[memory], everywhere[memory]) > 1:
+        if weight is not None and everywhere[_memory(weight)] > 1:  # None where it is computed
             raise SerialLoRAError(
                 f"{name} shares a weight with another layer, which a merged or exported adapter would "
                 "change too; use the adapters unmerged."

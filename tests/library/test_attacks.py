@@ -182,6 +182,14 @@ def test_a_weight_that_another_layer_reads_is_not_merged_into(tie, blocks, metho
     eject(model)
 
 
+@torch.no_grad()
+def test_one_layer_for_two_projections_merges_exactly(method):
+    model = TINY["plain"].build()
+    model[0].attention.k = model[0].attention.q
+    expected = TINY["plain"].run(fill_adapters(inject(model, method(rank=2))))
+    torch.testing.assert_close(TINY["plain"].run(merge(model)), expected, **CLOSE)
+
+
 # ------------------------------------------------------------------ never left half injected
 
 
