@@ -59,6 +59,12 @@ def require_names(what: str, names: object, *, or_none: bool = False) -> list[st
     return list(names)
 
 
+def require_name(name: object) -> None:
+    """Refuse what is no name of an adapter, such as None, which elsewhere is the one in force."""
+    if not isinstance(name, str):
+        raise SerialLoRAError(f"an adapter's name is a str, not {name!r}; choose one.")
+
+
 def require_choice(what: str, name: object, known: Collection[str]) -> None:
     """Refuse a name that is none of those that there are."""
     if name not in known:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import eject, inject
+from serial_lora.injection import eject, inject_trained
 from serial_lora.merging import base_weight, exactly
 from serial_lora.records import (
     DEFAULT,
@@ -124,7 +124,7 @@ def load_adapter(
     if not heads:
         saved, tensors = _pairs_alone(saved, tensors, None if fresh else with_values(model)[1])
     if fresh:
-        inject(model, saved.config, saved.also_train, name or DEFAULT)
+        inject_trained(model, saved.config, saved.also_train, name or DEFAULT)
     try:
         _put_in(model, path, saved, tensors, name, check_base)
     except BaseException:

@@ -17,7 +17,7 @@ from torch import nn
 
 from serial_lora.attention import every_site, find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_names
+from serial_lora.errors import SerialLoRAError, require_name, require_names
 from serial_lora.hooks import attach, detach
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.merging import exactly, merge, unmerge
@@ -34,7 +34,7 @@ from serial_lora.records import (
     unwrapped_modules,
 )
 from serial_lora.sites import CONTAINERS, AttentionSite, child_name, unwrapped_name, without_sites
-from serial_lora.stored import is_quantized, kept_trainable, stops_gradients, stored
+from serial_lora.stored import is_quantized, kept_trainable, refuse_deaf, stored
 
 
 def inject(
@@ -57,17 +57,26 @@ def inject(
 
     Returns:
         The same model. Only adapters and those modules require gradients now. Warnings name towers and
-        attention without an adapter, layers that no gradient passes, BatchNorms whose statistics go on
-        changing, and a frozen head that looks as if it had never been trained.
+        attention without an adapter, BatchNorms whose statistics go on changing, and a frozen head that
+        looks as if it had never been trained.
 
     Raises:
-        SerialLoRAError: if the model has adapters already, has no attention that fits, or the
-            configuration does not fit it. The model is then as it was.
+        SerialLoRAError: if the model has adapters already, has no attention that fits, no gradient
+            passes its layers, or the configuration does not fit it. The model is then as it was.
     """
+    refuse_deaf(unwrapped(model))
+    return inject_trained(model, config, also_train, name)
+
+
+def inject_trained(
+    model: nn.Module, config: AdapterConfig, also_train: Collection[str], name: str = DEFAULT
+) -> nn.Module:
+    """`inject` for values that have been learned elsewhere: no gradient need pass the model's layers."""
     if not isinstance(config, SerialLoRAConfig | LoRAConfig):
         raise SerialLoRAError(
             f"inject needs a SerialLoRAConfig or a LoRAConfig, not a {type(config).__name__}."
         )
+    require_name(name)
     root = unwrapped(model)
     if adapters(model) or records(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")
@@ -82,7 +91,7 @@ def inject(
         with torch.inference_mode(False), torch.device("cpu"):  # not those around the call
             _put_in(root, injection)
         for warning in _passed_over(root, injection):
-            warnings.warn(warning, stacklevel=2)
+            warnings.warn(warning, stacklevel=3)
     except BaseException:
         _take_out(root, injection)
         raise
@@ -97,11 +106,6 @@ def _passed_over(root: nn.Module, injection: Injection) -> Iterator[str]:
         yield (
             f"no adapter went into {_first(missed)}: attention of a kind that is not "
             "known, or none; name the towers that you mean, or register_family for this kind."
-        )
-    if deaf := [name for name, module in modules.items() if stops_gradients(module)]:
-        yield (
-            f"no gradient passes {_first(deaf)}, where tokens are quantized as well, so adapters do "
-            "not learn; to train, quantize weights alone."
         )
     learning = {module for head in injection.also_train.values() for module in head.modules()}
     drifting = [

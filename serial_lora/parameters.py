@@ -13,6 +13,7 @@ from torch import nn
 
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.records import adapters, records
+from serial_lora.stored import refuse_deaf
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def lora_plus_groups(
         none that is empty.
 
     Raises:
-        SerialLoRAError: if there is no adapter, they are merged or disabled, or a number is out of
-            range.
+        SerialLoRAError: if there is no adapter, they are merged or disabled, no gradient passes the base, or
+            a number is out of range.
     """
     require_number("lr", lr, least=0)
     require_number("ratio", ratio, above=0)
@@ -80,6 +81,7 @@ def lora_plus_groups(
     found = list(adapters(model).values())
     if not found:
         raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
+    refuse_deaf(model)
     for _, injection in records(model):
         if injection.merged:
             raise SerialLoRAError(

@@ -22,14 +22,14 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.export import write_peft_folder
 from serial_lora.files import read_tensors, require_fitting
 from serial_lora.hooks import HookHandle, OnceABlock
-from serial_lora.injection import check_rank, eject, inject
+from serial_lora.injection import check_rank, eject, inject_trained
 from serial_lora.layers import SerialLoRA
 from serial_lora.merging import exactly, wide
 from serial_lora.packed import passed_by
 from serial_lora.records import Injection, require_finite, tensors_in_force, with_values
 from serial_lora.several import put_in_force
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
-from serial_lora.stored import kept_trainable, writable
+from serial_lora.stored import kept_trainable, refuse_deaf, writable
 
 try:
     import peft
@@ -212,6 +212,8 @@ class SerialLoRAModel(BaseTuner):
             for name, layer in layers.items():
                 self._put(name, layer.base_layer)
             self._choose(peft_config)
+            if not peft_config.inference_mode:
+                refuse_deaf(self.model)
         finally:
             for name, layer in layers.items():
                 self._put(name, layer)
@@ -317,7 +319,7 @@ def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
     path = folder / "adapter_model.safetensors"
     _, saved = read_tensors(path, None, "adapter")
     settings = Settings(config.r, config.scale, config.dropout)
-    inject(model, settings, also_train=config.modules_to_save or ())
+    inject_trained(model, settings, config.modules_to_save or ())
     root, injection = with_values(model)
     ours = {theirs: own for own, theirs in _in_peft(injection).items()}
     tensors = {ours.get(name, name): tensor for name, tensor in saved.items()}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_names, require_number
+from serial_lora.errors import SerialLoRAError, require_name, require_names, require_number
 from serial_lora.injection import check_rank, new_adapter
 from serial_lora.layers import low_rank
 from serial_lora.merging import exactly
@@ -34,6 +34,7 @@ from serial_lora.records import (
     with_values,
 )
 from serial_lora.sites import child_name, unwrapped_name
+from serial_lora.stored import refuse_deaf
 
 Pair = tuple[Tensor, Tensor]
 """A (r, inputs) and B (outputs, r)."""
@@ -56,10 +57,11 @@ def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None
         config: rank, scale and dropout may be others; None for those of the adapter in force.
 
     Raises:
-        SerialLoRAError: there is an adapter of this name, the method or the places are others, the
-            adapters are merged or disabled. The model is then as it was.
+        SerialLoRAError: there is an adapter of this name, the method or the places are others, no gradient
+            passes the base, the adapters are merged or disabled. The model is then as it was.
     """
     root, injection = ready_to_change(model)
+    refuse_deaf(root)  # what is fresh is there to be trained
     config = injection.config if config is None else config
     refuse_misfit(injection, name, config)
     with exactly(root):
@@ -121,6 +123,10 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
         SerialLoRAError: there is no such adapter, a weight is not finite, the ranks are too many, or
             modules learn beside the adapters, which have no exact sum. The model is as it was.
     """
+    if not isinstance(weights, Mapping):
+        raise SerialLoRAError(
+            f"weights are a number for each adapter's name, not {weights!r}; name them with a dict."
+        )
     for which, weight in weights.items():
         require_number(f"the weight of {which}", weight)
 
@@ -261,6 +267,7 @@ def _write(
 
 def refuse_misfit(injection: Injection, name: str, config: AdapterConfig) -> None:
     """Refuse one more adapter of this name and configuration."""
+    require_name(name)
     if name in (injection.name, *injection.shelf):
         raise SerialLoRAError(
             f"there is an adapter named {name!r} already; choose another name, or remove it first."

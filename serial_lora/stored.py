@@ -143,16 +143,21 @@ def is_quantized(module: nn.Module) -> bool:
     return any(_kind(parameter).quantized for parameter in module.parameters())
 
 
-def stops_gradients(layer: nn.Module) -> bool:
-    """Whether no gradient comes back through a layer, as torchao's that quantize tokens too."""
-    weight = getattr(layer, "weight", None)
-    if not isinstance(weight, Tensor) or _kind(weight) not in (Int8Tensor, ReadOnly):
-        return False
-    like = {"dtype": weight.dtype, "device": weight.device, "requires_grad": True}
-    with torch.enable_grad():
-        return not nn.functional.linear(
-            torch.zeros(1, weight.shape[1], **like), weight
-        ).requires_grad
+def refuse_deaf(model: nn.Module) -> None:
+    """Refuse to train where no gradient comes back through a layer, as torchao's that quantize tokens too."""
+    for name, layer in model.named_modules():
+        weight = layer._parameters.get("weight") if isinstance(layer, nn.Linear) else None
+        if weight is None or _kind(weight) not in (Int8Tensor, ReadOnly):
+            continue
+        like = {"dtype": weight.dtype, "device": weight.device, "requires_grad": True}
+        with torch.inference_mode(False), torch.enable_grad():
+            tokens = torch.zeros(1, layer.in_features, **like)
+            passes = nn.functional.linear(tokens, weight).requires_grad
+        if not passes:
+            raise SerialLoRAError(
+                f"no gradient passes {name}, which quantizes tokens too, so an adapter would not "
+                "learn; quantize weights alone, or train it before and load_adapter it here."
+            )
 
 
 def writable(root: nn.Module, key: tuple[str, str]) -> Stored:

@@ -318,7 +318,9 @@ def test_requests_that_do_not_fit_are_refused(method):
         (lambda m: add_adapter(m, "c", other(RANK)), "one method"),
         (lambda m: add_adapter(m, "c", method(RANK, blocks=[0])), "same places"),
         (lambda m: remove_adapter(m, "b"), "in force"),
+        (lambda m: add_adapter(m, None), "name is a str, not None"),
         (lambda m: combine(m, {"a": float("nan")}, "c"), "finite"),
+        (lambda m: combine(m, None, "c"), "not None; name them with a dict"),
         (lambda m: chain(m, "ab", "c"), "list of names|use combine"),
         (lambda m: per_sample(m.train(), ["a"]).__enter__(), "model.eval"),
     ):

@@ -16,10 +16,12 @@ from serial_lora import (
     SerialLoRAConfig,
     SerialLoRAError,
     adapter_parameters,
+    add_adapter,
     disabled,
     eject,
     inject,
     load_adapter,
+    lora_plus_groups,
     merge,
     save_adapter,
     unmerge,
@@ -271,9 +273,35 @@ def test_over_other_tensors_of_torchao_adapters_learn_and_are_saved_unmerged(kin
     torch.testing.assert_close(run(model), expected, rtol=0, atol=0)
 
 
-def test_a_base_that_no_gradient_passes_is_told():
-    torchao = installed("torchao.quantization")
-    model = TINY["timm"].build()
-    torchao.quantize_(model, torchao.Int8DynamicActivationInt8WeightConfig())
-    with pytest.warns(UserWarning, match="no gradient passes .*quantize weights alone"):
-        inject(model.requires_grad_(False), SerialLoRAConfig(RANK))
+@torch.no_grad()
+def test_what_no_gradient_passes_takes_trained_adapters_alone(tmp_path):
+    """Its answers are those of an adapted model that is quantized after the training."""
+    torchao, run = installed("torchao.quantization"), TINY["timm"].run
+    scheme = torchao.Int8DynamicActivationInt8WeightConfig()
+    trained, model = (
+        fill_adapters(inject(TINY["timm"].build(), SerialLoRAConfig(RANK))),
+        TINY["timm"].build(),
+    )
+    path = save_adapter(trained, tmp_path / "a.safetensors")
+    for each in (trained, model):
+        torchao.quantize_(each, scheme)
+    refused = "no gradient passes blocks.0.attn.qkv.*quantize weights alone"
+    before = bits(model)
+    with pytest.raises(SerialLoRAError, match=refused):
+        inject(model, SerialLoRAConfig(RANK))
+    assert_same_bits(before, bits(model))
+    load_adapter(model, path)
+    torch.testing.assert_close(run(model), run(trained), rtol=0, atol=0)
+    for train in (lambda m: add_adapter(m, "more"), lambda m: lora_plus_groups(m, lr=1e-3)):
+        with pytest.raises(SerialLoRAError, match=refused):
+            train(model)
+    peft = pytest.importorskip("peft", minversion="0.21", reason="pip install '.[peft]'")
+    from serial_lora.peft import SerialLoRAConfig as InPeft
+    from serial_lora.peft import save_peft_folder
+
+    save_peft_folder(trained, tmp_path)
+    with pytest.raises(SerialLoRAError, match=refused):
+        peft.get_peft_model(eject(model), InPeft(r=RANK))
+    assert_same_bits(before, bits(model))
+    inside = peft.PeftModel.from_pretrained(model, tmp_path)
+    torch.testing.assert_close(run(inside.get_base_model()), run(trained), rtol=0, atol=0)
