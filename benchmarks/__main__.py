@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.measure import machine
 from benchmarks.savings import measure_savings
 from benchmarks.shares import measure_shares
 from benchmarks.steps import measure_steps
@@ -49,6 +51,18 @@ def main(words: list[str] | None = None) -> int:
             write_whole(README, page.encode())
     print(render(results))
     return 0
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }
 
 
 def render(results: dict[str, Any]) -> str:

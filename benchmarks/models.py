@@ -51,7 +51,7 @@ def clip_model(quick: bool) -> nn.Module:
     if quick:
         config["embed_dim"] = 32
         config["vision_cfg"] |= {"layers": 2, "width": 64, "image_size": 32, "head_width": 32}
-        config["text_cfg"] |= {"layers": 2, "width": 64, "heads": 2, "vocab_size": 100}
+        config["text_cfg"] |= {"layers": 2, "width": 64, "heads": 2}
     return open_clip.CLIP(**config)
 
 

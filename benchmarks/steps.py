@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
 import peft
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import clocked
 from benchmarks.models import SUBJECTS, Subject
 from serial_lora import disabled, inject, merge
 from serial_lora_course.labs.memory import saved_activations
@@ -27,6 +29,31 @@ class Contestant(NamedTuple):
     model: nn.Module
     adapter: list[nn.Parameter]  # what it trains; nothing for a floor
     forward: Callable[[], Tensor]  # of the subject's batch
+
+
+def clocked(
+    steps: Mapping[str, Callable[[], object]], against: str, to: str, rounds: int = 5
+) -> dict[str, dict[str, float]]:
+    """Each step's median, half of what lies between the quartiles, and the ratio to the one ``against``.
+
+    Steps are interleaved in an order that turns from round to round, after one round to warm up. The
+    ratio is the median of those of each round, so a slow while of the machine changes it little.
+    """
+    names, seconds = list(steps), {name: [] for name in steps}
+    for turn in range(1 + rounds):
+        gc.collect()
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            begin = time.perf_counter()
+            steps[name]()
+            if turn:
+                seconds[name].append(time.perf_counter() - begin)
+    rows = {}
+    for name, own in seconds.items():
+        low, median, high = 1e3 * np.percentile(own, (25, 50, 75))
+        ratio = np.median(np.divide(own, seconds[against]))
+        rows[name] = {"ms": median, "± ms": (high - low) / 2, f"ratio to {to}": float(ratio)}
+    return rows
 
 
 def training_step(
@@ -75,37 +102,30 @@ def contestants(subject: Subject, precision: str = "float32") -> dict[str, Conte
             subject.first_norm(model).register_forward_hook(let_gradients_flow)
         forward = partial(subject.run, model, precision)
         if method == FLOOR:
-            forward = partial(_switched_off, model, forward)
+            forward = disabled(model)(forward)
         entries[method] = Contestant(model, adapter, forward)
     return entries
 
 
-def _switched_off(model: nn.Module, forward: Callable[[], Tensor]) -> Tensor:
-    with disabled(model):
-        return forward()
-
-
 def measure_steps(quick: bool) -> list[dict[str, Any]]:
-    """The rows of all models in both precisions."""
-    both = product(SUBJECTS.values(), PRECISIONS)
-    return [row for make, precision in both for row in _measured(make(quick), precision)]
-
-
-def _measured(subject: Subject, precision: str) -> list[dict[str, Any]]:
-    """A row for each method on one model, and one for inference with the adapter merged."""
-    about = {"model": subject.title, "precision": precision}
-    entries, rows = contestants(subject, precision), []
-    steps = {m: training_step(entry.forward, entry.adapter) for m, entry in entries.items()}
-    for method, clock in clocked(steps, FLOOR, "the floor").items():
-        model, adapter, _ = entries[method]
-        with saved_activations(model) as kept:
-            steps[method]()
-        sizes = {"adapter, MB": sum(p.nbytes for p in adapter) / 1e6, "kept, MB": kept[0] / 1e6}
-        rows.append(about | {"method": method} | clock | sizes)
-    models = {"base": subject.model, "merged": merge(entries["Serial LoRA"].model)}
-    passes = {
-        name: torch.inference_mode()(partial(subject.run, model.eval(), precision))
-        for name, model in models.items()
-    }
-    about["method"] = "inference, merged; the floor is the base"
-    return [*rows, about | clocked(passes, "base", "the floor")["merged"]]
+    """A row for each method on each model, and one for inference with the adapter merged."""
+    rows = []
+    for make, precision in product(SUBJECTS.values(), PRECISIONS):
+        subject = make(quick)
+        about = {"model": subject.title, "precision": precision}
+        entries = contestants(subject, precision)
+        steps = {m: training_step(entry.forward, entry.adapter) for m, entry in entries.items()}
+        for method, clock in clocked(steps, FLOOR, "the floor").items():
+            model, adapter, _ = entries[method]
+            with saved_activations(model) as kept:
+                steps[method]()
+            sizes = {"adapter, MB": sum(p.nbytes for p in adapter) / 1e6, "kept, MB": kept[0] / 1e6}
+            rows.append(about | {"method": method} | clock | sizes)
+        models = {"base": subject.model, "merged": merge(entries["Serial LoRA"].model)}
+        passes = {
+            name: torch.inference_mode()(partial(subject.run, model.eval(), precision))
+            for name, model in models.items()
+        }
+        about["method"] = "inference, merged; the floor is the base"
+        rows.append(about | clocked(passes, "base", "the floor")["merged"])
+    return rows

@@ -9,8 +9,8 @@ from typing import Any
 
 import peft
 
-from benchmarks.measure import clocked
 from benchmarks.models import SUBJECTS
+from benchmarks.steps import clocked
 from serial_lora import activate, add_adapter, inject
 
 

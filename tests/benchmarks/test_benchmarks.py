@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, and its tables are those that its data give."""
+"""The benchmark measures what it says."""
 
 import pytest
 import torch
