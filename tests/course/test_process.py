@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from serial_lora_course.threads import SPINS, share_of_cores
+from serial_lora_course.process import SPINS, share_of_cores
 
 
 @pytest.mark.parametrize(
