@@ -10,17 +10,17 @@ from study.variants import StudyAdapter
 
 ADAPTERS = {
     "repadapter": ("RepAdapter before attention", "width {}"),
-    "repadapter_two": ("RepAdapter in both places", "width {}"),
     "lora_qkv": ("LoRA on q, k and v", "rank {}"),
     "lora_tied": ("LoRA with one A", "rank {}"),
     "serial_untied": ("Serial LoRA with three pairs", "rank {}"),
     "serial_ffn": ("Serial LoRA before the feed-forward", "rank {}"),
     "serial_rotated": ("Serial LoRA with W rotated", "rank {}"),
     "serial_random": ("Serial LoRA with W random", "rank {}"),
-    "ln_bias": ("LayerNorm and biases", ""),
 }
 """Label, and how the size is written."""
 FINISHED = {
+    "repadapter_two": ("RepAdapter in both places", "width {}"),
+    "ln_bias": ("LayerNorm and biases", ""),
     "dora": ("DoRA", "rank {}"),
     "vera": ("VeRA", "rank {}"),
     "hra": ("HRA", "{} reflections"),
@@ -32,7 +32,7 @@ FINISHED = {
     "lp_plus_plus": ("LP++'s classifier", ""),
     "prolip": ("ProLIP", ""),
 }
-"""PEFT's own code on q, k, v and out, and three heads on CLIP's cached features: not run again."""
+"""The field's, PEFT's own code on q, k, v and out or heads on CLIP's cached features: not run again."""
 KNOWN = METHODS | {
     name: Method(name, label, partial(StudyAdapter, method=name), size=size)
     for name, (label, size) in (ADAPTERS | FINISHED).items()

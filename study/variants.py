@@ -13,7 +13,6 @@ name                adds to W_p                               parameters a block
 ``serial_random``   c_p Q_p B A, with the size of W_p         2 d r
 ``serial_ffn``      W_1 B A, in front of the feed-forward     2 d r
 ``repadapter``      W_p s B A, B in two groups, and a bias    1.5 d r + d + r
-``repadapter_two``  the same, also before the feed-forward    twice that
 ==================  ========================================  =================================
 
 ``serial_rotated`` is what tells whether the pretrained basis matters: singular values and the
@@ -57,7 +56,7 @@ class StudyAdapter(AdapterConfig):
         Raises:
             SerialLoRAError: the method's runs are kept, and its code is not.
         """
-        if self.method not in (*BESIDE, *BEFORE, "ln_bias"):
+        if self.method not in BESIDE | BEFORE:
             raise SerialLoRAError(
                 "The runs of this method are finished and kept; it is not run again."
             )
@@ -65,12 +64,8 @@ class StudyAdapter(AdapterConfig):
         for parameter in model.parameters():
             undo.callback(parameter.requires_grad_, parameter.requires_grad)
         model.requires_grad_(False)
-        if self.method in BESIDE:
-            put_beside(model, sites, self, undo)
-        elif self.method in BEFORE:
-            put_before(model, sites, self, undo)
-        else:
-            train_norms_and_biases(model, sites, undo)
+        put = put_beside if self.method in BESIDE else put_before
+        put(model, sites, self, undo)
 
 
 # ------------------------------------------------------------------------- beside q, k and v
@@ -175,27 +170,24 @@ class RepAdapter(nn.Module):
         return x + self.scale * (change + self.up_bias).to(x.dtype)
 
 
-BEFORE: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
-    "serial_ffn": (SerialLoRA, ("feed-forward",)),
-    "repadapter": (RepAdapter, ("attention",)),
-    "repadapter_two": (RepAdapter, ("attention", "feed-forward")),
+BEFORE: dict[str, tuple[type[nn.Module], str]] = {
+    "serial_ffn": (SerialLoRA, "feed-forward"),
+    "repadapter": (RepAdapter, "attention"),
 }
-"""The adapter, and the places that one of it stands in."""
+"""The adapter, and the place that it stands in."""
 
 
 def put_before(
     model: nn.Module, sites: Iterable[AttentionSite], config: StudyAdapter, undo: ExitStack
 ) -> None:
     """Put one of `BEFORE` into a model that is frozen, until ``undo`` closes."""
-    make, places = BEFORE[config.method]
+    make, place = BEFORE[config.method]
     for site in sites:
-        block, both = model.get_submodule(site.name), nn.ModuleList()
-        for place in places:
-            adapter = make(site.width, config.rank, config.scale, config.dropout)
-            both.append(adapter)
-            for hook in _hooks(model, site, place, adapter):
-                undo.callback(hook.remove)
-        block.add_module(NAME, both.to(next(block.parameters()).device).train(block.training))
+        block = model.get_submodule(site.name)
+        adapter = make(site.width, config.rank, config.scale, config.dropout)
+        for hook in _hooks(model, site, place, adapter):
+            undo.callback(hook.remove)
+        block.add_module(NAME, adapter.to(next(block.parameters()).device).train(block.training))
         undo.callback(block._modules.pop, NAME)
 
 
@@ -210,14 +202,3 @@ def _hooks(model: nn.Module, site: AttentionSite, place: str, adapter: nn.Module
         readers = [block.ff if hasattr(block, "ff") else block.mlp]
     change = lambda _, args: (adapter(args[0]), *args[1:])  # noqa: E731
     return [layer.register_forward_pre_hook(change) for layer in dict.fromkeys(readers)]
-
-
-def train_norms_and_biases(
-    model: nn.Module, sites: Iterable[AttentionSite], undo: ExitStack
-) -> None:
-    """No adapter at all: the adapted blocks' own norms and biases learn, and are put back."""
-    for block in (model.get_submodule(name) for name in dict.fromkeys(s.name for s in sites)):
-        for parameter in block.parameters():
-            if parameter.ndim == 1:  # of a norm, or a bias
-                undo.callback(parameter.data.copy_, parameter.detach().clone())
-                parameter.requires_grad_(True)
