@@ -13,7 +13,7 @@ import torch
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.grid import Source
 from serial_lora_course.labs.lab import Lab, Outcomes, run_one
-from serial_lora_course.labs.records import Kept, Record, environment
+from serial_lora_course.labs.records import Kept, Record
 from study.labs import STUDIES
 from study.methods import get_method
 from study.plan import CHOOSING_SEED, Arm, LabPlan
@@ -21,7 +21,6 @@ from study.results import PACKED, Results, Run
 from study.sets import VALIDATION
 
 COMMAND = "python -m study run"
-FAILED = 0.0  # the measure of a run whose loss is no longer a number
 
 
 class Study:
@@ -78,29 +77,8 @@ class Study:
             if is_final:
                 self.results.keep(run.name, seen)
 
-        try:
-            options = {"save_to": save_to, "draw": keep, "progress": False}
-            return run_one(lab, method, amount, run.seed, command=COMMAND, **options)
-        except SerialLoRAError as error:
-            if "loss became" not in str(error):
-                raise
-        # A rate that is too large is a try like any other, and the worst.
-        return Record(
-            task=lab.name,
-            scale=lab.data.scale,
-            dataset=lab.data.name,
-            method=method.name,
-            amount=amount,
-            unit=lab.unit,
-            seed=run.seed,
-            rank=method.rank(run.arm.rank),
-            measures={self.plan.measure: FAILED, self.plan.chosen_by: FAILED, "diverged": 1.0},
-            sizes={},
-            seconds=0.0,
-            settings=lab.settings(method),
-            environment=environment(),
-            command=COMMAND,
-        )
+        options = {"save_to": save_to, "draw": keep, "progress": False}
+        return run_one(lab, method, amount, run.seed, command=COMMAND, **options)
 
 
 def go_on(studies: Iterable[Study]) -> Iterator[str]:

@@ -40,8 +40,7 @@ class Found:
         for arm in self.plan.arms:
             if results.rates_tried(arm):
                 runs = [run.name for run in results.final_runs(arm)]
-                records = [results.records.get(name) for name in runs]
-                if all(r is not None and "diverged" not in r.measures for r in records):
+                if results.records.keys() >= set(runs):
                     self.runs[arm.name] = runs
 
     def outcomes(self, arm: str) -> Outcomes:
