@@ -34,10 +34,9 @@ def plot_answers(answers: Sequence[Answer]) -> Figure:
             ncols=len(labs),
             figsize=(8.5, 1.1 + 0.4 * len(asked)),
             sharey=True,
-            squeeze=False,
             layout="constrained",
         )
-        for axis, lab in zip(axes[0], labs, strict=True):
+        for axis, lab in zip(axes, labs, strict=True):
             own = [answer for answer in answers if answer.lab == lab]
             axis.axvline(0, color=INK, lw=0.8)
             for answer in own:
@@ -48,8 +47,8 @@ def plot_answers(answers: Sequence[Answer]) -> Figure:
             axis.set_xlabel(own[-1].unit.partition(",")[0], size=9)
             axis.tick_params("x", labelsize=8)
             axis.grid(visible=False, axis="y")
-        axes[0, 0].set_yticks(range(len(asked)), [q.replace(": ", ":\n") for q in asked], size=8)
-        axes[0, 0].set_ylim(len(asked) - 0.5, -0.5)
+        axes[0].set_yticks(range(len(asked)), [q.replace(": ", ":\n") for q in asked], size=8)
+        axes[0].set_ylim(len(asked) - 0.5, -0.5)
         key = [Line2D([], [], label=verdict, **look) for verdict, look in VERDICTS.items()]
         figure.legend(handles=key, loc="outside lower center", ncols=3, fontsize=8)
         plt.close(figure)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,14 +45,8 @@ class StudyLab(Lab):
     def load_data(cls, name: str, *_: Any) -> DividedData:
         return load_set(cls.name, name)
 
-    @property
-    def is_choosing(self) -> bool:
-        """Whether it measures validation pictures, so that a rate may be chosen."""
-        return self.data.name.endswith(VALIDATION)
-
     def measure_base(self) -> dict[str, float]:
-        reached, _ = self.measure()
-        return super().measure_base() | {f"base_{name}": value for name, value in reached.items()}
+        return super().measure_base() | Lab.measure_base(self)
 
 
 class ClipStudy(StudyLab, clip.CLIPLab):
@@ -71,14 +64,11 @@ class ClipStudy(StudyLab, clip.CLIPLab):
             "accuracy": (scores.argmax(-1) == labels).numpy(),
             "probability": chances.numpy().astype(np.float16),
         }
-        if not self.is_choosing:
-            scores, labels = clip.classify(self.backbone, self.known, template)
+        if not self.data.name.endswith(VALIDATION):
+            known = with_few_tests(load_emoji_set("everything"), KEPT_PICTURES)
+            scores, labels = clip.classify(self.backbone, known, template)
             reached["kept_accuracy"] = accuracy(scores, labels)
         return reached, seen
-
-    @cached_property
-    def known(self) -> clip.ClassificationData:
-        return with_few_tests(load_emoji_set("everything"), KEPT_PICTURES)
 
 
 class SamStudy(StudyLab, sam.SamLab):
@@ -88,7 +78,7 @@ class SamStudy(StudyLab, sam.SamLab):
 
     def measure(self) -> tuple[dict[str, float], Outcomes]:
         reached, scores = super().measure()
-        if not self.is_choosing:
+        if not self.data.name.endswith(VALIDATION):
             with autocast(self.backbone.model.device, self.config.precision):
                 known = sam.picture_scores(self.backbone, kept_scenes())
             reached["kept_dice"] = float(known["dice"].astype(np.float32).mean())
@@ -112,8 +102,7 @@ class Sd3Study(StudyLab, sd3.Sd3Lab):
         reached = self.score(drawn, style)
         return reached | {"style_probability": chances[:, place].mean().item()}, seen
 
-    def measure_base(self) -> dict[str, float]:
-        return {f"base_{name}": value for name, value in self.measure()[0].items()}
+    measure_base = Lab.measure_base
 
 
 STUDIES: dict[str, type[Lab]] = {"sam": SamStudy, "clip": ClipStudy, "sd3": Sd3Study}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from serial_lora.errors import require_choice
 from serial_lora_course.labs.methods import METHODS, Method
 from study.variants import StudyAdapter
 
@@ -37,9 +36,3 @@ KNOWN = METHODS | {
     name: Method(name, label, partial(StudyAdapter, method=name), size=size)
     for name, (label, size) in (ADAPTERS | FINISHED).items()
 }
-
-
-def get_method(name: str) -> Method:
-    """The method called ``name``."""
-    require_choice("method in the study", name, KNOWN)
-    return KNOWN[name]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from serial_lora_course.labs.records import with_unit
-from study.methods import get_method
+from study.methods import KNOWN
 
 STEP = 3.0  # between two rates
 CHOOSING_SEED = 101  # of runs on validation pictures: none of the seeds of the runs that count
@@ -36,17 +36,12 @@ class Arm:
 
     def title(self, unit: str) -> str:
         """What people read, such as "Serial LoRA, rank 24, last 3 blocks"; of "shots" or "percent"."""
-        parts = [get_method(self.method).sized(self.rank)]
+        parts = [KNOWN[self.method].sized(self.rank)]
         if self.blocks is not None:
             parts.append(f"{'first' if 0 in self.blocks else 'last'} {len(self.blocks)} blocks")
         if self.amount is not None:
             parts.append(with_unit(self.amount, unit) + " of the data" * (unit == "percent"))
         return ", ".join(parts)
-
-    @property
-    def rates(self) -> list[float]:
-        """Those that are tried."""
-        return [self.rate / STEP, self.rate, self.rate * STEP]
 
 
 @dataclass(frozen=True)
@@ -148,9 +143,7 @@ class Question:
     asks: str
     one: str  # names of arms
     other: str
-    kept: bool = (
-        False  # whether the first keeps nine tenths of the other's gain, not how far it is above
-    )
+    kept: bool = False  # whether it asks for nine tenths of the other's gain, not for more than it
 
 
 KEEPS = "Serial LoRA keeps LoRA's gain at LoRA's rank"

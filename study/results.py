@@ -37,8 +37,7 @@ class Run:
     @property
     def name(self) -> str:
         """Unique in a lab, and the name of its file."""
-        dataset = self.dataset.replace("/", ".")
-        return f"{self.arm.name}_{dataset}_{self.seed}_{self.rate:.3g}"
+        return f"{self.arm.name}_{self.dataset.replace('/', '.')}_{self.seed}_{self.rate:.3g}"
 
 
 def run_of(record: Record, plan: LabPlan) -> Run:
@@ -86,7 +85,6 @@ class Results:
 
     def keep(self, name: str, outcomes: Mapping[str, np.ndarray]) -> None:
         """Write what a run came to, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / f"{name}.npz", _npz(outcomes))
 
     def pack(self, packed: Path = PACKED) -> None:
@@ -99,7 +97,6 @@ class Results:
             values = np.concatenate([run[measure].astype(float) for run in each])
             content[measure] = (LEVELS * values).round().astype(np.uint16)
         lines = [json.dumps(asdict(record), sort_keys=True) for record in self.records.values()]
-        packed.mkdir(parents=True, exist_ok=True)
         write_whole(packed / f"{self.plan.lab}.npz", _npz(content))
         lines = lzma.compress("\n".join([*lines, ""]).encode())
         write_whole(packed / f"{self.plan.lab}.jsonl.xz", lines)

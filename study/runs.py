@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
-from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -15,8 +14,8 @@ from serial_lora_course.labs.grid import Source
 from serial_lora_course.labs.lab import Lab, Outcomes, run_one
 from serial_lora_course.labs.records import Kept, Record
 from study.labs import STUDIES
-from study.methods import get_method
-from study.plan import CHOOSING_SEED, Arm, LabPlan
+from study.methods import KNOWN
+from study.plan import CHOOSING_SEED, STEP, Arm, LabPlan
 from study.results import PACKED, Results, Run
 from study.sets import VALIDATION
 
@@ -37,13 +36,13 @@ class Study:
         """Whether there is a record, of these pictures and weights."""
         if record is None:
             return False
-        contents = self.lab(record.dataset).contents
-        return all(record.settings.get(name) == value for name, value in contents.items())
+        return self.lab(record.dataset).contents.items() <= record.settings.items()
 
     def do_arm(self, arm: Arm) -> None:
         """Every run of an arm that is not there: those that choose its rate, then those that count."""
         sets = [dataset + VALIDATION for dataset in self.plan.chosen_on]
-        rates = sorted({*arm.rates, *self.results.rates_tried(arm)})
+        planned = arm.rate / STEP, arm.rate, arm.rate * STEP
+        rates = sorted({*planned, *self.results.rates_tried(arm)})
         self._do([Run(arm, dataset, CHOOSING_SEED, rate) for rate in rates for dataset in sets])
         self._do(self.results.final_runs(arm))
 
@@ -56,7 +55,7 @@ class Study:
             changes = {"rank": run.arm.rank, "lr": run.rate, "blocks": run.arm.blocks}
             lab.config = replace(lab.configs["tiny"], **changes)
             amount = self.plan.amount if run.arm.amount is None else run.arm.amount
-            key = lab.key(get_method(run.arm.method), amount, run.seed)
+            key = lab.key(KNOWN[run.arm.method], amount, run.seed)
             if found := self.kept.or_run(key, partial(self._measured, lab, run, amount), wait):
                 self.results.records[run.name], is_new = found
                 if is_new:
@@ -71,7 +70,7 @@ class Study:
         is_final = not run.dataset.endswith(VALIDATION)
         if is_final and not lab.records:
             self.results.keep(f"base_{run.dataset}", lab.measure()[1])
-        method = get_method(run.arm.method)
+        method = KNOWN[run.arm.method]
 
         def keep(_: Lab, __: object, seen: Outcomes, ___: str) -> None:
             if is_final:
@@ -82,16 +81,14 @@ class Study:
 
 
 def go_on(studies: Iterable[Study]) -> Iterator[str]:
-    """Every run that is not there, each lab in turn an arm; what could not be done, in words.
+    """Every run that is not there, arm by arm; what could not be done, in words.
 
     One arm's trouble is no reason for hours without the others.
     """
     torch.set_num_threads(1)  # runs are small, and equal on every machine then
-    studies = list(studies)
-    for arms in zip_longest(*(study.plan.arms for study in studies)):
-        for study, arm in zip(studies, arms, strict=True):
+    for study in studies:
+        for arm in study.plan.arms:
             try:
-                if arm is not None:
-                    study.do_arm(arm)
+                study.do_arm(arm)
             except SerialLoRAError as error:
                 yield f"{study.plan.lab} {arm.name}: {error}"

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from serial_lora.errors import require_choice
 from serial_lora_course.data.emoji import ATTRIBUTION, UNSEEN_STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import (
     EMOJI_SETS,
@@ -117,8 +116,8 @@ SCENES = {"train": 120, "validation": 40, "test": 100}
 VALIDATION_SHARE = 0.25  # of the drawings that are not test
 
 
-def _scenes(description: str, *parts: str, **options: object) -> SceneSet:
-    return SceneSet(description, parts, **{"recipe": SCENE_SETS["food"].recipe} | options)
+def _scenes(description: str, *parts: str) -> SceneSet:
+    return SceneSet(description, parts, SCENE_SETS["food"].recipe)
 
 
 SAM_SETS: dict[str, SceneSet] = {
@@ -136,7 +135,6 @@ SAM_SETS: dict[str, SceneSet] = {
         for name, style in (("ink", "noto-mono"), ("engraved", "symbola"), ("dots", "unifont"))
     },
 }
-OUTLINES = ("lines", "ink", "engraved", "dots")
 KEPT_SCENES = SceneSet(
     "what pretraining showed: things as Twemoji draws them",
     ("Food & Drink", "Animals & Nature", "Travel & Places", "Objects", "Smileys & Emotion"),
@@ -145,7 +143,6 @@ KEPT_SCENES = SceneSet(
 )
 
 
-@lru_cache
 def kept_scenes() -> SegmentationData:
     """Scenes such as the tiny SAM was pretrained on, to see what an adapted one forgot."""
     data, _ = _scenes_of("kept", KEPT_SCENES)
@@ -205,8 +202,7 @@ SETS: dict[str, tuple[Sequence[str], Callable[[str], Divided]]] = {
 def load_set(lab: str, name: str) -> DividedData:
     """One of a lab's sets; with `VALIDATION` behind its name, its validation pictures are test."""
     own = name.removesuffix(VALIDATION)
-    names, divide = SETS[lab]
-    require_choice("set in the study", own, names)
+    _, divide = SETS[lab]
     data, validation = divide(own)
     return data if own == name else replace(data, name=name, test=validation)
 
@@ -217,4 +213,5 @@ def group_of(name: str) -> str:
     A classification set's group is its topic; segmentation's outlines are one group, as they show what the
     other sets show, and each other's concepts.
     """
-    return "outlines" if name in OUTLINES else name.split("-", 1)[0]
+    outlined = name in SAM_SETS and SAM_SETS[name].outlined
+    return "outlines" if outlined else name.split("-", 1)[0]

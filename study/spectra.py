@@ -11,23 +11,21 @@ the shares that its first r singular values have in their sum).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from serial_lora_course.labs.records import Record, read_records
+from serial_lora_course.labs.records import read_records
 from serial_lora_course.measures.intervals import half_width
 
 SHIPPED = Path(__file__).parent / "results" / "spectra.jsonl"
 
 
-def judged(records: Iterable[Record]) -> pd.DataFrame:
+def judged() -> pd.DataFrame:
     """Mean over blocks and projections, then over seeds, with half of its 95% interval over seeds."""
     rows = []
-    for record in records:
-        measures = pd.Series(record.measures)
-        means = measures.groupby(measures.index.str.rpartition(" ").get_level_values(2)).mean()
+    for record in read_records(SHIPPED):
+        means = pd.Series(record.measures).groupby(lambda name: name.rpartition(" ")[2]).mean()
         rows.append(
             {
                 "lab": record.settings["lab"],
@@ -43,4 +41,4 @@ def judged(records: Iterable[Record]) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    print(judged(read_records(SHIPPED)).round(3).to_string())
+    print(judged().round(3).to_string())

@@ -17,7 +17,7 @@ import pandas as pd
 from serial_lora_course.lessons.l09_trial.tables import COLUMNS, Answer
 from serial_lora_course.measures.intervals import holm, sets_like_these, these_sets
 from study.labs import STUDIES
-from study.plan import Arm, questions_of
+from study.plan import questions_of
 from study.results import PACKED, Results
 from study.sets import group_of
 
@@ -84,34 +84,30 @@ def kept_gain(method: np.ndarray, lora: np.ndarray, base: np.ndarray) -> np.ndar
 
 def arms_table(found: Found) -> pd.DataFrame:
     """A row for each finished arm, with `COLUMNS`."""
-    steps = json.loads((PACKED / "steps.json").read_text("utf-8"))[found.plan.lab]["ratios"]
-    there = [arm for arm in found.plan.arms if arm.name in found.runs]
-    rows = [_row(found, arm) | {"step time": steps.get(arm.name)} for arm in there]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _row(found: Found, arm: Arm) -> dict[str, Any]:
-    plan, gain = found.plan, sets_like_these(found.gain(arm.name))
-    records = [found.results.records[name] for name in found.runs[arm.name]]
-    above = None
-    if plan.reference in found.runs:
-        above = sets_like_these(found.contrast(arm.name, plan.reference))
+    plan, rows = found.plan, []
+    steps = json.loads((PACKED / "steps.json").read_text("utf-8"))[plan.lab]["ratios"]
     kept, before = f"kept_{plan.measure}", f"base_kept_{plan.measure}"
-    changes = [r.measures[kept] - r.measures[before] for r in records if kept in r.measures]
-    activations = [r.sizes["activation_bytes"] for r in records if "activation_bytes" in r.sizes]
-    return {
-        "arm": arm.name,
-        "title": arm.title(STUDIES[plan.lab].unit),
-        "method": arm.method,
-        "parameters": records[0].sizes["parameters"],
-        "rate": records[0].settings["lr"],
-        "gain": gain.mean,
-        "half-width": gain.half_width,
-        "above LoRA": above and above.mean,
-        "above LoRA, half-width": above and above.half_width,
-        "change of what it knew": 100 * np.mean(changes) if changes else None,
-        "activations, MB": np.median(activations) / 1e6 if activations else None,
-    }
+    for arm in (each for each in plan.arms if each.name in found.runs):
+        records = [found.results.records[name] for name in found.runs[arm.name]]
+        gain = sets_like_these(found.gain(arm.name))
+        above = sets_like_these(found.contrast(arm.name, plan.reference))
+        changes = [r.measures[kept] - r.measures[before] for r in records if kept in r.measures]
+        row = {
+            "arm": arm.name,
+            "title": arm.title(STUDIES[plan.lab].unit),
+            "method": arm.method,
+            "parameters": records[0].sizes["parameters"],
+            "rate": records[0].settings["lr"],
+            "gain": gain.mean,
+            "half-width": gain.half_width,
+            "above LoRA": above.mean,
+            "above LoRA, half-width": above.half_width,
+            "change of what it knew": 100 * np.mean(changes) if changes else None,
+            "activations, MB": np.median([r.sizes["activation_bytes"] for r in records]) / 1e6,
+            "step time": steps.get(arm.name),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def answers(several: Sequence[Found]) -> list[Answer]:

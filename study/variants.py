@@ -104,8 +104,7 @@ def serial_random(pairs: Pairs, weights: Weights) -> None:
 
 def random_rotation(weight: Tensor) -> Tensor:
     """An orthogonal matrix as wide as this one, all of them equally likely, from torch's generator."""
-    q, r = torch.linalg.qr(torch.randn(len(weight), len(weight)))
-    return (q * r.diagonal().sign()).to(weight.device)
+    return nn.init.orthogonal_(torch.empty(len(weight), len(weight))).to(weight.device)
 
 
 BESIDE: dict[str, Callable[[Pairs, Weights], None]] = {
@@ -127,14 +126,12 @@ def put_beside(
     undo.callback(eject, model)
     for site in sites:
         block = model.get_submodule(site.name)
-        pairs = {part: block.get_submodule(f"lora_{part}{site.suffix}") for part in PARTS}
-        weights = {
-            part: site.projections[part].weight(model)[site.projections[part].row_slice]
-            for part in PARTS
-        }
-        BESIDE[config.method](
-            pairs, {part: W.detach().float().clone() for part, W in weights.items()}
-        )
+        pairs, weights = {}, {}
+        for part in PARTS:
+            projection = site.projections[part]
+            pairs[part] = block.get_submodule(f"lora_{part}{site.suffix}")
+            weights[part] = projection.weight(model)[projection.row_slice].detach().float().clone()
+        BESIDE[config.method](pairs, weights)
 
 
 # --------------------------------------------------------- in front of attention or feed-forward

@@ -9,7 +9,7 @@ from torch import nn
 from serial_lora.attention import find_attention_sites
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.labs.lab import adapted
-from study.methods import ADAPTERS, get_method
+from study.methods import ADAPTERS, KNOWN
 from study.variants import BESIDE, RepAdapter
 from tests.labs.small_labs import small_lab
 
@@ -46,7 +46,7 @@ def test_fresh_it_changes_nothing_then_something_and_afterwards_the_base_is_whol
     learnt = {key: p.requires_grad for key, p in model.named_parameters()}
     classes = [type(module) for module in model.modules()]
     for name in ADAPTERS:
-        with adapted(model, lab.adapter(get_method(name)), seed=1):
+        with adapted(model, lab.adapter(KNOWN[name]), seed=1):
             assert torch.allclose(output(lab, small), before, atol=2e-5), name
             assert disturb(model)
             assert not torch.allclose(output(lab, small), before, atol=1e-4), name
@@ -74,7 +74,7 @@ def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
     site = find_attention_sites(model)[0]
     fused = model.get_submodule(site.projections["q"].module)
     with ExitStack() as undo, torch.no_grad():
-        lab.adapter(get_method(name)).put_in(model, undo)
+        lab.adapter(KNOWN[name]).put_in(model, undo)
         disturb(model)
         pairs = [model.get_submodule(site.name).get_submodule(f"lora_{part}") for part in "qkv"]
         changed = as_matrix(fused).chunk(3)
