@@ -20,7 +20,6 @@ from serial_lora import disabled, inject, merge
 from serial_lora_course.labs.memory import saved_activations
 
 FLOOR, OWN = "floor", "floor, the model's own attention"
-PRECISIONS = ("float32", "bfloat16")
 
 
 class Contestant(NamedTuple):
@@ -74,8 +73,7 @@ def training_step(
 def let_gradients_flow(module: nn.Module, inputs: Any, output: Any) -> None:
     """A norm's forward hook: its output requires gradients, so that a frozen model runs backward."""
     first = output[0] if isinstance(output, tuple) else output
-    if not first.requires_grad:
-        first.requires_grad_()
+    first.requires_grad_()
 
 
 def contestants(subject: Subject, precision: str = "float32") -> dict[str, Contestant]:
@@ -110,7 +108,7 @@ def contestants(subject: Subject, precision: str = "float32") -> dict[str, Conte
 def measure_steps(quick: bool) -> list[dict[str, Any]]:
     """A row for each method on each model, and one for inference with the adapter merged."""
     rows = []
-    for make, precision in product(SUBJECTS.values(), PRECISIONS):
+    for make, precision in product(SUBJECTS.values(), ("float32", "bfloat16")):
         subject = make(quick)
         about = {"model": subject.title, "precision": precision}
         entries = contestants(subject, precision)
