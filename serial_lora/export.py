@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole, written
-from serial_lora.merging import change_factors, exactly, refuse_sharers
+from serial_lora.merging import change_factors, exactly, refuse_shared, refuse_sharers
 from serial_lora.packed import passed_by
 from serial_lora.records import (
     Injection,
@@ -37,9 +38,8 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
 
     Serial LoRA's change to a projection is (scale W_p B) A: a LoRA with the shared A and a B of its
     own. A fused qkv weight gets one pair, its B stacked. LoRA's q, k and v pairs on a fused weight
-    become one pair of three times the rank. LoRA on nn.MultiheadAttention cannot be exported (PEFT
-    0.21 adds the output projection's change twice). What learned beside the adapters goes with them,
-    as PEFT's `modules_to_save`.
+    become one pair of three times the rank. LoRA on nn.MultiheadAttention cannot be exported. What
+    learned beside the adapters goes with them, as PEFT's `modules_to_save`.
 
     Args:
         model: a model with adapters.
@@ -54,8 +54,15 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             file cannot be written.
     """
     root, injection = with_values(model)
-    layers = _lora_layers(root, injection)
-    beside = injection.learned().keys()
+    layers, beside = _lora_layers(root, injection), injection.learned()
+    refuse_shared(root, beside)  # PEFT copies modules to save
+    blocks = [root.get_submodule(site.name) for site in injection.sites]
+    if any(isinstance(block, nn.TransformerEncoderLayer) for block in blocks):
+        warnings.warn(
+            "in evaluation nn.TransformerEncoderLayer goes past PEFT's layers, so call "
+            "torch.backends.mha.set_fastpath_enabled(False) where you load this.",
+            stacklevel=2,
+        )
     tensors = _named("base_model.model", layers) | {
         f"base_model.model.{name}": tensor.detach().cpu().clone()
         for name, tensor in tensors_in_force(injection).items()
@@ -152,14 +159,16 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
         for part, projection in changed_parts(site, injection.config).items():
             by_layer.setdefault(projection.module, []).append(part)
         for layer, parts in by_layer.items():
-            module = root.get_submodule(layer)
+            module, around = map(root.get_submodule, (layer, layer.rpartition(".")[0]))
+            if injection.config.method == LoRAConfig.method and any(
+                isinstance(each, nn.MultiheadAttention) for each in (module, around)
+            ):
+                raise SerialLoRAError(
+                    "PEFT's layer for nn.MultiheadAttention adds LoRA to the output projection twice, "
+                    "and one for that projection alone does not act (seen in version 0.21); call "
+                    "eject(model, keep_merged=True) and save the whole model instead."
+                )
             if isinstance(module, nn.MultiheadAttention):
-                if injection.config.method == LoRAConfig.method:
-                    raise SerialLoRAError(
-                        "PEFT's layer for nn.MultiheadAttention adds LoRA to the output projection "
-                        "twice (seen in version 0.21), so it cannot hold this adapter; call "
-                        "eject(model, keep_merged=True) and save the whole model instead."
-                    )
                 rank, out = injection.config.rank, site.projections["out"]
                 # PEFT insists on having a pair there
                 nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))

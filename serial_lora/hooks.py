@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -241,10 +241,20 @@ class CountSamples(Hook):
         pairs = self.acting[0]
         if torch.compiler.is_compiling() or not hasattr(pairs, "index"):
             return
-        given = [each.shape for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
-        samples = [size for shape in given for size in shape[: pairs.dimension + 1]]
-        if samples and len(pairs.index) not in samples:
-            raise pairs.misfit(given[0])
+        sizes = list(self._sizes([*args, *kwargs.values()], pairs.dimension + 1))
+        if sizes and len(pairs.index) not in sizes:
+            raise pairs.misfit(sizes)
+
+    def _sizes(self, arguments: Iterable, leading: int) -> Iterator[int]:
+        """What may be the number of samples: sizes of tensors, in dicts too, and of lists."""
+        for each in arguments:
+            if isinstance(each, Tensor):
+                yield from each.shape[:leading]
+            elif isinstance(each, Mapping):
+                yield from self._sizes(each.values(), leading)
+            elif isinstance(each, list):
+                yield len(each)
+                yield from self._sizes([one for one in each if isinstance(one, Tensor)], leading)
 
 
 class NoneIsDead(Hook):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -154,18 +154,23 @@ def refuse_sharers(
     for site in injection.sites:
         for part, projection in changed_parts(site, injection.config).items():
             readers.setdefault((projection.module, projection.parameter), []).append((site, part))
-    everywhere = Counter(_memory(p) for m in root.modules() for p in m.parameters(recurse=False))
-    for name, parameter in readers:
-        weight = root.get_submodule(name)._parameters.get(parameter)
-        if weight is not None and everywhere[_memory(weight)] > 1:  # None where it is computed
-            raise SerialLoRAError(
-                f"{name} shares a weight with another layer, which a merged or exported adapter would "
-                "change too; use the adapters unmerged."
-            )
+    layers = {name: root.get_submodule(name) for name, _ in readers}
+    refuse_shared(root, {name: layers[name]._parameters.get(weight) for name, weight in readers})
     return readers
 
 
-def _memory(parameter: nn.Parameter) -> int:
+def refuse_shared(root: nn.Module, weights: Mapping[str, Tensor | None]) -> None:
+    """Refuse weights that another layer has too; None stands for one that is computed."""
+    everywhere = Counter(_memory(p) for m in root.modules() for p in m.parameters(recurse=False))
+    for name, weight in weights.items():
+        if weight is not None and everywhere[_memory(weight)] > 1:
+            raise SerialLoRAError(
+                f"{name} shares a weight with another layer, for which a merged or exported adapter "
+                "would be wrong; use the adapters unmerged, with save_adapter."
+            )
+
+
+def _memory(parameter: Tensor) -> int:
     """What two parameters have in common that are changed together, whatever their names."""
     plain = type(parameter.data) is Tensor and parameter.numel()
     return parameter.data_ptr() if plain else id(parameter)

@@ -42,8 +42,8 @@ class ParameterCount:
 
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count a model's parameters; each shared tensor once. Works with and without adapters."""
-    parameters = list(model.parameters())
     adapter = [p for pair in adapters(model).values() for p in pair.parameters()]
+    parameters = list(model.parameters())
     learners = [m for _, record in records(model) for m in record.also_train.values()]
     beside = {id(p): p for module in learners for p in module.parameters()}.values()
     return ParameterCount(

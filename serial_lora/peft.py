@@ -24,7 +24,7 @@ from serial_lora.files import read_tensors, require_fitting
 from serial_lora.hooks import HookHandle, OnceABlock
 from serial_lora.injection import check_rank, eject, inject_trained
 from serial_lora.layers import SerialLoRA
-from serial_lora.merging import exactly, wide
+from serial_lora.merging import exactly, refuse_shared, wide
 from serial_lora.packed import passed_by
 from serial_lora.records import Injection, require_finite, tensors_in_force, with_values
 from serial_lora.several import put_in_force
@@ -287,12 +287,13 @@ def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
     Raises:
         SerialLoRAError: the model has no Serial LoRA adapter, or a file cannot be written.
     """
-    _, injection = with_values(model)
+    root, injection = with_values(model)
     settings = injection.config
     if settings.method != Settings.method:
         raise SerialLoRAError("this is LoRA, which PEFT has under that name; use to_peft.")
     names, content = _in_peft(injection), tensors_in_force(injection)
     require_finite(content, "saved")
+    refuse_shared(root, injection.learned())
     config = SerialLoRAConfig(
         r=settings.rank,
         scale=settings.scale,

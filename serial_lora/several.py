@@ -322,6 +322,10 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     """
     root, injection = with_values(model)
     names = require_names("the adapters of samples", names, or_none=True)
+    if not names:
+        raise SerialLoRAError(
+            "per_sample was given no names; give one for each sample of the batch."
+        )
     if any(block.open and block.record is injection for block in BLOCKS.get()):
         injection.refuse_inside()
     if injection.merged or any(adapter.training for adapter in adapters(root).values()):
@@ -366,9 +370,9 @@ class SamplePairs:
         """As `SerialLoRA.forward` or `LoRA.forward`, with the change below."""
         return self.kind.forward(self, x)
 
-    def misfit(self, shape: torch.Size) -> SerialLoRAError:
+    def misfit(self, sizes: Sequence[int]) -> SerialLoRAError:
         return SerialLoRAError(
-            f"per_sample was given {len(self.index)} names, but a tensor of shape {tuple(shape)} came; "
+            f"per_sample was given {len(self.index)} names, but a batch of sizes {tuple(sizes)} came; "
             "give one name for each sample of the batch, and run each tower by itself."
         )
 
@@ -396,11 +400,11 @@ def _gathered(
         layer = root.get_submodule(site.projections["q"].module)
         dimension = 0 if getattr(layer, "batch_first", True) else 1
         serial = injection.config.method == SerialLoRAConfig.method
-        windows = site.stream is None and not (serial and site.entry)  # cut behind the entry
+        whole = site.stream or site.tower == "text" or (serial and site.entry)  # cut behind it
         for own in adapter_shapes(site, injection.config):
             place = unwrapped_name(child_name(site.name, own))
             pairs = [one[place] for one in each]
-            stand_ins[there[place]] = SamplePairs(there[place], pairs, index, dimension, windows)
+            stand_ins[there[place]] = SamplePairs(there[place], pairs, index, dimension, not whole)
     return stand_ins
 
 

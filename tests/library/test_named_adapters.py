@@ -181,6 +181,37 @@ def test_one_adapter_for_each_sample(batch, method, dtype):
             torch.testing.assert_close(run(model), alone[None], **close)
 
 
+class Packed(torch.nn.Module):
+    """Takes its pictures as some libraries hand them over."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, packed):
+        pictures = packed["pixels"] if isinstance(packed, dict) else packed
+        return self.inner(torch.stack(pictures) if isinstance(pictures, list) else pictures)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pack", [list, lambda x: {"pixels": x}, lambda x: {"pixels": list(x)}])
+def test_samples_are_counted_in_lists_and_dicts_and_in_texts(method, pack):
+    model = two_adapters(TINY["timm"], method, model=Packed(TINY["timm"].build()))[0]
+    pictures = torch.randn(4, 3, 16, 16)
+    b, a = (activate(model, name).inner(pictures) for name in ("b", "a"))
+    with per_sample(model, ["a", "b", "b", "a"]):
+        mixed = model(pack(pictures))
+    torch.testing.assert_close(mixed, torch.stack([a[0], b[1], b[2], a[3]]), **CLOSE)
+    clip = two_adapters(TINY["open_clip"], method)[0].eval()
+    texts = torch.ones(4, clip.context_length, dtype=torch.long)
+    for each, run in (
+        (model, lambda: model(pack(pictures))),
+        (clip, lambda: clip.encode_text(texts)),
+    ):
+        with per_sample(each, ["a", "b"]), pytest.raises(SerialLoRAError, match="2 names"):
+            run()
+
+
 @pytest.mark.parametrize(
     ("name", "method"),
     [
@@ -322,6 +353,7 @@ def test_requests_that_do_not_fit_are_refused(method):
         (lambda m: combine(m, {"a": float("nan")}, "c"), "finite"),
         (lambda m: combine(m, None, "c"), "not None; name them with a dict"),
         (lambda m: chain(m, "ab", "c"), "list of names|use combine"),
+        (lambda m: per_sample(m, []).__enter__(), "no names"),
         (lambda m: per_sample(m.train(), ["a"]).__enter__(), "model.eval"),
     ):
         refused(model, act, noun)
