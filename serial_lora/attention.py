@@ -41,15 +41,8 @@ def open_clip_sites(model: nn.Module) -> Iterator[AttentionSite]:
     for name, block in _instances(model, blocks):
         if hasattr(block, "ln_1_kv"):
             continue  # attends from text to picture: its keys are not the tokens of `ln_1`
-        attention, attention_name = block.attn, child_name(name, "attn")
-        weight = attention.in_proj_weight
-        plain = getattr(attention, "bias_k", None) is None
-        if weight is None or not plain or getattr(attention, "add_zero_attn", False):
-            raise SerialLoRAError(
-                f"{attention_name} is not plain self-attention (it has widths of its own for keys "
-                "and values, or extra tokens), so this model cannot be adapted."
-            )
-        whole = Projection(attention_name, "in_proj_weight", 0, *weight.shape)
+        weight = block.attn.in_proj_weight
+        whole = Projection(child_name(name, "attn"), "in_proj_weight", 0, *weight.shape)
         is_text = not _inside(model, name, image) and _inside(model, name, text)
         yield AttentionSite(
             name=name,
@@ -155,9 +148,7 @@ def find_attention_sites(
 
     Args:
         model: any module that holds attention, at any depth.
-        towers: "image", "text" or both; None for every tower there is.
-        blocks: indices to keep in each tower; None for all.
-        stream: tokens of a two-stream transformer (SD3) to keep: "image", "text" or "both".
+        towers, blocks, stream: which to keep, as in `AdapterConfig`.
 
     Raises:
         SerialLoRAError: if the model has no attention that is known, has some that cannot be
@@ -166,7 +157,16 @@ def find_attention_sites(
     """
     everything = every_site(model)
     if not everything:
-        raise SerialLoRAError(_nothing_found(model))
+        kinds = {type(m).__name__ for m in model.modules()}
+        seen = sorted(kind for kind in kinds if "attention" in kind.lower())
+        has = f"its attention layers are {', '.join(seen[:6])}" if seen else "it has none"
+        raise SerialLoRAError(
+            f"no attention block that can be adapted was found in {type(model).__name__} ({has}); "
+            "looked for q, k and v as three nn.Linear layers of one module or as one, for "
+            "nn.MultiheadAttention, and for the blocks of open_clip, segment-anything and diffusers' "
+            "SD3; for another layout write one function as in serial_lora/attention.py for "
+            "register_family (docs/library.md shows how)."
+        )
     two_streams = any(site.stream for site in everything)
     if stream != "image" and not two_streams:
         raise SerialLoRAError(
@@ -197,18 +197,6 @@ def every_site(model: nn.Module) -> list[AttentionSite]:
     """The places of all towers, blocks and streams; empty if there is none."""
     known = [site for family in FAMILIES for site in family(model)]
     return known + structural_sites(model, known)
-
-
-def _nothing_found(model: nn.Module) -> str:
-    seen = {type(m).__name__ for m in model.modules() if "attention" in type(m).__name__.lower()}
-    has = f"its attention layers are {', '.join(sorted(seen)[:6])}" if seen else "it has none"
-    return (
-        f"no attention block that can be adapted was found in {type(model).__name__} ({has}); looked "
-        "for q, k and v as three nn.Linear layers of one module or as one, for "
-        "nn.MultiheadAttention, and for the blocks of open_clip, segment-anything and diffusers' "
-        "SD3; for another layout write one function as in serial_lora/attention.py for "
-        "register_family (docs/library.md shows how)."
-    )
 
 
 Family = Callable[[nn.Module], Iterable[AttentionSite]]

@@ -42,7 +42,6 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     learned beside the adapters goes with them, as PEFT's `modules_to_save`.
 
     Args:
-        model: a model with adapters.
         folder: where to write adapter_config.json and adapter_model.safetensors for
             `PeftModel.from_pretrained`; None writes nothing.
 
@@ -106,7 +105,6 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
     """An SD3 transformer's adapters as diffusers loads them, with the same pictures.
 
     Args:
-        model: an SD3 transformer with adapters.
         folder: where to write pytorch_lora_weights.safetensors, for
             `pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")`;
             None writes nothing.

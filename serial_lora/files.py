@@ -309,14 +309,6 @@ def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def require_checksum(path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> None:
-    """Take the checksum out of a header, and refuse what it is not of."""
-    if metadata.pop("checksum", None) != checksum(metadata, tensors):
-        raise SerialLoRAError(
-            f"{path} is damaged, its content is not what was saved; copy it or save it again."
-        )
-
-
 def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
     metadata, tensors = read_tensors(path, FORMAT, "adapter")
     if metadata.get("format_version") not in ("1", str(FORMAT_VERSION)):
@@ -325,7 +317,10 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
             f"versions up to {FORMAT_VERSION}; use the library version that wrote it "
             f"({metadata.get('library_version')})."
         )
-    require_checksum(path, metadata, tensors)
+    if metadata.pop("checksum", None) != checksum(metadata, tensors):
+        raise SerialLoRAError(
+            f"{path} is damaged, its content is not what was saved; copy it or save it again."
+        )
     try:
         saved = SavedAdapter(
             config=METHODS[metadata["method"]](**json.loads(metadata["config"])),

@@ -208,14 +208,6 @@ class AddDelta(Hook):
         self.gaps = [[p.start - end, 0] for p, end in zip(in_order, ends, strict=False)]
         self.gaps[-1][1] = outputs - ends[-1]
 
-    def whole(self, deltas: list[Tensor]) -> Tensor:
-        """One change to all outputs of the layer."""
-        padded = [
-            F.pad(delta, gap) if any(gap) else delta
-            for delta, gap in zip(deltas, self.gaps, strict=True)
-        ]
-        return padded[0] if len(padded) == 1 else torch.cat(padded, dim=-1)
-
     def __call__(self, layer: nn.Module, args: tuple, output: Tensor) -> Tensor:
         self.mark()
         acting = self.acting
@@ -226,8 +218,12 @@ class AddDelta(Hook):
                 f"{self.layer} was called with its input by keyword, where LoRA cannot see it; call it "
                 "with the input alone."
             )
-        delta = self.whole([adapter(args[0]) for adapter in acting])
-        return output + delta.to(output.dtype)
+        deltas = [
+            F.pad(adapter(args[0]), gap) if any(gap) else adapter(args[0])
+            for adapter, gap in zip(acting, self.gaps, strict=True)
+        ]
+        whole = deltas[0] if len(deltas) == 1 else torch.cat(deltas, dim=-1)
+        return output + whole.to(output.dtype)
 
     def around(self, layer: nn.Module, tokens: Tensor, call: dict[str, Any]) -> Tensor:
         """What a layer with such a hook would give for `F.linear`."""

@@ -13,15 +13,12 @@ from torch import Tensor, nn
 from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import attach, detach
-from serial_lora.records import Injection, changed_parts, injected, refuse_without_values
+from serial_lora.records import Injection, changed_parts, injected, with_values
 from serial_lora.sites import AttentionSite, Projection
 from serial_lora.stored import stored, writable
 
-Key = tuple[str, str]
-"""A weight's place: (module, parameter)."""
-
-Weights = dict[Key, list[Tensor]]
-"""What weights consist of (`Stored.parts`), by their places."""
+Key = tuple[str, str]  # a weight's place: (module, parameter)
+Weights = dict[Key, list[Tensor]]  # what weights consist of (`Stored.parts`), by their places
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -39,16 +36,17 @@ def merge(model: nn.Module) -> nn.Module:
             an ordinary one (computed by weight_norm, pruning or the like, float8), a merged weight
             would not be finite, or another layer shares it. The model is then as it was.
     """
-    root, injection = injected(model, to_change=True)
+    root, injection = with_values(model)
+    injection.refuse_inside()
     if injection.merged:
         return model
     with exactly(root):
         merged = _merged_weights(root, injection)
         originals = {key: [part.clone() for part in writable(root, key).parts()] for key in merged}
         try:
-            _write(root, merged)
+            write_parts(root, merged)
         except BaseException:
-            _write(root, originals)
+            write_parts(root, originals)
             raise
     detach(injection)
     injection.originals = originals
@@ -64,7 +62,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     root, injection = injected(model, to_change=True)
     if injection.merged:
         with exactly(root):
-            _write(root, injection.originals)
+            write_parts(root, injection.originals)
         injection.originals = None
         attach(root, injection)
     return model
@@ -87,35 +85,30 @@ def base_weight(root: nn.Module, injection: Injection, projection: Projection) -
 
 
 def change_factors(
-    root: nn.Module,
-    injection: Injection,
-    site: AttentionSite,
-    part: str,
-    least: torch.dtype = torch.float32,
+    root: nn.Module, injection: Injection, site: AttentionSite, part: str
 ) -> tuple[Tensor, Tensor]:
     """What an adapter adds to the weight of one projection, as the two factors of a product.
 
     LoRA's are s B_p and A_p, Serial LoRA's s W_p B and A (the paper's equations 4 and 5): (rows, rank)
-    and (rank, columns), in `least` or the wider number type of what they are made from.
+    and (rank, columns), in float32 or the wider number type of what they are made from.
     """
     block = root.get_submodule(site.name)
     if injection.config.method == LoRAConfig.method:
         lora = block.get_submodule(f"lora_{part}{site.suffix}")
-        return lora.scale * wide(lora.lora_B, least), wide(lora.lora_A, least)
+        return lora.scale * wide(lora.lora_B), wide(lora.lora_A)
     serial = block.get_submodule(f"serial_lora{site.suffix}")
     writable(root, (site.projections[part].module, site.projections[part].parameter))  # or refuse
-    weight = wide(base_weight(root, injection, site.projections[part]), least)
+    weight = wide(base_weight(root, injection, site.projections[part]))
     left = serial.scale * (weight @ serial.lora_B.to(weight.dtype))
     return left, serial.lora_A.to(weight.dtype)
 
 
-def wide(tensor: Tensor, least: torch.dtype = torch.float32) -> Tensor:
-    """The tensor in at least this number type, or in its own if that is wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, least))
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in its own number type if that is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _merged_weights(root: nn.Module, injection: Injection) -> Weights:
-    refuse_without_values(root)
     readers = refuse_sharers(root, injection)
     merged, sizes = {}, []
     for key, parts in readers.items():
@@ -177,7 +170,8 @@ def _memory(parameter: Tensor) -> int:
 
 
 @torch.no_grad()
-def _write(root: nn.Module, weights: Weights) -> None:
+def write_parts(root: nn.Module, weights: Weights) -> None:
+    """These tensors into the weights that consist of them, in place."""
     places = {key: writable(root, key).parts() for key in weights}  # all, before the first write
     for key, values in weights.items():
         for place, value in zip(places[key], values, strict=True):

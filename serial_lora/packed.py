@@ -60,10 +60,8 @@ class PackedAttention(nn.MultiheadAttention):
         if need_weights:
             scores = q @ k.mT * self.head_dim**-0.5  # (N, heads, L, L)
             if causal:
-                mask = torch.ones_like(scores, dtype=torch.bool).tril()
-            if mask is not None and mask.dtype == torch.bool:
-                scores = scores.masked_fill(~mask, -torch.inf)
-            elif mask is not None:
+                mask = torch.full_like(scores, -torch.inf).triu(1)
+            if mask is not None:
                 scores = scores + mask
             weights = F.dropout(scores.softmax(-1), dropped)
             attended = weights @ v
@@ -89,21 +87,22 @@ def _fastest_kernel(q: Tensor) -> AbstractContextManager:
 
 
 def _as_sdpa_mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
-    """nn.MultiheadAttention's masks, (L, L) or (N heads, L, L) and (N, L), as one for (N, heads, L, L)."""
+    """nn.MultiheadAttention's masks, (L, L) or (N heads, L, L) and (N, L), as one for (N, heads, L, L).
+
+    Numbers are added to the scores in both places, but True hides a token there and would show it here.
+    """
     if mask is not None and mask.dim() == 3:
         mask = mask.unflatten(0, q.shape[:2])  # (N, heads, L, L)
     if padding is not None:
         padding = padding[:, None, None, :]  # (N, 1, 1, L)
-    if mask is None or padding is None:
-        whole = padding if mask is None else mask
-        # True hides a token there and shows it here; numbers are added in both.
-        return whole if whole is None else (~whole if whole.dtype == torch.bool else whole.to(q))
-    return sum(
-        q.new_zeros(part.shape).masked_fill(part, float("-inf"))
+    numbers = [
+        q.new_zeros(part.shape).masked_fill(part, -torch.inf)
         if part.dtype == torch.bool
         else part.to(q)
         for part in (mask, padding)
-    )
+        if part is not None
+    ]
+    return sum(numbers) if numbers else None
 
 
 class WatchedForward:

@@ -24,15 +24,11 @@ class ParameterCount:
         trainable: elements of the parameters that require gradients.
         total: elements of all parameters, adapters included.
         adapter: elements of the injected adapters' parameters.
-        adapter_bytes: bytes of those, at the precision they are kept in.
-        also_trained: elements of the parameters that learn beside the adapters.
     """
 
     trainable: int
     total: int
     adapter: int
-    adapter_bytes: int
-    also_trained: int = 0
 
     @property
     def share(self) -> float:
@@ -44,14 +40,10 @@ def count_parameters(model: nn.Module) -> ParameterCount:
     """Count a model's parameters; each shared tensor once. Works with and without adapters."""
     adapter = [p for pair in adapters(model).values() for p in pair.parameters()]
     parameters = list(model.parameters())
-    learners = [m for _, record in records(model) for m in record.also_train.values()]
-    beside = {id(p): p for module in learners for p in module.parameters()}.values()
     return ParameterCount(
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         total=sum(p.numel() for p in parameters),
         adapter=sum(p.numel() for p in adapter),
-        adapter_bytes=sum(p.numel() * p.element_size() for p in adapter),
-        also_trained=sum(p.numel() for p in beside),
     )
 
 
@@ -61,7 +53,6 @@ def lora_plus_groups(
     """Every trainable tensor of the model in exactly one group, for any torch optimizer.
 
     Args:
-        model: a model with adapters.
         lr: learning rate of A, and of whatever else is trainable (`also_train`).
         ratio: learning rate of B divided by that of A.
         weight_decay: for every group.

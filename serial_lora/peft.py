@@ -24,7 +24,7 @@ from serial_lora.files import read_tensors, require_fitting
 from serial_lora.hooks import HookHandle, OnceABlock
 from serial_lora.injection import check_rank, eject, inject_trained
 from serial_lora.layers import SerialLoRA
-from serial_lora.merging import exactly, refuse_shared, wide
+from serial_lora.merging import exactly, refuse_shared, wide, write_parts
 from serial_lora.packed import passed_by
 from serial_lora.records import Injection, require_finite, tensors_in_force, with_values
 from serial_lora.several import put_in_force
@@ -152,21 +152,15 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
                     f"merging {', '.join(names)} would give values that are not finite; the adapter "
                     "has diverged, or the base's number type is too narrow."
                 )
-            self._write(place.rounded(weight))
+            write_parts(self.base_layer, {("", "weight"): place.rounded(weight)})
         self.original = original
         self.merged_adapters += names
 
     def unmerge(self) -> None:
         """The base's own weight again, every bit of it."""
         if self.original is not None:
-            self._write(self.original)
+            write_parts(self.base_layer, {("", "weight"): self.original})
         self.original, self.merged_adapters = None, []
-
-    @torch.no_grad()
-    def _write(self, parts: list[Tensor]) -> None:
-        places = writable(self.base_layer, ("", "weight")).parts()
-        for place, part in zip(places, parts, strict=True):
-            place.copy_(part)
 
 
 def _none_is_dead(attention: nn.Module, args: tuple, output: object) -> None:

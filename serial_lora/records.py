@@ -15,8 +15,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import AttentionSite, Projection, child_name, unwrapped_name
 
-DEFAULT = "default"
-"""The name of the adapter that `inject` makes."""
+DEFAULT = "default"  # the name of the adapter that `inject` makes
 
 
 @dataclass
@@ -164,9 +163,12 @@ def injected(model: nn.Module, to_change: bool = False) -> tuple[nn.Module, Inje
 
 
 def with_values(model: nn.Module) -> tuple[nn.Module, Injection]:
-    """The record of a model that is not on the meta device."""
+    """The record of a model that is not on the meta device, where tensors have shapes alone."""
     root, injection = injected(model)
-    refuse_without_values(next(iter(injection.pairs.values())))  # where the weights are
+    if any(pair.lora_A.is_meta for pair in injection.pairs.values()):  # they are where the base is
+        raise SerialLoRAError(
+            "the model is on the meta device and has no values; load its weights first."
+        )
     return root, injection
 
 
@@ -215,14 +217,6 @@ def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
                 f"{name} holds values that are not finite numbers, so the training diverged and "
                 f"nothing was {done}; train again with a smaller learning rate."
             )
-
-
-def refuse_without_values(model: nn.Module) -> None:
-    """Refuse a model on the meta device, which has shapes and nothing to compute with."""
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise SerialLoRAError(
-            "the model is on the meta device and has no values; load its weights first."
-        )
 
 
 def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:

@@ -36,8 +36,7 @@ from serial_lora.records import (
 from serial_lora.sites import child_name, unwrapped_name
 from serial_lora.stored import refuse_deaf
 
-Pair = tuple[Tensor, Tensor]
-"""A (r, inputs) and B (outputs, r)."""
+Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
 
 
 def adapter_names(model: nn.Module) -> list[str]:

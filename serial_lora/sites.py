@@ -19,8 +19,8 @@ from torch import nn
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 
+# These run every child that they have, so an adapter may not become one.
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-"""Run every child that they have, so an adapter may not become one."""
 
 
 @dataclass(frozen=True)
