@@ -12,9 +12,9 @@ from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.export import to_diffusers, to_peft
 from serial_lora.files import LIBRARY_VERSION, load_adapter, save_adapter
-from serial_lora.injection import adapter_parameters, eject, inject, set_scale
+from serial_lora.injection import eject, inject, set_scale
 from serial_lora.merging import merge, unmerge
-from serial_lora.parameters import count_parameters, lora_plus_groups
+from serial_lora.parameters import adapter_parameters, count_parameters, lora_plus_groups
 from serial_lora.records import adapters
 from serial_lora.several import (
     activate,

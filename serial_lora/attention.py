@@ -131,11 +131,8 @@ def _instances(model: nn.Module, kinds: tuple[type, ...]) -> Iterator[tuple[str,
 
 def _inside(model: nn.Module, name: str, kinds: tuple[type, ...]) -> bool:
     """Whether a module of these classes contains the module of this name."""
-    parts = name.split(".")
-    return any(
-        isinstance(model.get_submodule(".".join(parts[:depth])), kinds)
-        for depth in range(len(parts))
-    )
+    around = [other for other, _ in _instances(model, kinds)]
+    return any(not other or name.startswith(f"{other}.") for other in around)
 
 
 def find_attention_sites(

@@ -10,6 +10,8 @@ from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
 TOWERS = ("image", "text")
 PARTS = ("q", "k", "v", "out")
+STREAMS = ("image", "text", "both")
+# What other libraries call these settings.
 _ELSEWHERE = {
     "r": "rank=...",
     "alpha": "scale=... (elsewhere alpha / r)",
@@ -18,8 +20,6 @@ _ELSEWHERE = {
     "target_modules": "towers=... and blocks=... (LoRAConfig has parts=... too)",
     "modules_to_save": "also_train=... of inject",
 }
-"""What other libraries call these settings."""
-STREAMS = ("image", "text", "both")
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,7 @@ from serial_lora.stored import is_quantized, whole
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"
-FORMAT_VERSION = 2
-"""1 had two more hashes of the base, one of the values of the sample and one of whole blocks."""
+FORMAT_VERSION = 2  # 1 had two more hashes of the base: of the sample's values and of whole blocks
 METHODS: dict[str, type[AdapterConfig]] = {
     config.method: config for config in (SerialLoRAConfig, LoRAConfig)
 }

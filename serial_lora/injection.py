@@ -284,12 +284,6 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
     return model
 
 
-def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The tensors lora_A and lora_B of every adapter, for an optimizer or for counting."""
-    for adapter in adapters(model).values():
-        yield from adapter.parameters()
-
-
 def set_scale(model: nn.Module, scale: float) -> None:
     """Set the scale of the adapter in force: 0 is the base, 1 is as trained (if trained so).
 

@@ -1,4 +1,4 @@
-"""The parameters of an adapted model: counted, and in groups for an optimizer.
+"""The parameters of an adapted model: the adapters' own, all counted, and in groups for an optimizer.
 
 LoRA+ (Hayou, Ghosh and Yu, "LoRA+: Efficient Low Rank Adaptation of Large Models", 2024) gives B a
 higher learning rate than A; the paper uses a ratio of 20. A ratio of 1 is plain LoRA.
@@ -6,6 +6,7 @@ higher learning rate than A; the paper uses a ratio of 20. A ratio of 1 is plain
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,12 @@ from torch import nn
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.records import adapters, records
 from serial_lora.stored import refuse_deaf
+
+
+def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The tensors lora_A and lora_B of every adapter, for an optimizer or for counting."""
+    for adapter in adapters(model).values():
+        yield from adapter.parameters()
 
 
 @dataclass(frozen=True)
@@ -38,12 +45,12 @@ class ParameterCount:
 
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count a model's parameters; each shared tensor once. Works with and without adapters."""
-    adapter = [p for pair in adapters(model).values() for p in pair.parameters()]
+    adapter = sum(p.numel() for p in adapter_parameters(model))
     parameters = list(model.parameters())
     return ParameterCount(
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         total=sum(p.numel() for p in parameters),
-        adapter=sum(p.numel() for p in adapter),
+        adapter=adapter,
     )
 
 
@@ -62,8 +69,8 @@ def lora_plus_groups(
         none that is empty.
 
     Raises:
-        SerialLoRAError: if there is no adapter, they are merged or disabled, no gradient passes the base, or
-            a number is out of range.
+        SerialLoRAError: if there is no adapter, they are merged or disabled, no gradient passes the
+            base, or a number is out of range.
     """
     require_number("lr", lr, least=0)
     require_number("ratio", ratio, above=0)

@@ -399,11 +399,12 @@ def _gathered(
         layer = root.get_submodule(site.projections["q"].module)
         dimension = 0 if getattr(layer, "batch_first", True) else 1
         serial = injection.config.method == SerialLoRAConfig.method
-        whole = site.stream or site.tower == "text" or (serial and site.entry)  # cut behind it
+        # Windows are cut of pictures alone, and behind an entry.
+        windows = not (site.stream or site.tower == "text" or (serial and site.entry))
         for own in adapter_shapes(site, injection.config):
             place = unwrapped_name(child_name(site.name, own))
             pairs = [one[place] for one in each]
-            stand_ins[there[place]] = SamplePairs(there[place], pairs, index, dimension, not whole)
+            stand_ins[there[place]] = SamplePairs(there[place], pairs, index, dimension, windows)
     return stand_ins
 
 

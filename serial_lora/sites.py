@@ -159,7 +159,15 @@ def structural_sites(
             projections=projections,
         )
         sites.append(site)
-    return _counted_through(sites)
+
+    # Blocks are numbered through each tower where numbers come twice, as in stages of a Swin.
+    counted = []
+    for site in sites:
+        tower = [other for other in sites if other.tower == site.tower]
+        if len({other.block for other in tower}) < len(tower):
+            site = replace(site, block=tower.index(site))
+        counted.append(site)
+    return counted
 
 
 def _left_alone(name: str, module: nn.Module, parent: nn.Module) -> bool:
@@ -174,7 +182,15 @@ def _left_alone(name: str, module: nn.Module, parent: nn.Module) -> bool:
 def _projections(name: str, module: nn.Module, parent: nn.Module) -> dict[str, Projection] | None:
     """What makes q, k, v and out in this module, or None if it is no self-attention."""
     if isinstance(module, nn.MultiheadAttention):
-        return _multihead(name, module)
+        if module.in_proj_weight is None:
+            return None  # keys and values have widths of their own
+        if module.bias_k is not None or module.add_zero_attn:
+            raise SerialLoRAError(
+                f"{name or type(module).__name__} adds tokens of its own to keys and values, so it is "
+                "not plain self-attention and cannot be adapted."
+            )
+        whole = Projection(name, "in_proj_weight", 0, *module.in_proj_weight.shape)
+        return stacked(whole) | {"out": linear_projection(module, name, "out_proj")}
     layers = {
         _letters(child): child
         for child, layer in module.named_children()
@@ -224,19 +240,6 @@ def _has_matrix(module: nn.Module, children: list[str]) -> bool:
     return all(any(p.ndim > 1 for p in layer.parameters()) for layer in layers)
 
 
-def _multihead(name: str, layer: nn.MultiheadAttention) -> dict[str, Projection] | None:
-    weight = layer.in_proj_weight
-    if weight is None:
-        return None  # keys and values have widths of their own
-    if layer.bias_k is not None or layer.add_zero_attn:
-        raise SerialLoRAError(
-            f"{name or type(layer).__name__} adds tokens of its own to keys and values, so it is "
-            "not plain self-attention and cannot be adapted."
-        )
-    whole = Projection(name, "in_proj_weight", 0, *weight.shape)
-    return stacked(whole) | {"out": linear_projection(layer, name, "out_proj")}
-
-
 def _output(
     name: str, module: nn.Module, parent: nn.Module, read: dict[str, Projection]
 ) -> dict[str, Projection]:
@@ -283,17 +286,6 @@ def _tower(modules: dict[str, nn.Module], name: str) -> str:
         if re.search("vision|visual|image", words):
             return "image"
     return "image"
-
-
-def _counted_through(sites: list[AttentionSite]) -> list[AttentionSite]:
-    """Blocks numbered through each tower where numbers come twice, as in stages of a Swin."""
-    counted = []
-    for site in sites:
-        tower = [other for other in sites if other.tower == site.tower]
-        if len({other.block for other in tower}) < len(tower):
-            site = replace(site, block=tower.index(site))
-        counted.append(site)
-    return counted
 
 
 def without_sites(

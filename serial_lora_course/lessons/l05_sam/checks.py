@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from serial_lora.config import SerialLoRAConfig
-from serial_lora.injection import adapter_parameters, inject
+from serial_lora.injection import inject
+from serial_lora.parameters import adapter_parameters
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 from serial_lora_course.labs.sam import PreparedExample, SamObjective
