@@ -27,7 +27,7 @@ from serial_lora_course.data.pictures import (
     picture_files,
     read_picture,
 )
-from serial_lora_course.data.subsets import SPLIT_SEED, first_by_hash
+from serial_lora_course.data.subsets import SPLIT_SEED, divided, refuse_shared
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.files import expanded, is_text, printable, refusals_told
 
@@ -45,6 +45,7 @@ def load_folder(
     path: str | os.PathLike[str],
     test_fraction: float = 0.3,
     class_name: Callable[[str], str] = clean_name,
+    groups: str | None = None,
 ) -> ClassificationData:
     """A folder with one sub-folder of pictures per class, as few-shot data.
 
@@ -57,10 +58,13 @@ def load_folder(
         test_fraction: share of each class to test on, between 0 and 1; at least one picture of
             each class trains and at least one tests.
         class_name: what a class is called whose folder has a name; as words for a prompt.
+        groups: a regular expression, as `group_of` takes it; of what its names below the folder have
+            the same part, all train or all test.
 
     Raises:
         SerialLoRAError: no folder, fewer than two classes, a class with too few pictures, two
-            classes of the same name, names that are no text, or what cannot be read.
+            classes of the same name, names that are no text, what cannot be read, or a group in
+            train and in test.
     """
     folder = _folder_at(path)
     require_number("test_fraction", test_fraction, above=0, below=1)
@@ -70,21 +74,25 @@ def load_folder(
         for place in division or (folder,)
     ]
     _refuse_classes(folder, found)
-    parts = found if division else _divided(found[0], test_fraction)
-    train, test = (
+    rows = [
         [(picture_id, label) for label, own in enumerate(part.values()) for picture_id in own]
-        for part in parts
-    )
-    _refuse_damaged(folder, [picture_id for picture_id, _ in train + test])
-    split = f"{test_fraction:.0%} of each class for testing, by hashed order, seed {SPLIT_SEED}"
+        for part in found
+    ]
+    _refuse_damaged(folder, [picture_id for part in rows for picture_id, _ in part])
+    parts = [picture_files(folder, part, upright=True) for part in rows]
+    if division:
+        refuse_shared(*parts, groups)
+    train, test = parts if division else divided(*parts, test_fraction, pattern=groups)
+    whole = "class's groups" if groups else "class"
+    split = f"{test_fraction:.0%} of each {whole} for testing, by hashed order, seed {SPLIT_SEED}"
     if division:
         split = f"the folders {division[0].name} and {division[1].name}"
     return ClassificationData(
         name=printable(folder.absolute().name),
         scale="folder",
-        class_names=[class_name(name) for name in parts[0]],
-        train=picture_files(folder, train, upright=True),
-        test=picture_files(folder, test, upright=True),
+        class_names=[class_name(name) for name in found[0]],
+        train=train,
+        test=test,
         split=split,
         folder=folder,
     )
@@ -180,16 +188,6 @@ def _refuse_classes(folder: Path, found: Sequence[Found]) -> None:
             f"every class in {folder} needs at least two pictures, one to train and one to test; "
             f"too few in {', '.join(small)}: add pictures, or move the folder away."
         )
-
-
-def _divided(classes: Found, test_fraction: float) -> tuple[Found, Found]:
-    """Of each class, the pictures to train and to test on."""
-    train: Found = {}
-    test: Found = {}
-    for name, pictures in classes.items():
-        count = min(max(round(len(pictures) * test_fraction), 1), len(pictures) - 1)
-        test[name], train[name] = first_by_hash(pictures, count)
-    return train, test
 
 
 def _refuse_damaged(folder: Path, picture_ids: Sequence[str]) -> None:

@@ -11,13 +11,14 @@ A curve then shows what more pictures bring, instead of mixing that with the luc
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from serial_lora.errors import SerialLoRAError, require_number
-from serial_lora_course.data.types import ClassificationData, DividedData
+from serial_lora_course.data.types import ClassificationData, DividedData, Pictures
 
 SPLIT_SEED = 1  # of every division into train and test that no publisher made
 
@@ -38,10 +39,80 @@ def hash_order(picture_ids: Sequence[str], seed: int, purpose: str = "shots") ->
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
-def first_by_hash(names: Sequence[str], count: int) -> tuple[list[str], list[str]]:
+def first_by_hash(
+    names: Sequence[str], count: int, purpose: str = "split"
+) -> tuple[list[str], list[str]]:
     """Divide names in two for good: the first ``count`` in hashed order and the others, each sorted."""
-    order = [names[position] for position in hash_order(names, SPLIT_SEED, "split")]
+    order = [names[position] for position in hash_order(names, SPLIT_SEED, purpose)]
     return sorted(order[:count]), sorted(order[count:])
+
+
+def divided(
+    pictures: Pictures,
+    share: float,
+    purpose: str = "split",
+    pattern: str | None = None,
+) -> tuple[Pictures, Pictures]:
+    """Of each class the pictures to learn from, and a share, at least one, to judge by.
+
+    Args:
+        pictures: with labels.
+        share: of each class's groups, between 0 and 1.
+        purpose: as `hash_order` takes it.
+        pattern: of groups, which are not divided, as `group_of` takes it.
+
+    Raises:
+        SerialLoRAError: a class has one group alone, or a group with pictures of two classes came to
+            lie on both sides; or as `group_of`.
+    """
+    groups = [group_of(name, pattern) for name in pictures.picture_ids]
+    judged = set()
+    for label in sorted(set(pictures.labels)):
+        places = [place for place, of in enumerate(pictures.labels) if of == label]
+        own = sorted({groups[place] for place in places})
+        if len(own) < 2:
+            raise SerialLoRAError(
+                f"the class of {pictures.picture_ids[places[0]]} has one picture or group that is left, "
+                "and needs one more, to learn from one and judge by the other; add pictures."
+            )
+        count = min(max(round(len(own) * share), 1), len(own) - 1)
+        first = set(first_by_hash(own, count, purpose)[0])
+        judged |= {place for place in places if groups[place] in first}
+    learnt = [place for place in range(len(pictures)) if place not in judged]
+    parts = pictures.some(learnt), pictures.some(sorted(judged))
+    refuse_shared(*parts, pattern)
+    return parts
+
+
+def group_of(name: str, pattern: str | None) -> str:
+    """What a picture shows, by its name: what a regular expression finds there, in its first brackets.
+
+    Without a pattern, a picture is a group by itself.
+
+    Raises:
+        SerialLoRAError: nothing is found, or the pattern is no regular expression.
+    """
+    if pattern is None:
+        return name
+    try:
+        found = re.search(pattern, name)
+    except re.error as error:
+        raise SerialLoRAError(f"{pattern!r} is no regular expression ({error}).") from error
+    if found is None or not found[min(1, found.re.groups)]:
+        raise SerialLoRAError(
+            f"{pattern!r} finds no group in {name!r}; give a regular expression that fits every picture."
+        )
+    return found[min(1, found.re.groups)]
+
+
+def refuse_shared(learnt: Pictures, judged: Pictures, pattern: str | None) -> None:
+    """Refuse two parts that have pictures of one group, which a model would know again."""
+    parts = ({group_of(name, pattern) for name in part.picture_ids} for part in (learnt, judged))
+    if shared := set.intersection(*parts):
+        raise SerialLoRAError(
+            f"the group {min(shared)!r} would lie in both parts of a division ({len(shared)} such "
+            "groups); put its pictures into one class and part, or group them otherwise."
+        )
 
 
 class FewShotSplit(NamedTuple):

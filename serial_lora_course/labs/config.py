@@ -64,7 +64,7 @@ class LabConfig:
         for name, value in vars(self).items():
             if known := self.of(name, "choices"):
                 require_choice(name, value, known)
-            if bounds := self.of(name, "bounds"):
+            if value is not None and (bounds := self.of(name, "bounds")):
                 require_number(name, value, **bounds)
         require_number("accumulation", self.accumulation, below=self.batch_size + 1)
 
