@@ -521,9 +521,9 @@ display_figure(
 # serial-lora merge my_classifier --out merged
 # ```
 #
-# It cannot know which photographs show the same thing. So give it your split: a folder with `train` and `test` inside,
-# and class folders in each, is kept as it is. (Its validation pictures come out of `train`, picture by picture, so their
-# accuracy still flatters. Believe the test's.)
+# It cannot know which photographs show the same thing. Where their names tell, `--groups` says how to read them. Or give
+# it your split: a folder with `train` and `test` inside, and class folders in each, is kept as it is. (Its validation
+# pictures come out of `train`, picture by picture, so their accuracy still flatters. Believe the test's.)
 
 # %%
 import shutil

@@ -2,12 +2,6 @@
 
 classifier = open_classifier("my_classifier")           # what `serial-lora fit` wrote
 predict(classifier, ["a.png", "b.png"])                 # (2, C) probabilities
-
-vision = load_vision("timm/vit_small_patch14_dinov2", image_size=224)
-load_vision("open_clip/ViT-B-16-quickgelu:openai")
-load_vision("facebook/dinov2-small")                    # transformers: a name on the hub, or a folder
-load_vision("tiny-clip")                                # comes with the course
-vision.features(vision.prepare(picture)[None])          # (1, d)
 """
 
 from __future__ import annotations
@@ -21,7 +15,6 @@ from typing import Any
 import open_clip
 import timm
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import Compose
@@ -43,23 +36,18 @@ BATCH = 64  # pictures that are looked at together
 class Vision:
     """A model in evaluation mode, and what its library does with pictures before and after it.
 
-    Attributes:
+    Args:
         prepare: PIL picture -> (3, size, size), as for testing: (x - mean) / std of each channel.
-        width: of its features.
-        head: the name of the model's own classifier, whose place a new one can take.
-        source: what `load_vision` made it of.
-
-    Raises:
-        SerialLoRAError: pictures do not become squares, or the model gives no one vector for each.
+        features: one vector a picture, as the library gives it: (B, 3, size, size) -> (B, d).
     """
 
-    head = "classifier"
-    source: dict[str, Any] = {}
+    head = "classifier"  # of the model's own, whose place a new one can take
+    source: dict[str, Any] = {}  # what `load_vision` made it of
 
-    def __init__(self, model: nn.Module, prepare: Callable) -> None:
-        self.model, self.prepare = model.eval().float(), Compose([cut_to_middle, prepare])
-        colours = (Image.new("RGB", (96, 64), each) for each in ("black", "white"))
-        black, white = (self.prepare(each) for each in colours)
+    def __init__(self, model: nn.Module, prepare: Callable, features: Callable) -> None:
+        self.model, self.features = model.eval().float(), features
+        self.prepare = Compose([cut_to_middle, prepare])
+        black, white = (self.prepare(Image.new("RGB", (96, 64), c)) for c in ("black", "white"))
         self.size, kind = black.shape[-1], type(model).__name__
         if black.shape != (3, self.size, self.size):
             raise SerialLoRAError(f"{kind} makes no square of a picture; take another model.")
@@ -76,10 +64,6 @@ class Vision:
             )
         self.width = vectors.shape[1]
 
-    def features(self, pictures: Tensor) -> Tensor:
-        """One vector a picture, as the library gives it: (B, 3, size, size) -> (B, d)."""
-        raise NotImplementedError
-
     def write_config(self, folder: Path, class_names: Sequence[str]) -> None:
         """What the library needs beside the weights to build the model again."""
 
@@ -95,10 +79,7 @@ class Timm(Vision):
                 model.set_input_size(img_size=size)
         own = model.pretrained_cfg.get("classifier")
         self.head = own if isinstance(own, str) else Vision.head
-        super().__init__(model, timm.data.create_transform(**self.said))
-
-    def features(self, pictures: Tensor) -> Tensor:
-        return self.model(pictures)
+        super().__init__(model, timm.data.create_transform(**self.said), model)
 
     def write_config(self, folder: Path, class_names: Sequence[str]) -> None:
         self.model.num_classes = len(class_names)
@@ -107,31 +88,22 @@ class Timm(Vision):
         timm.models.save_for_hf(self.model, folder, model_config=said, safe_serialization=True)
 
 
-class OpenClip(Vision):
-    """A model of open_clip: the vectors that it compares with texts."""
-
-    def features(self, pictures: Tensor) -> Tensor:
-        return self.model.encode_image(pictures)
-
-
 class Transformers(Vision):
-    """A model of transformers, loaded from a name on the hub or a folder.
+    """A model of transformers: what CLIP and SigLIP compare with text, else what the pooler makes.
 
-    CLIP and SigLIP give what they compare with text. Others give what their pooler makes, unless its
-    weights are random where a checkpoint has none (ViT's); then the class token, or the mean of all where
-    there is none.
+    Where a checkpoint has no weights for a pooler (ViT's), the class token, or else the mean of all.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.processor = AutoImageProcessor.from_pretrained(model.name_or_path)
         names = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
         self.class_token = bool(names & {"cls_token", "class_token", "class_embedding"})
-        super().__init__(model, self._processed)
+        super().__init__(model, self._processed, self._pooled)
 
     def _processed(self, picture: Image.Image) -> Tensor:
         return self.processor(picture, return_tensors="pt")["pixel_values"][0]
 
-    def features(self, pictures: Tensor) -> Tensor:
+    def _pooled(self, pictures: Tensor) -> Tensor:
         output = getattr(self.model, "get_image_features", self.model)(pixel_values=pictures)
         untrained = hasattr(getattr(self.model, "pooler", None), "dense")
         if getattr(output, "pooler_output", None) is not None and not untrained:
@@ -154,73 +126,72 @@ def load_vision(name: str, weights: str | None = None, image_size: int | None = 
     """A vision model with its library's pretrained weights.
 
     Args:
-        name: as above. A folder is one that transformers' ``save_pretrained`` wrote.
-        weights: a file of timm's or open_clip's model, with its classifier or without, in place of
-            what the library would fetch.
-        image_size: side of the pictures of timm's or open_clip's model, in place of its own, in pixels.
+        name: timm/vit_small_patch14_dinov2; open_clip/ViT-B-16-quickgelu:openai, whose features are
+            what it compares with texts; facebook/dinov2-small on the hub, or a folder that
+            transformers' ``save_pretrained`` wrote; or tiny-clip, which comes with the course.
+        weights: file with those of timm's or open_clip's model, with its classifier or without.
+        image_size: side in pixels, in place of the own one of timm's or open_clip's model.
 
     Raises:
-        SerialLoRAError: no such model, its weights cannot be had, or as `Vision`.
+        SerialLoRAError: there is no such model, its weights cannot be had, it makes no squares of
+            pictures, or does not give the same one vector each time for a picture.
     """
+    weights = None if weights is None else str(expanded(weights).absolute())
     try:
-        vision = _loaded(name, None if weights is None else expanded(weights), image_size)
-    except SerialLoRAError:
-        raise
+        vision = _loaded(name, weights, image_size)
     except Exception as error:  # each library raises kinds of its own, and the hub's on top
+        if isinstance(error, SerialLoRAError):
+            raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise SerialLoRAError(
-            f"the model {name!r} cannot be used ({reason}); check the name (timm/NAME, "
-            "open_clip/NAME:WEIGHTS, a name on the hub, a folder, or tiny-clip), --image-size, and "
-            "whether its weights are on this machine or can be fetched."
+            f"the model {name!r} cannot be used ({reason}); check its name (`fit --help` says which forms "
+            "it has), --image-size, and whether its weights are on this machine or can be fetched."
         ) from error
     if image_size not in (None, vision.size):
         raise SerialLoRAError(f"{name} takes no other size of pictures; leave --image-size out.")
+    name = getattr(vision.model, "name_or_path", name)  # of a folder, the whole path
     vision.source = {"name": name, "weights": weights, "image_size": image_size}
     return vision
 
 
-def _loaded(name: str, weights: Path | None, size: int | None) -> Vision:
+def _loaded(name: str, weights: str | None, size: int | None) -> Vision:
     library, _, rest = name.partition("/")
     torch.manual_seed(0)  # of layers that a checkpoint lacks; they are the same each time
     if name == TINY_MODEL:
         tiny = load_clip("tiny", weights=weights or "default")
-        return OpenClip(tiny.model, tiny.test_transform)
+        return Vision(tiny.model, tiny.test_transform, tiny.model.encode_image)
     if library == "timm":
         model = timm.create_model(rest, pretrained=weights is None, num_classes=0)
         if weights is not None:
             own = model.pretrained_cfg.get("classifier") or ()
-            load_weights(model, weights, passed_over=(own,) if isinstance(own, str) else own)
+            load_weights(model, Path(weights), [own] if isinstance(own, str) else own)
         return Timm(model, size)
     if library == "open_clip":
-        architecture, _, tag = rest.partition(":")
-        pretrained = str(weights or tag)
-        model = open_clip.create_model(
-            architecture, pretrained, force_image_size=size, require_pretrained=True
-        )
-        said = PreprocessCfg(**model.visual.preprocess_cfg)
-        return OpenClip(model, image_transform_v2(said, is_train=False))
+        kind, _, tag = rest.partition(":")
+        known = (kind, weights or tag)
+        model, prepare = open_clip.create_model_from_pretrained(*known, force_image_size=size)
+        return Vision(model, prepare, model.encode_image)
     if weights is not None:
         raise SerialLoRAError(
-            f"--weights goes with a model of timm or open_clip; for {name} give the folder "
-            "that transformers saved as the model's name."
+            f"--weights goes with timm or open_clip; instead of {name} name the folder with them."
         )
-    return Transformers(AutoModel.from_pretrained(name))
+    folder = expanded(name)
+    return Transformers(AutoModel.from_pretrained(folder.absolute() if folder.is_dir() else name))
 
 
 class PictureClassifier(nn.Module):
     """Scores for classes from a model's features: forward (B, 3, size, size) -> (B, C).
 
-    The features are brought to mean 0 and deviation 1 within each picture, so that one learning
-    rate suits every model, and a linear head, zero at the start, turns them into scores. The adapter
-    goes into the whole: ``inject(classifier, config, also_train=["head"])``.
+    The features are brought to mean 0 and deviation 1 within each picture, so that one learning rate
+    suits every model. The adapter goes into the whole: ``inject(classifier, config, also_train=["head"])``.
     """
 
     def __init__(self, vision: Vision, class_names: Sequence[str]) -> None:
         super().__init__()
         self.vision, self.model, self.class_names = vision, vision.model, list(class_names)
         self.head = nn.Linear(vision.width, len(class_names))
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def features(self, pictures: Tensor) -> Tensor:
         """(B, 3, size, size) -> (B, d), float32, each row of mean 0 and deviation 1."""
@@ -267,31 +238,43 @@ def predict(classifier: PictureClassifier, paths: Sequence[str | Path]) -> Tenso
     return shares
 
 
-def save_classifier(classifier: PictureClassifier, folder: Path, **more: object) -> Path:
-    """Write adapter and head to one file, whose notes are JSON: ``class_names``, ``vision``, and ``more``.
+@torch.no_grad()
+def _seen(classifier: PictureClassifier) -> list[float]:
+    """Some features of a picture that is always the same, by which a model is known again."""
+    picture = classifier.vision.prepare(Image.radial_gradient("L").convert("RGB"))[None]
+    return classifier.eval().features(picture.to(classifier.head.weight.device))[0, :8].tolist()
 
-    Raises:
-        SerialLoRAError: as `save_adapter`.
-    """
-    notes = {"class_names": classifier.class_names, "vision": classifier.vision.source, **more}
-    notes = {name: json.dumps(said) for name, said in notes.items()}
-    return save_adapter(classifier, folder / ADAPTER_FILE, notes=notes)
+
+def save_classifier(classifier: PictureClassifier, folder: Path, **more: object) -> Path:
+    """Write adapter and head to one file, as `save_adapter`; what else belongs to them are its notes."""
+    notes = {"class_names": classifier.class_names, "vision": classifier.vision.source}
+    notes |= {"seen": _seen(classifier), **more}
+    in_json = {name: json.dumps(said) for name, said in notes.items()}
+    return save_adapter(classifier, folder / ADAPTER_FILE, notes=in_json)
 
 
 def open_classifier(folder: str | Path) -> PictureClassifier:
     """A classifier that `serial-lora fit` made, with its model.
 
     Raises:
-        SerialLoRAError: its file is missing, damaged or an older version's, or as `load_vision` and
-            `load_adapter`.
+        SerialLoRAError: its file is missing, damaged or an older version's, its model is another by now,
+            or as `load_vision` and `load_adapter`.
     """
     path = expanded(folder) / ADAPTER_FILE
-    notes = {name: json.loads(said) for name, said in read_header(path).notes.items()}
+    notes = read_header(path).notes
     if "vision" not in notes:
         raise SerialLoRAError(
             f"{path} is no classifier of this version of `serial-lora fit`; fit the pictures again."
         )
-    classifier = PictureClassifier(load_vision(**notes["vision"]), notes["class_names"])
+    source, class_names = json.loads(notes["vision"]), json.loads(notes["class_names"])
+    classifier = PictureClassifier(load_vision(**source), class_names)
     with warnings.catch_warnings(action="ignore"):  # fit has told what inject warns of
         load_adapter(classifier, path)
+    if "seen" in notes:  # earlier files have none
+        then, now = torch.tensor([json.loads(notes["seen"]), _seen(classifier)])
+        if not torch.allclose(now, then, atol=0.05):  # of features with a deviation of 1
+            raise SerialLoRAError(
+                f"{source['name']} does not see as when {path.parent} was fitted: its weights, or how it "
+                "prepares pictures, have changed; restore them, or fit again."
+            )
     return classifier.eval()

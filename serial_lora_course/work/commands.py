@@ -5,25 +5,54 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import shutil
-import warnings
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from serial_lora_course.files import ADAPTER_FILE, expanded, printable, refusals_told, write_json
+from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.options import Command, Option, settings_of
-from serial_lora_course.work.job import Job
 
 CLASSIFIER = Annotated[Path, "folder that fit wrote"]
 
 
+@dataclass(frozen=True)
+class Job(LabConfig):
+    """Every choice of a training on a folder: the options of `fit`, which suit some hundred pictures."""
+
+    rank: int = setting(8, "of the pair in front of each block's attention")
+    lr: float = 2e-3
+    epochs: int = 20
+    min_steps: int = 40
+    batch_size: int = 32
+    weight_decay: float = 1e-2
+    dropout: float = 0.1
+    pictures: str = setting("", "folder of class folders, or of train and test with such inside")
+    model: str = setting("tiny-clip", "timm/NAME, open_clip/NAME:WEIGHTS, a hub name, a folder")
+    out: str = setting("my_classifier", "folder for the classifier: new, or this command's own")
+    weights: str | None = setting(None, "file in place of the model's own weights")
+    image_size: int | None = setting(None, "side of the model's pictures", whole=True, least=1)
+    test_fraction: float = setting(0.3, "share of each class to test on", above=0, below=1)
+    validation_fraction: float = setting(0.2, "of the rest, to choose by", above=0, below=1)
+    groups: str | None = setting(None, "regular expression: equal finds in names stay together")
+    patience: int = setting(5, "rounds without a better state before it stops", whole=True, least=1)
+    seed: int = setting(1, "of the training; the parts do not depend on it", whole=True, least=0)
+    linear_probe: bool = setting(False, "keep a logistic regression on the frozen features")
+    crop: float = setting(0.6, "smallest share of the area that a training crop keeps")
+    balanced: bool = setting(False, "weigh classes so that small ones count as much as large ones")
+    save_every: float = setting(2.0, "seconds between two saves of what an interruption would lose")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_crop(self.crop)
+
+
 def fit_command() -> Command:
-    """``serial-lora fit``; its options are a `Job`'s."""
-    of_labs = ("pictures", "plus_lr")  # there is one rate for A and B
-    options = [Option("pictures", str, Job.of("pictures", "help"), required=True)]
-    options += [each for each in settings_of({"": Job}) if each.name not in of_labs]
-    return Command(inspect.getdoc(fit), options, fit)
+    """``serial-lora fit``; its options are a `Job`'s, with one rate for A and B."""
+    pictures = Option("pictures", str, Job.of("pictures", "help"), required=True)
+    others = [each for each in settings_of({"": Job}) if each.name not in ("pictures", "plus_lr")]
+    return Command(inspect.getdoc(fit), [pictures, *others], fit)
 
 
 def fit(**chosen: Any) -> None:
@@ -40,15 +69,10 @@ def fit(**chosen: Any) -> None:
     job = Job(**{name: value for name, value in chosen.items() if value is not None})
     reached = fit_folder(job)
     _print_lines(in_words(reached) | {"classifier": job.out})
-    classes = pd.read_csv(expanded(job.out) / CLASSES_FILE, index_col=0)
-    print(f"\n{classes.to_string(float_format='{:.1%}'.format)}")
+    classes = pd.read_csv(expanded(job.out) / CLASSES_FILE, dtype=str, keep_default_na=False)
+    print(f"\n{classes.to_string(index=False)}")
     if reached["logistic regression"] > reached["test accuracy"]:
-        warnings.warn(
-            "the logistic regression is better; --linear-probe, in another --out, makes it the classifier.",
-            stacklevel=2,
-        )
-    elif 0 < reached["best step"] == reached["steps"]:
-        warnings.warn("the last state was the best: more --epochs may be better.", stacklevel=2)
+        print("\nThe logistic regression is better: --linear-probe, in another --out, keeps it.")
 
 
 def predict(
@@ -77,10 +101,10 @@ def predict(
     model = work.open_classifier(classifier)
     shares = work.predict(model, paths)
     for path, row in zip(paths, shares, strict=True):
-        if not row.isnan().any():
-            best = row.argsort(descending=True)[:top].tolist()
-            named = ", ".join(f"{model.class_names[i]} {row[i]:.1%}" for i in best)
-            print(printable(f"{path}: {named}"))
+        best = row.argsort(descending=True)[:top]
+        named = [f"{model.class_names[i]} {row[i]:.1%}" for i in best if not row[i].isnan()]
+        if named:
+            print(printable(f"{path}: {', '.join(named)}"))
     if out is not None:
         names = pd.Index([no_formula(str(path)) for path in paths], name="picture")
         table = pd.DataFrame(shares.numpy(), names, list(map(no_formula, model.class_names)))
@@ -102,15 +126,15 @@ def merge(
     """
     from serial_lora import SerialLoRAError, eject
 
-    wanted, out = ("onnx", "onnxscript") if onnx else (), expanded(out)
-    if missing := [each for each in wanted if not importlib.util.find_spec(each)]:
+    missing = [each for each in ("onnx", "onnxscript") if not importlib.util.find_spec(each)]
+    if onnx and missing:
         raise SerialLoRAError(f"--onnx needs more packages: pip install {' '.join(missing)}.")
     import torch
     from safetensors.torch import save_file
 
     from serial_lora_course.work.classifier import open_classifier
 
-    model = eject(open_classifier(classifier), keep_merged=True)
+    model, out = eject(open_classifier(classifier), keep_merged=True), expanded(out)
     vision = model.vision
     facts = {"class_names": model.class_names, "head": vision.head}
     facts["pictures"] = {"size": vision.size, "mean": vision.mean, "std": vision.std}
@@ -144,18 +168,16 @@ def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> Non
 
     path = file / ADAPTER_FILE if file.is_dir() else file
     saved = read_header(path)
-    config, widths = saved.config, sorted(set(saved.targets.values()))
+    config, places = saved.config, list(saved.targets)
     lines = {
         "file": f"{path}, {path.stat().st_size:,} bytes",
         "method": f"{config.method}, rank {config.rank}, scale {config.scale:g}",
-        "places": f"{len(saved.targets)} attention blocks of width {', '.join(map(str, widths))}",
-        "first, last": f"{next(iter(saved.targets))}, {list(saved.targets)[-1]}",
+        "attention blocks": f"{len(places)}, {places[0]} to {places[-1]}",
         "base": f"fingerprint {saved.base[:12]}",
         "written by": f"serial-lora {saved.library_version}",
     }
     _print_lines(lines | saved.notes)
 
 
-def _print_lines(lines: Mapping[str, object]) -> None:
-    for what, said in lines.items():
-        print(printable(f"{what:20} {said}"))
+def _print_lines(lines: dict[str, Any]) -> None:
+    print("\n".join(printable(f"{what:20} {said}") for what, said in lines.items()))

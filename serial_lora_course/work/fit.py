@@ -1,16 +1,13 @@
 """From a folder of class folders to a classifier: a split, a probe, a training, one look at the test pictures.
 
-reached = fit_folder(Job(pictures="my_pictures", model="tiny-clip", out="my_classifier"))
-reached["test accuracy"], reached["logistic regression"]
+fit_folder(Job(pictures="my_pictures", model="tiny-clip"))["test accuracy"]
 """
 
 from __future__ import annotations
 
 import json
-import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,8 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
+from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import ConfusionMatrixDisplay, classification_report, confusion_matrix
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -30,8 +27,8 @@ from serial_lora import SerialLoRAConfig, count_parameters, inject, load_adapter
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import read_header, write_whole
 from serial_lora_course.data.folder import COPY_OF, examine_folder, load_folder
-from serial_lora_course.data.subsets import SPLIT_SEED, hash_order
-from serial_lora_course.data.types import ClassificationData, Pictures
+from serial_lora_course.data.subsets import divided
+from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.files import ADAPTER_FILE, expanded, printable, refusals_told, write_json
 from serial_lora_course.grading.text import no_formula
 from serial_lora_course.labs.device import this_device
@@ -47,10 +44,10 @@ from serial_lora_course.work.classifier import (
     load_vision,
     save_classifier,
 )
-from serial_lora_course.work.job import Job
+from serial_lora_course.work.commands import Job
 
-RUN_FILE, RECORD_FILE, UNFINISHED, LOCK = "run.yaml", "record.json", "unfinished.pt", ".lock"
-CLASSES_FILE = "classes.csv"
+RUN_FILE, RECORD_FILE, CLASSES_FILE = "run.yaml", "record.json", "classes.csv"
+UNFINISHED = "unfinished.pt"
 CARD = """---
 library_name: serial-lora
 tags: [serial-lora, image-classification]
@@ -68,87 +65,83 @@ picture belongs to: {classes}. Model and pictures have licences of their own.
 LONG = 5  # minutes, of which a note is worth its line
 
 
+@refusals_told()
 def fit_folder(job: Job) -> dict[str, Any]:
     """Train an adapter and a head, keep the best state by the validation pictures, and test it once.
 
-    An interrupted training goes on where it stopped, and a finished one is not run again. Neither is
-    taken for one with other options, pictures, classes or weights.
-
-    Returns:
-        What was reached, as the record and the card in ``out`` say it.
+    What was reached is returned, and stands in the record and the card in ``out``. An interrupted training
+    goes on where it stopped, and a finished one is not run again. Neither is taken for one with other
+    options, pictures, classes or weights.
 
     Raises:
-        SerialLoRAError: ``out`` holds the classifier of another job, or another process is at it, or as
-            `load_folder`, `load_vision` and `train`.
+        SerialLoRAError: ``out`` is among the pictures, not this job's or in use, or as what is called.
     """
     out = expanded(job.out)
-    with refusals_told():
-        out.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(out / LOCK, timeout=0):  # the system frees it, however a process ends
-                return _fit_alone(job, out)
-        except Timeout as error:
-            raise SerialLoRAError(
-                f"another process is training into {out}; wait until it ends, and the same command says "
-                "what came of it, or give another --out."
-            ) from error
-
-
-def _fit_alone(job: Job, out: Path) -> dict[str, Any]:
-    data = load_folder(job.pictures, job.test_fraction, class_name=str)
-    vision = load_vision(job.model, job.weights, job.image_size)
-    options = as_yaml(asdict(job))
-    made_from = {
-        "options": options.decode(),
-        "class folders": data.class_names,
-        "pictures": data.picture_fingerprint(),
-        "model's weights": weights_fingerprint([vision.model]),
-    }
-    reached = _claimed(out, made_from)
-    write_whole(out / RUN_FILE, options)
-    if reached is None:
-        facts = examine_folder(job.pictures)
-        for row in facts[facts["remark"].str.contains(COPY_OF)].itertuples():
-            warnings.warn(f"{row.file}: {row.remark}.", stacklevel=3)
-        classifier = PictureClassifier(vision, data.class_names).to(this_device())
-        reached = _fitted(classifier, data, job, out)
-        write_json(out / RECORD_FILE, {"made_from": made_from, "reached": reached})
-    (out / UNFINISHED).unlink(missing_ok=True)  # not before: until here it is what goes on
-    write_card(job, data.class_names, reached)
+    if expanded(job.pictures).resolve() in out.resolve().parents:
+        raise SerialLoRAError(f"{out} lies among the pictures; give --out a folder elsewhere.")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        alone = FileLock(out / ".lock").acquire(timeout=0)  # freed however a process ends
+    except Timeout as error:
+        raise SerialLoRAError(
+            f"another process is training into {out}; wait until it ends, or give another --out."
+        ) from error
+    with alone:
+        data = load_folder(job.pictures, job.test_fraction, str, job.groups)
+        vision = load_vision(job.model, job.weights, job.image_size)
+        options = as_yaml(asdict(job))
+        made_from = {
+            "options": options.decode(),
+            "class folders": data.class_names,
+            "pictures": data.picture_fingerprint(),
+            "model's weights": weights_fingerprint([vision.model]),
+            "preparation": [vision.size, *(round(each, 3) for each in vision.mean + vision.std)],
+        }
+        reached = _claimed(out, made_from)
+        write_whole(out / RUN_FILE, options)
+        if reached is None:
+            facts = examine_folder(job.pictures)
+            for row in facts[facts["remark"].str.contains(COPY_OF)].itertuples():
+                warnings.warn(f"{row.file}: {row.remark}.", stacklevel=2)
+            classifier = PictureClassifier(vision, data.class_names).to(this_device())
+            reached = _fitted(classifier, data, job, out)
+            write_json(out / RECORD_FILE, {"made_from": made_from, "reached": reached})
+        (out / UNFINISHED).unlink(missing_ok=True)  # not before: until here it is what goes on
+        write_card(job, data.class_names, reached)
     return reached
 
 
 def _claimed(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
     """What was reached already by a training into a folder, which is refused if it is another's."""
-    path, inside = out / RECORD_FILE, {each.name for each in out.iterdir()} - {LOCK}
-    if inside and RECORD_FILE not in inside:
-        raise SerialLoRAError(f"{out} holds other files; give --out a folder of its own.")
+    inside = {each.name for each in out.iterdir() if each.name[0] != "."}
+    new = {"made_from": made_from, "reached": None}
+    try:
+        known = json.loads((out / RECORD_FILE).read_bytes()) if inside else new
+        begun, reached = known["made_from"], known["reached"]
+        changed = [what for what, is_now in made_from.items() if begun.get(what, is_now) != is_now]
+    except Exception as error:  # there is no record, or it is none of ours
+        raise SerialLoRAError(f"{out} holds other files; give --out another folder.") from error
     if inside <= {RECORD_FILE, RUN_FILE}:  # nothing has come of it yet
-        write_json(path, {"made_from": made_from, "reached": None})
+        write_json(out / RECORD_FILE, new)
         return None
-    record = json.loads(path.read_text("utf-8"))
-    begun = record["made_from"]
-    changed = [what for what, is_now in made_from.items() if begun[what] != is_now]
     if changed:
         raise SerialLoRAError(
-            f"the {' and the '.join(changed)} have changed since {out} was begun; give another --out, "
-            "or delete the folder to train anew."
+            f"the {' and the '.join(changed)} have changed since {out} was begun; give another --out."
         )
-    return record["reached"]
+    if reached is not None:
+        read_header(out / ADAPTER_FILE)  # refused, if it is gone or damaged
+    return reached
 
 
-def _fitted(
-    classifier: PictureClassifier, data: ClassificationData, job: Job, out: Path
-) -> dict[str, Any]:
+def _fitted(classifier: PictureClassifier, data: ClassificationData, job: Job, out: Path) -> dict:
     """Train, save the best state, and measure it."""
-    parts = divide(data.train, job.validation_fraction) | {"test": data.test}
-    sizes = {f"{name} pictures": len(part) for name, part in parts.items()}
+    learnt, judged = divided(data.train, job.validation_fraction, "validation", job.groups)
+    parts = {"train": learnt, "validation": judged, "test": data.test}
     _tell_if_long(classifier, job, len(parts["train"]))
-    known = {name: encode(classifier, part) for name, part in parts.items()}
-    features = {name: (found.numpy(), of.numpy()) for name, (found, _, of) in known.items()}
-    weighting = "balanced" if job.balanced else None
+    features = {name: encode(classifier, part)[::2] for name, part in parts.items()}
+    balance = "balanced" if job.balanced else None
     probes = [
-        LogisticRegression(C=c, max_iter=5000, class_weight=weighting).fit(*features["train"])
+        LogisticRegression(C=c, max_iter=5000, class_weight=balance).fit(*features["train"])
         for c in (0.001, 0.01, 0.1, 1.0)
     ]
     probe = max(probes, key=lambda each: each.score(*features["validation"]))
@@ -167,14 +160,11 @@ def _fitted(
         steps, best = 0, {"step": 0, "accuracy": float(probe.score(*features["validation"]))}
         save_classifier(classifier, out)
     else:
-        classes, labels = np.arange(len(data.class_names)), parts["train"].labels
-        weights = compute_class_weight(weighting, classes=classes, y=labels)
-        objective = Objective(classifier, torch.tensor(weights).float())
-        steps, best = _trained(objective, parts, job, out)
+        steps, best = _trained(classifier, parts, job, out)
 
     load_adapter(classifier, out / ADAPTER_FILE)
     _, scores, labels = encode(classifier, data.test)
-    write_reports(out, data.class_names, labels.numpy(), scores.argmax(-1).numpy())
+    write_reports(out, data.class_names, labels, scores.argmax(-1))
     return {
         "test accuracy": accuracy(scores, labels),
         "logistic regression": float(probe.score(*features["test"])),
@@ -182,7 +172,7 @@ def _fitted(
         "validation accuracy": best["accuracy"],
         "best step": best["step"],
         "steps": steps,
-        **sizes,
+        **{f"{name} pictures": len(part) for name, part in parts.items()},
         "division": data.split,
         "parameters trained": count.trainable,
         "parameters frozen": count.total - count.trainable,
@@ -201,19 +191,19 @@ class Objective(nn.Module):
         return self.loss(self.classifier(pictures).float(), labels)
 
 
-def _trained(
-    objective: Objective, parts: dict[str, Pictures], job: Job, out: Path
-) -> tuple[int, dict[str, float]]:
+def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) -> tuple[int, dict]:
     """Train, and save what is best after a round; the steps, and what the best was.
 
-    The loss decides, since few pictures have few different accuracies. What was best before an
-    interruption stands in the classifier's file.
+    The loss decides, since few pictures have few different accuracies.
     """
-    classifier, count = objective.classifier, len(parts["train"])
+    labels, count = parts["train"].labels, len(parts["train"])
+    balance = "balanced" if job.balanced else None
+    weights = compute_class_weight(balance, classes=np.unique(labels), y=labels)
+    objective = Objective(classifier, torch.tensor(weights).float())
     steps, batch = job.steps(count), min(job.batch_size, count)
-    every = math.ceil(count / batch)
-    best = {"step": 0, "loss": math.inf}
-    if (out / ADAPTER_FILE).exists():
+    every = -(-count // batch)
+    best = {"step": 0, "loss": np.inf}
+    if (out / UNFINISHED).exists() and (out / ADAPTER_FILE).exists():  # it goes on
         best = json.loads(read_header(out / ADAPTER_FILE).notes["best"])
 
     def over(step: int) -> bool:
@@ -222,90 +212,68 @@ def _trained(
             return False
         with torch.random.fork_rng():  # a loader draws a number, and the training must not miss it
             _, scores, labels = encode(classifier, parts["validation"])
-        classifier.train()
         loss = nn.functional.cross_entropy(scores, labels, objective.loss.weight.cpu()).item()
-        if not math.isfinite(loss):
+        if not np.isfinite(loss):
             raise SerialLoRAError(
-                f"after step {step} the validation loss is {loss}; train with a smaller --lr, in "
-                "another --out."
+                f"the validation loss became {loss}; train with a smaller --lr, in another --out."
             )
         right = accuracy(scores, labels)
         tqdm.write(f"step {step} of {steps}: validation loss {loss:.3f}, accuracy {right:.1%}")
         if loss < best["loss"]:
             best = {"step": step, "loss": loss, "accuracy": right}
             save_classifier(classifier, out, best=best)
+        classifier.train()
         return step - best["step"] >= job.patience * every
 
     see = classifier.vision
     way_in = OnPicture(build_train_transform(see.size, (job.crop, 1.0), see.mean, see.std))
     stream = ExampleStream(Opened(parts["train"]), range(count), way_in, job.seed, batch, steps)
     config = job.training(steps, seed=job.seed)
-    what = "adapter and head"
-    history = train(objective, stream, config, out / UNFINISHED, what, after_step=over)
+    history = train(objective, stream, config, out / UNFINISHED, after_step=over)
     return len(history.losses), best
-
-
-def divide(pictures: Pictures, fraction: float) -> dict[str, Pictures]:
-    """Training and validation pictures: a share of each class, by a hash of the names.
-
-    Raises:
-        SerialLoRAError: a class has only one picture to train with.
-    """
-    chosen: dict[str, list[int]] = {"train": [], "validation": []}
-    order = hash_order(pictures.picture_ids, SPLIT_SEED, "validation")
-    for label in sorted(set(pictures.labels)):
-        own = [position for position in order if pictures.labels[position] == label]
-        if len(own) < 2:
-            raise SerialLoRAError(
-                f"the class of {pictures.picture_ids[own[0]]} has one picture to train with, and "
-                "needs one more that says when to stop; add pictures."
-            )
-        count = min(max(round(fraction * len(own)), 1), len(own) - 1)
-        chosen["validation"] += own[:count]
-        chosen["train"] += own[count:]
-    return {name: pictures.some(sorted(positions)) for name, positions in chosen.items()}
 
 
 def _tell_if_long(classifier: PictureClassifier, job: Job, pictures: int) -> None:
     """A note of how long a training on so many pictures may take, where that is minutes."""
     batch, steps, side = min(job.batch_size, pictures), job.steps(pictures), classifier.vision.size
-    started = time.monotonic()
-    with torch.no_grad():
-        classifier(torch.zeros(1, 3, side, side, device=classifier.head.weight.device))
-    step = 3 * batch * (time.monotonic() - started)  # the way back costs twice the way there
+    few = torch.zeros(min(batch, 4), 3, side, side, device=classifier.head.weight.device)
+    for _ in range(2):  # the first time, memory and code are fetched as well
+        started = time.monotonic()
+        with torch.no_grad():
+            classifier(few).cpu()
+    step = 3 * batch / len(few) * (time.monotonic() - started)  # back costs twice the way there
     if step * steps / 60 > LONG:
         warnings.warn(
             f"a step of {batch} pictures of {side} x {side} takes about {step:.1f} seconds, and all {steps} "
             f"some {step * steps / 60:.0f} minutes; a smaller --image-size or model, or a GPU, is faster.",
-            stacklevel=5,
+            stacklevel=4,
         )
 
 
-def write_reports(
-    out: Path, class_names: Sequence[str], labels: np.ndarray, found: np.ndarray
-) -> None:
+def write_reports(out: Path, class_names: list[str], labels: Tensor, found: Tensor) -> None:
     """Write classes.csv, confusion.csv and confusion.png of labels, true and found, (N,) each."""
-    known, names = range(len(class_names)), [no_formula(printable(name)) for name in class_names]
-    options = dict(labels=known, target_names=names, output_dict=True, zero_division=0)
-    shares = classification_report(labels, found, **options)
-    table = pd.DataFrame({name: shares[name] for name in names}).T.astype({"support": int})
-    matrix = confusion_matrix(labels, found, labels=known)
+    names, known = [no_formula(printable(name)) for name in class_names], range(len(class_names))
+    rates = metrics.precision_recall_fscore_support(labels, found, labels=known, zero_division=0)
+    columns = ("precision", "recall", "f1-score", "support")
+    table = pd.DataFrame(rates, columns, names).T.astype({"support": int}).rename_axis("class")
+    matrix = metrics.confusion_matrix(labels, found, labels=known)
     counts = pd.DataFrame(matrix, pd.Index(names, name="true class"), names)
     for name, each in {CLASSES_FILE: table, "confusion.csv": counts}.items():
         write_whole(out / name, each.to_csv(float_format="%.4f").encode())
     figure = Figure(figsize=[3 + 0.4 * len(names)] * 2, layout="constrained")
-    shown = ConfusionMatrixDisplay(matrix, display_labels=[n.replace("$", r"\$") for n in names])
+    names = [name.replace("$", r"\$") for name in names]
+    shown = metrics.ConfusionMatrixDisplay(matrix, display_labels=names)
     shown.plot(ax=figure.subplots(), xticks_rotation="vertical", colorbar=False, cmap="Blues")
     save_figure(figure, out / "confusion.png")
 
 
-def in_words(reached: Mapping[str, float | str]) -> dict[str, str]:
+def in_words(reached: dict[str, Any]) -> dict[str, str]:
     """What a fit reached; a number with a fraction is a share of pictures."""
     kinds = {float: "{:.1%}", int: "{:,}", str: "{}"}
     return {what: kinds[type(value)].format(value) for what, value in reached.items()}
 
 
-def write_card(job: Job, class_names: Sequence[str], reached: Mapping[str, float | str]) -> None:
+def write_card(job: Job, class_names: list[str], reached: dict[str, Any]) -> None:
     """Write README.md beside the classifier, unless one is there; it names no folder of this machine."""
     path, model = expanded(job.out) / "README.md", expanded(job.model)
     text = CARD.format(
@@ -316,5 +284,3 @@ def write_card(job: Job, class_names: Sequence[str], reached: Mapping[str, float
     )
     if not path.exists():
         write_whole(path, text.encode())
-    elif path.read_bytes() != text.encode():
-        warnings.warn(f"{path} is kept as it is; delete it to have it written anew.", stacklevel=2)

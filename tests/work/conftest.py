@@ -6,8 +6,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-MODEL = "timm/test_vit"
-
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
@@ -40,10 +38,10 @@ def job(pictures, weights, tmp_path):
 
 def job_of(pictures, weights, out, **changes):
     """A short training on them: three rounds of three steps, with a state saved after each step."""
-    from serial_lora_course.work.job import Job
+    from serial_lora_course.work.commands import Job
 
     short = dict(rank=2, epochs=4, min_steps=1, batch_size=7, precision="no", save_every=0.0)
-    short |= dict(pictures=str(pictures), model=MODEL, out=str(out), weights=str(weights))
+    short |= dict(pictures=str(pictures), model="timm/test_vit", out=str(out), weights=str(weights))
     short |= dict(image_size=64)
     return Job(**short | changes)
 
