@@ -1,6 +1,5 @@
 """What all tests share. They run without a network: only addresses of this machine can be reached."""
 
-import gc
 import os
 
 import pytest
@@ -11,13 +10,6 @@ from tests.data import official
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub's client says so at once, without retries
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # numbers are compared with a CPU's
-gc.disable()  # until everything is imported
-
-
-def pytest_collection_finish():
-    """Look no more through what was imported, a million objects, whenever garbage is collected."""
-    gc.freeze()
-    gc.enable()
 
 
 @pytest.fixture
