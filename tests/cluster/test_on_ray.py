@@ -1,10 +1,8 @@
 """A grid on Ray's workers, on this machine: equal to one process, whatever dies."""
 
 import os
-import signal
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,7 @@ from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.ray_grid import on_ray
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.registry import LABS
-from tests.labs.fourth_lab import HalvesLab
+from tests.labs.fourth_lab import HalvesLab, dies_once_and_fails_once
 from tests.labs.lab_models import what_was_found
 
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -50,17 +48,6 @@ def out(tmp_path):
 
 def found(records):
     return list(map(what_was_found, records))
-
-
-def dies_once_and_fails_once(folder: Path, lab, method, seen, name):
-    """In a worker, when a run was measured: the first kills it, and one never gets its record."""
-    if name.startswith("halves-50-lora"):
-        raise SerialLoRAError("This one fails.")
-    try:
-        (folder / "killed").touch(exist_ok=False)
-    except FileExistsError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_worker_costs_its_own_run_and_a_failed_run_itself(cluster, out, run, monkeypatch):

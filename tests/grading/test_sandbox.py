@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -40,7 +41,7 @@ ATTACKS = {  # a cell that ends without an error has done what it should not
     "an abstract socket": UNIX.replace("(path)", "('\\0' + path)"),
     "a server": "socket.create_connection(('127.0.0.1', port), timeout=2).recv(9)",
     "UDP": "s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(2); "
-    "s.sendto(b'x', ('127.0.0.1', port)); s.recv(9)",
+    "s.connect(('127.0.0.1', port)); s.send(b'x'); s.recv(9)",
     "write": "open(victim, 'w').write('changed')",
     "create": "os.mkdir(victim + '.new')",
     "remove": "os.remove(victim + '.old')",
@@ -166,40 +167,51 @@ def test_a_notebook_does_what_lessons_do_and_shows_it_short_and_plain():
     assert psutil.wait_procs(sleepers, timeout=10)[1] == []  # what a notebook started ends with it
 
 
+STUBBORN = "while True:\n    try: print(1)\n    except KeyboardInterrupt: pass"
+BOMB = "import os\nwhile True:\n    os.fork()"
+MEMORY = """
+import os, time
+for _ in range(4):
+    if not os.fork():
+        kept = bytearray(os.urandom(1) * (300 * 2**20)); time.sleep(60)
+time.sleep(60)"""
+KILLS = """
+import os, signal
+for pid in filter(str.isdigit, os.listdir('/proc')):
+    if int(pid) != os.getpid():
+        os.kill(int(pid), signal.SIGKILL)"""
+NOT_REACHED = "print(2)"
+GREEDY = {  # limits, and cells
+    "late cells": ({"cell_seconds": 1}, "while True:\n    pass", "print(1)", STUBBORN),
+    "90 processes and threads": ({"threads": 90}, BOMB, NOT_REACHED),
+    "1 GB of memory": ({"memory": 2**30}, MEMORY, NOT_REACHED),
+    "longer than 2 seconds": ({"seconds": 2}, "import time; time.sleep(60)", NOT_REACHED),
+    "the process that ran the notebook ended": ({}, KILLS, NOT_REACHED),
+}
+
+
+@pytest.fixture(scope="module")
+def ended():
+    """The texts that greedy notebooks showed, and why no further cell ran; all ran at once."""
+    with ThreadPoolExecutor(len(GREEDY)) as pool:
+        runs = {
+            why: pool.submit(shown, *cells, **limits) for why, (limits, *cells) in GREEDY.items()
+        }
+    return {why: run.result() for why, run in runs.items()}
+
+
 @confined
-def test_a_cell_that_takes_too_long_does_not_pass_and_the_next_one_runs():
-    stubborn = "while True:\n    try: print(1)\n    except KeyboardInterrupt: pass"
-    endless = "while True:\n    pass"
-    (late, after, last), _ = shown(endless, "print(1)", stubborn, cell_seconds=1)
+def test_a_cell_that_takes_too_long_does_not_pass_and_the_next_one_runs(ended):
+    (late, after, last), _ = ended["late cells"]
     assert after == "1\n"
     assert late.endswith("took longer than 1 seconds") and "took longer" in last
 
 
-KILLS = """
-for pid in filter(str.isdigit, os.listdir('/proc')):
-    if int(pid) != os.getpid():
-        os.kill(int(pid), signal.SIGKILL)"""
-
-
 @confined
-@pytest.mark.parametrize(
-    ("cell", "limits", "why"),
-    [
-        ("while True:\n    os.fork()", {"threads": 90}, "90 processes and threads"),
-        (
-            "import os, time\nfor _ in range(4):\n    if not os.fork():\n"
-            "        kept = bytearray(os.urandom(1) * (300 * 2**20)); time.sleep(60)\ntime.sleep(60)",
-            {"memory": 2**30},
-            "1 GB of memory",
-        ),
-        ("import time; time.sleep(60)", {"seconds": 2}, "longer than 2 seconds"),
-        (KILLS, {}, "the process that ran the notebook ended"),
-    ],
-    ids=["fork bomb", "memory of many", "a long night", "the client is killed"],
-)
-def test_what_ends_a_notebook(cell, limits, why):
-    texts, ended = shown("import os, signal", cell, "print(2)", **limits)
-    assert "2\n" not in texts and why in ended
+@pytest.mark.parametrize("why", list(GREEDY)[1:])
+def test_what_ends_a_notebook(ended, why):
+    texts, told = ended[why]
+    assert "2\n" not in texts and why in told
 
 
 def test_a_figure_of_the_course_stays_and_other_markup_does_not(capture_display):
