@@ -159,10 +159,9 @@ def find_attention_sites(
         has = f"its attention layers are {', '.join(seen[:6])}" if seen else "it has none"
         raise SerialLoRAError(
             f"no attention block that can be adapted was found in {type(model).__name__} ({has}); "
-            "looked for q, k and v as three nn.Linear layers of one module or as one, for "
-            "nn.MultiheadAttention, and for the blocks of open_clip, segment-anything and diffusers' "
-            "SD3; for another layout write one function as in serial_lora/attention.py for "
-            "register_family (docs/library.md shows how)."
+            "looked for nn.Linear layers that make q, k and v, for nn.MultiheadAttention, and for the "
+            "blocks of open_clip, segment-anything and diffusers' SD3; for another layout write one "
+            "function for register_family (docs/library.md shows how)."
         )
     two_streams = any(site.stream for site in everything)
     if stream != "image" and not two_streams:

@@ -46,12 +46,7 @@ def require_number(
 
 
 def require_names(what: str, names: object, *, or_none: bool = False) -> list[str]:
-    """The names in a list; refuse what is none, such as one name by itself, or a set, without order.
-
-    Args:
-        what: the sentence calls them.
-        or_none: None may stand in the list too.
-    """
+    """The names in a list; refuse what is none, such as one name by itself, or a set, without order."""
     kinds = (str, type(None)) if or_none else str
     listed = isinstance(names, Sequence) and not isinstance(names, str | bytes)
     if not listed or not all(isinstance(name, kinds) for name in names):

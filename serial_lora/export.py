@@ -170,13 +170,13 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
                 rank, out = injection.config.rank, site.projections["out"]
                 # PEFT insists on having a pair there
                 nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))
-                layers[f"{layer}{_INSIDE}.out_proj"] = nothing
+                layers[f"{unwrapped_name(layer)}{_INSIDE}.out_proj"] = nothing
             elif not isinstance(module, nn.Linear) or passed_by(root, layer):
                 raise SerialLoRAError(
                     f"PEFT has no LoRA layer that acts for {layer}, a {type(module).__name__}; "
                     "call eject(model, keep_merged=True) and save the whole model instead."
                 )
-            layers[layer] = _pair(root, injection, site, parts)
+            layers[unwrapped_name(layer)] = _pair(root, injection, site, parts)
     return layers
 
 

@@ -365,11 +365,12 @@ def _lora_hooks(model: nn.Module, site: AttentionSite, injection: Injection) -> 
     return hooks
 
 
-Watched = dict[nn.Module, AttributeHandle]
-
-
 def _watch(
-    watched: Watched, attention: nn.Module, owner: nn.Module, parameter: str, hook: Hook
+    watched: dict[nn.Module, AttributeHandle],
+    attention: nn.Module,
+    owner: nn.Module,
+    parameter: str,
+    hook: Hook,
 ) -> AttributeHandle:
     """What watches this attention for this weight, and perhaps others of the site."""
     if attention not in watched:
@@ -379,7 +380,7 @@ def _watch(
 
 
 def _watch_layer(
-    model: nn.Module, path: str, hook: Hook, watched: Watched
+    model: nn.Module, path: str, hook: Hook, watched: dict[nn.Module, AttributeHandle]
 ) -> AttributeHandle | None:
     """For a layer whose weight the attention around it reads without calling it."""
     around = path.rpartition(".")[0]

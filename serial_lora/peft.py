@@ -10,6 +10,7 @@ name, `modules_to_save`, files, merging, transformers' `load_adapter` and `Train
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -248,6 +249,15 @@ class SerialLoRAModel(BaseTuner):
                 )
         check_rank(sites, Settings(config.r))
 
+    def _enable_peft_forward_hooks(self, *args, adapter_names: list | None = None, **kwargs):
+        """Before a forward pass: refuse adapters for samples, which PEFT leaves out without a word."""
+        if adapter_names is not None:
+            raise SerialLoRAError(
+                "adapter_names does not reach Serial LoRA inside PEFT; run a batch for each adapter, or "
+                "use serial_lora.inject with per_sample."
+            )
+        return nullcontext()
+
     def _create_and_replace(
         self, peft_config, adapter_name, target, target_name, parent, current_key
     ) -> None:
@@ -292,7 +302,7 @@ def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
         r=settings.rank,
         scale=settings.scale,
         dropout=settings.dropout,
-        target_modules=[name for site in injection.sites for name in _layers_of(site)],
+        target_modules=[unwrapped_name(n) for site in injection.sites for n in _layers_of(site)],
         modules_to_save=[unwrapped_name(name) for name in injection.also_train] or None,
         inference_mode=True,
     ).to_dict()
@@ -350,7 +360,8 @@ def _in_peft(injection: Injection) -> dict[str, str]:
     for site in injection.sites:
         ours = unwrapped_name(child_name(site.name, f"{NAME}{site.suffix}"))
         for which in ("lora_A", "lora_B"):
-            names[f"{ours}.{which}"] = f"{_layers_of(site)[0]}.{NAME}_pairs.{which}"
+            first = unwrapped_name(_layers_of(site)[0])
+            names[f"{ours}.{which}"] = f"{first}.{NAME}_pairs.{which}"
     return {ours: f"base_model.model.{theirs}" for ours, theirs in names.items()}
 
 

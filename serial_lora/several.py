@@ -40,11 +40,7 @@ Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
 
 
 def adapter_names(model: nn.Module) -> list[str]:
-    """The names of the model's adapters, the one in force first.
-
-    Raises:
-        SerialLoRAError: if there are no adapters.
-    """
+    """The names of the model's adapters, the one in force first."""
     _, injection = with_values(model)
     return [injection.name, *injection.shelf]
 

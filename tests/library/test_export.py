@@ -112,12 +112,12 @@ def with_tied_output() -> nn.Module:
     return inject(model, SerialLoRAConfig(rank=RANK), also_train=["head"])
 
 
-def beside_output_alone() -> nn.Module:
-    return inject(TINY["torchvision"].build(), LoRAConfig(rank=RANK, parts=("out",)))
-
-
 def serial(tiny) -> nn.Module:
     return inject(tiny.build(), SerialLoRAConfig(rank=RANK))
+
+
+def beside_output_alone(tiny) -> nn.Module:
+    return inject(tiny.build(), LoRAConfig(rank=RANK, parts=("out",)))
 
 
 REFUSED = {
@@ -127,7 +127,11 @@ REFUSED = {
     "diverged, for PEFT": (to_peft, diverged, "finite"),
     "diverged, for diffusers": (to_diffusers, diverged, "finite"),
     "a tied head": (to_peft, with_tied_output, "head.weight shares a weight"),
-    "no layer is called": (to_peft, beside_output_alone, "does not act"),
+    "no layer is called": (
+        to_peft,
+        lambda: beside_output_alone(TINY["torchvision"]),
+        "does not act",
+    ),
     "a weight read past its layer": (to_peft, lambda: serial(FOUND["timm_beit"]), "qkv"),
     "a weight handed on": (to_peft, lambda: serial(FOUND["torchvision_swin_1"]), "qkv"),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +28,14 @@ class Tiny:
         constructor: of the model.
         run: model -> outputs as one flat tensor.
         names: every adapted block, or a function that finds them in the model.
-        towers: number of blocks in each, for tests that count.
+        towers: those that it has.
         stream: of tokens, that adapters go to.
     """
 
     constructor: Callable[[], nn.Module]
     run: Callable[[nn.Module], Tensor]
     names: list[Block] | Callable[[nn.Module], list[Block]]
-    towers: dict[str, int] = field(default_factory=lambda: {"image": 3})
+    towers: tuple[str, ...] = ("image",)
     stream: str = "image"
 
     def build(self) -> nn.Module:
@@ -318,7 +318,7 @@ _PLAIN = [
 _TORCHVISION = _three_fused(
     "encoder.layers.encoder_layer_{}", "self_attention.in_proj_weight", "self_attention.out_proj"
 )
-_BOTH = {"image": 3, "text": 2}
+_BOTH = ("image", "text")
 
 
 def _run_plain(model: nn.Module) -> Tensor:
