@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import tempfile
@@ -94,8 +93,6 @@ def write_peft_folder(
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as aside:
             for name, content in files.items():
                 write_whole(Path(aside, name), content)
-            if any(place.is_dir() for place in places.values()):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             places["adapter_config.json"].unlink(missing_ok=True)
             for name, place in places.items():
                 os.replace(Path(aside, name), place)

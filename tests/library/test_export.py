@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from contextlib import nullcontext
 
@@ -22,7 +21,7 @@ from serial_lora import (
     to_peft,
 )
 from tests.library.test_structure import FOUND
-from tests.library.tiny_models import RANK, TINY, adapted, fill_adapters, run_sd3
+from tests.library.tiny_models import RANK, TINY, adapted, run_sd3
 
 peft = pytest.importorskip("peft")
 CLOSE = dict(rtol=1e-4, atol=2e-5)
@@ -77,20 +76,6 @@ def test_diffusers_loads_it_with_equal_outputs_and_forgets_it_again(name, method
     torch.testing.assert_close(run_sd3(pipeline.transformer), expected, **CLOSE)
     pipeline.unload_lora_weights()
     assert torch.equal(run_sd3(pipeline.transformer), run_sd3(tiny.build()))
-
-
-@torch.no_grad()
-def test_a_trained_head_goes_with_the_adapter(method, tmp_path):
-    base = TINY["timm"].build()
-    base.head = nn.Linear(base.num_features, 3)
-    plain, pictures = copy.deepcopy(base), torch.randn(2, 3, *base.patch_embed.img_size)
-    model = fill_adapters(inject(base, method(rank=RANK), also_train=["head"])).eval()
-    model.head.weight.add_(0.5)
-    expected = model(pictures)
-    to_peft(merge(model), tmp_path)
-    loaded = peft.PeftModel.from_pretrained(plain, tmp_path).eval()
-    torch.testing.assert_close(loaded(pictures), expected, **CLOSE)
-    torch.testing.assert_close(loaded.merge_and_unload()(pictures), expected, **CLOSE)
 
 
 def diverged() -> nn.Module:
