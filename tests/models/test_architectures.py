@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
-from serial_lora.injection import inject
+from serial_lora.injection import eject, inject
 from serial_lora.parameters import ParameterCount, count_parameters
 from tests.models.architectures import ARCHITECTURES
 
@@ -21,12 +21,13 @@ PAPER_COUNTS = {
 @pytest.mark.parametrize("key", ARCHITECTURES)
 def test_the_formula_counts_what_is_injected(key):
     item, counts = ARCHITECTURES[key], []
+    model = item.on_meta()
     for kind, formula in ((LoRAConfig, item.lora), (SerialLoRAConfig, item.serial_lora)):
-        config, model = kind(rank=item.rank), item.on_meta()
         with torch.device("meta"):
-            inject(model, config)
+            inject(model, kind(rank=item.rank))
         counts.append(count_parameters(model).adapter)
         assert counts[-1] == formula()
+        eject(model)
     assert counts[0] == 4 * counts[1]
     if key in PAPER_COUNTS:
         assert tuple(counts) == PAPER_COUNTS[key]
@@ -39,21 +40,23 @@ def test_the_formula_counts_what_is_injected(key):
 def test_any_small_vision_transformer(heads, head_width, depth, data):
     width = heads * head_width
     rank, size = data.draw(st.integers(1, width)), dict(img_size=32, patch_size=16, num_classes=3)
+    with torch.device("meta"):
+        model = VisionTransformer(**size, embed_dim=width, depth=depth, num_heads=heads)
+    before = sum(p.numel() for p in model.parameters())
     for config, pairs in ((LoRAConfig(rank=rank), 4), (SerialLoRAConfig(rank=rank), 1)):
-        with torch.device("meta"):
-            model = VisionTransformer(**size, embed_dim=width, depth=depth, num_heads=heads)
         expected = pairs * 2 * width * rank * depth
-        before = sum(p.numel() for p in model.parameters())
         inject(model, config)
         count = count_parameters(model)
         assert count == ParameterCount(expected, before + expected, expected, 4 * expected)
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
+        eject(model)
 
 
 def test_both_streams_of_sd3():
     """Eight projections a block, but the last block has no text output: 24 * 8 - 1 pairs."""
+    model = ARCHITECTURES["sd3"].on_meta()
     for kind, pairs in ((LoRAConfig, 24 * 8 - 1), (SerialLoRAConfig, 24 * 2)):
-        model = ARCHITECTURES["sd3"].on_meta()
         with torch.device("meta"):
             inject(model, kind(rank=64, stream="both"))
         assert count_parameters(model).adapter == pairs * 2 * 1536 * 64
+        eject(model)

@@ -39,7 +39,8 @@ def test_each_prompt_is_one_strip_of_its_drawings(page):
 
 
 @needs_browser
-def test_the_slider_moves_in_a_page_without_a_kernel(page):
+def test_the_slider_moves_without_a_kernel_and_the_strips_are_left_without_script_and_style(page):
+    bare = re.sub(r'(?s)<style>.*?</style>|oninput="[^"]*"', "", page)
     with open_browser() as browser:
         opened = browser.new_page()
         opened.set_content(page)
@@ -50,13 +51,6 @@ def test_the_slider_moves_in_a_page_without_a_kernel(page):
             slider.press("ArrowRight")
             assert image.bounding_box()["x"] == pytest.approx(left - place * CELL)
             assert opened.locator("output").inner_text() == said
-
-
-@needs_browser
-def test_without_script_and_style_the_strips_are_left(page):
-    bare = re.sub(r'(?s)<style>.*?</style>|oninput="[^"]*"', "", page)
-    with open_browser() as browser:
-        opened = browser.new_page()
         opened.set_content(bare)
         assert [box.bounding_box()["width"] for box in opened.get_by_role("img").all()] == [24, 24]
 
