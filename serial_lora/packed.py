@@ -81,7 +81,7 @@ def _projected(layer: nn.MultiheadAttention, tokens: Tensor) -> tuple[Tensor, ..
 
 
 def _fastest_kernel(q: Tensor) -> AbstractContextManager:
-    """PyTorch's own choice, but for short rows in bfloat16 on a CPU, where it is 2 to 5 times slower."""
+    """PyTorch's own choice, but for short rows in bfloat16 on a CPU, where it is up to thrice slower."""
     short = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] <= 256
     return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
 
