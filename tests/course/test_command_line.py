@@ -39,9 +39,6 @@ def test_a_lab_prints_a_table_and_keeps_records(run, tmp_path, monkeypatch):
     assert read_records(out) == records
 
 
-# ----------------------------------------------------------------------------- options from a file
-
-
 def test_a_file_gives_options_and_what_is_typed_counts_more(tmp_path, run):
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump({"rank": 0, "blocks": [1, 2], "dataset": "nature"}))
@@ -50,9 +47,6 @@ def test_a_file_gives_options_and_what_is_typed_counts_more(tmp_path, run):
     for words in (("--config", path, "--rank", "3"), ("--rank", "3", "--config", path)):
         code, said, told = run("lab", "clip", *words)
         assert code == 2 and "rank=3" in said and "blocks=(1, 2)" in said and "atlantis" in told
-
-
-# -------------------------------------------------------------------- a process of its own
 
 
 @pytest.mark.parametrize(

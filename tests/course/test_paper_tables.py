@@ -10,8 +10,6 @@ from serial_lora_course.labs.methods import LORA_PLUS_RATIO
 from serial_lora_course.paper_tables import paper_results
 from tests.models.architectures import ARCHITECTURES
 
-# --------------------------------------------------------------------------- the tables
-
 
 @pytest.mark.parametrize(
     ("where", "amount", "method", "dataset", "metric", "value"),
@@ -41,9 +39,6 @@ def test_labs_run_with_the_papers_settings(model):
         name: stated[name] for name in same if name in stated
     }
     assert ARCHITECTURES[model].rank == stated["rank"]
-
-
-# --------------------------------------------------------------------------- printed counts
 
 
 def test_lesson_02_says_right_what_the_papers_units_are():

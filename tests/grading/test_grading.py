@@ -20,9 +20,8 @@ from serial_lora_course.checking.exercises import read_exercises
 from serial_lora_course.checking.running import EXERCISES, find_check
 from serial_lora_course.grading import cells, report
 from tests.grading.test_sandbox import WHY_NOT
-from tools import sources
+from tools import ROOT, sources
 
-ROOT = Path(__file__).resolve().parents[2]
 OPENLY = ["--unconfined"] if WHY_NOT else []
 LESSON = "01_low_rank_maths"
 SOLVED = nbformat.read(ROOT / "solutions" / f"{LESSON}.ipynb", as_version=4)

@@ -19,8 +19,8 @@ from serial_lora_course.grading import sandbox
 from serial_lora_course.grading.text import LONGEST, no_formula, one_line, plain, plain_outputs
 from serial_lora_course.lessons.l02_count.figures import plot_quarter
 from serial_lora_course.plots.style import display_figure
+from tools import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 try:
     sandbox.require_bubblewrap()
     WHY_NOT = ""

@@ -68,9 +68,6 @@ def test_under_autocast_scores_of_24_are_still_told_apart(backbone, monkeypatch)
     torch.testing.assert_close(scores.double(), expected, atol=1e-4, rtol=1e-5)
 
 
-# --- runs ----------------------------------------------------------------------------------------
-
-
 def test_the_rates_are_the_ones_that_train(backbone, monkeypatch):
     trained = calls(monkeypatch, labs, "train")
     lab = CLIPLab(backbone, coloured(), config(lr=0.1, plus_lr=0.01))
@@ -78,9 +75,6 @@ def test_the_rates_are_the_ones_that_train(backbone, monkeypatch):
         run_one(lab, method, 1, 1)
     rates = [(training.lr, training.ratio) for (_, _, training, *_), _ in trained]
     assert rates == [(0.1, 1), (0.01, 1), (0.01, 5)]
-
-
-# --- paper scale in miniature --------------------------------------------------------------------
 
 
 def test_the_paper_scale_runs_end_to_end(registered_clip, prepared_root, tmp_path):

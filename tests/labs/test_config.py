@@ -40,8 +40,6 @@ def test_what_differs_between_a_methods_runs_is_swept():
 
 
 CONTENTS = ("model_name", "data", "weights", "shift", "text_tokens", "precision")
-
-
 PINNED = json.loads((HERE / "shipped.json").read_text())["pictures"]
 TASKS = {"clip": "classification", "sam": "segmentation", "sd3": "style"}
 

@@ -20,19 +20,11 @@ from serial_lora_course.labs.lab import keep_run, run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.training import TrainingConfig
-from tests.labs.lab_models import (
-    a_second_a_step,
-    calls,
-    power_cut,
-    state_of,
-    unchanged,
-)
+from tests.labs.lab_models import a_second_a_step, calls, power_cut, state_of, unchanged
 from tests.labs.small_labs import QUICK, small_lab
 
-NAMES = ("clip", "sam", "sd3")
 
-
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=["clip", "sam", "sd3"])
 def small(request, monkeypatch, tmp_path):
     return small_lab(request.param, monkeypatch, tmp_path / "models")
 

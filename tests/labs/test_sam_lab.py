@@ -45,9 +45,6 @@ def test_scores_are_those_of_sams_predictor():
     assert 0 < scores["dice"].mean() < 1 and 0.5 < scores["box_dice"].mean() < 1
 
 
-# --- end to end ----------------------------------------------------------------------------------
-
-
 def test_the_shipped_weights_reach_what_the_records_call_not_adapted():
     measured = SamLab(load_sam("tiny"), load_segmentation("lines")).measure_base()
     told = next(r.measures for r in shipped_records("sam") if r.dataset == "lines")

@@ -86,16 +86,6 @@ def test_only_the_courses_own_stub_is_open(number, capsys):
         check(number, slip)
 
 
-def changed_kinds(right):
-    """An answer whose tensors are float64, if it gives any of float32."""
-
-    def widened(result):
-        floats = isinstance(result, torch.Tensor) and result.dtype == torch.float32
-        return result.double() if floats else result
-
-    return lambda *given: widened(right(*given))
-
-
 @each_exercise
 def test_what_every_exercise_asks_for(number):
     """Of the solved answer: the kind of numbers kept, gradients flowing, and nothing changed in place."""
@@ -107,7 +97,7 @@ def test_what_every_exercise_asks_for(number):
         return
     if isinstance(cases[0].expected, torch.Tensor) and cases[0].expected.dtype == torch.float32:
         with pytest.raises(CheckFailed, match="float64"):
-            check(number, changed_kinds(right))
+            check(number, lambda *given: right(*given).double())
     if cases[0].leaves:
         with pytest.raises(CheckFailed, match="gradient"):
             check(number, lambda *given: right(*given).detach())

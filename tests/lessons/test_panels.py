@@ -21,18 +21,10 @@ def either_form(request, monkeypatch):
     monkeypatch.setenv("SERIAL_LORA_STATIC", request.param)
 
 
-@pytest.fixture
-def moving(monkeypatch):
-    monkeypatch.setenv("SERIAL_LORA_STATIC", "0")
-
-
 def controls(panel) -> dict:
     """The controls of a panel by their description."""
     widgets = panel.children[0].children
     return {widget.description: widget for widget in widgets if hasattr(widget, "description")}
-
-
-# ------------------------------------------------------------------------------------------ ranks
 
 
 def said(capture_display) -> str:
@@ -40,7 +32,8 @@ def said(capture_display) -> str:
     return [data["text/plain"] for data in capture_display if "text/html" in data][-1]
 
 
-def test_what_a_rank_misses_follows_the_controls(moving, capture_display):
+def test_what_a_rank_misses_follows_the_controls(monkeypatch, capture_display):
+    monkeypatch.setenv("SERIAL_LORA_STATIC", "0")
     tall, low = torch.diag(torch.tensor([4.0, 3.0, 0.0]))[:, :2], torch.ones(5, 4)
     moved = controls(rank_panel({"tall": tall, "low": low}, rank=1))
     assert "misses 60%" in said(capture_display)
@@ -50,13 +43,6 @@ def test_what_a_rank_misses_follows_the_controls(moving, capture_display):
     assert "first 2 marked" in said(capture_display)
 
 
-# ------------------------------------------------------------------------------------------ masks
-
-
-def backbone_of(model) -> SamBackbone:
-    return SamBackbone(model, "small", "tiny")
-
-
 @settings(max_examples=10, deadline=None)
 @given(
     kind=st.sampled_from([SerialLoRAConfig, LoRAConfig]),
@@ -64,7 +50,8 @@ def backbone_of(model) -> SamBackbone:
     scale=st.floats(0, LARGEST_SCALE),
 )
 def test_every_scale_gives_the_masks_of_the_lab(kind, size, scale):
-    backbone, scene = backbone_of(adapted_sam(config=kind(rank=2))), example(size)
+    backbone = SamBackbone(adapted_sam(config=kind(rank=2)), "small", "tiny")
+    scene = example(size)
     box = [[2, 3, 20, 25]]
     without, after = (
         masks_in(backbone, scene, embedding_at(backbone, scene, s), box) for s in (None, scale)
@@ -79,7 +66,7 @@ def test_a_model_in_the_midst_of_training_is_as_it_was(either_form, capture_disp
     model = adapted_sam(config=SerialLoRAConfig(rank=4, scale=0.7, dropout=0.5))
     model.image_encoder.blocks[1].train()
     before, scales = state_of(model), {a.scale for a in adapters(model).values()}
-    mask_panel(backbone_of(model), [example()])
+    mask_panel(SamBackbone(model, "small", "tiny"), [example()])
     with pytest.raises(KeyboardInterrupt), at_scale(model, 0.2):
         raise KeyboardInterrupt
     assert unchanged(model, before)

@@ -2,34 +2,18 @@
 
 import json
 import re
-from functools import cache
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from serial_lora_course.checking import lessons
-from tools import notebooks, sources
+from tools import ROOT, notebooks, sources
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sources.find_sources(ROOT)
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(root|home|tmp|work|Users|usr/lib)/")
 
 each_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
-
-
-@cache
-def code_and_text(source: Path):
-    cells = sources.read_source(source).cells
-    return cells, [cell.source for cell in cells if cell.cell_type == "markdown"]
-
-
-@cache
-def solved_and_student(source: Path):
-    return [
-        nbformat.read(ROOT / folder / f"{source.stem}.ipynb", as_version=4)
-        for folder in ("solutions", "notebooks")
-    ]
 
 
 def test_every_lesson_is_in_the_table_and_has_a_source():
@@ -42,8 +26,8 @@ def test_notebooks_agree_with_their_sources():
 
 @each_lesson
 def test_a_lesson_fits_into_an_hour(source):
-    cells, _ = code_and_text(source)
     notebook = sources.read_source(source)
+    cells = notebook.cells
     assert len(cells) <= 75
     assert sources.words_to_read(notebook) <= 3000
     assert notebooks.minutes_alone(notebook) <= 60
@@ -59,17 +43,9 @@ def test_the_course_fits_into_a_fortnight_of_evenings():
 
 
 @each_lesson
-def test_stub_is_only_a_raise(source):
-    _, student = solved_and_student(source)
-    for cell in student.cells:
-        if "exercise" in sources.tags(cell):
-            assert "raise NotImplementedError(" in cell.source
-            assert sources.BEGIN not in cell.source and sources.END not in cell.source
-
-
-@each_lesson
 def test_links_lead_somewhere(source):
-    _, texts = code_and_text(source)
+    cells = sources.read_source(source).cells
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
     known = {f"{lesson.stem}.ipynb" for lesson in lessons.LESSONS}
     for target in re.findall(r"\]\(([^)#]+)\)", "\n".join(texts)):
         if not target.startswith("http"):
@@ -91,7 +67,10 @@ def test_files_are_small_and_clean(source):
 
 @each_lesson
 def test_solved_lessons_ran_quietly(source):
-    solved, student = solved_and_student(source)
+    solved, student = (
+        nbformat.read(ROOT / folder / f"{source.stem}.ipynb", as_version=4)
+        for folder in ("solutions", "notebooks")
+    )
     for cell in [cell for cell in solved.cells if cell.cell_type == "code"]:
         for output in cell.outputs:
             assert output.output_type != "error"

@@ -17,9 +17,6 @@ def tiny():
     return load_clip("tiny")
 
 
-# --- the tiny model ------------------------------------------------------------------------------
-
-
 def test_the_tiny_tokenizer_cuts_words_as_clips_does(tiny):
     """Its vocabulary is smaller, so ids differ; the pieces they stand for must not."""
     theirs = open_clip.SimpleTokenizer()
@@ -31,8 +28,6 @@ def test_the_tiny_tokenizer_cuts_words_as_clips_does(tiny):
         ours = [tiny.tokenizer.decoder[i] for i in tiny.tokenizer.encode(text)]
         assert ours == [theirs.decoder[i] for i in theirs.encode(text)], text
 
-
-# --- prompts, cut short --------------------------------------------------------------------------
 
 PROMPTS = ["a photo of a cat.", "a dog", "a drawing of an unusually long thing."]
 
@@ -66,9 +61,6 @@ def test_cut_prompts_have_the_gradients_of_whole_prompts(registered_clip):
     for cut, whole in zip(*found, strict=True):
         assert whole.abs().max() > 1e-3
         torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-4)
-
-
-# --- refusals ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-32", "ViT-L-14"])

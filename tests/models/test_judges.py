@@ -14,8 +14,6 @@ from serial_lora_course.models import judges
 from serial_lora_course.models.clip import openai_file
 from serial_lora_course.models.judges import PaperJudge, load_judge
 
-# --- the tiny judge ------------------------------------------------------------------------------
-
 
 def fourth_block(clip: open_clip.CLIP, pixels: torch.Tensor) -> torch.Tensor:
     """The image tower from the pixels to the end of its fourth block, (n, 1 + patches, width)."""
@@ -40,9 +38,6 @@ def test_features_are_the_mean_of_the_fourth_blocks_patches():
     features = judge.picture_features(pictures)
     assert features.shape == (8, 192) and features.dtype == torch.float32
     torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
-
-
-# --- the paper's judge, with small networks in the place of the large ones -----------------------
 
 
 class MeanColour(nn.Module):

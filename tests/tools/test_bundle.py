@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tools import ROOT, bundle
 
 PACKAGE = """
@@ -39,18 +37,11 @@ def stand_ins(root: Path, folder: Path) -> None:
         subprocess.run(build, cwd=made, check=True, capture_output=True)
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory):
-    """A bundle of this checkout with stand-ins for wheels."""
-    folder = tmp_path_factory.mktemp("bundle") / "course"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundle, "collect_wheels", stand_ins)
-        bundle.pack(ROOT, folder)
-    return folder
-
-
-def test_what_start_here_says_installs_it_with_no_index_to_ask(packed, monkeypatch):
+def test_what_start_here_says_installs_it_with_no_index_to_ask(tmp_path, monkeypatch):
     """pip's own settings lead nowhere: whatever it asked a network for would fail."""
+    packed = tmp_path / "course"
+    monkeypatch.setattr(bundle, "collect_wheels", stand_ins)
+    bundle.pack(ROOT, packed)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     text = (packed / "START_HERE.md").read_text(encoding="utf-8")
     assert str(ROOT) not in text

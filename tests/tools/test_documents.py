@@ -10,8 +10,7 @@ from data_scripts.sources import SOURCES
 from serial_lora_course import cli
 from serial_lora_course.checking.lessons import LESSONS
 from serial_lora_course.checking.running import find_check
-
-ROOT = Path(__file__).resolve().parents[2]
+from tools import ROOT
 
 
 def parse(line: str) -> None:

@@ -8,9 +8,8 @@ import nbformat
 import pytest
 
 from tests.doors import through_the_door
-from tools import notebooks, sources
+from tools import ROOT, notebooks, sources
 
-ROOT = Path(__file__).resolve().parents[2]
 OPEN = r" *raise NotImplementedError\(.*\n"
 BOTH = ("solutions/90_small.ipynb", "notebooks/90_small.ipynb")
 SOLVED_CELL = '''\

@@ -3,11 +3,10 @@
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tools import ROOT
 
 
 @pytest.fixture(scope="module")
