@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# A children's museum has drawings to sort: mammals, birds, insects, flowers. It has a CLIP too, and to this CLIP a
-# poodle is a plant. You have a laptop, a few sorted drawings of each kind, and one minute. Fix it first; the
+# A children's museum has drawings to sort: mammals, birds, insects, flowers. It has a small CLIP, which takes a poodle
+# for a plant. You have a laptop, a few sorted drawings of each kind, and one minute. Fix the model first; the
 # explanations come after.
 
 # %%
@@ -28,9 +28,10 @@ lesson_card("00")
 # %% [markdown]
 # ## One minute
 #
-# CLIP turns a picture into a vector, and a sentence into another. Give it one sentence for each kind, and its answer is
-# the sentence nearest to the picture. The next cell asks it about drawings that it has never seen. Then `inject` puts
-# a small add-on into it, an ordinary loop trains the add-on and nothing else, and the cell asks again.
+# CLIP turns a picture into a vector, and a sentence into another vector. Give it one sentence for each kind, and its
+# answer is the sentence whose vector lies nearest to the picture's. The next cell asks it about drawings that it has
+# never seen. Then `inject` puts a small add-on into the model, an ordinary loop trains the add-on and nothing else,
+# and the cell asks again.
 
 
 # %% tags=["idea"]
@@ -79,26 +80,26 @@ display_figure(show_pictures([data.test[i][0] for i in mended], titles, columns=
 print(data.attribution)
 
 # %% [markdown]
-# To the old CLIP 39 of the 82 drawings were plants. Forty steps took it from 13 right answers to 42. That is far from
-# perfect, since this CLIP is tiny and saw few examples. But nobody trained a new model. The old one was steered.
+# Before training, CLIP took 39 of the 82 drawings for plants. Forty steps raised its right answers from 13 to 42. That
+# is far from perfect: this CLIP is tiny and saw few examples. But we trained no new model. We steered the old one.
 #
-# **Change this and run again**: `load_classification("travel")` in the cell that trains, or `"food"`, where forty steps
-# bring next to nothing.
+# **Change this and run again**: `load_classification("travel")` in the cell that trains, or `"food"`, where forty
+# steps gain almost nothing.
 
 # %% [markdown]
 # ## What was added
 #
-# A transformer cuts a picture into patches and makes each a row of numbers, a *token*. In every block four large
-# matrices do the attention: **q** (query), **k** (key) and **v** (value) read the tokens, **out** ($W_o$ below) combines
-# what was found. The add-ons of this course are pairs of thin matrices, `A` and `B`.
+# A vision transformer cuts a picture into patches and turns each into a vector, a *token*. In every block, attention
+# uses four large matrices: **q** (query), **k** (key) and **v** (value) read the tokens, and **out** ($W_o$ in the
+# drawing) combines the results. The add-ons of this course are pairs of thin matrices, `A` and `B`.
 
 # %%
 display_drawing("serial_vs_lora")
 
 # %% [markdown]
-# *LoRA* gives each of the four matrices a pair of its own, beside it. *Serial LoRA* has a single pair, in front of q, k
-# and v, and so all three read tokens that have changed a little. One pair in place of four: a quarter of the numbers.
-# You trained these:
+# *LoRA* gives each of the four matrices its own pair, which works beside it. *Serial LoRA* has a single pair in front
+# of q, k and v, so all three read the same slightly changed tokens. One pair instead of four: a quarter of the
+# numbers. You trained these:
 
 # %%
 count = count_parameters(model)
@@ -107,8 +108,8 @@ print(f"{count.trainable:,} of {count.total:,} numbers learn: {count.share:.2%}"
 # %% [markdown]
 # ## Turn it down, turn it up
 #
-# CLIP itself did not change at all: the pairs are an addition, and an addition can be turned down. Their `scale` is 1
-# after training. What do you expect at 0, at a half, and at 2?
+# CLIP's own weights did not change. The pairs only add something, and a number, the `scale`, multiplies it. In
+# training it was 1. What do you expect at 0, at a half, and at 2?
 
 # %%
 for scale in (0, 0.05, 0.1, 0.25, 0.5, 1, 2, 3):
@@ -119,17 +120,18 @@ for scale in (0, 0.05, 0.1, 0.25, 0.5, 1, 2, 3):
 set_scale(model, 1)
 
 # %% [markdown]
-# At 0 the old CLIP is back, with its 13. At a half, most of the gain is there. At 2 the add-on drowns the model that
-# it was meant to steer. So an adapter is no new model: it is a direction in which you push the old one, and one can
-# push too far. (Another seed or machine gives another curve. They all start at 13.)
+# At 0 the old CLIP is back, with its 13. At a half, most of the gain is there. At 2 much of it is lost again, and at 3
+# nearly all: the add-on overpowers the model that it was meant to steer. So an adapter is not a new model but a
+# direction in which you push the old one, and you can push too far. (Another seed or machine gives another curve. They
+# all start at 13.)
 
 # %% [markdown]
 # ## Why so few numbers can do it
 #
-# `B` is tall, (d, r), and `A` is wide, (r, d). Their product is as large as the big matrices, but holds far fewer
-# numbers, because r is small. That r is the **rank**. How much can a product of two thin matrices say? A grey picture
-# of 64 x 64 pixels is a matrix too, so try it there. The *singular value decomposition* gives the best pair for each
-# rank. Guess first: at which rank will you see what it is?
+# `B` is tall, (d, r), and `A` is wide, (r, d). Their product is as large as the big matrices, (d, d), but the pair
+# holds far fewer numbers, because r is small. This r is the **rank**. How much can such a product express? A grey
+# picture of 64 x 64 pixels is a matrix too, so try it there. The *singular value decomposition* gives the best pair
+# for each rank. Guess first: at which rank will you recognise the picture?
 
 # %%
 from serial_lora_course.data.emoji import load_emoji
@@ -149,18 +151,19 @@ display_figure(show_pictures(shown, captions, columns=6))
 print(f"the picture itself: {picture.numel():,} numbers.", data.attribution)
 
 # %% [markdown]
-# Bars first, then an outline, then an owl. At rank 8 a quarter of the numbers is enough to see it. At the full rank the
-# pair holds twice as many as the picture: low rank saves only where the rank is low.
+# First bars, then an outline, then an owl. At rank 8, a quarter of the picture's numbers is enough to recognise it. At
+# the full rank the pair holds twice as many as the picture: a pair saves only if its rank is low.
 #
-# LoRA bets that the *change* which a model needs for something new is like this owl: large, but made of few patterns.
-# Lesson 01 checks that bet.
+# LoRA bets that the *change* a model needs for a new task is like this owl: large, but made of few patterns. Lesson 01
+# checks that bet.
 
 # %% [markdown]
 # ## How exercises work
 #
 # An exercise is a card, a function to write, and a check in the same cell. Replace the line
-# `raise NotImplementedError(...)` with your own, and run the cell. There are two hints and a solution below each. If you
-# skip one, the notebook runs on with the solved answer. A wrong answer stops nothing either. It looks like this:
+# `raise NotImplementedError(...)` with your own code, and run the cell. Two hints and the solution are below it. If
+# you skip an exercise, the notebook goes on with the solved answer. A wrong answer does not stop it either. It looks
+# like this:
 
 
 # %%
@@ -175,9 +178,9 @@ except CheckFailed as message:
     print(message)
 
 # %% [markdown]
-# Read the last line first: checks know the usual slips. Keep your answers in a copy of the notebook (in JupyterLab:
-# right-click, *Duplicate*), since an update of the course replaces these files. And if ever something does not run, type
-# `serial-lora doctor` in a terminal: it says what is missing, and what to do.
+# Read the last line first: the checks know the common mistakes. Keep your answers in a copy of the notebook (in
+# JupyterLab: right-click, *Duplicate*), since an update of the course replaces these files. And if something does not
+# run, type `serial-lora doctor` in a terminal: it says what is missing, and what to do.
 
 # %% [markdown]
 # ### Exercise 0.1 · Through the low rank
@@ -186,8 +189,8 @@ except CheckFailed as message:
 # |---|---|---|
 # | ●○○○○ | ●●●●● | 5 |
 #
-# This is what the add-on computes. Tokens are rows, so `x` has the shape (..., d). Send them through `A` (r, d) down to
-# the rank, and through `B` (d, r) back up to the width: x Aᵀ Bᵀ. The big matrix B A is never needed.
+# This is what the add-on computes. Tokens are rows, so `x` has the shape (..., d). Send them through `A` (r, d) down
+# to r numbers each, and through `B` (d, r) back up to d: x Aᵀ Bᵀ. The large matrix B A is never needed.
 
 
 # %% tags=["exercise"]
@@ -232,9 +235,9 @@ check("0.1", low_rank_product)
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 5 |
 #
-# `inject` froze CLIP before it put the pairs in: no weight of the pretrained model may ask for a gradient. Write a
-# function that freezes *every* parameter of any module, however deeply it is nested, and returns the module. One
-# plausible line does nothing at all. The check knows it.
+# `inject` froze CLIP before it put the pairs in: no weight of the pretrained model may require a gradient. Write a
+# function that freezes *every* parameter of any module, however deeply it is nested, and returns the module. One line
+# that looks right does nothing at all; the check knows it.
 
 
 # %% tags=["exercise"]
@@ -272,8 +275,8 @@ check("0.2", freeze)
 #
 # <details><summary>Answer</summary>
 #
-# Nothing. Its weights are frozen, and at scale 0 all its answers were the old ones. Only the pairs in front of
-# its attention learnt.
+# Nothing. Its weights are frozen, and at scale 0 it is the old model again. Only the pairs in front of its attention
+# were trained.
 #
 # </details>
 #
@@ -281,8 +284,8 @@ check("0.2", freeze)
 #
 # <details><summary>Answer</summary>
 #
-# Because then the pair holds twice as many numbers as the matrix that it stands for. A pair of rank r holds 2 d r
-# numbers, and saves only while that is below d x d. Useful ranks are far below.
+# Because then the pair holds twice as many numbers as the matrix that it replaces. A pair of rank r holds 2 d r
+# numbers, which is less than d x d only while r is below d / 2. Useful ranks are far below that.
 #
 # </details>
 #
@@ -299,15 +302,16 @@ check("0.2", freeze)
 # ## What to remember
 #
 # - A frozen model can be steered by an add-on of about a hundredth of its size.
-# - The add-on is a product of two thin matrices, `A` (r, d) and `B` (d, r). The rank r says how many patterns it has.
+# - The add-on is a product of two thin matrices, `A` (r, d) and `B` (d, r). The rank r is the number of patterns that
+#   it can add.
 # - Serial LoRA has one such pair in front of q, k and v. LoRA has one beside each of four matrices.
 # - Freeze first. Then check that it worked: count what can be trained.
 
 # %% [markdown]
 # ## The lessons
 #
-# You build an adapter in twenty lines, and then you put the paper that proposed it on trial. Take them in order, or, if
-# you cannot wait to build, go from here straight to 03 and come back.
+# You build an adapter in twenty lines, and then you put the paper that proposed it on trial. Take the lessons in
+# order, or, if you cannot wait to build, go straight to 03 and come back.
 
 # %%
 lesson_list()
