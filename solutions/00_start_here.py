@@ -91,7 +91,7 @@ print(data.attribution)
 #
 # A vision transformer cuts a picture into patches and turns each into a vector, a *token*. In every block, attention
 # uses four large matrices: **q** (query), **k** (key) and **v** (value) read the tokens, and **out** ($W_o$ in the
-# drawing) combines the results. The add-ons of this course are pairs of thin matrices, `A` and `B`.
+# drawing) combines the results. Our add-ons are pairs of thin matrices, `A` and `B`.
 
 # %%
 display_drawing("serial_vs_lora")
@@ -108,8 +108,8 @@ print(f"{count.trainable:,} of {count.total:,} numbers learn: {count.share:.2%}"
 # %% [markdown]
 # ## Turn it down, turn it up
 #
-# CLIP's own weights did not change. The pairs only add something, and a number, the `scale`, multiplies it. In
-# training it was 1. What do you expect at 0, at a half, and at 2?
+# CLIP's own weights did not change. The pairs only add something, and their `scale` multiplies it: 1 in training. What
+# do you expect at 0, at a half, and at 2?
 
 # %%
 for scale in (0, 0.05, 0.1, 0.25, 0.5, 1, 2, 3):
@@ -151,8 +151,8 @@ display_figure(show_pictures(shown, captions, columns=6))
 print(f"the picture itself: {picture.numel():,} numbers.", data.attribution)
 
 # %% [markdown]
-# First bars, then an outline, then an owl. At rank 8, a quarter of the picture's numbers is enough to recognise it. At
-# the full rank the pair holds twice as many as the picture: a pair saves only if its rank is low.
+# Bars, then an outline, then an owl. At rank 8, a quarter of the picture's numbers is enough to recognise it. At the
+# full rank the pair holds twice as many as the picture: a pair saves only if its rank is low.
 #
 # LoRA bets that the *change* a model needs for a new task is like this owl: large, but made of few patterns. Lesson 01
 # checks that bet.
@@ -236,8 +236,8 @@ check("0.1", low_rank_product)
 # | ●●○○○ | ●●●●● | 5 |
 #
 # `inject` froze CLIP before it put the pairs in: no weight of the pretrained model may require a gradient. Write a
-# function that freezes *every* parameter of any module, however deeply it is nested, and returns the module. One line
-# that looks right does nothing at all; the check knows it.
+# function that freezes *every* parameter of any module, however deeply it is nested, and returns the module. One
+# plausible line does nothing at all; the check knows it.
 
 
 # %% tags=["exercise"]
