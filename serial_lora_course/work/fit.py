@@ -241,7 +241,7 @@ def _tell_if_long(classifier: PictureClassifier, job: Job, pictures: int) -> Non
         started = time.monotonic()
         with torch.no_grad():
             classifier(few).cpu()
-    step = 3 * batch / len(few) * (time.monotonic() - started)  # back costs twice the way there
+    step = 2 * batch / len(few) * (time.monotonic() - started)  # the base is frozen: there and back
     if step * steps / 60 > LONG:
         warnings.warn(
             f"a step of {batch} pictures of {side} x {side} takes about {step:.1f} seconds, and all {steps} "

@@ -207,7 +207,7 @@ def test_a_long_training_is_told_of_before_it_begins(job, monkeypatch):
     monkeypatch.setattr(fit, "time", clock)
     monkeypatch.setattr(fit, "LONG", 0)
     monkeypatch.setattr(fit, "encode", stop)
-    with pytest.warns(UserWarning, match="7 pictures of 64 x 64 takes about 8.4 seconds"):
+    with pytest.warns(UserWarning, match="7 pictures of 64 x 64 takes about 5.6 seconds"):
         with pytest.raises(KeyboardInterrupt):
             fit_folder(job)
 
