@@ -52,16 +52,16 @@ display_figure(plot_layers(butterfly, count=4))
 print(ATTRIBUTION["openmoji"])
 
 # %% [markdown]
-# Stripes and checkerboards, since one column times one row can draw nothing else. No layer looks like a butterfly.
-# Four of them begin to.
+# Stripes and checkerboards: one column times one row can draw nothing else. No single layer looks like a butterfly,
+# but four of them together begin to.
 #
 # Every matrix comes apart in this way. It is called the **singular value decomposition** (SVD):
 #
 # $$M = \sigma_1 u_1 v_1^\top + \sigma_2 u_2 v_2^\top + \dots, \qquad \sigma_1 \ge \sigma_2 \ge \dots \ge 0.$$
 #
 # The columns $u_i$ have length one and stand at right angles to each other, the rows $v_i^\top$ too, and the
-# **singular value** $\sigma_i$ says how strong a layer is. PyTorch finds all of it in one line. How many layers
-# would you keep?
+# **singular value** $\sigma_i$ says how strong a layer is. PyTorch computes all of them in one line. How many layers
+# of the butterfly would you keep?
 
 # %%
 U, S, Vh = torch.linalg.svd(butterfly)  # (64, 64), (64,), (64, 64)
@@ -76,19 +76,20 @@ for r in (1, 2, 4, 8, 16, 32):
 # of the whole, we call the **miss**. The norm is Frobenius's: square all entries, add, take the root.
 #
 # Is there a better matrix of rank r than the first r layers? No (Eckart and Young, 1936), and the reason is short.
-# <!-- from Psychometrika, volume 1: 1936 --> A matrix of rank r has its rows in a space of r dimensions. Let P (r, n) hold rows of length one, at right angles,
-# that span it. The best that can be done in that space is $M P^\top P$, and by Pythagoras
+# <!-- from Psychometrika, volume 1: 1936 --> The rows of a matrix of rank r lie in a space of r dimensions. Let
+# P (r, n) hold rows of length one, at right angles, that span it. The best approximation in that space is
+# $M P^\top P$, and by Pythagoras
 #
 # $$\lVert M - M P^\top P\rVert^2 = \lVert M\rVert^2 - \lVert M P^\top\rVert^2,
 # \qquad \lVert M P^\top\rVert^2 = \sum_i w_i\,\sigma_i^2
 # \quad\text{with } w_i = \lVert P v_i\rVert^2 .$$
 #
 # No $w_i$ is above 1, and together they are at most r. So you have r units to hand out, at most one for each
-# $\sigma_i^2$. Give them to the r largest: P holds $v_1^\top$ to $v_r^\top$. What is left is the tail,
+# $\sigma_i^2$. Give them to the r largest: P holds $v_1^\top$ to $v_r^\top$. What you miss is the tail,
 #
 # $$\text{miss}(r) = \sqrt{\frac{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}{\sigma_1^2 + \sigma_2^2 + \dots}} .$$
 #
-# Best in *this* norm, that is. It treats all entries alike; a loss does not. We come back to that.
+# Best in *this* norm, that is. The norm treats all entries alike; a loss does not. We come back to this at the end.
 
 # %% [markdown]
 # ### Exercise 1.1 · What every rank misses
@@ -97,9 +98,9 @@ for r in (1, 2, 4, 8, 16, 32):
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 7 |
 #
-# One look at the singular values says what *every* rank would miss. Return that as one tensor: entry r is the
-# miss of rank r, from 1 at rank 0, where nothing is kept, to 0 at the full rank. No approximation has to be made.
-# The check makes them all, and measures.
+# The singular values alone say what *every* rank misses. Return that as one tensor: entry r is the miss of rank r,
+# from 1 at rank 0, where nothing is kept, to 0 at the full rank. You need not build a single approximation. The check
+# builds them all, and measures.
 
 
 # %% tags=["exercise"]
@@ -138,8 +139,8 @@ check("1.1", misses)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# A door, a butterfly, and a ruler that lies at a slant. Which one needs the highest rank? Bet before you look.
-# (With a running kernel, the slider moves the rank.)
+# A door, a butterfly, and a ruler that lies diagonally. Which one needs the highest rank? Guess before you look. (With
+# a running kernel, the slider moves the rank.)
 
 # %%
 misses_of = yours("1.1")
@@ -149,18 +150,19 @@ for name, drawing in drawings.items():
     print(f"{name}: rank {(misses_of(drawing) > 0.05).sum()} of 64 misses less than 5%")
 
 # %% [markdown]
-# I would have bet on the butterfly. It is the ruler, the simplest thing to describe: each of its rows is shifted a
-# little, and a shifted row is a new row. Rank does not measure how simple a thing looks.
+# I would have said the butterfly. It is the ruler, the simplest of the three to describe. Each of its rows is the row
+# above it, shifted a little, and a shifted row is a new row. Rank does not measure how simple a thing looks.
 
 # %% [markdown]
 # ## Weights are full, updates are thin
 #
-# LoRA adds a matrix of low rank to a weight. You often hear that this works because "weights are of low rank
-# anyway". Let us look at real ones: $W_q$, $W_k$ and $W_v$ of one block of the course's small CLIP. The model
-# meets drawings of nature by a designer whom it does not know. All we need is the loss as a function of these weights.
+# LoRA adds a matrix of low rank to a weight. You often hear that this works because "weights are of low rank anyway".
+# Let us look at real ones: $W_q$, $W_k$ and $W_v$ of one block of the course's small CLIP. The model has to sort
+# drawings of nature by a designer whose work it has never seen. All we need is the loss as a function of these
+# weights.
 #
-# It gives two kinds of update. The *gradient* is what one step of gradient descent adds to W, up to its sign and
-# length. The *update of full fine-tuning*: free all of W, take twenty steps of Adam, subtract.
+# From it we get two kinds of update. The *gradient* is what one step of gradient descent adds to W, up to sign and
+# length. The *update of full fine-tuning* is what twenty steps of Adam change when all of W may move.
 
 # %%
 from serial_lora_course.data.registry import load_classification
@@ -223,15 +225,16 @@ for name, curve in curves.items():
     print(f"{name}: rank 8 of {d} misses {curve[8]:.0%}")
 
 # %% [markdown]
-# $W_q$ is as full as noise. Its gradient is not: eight layers of 192 miss 15% of it. So LoRA does not assume
+# $W_q$ is almost as full as noise. Its gradient is not: eight of its 192 layers miss only 15%. So LoRA does not assume
 # that the model is simple. It bets on the *update*.
 #
 # Why is a gradient thin? For a weight that computes $W x_t$ for each token $x_t$ it is
-# $G = \sum_t \delta_t\, x_t^\top$, where $\delta_t$ is what the loss wants of that output: one layer for each token.
-# Tokens resemble one another, so a few layers go a long way.
+# $G = \sum_t \delta_t\, x_t^\top$, where $\delta_t$ is the gradient of the loss at that output: one layer for each
+# token. Tokens resemble one another, so a few layers are nearly enough.
 #
-# The update of twenty steps lies between the two. Much of that is Adam's doing: it divides every entry by its own size, and
-# so makes small entries as large as big ones. Still far from noise. And do we need all of it?
+# The update of twenty steps lies between the two. Much of that is Adam's doing: it divides every entry by its own
+# size, and so makes small entries as large as big ones. It is still far from noise. And perhaps we do not need all of
+# it. What if only a thin update is allowed, from the first step on?
 
 # %% [markdown]
 # ## Write LoRA
@@ -242,12 +245,12 @@ for name, curve in curves.items():
 #
 # Three decisions hide in this line.
 #
-# - **The start.** B is zero, so the first step begins at the pretrained model. A is random. Were both zero, neither
+# - **The start.** B is zero, so the first step begins at the pretrained model. A is random. If both were zero, neither
 #   would ever learn, since the gradient of each has the other as a factor.
 # - **The scale** $\alpha / r$. BA is a sum of r layers. At twice the rank there are twice as many, so the sum is
-#   divided by r. $\alpha$ is then a second knob on the learning rate.
-# - **The merge.** $W'$ has the shape of W. After training you can replace one by the other, and the adapter costs
-#   no time at all.
+#   divided by r. $\alpha$ then acts much like a second learning rate.
+# - **The merge.** $W'$ has the shape of W. After training you can replace W by $W'$, and the adapter then costs no
+#   time at all.
 
 # %% [markdown]
 # ### Exercise 1.2 · LoRA, whole
@@ -256,9 +259,9 @@ for name, curve in curves.items():
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 25 |
 #
-# Write the layer that goes in the place of an `nn.Linear`. Names matter, as other tools go by them: `lora_A` and
-# `lora_B`. Only those two are trained. `merged_weight` returns a new tensor and lets gradients through: you
-# will train with it. Leave the base's numbers as they are. The check compares with dense weights, square and not,
+# Write the layer that replaces an `nn.Linear`. Call the matrices `lora_A` and `lora_B`, the names by which other tools
+# find them. Only these two are trained. `merged_weight` returns a new tensor and lets gradients through, because you
+# will train with it. Do not change the numbers in the base. The check compares with dense weights, square and not,
 # with a bias and without one. Until all three methods are written, it says that the exercise is waiting.
 
 
@@ -315,8 +318,8 @@ check("1.2", LoRALinear)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# PEFT is the library with which most people use LoRA. Give its layer your A and your B. If yours is LoRA, the two
-# agree in everything.
+# PEFT is the library with which most people use LoRA. Give its layer your A and your B. If yours is LoRA, the two must
+# give the same outputs and the same merged weight.
 
 # %%
 Layer = yours("1.2")
@@ -336,8 +339,8 @@ with torch.no_grad():
 print(f"PEFT's merged weight differs from yours by {apart:.0e}")
 
 # %% [markdown]
-# Not a bit of difference (on another machine it may be rounding). You have written LoRA. Now let it work: one layer
-# for each of $W_q$, $W_k$ and $W_v$, the same twenty steps, and an eye on drawings that nobody trained on.
+# No difference at all (elsewhere there may be rounding). You have written LoRA. Now put it to work: one layer for each
+# of $W_q$, $W_k$ and $W_v$, the same twenty steps, and a test on drawings that were kept out of training.
 
 
 # %%
@@ -375,7 +378,7 @@ print(
 
 # %% [markdown]
 # The loss falls as far as with all of W, on a twelfth of the numbers. (LoRA took a rate ten times as high, so this is
-# no race.) And forty customers do fit into an e-mail, when one block of the six is enough for them.
+# no race.) And forty customers do fit into an e-mail, if it is enough for them to adapt one block of the six.
 
 # %% [markdown]
 # ## One pair for q, k and v
@@ -435,9 +438,8 @@ check("1.3", lora_pairs_of)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# So Serial LoRA *is* LoRA, with one A for all and with the columns $B_p = W_p B$ tied to each other. Here is what
-# that means, in a world where a token has two numbers and a pair has rank 1. Two questions for the picture: which
-# tokens move far, and which stay?
+# So Serial LoRA *is* LoRA, with one A for all and with the columns $B_p = W_p B$ tied to each other. The next picture
+# shows what that means for tokens of two numbers and a pair of rank 1. Which tokens move far, and which stay?
 
 # %%
 angles = torch.arange(10) * 2 * torch.pi / 10
@@ -464,15 +466,15 @@ display_figure(
 )
 
 # %% [markdown]
-# Above, each part has its own dashed line and its own dark tokens. Below, the line goes through the same tokens in
-# every panel: what A does not see, nobody moves. And the arrows are one move, $BAx$, turned by each weight. Once you
-# know what happens in q, you know it in k and v.
+# In the upper row, each part has its own dashed line, and other tokens move far. In the lower row, the line goes
+# through the same tokens in every panel: a token that A maps to zero stays in q, in k and in v. And the arrows are one
+# and the same move, $BAx$, turned or mirrored by each weight. If you know what happens in q, you know it for k and v.
 
 # %% [markdown]
 # ## What one pair cannot say
 #
 # Suppose that you want the changes $G_q$, $G_k$ and $G_v$. Serial LoRA offers $W_q C$, $W_k C$ and $W_v C$ with the
-# *same* $C = s\,BA$. That costs twice.
+# *same* $C = s\,BA$. You pay for that in two ways.
 #
 # 1. **One A.** All three read the same r directions of a token. A higher rank helps.
 # 2. **Tied columns.** If $W_q$ has an inverse, q alone fixes $C = W_q^{-1} G_q$, and k and v follow. No rank
@@ -505,12 +507,12 @@ smallest = [torch.linalg.svdvals(weight.double())[-1].item() for weight in W.chu
 print("smallest singular values of W_q, W_k and W_v:", [f"{value:.5f}" for value in smallest])
 
 # %% [markdown]
-# Sharing A is cheap: q, k and v read the same tokens, so their gradients have rows in common. The tie is what
-# costs. At rank 8 the shared pair misses 74% of what the loss asks for, and at full rank still 72%. (And the
-# inverses are there: the smallest singular values are small, but none is zero.)
+# Sharing A is cheap: q, k and v read the same tokens, so their gradients have rows in common. The tie is what costs.
+# At rank 8 the shared pair misses 74% of what the loss asks for, and at full rank still 72%. (And the inverses exist:
+# the smallest singular values are small, but none is zero.)
 #
-# Do q, k and v at least agree on *something*? Turn the sign of one of the three gradients. If they wanted the
-# same C, that would spoil it.
+# Do q, k and v at least agree on *something*? Flip the sign of one of the three gradients. If all three asked for
+# similar changes C, that would destroy the agreement, and much more would be out of reach.
 
 
 # %%
@@ -525,14 +527,14 @@ print(f"k turned    {out_of_reach(torch.cat([G_q, -G_k, G_v])):.1%}")
 print(f"v turned    {out_of_reach(torch.cat([G_q, G_k, -G_v])):.1%}")
 
 # %% [markdown]
-# Hardly anything changes. So q, k and v do not agree on what should be done to a token, and sharing one pair is not
-# free here.
+# Hardly anything changes, so there was little agreement to destroy: q, k and v ask for different changes of a token.
+# Sharing one pair is not free here.
 
 # %% [markdown]
 # ## Whom does the pair follow?
 #
-# It cannot please all three. Which way does it go, then? Ask the model: move one entry of B a little, up and down,
-# and watch the loss.
+# One pair cannot satisfy all three. Then which of them does it follow? Ask the model: move one entry of B a little, up
+# and down, and watch the loss.
 
 
 # %%
@@ -556,8 +558,8 @@ print(f"the loss goes from {down:.5f} to {up:.5f}: a slope of {(up - down) / (2 
 # \dfrac{\partial L}{\partial B} &= s\,\Big(\sum_p W_p^\top G_p\Big) A^\top & (d, d)\,(d, r)
 # \end{array}$$
 #
-# So the three demands are *added up*, each pulled back through its own $W_p^\top$. LoRA's $B_p$ gets
-# $s\,G_p A_p^\top$, with no W in it.
+# So the pair follows the *sum* of the three demands, each pulled back through its own $W_p^\top$. For LoRA, the
+# gradient of $B_p$ is $s\,G_p A_p^\top$, with no W in it.
 
 # %% [markdown]
 # ### Exercise 1.4 · Both gradients, by hand
@@ -626,14 +628,14 @@ print(f"B's entry by hand: {of_B[5, 3]:.4f}; the largest entry of A's gradient: 
 # %% [markdown]
 # The same slope. And A stands still at the first step, since its gradient has B as a factor.
 #
-# Mind the $W_p^\top$: directions in which a weight is strong count more, for Serial LoRA and not for LoRA. The same
-# learning rate is not the same step for the two. Lesson 07 is about rates.
+# Note the $W_p^\top$: for Serial LoRA, directions in which a weight is strong count more. For LoRA they do not. So the
+# same learning rate is not the same step for the two. Lesson 07 is about rates.
 
 # %% [markdown]
 # ## Does the miss matter?
 #
-# The shared pair misses three quarters of the gradient. So training should go badly with it. Same twenty steps, same
-# rank, same rate as LoRA had. What do you expect?
+# The shared pair misses three quarters of the gradient, so training with it should go badly. Take the same twenty
+# steps and the same rank, first at LoRA's rate, then at two higher ones. What do you expect?
 
 
 # %%
@@ -650,11 +652,11 @@ for lr in (0.01, 0.02, 0.04):
     report(f"one pair, {lr}", with_one_pair(lr), in_pair)
 
 # %% [markdown]
-# At LoRA's rate, 0.01, the shared pair is far behind: 1.67 against 0.95. I nearly stopped here. But its step goes
-# through $W^\top$, so its rate is another one. At 0.04 it reaches 0.69, where LoRA has begun to fall apart. LoRA's best
-# is 0.59. With a third of the numbers, and 74% of the gradient out of its reach, the shared pair comes that close.
-# On the test drawings the six lie between 28 and 35 of 82, and say nothing yet. (On another processor
-# the losses may move a little.)
+# At LoRA's rate, 0.01, the shared pair is far behind: 1.67 against 0.95. I nearly stopped here. But its gradient goes
+# through $W^\top$, so it needs a rate of its own. At 0.04, where LoRA has begun to fall apart, it reaches 0.69. LoRA's
+# best is 0.59. With a third of the numbers, and 74% of the gradient out of its reach, the shared pair comes that
+# close. On the test drawings the six runs have between 28 and 35 of 82 right, which is too little difference to judge
+# by. (On another processor the losses may move a little.)
 #
 # A miss is not a failure. Nobody needs *that* change; a low loss is enough, and many changes give one. The maths says
 # what a method cannot imitate. It does not say what a method cannot learn. For that you have to train: on more
@@ -667,9 +669,8 @@ for lr in (0.01, 0.02, 0.04):
 #
 # <details><summary>Answer</summary>
 #
-# The slanting line needs the full rank: every row has its black pixel elsewhere, so no row can be built from the
-# others. The horizontal one has rank 1 with white as 1 and black as 0: every row is the white row, all of it or
-# nothing of it.
+# The diagonal line needs the full rank: every row has its black pixel elsewhere, so no row can be built from the
+# others. The horizontal one has rank 1 with white as 1 and black as 0: every row is the white row times 1 or times 0.
 #
 # </details>
 #
@@ -707,8 +708,8 @@ for lr in (0.01, 0.02, 0.04):
 #   what is missed.
 # - Weights are full; their updates are thin. LoRA bets on the update.
 # - LoRA is twenty lines: freeze, A random, B zero, $\alpha / r$, merge.
-# - Serial LoRA is LoRA with one A and with columns tied by $B_p = W_p B$. The A costs rank. The tie is a limit that
-#   no rank lifts. A limit on what can be imitated is not a limit on the loss.
+# - Serial LoRA is LoRA with one A and with columns tied by $B_p = W_p B$. A higher rank makes up for the shared A, but
+#   not for the tie. Still, a limit on what can be imitated is not a limit on the loss.
 #
 # Keep your `LoRALinear`. It goes into any model with an `nn.Linear`, and it is the rival in all lessons to come.
 #
