@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 02 · The count, proved
 #
-# An abstract says: "one quarter of LoRA's parameters". You have to decide this afternoon whether that is worth a
-# change of your code. Is it true? And a quarter of *which* LoRA?
+# The abstract promises a quarter of LoRA's parameters. This afternoon you have to decide whether that is worth
+# changing your code. Is it true? And a quarter of *which* LoRA?
 #
-# You count on the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight.
+# You will count on the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight.
 
 # %%
 try:
@@ -30,21 +30,22 @@ lesson_card("02")
 # %% [markdown]
 # ## One block
 #
-# An attention block of CLIP has four matrices of 768 × 768. <!-- from ViT-B/16's configuration: 768 --> Here they
-# are, with pairs of rank 32 <!-- from the paper, Table I: 32 --> beside them. Every area is to scale.
+# An attention block of CLIP has four matrices of 768 × 768. <!-- from ViT-B/16's configuration: 768 --> Here they are,
+# drawn to scale with pairs of rank 32, <!-- from the paper, Section III.B: 32 --> the paper's rank for CLIP. The
+# squares at the right compare how many numbers all the pairs of a method hold.
 
 # %%
 display_figure(plot_quarter(width=768, rank=32))
 
 # %% [markdown]
 # That is the whole lesson in one picture. LoRA, as the paper uses it, has a pair for each of q, k, v and out. Serial
-# LoRA has one pair, which changes the tokens before q, k and v read them, and none for out. Write d for the
-# width and r for the rank. A pair is A, (r, d), and B, (d, r):
+# LoRA has one pair, which changes the tokens before q, k and v read them, and none for out. Write d for the width and
+# r for the rank. A pair is A, of shape (r, d), and B, of shape (d, r), so it holds 2dr numbers:
 #
 # $$\text{LoRA: } 4 \cdot 2dr = 8dr \qquad\qquad \text{Serial LoRA: } 2dr$$
 #
-# The same d and the same r stand in both, so the ratio is 4 whatever they are. But matrices are not always square,
-# and not everybody adapts four of them. So count in general.
+# Both counts have the same d and the same r, so the ratio is 4 whatever these are. But matrices are not always square,
+# and not everybody adapts four of them. So first write a count for any set of matrices.
 
 # %% [markdown]
 # ### Exercise 2.1 · The size of any LoRA
@@ -53,9 +54,9 @@ display_figure(plot_quarter(width=768, rank=32))
 # |---|---|---|
 # | ●○○○○ | ●●●●● | 4 |
 #
-# A pair for a matrix that takes `inputs` numbers and gives `outputs` has A of (rank, inputs) and B of
-# (outputs, rank), and no bias. Return how many numbers all pairs hold together. The check makes the tensors and
-# counts.
+# For a matrix that takes `inputs` numbers and returns `outputs` numbers, A has the shape (rank, inputs) and B the
+# shape (outputs, rank). There is no bias. Return how many numbers all pairs hold together. The check builds the
+# tensors and counts.
 
 
 # %% tags=["exercise"]
@@ -90,8 +91,8 @@ check("2.1", numbers_in_pairs)
 # %% [markdown]
 # ## Three real models, without their weights
 #
-# A formula can be right about a model that does not exist. So we take the real classes at their real size. That
-# would be gigabytes, were it not for one line: on the **meta** device a tensor has a shape and no memory.
+# A formula may leave something out that a real model has. So we take the real classes at their real size. They would
+# need gigabytes of memory, but one line avoids that: on the **meta** device a tensor has a shape and no storage.
 
 # %%
 MAKE = {
@@ -113,8 +114,9 @@ for name in MAKE:
     print(f"{name:14} {total:13,} parameters, and not a byte of them is here")
 
 # %% [markdown]
-# Where are the matrices that make q? Their names say it. CLIP and SAM keep q, k and v in one tall matrix, SD3 keeps
-# them apart. In all three, the number of columns is the width of a token.
+# Your formula needs the width of every attention block. We read it from the matrices that make q, which we find by
+# their names: CLIP and SAM keep q, k and v in one tall matrix, SD3 keeps them apart. In all three, the number of
+# columns is the width of a token.
 
 # %%
 MAKES_Q = ("in_proj_weight", "qkv.weight", "to_q.weight")  # in open_clip, SAM and SD3
@@ -130,9 +132,9 @@ for name in MAKE:
 # CLIP has 24 because it has two towers of twelve, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one
 # for text, of different widths.
 #
-# Now put the adapters in, and count what can be trained. `inject` freezes everything else, so one adapter too many
-# or a layer left unfrozen would show. Beside it stands your formula, with the widths that we have just read. Expect equal
-# numbers, and a ratio of 4.
+# Now put the adapters in, and count what can be trained. `inject` freezes everything else, so one adapter too many, or
+# one layer left unfrozen, would change the count. Then compare it with your formula, at the widths that we have just
+# read. Expect equal numbers, and a ratio of 4.
 
 # %%
 numbers = yours("2.1")
@@ -153,13 +155,16 @@ for name, widths in WIDTHS.items():
     print(f"  as the formula says: {counted == formula}; ratio {Fraction(*counted)}")
 
 # %% [markdown]
-# Exactly 4, three times. It is not an accident of one model.
+# Exactly 4, on all three models.
 #
-# (The paper prints these counts too, and its ratios are right. Its units are not always: SAM's 4.72 and
-# 18.87 <!-- from the paper, Table I: 4.72, 18.87 --> "M" are megabytes of float32, not millions of parameters.)
+# (The paper's Table I has this ratio too, but do not be surprised that its numbers differ from yours. SAM's 18.87 and
+# 4.72 <!-- from the paper, Table I: 4.72, 18.87 --> "M" are megabytes of float32, not millions of parameters. CLIP's
+# 3.84 and 0.96 <!-- from the paper, Table I: 3.84, 0.96 --> take 1024 × 1000
+# <!-- from CLAIMS.md, inconsistency 2: 1024, 1000, 2.4 --> for a million, and SD3's are 2.4% too high; we do not know
+# why.)
 #
-# One model has a surprise left. SD3 carries picture tokens and text tokens, each with matrices of their own. So far
-# we adapted the picture's. What if we adapt both?
+# There is one more surprise in SD3. It carries picture tokens and text tokens, and each kind has matrices of its own.
+# So far we adapted only those of the picture. What is the ratio if we adapt both?
 
 # %%
 both = [
@@ -168,14 +173,15 @@ both = [
 print(f"LoRA {both[0]:,}, Serial LoRA {both[1]:,}, ratio {both[0] / both[1]:.4f}")
 
 # %% [markdown]
-# A little less than 4! In its last block SD3 throws the text tokens away, so there is no out matrix for them, and
-# LoRA has one pair fewer. Our formula would not have told us. Counting did.
+# A little less than 4! After its last block SD3 has no more use for the text tokens, so that block has no out matrix
+# for them, and LoRA has one pair fewer. Our formula would not have told us. Counting did.
 
 # %% [markdown]
 # ## A quarter of which LoRA?
 #
-# The 4 rests on three things: equal ranks, a pair on **four** matrices, and square matrices. Many people put LoRA
-# elsewhere. Before you look: against LoRA on q and v, the choice of LoRA's own paper, how much does Serial LoRA save?
+# The 4 rests on three things: equal ranks, a pair on each of **four** matrices, and square matrices. But many people
+# give pairs to other matrices. Guess before you look: if LoRA has pairs on q and v only, as in LoRA's own paper, how
+# much does Serial LoRA save?
 
 # %%
 d, r = 768, 32
@@ -193,11 +199,11 @@ for name, (shapes, rank) in PLACEMENTS.items():
     print(f"{Fraction(numbers(shapes, rank), serial)!s:>5} times Serial LoRA: {name}")
 
 # %% [markdown]
-# Four in the first row, and in no other. For people who adapt q and v it saves half. And look at the last
-# row. A quarter of the parameters is something that LoRA can have too: take a quarter of the rank.
+# Four in the first row, and in no other. For people who adapt q and v it saves half. And look at the last row: LoRA
+# can have a quarter of the parameters too, simply by taking a quarter of the rank.
 #
 # So a fair comparison asks two questions. At the same *rank*, how much does sharing lose? And at the same *size*,
-# which one is better? The second needs a rank for LoRA.
+# which method is better? For the second you need to know which rank gives LoRA the same size.
 
 # %% [markdown]
 # ### Exercise 2.2 · The rank of equal size
@@ -247,7 +253,8 @@ for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
     print(f"rank {equal_rank(shapes, d, r):2} holds no more than Serial LoRA at rank {r}: {name}")
 
 # %% [markdown]
-# Remember rank 8 against rank 32. It comes back in lesson 04, with results.
+# Remember that LoRA of rank 8 has the size of Serial LoRA of rank 32. Lesson 04 trains LoRA at a quarter of the rank,
+# too.
 
 # %% [markdown]
 # ## Quiz
@@ -260,20 +267,21 @@ for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
 #
 # </details>
 #
-# **2. A colleague adapts q and v with LoRA and reads that Serial LoRA "needs a quarter". For them too?**
+# **2. A colleague adapts q and v with LoRA and reads that Serial LoRA "needs a quarter". Is that true for this
+# colleague?**
 #
 # <details><summary>Answer</summary>
 #
-# No, a half. They have two square pairs in a block, Serial LoRA has one.
+# No, it needs a half. Their LoRA has two pairs for square matrices in each block, and Serial LoRA has one.
 #
 # </details>
 #
-# **3. Four bytes are one float32. Does an adapter of a quarter of the size need a quarter of the memory in training?**
+# **3. An adapter has a quarter of the size. Does it need a quarter of the memory in training?**
 #
 # <details><summary>Answer</summary>
 #
-# Not nearly. Its gradients and optimizer state shrink with it, but most of the memory holds the frozen model and
-# the activations, and no count of parameters tells about those.
+# No, it needs almost as much as before. Its gradients and optimizer state shrink with it, but most of the memory holds
+# the frozen model and the activations, and a smaller adapter does not make those smaller.
 #
 # </details>
 
@@ -282,9 +290,11 @@ for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
 #
 # - A pair holds rank · (inputs + outputs) numbers: 2dr when square.
 # - LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: exactly 4, on the real CLIP, SAM and SD3.
-# - Against q, k and v it is 3, against q and v 2, against LoRA at a quarter of the rank 1. Ask which LoRA is meant.
-# - Count on the real model. `torch.device("meta")` costs nothing, and finds what a formula forgets.
+# - Against LoRA on q, k and v the ratio is 3, on q and v it is 2, and against LoRA at a quarter of the rank it is 1.
+#   Always ask which LoRA is meant.
+# - Count on the real model. With `torch.device("meta")` that costs nothing, and it finds what a formula forgets.
 #
-# The last one works for any model that you can construct: the size of an adapter, before you download anything.
+# The last point works for any model that you can construct: you know the size of an adapter before you download
+# anything.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).
