@@ -77,8 +77,7 @@ class Timm(Vision):
             self.said["input_size"] = (3, size, size)
             if hasattr(model, "set_input_size"):
                 model.set_input_size(img_size=size)
-        own = model.pretrained_cfg.get("classifier")
-        self.head = own if isinstance(own, str) else Vision.head
+        self.head = model.pretrained_cfg.get("classifier") or Vision.head
         super().__init__(model, timm.data.create_transform(**self.said), model)
 
     def write_config(self, folder: Path, class_names: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ class Job(LabConfig):
     image_size: int | None = setting(None, "side of the model's pictures", whole=True, least=1)
     test_fraction: float = setting(0.3, "share of each class to test on", above=0, below=1)
     validation_fraction: float = setting(0.2, "of the rest, to choose by", above=0, below=1)
-    groups: str | None = setting(None, "regular expression: equal finds in names stay together")
+    groups: str | None = setting(None, "regular expression: names that match alike stay together")
     patience: int = setting(5, "rounds without a better state before it stops", whole=True, least=1)
     seed: int = setting(1, "of the training; the parts do not depend on it", whole=True, least=0)
     linear_probe: bool = setting(False, "keep a logistic regression on the frozen features")
@@ -136,6 +136,8 @@ def merge(
 
     model, out = eject(open_classifier(classifier), keep_merged=True), expanded(out)
     vision = model.vision
+    if not isinstance(vision.head, str):  # a distilled DeiT's
+        raise SerialLoRAError("this model has two heads, whose place one cannot take; use predict.")
     facts = {"class_names": model.class_names, "head": vision.head}
     facts["pictures"] = {"size": vision.size, "mean": vision.mean, "std": vision.std}
     head = {f"{vision.head}.1.{name}": tensor for name, tensor in model.head.state_dict().items()}
@@ -170,11 +172,10 @@ def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> Non
     saved = read_header(path)
     config, places = saved.config, list(saved.targets)
     lines = {
-        "file": f"{path}, {path.stat().st_size:,} bytes",
+        "file": f"{path}, {path.stat().st_size:,} bytes, by serial-lora {saved.library_version}",
         "method": f"{config.method}, rank {config.rank}, scale {config.scale:g}",
         "attention blocks": f"{len(places)}, {places[0]} to {places[-1]}",
         "base": f"fingerprint {saved.base[:12]}",
-        "written by": f"serial-lora {saved.library_version}",
     }
     _print_lines(lines | saved.notes)
 

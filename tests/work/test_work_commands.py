@@ -9,6 +9,8 @@ import sys
 import huggingface_hub
 import pytest
 
+from serial_lora_course.work import classifier as work
+
 ANSWERS = 8
 
 
@@ -44,6 +46,10 @@ def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None)
         assert "pip install onnx onnxscript" in run(*merge, "--onnx")[2]
+        distilled = work.open_classifier(fitted)
+        distilled.vision.head = ("head", "head_dist")
+        patch.setattr(work, "open_classifier", lambda folder: distilled)
+        assert "two heads" in run(*merge)[2]
     assert not (tmp_path / "merged").exists() and run(*merge)[0] == 0
     code, said, _ = run("show", fitted)
     assert code == 0 and "rank 2" in said and "timm/test_vit" in said and '"green"' in said
