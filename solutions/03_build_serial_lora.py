@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 03 · Build Serial LoRA
 #
-# A colleague sends you forty lines that put Serial LoRA into CLIP. They run, the loss falls, no shape complains.
-# Is it Serial LoRA? PyTorch cannot tell you: an adapter fits into a block in six places, and one of them is
-# right. You will build the adapter, find its place, and catch three wrong versions that train happily. Then you
-# write `inject` yourself, and with it you adapt a CLIP that somebody else wrote and trained.
+# A colleague sends you forty lines that put Serial LoRA into CLIP. They run without an error, and the loss falls. Is
+# it Serial LoRA? PyTorch cannot tell you: an adapter fits into a block in six places, and only one of them is right.
+# You will build the adapter, find its place, and catch three wrong versions that train without complaint. Then you
+# write `inject` yourself and use it to adapt a CLIP that somebody else wrote and trained.
 
 # %%
 try:
@@ -30,15 +30,16 @@ lesson_card("03")
 display_drawing("six_places")
 
 # %% [markdown]
-# This is the attention half of a transformer block. Place 4 would take three adapters, every other place one. All
-# six run, and all six train. Which one would you choose? Write your guess down. In half an hour you can prove it.
+# This is the attention half of a transformer block. Place 4 would need three adapters, every other place one. All six
+# run, and all six train. Which one is Serial LoRA's? Write your guess down. Soon you can prove it.
 
 # %% [markdown]
 # ## A block that you can read
 #
-# The drawing as code. What comes in, `x`, is the **residual stream**: it runs through the whole model, and every
-# block only *adds* to it. The block takes a normed copy of it, attends, and adds the result. (The other half of
-# a block, the MLP, is added in the same way. It is left out here.) Read it from `forward` upwards.
+# Here is the drawing as code. The input, `x`, is the **residual stream**: it runs through the whole model, and every
+# block only *adds* to it. The block takes a normalised copy of it, runs attention on that, and adds the result. (The
+# other half of a block, the MLP, is added in the same way. It is left out here.) Start reading at `forward`, and go
+# upwards.
 
 
 # %% tags=["idea"]
@@ -80,9 +81,10 @@ print(block(x).shape)
 # $$x' = x + s\,(x A^\top) B^\top, \qquad
 # q = x' W_q^\top,\quad k = x' W_k^\top,\quad v = x' W_v^\top$$
 #
-# `A` is (r, d) and leads down to the rank, `B` is (d, r) and leads back up. The scale s is a plain number, 1 in
-# the paper. The transposes stand there because tokens are rows. Write a token as a *column*, as papers do, and
-# they vanish: $q = W_q\,(I + s\,BA)\,x$. Code uses rows, proofs use columns. You will need both.
+# `A` is (r, d) and takes each token down to r numbers, `B` is (d, r) and brings it back up to d. The scale s is a
+# plain number, 1 in the paper. The transposes are there because in code a token is a row. If you write it as a
+# *column*, as papers do, they disappear: $q = W_q\,(I + s\,BA)\,x$. Code uses rows, proofs use columns, and you will
+# need both.
 
 # %% [markdown]
 # ### Exercise 3.1 · The adapter
@@ -140,8 +142,8 @@ check("3.1", SerialAdapter)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# From here on the notebook runs on *your* class. A fresh adapter should change nothing at all, and one with a `B`
-# that is not zero should change something. Look at both numbers.
+# From here on the notebook uses *your* class. A fresh adapter should change nothing at all, and one whose `B` is not
+# zero should change something. Check both.
 
 # %%
 Adapter = yours("3.1")
@@ -153,16 +155,16 @@ with torch.no_grad():
     print("trained:", round((trained(x) - x).abs().max().item(), 3))
 
 # %% [markdown]
-# Not "nearly zero": zero, since x plus a product with a zero matrix is x, bit for bit. Whatever the pretrained
-# model could do, it can still do at the first step of training.
+# The first number is exactly zero, not just nearly: x plus a product with a zero matrix is x, bit for bit. So training
+# starts from everything that the pretrained model could do.
 
 # %% [markdown]
 # ## One place is right
 #
-# Back to the six places. Here is the demand that decides between them. After training we want to throw the
-# adapter away and keep what it learnt: write new numbers into $W_q$, $W_k$ and $W_v$, once, and have the very same
-# block without any adapter in it. So the adapted block must equal a plain block whose three weights are
-# $W_p\,(I + s\,BA)$, and nothing else in it may differ.
+# Back to the six places. One requirement decides between them. After training we want to throw the adapter away and
+# keep what it learnt: we write new numbers into $W_q$, $W_k$ and $W_v$, once, and the block must compute the same as
+# before, now without any adapter in it. So the adapted block must equal a plain block whose three weights are
+# $W_p\,(I + s\,BA)$, with nothing else changed.
 
 # %% [markdown]
 # ### Exercise 3.2 · The right place
@@ -172,8 +174,8 @@ with torch.no_grad():
 # | ●●○○○ | ●●●●● | 4 |
 #
 # Without an adapter a block computes `x + block.attention(block.norm(x))`. Put one call of `adapter` into it, in the
-# place that meets the demand. Follow one token: what exactly does $W_q$ multiply? If you choose another place, the
-# check says which.
+# place that meets this requirement. Follow one token: what exactly does $W_q$ multiply? If you choose another place,
+# the check says which one it was.
 
 
 # %% tags=["exercise"]
@@ -199,8 +201,8 @@ check("3.2", adapted_forward)
 # %% [markdown]
 # <details><summary>Hint 1: what may not change</summary>
 #
-# The `x` that is added at the end is in no product with W_q, W_k or W_v. So no change of these weights can reach
-# it, and no adapter may either.
+# The `x` that is added at the end is never multiplied by W_q, W_k or W_v. So no change of these weights can reach it,
+# and the adapter must not change it either.
 #
 # </details>
 # <details><summary>Hint 2: what does change</summary>
@@ -216,14 +218,15 @@ check("3.2", adapted_forward)
 display_drawing("places_in_block")
 
 # %% [markdown]
-# Place 3 it is. Behind the norm, so that the change is linear in exactly what q, k and v read. Off the stream, so
-# that nothing but attention receives it. Before the three ways part, so that they share one pair.
+# It is place 3. The pair comes after the norm, so that it changes exactly what q, k and v read, and linearly. It is
+# not on the residual stream, so that only attention receives the change. And it comes before the path splits into q, k
+# and v, so that all three share one pair.
 
 # %% [markdown]
 # ## Throw the adapter away
 #
-# Multiplying a trained adapter into the weights is called **merging**. Nothing is left that could cost time, and
-# whoever gets the model needs no code of yours.
+# Multiplying a trained adapter into the weights is called **merging**. A merged model is as fast as the original, and
+# whoever gets it needs none of your code.
 
 # %% [markdown]
 # ### Exercise 3.3 · The merged weight
@@ -232,8 +235,8 @@ display_drawing("places_in_block")
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 4 |
 #
-# Return the weight that does in one step what adapter and W do in two. Mind the order: what acts on a token first? Leave
-# the weight that comes in as it is.
+# Return the weight that does in one step what the adapter and W do in two. Think about the order: what acts on a token
+# first? Do not change the weight that you are given.
 
 
 # %% tags=["exercise"]
@@ -275,8 +278,7 @@ check("3.3", merged_weight)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# Three answers of yours now say the same thing in two ways: adapt the tokens, or merge the weights. Are the two
-# blocks equal?
+# You now have two ways to the same block: adapt the tokens, or merge the weights. Do they agree?
 
 # %%
 run_block, merge_weight = yours("3.2"), yours("3.3")
@@ -289,16 +291,16 @@ with torch.no_grad():
         print(f"from the {name}: {(adapted - other(x)).abs().max().item():.1g}")
 
 # %% [markdown]
-# They are, up to rounding. Look at the second number too: it is the adapter's effect. Had it been zero as well, the
-# first would have proved nothing.
+# They do, up to rounding. Look at the second number too: it is the adapter's effect. If it were zero as well, the
+# first would prove nothing.
 #
 # **Change this and run again**: leave `merged.v` out of the loop.
 
 # %% [markdown]
 # ## Three bugs that train
 #
-# Here is your adapter in its place, as a module. Below it are three variants, after public code that calls itself
-# Serial LoRA. None of the three is. Read each and decide what is wrong with it.
+# Here is your adapter in its place, as a module. Below it are three variants, modelled on public code that calls
+# itself Serial LoRA. None of the three is Serial LoRA. Read each of them and decide what is wrong.
 
 
 # %% tags=["idea"]
@@ -338,8 +340,8 @@ class VariantThree(RightBlock):
 
 
 # %% [markdown]
-# Does training tell them apart? Put a new classifier behind each and train both together, as one would. Whose loss
-# will not fall?
+# Does training show the difference? Put a new classifier behind each block and train the two together, as one usually
+# does. Whose loss will not fall?
 
 
 # %%
@@ -365,13 +367,13 @@ for kind in kinds:
     print(f"{kind.__name__:12} {found[0]:.2f} -> {found[-1]:.2f}")
 
 # %% [markdown]
-# All four fall, and one of these adapters is not even connected. VariantOne is slower than the others, but on
-# its own you would blame the learning rate. A falling loss says that *something* learns. It does not
-# say what.
+# All four fall, although one of these adapters is not even connected. VariantOne is slower than the others, but if you
+# had only this one, you would blame the learning rate. A falling loss says that *something* learns. It does not say
+# what.
 #
-# A **probe** does. It is a short function that asks any block one question. Here are two. The first compares the block
-# with a copy of it, in which `B` is not zero: a copy, since a probe should leave the block as it was, and not zero, since
-# a fresh adapter changes nothing anyway. The second counts.
+# A **probe** does: a short function that asks one question of any block. Here are two. The first compares the block
+# with a copy of it in which `B` is not zero. It works on a copy because a probe should leave the block unchanged, and
+# `B` must not be zero because a fresh adapter changes nothing anyway. The second counts the pairs.
 
 
 # %%
@@ -402,9 +404,9 @@ def pairs_in(adapted: nn.Module) -> int:
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 7 |
 #
-# Is the residual stream left alone? If attention added nothing, a right block would return x unchanged, whatever
-# its adapter holds. Turn that into a probe: take a copy, make its attention add nothing, give its `B` some values,
-# and look.
+# Does the adapter leave the residual stream alone? If attention added nothing, a correct block would return x
+# unchanged, whatever its adapter holds. Turn that into a probe: take a copy, make its attention add nothing, give its
+# `B` some values, and compare its output with x.
 
 
 # %% tags=["exercise"]
@@ -466,22 +468,22 @@ display(pd.DataFrame(rows).T)
 #
 # - **VariantOne** stores adapted queries, keys and values as attributes that nobody reads, and then runs the plain
 #   block. Whatever was learnt, the classifier learnt it.
-# - **VariantTwo** adapts the block's *input*, which is place 1. The change travels past this block into all later
-#   ones, and no choice of weights can do that.
-# - **VariantThree** has a pair for each projection, place 4. That is a fine method, at three times the size, but
-#   it is another one.
+# - **VariantTwo** adapts the block's *input*, which is place 1. The change goes past the attention into all later
+#   blocks, and no choice of $W_q$, $W_k$ and $W_v$ can do that.
+# - **VariantThree** has a pair for each projection, place 4. That is a good method, but a different one, with three
+#   times as many numbers.
 #
 # **Change this and run again**: write a fourth variant with the adapter behind `attention`, place 5, and add it to
-# `kinds`. It passes all three! A probe finds only what it asks for. Only the comparison with the
-# merged block catches it.
+# `kinds`. It passes all three! A probe finds only what it was written to find. Only the comparison with the merged
+# block catches this one.
 
 # %% [markdown]
 # ## Into a CLIP that somebody else wrote
 #
-# Enough of random weights. The course ships a small CLIP: the code is open_clip's, and it was trained to match
-# drawings with their names. Give it one sentence for each class, and its answer is the sentence that lies nearest to
-# the picture. (Lesson 04 takes that apart.) We want it to sort drawings that it has never seen, and we do not want to
-# touch its code: no subclass, no copied forward pass. First, how good is it?
+# So far all weights were random. Now take a real model. The course ships a small CLIP: the code is open_clip's, and it
+# was trained to match drawings with their names. Give it one sentence for each class, and its answer is the sentence
+# that lies nearest to the picture. (Lesson 04 takes that apart.) We want it to sort drawings that it has never seen,
+# without touching its code: no subclass, no copied forward pass. First, how good is it without an adapter?
 
 # %%
 from serial_lora_course.data.registry import load_classification
@@ -519,9 +521,9 @@ print(*sentences[:4], "...")
 print("before:", number_right(clip), "of", len(test_labels))
 
 # %% [markdown]
-# One in three: better than guessing among eight, and nothing to be proud of. Now look before you build. What is in
-# one of its blocks, and what arrives at its attention? `register_forward_pre_hook` calls a function of yours with a
-# layer's arguments, just before that layer runs.
+# One in three is better than guessing among eight, but not good. Now look before you build. What is in one of its
+# blocks, and what does its attention receive? `register_forward_pre_hook` calls a function of yours with a layer's
+# arguments, just before that layer runs.
 
 # %%
 first = clip.visual.transformer.resblocks[0]
@@ -539,10 +541,10 @@ number_right(clip)
 handle.remove()
 
 # %% [markdown]
-# There is place 3. `attn` is PyTorch's own `nn.MultiheadAttention`, and it is called with the normed tokens three
-# times over, as q, k and v. And a pre-hook may do more than look: if it *returns* a tuple, the layer gets that in
-# place of its arguments. Without `with_kwargs=True` the hook takes `(layer, args)` and returns new `args`; what is
-# passed by name goes through untouched.
+# The call of `attn` is place 3. `attn` is PyTorch's own `nn.MultiheadAttention`, and it receives the same normalised
+# tokens three times, as q, k and v. And a pre-hook can do more than look: if it *returns* a tuple, the layer gets that
+# instead of its arguments. Without `with_kwargs=True` the hook takes `(layer, args)` and returns new `args`; arguments
+# passed by name stay as they are.
 
 # %% [markdown]
 # ### Exercise 3.5 · `inject`, by you
@@ -551,18 +553,18 @@ handle.remove()
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# Write a function that puts adapters into *any* model built on `nn.MultiheadAttention`, without being told one name
-# of a layer:
+# Write a function that puts adapters into *any* model built on `nn.MultiheadAttention`, without knowing the name of
+# any layer:
 #
 # 1. freeze everything that is there;
 # 2. find every `nn.MultiheadAttention`, at any depth; its `embed_dim` is its width, and widths may differ;
 # 3. give each a pair, and assign the pair to the layer as an attribute, so that the model's `parameters()` and
 #    `state_dict()` know it;
-# 4. hook the layer, so that q, k and v all become the adapted tokens, computed once;
+# 4. give the layer a pre-hook that computes the adapted tokens once and passes them on as q, k and v;
 # 5. return the pairs, in the order of `model.modules()`.
 #
-# Two cases must not pass in silence, since the first would train nothing and the second would adapt twice: a model
-# without such attention, and a second call for the same model. Raise a `ValueError` in both. All this takes about
+# Raise a `ValueError` in two cases that would otherwise go wrong silently: a model without such attention, where
+# nothing would be trained, and a second call for the same model, which would adapt it twice. All this takes about
 # fifteen lines. Write steps 1, 2 and 5 first, and let the check tell you what is missing.
 
 
@@ -622,8 +624,8 @@ check("3.5", inject_pairs)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# Put it into the image tower of a copy of CLIP. The pairs are fresh, so the number of right answers must not move. And
-# look at the attention that we print: this is all that an adapted model is.
+# Use it on the image tower of a copy of CLIP. The pairs are fresh, so the number of right answers must stay the same.
+# The cell also prints the first attention layer: the only new thing in it is your pair.
 
 # %%
 put_in = yours("3.5")
@@ -639,8 +641,8 @@ print(mine.visual.transformer.resblocks[0].attn)
 # %% [markdown]
 # ## Against the library
 #
-# The course's library has an `inject` of its own, and the lessons from here on use it. Is yours the same? Give both the
-# same matrices, none of them zero, and compare the features of all test drawings.
+# The course's library has its own `inject`, and later lessons use it. Does yours do the same? Give both the same
+# matrices, none of them zero, and compare the features of all test drawings.
 
 # %%
 from serial_lora import SerialLoRAConfig, adapters, count_parameters, inject
@@ -661,10 +663,10 @@ print(f"yours and the base's: {(by_own - by_base).abs().max().item():.1f} apart"
 print("numbers that can learn:", trainable, "and", count_parameters(library).trainable)
 
 # %% [markdown]
-# The same model, up to rounding, with as many numbers to learn. So why a library at all? It knows attention of other
-# kinds (q, k and v in one fused layer, SAM's windows, SD3's two streams), it keeps the pairs in float32 when the
-# model is not, it writes and reads files, and it refuses many more things that would go wrong in silence. It also has the ways
-# back, each one call:
+# Up to rounding it is the same model, with the same number of trainable numbers. So why use a library at all? It knows
+# attention of other kinds (q, k and v in one fused layer, SAM's windows, SD3's two streams), it keeps the pairs in
+# float32 even in a bfloat16 model, it writes and reads files, and it refuses many more things that would go wrong
+# silently. It can also undo what it did, each time with one call:
 
 # %%
 from serial_lora import disabled, eject, merge, unmerge
@@ -683,14 +685,15 @@ print("unmerged, from the adapted:", apart(unmerge(library), by_library))
 print("ejected, from the base:    ", apart(eject(library), by_base))
 
 # %% [markdown]
-# `disabled` and `merge` round, since the sums run in another order. `unmerge` and `eject` do not: they put back what
-# was kept, bit for bit. So it is safe to try an adapter on a model that you care about.
+# `disabled` and `merge` differ by rounding, since the sums run in another order. `unmerge` and `eject` are exact: they
+# put the original weights and layers back, bit for bit. So it is safe to try an adapter on a model that you care
+# about.
 
 # %% [markdown]
 # ## Train it
 #
-# Your own adapted CLIP is still waiting with fresh pairs. Give it twenty steps of an ordinary training loop. Only the
-# pairs can move, less than one number in a hundred. What do you expect from so little?
+# Your own adapted CLIP still has fresh pairs. Give it twenty steps of an ordinary training loop. Only the pairs can
+# change, which is less than one number in a hundred. What do you expect from so little?
 
 # %%
 torch.manual_seed(0)
@@ -709,9 +712,9 @@ print("trained:", number_right(mine), "of", len(test_labels))
 print(f"{sum(same)} of CLIP's own {len(same)} tensors are as they were")
 
 # %% [markdown]
-# And now throw the adapter away. `nn.MultiheadAttention` keeps its three weights as one tall matrix, `in_proj_weight`
-# (3 d, d). That is no trouble at all: each of its rows reads the same tokens, so your function of exercise 3.3 merges
-# all three at once.
+# And now throw the adapter away. `nn.MultiheadAttention` keeps its three weights in one tall matrix, `in_proj_weight`
+# (3 d, d). That makes merging even simpler: every row of it multiplies the same tokens, so your function of exercise
+# 3.3 merges all three weights at once.
 
 # %%
 plain = copy.deepcopy(clip)
@@ -737,13 +740,14 @@ display_figure(show_pictures([data.test[i][0] for i in mended], titles, columns=
 print(data.attribution)
 
 # %% [markdown]
-# Twenty steps took CLIP from 26 right answers to 45 of 78, and not one of its own 134 tensors moved while it learnt.
-# The merged model gives the same answers and has those 134 tensors again, under the same names: an ordinary open_clip file.
-# Send it to your colleague. Nobody needs an adapter library to run it, and nobody needed one to make it: you used
-# PyTorch and one hook a layer. (On another machine a drawing or two may come out otherwise.)
+# Twenty steps took CLIP from 26 right answers to 45 of 78, and not one of its own 134 tensors changed in training. The
+# merged model gets as many right and again has 134 tensors, under the same names as before: you can save it as an
+# ordinary open_clip checkpoint. Send it to your colleague. Nobody needs an adapter library to run it, and you needed
+# none to make it: only PyTorch, and one hook in each attention layer. (On another machine the answer for a drawing or
+# two may differ.)
 #
 # **Change this and run again**: `rank=1` where you put the pairs in. Guess first how much of the gain is left. (About
-# half. One pattern a block goes a long way.)
+# half. One pattern in each block already does a lot.)
 
 # %% [markdown]
 # ## Quiz
@@ -752,8 +756,8 @@ print(data.attribution)
 #
 # <details><summary>Answer</summary>
 #
-# No. VariantOne passes that test for ever, because it never does anything. You need both: no change
-# when fresh, and a change of the right kind when `B` is not zero.
+# No. VariantOne always passes that test, because it never does anything. You need both: no change when fresh, and a
+# change of the right kind when `B` is not zero.
 #
 # </details>
 #
@@ -791,9 +795,10 @@ print(data.attribution)
 # ## What to remember
 #
 # - Serial LoRA is x + s x Aᵀ Bᵀ: behind the norm, before q, k and v, off the residual stream.
-# - `B` = 0 makes a fresh adapter exact. `A` random makes it able to learn.
-# - It equals W (I + s B A). So it merges, and nothing is left of it.
+# - `B` = 0 makes a fresh adapter exact. A random `A` makes it able to learn.
+# - It turns each W into W (I + s B A). So it can be merged, and then nothing is left of it.
 # - A falling loss proves that something learns. Probes say what.
-# - `inject` is no magic: freeze, find, and one pre-hook a layer.
+# - `inject` is no magic: freeze the model, find its attentions, and give each one pair and one pre-hook.
 #
-# Next: [04 · CLIP with a few shots](04_clip_few_shot.ipynb), where these pairs meet four data sets, and LoRA.
+# Next: [04 · CLIP with a few shots](04_clip_few_shot.ipynb), where you train these pairs on a few labelled pictures,
+# and compare them with LoRA.
