@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 04 · CLIP with a few shots
 #
-# A designer draws symbols: arrows, hearts, number keys, eight kinds in all. She wants every new drawing filed
-# under the right kind, and has about a hundred that are labelled, of some kinds only eight. That is far too little
-# to train a network, and enough to adapt one.
+# A designer draws symbols: arrows, hearts, number keys, eight kinds in all. She wants every new drawing filed under
+# the right kind, and has about a hundred labelled ones, of some kinds only eight. That is far too little to train a
+# network, but enough to adapt one.
 #
-# You make a classifier out of eight sentences, then write the whole training that adapts it. At the end you ask the
-# question that most tables leave out: how much of the gain is owed to the adapter?
+# You make a classifier out of eight sentences, then write the whole training that adapts it. At the end you ask what
+# most tables leave out: how much of the gain is due to the adapter?
 
 # %%
 try:
@@ -35,21 +35,21 @@ lesson_card("04")
 # %% [markdown]
 # ## Two towers, one table
 #
-# CLIP is two transformers that never look at each other. The *image tower* turns a picture into one vector, the
-# *text tower* turns a sentence into one vector, and both vectors have the same number of entries. Pretraining
-# pulled each picture towards its caption and away from all other captions. So the cosine of two vectors says how well
-# picture and sentence fit.
+# CLIP is two transformers that never see each other's input. The *image tower* turns a picture into one vector, the
+# *text tower* turns a sentence into one vector, and both vectors have the same number of entries. Pretraining pulled
+# each picture towards its caption and away from all other captions. So the cosine of two vectors says how well picture
+# and sentence fit.
 #
-# Nobody told CLIP what a class is, and nobody has to. Write one sentence a class, and the table of cosines *is* a
-# classifier: each row is a picture, and its largest entry names the class.
+# CLIP was never told what a class is, and need not be. Write one sentence for each class, and the table of cosines
+# *is* a classifier: each row is a picture, and its largest entry names the class.
 
 # %%
 display_drawing("two_towers")
 
 # %% [markdown]
 # The orange pairs come later. First the model as it is, and the pictures: one test drawing of each class. This CLIP is
-# small, and the project pretrained it on emoji by several designers with their names as captions. What you see here is
-# from OpenMoji, and these symbols were kept out of its training.
+# small. We pretrained it on emoji by several designers, with the emoji's names as captions. The symbols here are from
+# OpenMoji, and were kept out of that training.
 
 # %%
 device, backbone, model = lesson.device, lesson.backbone, lesson.model
@@ -75,7 +75,8 @@ print(len(data.train), "pictures to learn from,", n, "to test on.", data.attribu
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 5 |
 #
-# The features come as the towers made them, of any length. Give every picture a row and every class a column.
+# The features come straight from the towers, so their lengths differ. Give every picture a row and every class a
+# column.
 
 
 # %% tags=["exercise"]
@@ -115,7 +116,7 @@ check("4.1", similarity_scores)
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 
 # %% [markdown]
-# The eight drawings above, put to your classifier. `template` is the sentence around a class name. Expect rows that
+# Give the eight drawings above to your classifier. `template` is the sentence around a class name. Expect each row to
 # favour one class. Will it be the right one?
 
 # %%
@@ -137,15 +138,15 @@ display(table.map("{:.2f}".format).assign(**{"it says": table.idxmax(axis=1)}))
 print("the first sentence:", data.prompts(template)[0])
 
 # %% [markdown]
-# Three of eight. And look how sure some wrong answers are: the letters are a zodiac sign with 0.87. Sure is not right.
-# Still, no picture with a label was ever used. This is *zero-shot* classification.
+# Three of eight are right. And look how sure some wrong answers are: the letters are a zodiac sign with 0.87. A sure
+# answer need not be right. Still, no labelled picture was used. This is *zero-shot* classification.
 #
 # **Change this and run again**: `model.logit_scale / 2` in place of `model.logit_scale`. What happens to the
 # probabilities, and why does the last column stay as it is?
 #
 # ## Zero-shot first
 #
-# No number after training means anything without the number before. So measure first.
+# A number after training means nothing without the number before. So measure that first.
 
 # %% [markdown]
 # ### Exercise 4.2 · Zero-shot accuracy
@@ -191,8 +192,8 @@ check("4.2", zero_shot_accuracy)
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 
 # %% [markdown]
-# If the sentences are the classifier, then other words make another classifier. The cell reads every picture once and
-# changes nothing but the words, on each data set that came with the lesson. Our symbols are one of them.
+# If the sentences are the classifier, then other words make another classifier. The cell changes nothing but the
+# words, on each data set that comes with the lesson. Our symbols are one of them.
 
 # %%
 accuracy_of = yours("4.2")
@@ -222,10 +223,9 @@ for name, some in lesson.sets.items():
 display(pd.DataFrame(rows).T.map("{:.1%}".format))
 
 # %% [markdown]
-# Nothing was trained, and on food accuracy halves because of a word. This model read "a drawing of" thousands of times
-# in its captions, and "a sketch of" never. A report that trains with one sentence and quotes zero-shot with another
-# counts the difference of the words as a success of the training. From here on every number of ours is under one and
-# the same sentence.
+# Nothing was trained, and on food one other word halves the accuracy. This model read "a drawing of" thousands of
+# times in its captions, and "a sketch of" never. A report that trains with one sentence and quotes zero-shot with
+# another credits the training with what the words did. From here on we use the same sentence throughout.
 #
 # **Change this and run again**: put your own sentence into `words`. Can you find a better one than ours?
 
@@ -233,8 +233,8 @@ display(pd.DataFrame(rows).T.map("{:.1%}".format))
 # ## A few shots
 #
 # *Few-shot* means: a few labelled pictures of each class, and no more. Which ones they are matters a great deal, so
-# every method must get the same ones, on every machine. Random generators don't promise that. A hash does: put the
-# pictures in the order of the hash of seed and name, and take the first of each class.
+# every method must get the same ones, on every machine. Random generators don't promise that. A hash does: sort the
+# pictures by the hash of seed and name, and take the first ones of each class.
 
 # %%
 from hashlib import sha256
@@ -259,18 +259,18 @@ chosen = first_shots(data.train, SHOTS, SEED)
 print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} classes")
 
 # %% [markdown]
-# One shot, seed 1 above and seed 2 below. Imagine that a row were all you knew. Which of the two would you rather learn
-# from? With 16 shots the luck is smaller, but not gone. Most classes have fewer than sixteen pictures, and
-# give them all.
+# This is one shot, with seed 1 above and seed 2 below. If one row were all you had, which would you rather learn from?
+# With 16 shots luck matters less, but it still does. Most classes have fewer than sixteen pictures, and we use them
+# all.
 #
 # ## The loss
 #
-# Training is classification with your scores: cross-entropy between their softmax and the right class. What is
-# special is what has to be computed in each step. The pairs stand in *both* towers, so both change with every step,
-# and the sentences must be read again each time.
+# Training is classification with your scores: cross-entropy between their softmax and the right class. One thing is
+# special. The pairs are in *both* towers, so both change with every step, and the sentences must be encoded again each
+# time.
 #
 # Why adapt the text tower at all? Because its vectors are the classifier. If the vector of a class is in the wrong
-# place, you can move all its pictures, or you can move one sentence.
+# place, you can move all its pictures, or just one sentence.
 
 # %% [markdown]
 # ### Exercise 4.3 · The few-shot loss
@@ -279,7 +279,8 @@ print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} clas
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 10 |
 #
-# The check compares the value, then the gradients of both towers, then a second call after a step.
+# Write it for any batch. The check compares the value, then the gradients in both towers, then a second call after a
+# step.
 
 
 # %% tags=["exercise"]
@@ -324,8 +325,8 @@ check("4.3", few_shot_loss)
 # %% [markdown]
 # ## The training, all of it
 #
-# Now the whole: from shots and sentences to an adapted model. It is the one training of this lesson. Serial LoRA goes
-# through it, LoRA goes through it, and lesson 07 sends its two rates through it.
+# Now put it all together, from shots and sentences to an adapted model. This one function trains Serial LoRA and LoRA
+# in this lesson, and lesson 07 uses it for its two rates.
 
 # %% [markdown]
 # ### Exercise 4.4 · Train on the shots
@@ -334,12 +335,12 @@ check("4.3", few_shot_loss)
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# This is how adapters are usually trained. Write it all:
+# This is how adapters are usually trained. Write all of it:
 #
 # 1. AdamW on `groups`, which hold each tensor's own rate and decay. In step $t = 0, 1, \ldots$ each rate is multiplied
 #    by $\tfrac{1}{2}\,(1 + \cos(\pi t / \text{steps}))$: half a cosine, from 1 down to nearly 0.
-# 2. Shuffled rounds over the shots, end to end, cut into batches. In a round every shot comes once. Each call of
-#    `shots[i]` crops and flips the picture anew, so fetch it when its batch comes.
+# 2. Shuffled rounds over the shots, joined end to end and cut into batches. In a round every shot comes once. Each
+#    call of `shots[i]` crops and flips the picture anew, so fetch it when its batch comes.
 # 3. In each step: loss, backward, step. Keep the loss as a plain number.
 # 4. An adapter may have dropout: train mode during the steps, eval mode afterwards.
 
@@ -403,9 +404,9 @@ check("4.4", train_few_shot)
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 
 # %% [markdown]
-# Everything that goes in is yours: the pair of lesson 03, the `inject` that you wrote there, the loss, the training. Only
-# the crops and flips come from the course. Which numbers learn? Those that still require a gradient after your
-# `inject_pairs` has frozen the rest.
+# All the parts are yours: the pair and the `inject` of lesson 03, the loss, the training. Only the crops and flips
+# come from the course. Which numbers learn? Those that still require a gradient after your `inject_pairs` has frozen
+# the rest.
 
 # %%
 Adapter, inject_pairs, train = yours("3.1"), yours("3.5"), yours("4.4")
@@ -439,7 +440,8 @@ def adapt(put_in, rank: int) -> tuple[nn.Module, list[float]]:
 
 
 # %% [markdown]
-# Zero-shot put about a third of the test drawings right. What do you expect after some seconds on a hundred pictures?
+# Zero-shot got about a third of the test drawings right. What do you expect after some seconds of training on a
+# hundred pictures?
 
 
 # %%
@@ -463,12 +465,12 @@ print(f"{len(losses)} steps, loss {losses[0]:.2f} to {losses[-1]:.2f}")
 print(f"right: {(zero == labels).sum()} of {n} before, {(serial == labels).sum()} after")
 
 # %% [markdown]
-# From 23 to 63 of 73, with the rates and lengths of `serial-lora lab clip`. (Another processor rounds differently, and a
-# picture or two may fall the other way.) It feels like magic, so look closer.
+# From 23 to 63 of 73, with the settings of `serial-lora lab clip`. (Another processor rounds differently, so a picture
+# or two may differ.) It feels like magic, so look closer.
 #
 # ## What changed
 #
-# Accuracy says how many. It does not say which.
+# Accuracy says how many are right. It does not say which.
 
 # %%
 from serial_lora_course.lessons.l04_clip.figures import plot_confusion, show_changes
@@ -484,16 +486,16 @@ for title, indices in {
         display_figure(show_changes(title, data.test, indices, zero, serial, data.class_names))
 
 # %% [markdown]
-# Forty-two came right, and two went wrong. Adapting is no pure gain: accuracy is a balance. And where did the
-# mistakes sit? In a *confusion matrix* a row is what the pictures are, a column what the model says.
+# Forty-two became right, and two became wrong. So accuracy is a balance of gains and losses. And what was mistaken for
+# what? In a *confusion matrix* a row is what the pictures are, a column what the model says.
 
 # %%
 display_figure(plot_confusion(labels, {"zero-shot": zero, "Serial LoRA": serial}, data.class_names))
 
 # %% [markdown]
-# Before, four columns took nearly everything, and nothing was ever called a geometric shape or a number key. After, the
-# diagonal is dark. Which class gained most? The geometric shapes, from none to all fourteen. But by share
-# the number keys gained as much: all five of five. Say which you mean, a count or a share.
+# Before, nearly all answers were in four columns, and nothing was ever called a geometric shape or a number key.
+# After, the diagonal is dark. Which class gained most? The geometric shapes, from none to all fourteen. But as a share
+# the number keys gained as much, from none to all five. Say which you mean, a count or a share.
 #
 # ## LoRA, through the same loop
 #
@@ -526,8 +528,8 @@ class OpenAttention(nn.Module):
 
 
 # %% [markdown]
-# Put it in the place of every attention. B is zero, so nothing may change yet. Does the fresh model still say what CLIP
-# says, about every picture?
+# Replace every attention with it. B is zero, so nothing may change yet. Does the fresh model still give CLIP's answer
+# for every picture?
 
 
 # %%
@@ -543,9 +545,9 @@ inject_lora(fresh := lesson.twin().model, 1)
 print("the same about", int((predict(fresh.to(device)) == zero).sum()), "of", n)
 
 # %% [markdown]
-# That is LoRA in CLIP: four pairs in a block where Serial LoRA has one, and so, at the same rank, four times as many
-# numbers. Is that a fair comparison? It depends on your question. So there are two runs, one at the same rank, and one
-# at a quarter of it, with as many numbers as Serial LoRA. Same pictures, same loss, same loop.
+# That is LoRA in CLIP: four pairs in a block where Serial LoRA has one, and so four times as many numbers at the same
+# rank. Is that a fair comparison? It depends on your question. So we train two: one at the same rank, and one at a
+# quarter of it, with as many numbers as Serial LoRA. Same pictures, same loss, same loop.
 
 # %%
 said, numbers = {"zero-shot": zero, "Serial LoRA": serial}, {"Serial LoRA": learnt(clip)}
@@ -570,15 +572,15 @@ print("right with Serial LoRA alone:", int((serial_right & ~lora_right).sum()))
 print("right with LoRA alone:", int((lora_right & ~serial_right).sum()))
 
 # %% [markdown]
-# Serial LoRA leads by three, with a quarter of the numbers. That would be a headline! But they disagree on five pictures,
-# four to one. That is a coin toss, and lesson 08 computes the coin. (Another processor tosses again.) And LoRA at a
-# quarter of the rank does about as well too.
+# Serial LoRA leads by three, with a quarter of the numbers. That would be a headline! But they disagree on only five
+# pictures, four to one. A coin does that often; lesson 08 computes how often. (Another processor may give another
+# split.) And LoRA at a quarter of the rank does about as well.
 #
 # ## And without any adapter?
 #
-# One run is still missing, the one that most tables leave out. We gave the model a hundred labels. How much of the
-# gain is owed to the labels alone? Leave both towers frozen, throw the sentences away, and fit a logistic regression
-# on the picture vectors: a *linear probe*. How many of 73 do you expect?
+# One run is still missing, the one that most tables leave out. We gave the model about a hundred labels. How much of
+# the gain is due to the labels alone? Leave both towers frozen, throw the sentences away, and fit a logistic
+# regression on the picture vectors: a *linear probe*. How many of 73 do you expect?
 
 # %%
 from sklearn.linear_model import LogisticRegression
@@ -596,18 +598,18 @@ numbers["linear probe"] = probe.coef_.size + probe.intercept_.size
 display(right_so_far())
 
 # %% [markdown]
-# Surprised? We were. Fifteen hundred numbers and no adapter bring 56. Of the 40 pictures that Serial LoRA gained, 33
-# come with the labels alone; the pairs inside the towers add seven. A table of adapters cannot show you that. Whenever
-# you report a gain, put a probe beside it.
+# Surprised? We were. A probe of 1,544 numbers, without any adapter, gets 56 right. Serial LoRA gained 40 pictures, and
+# the labels alone gain 33; the pairs in the towers add seven. A table of adapters cannot show you that. Whenever you
+# report a gain, report a probe too.
 #
-# The probe has lost something, though: it knows these eight classes and no ninth. The adapted CLIP still reads
+# The probe gives something up, though: it knows these eight classes and no ninth. The adapted CLIP still reads
 # sentences.
 #
 # ## A gain is not a difference
 #
-# One run on one data set is for looking. The course ships the records of many: six data sets and three draws of the
-# shots, run by the lab's command. Each dot below is one of them at sixteen shots. The first row is what Serial LoRA
-# gained on zero-shot. The others are how far it ended ahead of somebody else on the very same pictures.
+# One run on one data set shows you how things work, not which is better. The course ships the records of many: six
+# data sets with three draws of the shots each. Each dot below is one such run at sixteen shots. The first row is what
+# Serial LoRA gained over zero-shot, the others its lead over a rival on the very same pictures.
 
 # %%
 from serial_lora_course.labs.frames import frame
@@ -633,11 +635,12 @@ ahead = {
 display_figure(plot_gains("How far Serial LoRA ends, a dot a run", ahead))
 
 # %% [markdown]
-# The gain is plain: 22 points on average, and no run lost. Nearly all of it comes with the labels: the lead over a probe is
-# 1.6. And the lead over LoRA is 0.1, in runs that go from -9 to +8. Whoever shows you one run can show you either.
+# The gain is clear: 22 points on average, and no run lost. Nearly all of it comes from the labels: the mean lead over
+# a probe is 1.6. And the mean lead over LoRA is 0.1, in runs that go from -9 to +8. So with one run, anybody can show
+# you either method ahead.
 #
-# That is the idea to keep. "It works" is a gain, and a few runs show it. "It is better" is a difference, and asks for
-# far more. Are 1.6 points ahead of a probe more than luck? How many runs would it take to say so? Lesson 08 judges.
+# This is the idea to keep. "It works" is a gain, and a few runs show it. "It is better" is a difference, and needs far
+# more runs. Are 1.6 points ahead of a probe more than luck? How many runs would it take to say so? Lesson 08 judges.
 
 # %% [markdown]
 # ## Quiz
@@ -647,8 +650,8 @@ display_figure(plot_gains("How far Serial LoRA ends, a dot a run", ahead))
 #
 # <details><summary>Answer</summary>
 #
-# Two things changed at once, the weights and the sentence. The better sentence alone may bring a part of the gain, as
-# your table of words showed. Compare with zero-shot under the same sentence.
+# Two things changed at once, the weights and the sentence. The better sentence alone may explain a part of the gain,
+# as your table of words showed. Compare with zero-shot under the same sentence.
 #
 # </details>
 #
@@ -665,7 +668,7 @@ display_figure(plot_gains("How far Serial LoRA ends, a dot a run", ahead))
 #
 # <details><summary>Answer</summary>
 #
-# The one without it on the same labels: a linear probe on the frozen features. It says how much of the gain is owed to
+# The one without it on the same labels: a linear probe on the frozen features. It says how much of the gain is due to
 # the labels.
 #
 # </details>
@@ -684,7 +687,7 @@ display_figure(plot_gains("How far Serial LoRA ends, a dot a run", ahead))
 # - In CLIP the sentences are the classifier. Other words are another classifier, without any training.
 # - Measure zero-shot first, under the sentence that you train with.
 # - The whole method is a loss of four lines and a loop of a dozen. Both towers learn, so both are read in each step.
-# - Put a linear probe beside every gain. Here labels alone bring most of it.
+# - Report a linear probe beside every gain. Here the labels alone explain most of it.
 # - A gain is not a difference. Ask on how many pictures two methods disagree.
 #
 # Show somebody the strip of drawings above: wrong before, right after, seconds of training. Then show them the row of
