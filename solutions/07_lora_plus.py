@@ -4,7 +4,8 @@
 # A reviewer writes: have you tried LoRA+? B gets ten times the learning rate of A, it is one line, and it always helps.
 # You try it, and accuracy nearly doubles. Should it go into your paper?
 #
-# You write that one line, find out why A and B are so unlike, and then make the one run that tells whose success it is.
+# In this lesson you write that line, find out why A and B behave so differently, and then make the one run that shows
+# where the gain comes from.
 
 # %%
 try:
@@ -36,7 +37,8 @@ lesson_card("07")
 # ## The claim
 #
 # A PyTorch optimizer takes *parameter groups*: dictionaries with `params`, `lr` and `weight_decay`. LoRA+ is two of
-# them. What can go wrong is a tensor in the wrong group, or in none, and then nothing complains.
+# them. What can go wrong: a tensor ends up in the wrong group, or in none. You get no error then, only a model that
+# learns differently.
 
 # %% [markdown]
 # ### Exercise 7.1 · Sort the tensors
@@ -45,9 +47,10 @@ lesson_card("07")
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Write LoRA+'s groups, from names. Whatever is trainable and is neither A nor B (a new head, say) goes with A's rate
-# into a third group. A group that would be empty is left out. Names are dotted, such as `visual.blocks.0.pair.lora_A`,
-# and only the *last* part says what a tensor is: the check has misleading names.
+# Make LoRA+'s groups from the parameters' names. Anything trainable that is neither A nor B (a new head, say) goes
+# into a third group, with A's rate. Leave out a group that would be empty. Names are dotted, such as
+# `visual.blocks.0.pair.lora_A`, and only the *last* part says what a tensor is: the check uses names whose other
+# parts are misleading.
 
 
 # %% tags=["exercise"]
@@ -90,16 +93,17 @@ check("7.1", plus_groups)
 # </details>
 # <details><summary>Hint 2: three lists</summary>
 #
-# Go through the names once, pass over what is frozen, append each tensor to one of three lists, and make a dictionary
-# of each list that holds something.
+# Go through the names once, skip what is frozen, append each tensor to one of three lists, and make a dictionary of
+# each list that holds something.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
-# Now the claim, with the symbols of lesson 04, four shots, and your loop and loss from there. `short_run` takes
-# twenty-five steps, and notes the first pair before each, so that you can look at it later.
+# Now test the claim, on the drawings of lesson 04, with four shots and with your own loop and loss from there.
+# `short_run` trains for twenty-five steps. Before each step it keeps a copy of the first block's pair, so that you
+# can look at it later.
 
 # %%
 data, backbone, config = lesson.data, lesson.backbone, lesson.config
@@ -231,10 +235,13 @@ def moved(history: list) -> dict[str, list[float]]:
 display_figure(plot_race({"one rate": moved(slow_pair), "LoRA+": moved(plus_pair)}))
 
 # %% [markdown]
-# B starts, and A waits one step: A's gradient has the factor B, and B is zero. From then on they run side by side. With
-# LoRA+ (dashed) B leaves the plot within two steps, and A, at the same rate as before, falls back. Why does A fall
-# back? The loss falls so fast that its later gradients are small beside the early ones, and Adam measures each step
-# against what it remembers.
+# B starts, and A waits one step: A's gradient has the factor B, and B is zero. From then on the two run side by side.
+# (In the table B's part stays the largest, because A's part also has the factor B, and B is still small.)
+#
+# With LoRA+ (dashed) B leaves the plot within two steps, and A, at the same rate as before, ends up behind. Why? The
+# loss falls so fast that A's later gradients are small beside its early ones, and Adam divides each step by the size
+# of the gradients that it remembers. (All lines flatten towards the end, because your loop lowers the rates step by
+# step.)
 #
 # ### Adam gives every entry the same step
 #
@@ -297,8 +304,9 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
     print(f"{name:8}  smallest {sizes.min():.6f}  largest {sizes.max():.6f}")
 
 # %% [markdown]
-# Every entry moves by the rate, 0.0003 or 0.003; only a few, whose gradient is near ε, move a little less. A *ratio* of
-# two rates therefore has a plain meaning: how many steps of A's size B takes in one. Which ratio would be right?
+# Every entry moves by the rate, 0.0003 or 0.003; only a few, whose gradient is near ε, move a little less. A *ratio*
+# of two rates therefore has a plain meaning: how many times larger the steps of B's entries are than those of A's.
+# Which ratio would be right?
 #
 # ## Why width matters
 #
@@ -308,8 +316,8 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
 # - **A's step**, $B\,(\Delta A\, x)$: each entry of $\Delta A\, x$ sums *d* terms $\eta\,|x_j|$. They do not cancel, as the
 #   signs of A's gradient follow those of x. The sum grows like d.
 #
-# Don't believe it, measure it. One layer W with a pair beside it, one step of your Adam for A alone and one for B alone:
-# how far does each move the output, as a share of its size?
+# Don't believe it, measure it. One layer W with a pair beside it, one step of your Adam for A alone and one for B
+# alone: how far does each move the output, compared with the output's size?
 
 # %%
 adam_step = yours("7.3")
@@ -338,9 +346,10 @@ effects["A / B"] = effects["a step of A"] / effects["a step of B"]
 display(effects.rename_axis("width").map("{:.3g}".format))
 
 # %% [markdown]
-# Double the width, and a step of A moves the output about twice as far; a step of B moves it as far as before. That is
-# the argument for LoRA+: in a wide model A has to go slowly, so B can afford more. It says how the ratio should *grow*
-# with d. It does not say what it should be at your d. Twenty, as papers take it, is a choice.
+# Double the width, and a step of A moves the output about twice as far; a step of B moves it as far as before. That
+# is the argument for LoRA+: in a wide model A needs a small rate, and B can take a larger one. The argument says how
+# the ratio should *grow* with d. It does not say what the ratio should be at your d. Twenty, as papers take it, is a
+# choice.
 #
 # ## Whose rate is it?
 #
@@ -363,13 +372,15 @@ for pair in ("LoRA", "Serial LoRA"):
     print(f"{pair}+: {with_plus - low:+.0f} points on slow, {with_plus - high:+.0f} on fast")
 
 # %% [markdown]
-# LoRA+ beat slow LoRA by 34 points, and lost to LoRA at the same fast rate by 3. For Serial LoRA it is 21 up and 18 down.
-# It was the rate. Had you printed that first table, you would have sold a larger learning rate under another name. (Single short runs: on another machine a picture or two may fall to the other side.)
+# LoRA+ beat slow LoRA by 34 points, and lost to LoRA at the same fast rate by 3. For Serial LoRA it is 21 up and 18
+# down. It was the rate. If you had published that first table, you would have presented a larger learning rate under
+# another name. (Single short runs: on another machine a picture or two may fall to the other side.)
 #
 # ## More rates, and a fairer question
 #
-# Is the ratio worth nothing, then? Give both sides all the rates they want. The course ships a sweep at tiny scale, on all
-# classes together: small dots are runs, a line joins the means for one rate of A, and a ring marks B at A's own rate.
+# Is the ratio worth nothing, then? To be fair, let both sides choose among many rates. The course ships such a sweep
+# at tiny scale, on all classes together. Small dots are runs, a line joins the means for one rate of A, and a ring
+# marks the point where B has the same rate as A.
 
 # %%
 from serial_lora_course.labs.frames import frame
@@ -390,18 +401,19 @@ for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.ite
 display(pd.DataFrame(best).T)
 
 # %% [markdown]
-# Tuned with equal care, two rates bring about a point more than one, for either method. That is the best of many cells,
-# each the mean of two seeds, so part of the point is luck; lesson 08 judges how much. And look at the right end: with
-# too fast a B everything collapses.
+# Tuned with equal care, two rates bring about a point more than one, for either method. That is the best of many
+# cells, each the mean of two seeds, so part of that point is luck; lesson 08 shows how to judge such differences. And
+# look at the right end: when B's rate is too large, accuracy collapses.
 #
-# So what should you do? If you can try one thing, try the rate. If you can try a grid, put a ratio of 1 into it and choose on
-# pictures that you don't report. And if you take a ratio from elsewhere, lower A's rate when you raise it.
+# So what should you do? If you can try one thing, try the rate. If you can try a grid, include a ratio of 1, and
+# choose with pictures that you don't report. And if you take a larger ratio from a paper, lower A's rate to go with
+# it.
 
 # %% [markdown]
 # ## A trap with names
 #
-# If you take LoRA+ from a library, print the groups once. PEFT asks of each name whether it contains
-# `lora_B`. Give it one pair under three names:
+# If you take LoRA+ from a library, print the groups once. PEFT puts a tensor into B's group if its name contains
+# `lora_B`. Here it gets the same kind of pair under three different names:
 
 # %%
 from peft.optimizers import create_loraplus_optimizer
@@ -419,9 +431,9 @@ for first, second in (("lora_A", "lora_B"), ("serial_A", "serial_B"), ("lora_a",
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# Only `lora_B` got twenty times the rate. Under other names nothing happens and nothing is said. The weight decay that
-# we asked for, 0.01, is lost too: that function takes it under another name. (And decay is multiplied by each group's own
-# rate, so a larger ratio decays B more strongly as well.)
+# Only `lora_B` got twenty times the rate. Under the other names B gets A's rate, without any warning. The weight
+# decay that we asked for, 0.01, is lost too: that function takes it under another name. (And decay is multiplied by
+# each group's own rate, so a larger ratio decays B more strongly as well.)
 
 # %% [markdown]
 # ## Quiz
@@ -456,8 +468,8 @@ display(pd.DataFrame(rows).T)
 #
 # - B moves first: while it is zero, A has no gradient.
 # - Under Adam the rate is the size of the step. The effect of A's step grows with the width, that of B's does not.
-# - LoRA+ is two parameter groups. Print them once; names decide.
-# - A new ratio is also a new rate. Before you credit the one, run the other.
+# - LoRA+ is two parameter groups, and names decide which tensor goes where. Print the groups once.
+# - A new ratio is also a new rate. Before you credit the ratio, try the larger rate alone.
 #
 # Show a colleague the table of six runs with the *fast* rows covered, and ask for a verdict. Then uncover them. Next:
 # [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.

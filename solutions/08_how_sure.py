@@ -5,8 +5,8 @@
 # average Serial LoRA won. "So sharing one pair works," says your friend, and wants your name on the report. Do you
 # sign?
 #
-# In this lesson you build what decides it: an interval, a margin, and an answer to many questions at once. It takes
-# four short functions, and no training.
+# In this lesson you build what you need to decide: an interval, a margin, a correction for asking many questions, and
+# a rule that chooses a rank. It takes four short functions, and no training.
 
 # %%
 try:
@@ -54,8 +54,8 @@ print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 # That is what most papers do: all runs are one sample, and two standard errors to each side of the mean are the
 # *interval* in which the truth probably lies. All of it is above zero, so it looks settled.
 #
-# Now read it row by row. `lines` wins with every seed, `weather` loses with two of three. Do these look like fifteen
-# draws from one bag?
+# Now read the table row by row. On `lines` Serial LoRA wins clearly with every seed, on `weather` it loses with two
+# of three. Do these look like fifteen independent measurements of one thing?
 #
 # ## What is one measurement?
 
@@ -65,12 +65,12 @@ from serial_lora_course.lessons.l08_how_sure.figures import plot_measurement
 display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 
 # %% [markdown]
-# Left: each line joins a pair of runs. Data sets lie several points apart, and the lines are almost flat. Comparing
-# the two groups without pairing would drown a difference of half a point.
+# Left: each line joins a pair of runs, LoRA's and Serial LoRA's. The lines are almost flat, but data sets lie up to
+# nine points apart. If we compared the two groups without pairing, a difference of half a point would be invisible.
 #
 # Middle: how far each line rises. The three seeds of a data set stay together; the sets do not. A method that suits
-# `lines` suits it with every seed, so the second and third seed tell you little that is new. Your friend did not ask
-# fifteen people. Your friend asked five families three times.
+# `lines` suits it with every seed, so the second and third seed tell you little that is new. It is like a survey:
+# your friend did not ask fifteen people, but five people three times each.
 #
 # So **the data set is the measurement**, and its seeds are averaged first. Right: the same mean with two intervals,
 # one that counts fifteen runs and one that counts five data sets. The wide one contains zero.
@@ -79,9 +79,9 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 #
 # ## How many standard errors?
 #
-# Everybody uses two. The cell tests that: it draws measurements whose true mean is zero, a hundred thousand times,
-# and counts how often the mean ends up more than two of its own standard errors away. It should be 5%. What do you
-# expect for only two measurements?
+# Most people use two. The next cell tests that: a hundred thousand times it draws a few measurements whose true mean
+# is zero, and counts how often their mean ends up more than two of its own standard errors away from zero. It should
+# be 5%. What do you expect for only two measurements?
 
 # %%
 chance, rows = np.random.default_rng(0), {}
@@ -94,12 +94,12 @@ columns = ["beyond 2 standard errors", "95% stay within", "Student's t"]
 display(pd.DataFrame(rows, index=columns).T.rename_axis("measurements"))
 
 # %% [markdown]
-# With two measurements, "two standard errors" is wrong in 29% of cases. To be wrong in only 5% you would need 12.7 of
-# them. With five measurements it takes 2.8, and from fifty on the habit is right.
+# With two measurements, "two standard errors" is wrong in 29% of cases. To be wrong in only 5% you would need 12.7
+# standard errors. With five measurements you need 2.8, and from fifty on two are enough.
 #
-# Why? The standard error is itself a guess, made from the same few numbers. When they happen to agree, it comes out
-# too small. Student's *t* is the exact correction, and `stats.t.ppf(0.975, n - 1)` gives it: a fortieth is left out
-# at each end.
+# Why? The standard error is itself an estimate, made from the same few numbers. When they happen to agree, it comes
+# out too small. Student's *t* is the exact correction, and `stats.t.ppf(0.975, n - 1)` gives it. (Why 0.975? Half of
+# the 5% is left out at each end.)
 
 # %% [markdown]
 # ### Exercise 8.1 · An interval over data sets
@@ -131,8 +131,8 @@ check("8.1", interval)
 # %% [markdown]
 # <details><summary>Hint 1: what is the sample?</summary>
 #
-# One number a data set: its mean over the seeds, `differences.mean(axis=1)`. From there it goes like the line in the
-# first code cell, with the number of data sets instead of the number of runs.
+# One number for each data set: its mean over the seeds, `differences.mean(axis=1)`. From there on compute `error` as
+# in the cell with your friend's runs, with the number of data sets in place of the number of runs.
 #
 # </details>
 # <details><summary>Hint 2: two places where n - 1 appears</summary>
@@ -150,16 +150,16 @@ mean, half = interval_of(won_by.to_numpy())
 print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
 
 # %% [markdown]
-# The same mean, and zero is inside. You don't sign. Nobody has shown that Serial LoRA loses, either: these five data
-# sets just cannot tell.
+# The same mean, and zero is inside the interval. You don't sign. That does not mean that Serial LoRA is no better:
+# five data sets are too few to tell.
 #
-# There is one honest way out: claim less. About *these* five data sets, with other seeds, the seeds are a fair
-# sample, and the narrow interval is wide enough. But your friend's sentence was about data sets in general, and so are
-# most sentences in papers.
+# Your friend could still sign a smaller claim, one about *these* five data sets. For that, the seeds are a fair
+# sample, and the narrow interval is wide enough. But your friend's sentence was about data sets in general, and so
+# are most sentences in papers.
 #
 # Is that too strict? Let's test both intervals where we know the truth. We make up two methods that are exactly
 # equal: data sets favour one or the other by chance, and seeds add some noise. Every interval that leaves out zero is
-# then a *false positive*. How often will your friend's way find a winner?
+# then a *false positive*. How often will your friend's interval find a winner?
 
 
 # %%
@@ -180,13 +180,15 @@ for seeds in (3, 10, 30):
 
 # %% [markdown]
 # Between two equal methods your friend finds a winner in 26% of cases. With thirty seeds it is 69%! More runs make
-# the interval narrower, but they come from the same five families. Yours keeps its promise: 5%, however many seeds.
+# the interval narrower, but they come from the same five data sets. Your interval keeps its promise: about 5%,
+# however many seeds.
 #
 # ## More seeds, or more data sets?
 #
-# If the interval is too wide, what should you buy? It depends on where its width comes from. A data set's mean
-# varies for two reasons: data sets differ, and seeds do. The spread within a row gives the second, and what remains
-# is the first. Here is Serial LoRA minus LoRA of equal rank in all three labs.
+# If the interval is too wide, what should you add? It depends on where the width comes from. The means of data sets
+# vary for two reasons: data sets differ, and each mean carries some noise from its few seeds. The spread within a row
+# of the table tells how large that noise is; the rest comes from the data sets. Here is Serial LoRA minus LoRA of
+# equal *rank* in all three labs.
 
 
 # %%
@@ -210,18 +212,19 @@ display(pd.DataFrame(rows, index=columns).T)
 
 # %% [markdown]
 # I had expected "always more data sets". Not so. On CLIP and SAM most of the variance is seed noise, and more seeds
-# would shorten the interval a lot. On SD3 seeds are 4% of it: run each style a thousand times, and little changes.
-# There you need more styles.
+# would shorten the interval a lot. On SD3 seeds are only 4% of it: even a thousand runs of each style would change
+# little. There you need more styles.
 #
-# **Change this and run again**: put `lora_equal_budget` for `lora`. On CLIP the seeds' share comes out far above one,
-# which cannot be. These shares are guesses from few numbers too.
+# **Change this and run again**: write `lora_equal_budget` in place of `lora`. On SAM the seeds' share falls to about
+# an eighth: that is your friend's comparison, in which the seeds of a data set stayed together. On CLIP it comes out
+# far above one, which is impossible. These shares, too, are estimates from few numbers.
 #
 # ## Comparable needs a margin
 #
-# The paper's favourite word is "comparable". It doesn't mean "not significant" (an interval that has zero inside):
-# with two runs nothing is significant, and everything would be comparable. You need a **margin**, chosen before you
-# look: how far behind is too far? For us that is one point of accuracy, one hundredth of Dice, and five points of
-# style share, lesson 06's measure.
+# The paper's favourite word is "comparable". It can't mean "not significant" (zero is inside the interval): with two
+# runs hardly anything is significant, so everything would be comparable. You need a **margin**, chosen before you
+# look: how far behind is too far behind? For us that is one point of accuracy, one hundredth of Dice, and five points
+# of style share, lesson 06's measure.
 #
 # - The whole interval is above minus the margin: it *holds*.
 # - The whole interval is below: it *fails*.
@@ -234,7 +237,8 @@ display(pd.DataFrame(rows, index=columns).T)
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# Write the three cases. Being far better is comparable too.
+# Return the verdict of these three cases. A method that is far better counts as comparable too, so nothing limits the
+# interval upwards.
 
 
 # %% tags=["exercise"]
@@ -258,12 +262,12 @@ check("8.2", comparable)
 # %% [markdown]
 # <details><summary>Hint 1: two ends</summary>
 #
-# Write down both ends of the interval. Only the lower one can make it hold, and only the upper one can make it fail.
+# Write down both ends of the interval. The lower end decides whether the claim holds, the upper end whether it fails.
 #
 # </details>
 # <details><summary>Hint 2: what they are compared with</summary>
 #
-# Behind by exactly the margin is `-margin`. There is no upper limit.
+# Being behind by exactly the margin is a difference of `-margin`: compare both ends with that number.
 #
 # </details>
 #
@@ -271,7 +275,7 @@ check("8.2", comparable)
 
 # %% [markdown]
 # Two questions in three labs. Against LoRA of equal rank: does a quarter of the parameters do about as well? Against
-# LoRA of equal size: or would any quarter have done? Guess the six verdicts first.
+# LoRA of equal size: or does any adapter of that size do as well? Guess the six verdicts first.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
@@ -287,15 +291,16 @@ for lab, measure in LABS.items():
 display_figure(plot_margins(judged))
 
 # %% [markdown]
-# Look at SAM's upper bar. Its interval leaves out zero, so Serial LoRA *is* worse than LoRA there; and it ends long
-# before the margin, so it is comparable as well. Real, and too small to matter: both are true at once.
+# Look at SAM's upper bar. The interval leaves out zero, so Serial LoRA *is* worse than LoRA there. It also ends well
+# before the margin, so Serial LoRA is comparable. The difference is real and too small to matter: both are true at
+# once.
 #
 # On CLIP against LoRA the interval crosses the margin by a hair: it ends at -1.04, and we had said 1. Would you move
-# the margin now? That is the temptation, and that is why it is chosen first.
+# the margin now? It is tempting, and that is why one chooses the margin first.
 #
-# Against the small LoRA no lab shows that sharing helps. On CLIP it is behind: zero is outside the interval. (One
-# learning rate served all methods here, and may suit one of them best. Lesson 09 has runs in which each method got
-# its own.)
+# Against the small LoRA no lab shows that Serial LoRA is better. On CLIP it is behind: zero is outside the interval.
+# (One learning rate served all methods here, and may suit one of them best. Lesson 09 has runs in which each method
+# got its own.)
 #
 # ## Many questions
 #
@@ -316,12 +321,13 @@ print(f"30 separate questions, no difference anywhere: {1 - 0.95**30:.0%} would 
 
 # %% [markdown]
 # Which of the fifteen can you believe? If the thirty questions were separate, chance alone would hand a "discovery"
-# to 79% of us. (Ours share methods and data sets, so it is some other figure.) **Holm's correction** makes sure that
-# even one false discovery among all thirty happens in at most 5% of such studies:
+# to 79% of us. (Our questions share methods and data sets, so for us it is some other figure.) **Holm's correction**
+# makes false discoveries rare: in at most 5% of such studies will there be even one among all thirty.
 #
 # 1. sort the p values, smallest first;
 # 2. multiply the first by how many there are, the next by one fewer, and so on;
-# 3. no result may be below the one before it, since a weaker finding can't be surer, and none is above 1.
+# 3. no result may be below the one before it, since a weaker finding can't be surer: raise it to that one. And none
+#    is above 1.
 
 # %% [markdown]
 # ### Exercise 8.3 · Holm's correction
@@ -330,7 +336,7 @@ print(f"30 separate questions, no difference anywhere: {1 - 0.95**30:.0%} would 
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 12 |
 #
-# Return the corrected p values in the order in which the p values came.
+# Return the corrected p values, each in the place of its own p value: the list that comes in is not sorted.
 
 
 # %% tags=["exercise"]
@@ -350,7 +356,8 @@ check("8.3", holm)
 # %% [markdown]
 # <details><summary>Hint 1: remember where they came from</summary>
 #
-# `np.argsort(ps)` gives places, that of the smallest p first. Walk along them, and write each result to its place.
+# `np.argsort(ps)` gives positions, that of the smallest p first. Go through them in this order, and write each result
+# to its position.
 #
 # </details>
 # <details><summary>Hint 2: the largest so far</summary>
@@ -371,16 +378,18 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
     print(f"{key[0]:5} Serial LoRA against LoRA: p = {p_values[key]:.3f}, corrected {p:.3f}")
 
 # %% [markdown]
-# Of the fifteen, none is left! Yet fifteen of thirty is far more than the one or two that chance would give, so
-# something *is* there. With four to six data sets we just cannot point at it.
+# Of the fifteen, none is left! Yet fifteen of thirty is far more than the one or two that chance would give, so some
+# of these differences *are* real. With four to six data sets we just cannot say which.
 #
-# Ask only the three questions that we came for, and SAM's stands: LoRA is ahead there. That is the real lesson of Holm: every question that
-# you add makes the others weaker. Decide what you want to know before you look, and write it down.
+# If we ask only the three questions that we came for, SAM's survives: LoRA is ahead there. That is what Holm teaches:
+# every question that you add makes it harder to answer the others. Decide what you want to know before you look, and
+# write it down.
 #
 # ## Choosing a rank
 #
 # One question remains, the most practical: which rank? The table has Serial LoRA's accuracy on CLIP for three data
-# sets and five ranks, each a mean of three seeds. It is tempting to take the largest number of each column.
+# sets and five ranks, each a mean of three seeds. It is tempting to take the rank with the largest number in each
+# column.
 
 # %%
 sweep = frame(shipped_records("clip_rank"))
@@ -392,9 +401,9 @@ print(
 )
 
 # %% [markdown]
-# The best cells average nearly three points more than a rank drawn by lot. But among nearly equal numbers the highest
-# is mostly the luckiest. An old rule is more careful: take the best mean, subtract its standard error, and choose the
-# **smallest rank** that still reaches this bar (Breiman and others, 1984).
+# The best cells average nearly three points more than a rank drawn at random. But among nearly equal numbers the
+# highest is often just the luckiest. An old rule is more careful: take the best mean, subtract its standard error,
+# and choose the **smallest rank** that still reaches this bar (Breiman and others, 1984).
 # <!-- from the book's cover: 1984 -->
 
 # %% [markdown]
@@ -404,8 +413,8 @@ print(
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 10 |
 #
-# Every rank has as many runs as the others. The bar is the best mean minus the standard error *of that best rank*:
-# the standard deviation of its runs (dividing by n - 1) over the square root of their number.
+# All ranks have the same number of runs. The bar is the best mean minus the standard error *of that best rank*: the
+# standard deviation of its runs (dividing by n - 1) over the square root of their number.
 
 
 # %% tags=["exercise"]
@@ -457,13 +466,14 @@ for left_out in grid.columns:
 print(f"mean {np.mean(reached):.1f}")
 
 # %% [markdown]
-# 55.1. Not 58.8, and not even the 56.1 of a rank drawn by lot. The lead does not travel. Perhaps large ranks suit
-# `symbols` and hurt `food`, perhaps it was all luck; three seeds cannot say which. Either way nothing here is a
-# reason to pay for rank 64. Take a small one. The rule asks you to give up at most one standard error of the mean
-# that you *observed*, and a lucky mean flatters itself. What you lose in truth may be more or less.
+# 55.1. Not 58.8, and not even the 56.1 of a rank drawn at random. The advantage did not carry over to the third data
+# set. Perhaps large ranks suit `symbols` and hurt `food`, perhaps it was all luck; three seeds cannot say which.
+# Either way, nothing here is a reason to pay for rank 64. Take a small one. (The rule gives up at most one standard
+# error of the mean that you *observed*, and the best observed mean is often too high. What you really lose may be
+# more, or less.)
 #
-# For your own pictures it is easier: lesson 12 keeps some training pictures apart, chooses on those, and looks at the
-# test pictures once.
+# For your own pictures it is easier: keep some training pictures apart as validation pictures, choose on those, and
+# look at the test pictures once. The command `serial-lora fit`, at the end of lesson 12, does that.
 #
 # ## Quiz
 #
@@ -471,8 +481,8 @@ print(f"mean {np.mean(reached):.1f}")
 #
 # <details><summary>Answer</summary>
 #
-# Something about *these* four data sets. For others like them, four numbers are the sample. The 25 seeds only make
-# each of the four more exact.
+# Something about *these* four data sets. For a claim about others like them the sample is four numbers, and the 25
+# seeds only make each of the four more exact.
 #
 # </details>
 #
@@ -492,7 +502,7 @@ print(f"mean {np.mean(reached):.1f}")
 # <details><summary>Answer</summary>
 #
 # Say that there were twelve. After Holm's correction the smallest is 12 × 0.02 = 0.24. If the setting still looks
-# promising, run it again on data sets that it has not seen: then it is one question.
+# promising, run it again on new data sets: then it is one question.
 #
 # </details>
 #
@@ -500,8 +510,8 @@ print(f"mean {np.mean(reached):.1f}")
 #
 # <details><summary>Answer</summary>
 #
-# Compare the spread within data sets with the spread between them. Where seeds are most of it, more seeds help. Where
-# data sets differ, as styles do, only more data sets do.
+# Compare the spread within data sets with the spread between them. If most of the variance comes from seeds, more
+# seeds help. If it comes from the data sets, as with styles, only more data sets help.
 #
 # </details>
 #
@@ -510,8 +520,8 @@ print(f"mean {np.mean(reached):.1f}")
 # - The data set is the measurement. Pair the runs, average the seeds, then take the interval over data sets.
 # - With few measurements use Student's t, not two standard errors.
 # - "Comparable" needs a margin, and the margin comes first. "Open" is an answer.
-# - Every question that you add weakens the others.
-# - Choose on other pictures than those you report.
+# - Every question that you add makes it harder to answer the others.
+# - Choose on pictures other than those you report.
 #
 # Next time a table says "± 0.2", ask: over what? You have the four functions to answer it for your own results. Now
 # for the paper itself: [09 · The paper on trial](09_paper_on_trial.ipynb).
