@@ -5,8 +5,8 @@
 # parameters", and "consistent superiority". You have built the method, trained it on three models, and you know how
 # sure one can be. Somebody has to say yes or no, and it's you.
 #
-# You'll climb from LoRA to a paper of 2023 in three small steps, measure each one, turn claims into rules, and end
-# with a story that you can tell at lunch. <!-- from arXiv 2302.08106: 2023 -->
+# You'll go from LoRA to a method of 2023 in three small steps and see what each step is worth, turn the paper's
+# claims into rules, and end with a verdict that you can tell at lunch. <!-- from arXiv 2302.08106: 2023 -->
 
 # %%
 try:
@@ -32,9 +32,9 @@ from serial_lora_course.lessons.l09_trial.figures import plot_ladder
 display_figure(plot_ladder())
 
 # %% [markdown]
-# Four layers, each one step from its neighbour. They read the tokens x and give q, k and v (p stands for one of
-# them); blue A narrows, orange B widens. Which of the three steps do you think matters for the results? Keep your
-# guess.
+# Four layers, each one step away from its neighbour. They read the tokens x, at the bottom, and make q, k and v (p
+# stands for any one of them). Blue A narrows a token to the rank, orange B widens it again. Which of the three steps
+# do you think matters for the results? Keep your guess.
 #
 # ## A ladder of four layers
 #
@@ -79,11 +79,11 @@ through_W = one_a(x, W, A, {p: W[p] @ B for p in W})
 print("serial is one A with B_p = W_p B:   ", apart(serial(x, W, A, B), through_W))
 
 # %% [markdown]
-# So going up means giving up freedom. With one A, q, k and v read the same directions of a token. Serial LoRA also
-# gives up B: what it writes has to pass through W.
+# So each of these two steps gives up some freedom. With one A, q, k and v read the same directions of a token. Serial
+# LoRA also gives up the three B's: there is one B, and what it writes has to pass through W_q, W_k and W_v.
 #
-# Now the fourth. Luo and others published *RepAdapter* two years before our paper. Its layer, from their paper, is
-# this.
+# Now the fourth. Luo and others published *RepAdapter* two years before the paper on trial. This is its layer,
+# written from their paper.
 
 
 # %%
@@ -104,8 +104,8 @@ class RepAdapter(torch.nn.Module):
 
 
 # %% [markdown]
-# It stands in front of attention too. The new thing is *groups*: the hidden values are cut into equal parts, and each
-# part makes its own part of the outputs. Is that still a pair A and B?
+# It stands in front of attention too. What is new, besides the two biases, is *groups*: the hidden values are cut
+# into equal parts, and each part makes its own part of the outputs. Is that still a pair A and B?
 
 # %% [markdown]
 # ### Exercise 9.1 · RepAdapter's layer as a pair
@@ -114,8 +114,8 @@ class RepAdapter(torch.nn.Module):
 # |---|---|---|
 # | ●●●○○ | ●●●○○ | 10 |
 #
-# Without biases the change is linear, so it is a product B A. Return the two matrices. The check runs the layer group
-# by group.
+# Without biases the change is linear, so it is a product B A. Return the two matrices, with the scale in one of them.
+# The check compares your pair with the layer, run group by group.
 
 
 # %% tags=["exercise"]
@@ -146,8 +146,8 @@ check("9.1", serial_pair)
 # </details>
 # <details><summary>Hint 2: blocks along the diagonal</summary>
 #
-# A is `down` itself. `torch.block_diag` takes the blocks one by one, and `*up` hands them over. The scale goes to one
-# of the two matrices.
+# A is `down` itself. `torch.block_diag(*up)` puts the groups' matrices along the diagonal. Multiply one of the two
+# matrices by the scale.
 #
 # </details>
 #
@@ -169,21 +169,22 @@ with torch.no_grad():
         print(f"groups {groups}, biases {bias!s:5}: {found} apart; B is {zeros:.0%} zeros")
 
 # %% [markdown]
-# With one group and no biases **the two are the same layer**, to the last digits of float32. Two groups just mean
-# that half of B is zero. Only the biases have no pair, since a pair leaves a zero token at zero.
+# With one group and no biases **the two are the same layer**, up to float32's rounding. Two groups just mean that
+# half of B is zero. Only the biases cannot be written as a pair: a pair turns a zero token into zero, and a bias does
+# not.
 #
 # The paper calls its method "a novel LoRA variant" and does not cite RepAdapter. I don't think it hides anything: so
-# many adapter papers appear that nobody has read them all. But if you know the predecessor, you also know its
-# experiments.
+# many papers on adapters appear that nobody has read them all. But it matters for you: RepAdapter's experiments tell
+# you something about Serial LoRA too.
 #
 # ## What each step is worth
 #
-# Formulas don't tell you which step matters. So we made a study, planned before its first run: a dozen data sets each
-# on SAM and CLIP, four styles on SD3. Neighbours on the ladder have nearly as many parameters, and each method got a
-# learning rate of its own, chosen on validation pictures from at least three tries. (The last step was measured at a
-# smaller size.) The intervals are those of lesson 08.
+# Formulas don't tell you which step matters. So we made a study, planned before its first run: a dozen data sets on
+# SAM, a dozen on CLIP, and four styles on SD3. Neighbours in the picture were compared with nearly equal numbers of
+# parameters, and each method got its own learning rate, chosen on validation pictures from at least three. (The last
+# step was measured at a smaller size.) The intervals are those of lesson 08.
 #
-# What did you guess?
+# What did you guess? Each printed line asks whether the first thing is above the second, and gives the difference.
 
 # %%
 from serial_lora_course.lessons.l09_trial.tables import load_found
@@ -198,18 +199,19 @@ for answer in found.answers:
 display_figure(plot_ladder(found.answers))
 
 # %% [markdown]
-# **Sharing A costs nothing that we can see:** 0.04 hundredths of Dice on SAM, with an interval well inside the margin
-# of one. (On CLIP it is 0.00, but that interval is wide.) **The serial step costs:** 0.50 on SAM, and on CLIP and SD3
-# the sign is the same, though there the interval has room for zero. RepAdapter's groups and biases change nothing that
-# we can tell.
+# **Sharing A costs nothing that we can see:** the difference is +0.04 hundredths of Dice on SAM, with an interval
+# well inside the margin of one. (On CLIP it is 0.00, but that interval is wide.) **The serial step costs something:**
+# 0.50 on SAM, and on CLIP and SD3 the sign is the same, though zero is inside those intervals. RepAdapter's groups
+# and biases change nothing that we can see.
 #
 # I had guessed the opposite. The paper explains its success by sharing, which "captures parameter commonalities".
-# Fine, sharing does no harm. But the *serial* form, which gives the method its name, is the part that loses.
+# Sharing does no harm, indeed. But the *serial* form, which gives the method its name, is the step that loses.
 #
-# Why? What B writes has to pass through W. The study tried that directly: it put a random rotation, as large as W, in
-# the place of W. A trained weight against noise, and on SAM the noise did better, by 0.45. There, what the paper
-# offers as a strength, that each of q, k and v is changed "based on the basis" of its own W, is the price. (On CLIP
-# the question is open. The fourth clear answer says where to adapt: in the last blocks.)
+# Why? What B writes has to pass through W. The study tested that directly: in what the pair adds, it replaced W by a
+# random rotation of the same size. On SAM this random matrix did *better* than the trained weight, by 0.45. The paper
+# presents it as a strength that each of q, k and v is changed "based on the basis" of its own W. On SAM it is a cost.
+# (On CLIP the question is open. The last of the four clear answers says which half of the blocks to adapt: the last
+# one.)
 #
 # Now the rivals that the paper leaves out.
 
@@ -237,20 +239,23 @@ display(pd.DataFrame(rows).T.fillna("not run"))
 # Each entry is the difference from LoRA of full size, with its interval and, in brackets, the share of LoRA's
 # parameters. Read it row by row.
 #
-# 1. With 25% of the parameters Serial LoRA is 0.3 hundredths behind on SAM, of a gain of 7.5, and 0.9 points on CLIP, of 12.4. That is
-#    a good deal! (With lesson 08's margin of one, SAM *holds* and CLIP is *open*.) On style it is 11.4 points behind, of 64.6, and four styles differ too much to be sure.
-# 2. But LoRA, cut to the same size, does about as well or better. The saving is real; it isn't the sharing that earns it.
+# 1. With 25% of the parameters Serial LoRA is 0.3 hundredths behind on SAM, where LoRA gains 7.5, and 0.9 points
+#    behind on CLIP, where LoRA gains 12.4. That is a good deal! (With lesson 08's margin of one, SAM *holds* and CLIP
+#    is *open*.) On style it is 11.4 points behind, of a gain of 64.6, but four styles differ too much to be sure.
+# 2. But LoRA at the same size does about as well or better. The saving is real, and you don't need sharing to get it.
 #    (On SAM your friend of lesson 08 saw the opposite, +0.41, on five data sets and with one learning rate for both.)
 #    <!-- from lesson 08: 0.41 -->
-# 3. **The same pair in front of the feed-forward layer** beats LoRA on SAM, with 19% of its parameters. It is also the study's clearest answer: in front of attention the pair is 0.84 worse.
-# 4. And so does **no adapter at all**: train the LayerNorms and biases that are in the model anyway. I did not expect that.
-#    (Both are picked from many methods that we compared with LoRA. Think of lesson 08 before you bet on them.)
+# 3. **The same pair in front of the feed-forward layer** beats LoRA on SAM, with 19% of its parameters. The question
+#    of the place is also one of the four clear answers above: in front of attention the pair is 0.84 worse.
+# 4. And so does **no adapter at all**: train the LayerNorms and biases that are in the model anyway. I did not expect
+#    that. (Rows 3 and 4 were picked from many methods that we compared with LoRA. Think of Holm before you rely on
+#    them.)
 #
 # On CLIP nothing of this shows: every interval there has room for zero.
 #
 # ## The paper's own tables
 #
-# Before we judge by the paper's numbers, do they fit together? Four checks, a line or two each.
+# Before we judge the paper by its numbers: do these numbers agree with each other? Four checks, a line or two each.
 
 # %%
 from serial_lora_course.labs.frames import frame
@@ -276,12 +281,14 @@ print("   LoRA on Flood:", flood[["20%", "50%", "100%"]].to_dict())
 # 1. Table I prints 18.87 *million parameters* for LoRA on SAM. It has 4.7 million. 18.87 is its size in megabytes.
 # 2. Section III-C says of Dice that "a lower score indicates greater accuracy". Dice measures overlap, and it rises with IoU in our
 #    runs, as it must. The table is plausibly a Dice *loss*.
-# 3. The abstract counts 24 data sets, each section eight. The tables have 4, 5 and 4. <!-- from the abstract: 24 -->
-# 4. LoRA+ comes in as the more advanced rival, and is below LoRA in 9 of 12 cells. And on Flood, LoRA's loss goes down
-#    and up again as the data grow. How much of any difference is luck? No cell says how much two seeds differ.
+# 3. The introduction counts 24 data sets, and each section eight. The tables have 4, 5 and 4.
+#    <!-- from the paper, Section I: 24 -->
+# 4. The paper counts LoRA+ among "advanced fine-tuning structures", and in its table LoRA+ is below LoRA in 9 of 12
+#    cells. And on Flood, LoRA's loss goes down and up again as the data grow. How much of any difference is luck? The
+#    paper never says how much two seeds differ.
 #
-# Such slips happen to good people, and none of them touches the method. But they tell you how carefully the numbers
-# were handled. There are more in [`CLAIMS.md`](../CLAIMS.md).
+# Such slips happen to good people, and none of them says anything against the method. But they tell you how carefully
+# the numbers were handled. There are more in [`CLAIMS.md`](../CLAIMS.md).
 #
 # ## A claim becomes a rule
 #
@@ -296,8 +303,8 @@ print("   LoRA on Flood:", flood[["20%", "50%", "100%"]].to_dict())
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 8 |
 #
-# A claim is about many cells of a table. It holds if at least a given share of them is *above* minus the margin. With
-# margin 0 that asks for better, and a tie is not better.
+# A claim is about many cells of a table. It holds if, in at least a given share of them, the difference is *above*
+# minus the margin. With margin 0 the method has to be better in a cell: a tie is not enough.
 
 
 # %% tags=["exercise"]
@@ -332,10 +339,10 @@ check("9.2", judge)
 # Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 
 # %% [markdown]
-# Five claims in the paper's words, each asked twice: of its own tables, and of our records (small models, drawings,
-# the mean of three seeds a cell). "Most" becomes at least half, "almost all" at least four fifths, and the margins
-# are one point, one hundredth, and 5% of FID. I chose these numbers. Would you choose others? Before you run it:
-# which claims fall?
+# Five claims in the paper's words, each tested twice: on the paper's own tables, and on our records (small models,
+# drawings, each cell the mean of three seeds). "Most" becomes at least half, "almost all" at least four fifths, and
+# the margins are one point, one hundredth, and 5% of FID. I chose these numbers. Would you choose others? Before you
+# run it: which claims fall?
 
 # %%
 cells = ["dataset", "amount"]
@@ -374,19 +381,22 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 
 # %% [markdown]
 # "Comparable" stands on CLIP and SAM. On SD3 it stands in the paper and falls here, by FID, the paper's own measure.
-# "Consistent superiority" falls by the paper's *own* tables, since consistent means always. So does the state of the
-# art: best in 1 of 5. What the paper sees at one shot, and with Serial LoRA+, we don't see. That doesn't make it
-# wrong (by lesson 08's intervals both are open): its models are large, and its pictures are photographs.
+# "Consistent superiority" falls by the paper's *own* tables, since we take consistent to mean always. So does
+# "state-of-the-art": best in 1 of 5. What the paper sees at one shot, and with Serial LoRA+, we don't see. That
+# doesn't make the paper wrong: its models are large, its pictures are photographs, and by lesson 08's intervals both
+# questions are open here.
 #
-# Counting is a blunt tool, though: losing by a hair counts like a disaster. Where there are seeds, use lesson 08.
+# Counting cells is a coarse method, though: a tiny loss counts as much as a huge one. Where there are seeds, use
+# lesson 08.
 #
-# **Change this and run again**: halve the margins: no verdict turns. Halve them again, and SAM's "comparable" falls.
-# Then add a claim of your own to the list.
+# **Change this and run again**: halve the margins, and no verdict changes. Halve them again, and SAM's "comparable"
+# falls. Then add a claim of your own to the list.
 #
 # ## Which one should you take?
 #
-# A verdict on claims is not yet a choice. A method is *beaten* if another costs no more, gains no less, and isn't
-# equal in both. What nobody beats is the **front**: each method on it is the best for some budget.
+# A verdict on claims does not yet tell you which method to take. A method is *beaten* if another one costs no more,
+# gains no less, and isn't equal in both. The methods that no other one beats are the **front**: each of them is the
+# best for some budget.
 
 # %% [markdown]
 # ### Exercise 9.3 · The front
@@ -395,7 +405,8 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 8 |
 #
-# No two methods are equal in both, but two may cost the same, or gain the same.
+# Return the positions of the methods on the front. No two methods are equal in both numbers, but two may cost the
+# same, or gain the same.
 
 
 # %% tags=["exercise"]
@@ -448,30 +459,32 @@ near = (gains > gains.max() - 2).sum()
 print(f"CLIP: {near} of {len(gains)} methods are within two points of the best")
 
 # %% [markdown]
-# SAM: every method of the study is a dot, eight have names, and bars are 95% intervals. Serial LoRA is well below the
-# front. With as many parameters, or fewer, several do better, and VeRA, which trains two vectors beside frozen random matrices, does so with
-# a quarter of *its* parameters. At the top stands RepAdapter in both places, before attention *and* before the
-# feed-forward layer, as its authors used it in 2023.
+# On SAM: every dot is a method of the study at one size, eight have names, and bars are 95% intervals. Serial LoRA of
+# rank 16 is well below the front: several methods do better with as many parameters or fewer. VeRA, which trains two
+# vectors beside frozen random matrices, does so with a quarter of Serial LoRA's. At the top stands RepAdapter in both
+# places, before attention *and* before the feed-forward layer, as its authors used it in 2023.
 #
-# On CLIP the same picture would be a strip: 28 of 37 methods are within two points of the best, closer than the
+# On CLIP the same picture would be nearly flat: 28 of 37 methods are within two points of the best, closer than the
 # intervals can tell apart. There, take the smallest.
 #
 # ## The verdict
 #
 # Here is what you can tell at lunch:
 #
-# > Serial LoRA puts one low-rank pair in front of attention, and with a quarter of LoRA's numbers it comes, on average,
-# > within a point of LoRA on CLIP and SAM, though it falls behind on style. But a LoRA cut to the same size does about as well, so it isn't
-# > the sharing that earns the saving. On SAM two other things beat it, and even the full LoRA: the same pair in front of
-# > the feed-forward layer, and training nothing but norms and biases. And the layer itself was published in 2023, as
-# > RepAdapter, which used that better place too.
+# > Serial LoRA puts one low-rank pair in front of attention, and with a quarter of LoRA's parameters it comes, on
+# > average, within a point of LoRA on CLIP and SAM, though it falls behind on style. But a LoRA of the same size does
+# > about as well, so you don't need sharing to save parameters. On SAM two other things beat it, and even the full
+# > LoRA: the same pair in front of the feed-forward layer, and training nothing but norms and biases. And the layer
+# > itself was published in 2023, as RepAdapter, which used that better place too.
 #
-# Should your group switch? If it wants fewer parameters, lower LoRA's rank: that changes one number. If it wants more
-# from SAM, try norms and biases first. Serial LoRA is a fine choice where a single pair a block makes life easier.
+# Should your group switch? If it wants fewer parameters, lower LoRA's rank: that changes one number. If it wants
+# better masks from SAM, try norms and biases first. Serial LoRA is a good choice where one pair for each block makes
+# the work simpler.
 #
 # And papers? A table in which the new method wins says little until you have seen three things: the rival at **the
-# same size**, the **simplest thing** that could work, and **how far luck reaches**. This paper shows none of the
-# three, and it is no worse than most. Our numbers come from small models and drawings. Put them on trial too.
+# same size**, the **simplest thing** that could work, and **how far luck reaches**. The tables of this paper show
+# none of the three, and in that it is no worse than most. (Its Fig. 5, over ranks, would let you compare at equal
+# size; the text does not.) Our own numbers come from small models and drawings. Put them on trial too.
 #
 # ## Quiz
 #
@@ -479,8 +492,8 @@ print(f"CLIP: {near} of {len(gains)} methods are within two points of the best")
 #
 # <details><summary>Answer</summary>
 #
-# You can't know from that. LoRA at the smaller size may do as well, and here it does. Only two layers that differ in
-# sharing alone, at equal size, can tell.
+# You can't know from that. LoRA at the smaller size may do as well, and here it does. To find out, compare two layers
+# of equal size that differ in nothing but sharing.
 #
 # </details>
 #
@@ -502,12 +515,12 @@ print(f"CLIP: {near} of {len(gains)} methods are within two points of the best")
 #
 # </details>
 #
-# **4. A method is on no front. Is it useless?**
+# **4. A method is not on the front. Is it useless?**
 #
 # <details><summary>Answer</summary>
 #
-# For these data sets, costs and models another one is better and costs no more, as far as the intervals can tell. A
-# cost that was not measured (ease of merging, adapters that must be switched) may still speak for it.
+# No. For these data sets and models another one was better and cost no more, as far as the intervals can tell.
+# Something that was not measured (easy merging, fast switching between adapters) may still speak for it.
 #
 # </details>
 #
@@ -518,8 +531,8 @@ print(f"CLIP: {near} of {len(gains)} methods are within two points of the best")
 # - A claim needs a margin and a share before you can test it.
 # - Ask for the rival of equal size, the simplest thing that could work, and the interval.
 #
-# You now have a verdict, four sentences and a picture to defend it with. Send the picture to somebody who believes in
-# adapters.
+# You now have a verdict in four sentences, and a picture to defend it with. Send the picture to somebody who believes
+# in adapters.
 #
 # Next: look into the matrices themselves in [10 · Inside an adapter](10_inside_an_adapter.ipynb), which you may skip,
 # or put several adapters on one model in [11 · Many adapters on one base](11_many_adapters.ipynb).
