@@ -1,12 +1,13 @@
 # %% [markdown]
 # # 05 · SAM: masks of a new kind of picture
 #
-# Noor collects sketches that people drew over photographs, and she wants every sketch cut out. A hundred or so she
-# did by hand. For the rest there is SAM, the *Segment Anything Model*: draw a box round a thing, and it answers with
-# the mask of that thing. On photographs it is famous. On Noor's sketches a filled rectangle does better.
+# Noor collects sketches that people drew over photographs, and she wants every sketch cut out. She has done about a
+# hundred by hand. For the rest there is SAM, the *Segment Anything Model*: draw a box around a thing, and it answers
+# with the mask of that thing. SAM is famous for how well it does this on photographs. On Noor's sketches a filled
+# rectangle does better.
 #
-# You will build what mends that: the preprocessing, the loss, the training step, the loop. Then you look
-# at every single mask, and at the end you drag boxes over a picture and watch SAM before and after.
+# You will build everything that it takes to change this: the preprocessing, the loss, the training step, the loop.
+# Then you look at every single picture, and at the end you drag boxes over one and compare SAM before and after.
 
 # %%
 try:
@@ -44,17 +45,18 @@ display_figure(plot_masks({"": each}, {"cut out by hand": [each.masks], "by SAM"
 print(f"{len(data.train)} scenes to train on, {len(tests)} others to test on")
 
 # %% [markdown]
-# Blue is found, yellow is missed, vermilion (orange-red) was claimed and does not belong to the sketch. SAM looks for
-# things that differ from what is behind them. A sketch is a line, and inside the line the photograph goes on.
+# Blue is found, yellow is missed, and orange is a false positive: SAM marked it, but it is not part of the sketch. SAM
+# looks for things that differ from their background. A sketch is only a line, and inside the line you still see the
+# photograph.
 #
 # (Noor's sketches are OpenMoji's outlines, and her SAM is a small one, made of segment-anything's own classes and
 # pretrained on colourful emoji. With `SCALE = "paper"` this notebook runs on Meta's SAM and on photographs.)
 #
 # ## Three parts
 #
-# SAM does not name things. Its **image encoder**, a vision transformer, turns a picture into a grid of
-# vectors. The **prompt encoder** turns a box into two tokens, one for each corner. In the **mask decoder** the
-# two look at each other, and out comes a mask.
+# SAM does not name things; it only outlines them. Its **image encoder**, a vision transformer, turns a picture into a
+# grid of vectors. The **prompt encoder** turns a box into two tokens, one for each corner. In the **mask decoder**
+# grid and tokens attend to each other, and the result is a mask.
 
 # %%
 display_drawing("sam_parts")
@@ -65,11 +67,11 @@ for name, size in sizes.items():
     print(f"{name:15} {size:9,} numbers, {size / sum(sizes.values()):.0%}")
 
 # %% [markdown]
-# Nine tenths of SAM is the encoder, and it runs *once a picture*. The small decoder runs once a box. That is why
-# SAM feels so quick when you click about: the heavy part is done before your second click.
+# Nine tenths of SAM is the encoder, and it runs *once per picture*. The small decoder runs once per box. That is why
+# SAM answers so quickly when you draw one box after another: the slow part is done before the second box.
 #
-# It is also why we adapt the encoder and nothing else. SAM knows what a box means. What it lacks is an eye for
-# sketches.
+# And we adapt the encoder only, as the paper does. SAM already knows what a box means. What it has not learnt is to
+# see sketches.
 #
 # ## The number to beat
 #
@@ -78,7 +80,7 @@ for name, size in sizes.items():
 #
 # $$\text{Dice}(A, B) = \frac{2\,|A \cap B|}{|A| + |B|}$$
 #
-# It is 1 for equal masks and 0 for masks that do not meet. The background, most of a picture, never counts.
+# It is 1 for equal masks and 0 for masks without a common pixel. Background that neither mask covers does not count.
 
 
 # %%
@@ -97,8 +99,8 @@ def dice_of_tests(found: list) -> np.ndarray:
 
 
 # %% [markdown]
-# A Dice says nothing by itself. So put an answer beside SAM's that never looks at the picture: fill the box, all
-# of it. What do you expect?
+# A Dice alone says nothing. So compare SAM's with that of an answer which never looks at the picture: fill the whole
+# box. What do you expect?
 
 
 # %%
@@ -120,14 +122,13 @@ print(f"SAM:            {before.mean():.2f}")
 
 # %% [markdown]
 # Just filling the box scores 0.75. **Remember that number.** SAM, with its three million parameters, scores 0.70. A
-# rectangle that never saw the picture does better, and whenever somebody shows you a Dice, ask what the box would
-# have had.
+# rectangle that never saw the picture does better. Whenever somebody shows you a Dice, ask what the filled box scores.
 #
 # ## Preprocessing
 #
-# Before you adapt a model, make sure that it sees what you think it sees. SAM looks at squares of one size. A
-# picture is scaled until its *longer* side fits, and the rest is filled with zeros, at the bottom or on the right.
-# The boxes are given in the picture's own pixels, so they have to be scaled with it.
+# Before you adapt a model, make sure that it sees what you think it sees. SAM takes only squares of one size. A
+# picture is scaled until its *longer* side fits, and the rest of the square is filled with zeros, at the bottom or on
+# the right. The boxes are given in the picture's own pixels, so they have to be scaled with it.
 
 # %% [markdown]
 # ### Exercise 5.1 · Into the model's frame
@@ -136,9 +137,9 @@ print(f"SAM:            {before.mean():.2f}")
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 8 |
 #
-# Return the size that the picture gets, and its boxes there. Sizes are whole pixels, rounded to the nearest
-# (a half goes up). So the two sides are scaled by *nearly* the same factor: scale the boxes by what each side
-# really became. The padding needs nothing: it comes after the last pixel.
+# Return the size of the scaled picture, and its boxes in it. Sizes are whole pixels, rounded to the nearest (a half
+# goes up). So the two sides are scaled by *nearly* the same factor: scale the boxes by the factor of each side after
+# rounding. The padding changes no box: it comes after the last pixel.
 
 
 # %% tags=["exercise"]
@@ -183,8 +184,9 @@ check("5.1", to_model_frame)
 # Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
 # %% [markdown]
-# With it, a whole scene goes in: picture, boxes, and the true masks, which training compares with in this frame.
-# The package's own `lab.prepare` does it with segment-anything's functions. Do the two agree on every scene?
+# Now prepare a whole scene with it: the picture, the boxes, and the true masks, which training needs at this size too.
+# The package's own `lab.prepare` does the same with segment-anything's functions. Do the two agree on every test
+# scene?
 
 # %%
 frame_of = yours("5.1")
@@ -213,8 +215,8 @@ print(f"{pictures} of {len(tests)} pictures are equal, and boxes differ by {boxe
 # %% [markdown]
 # ## Through the model, and back
 #
-# Now send a scene along the arrows of the drawing. Read the shapes: one picture goes in, and a mask for each of its
-# boxes comes out.
+# Now send a scene through the three parts of the drawing. Follow the shapes: one picture goes in, and a mask for each
+# of its boxes comes out.
 
 # %%
 ready = prepare(tests[number])
@@ -234,11 +236,12 @@ for name in ("picture", "embedding", "corners", "logits", "back"):
     print(f"{name:10} {tuple(globals()[name].shape)}")
 
 # %% [markdown]
-# A **logit** above 0 means "this pixel belongs to it". The decoder answers on a coarse grid. `postprocess_masks`
-# takes it back in three steps: up to the square, *cut the padding off*, and on to the picture's own size.
+# A **logit** above 0 means "this pixel belongs to the object". The decoder answers on a coarse grid.
+# `postprocess_masks` brings the answer back in three steps: scale it up to the square, *cut the padding off*, and
+# scale the rest to the picture's own size.
 #
-# Every step of this way can go wrong. Here are three mistakes that people make: the boxes stay in the picture's
-# pixels; x and y are exchanged; the padding is not cut off. Which of them will raise an error?
+# Every one of these steps can go wrong. Here are three common mistakes: the boxes stay in the picture's pixels; x and
+# y are exchanged; the padding is not cut off. Which of them will raise an error?
 
 
 # %%
@@ -267,22 +270,23 @@ shown = {name: [masks] for name, masks in found[number].items()}
 display_figure(plot_masks({"": tests[number]}, shown))
 
 # %% [markdown]
-# None of them. Preprocessing fails silently: out come masks, and they even look like masks. Only the number is lower, and
-# who knows what it should have been?
+# None of them. Preprocessing fails silently: you get masks, and they even look like masks. Only the number is lower,
+# and if you did not know the right one, you would not notice.
 #
-# Somebody with the third bug would start at 0.50, train the model around it, see a gain, and publish.
-# So test it by itself, there and back, before any training, on pictures that are not square. And look at the masks: in
-# the last picture above, each one is squeezed towards the left, which no number would have told you.
+# Somebody with the third bug would start at 0.50, train the model to make up for the bug, see a gain, and publish it.
+# So test pre- and postprocessing alone, before any training, on pictures that are not square. And look at the masks:
+# in the last picture above, each one is squeezed towards the left, which no number would have told you.
 #
 # ## Windows, and zeros that must stay zero
 #
-# Where does the adapter go? Behind the norm of each block, in front of q, k and v, you said in lesson 03. SAM has
-# something in between.
+# Where does the adapter go? After the norm of each block, before q, k and v: that was the answer in lesson 03. But SAM
+# has something in between.
 #
-# Attention compares every token with every other, and SAM ViT-B has 4,096 of them. So most of its blocks attend
-# within **windows**: the grid of tokens is cut into squares, and a token sees its own square. A few **global** blocks
-# let the squares talk to each other. Now the grid is 64 tokens wide and a window 14, which does not fit. So SAM
-# adds *zero tokens* at the bottom and on the right until it does. Does the pair come before that, or after? <!-- from segment-anything, build_sam.py: 4,096, 64, 14 -->
+# Attention compares every token with every other, and SAM ViT-B has 4,096 of them. So most of its blocks attend within
+# **windows**: the grid of tokens is cut into squares, and a token attends only to its own square. In a few **global**
+# blocks every token attends to all others. Now the grid is 64 tokens wide and a window 14, and 64 is no multiple of
+# 14. So SAM adds *zero tokens* at the bottom and on the right until the windows fit. Should the pair come before this
+# padding, or after? <!-- from segment-anything, build_sam.py: 4,096, 64, 14 -->
 
 # %% [markdown]
 # ### Exercise 5.2 · Through the windows
@@ -291,16 +295,15 @@ display_figure(plot_masks({"": tests[number]}, shown))
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 10 |
 #
-# Write the attention half of a SAM block with an adapter in it. You have two functions of
-# segment-anything:
+# Write the attention half of a SAM block with an adapter in it. Use two functions of segment-anything:
 #
 # - `window_partition(tokens, window_size)` returns the windows (N, window_size, window_size, d), padded,
 #   and the padded height and width;
 # - `window_unpartition(windows, window_size, padded, (H, W))` puts them together again and cuts the
 #   padding off.
 #
-# A global block has `window_size` 0 and attends to the whole picture. The check also tries an adapter
-# *with a bias*: the added zeros must reach attention as zeros even then.
+# A global block has `window_size` 0 and attends to the whole picture. The check also tries an adapter *with a bias*:
+# even then, the added zeros must still be zeros when attention reads them.
 
 
 # %% tags=["exercise"]
@@ -348,9 +351,9 @@ check("5.2", adapted_windows)
 # Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
 # %% [markdown]
-# Does it matter? Take a block with the windows of SAM ViT-B, and put something behind the padding on purpose: a
-# Serial LoRA pair; a pair that has a bias; and norm and pair together, for a norm has a bias of its own. Each
-# square of the picture is a window, and the hatched part is padding. Which tokens will come out wrong?
+# Does it matter? Take a block with the windows of SAM ViT-B, and put something after the padding on purpose: a Serial
+# LoRA pair; a pair with a bias; and norm and pair together, since a norm has a bias too. Each square of the picture is
+# a window, and the hatched part is padding. Which tokens will come out wrong?
 
 # %%
 from segment_anything.modeling.image_encoder import Block
@@ -396,15 +399,15 @@ for name, error in errors.items():
     print(f"{name:18} {(error > 1e-4).sum():4} of {error.size} tokens wrong")
 
 # %% [markdown]
-# The pair is exact in both places: without a bias, zero times anything stays zero. With a bias every added zero
-# becomes a token with something to say, and the picture's own tokens in those windows listen to it. 960 of them come out
-# wrong, nearly a quarter of the picture, and all others are exact. Nothing tells you.
+# The pair alone is exact in both places: without a bias, it leaves a zero token zero. With a bias every added zero
+# becomes a token with content, and the picture's own tokens in those windows attend to it. 960 of them come out wrong,
+# nearly a quarter of the picture, and all others are exact. No error is raised.
 #
-# Worse, on the tiny model this bug cannot even happen: two windows of 8 fit its grid of 16. You would meet it for
-# the first time on the large model, on a rented GPU.
+# Worse, on our tiny model this bug cannot even happen: two windows of 8 fit its grid of 16. You would first meet it on
+# the large model, on a rented GPU.
 #
-# So the library puts its pair on the norm, in front of the padding. Chain your function over all blocks: is it what
-# `inject` does?
+# So the library puts its pair right after the norm, before the padding. Run your function in all blocks, one after
+# another: does it give what `inject` gives?
 
 # %%
 from serial_lora import SerialLoRAConfig, inject
@@ -434,8 +437,9 @@ print(f"SAM's and inject's: {(embedding - injected).abs().max():.0e} apart")
 # \;+\; \underbrace{\frac{1}{\text{pixels}}\sum \text{BCE}(p, g)}_{\text{cross-entropy}},
 # \qquad p = \sigma(\text{logit})$$
 #
-# with the truth g and ε = 0.00001. Each of the two does what the other cannot. Soft Dice looks at the object
-# as a whole, however small it is. Cross-entropy tells every pixel which way to go, even where the masks do not meet.
+# with the truth g and ε = 0.00001. Each of the two does what the other cannot. Soft Dice measures the object as a
+# whole, and a small object counts as much as a large one. Cross-entropy gives every pixel a gradient, even where the
+# masks do not overlap.
 
 # %% [markdown]
 # ### Exercise 5.3 · The loss
@@ -444,9 +448,8 @@ print(f"SAM's and inject's: {(embedding - injected).abs().max():.0e} apart")
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 10 |
 #
-# Each object has a loss of its own, and the picture's is their mean. `F.binary_cross_entropy_with_logits`
-# takes *logits* and does the sigmoid itself. The check compares value and gradient with one pixel at a
-# time.
+# Each object has its own loss, and the picture's loss is their mean. `F.binary_cross_entropy_with_logits` takes
+# *logits* and does the sigmoid itself. The check compares value and gradient with one pixel at a time.
 
 
 # %% tags=["exercise"]
@@ -492,10 +495,10 @@ check("5.3", segmentation_loss)
 #
 # Now put everything together. Three facts about SAM decide how:
 #
-# - `Sam.forward` switches gradients off: it is made for use, not for training. So call the parts yourself, as above.
-# - The encoder takes a batch of pictures. The decoder takes *one* picture and all of its boxes. Hand it three
-#   pictures and one box, and three masks come back without a word, of which one is meant.
-# - The truth that a scene brings along has the scaled picture's size, `each.input_size`, without padding.
+# - `Sam.forward` switches gradients off, as it was not written for training. So call the parts yourself, as above.
+# - The encoder takes a batch of pictures. The decoder takes *one* picture and all of its boxes. Give it three pictures
+#   and one box, and it returns three masks without an error, although the box belongs to only one of the pictures.
+# - The true masks of a prepared scene have the scaled picture's size, `each.input_size`, without padding.
 
 # %% [markdown]
 # ### Exercise 5.4 · The training step
@@ -504,10 +507,10 @@ check("5.3", segmentation_loss)
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 20 |
 #
-# From pictures to pairs that have moved: encode the batch once, decode picture by picture, bring each picture's
-# logits to the size of its truth, take the mean of the pictures' losses, and let the optimizer make one step. You
-# have `model.preprocess`, `model.image_encoder`, `lab.decode` and `model.postprocess_masks`. The check makes two
-# steps on pictures of different shapes, with a loss of its own, and compares losses and pairs with the lab's.
+# Write one whole step: encode the batch once, decode picture by picture, bring each picture's logits to the size of
+# its truth, take the mean of the pictures' losses, and let the optimizer make one step. You have `model.preprocess`,
+# `model.image_encoder`, `lab.decode` and `model.postprocess_masks`. The check makes two steps on pictures of different
+# shapes, with a loss of its own, and compares losses and pairs with the lab's.
 
 
 # %% tags=["exercise"]
@@ -559,14 +562,14 @@ check("5.4", training_step)
 # %% [markdown]
 # ## The run
 #
-# What is left is a loop, and here is all of it. Rounds over the training scenes in a new order; boxes moved a
-# little at random, since nobody draws a perfect box; AdamW, with a rate that falls to zero along a cosine. `serial-lora
-# lab sam` does the same.
+# What is left is the loop, and here is all of it: rounds over the training scenes, each in a new order; boxes moved a
+# little at random, since nobody draws a perfect box; AdamW, with a rate that falls to zero along a cosine.
+# `serial-lora lab sam` does the same.
 #
-# One paragraph on memory, for the day when you rent a GPU. Activations fill it, not parameters. So at the paper's
-# scale each block keeps only its input, and is computed again on the way back: *gradient checkpointing*. Mind
-# `use_reentrant=False`. The older kind sees a frozen first layer, decides that nothing behind it needs a gradient, and
-# your pairs learn nothing.
+# A word on memory, for the day when you rent a GPU. Activations fill it, not parameters. So at the paper's scale each
+# block keeps only its input, and its activations are computed again in the backward pass: *gradient checkpointing*. Do
+# not forget `use_reentrant=False`. The older variant finds that a block's input needs no gradient, decides that
+# nothing inside the block does either, and your pairs learn nothing.
 
 # %%
 from functools import partial
@@ -622,12 +625,12 @@ print(
 )
 
 # %% [markdown]
-# From 0.70 to 0.83, with 36,864 numbers, 1.1% of the model. SAM has left the rectangle behind.
+# From 0.70 to 0.83, with 36,864 numbers, 1.1% of the model. Now SAM does better than the rectangle.
 #
 # ## Look at every mask
 #
-# A mean hides what it is made of. So here is every test picture: at the left as a dot, at the right before
-# against after. Above the line is better.
+# A mean does not show what happened to single pictures. So here is every test picture: on the left as a dot, on the
+# right before against after. Above the line is better.
 
 # %%
 from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
@@ -635,8 +638,8 @@ from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 display_figure(plot_dice_per_picture({"not adapted": before, "Serial LoRA": after}, filled.mean()))
 
 # %% [markdown]
-# 55 of 60 get better, and 5 get worse. (On another machine one or two may change sides.) Whom would you like
-# to meet? First the two that gained most.
+# 55 of 60 get better, and 5 get worse. (On another machine this may differ by one or two.) Look at the masks at both
+# ends. First the two pictures that gained most.
 
 
 # %%
@@ -650,21 +653,21 @@ order = np.argsort(before - after)  # from the largest gain to the largest loss
 show_before_and_after(order[:2])
 
 # %% [markdown]
-# In the first scene SAM had taken the sketches apart along the edges of the temple. In the second it had found the blue
-# blob behind the radio, and not the radio. After 90 steps it follows the pen. Now the two that lost most.
+# In the first scene SAM had cut the sketches along the edges of the temple. In the second it had found the blue blob
+# behind the radio rather than the radio. After 90 steps it follows the drawn line. Now the two that lost most.
 
 # %%
 show_before_and_after(order[:-3:-1])
 
 # %% [markdown]
-# Look at the seat. SAM has learnt that whatever a line goes round belongs to the thing. So it fills the corner
-# between back and arm, where half a coin lies. What brought 0.33 above costs 0.09 here, and a mean of 0.83
-# tells you nothing of it. Would you hand this model to Noor? I would, together with these two pictures.
+# Look at the seat on the coins. It seems that SAM has learnt to fill whatever a line surrounds. So it fills the corner
+# between back and arm, where half a coin lies. What gained 0.33 above costs 0.09 here, and a mean of 0.83 shows you
+# nothing of it. Would you give this model to Noor? I would, together with these two pictures.
 #
 # ## LoRA through the same loop
 #
-# The loop takes any adapter. LoRA has a pair of its own at q, k, v and the output, four times the numbers. Nothing else
-# changes: the same scenes, as many steps, the same rate.
+# The loop takes any adapter. LoRA has one pair each for q, k, v and the output, so four times the numbers. Nothing
+# else changes: the same scenes, as many steps, the same rate.
 
 # %%
 lora = adapt(LoRAConfig(rank=config.rank))
@@ -675,20 +678,20 @@ for name, sam, dice in (("Serial LoRA", serial, after), ("LoRA", lora, after_lor
     print(f"{name:12} {learnt:7,} numbers, Dice {dice.mean():.3f}")
 
 # %% [markdown]
-# LoRA ends six thousandths higher, with four times the numbers; 38 scenes prefer it, and 22 prefer Serial LoRA. Is that
-# a difference? One run each cannot tell you. Lesson 08 judges.
+# LoRA ends at 0.833 against 0.827, with four times the numbers; it is better on 38 scenes, Serial LoRA on 22. A real
+# difference? One run of each cannot tell you. Lesson 08 judges.
 #
 # ## Drag a box
 #
-# This panel is for showing around. Drag a box over any of the three pictures; the masks follow your pointer, because
-# the picture was encoded before you touched it. Try
+# This panel is something to show to others. Drag a box over any of the three pictures; the masks follow your pointer
+# at once, because the picture was encoded beforehand. Try
 #
-# - a box that is far too large, and one that cuts the sketch in half: which model minds more?
+# - a box that is far too large, and one that cuts the sketch in half: which model suffers more?
 # - a box round two sketches, or round nothing at all;
-# - scale 0.5: is it half of the way? And a scale above 1, for which nothing was trained?
+# - scale 0.5: is the mask halfway between the two? And a scale above 1, at which nothing was trained?
 #
-# The first picture is the one that gained most, the second the one that lost most. (Without a kernel, you see these
-# two, standing still.)
+# The first picture is the one that gained most, the second the one that lost most. (Without a running kernel you see
+# these two as still pictures.)
 
 # %%
 from serial_lora_course.lessons.l05_sam.panel import mask_panel
@@ -711,9 +714,9 @@ panel = mask_panel(serial, [tests[n] for n in (order[0], order[-1], *order[1:-1:
 #
 # <details><summary>Answer</summary>
 #
-# Windows that do not fit are filled up with zero tokens. Behind that padding a bias makes a token with content of
-# each of them, and the picture's tokens in those windows attend to it. Pretraining never had that. In
-# front of the padding even a bias does no harm of this kind.
+# Windows that do not fit are filled up with zero tokens. After that padding, a bias turns each of them into a token
+# with content, and the picture's tokens in those windows attend to it. In pretraining these tokens were zero. Before
+# the padding even a bias does no harm of this kind.
 #
 # </details>
 #
@@ -730,17 +733,17 @@ panel = mask_panel(serial, [tests[n] for n in (order[0], order[-1], *order[1:-1:
 #
 # <details><summary>Answer</summary>
 #
-# The filled box's Dice on the same pictures, and the masks of the pictures that lost most. Better still, test pre-
-# and postprocessing too: a gain may be the repair of your own bug.
+# The filled box's Dice on the same pictures, and the masks of the pictures that lost most. Better still, test pre- and
+# postprocessing too: the gain may only make up for a bug of your own.
 #
 # </details>
 #
 # ## What to remember
 #
-# - Encode once a picture, decode once a box. The encoder is the part to adapt.
+# - SAM encodes once per picture and decodes once per box. The encoder is the part to adapt.
 # - Pre- and postprocessing fail without an error. Test them alone, before you train.
 # - A Dice means nothing without the filled box's.
-# - In front of window attention, zeros must stay zeros: no bias, or before the padding.
+# - The zeros that pad SAM's windows must stay zeros: an adapter comes before the padding, or has no bias.
 # - Look at every mask. Some get worse while the mean gets better.
 #
 # Next: [lesson 06](06_sd3_style.ipynb), where the same small pairs change how Stable Diffusion 3 draws.
