@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 06 · Stable Diffusion 3: a new style
 #
-# Ines draws emoji. She has finished a hundred and fifty, all in her own hand, and now a customer wants a thousand
+# Ines draws emoji. She has finished a hundred and fifty, all in her own style, and now a customer wants a thousand
 # more by Friday.
 #
-# You will teach her hand to a Stable Diffusion 3. On the way you write what such a model is made of: the straight
-# line from a picture to noise, the loss, the training loop, the sampler, guidance, and FID, the number by which
-# papers compare drawings. At the end you type a word, move a slider, and watch the drawing change hands.
+# You will teach her style to a Stable Diffusion 3. On the way you write what such a model is made of: the straight
+# line from a picture to noise, the loss, the training loop, the sampler, guidance, and FID, the number by which papers
+# compare generated pictures. You will also type a word, move a slider, and watch the drawing take on her style.
 
 # %%
 try:
@@ -44,21 +44,21 @@ hers = {"Ines": [studio.real[index] for index in shown]}
 display_figure(plot_drawings({"SD3": base} | hers, captions))
 
 # %% [markdown]
-# Above, what the model draws for eight words today. Below, the same eight as Ines draws them: black outlines,
-# flat colour, a purer yellow. The model will never be shown the drawings of the lower row.
+# The upper row shows what the model draws for eight prompts today. The lower row shows the same eight as Ines draws
+# them: black outlines, flat colour, a purer yellow. The drawings in the lower row are never used in training.
 #
-# (Ines's drawings are OpenMoji's, openmoji.org, CC BY-SA 4.0. <!-- from the licence: 4.0 --> The SD3 is a small
-# one, made of diffusers' own classes and pretrained on Twemoji, another set of emoji, these very words among
-# them. So *what* to draw is nothing new to it, and *how* is. With `SCALE = "paper"` this notebook runs on SD3
+# (Ines's drawings are OpenMoji's, openmoji.org, CC BY-SA 4.0. <!-- from the licence: 4.0 --> The SD3 is a small one,
+# made of diffusers' own classes and pretrained on Twemoji, another set of emoji, these very words among them. So it
+# already knows *what* to draw. What it has to learn is *how*. With `SCALE = "paper"` this notebook runs on SD3
 # medium.)
 #
 # ## A straight line from picture to noise
 #
-# Pretend that nobody has invented this yet. How would you teach a network to draw?
+# Suppose that nobody had invented this yet. How would you teach a network to draw?
 #
-# You cannot show it a blank page and ask for a cat: there are a million right answers. But you can *spoil* a
-# picture and ask for what you took away. So take a picture x and pure noise n of the same shape, and join them by
-# a straight line. At the *noise level* σ you are at
+# You cannot show it a blank page and ask for a cat: there are a million right answers. But you can *spoil* a picture
+# with noise, and ask how to undo that. So take a picture x and pure noise n of the same shape, and join them by a
+# straight line. At the *noise level* σ you are at
 #
 # $$x_\sigma = (1 - \sigma)\, x + \sigma\, n, \qquad 0 \le \sigma \le 1$$
 #
@@ -66,12 +66,13 @@ display_figure(plot_drawings({"SD3": base} | hers, captions))
 #
 # $$v = \frac{d x_\sigma}{d\sigma} = n - x$$
 #
-# There is no σ in it, because the line is straight. This *velocity* is what the network is asked for: here is a
-# spoilt picture, this much noise, this sentence; which way is the noise? Whoever knows that can walk the other
-# way. That is all of *rectified flow*, and the rest of the lesson follows from these two lines.
+# There is no σ in it, because the line is straight. This *velocity* is what the network has to predict: here is a
+# noisy picture, its noise level, and a sentence; in which direction is the noise? If you know that, you can walk the
+# other way, to the picture. That is all of *rectified flow*, and the rest of the lesson follows from these two
+# formulas.
 #
-# (SD3 does it with *latents*: an autoencoder turns a picture into a smaller grid of numbers, and back. You can
-# read "picture" all the same.)
+# (SD3 does this with *latents*: an autoencoder turns a picture into a smaller grid of numbers, and back. When you read
+# "latents", you can think "picture".)
 
 # %% [markdown]
 # ### Exercise 6.1 · The path and its velocity
@@ -80,9 +81,9 @@ display_figure(plot_drawings({"SD3": base} | hers, captions))
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# Write the two formulas for a batch, in which every picture has a noise level of its own. Mind the shapes:
-# `sigmas` is (B,). If four latents are four numbers wide, PyTorch broadcasts it along the *width*, and says
-# nothing. The check compares with one picture at a time, and the velocity with finite differences.
+# Write the two formulas for a batch in which every picture has its own noise level. Be careful with the shapes:
+# `sigmas` is (B,). If a batch of four latents is also four numbers wide, PyTorch broadcasts it along the *width*,
+# without an error. The check compares with one picture at a time, and the velocity with finite differences.
 
 
 # %% tags=["exercise"]
@@ -114,8 +115,8 @@ check("6.1", flow_path)
 # </details>
 # <details><summary>Hint 2: the way and its speed</summary>
 #
-# The first formula gives the points. The velocity has no σ: it is where the path ends minus where it begins, and
-# it begins at the picture. Return both, the points first.
+# The first formula gives the points. The velocity has no σ: it is the end of the path minus its beginning, and the
+# path begins at the picture. Return both, the points first.
 #
 # </details>
 #
@@ -124,9 +125,9 @@ check("6.1", flow_path)
 # %% [markdown]
 # ## How wrong is the model?
 #
-# `velocity_of` makes an SD3 into a function of points and noise levels. The transformer wants σ as a "timestep"
-# out of a thousand, and the sentence twice: as one vector for each token, and as one *pooled* vector for the
-# whole.
+# Next we need the model's own velocity, to compare it with the true one. `velocity_of` turns an SD3 into a function of
+# points and noise levels. The transformer wants σ as a "timestep" out of a thousand, and the sentence twice: as one
+# vector for each token, and as one *pooled* vector for the whole.
 
 
 # %%
@@ -159,9 +160,9 @@ def velocity_of(network: nn.Module, words) -> Callable:
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 5 |
 #
-# Walk to the noise levels, ask the model for the velocity there, and compare with the true one: the mean squared
-# error over everything. `velocity(points, sigmas)` is the model, whichever it is. The check puts in a small one
-# with two weights and compares the gradients too. You may use your `flow_path`.
+# Go to the points at these noise levels, ask the model for the velocity there, and compare with the true one: the mean
+# squared error over all entries. `velocity(points, sigmas)` is the model, whatever is inside. The check uses a small
+# one with two weights and compares the gradients too. You may use your `flow_path`.
 
 
 # %% tags=["exercise"]
@@ -198,8 +199,8 @@ check("6.2", flow_loss)
 # Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
-# Now measure SD3 with it: on pictures that it was pretrained on, and on her drawings. Which will be larger, and
-# by how much?
+# Now measure SD3's loss, on pictures that it was pretrained on and on her drawings. Which will be larger, and by how
+# much?
 
 # %%
 path, loss_of = yours("6.1"), yours("6.2")
@@ -214,19 +215,18 @@ for what, (latents, words) in kinds.items():
     print(f"{what}: {loss:.2f}")
 
 # %% [markdown]
-# Nearly seven times as large. The model knows Twemoji's drawings nearly by heart, and hers are news. That gap is
-# what an adapter can close.
+# Her drawings cost nearly seven times as much. The model has almost memorised Twemoji's drawings, and hers are new to
+# it. This gap is what an adapter can close.
 #
 # ## The training loop
 #
-# Take some of her drawings, draw noise and noise levels, mix, ask, compare, step. That is the whole of it, and
-# the loop below *is* the run: nothing else trains a model in this lesson. The settings are those of `serial-lora
-# lab sd3`.
+# Take some of her drawings, sample noise and noise levels, mix them, predict the velocity, compare, and make a step.
+# That is all, and the loop below *is* the run: nothing else trains a model in this lesson. The settings are those of
+# `serial-lora lab sd3`.
 #
-# Two lines need a word. Noise levels are not drawn evenly, but from a *logit-normal* distribution, a normal
-# number through a sigmoid: middling levels are where there is most to learn, and they come up most. And one
-# caption in ten is replaced by the empty sentence. That looks like vandalism. You will see in a moment what it is
-# for.
+# Two lines need an explanation. Noise levels are not sampled uniformly but from a *logit-normal* distribution, a
+# normal number put through a sigmoid: the middle levels are the hardest to learn, so they come up most often. And one
+# caption in ten is replaced by the empty sentence. That looks harmful; the section on guidance shows why it is needed.
 
 # %%
 from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, inject
@@ -284,14 +284,14 @@ print(f"{len(losses)} steps, {count:,} numbers trained, {len(studio.style.latent
 print(f"loss: first 20 steps {np.mean(losses[:20]):.2f}, last 20 {np.mean(losses[-20:]):.2f}")
 
 # %% [markdown]
-# The loss fell by a third, by training 30,720 numbers. Is that much? From a loss nobody can tell. We have to see
-# drawings, and so far we cannot draw.
+# Training 30,720 numbers lowered the loss by a third. Is that much? A loss cannot tell you. We have to see drawings,
+# and so far we cannot draw any.
 #
 # ## Why drawing takes steps
 #
-# If the velocity is right, one step is enough: from the point $x_\sigma$ walk back all the way, $\hat x =
-# x_\sigma - \sigma \hat v$. Try it on a picture that the model knows, at six noise levels. Above you see what it
-# is shown, below what it guesses. Where do you expect it to fail?
+# If the velocity is right, one step is enough: from the point $x_\sigma$ walk back all the way,
+# $\hat x = x_\sigma - \sigma \hat v$. Try it on a picture that the model knows, at six noise levels. The upper row is
+# what the model is given, the lower row is its guess. Where do you expect it to fail?
 
 # %%
 from serial_lora_course.plots.drawings import Row, draw_rows
@@ -308,13 +308,13 @@ guessed = Row("guessed in one step", studio.pictures(guesses))
 display_figure(draw_rows([there, guessed]))
 
 # %% [markdown]
-# Look at σ = 0.6: we see nothing but noise, and the model still sees the cat. That surprised us. But follow its
-# guess to the right. The stripes fade, the tail comes off, the face dissolves. At σ = 1 nothing of this cat is
-# left in the input, so the model answers with the *average* of all that the word could mean, and an average of
+# Look at σ = 0.6: we see almost nothing but noise, and the model still sees the cat. That surprised us. But follow its
+# guess to the right. The stripes fade, the tail breaks off, the face dissolves. At σ = 1 nothing of this cat is left
+# in the input, so the model answers with the *average* of all pictures that the word could mean, and an average of
 # drawings is a blurred drawing. (Try other seeds in `studio.noise([5])`: the last guess hardly changes.)
 #
-# So take only a small step that way. Then a little of a picture is there, the next answer is less of an average,
-# and so on. That is why drawing takes steps.
+# So take only a small step in that direction. Then the input already holds a little of a picture, the next answer is
+# less of an average, and so on. That is why drawing takes many steps.
 
 # %% [markdown]
 # ### Exercise 6.3 · The sampler
@@ -327,7 +327,7 @@ display_figure(draw_rows([there, guessed]))
 #
 # $$x_{\sigma'} = x_\sigma + (\sigma' - \sigma)\, v$$
 #
-# and ask for the velocity anew at every point that you reach. The levels come from 1 down to 0, at distances that
+# and ask for the velocity again at every point that you reach. The levels go from 1 down to 0, and their distances
 # need not be equal. The check follows a toy velocity, one number at a time.
 
 
@@ -366,8 +366,8 @@ check("6.3", sample)
 # Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
-# Your sampler, once for eight words and once for the cat, with a look at what is there after every second step.
-# The noise of the eight is that of diffusers' own pipeline, so its drawings should be the same as yours.
+# Run your sampler for the eight prompts, and for the cat, where we look at the result at several levels on the way.
+# The eight start from the same noise as in diffusers' own pipeline, so its drawings should be the same as yours.
 
 # %%
 walk = yours("6.3")
@@ -387,25 +387,25 @@ back = Row("noise to drawing", studio.pictures(torch.cat(cats))[::-1], captioned
 display_figure(draw_rows([there, guessed, back]))
 
 # %% [markdown]
-# Not one grey level apart: you have written SD3's sampler. The lowest row, read from right to left, shows it at
-# work. It starts at the very noise at the end of the first row, with nothing of the cat in it, and walks. First
-# there is a place for something, then a body, and the contour comes last. It has both ears and a whole tail,
-# which the guess of one step had not.
+# Not one grey level apart: you have written SD3's sampler. The lowest row, read from right to left, shows it at work.
+# It starts from the same noise that ends the first row, with nothing of the cat in it. First you see only noise, then
+# a body and a tail, and the clean outline comes last. This cat has a clear head and a whole tail, unlike the guess in
+# one step (but it has lost its eye).
 #
 # ## Guidance
 #
-# The drawings of a plain sampler are soft. **Classifier-free guidance** is the trick that everybody uses: ask
-# twice at every step, once with the prompt and once with an *empty* one, and go further in the direction in which
-# they differ.
+# The drawings of a plain sampler are soft. **Classifier-free guidance** is the trick that everybody uses: ask twice at
+# every step, once with the prompt and once with an *empty* one, and go further in the direction in which the answers
+# differ.
 #
 # $$v = v_{\text{empty}} + w\,(v_{\text{prompt}} - v_{\text{empty}})$$
 #
-# With w = 1 that is the plain answer. With w = 3 you go past it, away from what would be drawn without the
-# prompt.
+# With w = 1 that is the plain answer to the prompt. With w = 3 you go past it, away from what would be drawn without
+# the prompt.
 #
-# Now you know why the loop took away one caption in ten. The model has to *have* an answer to the empty prompt.
-# Train with captions only and you leave that answer to chance; then w stretches a difference that is no longer
-# about the prompt.
+# Now you know why the loop took away one caption in ten. The model has to *have* an answer to the empty prompt. If you
+# train with captions only, nothing controls that answer; then w enlarges a difference that is no longer due to the
+# prompt.
 
 # %% [markdown]
 # ### Exercise 6.4 · Guidance
@@ -414,7 +414,7 @@ display_figure(draw_rows([there, guessed, back]))
 # |---|---|---|
 # | ●○○○○ | ●●●●○ | 3 |
 #
-# Some papers count from the other end and call the plain answer 0. Here it is the formula above.
+# Some papers define w differently, so that 0 is the plain answer. Here use the formula above.
 
 
 # %% tags=["exercise"]
@@ -471,13 +471,13 @@ stronger = {f"w = {w:g}": draw(model, studio.asked.rows(shown), shown, w) for w 
 display_figure(plot_drawings(stronger, captions))  # change this and run again: other w
 
 # %% [markdown]
-# At w = 3 shapes are clearer than at w = 1, and at w = 9 they are burnt. We stay at 3. The paper, with a far
-# larger model, uses 7. <!-- from the paper, section IV: 7 -->
+# At w = 3 shapes are clearer than at w = 1, and at w = 9 the colours are harsh and the shapes break up. We stay at 3.
+# The paper, with a far larger model, uses 7. <!-- from the paper, section IV: 7 -->
 #
-# ## Her hand
+# ## Her style
 #
-# The same words and the same noise, before and after the run above; and a LoRA of the same rank, trained by the
-# same loop. What do you expect to change first: what is drawn, or how?
+# Now draw the same words from the same noise before and after the run above, and with a LoRA of the same rank, trained
+# by the same loop. What do you expect to change more: what is drawn, or how?
 
 # %%
 other = lesson.twin().model
@@ -490,15 +490,15 @@ chosen = {name: drawn[shown] for name, drawn in drawings.items()}
 display_figure(plot_drawings(chosen | hers, captions))
 
 # %% [markdown]
-# Follow one column down. The subject stays, and mostly where it was: it comes from the word and the noise. Yellow
-# turns into her yellow, and black comes in where she has lines. LoRA draws them harder than Serial LoRA does; it
-# has four times the numbers. And neither draws as she does. A hundred steps on a small model are enough for her
-# colours and her weight of line, and not for her neat circles.
+# Follow one column down. The subject stays, mostly in the same place: it comes from the word and the noise. The yellow
+# becomes her yellow, and black appears where she has lines, with LoRA often a little stronger than with Serial LoRA;
+# it has four times the numbers. And neither draws as she does. A hundred steps on a small model bring her colours and
+# some of her black, but not her clean shapes.
 #
 # ## Move the slider
 #
-# Her style is a direction in weight space, and the adapter's *scale* is how far we go: 0 is the model as it was,
-# 1 is as trained. Same words, same noise; drag it.
+# The adapter is a direction in weight space, and its *scale* is how far we go: 0 is the model as it was, 1 is as
+# trained. The words and the noise stay the same. Drag the slider.
 
 # %%
 from serial_lora import set_scale
@@ -516,26 +516,27 @@ print("drawn at the scales", *scales)
 fade_panel(fade, scales, list(typed))
 
 # %% [markdown]
-# All of it was drawn in the cell above, so the slider needs no kernel and moves at once. Put in words of your own
-# and run it again: that takes some ten seconds, and is the thing to show somebody.
+# All the drawings were made in the cell above, so the slider needs no running kernel. Put in words of your own and run
+# the cell again: that takes some ten seconds, and the result is something to show to others.
 #
-# We like it best between 0.5 and 0.75: the lines have come, and the crumbs not yet. Nobody trained the model at
-# such a scale. It works all the same: half of the change in the weights gives about half of the style.
+# The style does not grow evenly. Up to 0.5 you hardly see it; then the yellow turns and the black appears; at 1 some
+# shapes break up. We like it best at about 0.75. The model was never trained at such a scale, and it works all the
+# same.
 #
 # ## How good is it? FID by hand
 #
-# "We like it best" will not do in a paper. The number that everybody prints is **FID**: do the drawings, *as a
-# set*, look like real pictures of the style?
+# "We like it best" is not enough for a paper. The number that everybody reports is **FID**. It asks: do the drawings,
+# *as a set*, look like real pictures of the style?
 #
-# Every picture becomes a vector of features, by a network that was trained for something else. (Papers take
-# Inception. We take a middle layer of lesson 04's CLIP, so our FIDs compare with nobody else's.) Then each set is
-# replaced by a normal distribution, which is nothing but a mean μ and a covariance Σ, and FID is the distance of
-# the two:
+# Every picture becomes a vector of features, by a network that was trained for something else. (Papers use Inception.
+# We use a middle layer of lesson 04's CLIP, so you cannot compare our FIDs with those of papers.) Then each set is
+# described by a normal distribution, that is by a mean μ and a covariance Σ, and FID is the squared distance between
+# the two distributions:
 #
 # $$\mathrm{FID} = |\mu_1 - \mu_2|^2 + \operatorname{tr}\Sigma_1 + \operatorname{tr}\Sigma_2 - 2 \operatorname{tr}\,(\Sigma_1 \Sigma_2)^{1/2}$$
 #
-# With one feature it reads $(\mu_1 - \mu_2)^2 + (s_1 - s_2)^2$: how far apart the centres are, and how different
-# the spreads. The last term is the one that people look up, since it holds the root of a *matrix*.
+# With one feature it reads $(\mu_1 - \mu_2)^2 + (s_1 - s_2)^2$: how far apart the centres are, and how different the
+# spreads. The last term is the difficult one, since it has the square root of a *matrix* in it.
 
 # %% [markdown]
 # ### Exercise 6.5 · FID
@@ -553,8 +554,8 @@ fade_panel(fade, scales, list(typed))
 #    is $V \Lambda^{1/2} V^\top$.
 # 3. The trace of a root is the sum of the roots of the eigenvalues. Then put the four terms together.
 #
-# The check begins with corners of rectangles, which you can do on paper, and ends with fewer pictures than
-# features. There many eigenvalues are 0, and rounding makes some of them a little less.
+# The check begins with the corners of rectangles, which you can compute on paper, and ends with fewer pictures than
+# features. Then many eigenvalues are 0, and rounding makes some of them slightly negative.
 
 
 # %% tags=["exercise"]
@@ -606,8 +607,8 @@ for name, drawn in drawings.items():
     print(f"{name:12} yours {fid(features, reference):.3f}, the course's {ours:.3f}")
 
 # %% [markdown]
-# The same to three decimals, though the course's goes by singular values and never makes a root: the two have no
-# line in common.
+# They agree to three decimals, although the course's function works in another way: it uses singular values and never
+# computes a matrix root.
 #
 # FID has a weakness that you can now measure yourself. Take two halves of *her own* drawings, so that nothing at
 # all is generated. The distance should be 0. What will it be?
@@ -622,20 +623,20 @@ for count in (most // 6, most // 3, most):
     print(f"{count:3} of her drawings beside {count} others: FID {distance:.1f}")
 
 # %% [markdown]
-# With 25 drawings a side she is further from herself than our model, with 64, was from her! A covariance of 192
-# features takes many pictures, and whatever is wrong with the estimate counts as distance. So an FID says nothing
-# without the number of pictures, and one that fell because there were more of them says nothing either. Compare
-# at equal numbers, as the next table does.
+# With 25 drawings on each side, her own drawings are further from each other than our model's, with 64, were from
+# hers! To estimate a covariance of 192 features you need many pictures, and every error of the estimate adds to the
+# distance. So an FID means nothing without the number of pictures, and it can fall just because there are more of
+# them. Compare at equal numbers, as the next table does.
 #
 # ## What fools which number?
 #
-# Two more numbers stand beside FID in most papers. **CLIP-Score** asks whether a drawing shows what its prompt
-# says: 2.5 times the cosine of CLIP's two vectors, and 0 where that is negative. And a **style classifier** says
-# in whose hand a picture is drawn.
+# Most papers report more than FID. We take two more numbers. **CLIP-Score** asks whether a drawing shows what its
+# prompt says: 2.5 times the cosine of CLIP's two vectors, and 0 where that is negative. And a **style classifier**
+# says in whose style a picture is drawn.
 #
-# Before you trust a measure, show it something wrong. So two cheats take part: one answers every prompt with some
-# *training* picture, whatever was asked for, and one gives the *same* picture every time. Which number will each
-# of them fool?
+# Before you trust a measure, try it on something that is wrong. So we add two cheats to the table: one answers every
+# prompt with some *training* picture, whatever was asked for, and one gives the *same* picture every time. Which
+# number will each of them fool?
 
 # %%
 count = len(studio.real)
@@ -651,26 +652,27 @@ columns = ["FID", "CLIP-Score", "in her style"]
 pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 
 # %% [markdown]
-# One picture drawn every time fools the style classifier completely, and FID throws it out. *Any* training
-# picture fools both of them: its FID is 15.3, about as good as LoRA's 14.9, for a "model" that does not listen at
-# all. CLIP-Score throws that one out.
+# The same picture every time fools the style classifier completely, but not FID. *Any* training picture fools both of
+# them: its FID is 15.3, about as good as LoRA's 14.9, for a "model" that ignores the prompt. CLIP-Score is not fooled
+# by it.
 #
-# And what fools CLIP-Score? Read its column again. The untuned model gets 1.44, and her own drawings get 1.25. By
-# this number the machine draws her words better than she does. Mind who judges here: this CLIP is the very one
-# whose text tower reads the prompts for our SD3, so the score is partial. And since her own drawings score no
-# more than 1.25, the fall to 1.24 does not say that the tuned model listens less. (All these words were met in
-# pretraining, by the way. No number here says how it would do on things that it does not know.)
+# And what fools CLIP-Score? Read its column again. The untuned model gets 1.44, and her own drawings get 1.25. By this
+# number the untuned model shows her words better than she does. Note who judges here: this CLIP is the one whose text
+# tower also reads the prompts for our SD3, so the score is biased in the model's favour. And since her own drawings
+# score no more than 1.25, the fall to 1.24 does not mean that the tuned model follows the prompt less. (By the way,
+# all these words were in the pretraining data. No number here says how well the model draws things that it does not
+# know.)
 #
-# So read them together, at equal numbers of pictures. And look at the drawings.
+# So read the three numbers together, with as many pictures for each model. And look at the drawings.
 
 # %% [markdown]
 # ## What we passed over
 #
-# The straight line, the loss and the sampler are the whole idea. Three things make it an SD3.
+# The straight line, the loss and the sampler are the whole idea. Three more things make the model an SD3.
 #
-# **Parts.** Only the transformer draws, and only it was adapted. Text encoders read the prompt, and an
-# autoencoder turns pixels into latents and back. All of them are frozen, so prompts and pictures were read once,
-# before the loop.
+# **Parts.** Only the transformer draws, and only it was adapted. Text encoders read the prompt, and an autoencoder
+# turns pixels into latents and back. All of them are frozen, so prompts and pictures were encoded once, before the
+# loop.
 
 # %%
 for name, part in pipeline.components.items():
@@ -678,9 +680,9 @@ for name, part in pipeline.components.items():
         print(f"{name:15} {sum(p.numel() for p in part.parameters()):10,} parameters")
 
 # %% [markdown]
-# **Shift.** The more pixels show the same thing, the more noise it takes to hide it. So for large pictures noise
-# levels are moved up, in training (`shift` in your `noise_levels`) and in drawing. SD3 medium has shift 3; our
-# small pictures need none. Ten steps of either:
+# **Shift.** The more pixels show the same thing, the more noise it takes to hide it. So for large pictures the noise
+# levels are shifted upwards, in training (`shift` in `noise_levels`) and in drawing. SD3 medium has shift 3; our small
+# pictures need none. Here are ten steps with each:
 
 # %%
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -691,8 +693,8 @@ for amount in (1.0, 3.0):  # change this and run again
     print(f"shift {amount:g}:", " ".join(f"{level:.2f}" for level in scheduler.sigmas))
 
 # %% [markdown]
-# With shift 3 half of the steps are spent above 0.7. A scheduler's list is shifted *already*: whoever shifts it
-# again trains at levels that drawing hardly visits.
+# With shift 3 half of the steps are spent above 0.7. A scheduler's list is *already* shifted: if you shift it again,
+# you train at levels that the sampler hardly visits.
 #
 # **Two streams.** Patches of the picture and words of the prompt run side by side, each kind with its own norms
 # and its own q, k and v, and meet in one place only.
@@ -701,7 +703,7 @@ for amount in (1.0, 3.0):  # change this and run again
 display_drawing("two_streams")
 
 # %% [markdown]
-# So "in front of attention" is two places. What each choice costs in SD3 medium, at the paper's rank:
+# So "in front of attention" can mean two places. This is what each choice costs in SD3 medium, at the paper's rank:
 
 # %%
 from diffusers import SD3Transformer2DModel
@@ -718,21 +720,20 @@ for stream in ("image", "text", "both"):
     print(f"{stream:5}  Serial LoRA {counts[0]:10,}   LoRA {counts[1]:10,}")
 
 # %% [markdown]
-# We adapted the picture's stream, which `inject` takes unless you say otherwise: *what* is drawn comes in with
-# the words and should stay, and *how* it looks is made in the picture's tokens. A text token is as wide as an
-# image token, so an adapter in the wrong stream fits, runs and trains without a complaint. Only the count tells:
-# the last block never writes the text, so LoRA has one layer less there.
+# We adapted the picture's stream, which is the default of `inject`: *what* is drawn comes from the words and should
+# stay, and *how* it looks is decided in the picture's tokens. A text token is as wide as an image token, so an adapter
+# in the wrong stream fits, runs and trains without an error. Only LoRA's count shows it: the last block computes no
+# new text tokens, so LoRA has one layer fewer there.
 
 # %% [markdown]
 # ## Quiz
 #
-# **1. The velocity along the path is the same at every noise level. Why does the model need to be told the level
-# all the same?**
+# **1. The velocity along the path is the same at every noise level. Why does the model still need to know the level?**
 #
 # <details><summary>Answer</summary>
 #
-# Because it does not see x and n, only their mix. The same grid of numbers may be a pale picture with little
-# noise or a strong one with much; what is to be taken away depends on which it is.
+# Because it does not see x and n, only their mix. The same grid of numbers may be a pale picture with little noise, or
+# a strong picture with much noise. What has to be removed depends on which it is.
 #
 # </details>
 #
@@ -741,8 +742,9 @@ for stream in ("image", "text", "both"):
 #
 # <details><summary>Answer</summary>
 #
-# Guidance stretches the difference between two answers. Tuning trained the prompted one and moved the empty one
-# without control, so their difference is no longer about the prompt alone, and at 7 all of it is stretched.
+# Guidance enlarges the difference between two answers. Tuning trained the answer to the prompt and changed the answer
+# to the empty prompt without control. So their difference is no longer due to the prompt alone, and w = 7 enlarges all
+# of it.
 #
 # </details>
 #
@@ -760,7 +762,7 @@ for stream in ("image", "text", "both"):
 #
 # <details><summary>Answer</summary>
 #
-# The model believes that a fifth of what it sees is picture, and takes accidents of the noise for parts of a
+# The model assumes that a fifth of what it sees is picture, and takes random patterns in the noise for parts of a
 # drawing. Try it: `walk(velocity_of(model, cat.words), start, levels[2:])`.
 #
 # </details>
@@ -770,9 +772,9 @@ for stream in ("image", "text", "both"):
 # - A straight line from picture to noise; its velocity, n - x, is the same everywhere on it. Training asks for it
 #   at random points, drawing walks back along it.
 # - Far from the picture the best answer is an average. That is why drawing takes steps.
-# - Guidance stretches the difference that the prompt makes, and training must show the empty prompt now and then.
-# - FID compares two clouds of features by mean and covariance. It depends on how many pictures there are, and
-#   does not know what was asked for.
+# - Guidance enlarges the difference that the prompt makes, and training must show the empty prompt now and then.
+# - FID compares two sets of features by mean and covariance. It depends on the number of pictures, and it does not
+#   know what the prompts were.
 # - Look at the drawings.
 #
 # Whether Serial LoRA's drawings fall behind LoRA's on four styles is for lessons 08 and 09 to judge. Next:
