@@ -3,9 +3,9 @@
 #
 # *This lesson is optional: no other one needs it.*
 #
-# A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter itself is
-# lost. How many directions did it have? Was it LoRA or Serial LoRA? And in their plot one curve of singular
-# values lies above another: did that adapter learn more?
+# A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter itself is lost.
+# What was its rank? Was it LoRA or Serial LoRA? The colleague also has a plot in which one adapter's singular values
+# lie above another's: did that adapter learn more?
 #
 # You will answer all three from the weights alone, with three functions of your own: a rank, an effective
 # rank, and the angles between two subspaces. At the end you get the lost adapter back.
@@ -36,8 +36,8 @@ lesson_card("10")
 # %% [markdown]
 # ## Four merged models
 #
-# To have such files, we make four: LoRA and Serial LoRA, with two seeds each. Your loop of lesson 04 trains
-# them, on four drawings a class, and in the image tower alone.
+# We make four such files ourselves: LoRA and Serial LoRA, with two seeds each. Your loop from lesson 04 trains them,
+# on four drawings of each class, and only in the image tower.
 
 # %%
 clip, drawings = load_clip("tiny"), load_classification("symbols")
@@ -80,14 +80,14 @@ for label, config in (("LoRA", LoRAConfig), ("Serial LoRA", SerialLoRAConfig)):
         print(f"{label}, seed {seed}: {(answers(model) == truth).sum()} of {len(truth)} right")
 
 # %% [markdown]
-# Nearly twice as many drawings come right. And each of the four is a CLIP like any other: same modules, same
-# shapes, no adapter to be seen. From here on, pretend that you do not know how they were made.
+# Nearly twice as many drawings are named right. And each of the four is a CLIP like any other: same modules, same
+# shapes, no adapter to be seen. From here on, pretend that you don't know how they were made.
 #
 # ## What is in the difference?
 #
-# Subtract the weights before from those after. What is left is the change, dW. So there are three matrices
-# to look into, W, W + dW and dW, and each has its own singular values. Before you run the cell: will W + dW
-# look different from W, in a model that is right so much more often?
+# Subtract the weights before training from those after it. The result is the change, dW. So there are three matrices
+# to look at, W, W + dW and dW, and each has its own singular values. Before you run the cell: will W + dW look
+# different from W, in a model that is right so much more often?
 
 
 # %%
@@ -108,12 +108,12 @@ values = svdvals(dW)
 print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {values[RANK]:.0e}")
 
 # %% [markdown]
-# No. W and W + dW are one line: a thin change hides in a thick weight. So the first thing to ask of any plot
-# of singular values is: of which matrix?
+# No. W and W + dW are nearly one line: the small change does not show beside the large weight. So the first question
+# about any plot of singular values is: of which matrix?
 #
-# dW has something to tell. After value 16 it falls off a cliff, by six powers of ten. But it does not fall
-# to zero. Why not? The merged weights were rounded to float32, and the rounding is a small random matrix of
-# full rank. Strictly, dW has rank 192. What we want is the rank above the rounding.
+# dW tells us more. After value 16 its singular values drop by six powers of ten. But they don't drop to zero. Why
+# not? The merged weights were rounded to float32, and the rounding is a small random matrix of full rank. Strictly,
+# dW has rank 192. What we want is the rank above the rounding.
 
 # %% [markdown]
 # ### Exercise 10.1 · The rank of a change
@@ -122,10 +122,10 @@ print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {va
 # |---|---|---|
 # | ●●●○○ | ●●●○○ | 10 |
 #
-# Count the singular values of `after - before` that are larger than rounding. As the threshold take
-# the usual one, max(m, n) · eps · σ₁, where eps is float32's (`torch.finfo(torch.float32).eps`) and σ₁
-# is the largest singular value *of the matrix that was rounded*. Subtract in float64, so that the
-# subtraction does not round once more. The check uses changes that are far smaller than the weights.
+# Count the singular values of `after - before` that are larger than rounding. Take the usual threshold, max(m, n) ·
+# eps · σ₁, where eps is float32's (`torch.finfo(torch.float32).eps`) and σ₁ is the largest singular value *of the
+# matrix that was rounded*. Subtract in float64, so that the subtraction adds no rounding of its own. The check uses
+# changes that are far smaller than the weights.
 
 
 # %% tags=["exercise"]
@@ -171,8 +171,8 @@ for name, each in changes.items():
 #
 # ## Position is size
 #
-# Now the colleague's plot. It shows dW of v in block 1, for both methods, and Serial LoRA's curve lies above
-# LoRA's. Did it learn more? Try something silly: multiply LoRA's dW by 3. Nothing is learned by that.
+# Now the colleague's plot. It shows dW of v in block 1, for both methods, and Serial LoRA's curve lies above LoRA's.
+# Did it learn more? Try something silly: multiply LoRA's dW by 3. No training is behind that factor.
 
 # %%
 lora, serial = (changes[f"{label}, seed 1"][5] for label in ("LoRA", "Serial LoRA"))
@@ -181,9 +181,10 @@ spectra = {name: svdvals(dW)[:RANK] for name, dW in spectra.items()}
 display_figure(plot_shapes(spectra))
 
 # %% [markdown]
-# On the left, the factor lifts LoRA's curve above Serial LoRA's. Where a curve lies says how *large* the
-# change is, and that depends on the learning rate and on the number of steps. (Equal rates do not make equal
-# steps; lesson 01 shows why.) Position is size.
+# On the left, the factor lifts LoRA's curve above Serial LoRA's. So the height of a curve tells how *large* the
+# change is, and that depends on the learning rate and on the number of steps. (Equal rates do not make equal steps;
+# lesson 01 shows why.) Position is size, so the higher curve in your colleague's plot does not mean that this adapter
+# learned more.
 #
 # On the right, each curve is divided by its own sum. LoRA and its triple are now one line: a factor cannot
 # change the *shape*. How fast the shape falls is one number, the **effective rank** (Roy and Vetterli,
@@ -193,7 +194,7 @@ display_figure(plot_shapes(spectra))
 # $$p_i = \frac{\sigma_i}{\sigma_1 + \dots + \sigma_r}, \qquad
 # \operatorname{erank} = \exp\Bigl(-\sum_i p_i \ln p_i\Bigr).$$
 #
-# With equal shares it is r. If one share is nearly everything, it is nearly 1.
+# With r equal shares it is r. If one share is nearly everything, it is nearly 1.
 
 # %% [markdown]
 # ### Exercise 10.2 · The effective rank
@@ -202,8 +203,8 @@ display_figure(plot_shapes(spectra))
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 8 |
 #
-# Mind the zeros: 0 · ln 0 counts as 0, but computed naively it is not a number. The check includes
-# spectra with zeros, one in which all values are equal, and one with a single value.
+# Return the effective rank. Mind the zeros: 0 · ln 0 counts as 0, but in floating point it comes out as `nan`. The
+# check includes spectra with zeros, one in which all values are equal, and one with a single value.
 
 
 # %% tags=["exercise"]
@@ -247,21 +248,22 @@ for name, each in {**changes, "LoRA, seed 1, times 3": tripled, "random pair": n
     print(f"{name:24} {size:10.0%}   {sum(eranks) / len(eranks):.2f}")
 
 # %% [markdown]
-# The factor triples the size and leaves the effective rank as it is, to the last digit. A random pair uses
-# nearly all of its sixteen directions. What was trained uses nine or ten: a few strong ones, and a tail.
-# Serial LoRA's falls a little faster than LoRA's, with both seeds.
+# The factor triples the size and does not change the effective rank at all. A random pair uses nearly all of its
+# sixteen directions. The trained adapters use nine or ten: a few strong ones, and a tail. Serial LoRA's effective
+# rank is a little lower than LoRA's, with both seeds.
 #
 # Is a high effective rank good? Not in itself. The random pair has the highest, and it has learned nothing.
 #
 # ## Where it reads, where it writes
 #
-# LoRA or Serial LoRA? Neither size nor shape gives it away. Directions do. Write dW as a sum of layers
-# $\sigma_i u_i v_i^\top$, as in lesson 01. A token is compared with $v_i$: there dW *reads*. What comes out
-# goes along $u_i$: there it *writes*. The sixteen $v_i$ span a subspace, and so do the $u_i$.
+# LoRA or Serial LoRA? Neither size nor shape tells us. Directions do. Write dW as a sum of layers $\sigma_i u_i
+# v_i^\top$, as in lesson 01. The scalar product of a token with $v_i$ decides how much of layer i it gets: in the
+# directions $v_i$ dW *reads*. What it adds has the directions $u_i$: there it *writes*. The sixteen $v_i$ span a
+# subspace, and so do the $u_i$.
 #
-# Two subspaces have **principal angles**: the smallest angle between any vector of the one and any of the
-# other, then the next smallest at right angles to these, and so on. All at zero: the same subspace. All at
-# right angles: nothing in common.
+# Two subspaces have **principal angles**: the smallest angle between any vector of the one and any of the other, then
+# the next smallest at right angles to these, and so on. If all angles are zero, the two subspaces are the same. If
+# all are right angles, they have nothing in common.
 
 # %% [markdown]
 # ### Exercise 10.3 · Principal angles
@@ -270,9 +272,10 @@ for name, each in {**changes, "LoRA, seed 1, times 3": tripled, "random pair": n
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 12 |
 #
-# If the columns of Q₁ and of Q₂ are orthonormal, the singular values of Q₁ᵀ Q₂ are the cosines of the angles
-# (Björck and Golub, 1973 <!-- from their paper: 1973 -->). Your columns come as they are, neither of length one nor at right angles.
-# Return degrees, the smallest first. A cosine that is rounded to a little above 1 has no arccosine: mind that.
+# If the columns of Q₁ and of Q₂ are orthonormal, the singular values of Q₁ᵀ Q₂ are the cosines of the angles (Björck
+# and Golub, 1973 <!-- from their paper: 1973 -->). The columns that you are given are neither of length one nor at
+# right angles to each other. Return degrees, the smallest first. Rounding can make a cosine a little larger than 1,
+# and then its arccosine is `nan`: prevent that.
 
 
 # %% tags=["exercise"]
@@ -311,9 +314,9 @@ check("10.3", angles_between)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# Do q and k of one block read the same directions? And what is an angle to be compared with? With *chance*:
-# the angles of random subspaces. Before you run the cell: at what angle do two random subspaces of 16
-# dimensions meet, in 192?
+# Do q and k of one block read the same directions? To judge an angle, compare it with *chance*: the angles between
+# random subspaces. Before you run the cells, guess: what is the smallest angle between two random subspaces of 16
+# dimensions, in a space of 192?
 
 
 # %%
@@ -354,18 +357,19 @@ for label, found in {**within, "chance": chance}.items():
 print(f"r / d = {RANK} / {d} = {RANK / d:.3f}")
 
 # %% [markdown]
-# Serial LoRA's q and k read exactly the same directions (1.000). LoRA's share hardly more than chance. That
-# settles the second question, and no plot of singular values could. Why is it so? Serial LoRA's changes are
-# $W_q B A$, $W_k B A$ and $W_v B A$. All three end in the same A, and the last factor decides what is read.
+# Serial LoRA's q and k read exactly the same directions (1.000). LoRA's share hardly more than chance. That answers
+# whether it was LoRA or Serial LoRA, and no plot of singular values could. Why is it so? Serial LoRA's changes are
+# $W_q B A$, $W_k B A$ and $W_v B A$. All three have the same A on the right, and the factor on the right is the one
+# that meets the token.
 #
-# Chance is not zero: two random subspaces share r / d, here 0.083, and their closest directions meet at
-# 59 degrees. Without the grey line you would have called LoRA's curve a finding.
+# Chance is not zero: two random subspaces overlap by r / d, here 0.083, and the smallest angle between them is 59
+# degrees. Without the grey line you might have taken LoRA's 55 degrees for a finding.
 #
 # ## Compare with a second seed
 #
-# Did LoRA and Serial LoRA learn the same thing? Put their directions beside each other and you get a number.
-# Is it high or low? Chance is one thing to compare with. The other one is easily forgotten: what does a method have
-# in common *with itself*, when only the seed differs?
+# Did LoRA and Serial LoRA learn the same thing? Compare their directions and you get an overlap. Is it high or low?
+# Chance is one thing to compare it with. The other one is easily forgotten: how much does a method have in common
+# *with itself*, when only the seed differs?
 
 # %%
 pairs = {
@@ -385,23 +389,22 @@ shown = {name: curves[name] for name in list(pairs)[:3]}
 display_figure(plot_angles(shown, chance, "two adapters: where they write"))
 
 # %% [markdown]
-# LoRA and Serial LoRA write at twice the overlap of chance. "They learn much the same", one might say. But
-# two seeds of LoRA agree far better than that, and two seeds of Serial LoRA better still. So the methods do
-# write elsewhere. The second seed tells; chance alone would have misled us.
+# LoRA and Serial LoRA write at twice the overlap of chance. "They learn much the same", one might say. But two seeds
+# of LoRA agree far better than that, and two seeds of Serial LoRA better still. So the two methods do write in
+# different directions. Only the second seed shows that; chance alone would have misled us.
 #
-# And the last row but one? With *one* seed for both, the two methods read more alike than any method reads
-# like itself. That is no discovery either: one seed means the same drawings and the same random start of
-# some A. So we compared across seeds.
+# And the row "the same, with one seed"? When both methods have the *same* seed, they read more alike (0.141) than
+# either method reads like itself. That is no discovery: with one seed they saw the same drawings, and some A's had
+# the same random start. That is why the other rows compare different seeds.
 #
-# Other directions are not yet other behaviour: two adapters may read other parts of a token and give the
-# same answer. Lesson 04 counts answers.
+# Different directions do not have to mean different behaviour: two adapters may read different parts of a token and
+# still give the same answer. Lesson 04 counts answers.
 
 # %% [markdown]
 # ## The lost adapter
 #
-# If $dW_q = W_q B A$, then $B A = W_q^{-1} dW_q$. It is $W_k^{-1} dW_k$ as well, and $W_v^{-1} dW_v$. So a
-# model that had Serial LoRA in it gives back one and the same matrix three times. Expect the LoRA models to
-# fail this test badly.
+# If $dW_q = W_q B A$, then $B A = W_q^{-1} dW_q$. It is $W_k^{-1} dW_k$ as well, and $W_v^{-1} dW_v$. So if the
+# adapter was Serial LoRA, all three give the same matrix. What do you expect of the two LoRA models?
 
 # %%
 for name, each in changes.items():
@@ -410,7 +413,8 @@ for name, each in changes.items():
     print(f"{name}: entries up to {q.abs().max():.2f}, apart by up to {apart:.6f}")
 
 # %% [markdown]
-# There it is. Cut it into a pair by its singular values, and put the pairs into a fresh CLIP.
+# There it is: for Serial LoRA the three agree up to rounding, for LoRA not at all. Split B A into a pair by its
+# singular values, in every block, and put the pairs into a fresh CLIP.
 
 # %%
 found = inject(copy.deepcopy(clip.model), SerialLoRAConfig(rank=RANK, towers=["image"]))
@@ -427,8 +431,8 @@ print(f"the found adapter and the merged model agree on {alike.sum()} of {len(al
 # The adapter is back: all 73 answers are those of the merged model. The matrices are not the ones that were
 # lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes.
 #
-# (For LoRA, cut each dW itself.) You can do this with any two files of one model. Show it to somebody who
-# believes that merging hides how a model was tuned.
+# (For LoRA, split each dW itself.) You can do this with any two files of one model, before and after. Show it to
+# somebody who believes that merging hides how a model was tuned.
 #
 # ## Quiz
 #
@@ -437,8 +441,8 @@ print(f"the found adapter and the merged model agree on {alike.sum()} of {len(al
 #
 # <details><summary>Answer</summary>
 #
-# Of which matrix, W + dW or dW? How large are the changes, and at which learning rate? A factor moves a
-# whole curve. How many seeds? And what does the model get right?
+# Of which matrix, W + dW or dW? How large are the changes, and at which learning rate, since a factor moves a whole
+# curve? How many seeds? And how accurate is each model?
 #
 # </details>
 #
@@ -447,26 +451,25 @@ print(f"the found adapter and the merged model agree on {alike.sum()} of {len(al
 #
 # <details><summary>Answer</summary>
 #
-# At most 16 for Serial LoRA: all three end in the same A, so all rows lie in one space of 16 dimensions. Up
-# to 48 for LoRA, whose three A are free.
+# At most 16 for Serial LoRA: all three have the same A on the right, so all rows lie in one space of 16 dimensions.
+# Up to 48 for LoRA, which has three different A's.
 #
 # </details>
 #
-# **3. The four strongest directions of two adapters overlap by 0.1. Is that little?**
+# **3. The four strongest directions of two adapters overlap by 0.1. Is that little or much?**
 #
 # <details><summary>Answer</summary>
 #
-# In 192 dimensions chance gives 4 / 192, about 0.02, so something is shared; in 40 dimensions 0.1 would be
-# chance itself. And if two seeds of one method overlap by 0.1 too, the two adapters are as alike as a method
-# is to itself.
+# In 192 dimensions chance gives 4 / 192, about 0.02, so something is shared; in 40 dimensions 0.1 would be just
+# chance. And if two seeds of one method also overlap by 0.1, the two adapters are as alike as two runs of one method.
 #
 # </details>
 #
 # ## What to remember
 #
 # - Three matrices, three spectra: W, W + dW, dW. A claim about singular values has to say which.
-# - Position is size, and size is rate and steps. Shape is the effective rank.
+# - The height of a spectrum is size, and size comes from rate and steps. Its shape is measured by the effective rank.
 # - Serial LoRA's q, k and v read one subspace; LoRA's read three.
 # - Compare angles with chance, *and* with a second seed of the same method.
 #
-# Next: one base that carries [many adapters](11_many_adapters.ipynb) at once.
+# Next: one base with [many adapters](11_many_adapters.ipynb) at once.

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 11 · Many adapters on one base
 #
-# You run a small service that names drawings. One customer sends symbols, another one sends pictures of
-# travel, and you have an adapter for each. Must the model be in memory twice? Can one adapter serve both? And
-# if a batch brings drawings of both, can it go through in one pass?
+# You run a small service that names drawings. One customer sends symbols, another one sends pictures of travel, and
+# you have an adapter for each. Must the model be in memory twice? Can one adapter serve both? And if a batch holds
+# drawings of both, can you run it in one pass?
 #
-# An adapter is two thin matrices, and thin matrices are easy to move, to stack and to gather. You will do all
-# of it by hand, and measure each time whether the result is any good.
+# An adapter is two thin matrices in each block, and thin matrices are easy to copy, to stack and to select. You will
+# do all of it by hand, and measure each time whether the result is any good.
 
 # %%
 try:
@@ -37,8 +37,8 @@ display_drawing("many_adapters")
 # %% [markdown]
 # ## Switch
 #
-# First two adapters. Your loop of lesson 04 trains them, on sixteen drawings a class. What we keep of each run is
-# a pair (A, B) for every block, and nothing else.
+# First you need two adapters. Your loop from lesson 04 trains them, on sixteen drawings of each class. From each run
+# we keep a pair (A, B) for every block, and nothing else.
 
 # %%
 Pair = tuple[Tensor, Tensor]  # A (r, d) and B (d, r)
@@ -83,8 +83,8 @@ torch.manual_seed(1)
 trained = {task: adapter_for(task) for task in tasks}
 
 # %% [markdown]
-# To switch, copy the numbers of an adapter into the pairs of the model. That is all. Before you run the cell:
-# what will the adapter for symbols do to travel?
+# To switch adapters, put the matrices of one of them into the model's pairs. That is all. Before you run the cell:
+# how will the adapter for symbols do on travel?
 
 # %%
 model = inject(copy.deepcopy(clip.model), SerialLoRAConfig(RANK)).eval()
@@ -118,11 +118,12 @@ size = sum(matrix.nbytes for pair in trained["symbols"].values() for matrix in p
 print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 
 # %% [markdown]
-# The adapter for symbols takes its own task from 31.5% to 80.8%, and on travel the model has forgotten a little,
-# from 33.3% to 30.8%. The other adapter does the same the other way round. That is the price of specialising, and
-# switching is the cure: put the other pairs in, and nothing is lost.
+# The adapter for symbols takes its own task from 31.5% to 80.8%, and on travel the model has forgotten a little, from
+# 33.3% to 30.8%. The other adapter does the same the other way round. That is the price of specialising. Switching
+# avoids it: put the other pairs in, and nothing is lost.
 #
-# A switch moves a quarter of a megabyte. A gigabyte holds 4,069 customers, and the base is there once.
+# A switch copies a quarter of a megabyte. A gigabyte holds the adapters of 4,069 customers, and the base is in memory
+# once.
 #
 # ## Sum
 #
@@ -136,7 +137,7 @@ print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 = \begin{pmatrix} w_1 B_1 & w_2 B_2 \end{pmatrix}
 # \begin{pmatrix} A_1 \\ A_2 \end{pmatrix} . $$
 #
-# The rank is r₁ + r₂, and nothing is lost.
+# The rank of the new pair is r₁ + r₂, and the sum is exact.
 
 # %% [markdown]
 # ### Exercise 11.1 · Add pairs exactly
@@ -145,8 +146,8 @@ print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 10 |
 #
-# Return one pair whose product is the weighted sum of the products. There may be more than two pairs, and
-# their ranks may differ.
+# Return one pair whose product B A is the weighted sum of the products. There may be more than two pairs, and their
+# ranks may differ.
 
 
 # %% tags=["exercise"]
@@ -204,17 +205,18 @@ put(both)
 show("half of each, stacked", accuracy())
 
 # %% [markdown]
-# Rank 32, and off by rounding alone. The algebra is done. Is the result any good? Half of each adapter gets
+# Rank 32, and correct up to rounding. Is the result any good? Half of each adapter gets
 # 63.0% on symbols and 51.3% on travel. So one adapter does serve both: far better than the base, and worse than
-# either specialist. Exact does not mean good. Each adapter was trained as if the other one were not there.
+# either specialist. An exact sum is not automatically a good one: each adapter was trained without the other.
 #
-# Many tools do it otherwise, to keep the old rank. PEFT's `linear` adds the A's and adds the B's, each times
-# the *root* of its weight. Multiply it out:
+# Many tools do it in another way, to keep the rank. PEFT's `linear` adds the A's and adds the B's, each times the
+# *square root* of its weight. Multiply it out:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 + \sqrt{w_1 w_2}\,(B_1 A_2 + B_2 A_1) . $$
 #
-# The roots see to it that both changes keep their weights. But two more products come along, which nobody
-# trained. What will they do? Expect the two ways to agree at the ends, where only one adapter is left.
+# Thanks to the roots both changes get the weights that you asked for. But two more products come in, which nobody
+# trained. What will they do to the accuracy? The cell tries five mixtures in both ways. At the two ends only one
+# adapter is left, so there the ways agree.
 
 
 # %%
@@ -236,22 +238,22 @@ A, B = mix(average, [0.5, 0.5])[place]
 print(f"the average is {(B @ A - wanted).norm() / wanted.norm():.0%} away from the sum, in norm")
 
 # %% [markdown]
-# We expected the two strangers to do harm. The average is 77% away from the sum, and the curves lie on top of each
-# other. At the middle the sum is ahead on symbols by four drawings, and that is all.
+# I had expected the two extra products to do harm. As a matrix the average is 77% away from the sum, and yet the
+# curves lie almost on top of each other. In the middle the sum is ahead on symbols by four drawings, and that is all.
 #
-# Then why stack? Because you get what you asked for, with any ranks and any weights. PEFT's own documentation
-# calls `linear` "a very rough approximation" (its `cat` stacks, as you did). The average is some other adapter,
-# which happens to do well here. What stacking costs is the rank, 32 in place of 16.
+# Then why stack? Because you get exactly what you asked for, with any ranks and any weights. PEFT's own documentation
+# calls `linear` "a very rough approximation" (its `cat` stacks, as you did). The average is a different adapter,
+# which happens to do well here. The price of stacking is the rank, 32 instead of 16.
 #
 # ## Chain
 #
-# Serial LoRA stands *in front of* the weights, so one pair can stand behind another. Tokens meet the first,
+# Serial LoRA stands *in front of* the weights, so two pairs can stand one behind the other. Tokens pass the first,
 # then the second:
 #
 # $$ (I + B_2 A_2)(I + B_1 A_1) = I + B_1 A_1 + B_2 A_2 + B_2 A_2 B_1 A_1 . $$
 #
-# The last term makes it different from the sum. (LoRA's pairs stand beside a weight and all read the same
-# tokens. They can only be added.) Is a chain of two again *one* pair?
+# The last term makes it different from the sum. (LoRA's pairs stand beside a weight, and all of them read the same
+# tokens: they can only be added.) Can a chain of two again be written as *one* pair?
 
 # %% [markdown]
 # ### Exercise 11.2 · A chain as one pair
@@ -260,8 +262,8 @@ print(f"the average is {(B @ A - wanted).norm() / wanted.norm():.0%} away from t
 # |---|---|---|
 # | ●●●●○ | ●●●○○ | 15 |
 #
-# Return one pair of rank r₁ + r₂ that does what both do one after the other. The check multiplies the two
-# dense matrices, in both orders.
+# Return one pair of rank r₁ + r₂ that does what the two pairs do one after the other. The check compares it with the
+# product of the two dense matrices I + B A.
 
 
 # %% tags=["exercise"]
@@ -289,8 +291,8 @@ check("11.2", chain_pairs)
 # %% [markdown]
 # <details><summary>Hint 1: three terms from two stacks</summary>
 #
-# Without the last term it is exercise 11.1. B₂A₂ + B₂A₂B₁A₁ = B₂ (A₂ + A₂B₁A₁): the second A has to know
-# what the first pair did to the tokens.
+# Without the last term it is exercise 11.1. B₂A₂ + B₂A₂B₁A₁ = B₂ (A₂ + A₂B₁A₁): the second A reads tokens that the
+# first pair has already changed.
 #
 # </details>
 # <details><summary>Hint 2: shapes</summary>
@@ -319,17 +321,17 @@ print(f"the chains are {far[0]:.0%} and {far[1]:.0%} away from the sum")
 print(f"one drawing is {100 / len(tasks['symbols'].test):.1f} points")
 
 # %% [markdown]
-# With both adapters at full weight symbols keep 71.2%, and travel is hardly better than with the base: the adapter
-# for symbols dominates. Half of each was the better mixture. So weights are worth a search.
+# With both adapters at full weight, symbols keep 71.2%, and travel is hardly better than with the base: the adapter
+# for symbols dominates. Half of each was better balanced. So it is worth trying several weights.
 #
-# And the order? In the algebra it counts: the chains are 7% and 11% away from the sum. In the
-# answers it is three drawings at most. Write it down all the same; with larger changes it counts more.
+# And the order? In the algebra it matters: the chains are 7% and 11% away from the sum. In the answers it makes a
+# difference of three drawings at most. Keep a note of the order all the same: with larger changes it matters more.
 #
 # ## To each sample its own
 #
-# Now the batch with drawings for both customers, and one for the bare base. Switching would take three
-# passes. But a pair is thin enough to be *gathered*: pick for each sample its A and its B, and let one
-# batched product do the work.
+# Now the batch with drawings of both customers, and one drawing for the base without any adapter. With switching you
+# would need three passes. But a pair is small enough to be *gathered*: select for each sample its own A and B, and
+# multiply all of them in one batched product.
 
 # %% [markdown]
 # ### Exercise 11.3 · Gathered pairs
@@ -338,8 +340,9 @@ print(f"one drawing is {100 / len(tasks['symbols'].test):.1f} points")
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 12 |
 #
-# All pairs are stacked; `which` says which of them belongs to each sample. No loop is needed: indexing
-# with a tensor picks rows, and `@` multiplies batches of matrices.
+# Apply to each sample its own pair. The pairs of all adapters are stacked in two tensors, and `which` says which one
+# belongs to each sample. You need no loop: indexing with a tensor selects rows, and `@` multiplies batches of
+# matrices.
 
 
 # %% tags=["exercise"]
@@ -378,7 +381,8 @@ check("11.3", adapt_each)
 # Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 
 # %% [markdown]
-# Into the model with it. A hook behind the norm of each attention gathers, as in lesson 03. The base is an adapter too: one whose B is zero.
+# Now put it into the model: a forward hook on the norm in front of each attention replaces its output, as in lesson
+# 03. The base is an adapter too: one whose B is zero.
 
 # %%
 gather = yours("11.3")
@@ -399,8 +403,8 @@ with torch.no_grad():
     together = server.encode_image(drawings, normalize=True)  # (B, D), in one pass
 
 # %% [markdown]
-# Is it the same as three passes? And what does it say? Each drawing is compared with the class prompts of its
-# own customer, as that customer's adapter reads them.
+# Is the result the same as with one drawing after another, each with its own adapter switched on? And which classes
+# come out? Each drawing is compared with the class prompts of its own customer, encoded with that customer's adapter.
 
 # %%
 answers, apart = [], torch.empty_like(together)
@@ -422,17 +426,17 @@ display_figure(show_pictures([drawing for drawing, _ in picked], titles, columns
 print(tasks["travel"].attribution)
 
 # %% [markdown]
-# One pass, each sample with its own adapter, and the difference is rounding. Seven answers are right by Unicode's
-# groups, which call the atom a religious symbol and the log a building. The wrong one is the cable car. Unicode
-# calls it an aircraft.
+# One pass, each sample with its own adapter, and the difference is rounding. The classes are Unicode's groups, which
+# call the atom a religious symbol and the log a building. By those, seven answers are right. The wrong one is the
+# cable car: Unicode calls it an aircraft.
 #
 # With LoRA's four pairs a block you would gather four times as much.
 #
 # ## The package does the same
 #
-# `load_adapter(model, file, name=...)` and `activate` switch, `combine` adds, `chain` chains, `per_sample`
-# gathers: for any model, for LoRA where the algebra allows it, and without touching the base. You know now what
-# they do.
+# In the library `load_adapter(model, file, name=...)` and `activate` switch, `combine` adds, `chain` chains, and
+# `per_sample` gathers. They work for any model that `inject` can adapt and, all but `chain`, for LoRA too. You know
+# now what they do inside.
 #
 # ## Quiz
 #
@@ -440,9 +444,8 @@ print(tasks["travel"].attribution)
 #
 # <details><summary>Answer</summary>
 #
-# 12, since the pairs are stacked. The product may have a lower rank: if both pairs read the same
-# directions, rows of A repeat, and the sum can be written with fewer. Stacking never needs more than
-# r₁ + r₂.
+# The stacked pair has rank 12. The product itself may have a lower rank: if both pairs read some of the same
+# directions, the rows of A are not independent, and a smaller pair would be enough. It is never more than r₁ + r₂.
 #
 # </details>
 #
@@ -450,8 +453,8 @@ print(tasks["travel"].attribution)
 #
 # <details><summary>Answer</summary>
 #
-# ½(B₁ + B₂) · ½(A₁ + A₂) = ¼(B₁A₁ + B₂A₂ + B₁A₂ + B₂A₁): each change would be quartered instead of halved. The
-# roots mend that. They don't remove the two products that belong to no adapter; only stacking does.
+# ½(B₁ + B₂) · ½(A₁ + A₂) = ¼(B₁A₁ + B₂A₂ + B₁A₂ + B₂A₁): each change would be quartered instead of halved. The roots
+# correct that. They don't remove the two products that belong to neither adapter; stacking never makes them.
 #
 # </details>
 #
@@ -459,8 +462,8 @@ print(tasks["travel"].attribution)
 #
 # <details><summary>Answer</summary>
 #
-# From the weights alone, no: they hold one change of rank r₁ + r₂, and nothing says whose is which. If you have
-# kept the first pair, yes: subtract its part of the change, w₁ W B₁ A₁.
+# From the weights alone, no: they hold one change of rank r₁ + r₂, and nothing tells which part came from which
+# adapter. If you have kept the first pair, yes: subtract its part of the change, w₁ W B₁ A₁.
 #
 # </details>
 #
@@ -470,6 +473,6 @@ print(tasks["travel"].attribution)
 # - A sum of products is a product: stack, and the rank is r₁ + r₂.
 # - A chain has one more term than the sum, and an order.
 # - A mixed batch takes one pass: gather each sample's A and B.
-# - Exact says nothing about good. Measure every mixture on every task.
+# - An exact sum need not be a good model. Measure every mixture on every task.
 #
 # Next: [a model and pictures of your own](12_your_own.ipynb).
