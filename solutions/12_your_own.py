@@ -1,10 +1,11 @@
 # %% [markdown]
 # # 12 · Your own model and pictures
 #
-# Ada collects stickers. She photographed each one four times, sorted the photographs into seven folders, trained a
-# classifier, and it was right every time. Then her sister brought a new sticker, and another one, and the classifier
-# was lost. In this lesson you find out why. Then you take a folder all the way: a split that does not
-# flatter you, a linear probe, an adapter, a merged model with a proof. At the end you look at its answers.
+# Ada collects stickers. She photographed each one four times, sorted the photographs into seven folders, and trained
+# a classifier. In her test it was right almost every time. Then her sister brought some new stickers, and the
+# classifier was wrong about most of them. In this lesson you find out why. Then you go the whole way from a folder to
+# a model: an honest split, a linear probe, an adapter, and a merged model with a proof that the merge is right. At
+# the end you look at its answers.
 
 # %%
 try:
@@ -33,7 +34,7 @@ lesson_card("12")
 # %% [markdown]
 # ## A folder of photographs
 #
-# Ada's folder has a form that every tool reads: one folder per class, files inside.
+# Ada's folder has the layout that every tool reads: one sub-folder per class, with the pictures inside.
 #
 # ```
 # my_pictures/animal/owl 1.png
@@ -41,8 +42,10 @@ lesson_card("12")
 # my_pictures/vehicle/bus 1.png
 # ```
 #
-# We make such a folder from drawings that our tiny CLIP has never seen. Each drawing is turned four ways, as if a camera
-# had been held in four ways. If you have a folder of your own, put its path into `folder` and leave the loop out.
+# We make such a folder from drawings that our tiny CLIP has never seen. Each drawing is rotated by four small angles,
+# as if the camera had been tilted. If you have a folder of your own, set `folder` to its path and leave the loop out.
+# (The course's names end in a number, `owl 1`, and the part before it says what is shown. Adapt the line that fills
+# `objects` to your names.)
 
 # %%
 scratch = tempfile.TemporaryDirectory()  # deleted when the notebook is closed
@@ -71,12 +74,13 @@ print("Drawings: OpenMoji, openmoji.org, CC BY-SA 4.0")
 # %% [markdown]
 # ## Right every time
 #
-# The simplest classifier trains nothing. Encode every photograph with the frozen model, keep some apart for testing, and
-# give each test photograph the class of the training photograph that is nearest to it.
+# The simplest classifier needs no training. Encode every photograph with the frozen model, set some apart for
+# testing, and give each test photograph the class of the training photograph whose vector is nearest to its own.
 #
 # The model is the image tower of our tiny CLIP. **This line is the only one that changes with your model**:
-# `timm.create_model("vit_small_patch16_224", pretrained=True, num_classes=0)` also gives a vector for each picture. Take the
-# transform that belongs to it; all below runs as it stands, but for the one cell that asks CLIP for class names.
+# `timm.create_model("vit_small_patch16_224", pretrained=True, num_classes=0)` also gives a vector for each picture.
+# Use the transform that belongs to that model. Everything below then runs unchanged, except for two cells: the one
+# that asks CLIP for class names, and the one near the end that loads a fresh tower.
 
 # %%
 from serial_lora_course.models.clip import load_clip
@@ -97,8 +101,8 @@ features = F.layer_norm(vectors, vectors.shape[1:])  # (N, d), all of one length
 print("features:", tuple(features.shape))
 
 # %% [markdown]
-# Now do what most people do: shuffle the photographs, keep a quarter apart. Seven classes, a small model, drawings that it
-# has never seen. What would you expect?
+# Now do what most people do: shuffle the photographs, and set a quarter apart. Seven classes, a small model, drawings
+# that it has never seen. What accuracy do you expect?
 
 
 # %%
@@ -128,8 +132,8 @@ right = labels[nearest(*careless)] == labels[careless[1]]
 note("nearest photograph", "split by photograph", right)
 
 # %% [markdown]
-# That is too good, and you should be suspicious. Look at what the classifier found: a test photograph above, its nearest
-# training photograph below.
+# That is too good, and you should be suspicious. Look at what the classifier found: in the upper row test
+# photographs, and below each one its nearest training photograph.
 
 
 # %%
@@ -144,14 +148,14 @@ def show_nearest(train: list[int], test: list[int]) -> None:
 show_nearest(*careless)
 
 # %% [markdown]
-# Seven times out of eight it is the same sticker. The classifier never had to know what an animal is: it remembered each
-# sticker, and met them all again in the test. This is a **leak**. Frames of one video, four crops of one slide, five photographs of one
-# dog: real folders are full of it, and nothing in a training log tells you.
+# Seven times out of eight it is the same sticker. The classifier never had to know what an animal is: it only had to
+# recognise stickers that it had in its training set. This is a **leak**. Frames of one video, four crops of one
+# slide, five photographs of one dog: real folders are full of leaks, and nothing in a training log tells you.
 #
 # ## A split by object
 #
-# The cure is to split *objects*: all photographs of a sticker go to the same side. Then every test photograph shows
-# something new, as in use.
+# The remedy is to split *objects*: all photographs of a sticker go to the same side. Then every test photograph shows
+# something new, as it will when the model is used.
 
 # %% [markdown]
 # ### Exercise 12.1 · Split by object
@@ -160,10 +164,10 @@ show_nearest(*careless)
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Of each class, hold out `round(share * objects)` objects for testing, but at least one, and leave at
-# least one to train (every class has two objects or more, and an object belongs to one class). Any
-# choice of objects will do, as long as it does not depend on the order in which the files happen to be
-# listed. Return positions in the list.
+# From each class, hold out `round(share * number of its objects)` objects for testing. Hold out at least one, and
+# leave at least one to train (every class has two objects or more, and an object belongs to one class). Any choice of
+# objects will do, as long as it does not depend on the order in which the files happen to be listed. Return positions
+# in the list.
 
 
 # %% tags=["exercise"]
@@ -205,15 +209,16 @@ check("12.1", split_by_object)
 # </details>
 # <details><summary>Hint 2: then pictures follow their objects</summary>
 #
-# With a set `held_out` of names, a picture tests if its object is in it. `enumerate(objects)` gives
-# the positions. The count of a class is `min(max(round(share * n), 1), n - 1)`.
+# Collect the chosen names in a set `held_out`. A picture is a test picture if its object is in it.
+# `enumerate(objects)` gives the positions. For a class with n objects, hold out `min(max(round(share * n), 1), n -
+# 1)`.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
-# The same folder, the same features, the same classifier. Only the split is yours.
+# The same folder, the same features, the same classifier. Only the split is new: yours.
 
 # %%
 train, test = yours("12.1")(objects, labels.tolist(), share=0.25)
@@ -226,12 +231,13 @@ note("nearest photograph", "split by object", labels[nearest(train, test)] == la
 show_nearest(train, test)
 
 # %% [markdown]
-# More than half of it was memory. The first number is what Ada saw, the second is what her sister saw. The photographs, the
-# features and the classifier are the same in both.
+# More than half of the 99.4% was memory. The first number is what Ada saw, the second is what her sister saw. The
+# photographs, the features and the classifier are the same in both. Look at the new pairs: without its own sticker to
+# find, the boar still meets another animal, but a brown pouch meets bread, and an aeroplane meets a lizard.
 #
-# The coarsest leak is one file under two names, or under two classes. `examine_folder` opens every file and finds
-# those, with all else that is unusual. Run it on your own folder before anything else. Here is a folder that was
-# spoilt on purpose:
+# The simplest leak is one file under two names, or in two classes. `examine_folder` opens every file and finds those,
+# and everything else that is unusual. Run it on your own folder before anything else. Here is a folder that was
+# damaged on purpose:
 
 # %%
 from serial_lora_course.data.folder import examine_folder
@@ -243,7 +249,7 @@ facts.loc[facts["remark"] != "", ["file", "remark"]].style.hide()
 # %% [markdown]
 # ## Seven words, and a linear probe
 #
-# Before you train an adapter, ask what you get without one. CLIP can be asked with nothing but the class names, as in
+# Before you train an adapter, find out what you get without one. CLIP needs nothing but the class names, as in
 # [lesson 04](04_clip_few_shot.ipynb).
 
 # %%
@@ -263,9 +269,9 @@ display(results)
 # nothing can leak: 52.3% against 38.6% says that the stickers of the honest test are the *easier* ones. The fall
 # from 99.4% to 44.2% happened although they are.
 #
-# The second thing to ask for is a **linear probe**: the features stay as they are, and one matrix learns to read the
-# classes off them. The features stand still, so they are computed once, and the training takes a second. It is the
-# loop of lesson 04, with one layer in place of the adapters.
+# The second thing to try is a **linear probe**: the features stay as they are, and one linear layer learns to tell
+# the classes from them. The features do not change, so they are computed once, and the training takes a second. It is
+# the loop of lesson 04, with one layer in place of the adapters.
 
 
 # %%
@@ -289,14 +295,14 @@ right = linear_probe(train).argmax(-1) == labels
 note("linear probe", "split by object", right[test])
 
 # %% [markdown]
-# 58.7%: the best honest number so far, for a second of work. Split by photograph, the same probe shows 70.2%. Even a single
-# matrix remembers stickers.
+# 58.7%: the best honest number so far, for a second of work. Split by photograph, the same probe gets 70.2%. Even a
+# single matrix remembers stickers.
 #
 # ## An adapter, merged and proved
 #
-# A probe can only read what the features hold. An adapter changes the features. And when it is trained it goes into
-# the weights, so that what you ship is an ordinary model. Is the merged model the one that you trained? Don't believe
-# it, measure it.
+# A probe can only read what the features hold. An adapter changes the features. After training it is merged into the
+# weights, so that what you ship is an ordinary model. Does the merged model give the same answers as the one that you
+# trained? Don't believe it, measure it.
 
 # %% [markdown]
 # ### Exercise 12.2 · A proof that a merge is right
@@ -305,10 +311,10 @@ note("linear probe", "split by object", right[test])
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 6 |
 #
-# Three outputs for the same pictures: of the base, of the adapted model, of the merged one. Return
-# True if the merged outputs equal the adapted ones up to rounding *and* the adapter has an effect
-# that is more than rounding. Outputs may be large or tiny: what is allowed as rounding, for each
-# number, is `tolerance` times the largest adapted output. A `nan` proves nothing.
+# Three outputs for the same pictures: of the base, of the adapted model, of the merged one. Return True if the merged
+# outputs equal the adapted ones up to rounding *and* the adapter has an effect that is more than rounding. Outputs
+# may be large or tiny, so a difference counts as rounding if it is at most `tolerance` times the largest absolute
+# value in the adapted output. If there is a `nan` anywhere, return False.
 
 
 # %% tags=["exercise"]
@@ -335,8 +341,8 @@ check("12.2", merge_is_proved)
 # %% [markdown]
 # <details><summary>Hint 1: two questions, one limit</summary>
 #
-# `allowed = tolerance * adapted.abs().max()`. The largest difference between merged and adapted must
-# be within it, the largest between adapted and base above it.
+# `allowed = tolerance * adapted.abs().max()`. The largest difference between merged and adapted must be at most that,
+# and the largest between adapted and base must be above it.
 #
 # </details>
 # <details><summary>Hint 2: signs, and nan</summary>
@@ -358,9 +364,9 @@ check("12.2", merge_is_proved)
 # Now put it all together, in one function that you can keep:
 #
 # 1. split by object, with a share of 0.25 to test;
-# 2. put Serial LoRA into a *copy* of the model, and a norm and a linear head behind it;
-# 3. train both, on the training pictures alone, in batches of at most 32 that you draw at random: AdamW, cross-entropy,
-#    `steps` steps;
+# 2. put Serial LoRA into a *copy* of the model, and a LayerNorm and a linear head behind it;
+# 3. train the pairs and the head, on the training pictures alone, in batches of at most 32 that you draw at random:
+#    AdamW, cross-entropy, `steps` steps;
 # 4. merge, so that no adapter and no hook is left;
 # 5. prove the merge with the model's outputs for the test pictures, and a tolerance of `1e-4`.
 #
@@ -421,9 +427,9 @@ check("12.3", folder_to_model)
 # %% [markdown]
 # <details><summary>Hint 1: what learns, and what you need from the package</summary>
 #
-# `inject(copy.deepcopy(vision), SerialLoRAConfig(rank=rank))` freezes the copy and returns it with its pairs. Put it into
-# `nn.Sequential(...)` with the norm and the head: what requires a gradient then is the pairs and the head, and nothing
-# else. `eject(model, keep_merged=True)` merges and forgets the pairs.
+# `inject(copy.deepcopy(vision), SerialLoRAConfig(rank=rank))` freezes the copy and returns it with its pairs. Put it
+# into `nn.Sequential(...)` with the norm and the head: what requires a gradient then is the pairs and the head, and
+# nothing else. `eject(model, keep_merged=True)` merges the pairs into the weights and removes them.
 #
 # </details>
 # <details><summary>Hint 2: the loop, and the order at the end</summary>
@@ -437,7 +443,7 @@ check("12.3", folder_to_model)
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
-# Your function on Ada's folder. Will the adapter beat the probe? Write your guess down.
+# Now your function on Ada's folder. Will the adapter beat the probe? Write down your guess.
 
 # %%
 build = yours("12.3")
@@ -449,8 +455,8 @@ print("the merge is proved:", proved)
 note("adapter, merged", "split by object", scores.argmax(-1) == labels[test])
 
 # %% [markdown]
-# One cell of the table is empty: the adapter, as Ada would have measured it. Give your function each photograph as an
-# object of its own. Which number would she have seen, and which method would she have shipped?
+# One cell of the table is empty: the adapter as Ada would have measured it. For that, let your function take each
+# photograph for an object of its own. Which number would she have seen, and which method would she have shipped?
 
 # %%
 torch.manual_seed(0)
@@ -460,21 +466,22 @@ with torch.no_grad():
     note("adapter, merged", "split by photograph", leaky(inputs[seen]).argmax(-1) == labels[seen])
 
 # %% [markdown]
-# Read the two columns as two people would. On the left mere memory gets 99.4%, and of the three others each step
-# upwards in effort pays: the names, the probe, the adapter, 74.3%. Of these you would ship the adapter, and tell your
-# colleagues what it brought. On the right the adapter falls five
-# points *behind* the probe. **The leak did not only make the numbers too large. It turned the verdict round**, since it pays
-# whoever remembers best, and the adapter has the most room to remember.
+# Read the columns one at a time, as somebody who has only that one. On the left pure memory gets 99.4%. Of the three
+# other methods, the more a method trains, the better it looks: the names, the probe, and the adapter with 74.3%. You
+# would ship the adapter, and tell your colleagues how much it helped. On the right the adapter is five points
+# *behind* the probe. **The leak did not only make the numbers too large. It reversed the verdict.** A leak rewards
+# the method that remembers most, and the adapter can remember more than the probe.
 #
-# Do not make too much of the five points either. They are 9 of 172 photographs, so two or three of 43 stickers;
-# [lesson 08](08_how_sure.ipynb) would call it a tie, and on another machine it may come out the other way round. But a tie
-# is an answer: on this folder the probe is enough. Ship the probe. An adapter pays where the features lack what you ask
-# for, as for SAM in [lesson 05](05_sam_segmentation.ipynb), and you know it only if the probe stands beside it.
+# Do not make too much of the five points either. They are 9 of 172 photographs, so two or three of 43 stickers.
+# [Lesson 08](08_how_sure.ipynb) would call that open, and on another machine it may come out the other way round. But
+# the choice is clear: on this folder nothing shows that the adapter is better, and the probe is simpler. Ship the
+# probe. An adapter is worth its effort where the features lack what you need, as for SAM in [lesson
+# 05](05_sam_segmentation.ipynb), and you only know it if you have run the probe too.
 #
 # ## Ship it
 #
-# What is merged is an ordinary open_clip tower with other numbers in it. Save it, and let a fresh tower read it, which has
-# never heard of adapters.
+# Suppose that you do ship the adapter. The merged model is an ordinary open_clip tower with different numbers in it.
+# Save it, and load it into a fresh tower that never had an adapter.
 
 # %%
 import safetensors.torch
@@ -488,7 +495,8 @@ with torch.no_grad():
 print("largest difference between what you trained and what was loaded:", away)
 
 # %% [markdown]
-# And now look at it. A number is not a classifier; these are the answers that a user would get. Green is right.
+# And now look at it. One number says little about a classifier; these are the answers that a user would get. Green
+# frames are right answers.
 
 # %%
 from serial_lora_course.lessons.l12_your_own.figures import show_predictions
@@ -505,15 +513,15 @@ display_figure(
 )
 
 # %% [markdown]
-# 18 of 32. Now you know more than the accuracy told: what is brown is food (a log, a boot, a pouch with 98%), a
-# castle is an animal, and a pink snout is clothing. It looks at colours more than at shapes. A friend would see that in
-# five seconds, and no table would tell.
+# 18 of 32. Now you know more than the accuracy could tell you: many brown things are called food (a log, a boot, a
+# pouch with 98%), a yellow tennis ball is called weather, and a pink snout clothing. The model seems to look at
+# colours more than at shapes. Anybody sees that in five seconds, and no table shows it.
 #
 # ## The same in three lines
 #
-# At home you need none of this code. `serial-lora fit` reads a folder, takes any vision model of timm, open_clip or
-# transformers with its own transform, trains with validation, always runs the probe beside the adapter, and writes a table
-# of the classes:
+# For your own folders you need none of this code. `serial-lora fit` reads a folder, takes a vision model of timm,
+# open_clip or transformers with its own transform, chooses the best state on validation pictures, always runs the
+# probe beside the adapter, and writes a table of the classes:
 #
 # ```
 # serial-lora fit my_pictures --model timm/vit_small_patch14_dinov2 --image-size 224 --out my_classifier
@@ -521,9 +529,12 @@ display_figure(
 # serial-lora merge my_classifier --out merged
 # ```
 #
-# It cannot know which photographs show the same thing. Where their names tell, `--groups` says how to read them. Or give
-# it your split: a folder with `train` and `test` inside, and class folders in each, is kept as it is. (Its validation
-# pictures come out of `train`, picture by picture, so their accuracy still flatters. Believe the test's.)
+# It cannot know which photographs show the same thing, so tell it. `--groups` takes a regular expression that finds
+# the object in a file's name: with `"(.+) [0-9]"` the files `animal/owl 1.png` and `animal/owl 2.png` both show
+# `animal/owl`, and stay together in the training, validation and test pictures. Where the names don't tell, make the
+# split yourself: a folder that has `train` and `test` inside, with class folders in each, is kept as it is. (Without
+# `--groups` its validation pictures are taken from `train` picture by picture, so the validation accuracy is still
+# too high. Trust the test accuracy.) This cell writes your split in that form:
 
 # %%
 import shutil
@@ -538,13 +549,13 @@ print({side.name: len(list(side.glob("*/*.png"))) for side in sorted(divided.ite
 # %% [markdown]
 # ## Quiz
 #
-# **1. Your model has 97 % on the test pictures, and 60 % in use. The pictures were frames of videos, split at random. What
-# happened?**
+# **1. Your model is right on 97 % of the test pictures, and on 60 % in use. The pictures were frames of videos, split
+# at random. What happened?**
 #
 # <details><summary>Answer</summary>
 #
-# A leak. Neighbouring frames are nearly the same picture, and lie on both sides of the split. The test measured memory.
-# Split by video, and the test shows the lower number too.
+# A leak. Neighbouring frames are nearly the same picture, and they lie on both sides of the split. So the test
+# measured memory. Split by video, and the test will show a number like the one in use.
 #
 # </details>
 #
@@ -552,17 +563,17 @@ print({side.name: len(list(side.glob("*/*.png"))) for side in sorted(divided.ite
 #
 # <details><summary>Answer</summary>
 #
-# As many as there are stickers, or hardly more: four photographs of one sticker mostly get the same answer. That is
-# [lesson 08](08_how_sure.ipynb) again: the sample is the objects.
+# About as many as there are stickers: four photographs of one sticker mostly get the same answer. As in [lesson
+# 08](08_how_sure.ipynb), ask what one measurement is. Here it is the object.
 #
 # </details>
 #
-# **3. The merged model answers exactly as the adapted one, and exactly as the base. What is proved?**
+# **3. The merged model gives exactly the outputs of the adapted one, and exactly those of the base. What is proved?**
 #
 # <details><summary>Answer</summary>
 #
-# Nothing. The adapter does nothing, perhaps because it was never trained or because it was merged away. A proof needs an
-# effect.
+# Nothing. The adapter has no effect: perhaps it was never trained, or it was switched off when you took the outputs.
+# A proof needs an effect.
 #
 # </details>
 #
@@ -570,7 +581,7 @@ print({side.name: len(list(side.glob("*/*.png"))) for side in sorted(divided.ite
 #
 # <details><summary>Answer</summary>
 #
-# Whenever it is as good. It trains in a second, it is one matrix, and the model stays as its publisher made it.
+# Whenever it is as good. It trains in a second, it is one matrix, and the pretrained model stays as it was published.
 #
 # </details>
 
