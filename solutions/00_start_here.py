@@ -237,7 +237,7 @@ check("0.1", low_rank_product)
 #
 # `inject` froze CLIP before it put the pairs in: no weight of the pretrained model may require a gradient. Write a
 # function that freezes *every* parameter of any module, however deeply it is nested, and returns the module. One
-# plausible line does nothing at all; the check knows it.
+# plausible line does nothing at all; the check recognises it.
 
 
 # %% tags=["exercise"]

@@ -397,8 +397,8 @@ print(
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 5 |
 #
-# Given the frozen weights and one shared pair, return for each part the LoRA pair $(A_p, B_p)$ of the same rank that
-# changes its weight in the same way. The scale is the same for both, so leave it out.
+# Given the frozen weights and one shared pair, return for each part (q, k and v) the LoRA pair $(A_p, B_p)$ of the
+# same rank that changes its weight in the same way. The scale is the same for both, so leave it out.
 
 
 # %% tags=["exercise"]
@@ -466,9 +466,10 @@ display_figure(
 )
 
 # %% [markdown]
-# In the upper row, each part has its own dashed line, and other tokens move far. In the lower row, the line goes
-# through the same tokens in every panel: a token that A maps to zero stays in q, in k and in v. And the arrows are one
-# and the same move, $BAx$, turned or mirrored by each weight. If you know what happens in q, you know it for k and v.
+# In the upper row, each part has its own dashed line, and different tokens move far in each. In the lower row, the
+# line goes through the same tokens in every panel: a token that A maps to zero stays in q, in k and in v. And the
+# arrows are one and the same move, $BAx$, turned or mirrored by each weight. If you know what happens in q, you know
+# it for k and v.
 
 # %% [markdown]
 # ## What one pair cannot say
@@ -704,8 +705,7 @@ for lr in (0.01, 0.02, 0.04):
 # %% [markdown]
 # ## What to remember
 #
-# - A matrix is a sum of layers. The first r are the best of rank r, and the singular values behind them say
-#   what is missed.
+# - A matrix is a sum of layers. The first r are the best of rank r, and the other singular values say what is missed.
 # - Weights are full; their updates are thin. LoRA bets on the update.
 # - LoRA is twenty lines: freeze, A random, B zero, $\alpha / r$, merge.
 # - Serial LoRA is LoRA with one A and with columns tied by $B_p = W_p B$. A higher rank makes up for the shared A, but

@@ -428,7 +428,7 @@ print(f"yours and inject's: {(by_hand - injected).abs().max():.0e} apart")
 print(f"SAM's and inject's: {(embedding - injected).abs().max():.0e} apart")
 
 # %% [markdown]
-# ## A loss that can pull
+# ## A loss with a gradient
 #
 # Dice of a mask has no gradient: change a logit a little, and no pixel of the mask changes. So training
 # takes the **soft** Dice, of probabilities p instead of yes and no, and adds cross-entropy:
@@ -687,7 +687,7 @@ for name, sam, dice in (("Serial LoRA", serial, after), ("LoRA", lora, after_lor
 # at once, because the picture was encoded beforehand. Try
 #
 # - a box that is far too large, and one that cuts the sketch in half: which model suffers more?
-# - a box round two sketches, or round nothing at all;
+# - a box around two sketches, or around nothing at all;
 # - scale 0.5: is the mask halfway between the two? And a scale above 1, at which nothing was trained?
 #
 # The first picture is the one that gained most, the second the one that lost most. (Without a running kernel you see
