@@ -524,13 +524,13 @@ display_figure(
 # probe beside the adapter, and writes a table of the classes:
 #
 # ```
-# serial-lora fit my_pictures --model timm/vit_small_patch14_dinov2 --image-size 224 --out my_classifier
+# serial-lora fit my_pictures --groups "(.+) [0-9]" --model timm/vit_small_patch14_dinov2 --image-size 224 --out my_classifier
 # serial-lora predict my_classifier photo.jpg more_photos --top 3
 # serial-lora merge my_classifier --out merged
 # ```
 #
 # It cannot know which photographs show the same thing, so tell it. `--groups` takes a regular expression that finds
-# the object in a file's name: with `"(.+) [0-9]"` the files `animal/owl 1.png` and `animal/owl 2.png` both show
+# the object in a file's name: with this one the files `animal/owl 1.png` and `animal/owl 2.png` both show
 # `animal/owl`, and stay together in the training, validation and test pictures. Where the names don't tell, make the
 # split yourself: a folder that has `train` and `test` inside, with class folders in each, is kept as it is. (Without
 # `--groups` its validation pictures are taken from `train` picture by picture, so the validation accuracy is still
