@@ -428,15 +428,16 @@ check("12.3", folder_to_model)
 # <details><summary>Hint 1: what learns, and what you need from the package</summary>
 #
 # `inject(copy.deepcopy(vision), SerialLoRAConfig(rank=rank))` freezes the copy and returns it with its pairs. Put it
-# into `nn.Sequential(...)` with the norm and the head: what requires a gradient then is the pairs and the head, and
-# nothing else. `eject(model, keep_merged=True)` merges the pairs into the weights and removes them.
+# into `nn.Sequential(...)` with `nn.LayerNorm(width, elementwise_affine=False)` and `nn.Linear(width, classes)`: then
+# only the pairs and the head require gradients. The width is `vision(pictures[:1]).shape[1]`. `eject(model,
+# keep_merged=True)` merges the pairs into the weights and removes them.
 #
 # </details>
 # <details><summary>Hint 2: the loop, and the order at the end</summary>
 #
-# The probe's loop, with two changes: a batch `torch.tensor(train)[torch.randperm(len(train))[:32]]`, and pictures in place of
-# features, since the features move now. At the end take the base's and the adapted outputs *before* you
-# merge, and the merged ones after it, all under `torch.no_grad()`.
+# Take the probe's loop, with two changes: a batch `torch.tensor(train)[torch.randperm(len(train))[:32]]`, and
+# pictures in place of features, since the features change now. At the end take the base's and the adapted outputs
+# *before* you merge, and the merged ones after it, all under `torch.no_grad()`.
 #
 # </details>
 #
