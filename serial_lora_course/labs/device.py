@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.process import share_of_cores
+from serial_lora_course.threads import share_of_cores
 
 SHARE = "SERIAL_LORA_GPU_SHARE"
 QUEUE = "SERIAL_LORA_GPU_QUEUE"

@@ -25,7 +25,7 @@ from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora_course.labs.device import this_device
 from serial_lora_course.labs.grid import Done, Run, Source
 from serial_lora_course.labs.records import Kept, Record
-from serial_lora_course.process import THREADS
+from serial_lora_course.threads import THREADS
 
 TRIES = 3  # that a run has after its first worker was lost
 

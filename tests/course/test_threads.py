@@ -1,13 +1,12 @@
 """Waiting threads are settled before torch loads, and the user's own settings win."""
 
 import os
-import platform
 import subprocess
 import sys
 
 import pytest
 
-from serial_lora_course.process import SPINS, share_of_cores
+from serial_lora_course.threads import SPINS, share_of_cores
 
 
 @pytest.mark.parametrize(
@@ -36,22 +35,3 @@ def test_the_command_line_settles_before_torch_loads():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["True", SPINS]
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc of another system")
-def test_freed_memory_is_used_again_without_asking_the_system():
-    code = """if True:
-        import resource, serial_lora_course
-        def faults():
-            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        def work():
-            [bytearray(2**24) for _ in range(8)]  # 32,768 pages
-        work()
-        before = faults()
-        work()
-        print(faults() - before)"""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) < 1000

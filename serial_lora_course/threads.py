@@ -1,18 +1,14 @@
-"""What a process is told before PyTorch loads: its threads, how long they spin, the memory it keeps.
+"""How many threads PyTorch computes with, and how long they spin while they wait for one another.
 
 An OpenMP thread that has nothing to do spins: it keeps its core busy so as to go on at once. Beside
 another busy program that costs the program's time and its own, a hundred times over for a model
 as small as ours. So waiting threads spin briefly here and sleep then. OpenMP reads
 its settings once, when torch loads it: `settle` is called when this package is imported, which the
 command line, the lessons and the tools do first. JupyterLab hands it on to its kernels.
-
-glibc gives the memory of a large tensor back to the system as soon as it is freed, and the next step
-asks for the same pages again. Kept in the process, they make a training step a seventh faster.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import MutableMapping
 
@@ -22,16 +18,12 @@ BLOCK_TIME = "0"
 """Milliseconds that a waiting thread of LLVM's and Intel's OpenMP (macOS, Windows) spins."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
-# Numbers of glibc's malloc.h: what is freed stays with the process up to a gigabyte, and tensors of up to
-# 32 megabytes, the most that it takes, get no mapping of their own.
-KEPT = {"M_TRIM_THRESHOLD": (-1, 2**30), "M_MMAP_THRESHOLD": (-3, 2**25)}
-
 THREADS = "SERIAL_LORA_THREADS"
 LEARNERS_PER_MACHINE = 4  # assumed on a class server that says nothing else
 
 
 def settle(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set what OpenMP will read and what malloc keeps, unless the user has set it.
+    """Set what OpenMP will read, unless the user has set it.
 
     Args:
         environment: of this process and those it starts. `SERIAL_LORA_THREADS` fixes the number of
@@ -43,18 +35,6 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
         environment["KMP_BLOCKTIME"] = BLOCK_TIME
     if "OMP_NUM_THREADS" not in environment and (threads := share_of_cores(environment)):
         environment["OMP_NUM_THREADS"] = str(threads)
-    if not any(name.startswith("MALLOC_") for name in environment):
-        keep_freed_memory()
-
-
-def keep_freed_memory() -> None:
-    """For the next step to use, where the C library is glibc (Linux)."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for option in KEPT.values():
-        mallopt(*option)
 
 
 def share_of_cores(environment: MutableMapping[str, str] = os.environ) -> int | None:
