@@ -5,8 +5,8 @@
 # average Serial LoRA won. "So sharing one pair works," says your friend, and wants your name on the report. Do you
 # sign?
 #
-# In this lesson you build what you need to decide: an interval, a margin, a correction for asking many questions, and
-# a rule that chooses a rank. It takes four short functions, and no training.
+# You'll build what you need to decide: an interval, a margin, a correction for many questions, and a rule that
+# chooses a rank. It takes four short functions, and no training.
 
 # %%
 try:
@@ -66,7 +66,7 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 
 # %% [markdown]
 # Left: each line joins a pair of runs, LoRA's and Serial LoRA's. The lines are almost flat, but data sets lie up to
-# nine points apart. If we compared the two groups without pairing, a difference of half a point would be invisible.
+# nine points apart. Without pairing, a difference of half a point would be invisible.
 #
 # Middle: how far each line rises. The three seeds of a data set stay together; the sets do not. A method that suits
 # `lines` suits it with every seed, so the second and third seed tell you little that is new. It is like a survey:
@@ -80,8 +80,8 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 # ## How many standard errors?
 #
 # Most people use two. The next cell tests that: a hundred thousand times it draws a few measurements whose true mean
-# is zero, and counts how often their mean ends up more than two of its own standard errors away from zero. It should
-# be 5%. What do you expect for only two measurements?
+# is zero, and counts how often their mean is more than two standard errors away from it. It should be 5%. What do you
+# expect for only two measurements?
 
 # %%
 chance, rows = np.random.default_rng(0), {}
@@ -153,9 +153,9 @@ print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
 # The same mean, and zero is inside the interval. You don't sign. That does not mean that Serial LoRA is no better:
 # five data sets are too few to tell.
 #
-# Your friend could still sign a smaller claim, one about *these* five data sets. For that, the seeds are a fair
-# sample, and the narrow interval is wide enough. But your friend's sentence was about data sets in general, and so
-# are most sentences in papers.
+# Your friend could still sign a smaller claim, about *these* five data sets. For that, the seeds are a fair sample,
+# and the narrow interval is wide enough. But the sentence was about data sets in general, as most sentences in papers
+# are.
 #
 # Is that too strict? Let's test both intervals where we know the truth. We make up two methods that are exactly
 # equal: data sets favour one or the other by chance, and seeds add some noise. Every interval that leaves out zero is
@@ -185,10 +185,9 @@ for seeds in (3, 10, 30):
 #
 # ## More seeds, or more data sets?
 #
-# If the interval is too wide, what should you add? It depends on where the width comes from. The means of data sets
-# vary for two reasons: data sets differ, and each mean carries some noise from its few seeds. The spread within a row
-# of the table tells how large that noise is; the rest comes from the data sets. Here is Serial LoRA minus LoRA of
-# equal *rank* in all three labs.
+# If the interval is too wide, what should you add? The means of data sets vary for two reasons: data sets differ, and
+# each mean carries some noise from its few seeds. The spread within a row of the table tells how large that noise is;
+# the rest comes from the data sets. Here is Serial LoRA minus LoRA of equal *rank* in all three labs.
 
 
 # %%
@@ -215,9 +214,9 @@ display(pd.DataFrame(rows, index=columns).T)
 # would shorten the interval a lot. On SD3 seeds are only 4% of it: even a thousand runs of each style would change
 # little. There you need more styles.
 #
-# **Change this and run again**: write `lora_equal_budget` in place of `lora`. On SAM the seeds' share falls to about
-# an eighth: that is your friend's comparison, in which the seeds of a data set stayed together. On CLIP it comes out
-# far above one, which is impossible. These shares, too, are estimates from few numbers.
+# **Change this and run again**: write `lora_equal_budget` in place of `lora`. On SAM, your friend's comparison, the
+# seeds' share falls to about an eighth. On CLIP it comes out far above one, which is impossible. These shares, too,
+# are estimates from few numbers.
 #
 # ## Comparable needs a margin
 #
@@ -237,8 +236,7 @@ display(pd.DataFrame(rows, index=columns).T)
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# Return the verdict of these three cases. A method that is far better counts as comparable too, so nothing limits the
-# interval upwards.
+# Return the verdict. A method that is far better counts as comparable too.
 
 
 # %% tags=["exercise"]
@@ -292,8 +290,7 @@ display_figure(plot_margins(judged))
 
 # %% [markdown]
 # Look at SAM's upper bar. The interval leaves out zero, so Serial LoRA *is* worse than LoRA there. It also ends well
-# before the margin, so Serial LoRA is comparable. The difference is real and too small to matter: both are true at
-# once.
+# before the margin, so Serial LoRA is comparable. The difference is real, and too small to matter.
 #
 # On CLIP against LoRA the interval crosses the margin by a hair: it ends at -1.04, and we had said 1. Would you move
 # the margin now? It is tempting, and that is why one chooses the margin first.
@@ -468,12 +465,11 @@ print(f"mean {np.mean(reached):.1f}")
 # %% [markdown]
 # 55.1. Not 58.8, and not even the 56.1 of a rank drawn at random. The advantage did not carry over to the third data
 # set. Perhaps large ranks suit `symbols` and hurt `food`, perhaps it was all luck; three seeds cannot say which.
-# Either way, nothing here is a reason to pay for rank 64. Take a small one. (The rule gives up at most one standard
-# error of the mean that you *observed*, and the best observed mean is often too high. What you really lose may be
-# more, or less.)
+# Either way, nothing here is a reason to pay for rank 64. Take a small one. (The bar comes from the best mean
+# *observed*, which is often too high, so what you really lose may be more than the rule allows, or less.)
 #
-# For your own pictures it is easier: keep some training pictures apart as validation pictures, choose on those, and
-# look at the test pictures once. The command `serial-lora fit`, at the end of lesson 12, does that.
+# For your own pictures it is easier: choose on validation pictures, and look at the test pictures once. `serial-lora
+# fit`, in lesson 12, does that.
 #
 # ## Quiz
 #
@@ -523,5 +519,5 @@ print(f"mean {np.mean(reached):.1f}")
 # - Every question that you add makes it harder to answer the others.
 # - Choose on pictures other than those you report.
 #
-# Next time a table says "± 0.2", ask: over what? You have the four functions to answer it for your own results. Now
-# for the paper itself: [09 · The paper on trial](09_paper_on_trial.ipynb).
+# Next time a table says "± 0.2", ask: over what? You have the functions to answer it. Now for the paper itself: [09 ·
+# The paper on trial](09_paper_on_trial.ipynb).
