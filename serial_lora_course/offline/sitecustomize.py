@@ -5,9 +5,11 @@ for anything beyond this machine fails with one clear sentence. Only the loopbac
 reachable. The standard library alone is used, since this runs before anything else.
 
 Nor do they wait a second for the grammars of web addresses that jsonschema, and so nbformat, builds
-where a package for them is installed: no notebook has an address to be judged by them.
+where a package for them is installed: no notebook has an address to be judged by them; nor another
+one to look through what is imported for garbage, a million objects, 700 new ones at a time.
 """
 
+import gc
 import socket
 import sys
 
@@ -39,3 +41,4 @@ if not getattr(sys, "_serial_lora_offline", False):  # a process is blocked once
     sys._serial_lora_offline = True
     sys.addaudithook(_refuse)
 sys.modules.setdefault("rfc3987_syntax", None)  # taken as a package that is not installed
+gc.set_threshold(50_000, 20, 20)
