@@ -39,8 +39,8 @@ def clocked(
     ratio is the median of those of each round, so a slow while of the machine changes it little.
     """
     names, seconds = list(steps), {name: [] for name in steps}
+    gc.collect()
     for turn in range(1 + rounds):
-        gc.collect()
         start = turn % len(names)
         for name in names[start:] + names[:start]:
             begin = time.perf_counter()

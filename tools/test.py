@@ -37,6 +37,9 @@ STYLE = [
 # longest lessons are begun first, so that the end does not wait for one. nbval compares the outputs of
 # proof cells.
 PYTEST = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+OWN = {"OMP_NUM_THREADS": "1", "SERIAL_LORA_STRICT": "1"}
+# With glibc, what a step frees stays with its process for the next step.
+OWN |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 NBVAL = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_SECONDS}"]
 
 
@@ -75,12 +78,9 @@ def planned(arguments: list[str] | None = None) -> list[list[str]]:
 
 def longest_first(sources: list[Path]) -> list[str]:
     """The lessons' names by the seconds that they were measured to take; one never measured is first."""
-    measured = json.loads(MEASURED.read_text("utf-8"))
-
-    def seconds(source: Path) -> float:
-        return measured.get(source.name[:2], {}).get("seconds", float("inf"))
-
-    return [source.stem for source in sorted(sources, key=seconds, reverse=True)]
+    measured, new = json.loads(MEASURED.read_text("utf-8")), {"seconds": float("inf")}
+    seconds = {source.stem: measured.get(source.name[:2], new)["seconds"] for source in sources}
+    return sorted(seconds, key=seconds.get, reverse=True)
 
 
 def lesson_files(numbers: Iterable[str] = ()) -> list[str]:
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         SerialLoRAError: there is no lesson of such a number.
     """
     steps = planned(arguments)
-    environment = offline_environment() | {"OMP_NUM_THREADS": "1", "SERIAL_LORA_STRICT": "1"} | TINY
+    environment = offline_environment() | OWN | TINY
     for step in steps:
         print(f"\n$ python {' '.join(step)}", flush=True)
         done = subprocess.run([sys.executable, *step], cwd=ROOT, env=environment)
