@@ -16,6 +16,7 @@ except ModuleNotFoundError:
 # %%
 import copy
 import tempfile
+import textwrap
 from pathlib import Path
 
 import torch
@@ -141,7 +142,7 @@ def show_nearest(train: list[int], test: list[int]) -> None:
     """Eight test photographs, and below each the training photograph that decided its class."""
     asked = test[:: len(test) // 8][:8]
     found = nearest(train, asked).tolist()
-    names = [files[i].stem.replace("_", " ")[:18] for i in asked + found]
+    names = [textwrap.fill(files[i].stem.replace("_", " "), 18) for i in asked + found]
     display_figure(show_pictures([pictures[i] for i in asked + found], names, columns=8))
 
 
@@ -474,10 +475,11 @@ with torch.no_grad():
 # the method that remembers most, and the adapter can remember more than the probe.
 #
 # Do not make too much of the five points either. They are 9 of 172 photographs, so two or three of 43 stickers.
-# [Lesson 08](08_how_sure.ipynb) would call that open, and on another machine it may come out the other way round. But
-# the choice is clear: on this folder nothing shows that the adapter is better, and the probe is simpler. Ship the
-# probe. An adapter is worth its effort where the features lack what you need, as for SAM in [lesson
-# 05](05_sam_segmentation.ipynb), and you only know it if you have run the probe too.
+# [Lesson 08](08_how_sure.ipynb) would call that open, and so it is: with another seed, or on another machine, the
+# right column can come out the other way round, while the left one praises the adapter again. But the choice is
+# clear: on this folder nothing shows that the adapter is better, and the probe is simpler. Ship the probe. An adapter
+# is worth its effort where the features lack what you need, as for SAM in [lesson 05](05_sam_segmentation.ipynb), and
+# you only know it if you have run the probe too.
 #
 # ## Ship it
 #
