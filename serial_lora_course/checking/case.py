@@ -39,11 +39,13 @@ from serial_lora_course.checking.comparing import (
 )
 from serial_lora_course.checking.message import CheckFailed, describe, likely_error
 
-UNKNOWN = "none of the usual slips; print both on a tiny input, and compare shapes first"
-UNKNOWN_NUMBER = "none of the usual slips; work the case above out on paper, step by step"
-NO_NUMBER = "not a number: 0 / 0, or a root or logarithm of a negative number"
+UNKNOWN = "no known mistake gives this result: compare shapes first, then print both values for a tiny input"
+UNKNOWN_NUMBER = (
+    "no known mistake gives this result: work out the case above on paper, step by step"
+)
+NO_NUMBER = "the result is nan: look for 0 / 0, or a root or logarithm of a negative number"
 NOTHING = "the function returns nothing: is `return` missing?"
-AWAY = "leave no_grad, detach, copies, .data, .item() and masks of True and False away"
+AWAY = "avoid no_grad, detach, copies, .data, .item() and masks of True and False"
 
 
 class Parts(dict):
@@ -195,9 +197,11 @@ def judge(case: Case, outcome: Outcome) -> None:
     for name, right in wanted.items():
         got = outcome.gradients[name]
         if got is None:
-            advice = f"{reached or f'{name} gets no gradient, and would never learn'}: {AWAY}"
+            advice = (
+                f"{reached or f'{name} gets no gradient, so it would never be trained'}: {AWAY}"
+            )
         else:
-            advice = f"a part of the way from {name} to the result is cut off ({AWAY}), or the value is right here by chance"
+            advice = f"part of the path from {name} to the result carries no gradient ({AWAY}), or the value is right only by chance"
         if got is None or not same(got, right, max(case.tolerance, 1e-3)):
             raise CheckFailed(f"the gradient of {name}", *difference(got, right), advice)
 
@@ -222,7 +226,7 @@ def compare(case: Case, name: str, got: Any, expected: Any) -> None:
         or (has_nan(got) and case.nan)
         or own
     )
-    advice = advice or (unlike and "the shapes differ: follow them")
+    advice = advice or (unlike and "the shapes differ: follow the shape of each step")
     advice = advice or (UNKNOWN if isinstance(expected, Tensor) else UNKNOWN_NUMBER)
     forged = type(got).__module__ == "__main__" and type(expected).__module__ != "__main__"
     raise CheckFailed(name, *difference(value, expected), advice, sure=forged and bool(problem))
@@ -237,11 +241,11 @@ def require_unchanged(attempt: Callable, given: Sequence, before: Sequence) -> N
     for index, (now, then) in enumerate(zip(given, before, strict=True)):
         name = names[index] if index < len(names) else f"argument {index + 1}"
         cause = (
-            "what came in is changed, in its numbers, by a hook, in its mode (train, eval) or its gradients: leave it "
-            "alone, or work on copy.deepcopy of it"
+            "the module that was passed in is changed, in its numbers, hooks, mode (train, eval) or gradients: leave it "
+            "as it is, or work on copy.deepcopy of it"
             if isinstance(now, nn.Module)
-            else "what came in is changed in place (as +=, mul_ and sort() do): whoever else holds "
-            "it has another one now, so make a new one"
+            else "the argument is changed in place, as +=, mul_ and sort() do, so it changes for the caller too: "
+            "make a new one"
         )
         if not untouched(now, then):
             raise CheckFailed(f"{name}, after the call", "as before", "changed", cause, sure=True)

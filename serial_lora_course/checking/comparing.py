@@ -61,32 +61,34 @@ def kind_problem(got: Any, expected: Any, form: str = "") -> str:
     got = got.tolist() if isinstance(got, np.ndarray) and _listed(expected) else got
     kind = f"not a {type(got).__name__}"
     if isinstance(expected, (Tensor, Real, str)) and type(got).__module__ == "__main__":
-        return f"a plain {type(expected).__name__} is wanted, {kind}, a class made in the notebook"
+        return (
+            f"return a plain {type(expected).__name__}, {kind}, which is a class of your notebook"
+        )
     if isinstance(expected, Tensor):
         number = isinstance(got, Real) and not isinstance(got, bool)
-        hint = "; a plain number has no gradient, so leave .item() away" if number else ""
-        return "" if isinstance(got, Tensor) else form or f"a tensor is wanted, {kind}{hint}"
+        hint = ": a plain number has no gradient, so leave .item() out" if number else ""
+        return "" if isinstance(got, Tensor) else form or f"return a tensor, {kind}{hint}"
     if isinstance(expected, bool):
-        hint = f"a plain True or False is wanted, {kind}: bool(...) makes one of a tensor"
+        hint = f"return a plain True or False, {kind}: bool(...) converts it"
         return "" if isinstance(got, (bool, np.bool_)) else form or hint
     if isinstance(expected, Fraction):
-        hint = "division with / rounds: Fraction(numerator, denominator) stays exact"
+        hint = "/ rounds: Fraction(numerator, denominator) stays exact"
         return "" if isinstance(got, Rational) else form or hint
     if isinstance(expected, Real):
         if isinstance(got, Tensor) and got.numel() != 1:
-            return form or "one number is wanted, and that is a tensor of many: sum, or average"
+            return form or "return one number, not a tensor of many: take the sum or the mean"
         fine = isinstance(got, (Real, Tensor)) and not isinstance(got, bool)
-        return "" if fine else form or f"a plain number is wanted, {kind}"
+        return "" if fine else form or f"return a plain number, {kind}"
     if isinstance(expected, (tuple, list)):
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
             some = f"return {len(expected)} things, in that order"
             listed = isinstance(expected, list) and isinstance(got, (tuple, list))
-            return form or (f"{len(expected)} are wanted, not {len(got)}" if listed else some)
+            return form or (f"return {len(expected)} values, not {len(got)}" if listed else some)
         return next(filter(None, map(kind_problem, got, expected)), "")
     sets = isinstance(expected, set) and isinstance(got, frozenset)
     fine = expected is None or isinstance(got, type(expected)) or sets
     name = "text" if isinstance(expected, str) else type(expected).__name__
-    return "" if fine else form or f"a {name} is wanted, {kind}"
+    return "" if fine else form or f"return a {name}, {kind}"
 
 
 def loose_kind(got: Any, expected: Any) -> str:
@@ -100,11 +102,11 @@ def loose_kind(got: Any, expected: Any) -> str:
     )
     if wider and got.is_floating_point():
         kinds = [str(each.dtype).removeprefix("torch.") for each in (got, expected)]
-        return f"of {kinds[0]}: keep the kind of numbers that came in, {kinds[1]}"
+        return f"of type {kinds[0]}: keep the type of the inputs, {kinds[1]}"
     if isinstance(expected, Integral) and not isinstance(got, (Integral, np.bool_)):
-        return f"a {type(got).__name__}: a whole number is wanted, by // or int(...)"
+        return f"a {type(got).__name__}: return a whole number, with // or int(...)"
     if isinstance(expected, Real) and isinstance(got, Tensor):
-        return "still a tensor: .item() makes a plain number of it"
+        return "still a tensor: .item() gives the plain number"
     return ""
 
 

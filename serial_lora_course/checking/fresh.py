@@ -9,10 +9,10 @@ from serial_lora_course.checking.case import Parts
 from serial_lora_course.checking.message import require
 
 TRAINED, B_START, A_START, KINDS = (
-    "what is trained, and its shapes",
+    "the trained parameters and their shapes",
     "lora_B at the start",
     "lora_A at the start",
-    "the kinds of numbers",
+    "the types of the numbers",
 )
 
 

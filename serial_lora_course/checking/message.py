@@ -108,38 +108,36 @@ def likely_error(error: Exception) -> str:
     """The likely cause of an error that the learner's code ended in."""
     message, kind = str(error), type(error)
     hints = {
-        "two matrices do not fit: write the shape of each as a comment, then transpose one": (
+        "the shapes of two matrices do not match: write the shape of each as a comment, then transpose one": (
             "shapes cannot be multiplied" in message or "size mismatch" in message
         ),
-        "two tensors of different shapes meet: write the shape of each as a comment": (
+        "two tensors have shapes that do not match: write the shape of each as a comment": (
             "must match the size of tensor" in message
         ),
-        "two tensors are of different kinds, such as float32 and float64: make both alike": (
+        "two tensors have different types, such as float32 and float64: convert one of them": (
             "same dtype" in message or "expected scalar type" in message
         ),
-        "whole numbers, and True and False, cannot do that: make floating-point numbers of them first, "
-        "with .float()": bool(WHOLE.search(message)),
-        "a parameter is changed in place while gradients are on: do it in torch.no_grad()": (
+        "this does not work for integers or for True and False: convert them to floating-point numbers "
+        "first, with .float()": bool(WHOLE.search(message)),
+        "a parameter is changed in place while gradients are recorded: do it in torch.no_grad()": (
             "leaf Variable" in message
         ),
-        "super().__init__() has to run first: nn.Module registers parameters only after it": (
+        "super().__init__() is missing: call it first, as nn.Module registers parameters only after it": (
             "before Module.__init__() call" in message
         ),
-        "an object is made without all that it needs: the message names what is missing": (
+        "an object is created without all its arguments: the error names what is missing": (
             kind is TypeError and "__init__() missing" in message
         ),
-        "the signature changed: keep the arguments that the stub has": (
+        "the arguments do not match: keep those that the stub has": (
             kind is TypeError and "argument" in message
         ),
-        "tensors of True and False are joined with &, each comparison in its own brackets, not "
-        "with and, nor as a < b < c": (
-            "Boolean value of Tensor" in message or "bitwise_and" in message
-        ),
-        "a name is used before it has a value: run the cells above, check the spelling": (
+        "and, or and a < b < c do not work on tensors: join comparisons with & or |, each in "
+        "its own brackets": ("Boolean value of Tensor" in message or "bitwise_and" in message),
+        "a name has no value yet: run the cells above, and check the spelling": (
             isinstance(error, NameError)
         ),
     }
-    return likely(hints, "the error comes from your code: the line is shown above")
+    return likely(hints, "your code raised an error: its line is shown above")
 
 
 def likely(conditions: dict[str, bool], otherwise: str) -> str:

@@ -10,14 +10,14 @@ from serial_lora_course.checking.message import CheckFailed
 from serial_lora_course.checking.running import TRIED, run_check
 from serial_lora_course.checking.solved import defined, solved, stem_of
 
-INSTEAD = "The solved lesson's answer stands in."
+INSTEAD = "The solved lesson's answer is used instead."
 
 
 def yours(number: str) -> Any:
     """The learner's answer to an exercise where it is right, else the solved lesson's.
 
     An answer that no check of this kernel has seen is read from the learner's notebook of that lesson,
-    where it lies beside the one that runs. One line says where the solved lesson's answer stands in.
+    where it lies beside the one that runs. One line says where the solved lesson's answer is used.
 
     Args:
         number: of an exercise, such as ``"3.1"``.

@@ -13,7 +13,7 @@ from serial_lora_course.checking.running import exercise
 
 @exercise(
     "0.1",
-    "x Aᵀ Bᵀ equals an einsum, for vectors, matrices and batches, and so do the gradients",
+    "x Aᵀ Bᵀ and its gradients equal those of torch.einsum, for vectors, matrices and batches",
 )
 def low_rank_product() -> Iterator[Case]:
     """x A^T B^T against a product written out with einsum, at three shapes of x."""
@@ -30,7 +30,7 @@ def low_rank_product() -> Iterator[Case]:
         )
 
 
-STILL = "parameters that still ask for a gradient"
+STILL = "parameters that still require a gradient"
 FROZEN = {
     "what the function returns": "the same model",
     "the names of the parameters": [],
@@ -58,9 +58,9 @@ def state_of(returned, model: nn.Module, before: nn.Module) -> tuple:
     )
 
 
-@exercise("0.2", "no parameter of a nested model asks for a gradient, and no value changed")
+@exercise("0.2", "no parameter of a nested model requires a gradient, and no value changed")
 def freeze() -> Iterator[Case]:
-    """Every parameter, nested ones too, asks for no gradient; values are as before."""
+    """No parameter, nested ones included, requires a gradient; values are as before."""
     for depth in (1, 3):
         model: nn.Module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
         for _ in range(depth):
@@ -71,6 +71,6 @@ def freeze() -> Iterator[Case]:
             (model,),
             Parts(FROZEN | {"the names of the parameters": names}),
             read=lambda returned, now, before=model: state_of(returned, now, before),
-            advice={STILL: "some parameters are left out: go through model.parameters()"},
+            advice={STILL: "some parameters are left out: loop over model.parameters()"},
             may_change=True,
         )

@@ -1,7 +1,7 @@
 """Checks of lesson 01: what a rank misses, LoRA itself, LoRA's pairs for a shared one, two gradients.
 
-Each compares with another road to the same numbers: approximations that are made and measured, dense
-weights in place of pairs, and autograd.
+Each compares with the same numbers computed another way: approximations that are made and measured,
+dense weights in place of pairs, and autograd.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def missed_by_making(matrix: Tensor) -> Tensor:
 
 @exercise(
     "1.1",
-    "each rank's miss is that of the best matrix, made and measured, for tall, wide and thin matrices",
+    "the miss at each rank equals that of the best approximation, built and measured, for tall, wide and low-rank matrices",
 )
 def misses() -> Iterator[Case]:
     """Entry r is what the best matrix of rank r misses."""
@@ -42,8 +42,8 @@ def misses() -> Iterator[Case]:
             (matrix,),
             missed_by_making(matrix),
             form=f"one number for each rank from 0 to {min(rows, columns)}, in one tensor",
-            nan="1 minus what is kept rounds to a little below 0 at the full rank, which has no root: "
-            "add up what is left out, or clamp(min=0)",
+            nan="at full rank, 1 minus the share that is kept can round to just below 0, whose root is nan: "
+            "sum the share that is left out, or use clamp(min=0)",
             tolerance=1e-6,
         )
 
@@ -54,25 +54,29 @@ def misses() -> Iterator[Case]:
 def advice_on_trained(found: dict[str, tuple]) -> str:
     """What most likely went wrong with what is trained."""
     causes = {
-        "the scale is fixed, a plain number: only A and B are learnt": () in found.values(),
+        "the scale is a parameter: make it a plain number, as only A and B are trained": ()
+        in found.values(),
         "the base is trained too: base.requires_grad_(False) freezes it": (
             set(found) > {"lora_A", "lora_B"}
         ),
         "nn.Linear keeps its matrix as .weight, which becomes a part of the name: use nn.Parameter": (
             any(name.endswith(".weight") for name in found)
         ),
-        "A is (rank, base.in_features), B is (base.out_features, rank)": (
+        "the shapes are wrong: A is (rank, base.in_features), B is (base.out_features, rank)": (
             set(found) == {"lora_A", "lora_B"}
         ),
     }
-    return likely(causes, "wrap two tensors in nn.Parameter, and call them lora_A and lora_B")
+    return likely(
+        causes,
+        "the layer has no parameters lora_A and lora_B: wrap both tensors in nn.Parameter under these names",
+    )
 
 
 ADVICE = {
     TRAINED: advice_on_trained,
-    B_START: "B is not zero: a fresh adapter would change the model it adapts",
-    A_START: "A is not drawn anew for each layer, or not of ordinary size: where A and B are both "
-    "zero, neither ever gets a gradient",
+    B_START: "B does not start at zero, so a fresh adapter would change the model it adapts",
+    A_START: "A does not start with new random numbers of ordinary size for each layer; if A and B "
+    "are both zero, neither ever gets a gradient",
 }
 
 
@@ -89,7 +93,7 @@ def layer_by(kind: Callable) -> Callable:
         layer.lora_A, layer.lora_B = A, B
         result = layer.merged_weight() if do == "merge" else layer(x)
         same = torch.equal(base.weight, weight)
-        cause = "the base's weight is changed in place (as += does): return a new tensor"
+        cause = "the base's weight is changed in place, as += does: return a new tensor"
         require(same, "the base's weight, after the call", "as before", "changed", cause)
         return result
 
@@ -98,8 +102,8 @@ def layer_by(kind: Callable) -> Callable:
 
 @exercise(
     "1.2",
-    "a fresh layer is its base, a trained one is W + (alpha / r) B A with the bias kept, square or not; "
-    "only A and B learn; merging gives that weight and leaves the base alone",
+    "a fresh layer equals its base, a trained one equals W + (alpha / r) B A with the bias, square or not; "
+    "only A and B are trained; merging gives that weight and does not change the base",
     through=layer_by,
 )
 def lora_linear() -> Iterator[Case]:
@@ -131,7 +135,9 @@ def changes_of(pairs: Any, weights: dict[str, Tensor], A: Tensor, B: Tensor) -> 
     return [pairs[part][1] @ pairs[part][0] for part in weights]
 
 
-@exercise("1.3", "the change of each weight, square or not, is the one that the shared pair makes")
+@exercise(
+    "1.3", "B_p A_p equals the change that the shared pair makes to each weight, square or not"
+)
 def lora_pairs_of() -> Iterator[Case]:
     """B_p A_p against W_p (I + B A) - W_p, for square and other weights."""
     for sizes, width, rank in (
@@ -159,7 +165,8 @@ def attention_loss(weights: dict[str, Tensor], x: Tensor, goal: Tensor) -> Tenso
 
 
 @exercise(
-    "1.4", "both equal autograd's through an attention with softmax, for square weights and others"
+    "1.4",
+    "both gradients equal autograd's through an attention with softmax, for square and rectangular weights",
 )
 def shared_gradients() -> Iterator[Case]:
     """The gradients of A and B against autograd's, through an attention with softmax."""
@@ -179,4 +186,6 @@ def shared_gradients() -> Iterator[Case]:
         kind = f"for weights {sizes}, rank {rank}, scale {scale}"
         both = Parts({f"the gradient of A, {kind}": A.grad, f"the gradient of B, {kind}": B.grad})
         inputs = (W, g, A.detach(), B.detach(), scale)
-        yield Case(f"a call, {kind}", inputs, both, form="return two tensors, for A and for B")
+        yield Case(
+            f"a call, {kind}", inputs, both, form="return two tensors: the gradients of A and of B"
+        )

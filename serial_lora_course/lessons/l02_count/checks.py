@@ -29,7 +29,9 @@ def numbers_in_pairs() -> Iterator[Case]:
         yield Case(what, (shapes, rank), numel_of(shapes, rank))
 
 
-@exercise("2.2", "no larger rank fits, and that one does, for square matrices and others")
+@exercise(
+    "2.2", "the rank fits and the next larger one does not, for square and rectangular matrices"
+)
 def rank_of_equal_size() -> Iterator[Case]:
     """The largest rank that fits, against trying them all, one after the other."""
     for shapes, width, rank in (

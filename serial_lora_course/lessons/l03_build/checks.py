@@ -41,16 +41,16 @@ def adapter_by(kind: Callable) -> Callable:
 
 @exercise(
     "3.1",
-    "two named matrices, B zero and A not, the output of I + scale B A for tokens of any shape, and the "
-    "gradients of x, A and B",
+    "two named matrices, of which B starts at zero and A does not; the output equals I + scale B A for "
+    "tokens of any shape, and so do the gradients of x, A and B",
     through=adapter_by,
 )
 def serial_adapter() -> Iterator[Case]:
     """Names, shapes and start of the learner's module, then its forward pass and gradients."""
     advice = {
-        TRAINED: "two parameters and no others: lora_A (rank, width) and lora_B (width, rank)",
-        B_START: "B is not zero: a fresh adapter would change the model it adapts",
-        A_START: "A starts with random numbers of ordinary size, as nn.init.normal_ draws them",
+        TRAINED: "the adapter has exactly two parameters: lora_A (rank, width) and lora_B (width, rank)",
+        B_START: "B does not start at zero, so a fresh adapter would change the model it adapts",
+        A_START: "A has to start with random numbers of ordinary size, as nn.init.normal_ draws them",
     }
     for width, rank, scales in ((12, 3, (0.5,)), (8, 2, ())):
         arguments, scale = (width, rank, *scales), scales[0] if scales else 1.0
@@ -73,7 +73,9 @@ def serial_adapter() -> Iterator[Case]:
 # ------------------------------------------------------------------- 3.2 its place, 3.3 its merge
 
 
-@exercise("3.2", "equal to a block whose q, k and v hold W (I + B A), and so are all gradients")
+@exercise(
+    "3.2", "the output and all gradients equal those of a block whose q, k and v hold W (I + B A)"
+)
 def adapted_forward() -> Iterator[Case]:
     """The adapter sits after the norm, before q, k and v, and outside the residual stream."""
     for width, rank, heads in ((8, 2, 2), (12, 3, 3)):
@@ -95,7 +97,7 @@ def adapted_forward() -> Iterator[Case]:
 
 @exercise(
     "3.3",
-    "equal to adapting each token first, for square and rectangular W; the old W is intact",
+    "the merged weight equals adapting each token first, for square and rectangular W, and the old W is unchanged",
 )
 def merged_weight() -> Iterator[Case]:
     """W (I + scale B A), compared on tokens and without touching the weight that came in."""
@@ -112,7 +114,7 @@ def merged_weight() -> Iterator[Case]:
 
 @exercise(
     "3.4",
-    "an adapter on the residual stream is told from one in front of attention",
+    "the answer is True for adapters in front of attention and False for those on the residual stream",
 )
 def keeps_residual() -> Iterator[Case]:
     """True when x itself passes the block unadapted."""
@@ -136,17 +138,17 @@ ADVICE_3_5 = {
     "how many lora_A the model's state dict holds": (
         "assign each pair to a module of the model, such as layer.serial_lora = pair"
     ),
-    "the parameters of the model that ask for a gradient": (
-        "the pairs' A and B, and nothing else: freeze first, then register each pair"
+    "the parameters of the model that require a gradient": (
+        "only A and B of the pairs may be trained: freeze the model first, then register each pair"
     ),
     "the model's own names in its state dict": (
-        "add to the model, and wrap nothing: its own weights keep their names"
+        "do not wrap the model's modules: its own weights must keep their names"
     ),
     "the model's output, once B is not zero": (
         "the hook gives attention the adapted tokens for q, k and v, each layer by its own pair"
     ),
     "how many A a gradient of the output reaches": (
-        "the tokens that the hook returns carry gradients: no detach, no no_grad"
+        "the tokens that the hook returns must carry gradients: leave out detach and no_grad"
     ),
 }
 
@@ -199,8 +201,8 @@ def told(attempt: Callable) -> Callable:
 
 @exercise(
     "3.5",
-    "a frozen base with its own names, one pair for each attention at any depth, q, k and v of each by its "
-    "own pair, and no silence where nothing is found or adapters are there already",
+    "the base is frozen and keeps its names, each attention at any depth gets one pair of its own for q, k "
+    "and v, and a ValueError is raised where there is no attention or there are adapters already",
     through=told,
 )
 def inject_pairs() -> Iterator[Case]:
@@ -240,7 +242,7 @@ def inject_pairs() -> Iterator[Case]:
             (refused, Pair, rank, times),
             "a ValueError",
             read=lambda returned, *_: returned if isinstance(returned, str) else "no error",
-            advice="raise ValueError(...) with a sentence that says what is the matter",
-            error="an error, but of another kind: raise ValueError(...)",
+            advice="raise ValueError(...) with a sentence that says what is wrong",
+            error="this raises another kind of error: raise ValueError(...)",
             may_change=True,
         )

@@ -26,7 +26,7 @@ def cosine_table(pictures: Tensor, classes: Tensor) -> Tensor:
 
 @exercise(
     "4.1",
-    "the scaled cosine of every pair, for features of unequal lengths, and its gradients",
+    "every score equals the scaled cosine, for features of different lengths, and so do the gradients",
 )
 def similarity_scores() -> Iterator[Case]:
     """exp(logit_scale) times the cosine, pictures in rows and classes in columns."""
@@ -43,7 +43,9 @@ def similarity_scores() -> Iterator[Case]:
         yield Case(what, inputs, inputs[2].exp() * cosine_table(*inputs[:2]), leaves=leaves)
 
 
-@exercise("4.2", "equal to counting one picture at a time, at three sizes")
+@exercise(
+    "4.2", "the accuracy equals that of counting one picture at a time, on three sets of pictures"
+)
 def zero_shot_accuracy() -> Iterator[Case]:
     """The share of rows whose largest cosine is at the label, counted one picture at a time."""
     for number, count, dim in ((12, 12, 5), (30, 4, 6), (40, 5, 6)):
@@ -106,7 +108,7 @@ def towers_of(clip: TwoTowers, *_) -> dict[str, Tensor]:
 
 @exercise(
     "4.3",
-    "the value at five sizes and after a step, and gradients that reach both towers",
+    "the loss is right for five batches and after a step, and its gradients reach both towers",
     through=after_a_step,
 )
 def few_shot_loss() -> Iterator[Case]:
@@ -196,7 +198,7 @@ def adamw_by_hand(clip, groups, shots, prompts, loss_of, steps, size) -> tuple[l
 
 @exercise(
     "4.4",
-    "losses and weights equal AdamW written out, in shuffled rounds that show each shot once",
+    "losses and weights equal those of AdamW written out, and shuffled rounds show each shot once",
 )
 def train_few_shot() -> Iterator[Case]:
     """Shots that are all one picture, then shots of six classes."""

@@ -25,7 +25,7 @@ from serial_lora_course.measures.metrics import dice_ce
 from serial_lora_course.models.sam import build_sam
 
 
-@exercise("5.1", "sizes to the pixel and boxes to match, for wide, tall and square pictures")
+@exercise("5.1", "sizes and boxes equal segment-anything's, for wide, tall and square pictures")
 def to_model_frame() -> Iterator[Case]:
     """Sizes and boxes of wide, tall and square pictures, larger and smaller than the frame."""
     sizes = ((97, 160), 128), ((151, 103), 128), ((50, 83), 128), ((64, 64), 32), ((5, 256), 128)
@@ -69,8 +69,8 @@ def first_half(block: Block, adapter: nn.Module, x: Tensor) -> Tensor:
 
 @exercise(
     "5.2",
-    "equal to segment-anything's block, with and without padding, in a global block too, gradients "
-    "included, and with padding that stays zero even for an adapter that has a bias",
+    "output and gradients equal those of segment-anything's block, with padding, without it and in a "
+    "global block, and the padding stays zero even if the adapter has a bias",
 )
 def adapted_windows() -> Iterator[Case]:
     """Windows that fit, windows that need padding, no windows; a pair, and one with a bias."""
@@ -94,15 +94,15 @@ def adapted_windows() -> Iterator[Case]:
 
 @exercise(
     "5.3",
-    "equal to the lab's loss, for sure logits and for an object that is not there too, and so is the "
-    "gradient",
+    "loss and gradient equal those of the lab, also for very confident logits and for an object that is "
+    "not in the picture",
 )
 def segmentation_loss() -> Iterator[Case]:
     """The value for one object and for several of unlike sizes, and the gradient of every logit."""
     for what, count, height, width in (
         ("one object", 1, 4, 5),
         ("three objects", 3, 5, 4),
-        ("two objects, sure of every pixel and wrong in one,", 2, 4, 5),
+        ("two objects, with very sure logits, one of them wrong,", 2, 4, 5),
         ("two objects, one of which is not there,", 2, 4, 5),
     ):
         logits = 2 * torch.randn(count, height, width)
@@ -164,7 +164,7 @@ def first_B(model: Sam) -> Tensor:
 
 @exercise(
     "5.4",
-    "two steps on batches of unlike pictures give the losses and the pairs of the lab's own objective",
+    "two steps on batches of different pictures give the same losses and pairs as the lab's own code",
     through=two_steps,
 )
 def training_step() -> Iterator[Case]:

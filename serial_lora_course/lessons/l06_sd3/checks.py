@@ -19,7 +19,7 @@ from serial_lora_course.measures.pictures import frechet_distance
 
 @exercise(
     "6.1",
-    "equal to one picture at a time, and the velocity to finite differences, at both ends too",
+    "the points equal those of one picture at a time and the velocity equals finite differences, also at both ends",
 )
 def flow_path() -> Iterator[Case]:
     """Points and velocities of batches whose width does, and does not, equal their size."""
@@ -37,9 +37,9 @@ def flow_path() -> Iterator[Case]:
             (x, n, levels),
             Parts({f"the points of {what}": points, f"the velocity of {what}": ahead - behind}),
             tolerance=1e-4,
-            nan="divided by sigma, which may be 0: the velocity is the end minus the beginning",
-            form="return both, the points first",
-            error="sigmas are (B,): give them the shape (B, 1, 1, 1) before they meet a picture",
+            nan="the velocity is divided by sigma, which may be 0: it is simply the noise minus the picture",
+            form="return the points and the velocity, in this order",
+            error="the sigmas have the shape (B,): reshape them to (B, 1, 1, 1) before you multiply pictures by them",
         )
 
 
@@ -53,11 +53,15 @@ class Toy(nn.Module):
     def forward(self, points: Tensor, levels: Tensor) -> Tensor:
         """As a transformer does, it wants one level for each picture."""
         if levels.shape != points.shape[:1]:
-            raise ValueError(f"one level a picture is wanted, not {tuple(levels.shape)}")
+            raise ValueError(
+                f"the model takes one level per picture, not levels of shape {tuple(levels.shape)}"
+            )
         return self.weight.view(1, 2, 1, 1) * points + levels.view(-1, 1, 1, 1) ** 2
 
 
-@exercise("6.2", "equal to one picture at a time, and the gradient of the model's weights with it")
+@exercise(
+    "6.2", "the loss and the gradient of the model's weights equal those of one picture at a time"
+)
 def flow_loss() -> Iterator[Case]:
     """A toy model's loss, one picture after another."""
     for sizes, sigmas in (
@@ -77,7 +81,7 @@ def flow_loss() -> Iterator[Case]:
             (ask, x, n, torch.tensor(sigmas)),
             sum(errors) / len(errors),
             leaves=lambda ask, *_: {"the model's weights": ask.weight},
-            form="one number is wanted, the mean over everything, and still a tensor: no .item()",
+            form="return one number, the mean over everything, as a tensor, so without .item()",
         )
 
 
@@ -88,7 +92,7 @@ def drifting(points: Tensor, level: float) -> Tensor:
 
 @exercise(
     "6.3",
-    "equal to one number at a time, for even and for uneven levels, and for a single step",
+    "the sample equals one computed number by number, for even and uneven levels and for a single step",
 )
 def sample() -> Iterator[Case]:
     """Walks along a drifting velocity, one number at a time."""
@@ -107,7 +111,10 @@ def sample() -> Iterator[Case]:
         )
 
 
-@exercise("6.4", "equal to one number at a time, for guidance below one, at one, and above")
+@exercise(
+    "6.4",
+    "the velocity equals one computed number by number, for guidance below 1, at 1 and above 1",
+)
 def guided_velocity() -> Iterator[Case]:
     """The point on the line through both answers, one number at a time."""
     for w in (3.0, 1.0, 7.0, 0.0, 0.5):
@@ -119,8 +126,8 @@ def guided_velocity() -> Iterator[Case]:
 
 @exercise(
     "6.5",
-    "by hand for the corners of rectangles; equal to an independent implementation for several, and with fewer "
-    "pictures than features",
+    "FID equals a value worked out by hand for two features, and an independent implementation for more "
+    "features, also with fewer pictures than features",
 )
 def frechet() -> Iterator[Case]:
     """Corners of rectangles by hand, several features by singular values, and few pictures."""
@@ -142,6 +149,6 @@ def frechet() -> Iterator[Case]:
             expected,
             read=lambda got, *_: float(got),
             tolerance=1e-4,
-            form="one plain number is wanted: .item() makes one of a tensor, .real of a complex number",
-            nan="rounding makes some eigenvalues a little negative: .clamp(min=0) before the root",
+            form="return one plain number: .item() converts a tensor, .real a complex number",
+            nan="rounding makes some eigenvalues slightly negative: use .clamp(min=0) before the root",
         )

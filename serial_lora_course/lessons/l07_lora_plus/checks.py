@@ -46,15 +46,15 @@ def read_groups(
 ) -> dict[str, Any]:
     """What counts of some groups: each tensor's number of groups and rate, and what they hold."""
     if not isinstance(found, (list, tuple)) or not all(isinstance(g, dict) for g in found):
-        cause = "return a list, with one dictionary a group"
+        cause = "return a list with one dictionary per group"
         raise CheckFailed("the groups", "a list of dictionaries", found, cause, sure=True)
     for group in found:
         missing = ", ".join(sorted({"params", "lr", "weight_decay"} - set(group)))
         if missing:
-            cause = f"every group needs {missing}"
+            cause = f"a group has no {missing}: every group needs it"
             raise CheckFailed("the keys of a group", missing, [*group], cause, sure=True)
         if not isinstance(group["params"], (list, tuple)):
-            cause = "params is a list: whoever reads a generator once, a log say, leaves it empty"
+            cause = "make params a list: a generator is empty after it has been read once, for example by a log"
             raise CheckFailed("the params of a group", "a list", group["params"], cause, sure=True)
     owner = {id(tensor): name for name, tensor in named.items()}
     of_group = [[owner.get(id(p), "a copy") for p in group["params"]] for group in found]
@@ -74,7 +74,7 @@ def read_groups(
 
 @exercise(
     "7.1",
-    "each trainable tensor in exactly one group, at its rate, whatever its modules are called",
+    "each trainable tensor is in exactly one group with the right learning rate, whatever its modules are called",
 )
 def plus_groups() -> Iterator[Case]:
     """Every trainable tensor once, by the last part of its name."""
@@ -95,12 +95,12 @@ def plus_groups() -> Iterator[Case]:
             (tensors, lr, ratio, decay),
             Parts(expected | rates | {HELD: held, DECAYS: [decay] * len(held)}),
             read=read_groups,
-            advice={HELD: "A's group comes first, then B's, then one of their own for the others"},
+            advice={HELD: "A's group comes first, then B's, then a third one for all others"},
             tolerance=1e-9,
         )
 
 
-@exercise("7.2", "the three parts, which add up to the change of B A, at two sizes")
+@exercise("7.2", "each of the three parts is right, at two sizes")
 def change_of_product() -> Iterator[Case]:
     """Three parts, each by one entry's sum at a time."""
     for d_out, d_in, rank in ((5, 5, 2), (6, 4, 3)):
@@ -115,11 +115,14 @@ def change_of_product() -> Iterator[Case]:
         expected = {
             f"{name} in {what}": torch.einsum("or,ri->oi", *both) for name, both in factors.items()
         }
-        form = "return the three parts, not their sum, in the order of the formula"
+        form = "the three parts are not all there: return each of them, not their sum, in the order of the formula"
         yield Case(what, (A, B, step_A, step_B), Parts(expected), form=form)
 
 
-@exercise("7.3", "equal to torch's Adam, for gradients from 0 to 1000 and for a large ε")
+@exercise(
+    "7.3",
+    "the step equals that of torch.optim.Adam, for gradients from 0 to 1000 and for a large ε",
+)
 def first_adam_step() -> Iterator[Case]:
     """What torch's Adam adds in its first step."""
     sizes = torch.tensor([1e3, 1.0, 1e-3, 1e-6, 0.0, -2.0, 0.0, -1e-5])
@@ -135,6 +138,6 @@ def first_adam_step() -> Iterator[Case]:
             f"the first step at rate {lr}" + (" and a large ε" if eps == 1 else ""),
             (gradient, lr, eps),
             parameter.detach(),
-            nan="0 / 0 where the gradient is zero: ε belongs into the denominator",
+            nan="0 / 0 occurs where the gradient is zero: add ε to the denominator",
             tolerance=2e-6,
         )

@@ -17,7 +17,10 @@ from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
 
-@exercise("8.1", "means and half-widths for two, five and twelve data sets, by another road")
+@exercise(
+    "8.1",
+    "means and half-widths equal those of Python's statistics module, for two, five and twelve data sets",
+)
 def interval() -> Iterator[Case]:
     """Against the statistics module, Student's quantiles from scipy."""
     chance = np.random.default_rng(11)
@@ -29,7 +32,7 @@ def interval() -> Iterator[Case]:
             f"the interval of {sets} data sets with {seeds} seeds each",
             (given,),
             Parts({"the mean": statistics.fmean(sample), "half of the width": float(half)}),
-            form="return two numbers: the mean, and half of the width",
+            form="return two numbers: the mean, and half of the interval's width",
         )
 
 
@@ -39,7 +42,7 @@ def by_points(mean: float, half: float, margin: float) -> str:
     return "holds" if all(good) else "open" if any(good) else "fails"
 
 
-@exercise("8.2", "fourteen cases, held against every value of their intervals")
+@exercise("8.2", "fourteen verdicts agree with a test of many values of each interval")
 def comparable() -> Iterator[Case]:
     """Against asking every value of the interval."""
     for mean, half, margin in (
@@ -59,7 +62,9 @@ def comparable() -> Iterator[Case]:
         (-1.6, 0.8, 1.0),
     ):
         what = f"the verdict on {mean:+} ± {half}, margin {margin}"
-        advice = "the words are holds, fails, open; draw the interval and the margin"
+        advice = (
+            "the words are holds, fails and open: draw the interval and the margin for this case"
+        )
         yield Case(what, (mean, half, margin), by_points(mean, half, margin), advice=advice)
 
 
@@ -70,7 +75,9 @@ def by_definition(ps: list[float]) -> list[float]:
     ]
 
 
-@exercise("8.3", "six families of p values, sorted and unsorted, held against the definition")
+@exercise(
+    "8.3", "six lists of p values, sorted and unsorted, are corrected as in Holm's definition"
+)
 def holm() -> Iterator[Case]:
     """Against Holm's definition, value by value."""
     for ps in (
@@ -81,7 +88,10 @@ def holm() -> Iterator[Case]:
         [0.03, 0.2, 0.03, 0.011],
         [0.1, 0.101, 0.102, 0.103, 0.9],
     ):
-        what, form = f"the corrected p values of {ps}", "a list with one corrected p value for each"
+        what, form = (
+            f"the corrected p values of {ps}",
+            "return a list with one corrected p value for each",
+        )
         yield Case(what, (ps,), by_definition(ps), form=form)
 
 
@@ -118,7 +128,9 @@ SWEEPS: dict[str, dict[int, list[float]]] = {
 }
 
 
-@exercise("8.4", "the smallest rank within one standard error of the best, in four sweeps")
+@exercise(
+    "8.4", "in four sweeps, the answer is the smallest rank within one standard error of the best"
+)
 def one_error_rank() -> Iterator[Case]:
     """Against means and errors from Python's statistics module."""
     for name, sweep in SWEEPS.items():
@@ -126,5 +138,5 @@ def one_error_rank() -> Iterator[Case]:
         best = max(means, key=means.__getitem__)
         bar = means[best] - statistics.stdev(sweep[best]) / math.sqrt(len(sweep[best]))
         expected = min(rank for rank, mean in means.items() if mean >= bar)
-        error = "a rank whose mean is on the bar is not below the bar: the best rank's own, for one"
+        error = "no rank was found: a rank whose mean equals the bar is good enough, as the best rank's does without spread"
         yield Case(f"the rank chosen from {name}", (sweep,), expected, error=error)

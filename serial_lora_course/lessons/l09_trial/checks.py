@@ -12,7 +12,7 @@ from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
 
-@exercise("9.1", "equal to RepAdapter's layer, group by group, for one, two and three groups")
+@exercise("9.1", "B A equals the change of RepAdapter's layer, for one, two and three groups")
 def serial_pair() -> Iterator[Case]:
     """B A is the change of RepAdapter's layer, a convolution in groups."""
 
@@ -28,11 +28,11 @@ def serial_pair() -> Iterator[Case]:
         layer = conv1d(down.T[..., None], up.flatten(0, 1)[..., None], groups=groups)
         shapes, change = [(hidden, width), (width, hidden)], scale * layer.squeeze(-1).T
         expected = Parts({f"the shapes of A and B: {what}": shapes, f"B A of {what}": change})
-        form = "return A, B: two tensors, A first"
+        form = "return two tensors, A and B, in this order"
         yield Case(what, (down, up, scale), expected, read=read, form=form, error=form)
 
 
-@exercise("9.2", "eleven rows of cells, with ties, with and without a margin")
+@exercise("9.2", "eleven verdicts are right, with ties, with and without a margin")
 def judge() -> Iterator[Case]:
     """Against the cells in order: the worst that must be good enough."""
     for differences, margin, share in (
@@ -54,11 +54,14 @@ def judge() -> Iterator[Case]:
             f"the verdict on {differences}, margin {margin}, share {share}",
             (differences, margin, share),
             "holds" if worst > -margin else "fails",
-            form="return one of the words holds and fails",
+            form="return the word holds or the word fails",
         )
 
 
-@exercise("9.3", "fronts of eight sets of methods, unsorted and with ties, pair by pair")
+@exercise(
+    "9.3",
+    "the fronts of eight sets of methods agree with comparing every pair, unsorted and with ties",
+)
 def front() -> Iterator[Case]:
     """Against every pair of arms."""
     for arms in (
@@ -81,5 +84,5 @@ def front() -> Iterator[Case]:
             f"the front of costs {costs} and gains {gains}",
             (costs, gains),
             unbeaten,
-            form="a set of positions is wanted, such as {0, 2}",
+            form="return a set of positions, such as {0, 2}",
         )

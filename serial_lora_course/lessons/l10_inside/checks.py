@@ -38,7 +38,7 @@ def with_values(rows: int, columns: int, values: list[float]) -> Tensor:
 
 @exercise(
     "10.1",
-    "five changes hundreds of times smaller than their weights, one of them no change at all",
+    "the rank is right for changes hundreds of times smaller than their weights, and for no change at all",
 )
 def rank_of_change() -> Iterator[Case]:
     """The rank of a change that is far smaller than the weights, seen through float32.
@@ -65,7 +65,10 @@ def rank_of_change() -> Iterator[Case]:
         )
 
 
-@exercise("10.2", "five spectra, with zeros, equal values, a single value and large ones")
+@exercise(
+    "10.2",
+    "the effective rank is right for five spectra, with zeros, equal values, a single value and large ones",
+)
 def effective_rank_of() -> Iterator[Case]:
     """Hand-made spectra; the entropy is summed in a loop."""
     for what, values in {
@@ -81,8 +84,8 @@ def effective_rank_of() -> Iterator[Case]:
             f"the effective rank of {what}",
             (torch.tensor(values),),
             math.exp(entropy),
-            advice="shares of the sum, minus the sum of p ln p, then exp",
-            nan="0 * ln 0 is not a number: leave the zeros out",
+            advice="divide the values by their sum, take minus the sum of p ln p, then exp",
+            nan="0 * ln 0 gives nan: leave the zeros out",
             tolerance=1e-4,
         )
 
@@ -94,7 +97,9 @@ def mixed(columns: Tensor) -> Tensor:
     return columns @ (mixing * torch.linspace(0.5, 4, count))
 
 
-@exercise("10.3", "subspaces that were turned by chosen angles, from 0 to 90 degrees")
+@exercise(
+    "10.3", "the angles are right for subspaces rotated by chosen angles, from 0 to 90 degrees"
+)
 def angles_between() -> Iterator[Case]:
     """Subspaces that were turned by chosen angles, given by columns that are mixed and scaled."""
     chosen = (([10.3, 40.7, 75.2], 9, 0), ([0.0, 30.4], 6, 2), ([90.0], 5, 0))
@@ -108,8 +113,8 @@ def angles_between() -> Iterator[Case]:
             f"the angles of {count} turned directions, in degrees",
             (mixed(own), mixed(other)),
             expected,
-            nan="a cosine that is rounded to above 1 has no arccosine: clamp(max=1) first, and take the "
-            "arccosine of cosines only",
-            advice="orthonormal columns by QR, singular values of Q1^T Q2, their arccosines in degrees",
+            nan="rounding can lift a cosine above 1, where the arccosine is nan: use clamp(max=1) first, and "
+            "take the arccosine of nothing but cosines",
+            advice="make both column sets orthonormal by QR, and take the arccosines of the singular values of Q1^T Q2, in degrees",
             tolerance=1e-5,
         )

@@ -14,7 +14,7 @@ from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
 WIDTH = 9
-FORM = "return A, B: A (r, d) first, A's rows stacked (dim 0), B's columns (dim 1)"
+FORM = "return A (r, d), then B (d, r): stack A's rows (dim 0) and B's columns (dim 1)"
 
 
 def random_pair(rank: int) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,9 @@ def product_case(what: str, arguments: tuple, change: Tensor, rank: int, toleran
     return Case(what, arguments, expected, read=read, form=FORM, tolerance=tolerance)
 
 
-@exercise("11.1", "exactly the weighted sum, of two pairs and of three of unequal ranks")
+@exercise(
+    "11.1", "B A equals the weighted sum, for two pairs and for three pairs of different ranks"
+)
 def add_pairs() -> Iterator[Case]:
     """The product of the stack is the weighted sum of the products."""
     for ranks, weights in (((2, 3), [0.7, -0.4]), ((1, 2, 4), [1.5, 0.5, 0.25])):
@@ -49,7 +51,7 @@ def add_pairs() -> Iterator[Case]:
         yield product_case(what, (pairs, weights), total, sum(ranks), 1e-5)
 
 
-@exercise("11.2", "equal to the two dense matrices, one after the other, in both orders of size")
+@exercise("11.2", "I + B A equals the product of the two dense matrices, for two pairs of ranks")
 def chain_pairs() -> Iterator[Case]:
     """I + B A is the product of the two dense matrices, in the right order."""
     identity = torch.eye(WIDTH)
@@ -60,7 +62,10 @@ def chain_pairs() -> Iterator[Case]:
         yield product_case(what, (first, second), expected, sum(ranks), 1e-4)
 
 
-@exercise("11.3", "each sample's own pair, in any order and with repetitions, gradients included")
+@exercise(
+    "11.3",
+    "each sample gets its own pair, in any order and with repetitions, and the gradients are right",
+)
 def adapt_each() -> Iterator[Case]:
     """Compared with one sample after another."""
     for count, picks, rank in ((3, [2, 0, 2, 1], 2), (2, [1, 1], 3)):
@@ -72,7 +77,7 @@ def adapt_each() -> Iterator[Case]:
             f"{len(picks)} samples with the adapters {picks} of {count}",
             (x, A, B, torch.tensor(picks)),
             torch.stack(one_by_one),
-            form="one row of tokens for each sample: (B, N, d), as x",
+            form="return tokens for each sample, with the shape (B, N, d) of x",
             leaves=lambda x, A, B, which: (
                 {"all_A": A, "all_B": B} | ({"x": x} if x.requires_grad else {})
             ),

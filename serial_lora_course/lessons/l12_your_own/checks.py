@@ -62,12 +62,12 @@ def on_listings(attempt: Callable) -> Callable:
 
 def sides_of(result: Any) -> list[list[int]]:
     """The positions on both sides of a split, of the right kind."""
-    form = "return the two lists: train, test, in that order; .tolist() makes a list of an array"
+    form = "return two lists, train and test, in that order; .tolist() converts an array"
     good = isinstance(result, (tuple, list)) and len(result) == 2
     if not good or not all(isinstance(side, (list, tuple, set)) for side in result):
         raise CheckFailed("the split", "two lists of positions", result, form, sure=True)
     if any(type(place) is not int for side in result for place in side):
-        form = "positions in the list are wanted, not names: enumerate(objects) gives both"
+        form = "return positions in the list, not names: enumerate(objects) gives both"
         raise CheckFailed("the split", "whole numbers", result, form, sure=True)
     return [list(side) for side in result]
 
@@ -91,31 +91,31 @@ def judged_orders(results: list, listings: list, share: float) -> str:
 def advice_on_places(found: str) -> str:
     """What a picture that is twice there, or not at all, most likely means."""
     if found.startswith("0 twice"):
-        return "pictures are lost: each goes to one side, those of held-out objects to test"
-    return "a picture is on both sides: the plainest leak there is"
+        return "some pictures are in neither list: those of held-out objects go to test, all others to train"
+    return "a picture is in both train and test, which is the most direct leak: put it into one of them"
 
 
 def advice_on_numbers(held: list[int]) -> str:
     """What the numbers of objects that test most likely mean."""
     if 0 in held:
-        return "a class is never tested: choose within each class, and at least one object of it"
+        return "a class has no object in test: choose within each class, at least one object"
     if any(number == OBJECTS[label] for label, number in enumerate(held)):
-        return "a whole class tests: nothing is left to learn it from"
-    return "choose within each class, that share of its objects, not of its pictures"
+        return "all objects of a class are in test, so nothing is left to learn it from"
+    return "the number of objects is wrong: choose within each class that share of its objects, not of its pictures"
 
 
 @exercise(
     "12.1",
-    "every picture once, objects whole, every class on both sides, in any order of files",
+    "every picture is used once, no object is in both train and test, every class is in both, in any order of files",
     through=on_listings,
 )
 def split_without_leak() -> Iterator[Case]:
     """Properties of three shares, and the same files in three orders."""
-    often, both = "how often each picture is there", "objects that train and test"
+    often, both = "how often each picture is used", "objects in both train and test"
     sizes = ", ".join(map(str, OBJECTS.values()))
     for share, right in {0.3: [2, 1, 4, 1], 0.1: [1, 1, 1, 1], 0.9: [6, 2, 11, 1]}.items():
         listing = listed_pictures(1, collide=False)
-        held = f"how many objects of classes of {sizes} test, at a share of {share}"
+        held = f"how many objects of each class, of {sizes}, are in test at a share of {share}"
         yield Case(
             f"the split of {len(listing[0])} pictures of {sum(OBJECTS.values())} objects",
             ([listing], share),
@@ -124,7 +124,7 @@ def split_without_leak() -> Iterator[Case]:
             advice={often: advice_on_places, held: advice_on_numbers},
         )
     yield Case(
-        "the objects that test, when the same files are listed in another order",
+        "the objects in test, when the same files are listed in another order",
         ([listed_pictures(seed, collide=True) for seed in (1, 2, 3)], 0.3),
         "the same",
         read=judged_orders,
@@ -137,7 +137,7 @@ def split_without_leak() -> Iterator[Case]:
 
 @exercise(
     "12.2",
-    "right merges pass and eight kinds of wrong ones do not, at three sizes of outputs",
+    "correct merges pass and eight kinds of wrong ones do not, for outputs of three sizes",
 )
 def proves_merge() -> Iterator[Case]:
     """True where the merged model is the adapted one and not the base, at any size of outputs."""
@@ -182,16 +182,25 @@ def proves_merge() -> Iterator[Case]:
 DIFFERENT = "the weights that differ from the base, and the rank of the difference"
 PROVED = "the merge is proved"
 WAY: dict[str, tuple[Any, str]] = {
-    "adapters, hooks and parameters that are left over": (0, "eject(adapted, keep_merged=True)"),
-    DIFFERENT: (["blocks.0.attn.qkv.weight: 2"], "q, k and v may differ, by the rank of the pair"),
-    "objects that train and test": ("none", ""),
-    "objects of each class that test, of eight": ([2, 2, 2], "a share of 0.25 of each class"),
-    "trained without a look at the test pictures": (True, ""),
-    "the training pictures are told apart": (True, "pairs and head have to learn, both of them"),
-    "each step has its own gradient": (True, "zero_grad() before backward(), in each step"),
-    "no batch has more than 32 pictures": (True, "draw at most 32 training pictures a step"),
-    "batches are drawn anew": (True, "draw other pictures in each step"),
-    "the adapted model is asked about the test pictures": (True, "do so before you merge"),
+    "adapters, hooks and parameters that are left in the model": (
+        0,
+        "eject(adapted, keep_merged=True)",
+    ),
+    DIFFERENT: (
+        ["blocks.0.attn.qkv.weight: 2"],
+        "only the weights of q, k and v may differ, by the rank of the pair",
+    ),
+    "objects in both train and test": ("none", ""),
+    "objects of each class in test, of eight": ([2, 2, 2], "a share of 0.25 of each class"),
+    "the training does not use the test pictures": (True, ""),
+    "the model classifies the training pictures": (True, "train both the pairs and the head"),
+    "the gradient is reset in each step": (
+        True,
+        "call zero_grad() before backward(), in each step",
+    ),
+    "no batch has more than 32 pictures": (True, "draw at most 32 training pictures per step"),
+    "batches are drawn anew": (True, "draw new pictures in each step"),
+    "the adapted model is run on the test pictures": (True, "run it before you merge"),
     PROVED: (True, ""),
 }
 """What counts in an answer: what is right, and advice where it is not."""
@@ -292,7 +301,7 @@ def judged_way(attempt: Callable) -> Callable:
 
 @exercise(
     "12.3",
-    "objects apart, pairs and head trained on the training pictures alone, merged, and proved",
+    "the split is by object, pairs and head are trained on the training pictures only, and the merge is right and proved",
     through=judged_way,
 )
 def from_folder_to_model() -> Iterator[Case]:
