@@ -28,7 +28,7 @@ COURSE = (
     "lab sd3 --dataset openmoji --percent 100 --methods lora,serial_lora --seeds 1",
 )
 FOOT = (
-    f"`serial-lora COMMAND --help` says more. {CONFIG} run.yaml reads a command's options from a file,\n"
+    f"`serial-lora COMMAND --help` shows a command's options. {CONFIG} run.yaml reads a command's options from a file,\n"
     f"and {DEBUG} shows an error's traceback."
 )
 
@@ -72,7 +72,7 @@ def understood(words: Sequence[str]) -> tuple[Callable[..., int | None], dict[st
 
 
 def doctor() -> int:
-    """Say whether this machine is ready, and what to do where it is not."""
+    """Check whether this machine is ready, and say what to do if it is not."""
     from serial_lora_course.doctor import doctor as examine
 
     return examine()
@@ -81,7 +81,7 @@ def doctor() -> int:
 def course() -> int:
     """Run the doctor and the three labs at tiny scale, Serial LoRA beside LoRA.
 
-    Runs whose record is in runs/ already are not run again.
+    Runs whose record is already in runs/ are skipped.
     """
     for line in COURSE:
         print(f"\n$ serial-lora {line}", flush=True)
@@ -112,17 +112,18 @@ def open_lessons() -> int:
 
 def grade(
     notebooks: Annotated[tuple[Path, ...], "learners' notebooks"],
-    timeout: Annotated[int, "seconds that one cell may take"] = 170,
-    out: Annotated[Path, "CSV file of results; replaced"] = Path("grades.csv"),
+    timeout: Annotated[int, "time limit for one cell, in seconds"] = 170,
+    out: Annotated[Path, "CSV file for the results; replaced if it exists"] = Path("grades.csv"),
     unconfined: Annotated[
-        bool, "without bubblewrap: notebooks then read, change and send what you can"
+        bool,
+        "run without bubblewrap: notebooks can then read, change and send everything that you can",
     ] = False,
 ) -> int:
-    """Run learners' notebooks; say who passed which exercise.
+    """Run learners' notebooks and report who passed which exercise.
 
-    Each runs in bubblewrap: without a network, without your files, in an empty folder, with limits
-    of memory, processes and time. Results are saved after each notebook. Exit code 2: a notebook
-    could not be read, or is no lesson of the course; the others are graded all the same.
+    Each runs in bubblewrap: without network, without access to your files, in an empty folder, with limits
+    on memory, processes and time. Results are saved after each notebook. Exit code 2: a notebook
+    could not be read, or is no lesson of the course; the others are still graded.
     """
     from serial_lora.errors import require_number
     from serial_lora_course.grading import report
@@ -132,13 +133,13 @@ def grade(
 
 
 def board(
-    runs: Annotated[Path, "folder with a folder or JSONL file per learner"],
-    out: Annotated[Path, "SVG or PNG picture; replaced"] = Path("board.svg"),
+    runs: Annotated[Path, "folder with one folder or JSONL file per learner"],
+    out: Annotated[Path, "SVG or PNG file; replaced if it exists"] = Path("board.svg"),
 ) -> None:
-    """Say and draw who in a class is how accurate with how few parameters.
+    """Show a class's results as a table and a figure: accuracy against trained parameters.
 
-    Reads the records of `serial-lora lab clip`, which must be of the same pictures and weights.
-    Below the table stand the commands of the front, for anybody to run again.
+    Reads the records of `serial-lora lab clip`, which must use the same pictures and weights. Below the
+    table are the commands of the runs on the Pareto front, so that anybody can repeat them.
     """
     from serial_lora_course.lab_command import print_table
     from serial_lora_course.labs.board import board_table, class_entries, read_class
@@ -165,7 +166,7 @@ COMMANDS = {
 }
 SUMMARIES = {
     "lab": "Adapt a backbone, measure, keep records.",
-    "fit": "Adapt a vision model to a folder of class folders.",
+    "fit": "Adapt a vision model to a folder with one folder of pictures per class.",
 } | {name: each.help.partition("\n")[0] for name, each in COMMANDS.items()}
 
 

@@ -29,12 +29,16 @@ DRAWN = ("sam", "sd3")
 """The labs whose runs :mod:`serial_lora_course.plots.runs` draws."""
 MORE = """{}
 
-Runs whose record is in --out are not run again; an interrupted run goes on where it stopped.
-Many runs on many cores, cards or machines: --on ray."""
+Runs whose record is in --out are skipped, and an interrupted run is resumed.
+Use --on ray for many runs on many cores, GPUs or machines."""
 CLUSTER = (
-    Option("on", str, "ray: spread the runs over a Ray cluster; ray:HOST:PORT names one"),
-    Option("cpus_per_run", float, "cores, and threads, of a run on the cluster", 1.0),
-    Option("gpus_per_run", float, "GPUs, or a part of one; one where the cluster has any"),
+    Option("on", str, "ray: distribute the runs over a Ray cluster; ray:HOST:PORT selects one"),
+    Option("cpus_per_run", float, "CPU cores and threads per run on the cluster", 1.0),
+    Option(
+        "gpus_per_run",
+        float,
+        "GPUs per run, also a fraction; one by default if the cluster has any",
+    ),
 )
 SOMEWHERE = ("out", "pictures", "keep", "dry_run", *(each.name for each in CLUSTER))
 """Options that say where to run or write, or what to be told, and nothing of the run."""
@@ -53,20 +57,20 @@ def options_of(kind: type[Lab]) -> list[Option]:
     help = kind.help
     amounts = help.get("amount", "shares of the training pictures")
     usual = ("lora", "serial_lora")
-    ratio = "LoRA+'s rate of B over that of A, one or several; 20 by default"
-    kept = "folder for each new run's trained tensors, and what each test picture came to"
+    ratio = "LoRA+: learning rate of B divided by that of A, one or several; 20 by default"
+    kept = "folder for each new run's trained tensors and results per test picture"
     options = [
         Option("scale", str, help.get("scale", "tiny or paper"), "tiny"),
         Option("dataset", str, help.get("dataset", "names separated by commas, or all"), "all"),
         Option("methods", str, f"all, or some of {', '.join(METHODS)}", usual, several=True),
         Option(kind.unit, int, amounts, (kind.amount,), several=True),
-        Option("seeds", int, "number of seeds: 1 to this one", 3),
+        Option("seeds", int, "number of seeds: runs use seeds 1 to this number", 3),
         *settings_of(kind.configs, SWEPT),
         Option("ratio", float, ratio, several=True),
         Option("weights", str, help["weights"], "default"),
         Option("root", Path, "folder of the downloaded data"),
         Option("out", Path, "JSONL file of records", Path(f"runs/{kind.name}.jsonl")),
-        Option("dry_run", bool, "list the runs that are left, and time two steps; no more", False),
+        Option("dry_run", bool, "only list the runs that are left, and time two steps", False),
         Option("keep", Path, kept),
     ]
     if kind.name in DRAWN:

@@ -102,7 +102,7 @@ def read(command: Command, program: str, words: Sequence[str]) -> dict[str, Any]
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(CONFIG, metavar="FILE", help="YAML file with an option a line")
+    parser.add_argument(CONFIG, metavar="FILE", help="YAML file with one option per line")
     for each in command.options:
         parser.add_argument(each.flag, **_how(each))
 
@@ -184,4 +184,4 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         sentence = printable(message)
-        self.exit(2, f"serial-lora: {sentence}; `{self.prog} --help` says what there is.\n")
+        self.exit(2, f"serial-lora: {sentence}; `{self.prog} --help` lists the options.\n")

@@ -45,11 +45,15 @@ class CLIPLabConfig(LabConfig):
     weight_decay: float = 1e-2
     dropout: float = 0.25
     prompt: str = setting(
-        "generic", "dataset: its own template; generic: the one that fits all", PROMPTS
+        "generic",
+        "prompt template: dataset (each data set's own) or generic (one for all)",
+        PROMPTS,
     )
-    towers: tuple[str, ...] | None = setting(None, "towers to adapt, image or text; or both")
-    crop: float = setting(0.08, "smallest share of the area that a training crop keeps")
-    model_name: str | None = setting(None, "another open_clip model")
+    towers: tuple[str, ...] | None = setting(
+        None, "towers to adapt: image, text, or both separated by a comma; both by default"
+    )
+    crop: float = setting(0.08, "minimum share of the picture's area in a training crop")
+    model_name: str | None = setting(None, "name of another open_clip model")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,9 +186,9 @@ class CLIPLab(Lab):
     configs = {"tiny": TINY, "paper": PAPER}
     help = {
         "scale": "tiny (emoji, CPU) or paper (ViT-B/16, GPU)",
-        "dataset": "names separated by commas, 'all', or a folder of class folders",
+        "dataset": "names separated by commas, 'all', or a folder with one folder per class",
         "amount": "pictures per class, separated by commas",
-        "weights": "a safetensors file of the model",
+        "weights": "safetensors file with the model's weights",
     }
     report = Report(
         title="CLIP few-shot classification",

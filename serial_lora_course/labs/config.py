@@ -38,20 +38,22 @@ def setting(default: Any, help: str, choices: Sequence[str] = (), **bounds: Any)
 class LabConfig:
     """The choices that every lab has; printed with each result and kept in its record."""
 
-    rank: int = setting(MISSING, "rank of the methods (LoRA at equal budget takes a quarter)")
+    rank: int = setting(MISSING, "rank of the adapters (LoRA at equal budget uses a quarter of it)")
     lr: float = setting(MISSING, "learning rate")
-    plus_lr: float | None = setting(None, "rate of A in the LoRA+ methods; lr where left out")
-    epochs: int = setting(1, "rounds over the training pictures", whole=True, least=1)
-    min_steps: int = setting(1, "optimizer steps that a run has at least", whole=True, least=1)
-    batch_size: int = setting(1, "pictures per step", whole=True, least=1)
-    weight_decay: float = setting(0.0, "AdamW's")
-    dropout: float = setting(0.0, "share of the adapter's input that is dropped in training")
-    scale_factor: float = setting(1.0, "what the adapter's contribution is multiplied by")
-    blocks: tuple[int, ...] | None = setting(
-        None, "blocks to adapt in each tower, counted from 0, separated by commas; all if left out"
+    plus_lr: float | None = setting(
+        None, "learning rate of A in the LoRA+ methods; the same as lr by default"
     )
-    precision: str = setting("auto", "bf16, no (float32), or auto: bf16 where a GPU has it")
-    accumulation: int = setting(1, "parts of a batch")
+    epochs: int = setting(1, "epochs over the training pictures", whole=True, least=1)
+    min_steps: int = setting(1, "minimum number of optimizer steps", whole=True, least=1)
+    batch_size: int = setting(1, "pictures per step", whole=True, least=1)
+    weight_decay: float = setting(0.0, "weight decay of AdamW")
+    dropout: float = setting(0.0, "dropout on the adapter's input in training")
+    scale_factor: float = setting(1.0, "scale: factor of the adapter's contribution")
+    blocks: tuple[int, ...] | None = setting(
+        None, "blocks to adapt in each tower, counted from 0, separated by commas; all by default"
+    )
+    precision: str = setting("auto", "bf16, no (float32), or auto: bf16 if the GPU supports it")
+    accumulation: int = setting(1, "parts of a batch, whose gradients are added up")
 
     def __post_init__(self) -> None:
         from serial_lora.config import SerialLoRAConfig

@@ -56,7 +56,7 @@ class SamLabConfig(LabConfig):
     epochs: int = 5
     jitter: float = setting(
         0.1,
-        "standard deviation of a training box's edges, as a share of its sides",
+        "standard deviation of the noise on a training box's edges, as a share of its sides",
         least=0,
         below=0.25,
     )
@@ -304,8 +304,8 @@ class SamLab(Lab):
     configs = {"tiny": TINY, "paper": PAPER}
     help = {
         "scale": "tiny (drawings on photographs, CPU) or paper (ViT-B, GPU)",
-        "weights": "a checkpoint of the model",
-        "pictures": "folder for the best, median and worst picture of each new run",
+        "weights": "checkpoint of the model",
+        "pictures": "folder for the masks of the best, median and worst picture of each new run",
     }
     report = Report(
         title="SAM segmentation of boxed objects",

@@ -67,18 +67,18 @@ class Sd3LabConfig(LabConfig):
     batch_size: int = 4
     accumulation: int = 4
     weight_decay: float = 1e-4
-    stream: str = setting("image", "tokens that are adapted: image, text or both", STREAMS)
-    schedule: str = setting("constant", "of the learning rate: constant or cosine")
-    clip_norm: float = setting(1.0, "largest gradient norm")
+    stream: str = setting("image", "tokens to adapt: image, text or both", STREAMS)
+    schedule: str = setting("constant", "schedule of the learning rate: constant or cosine")
+    clip_norm: float = setting(1.0, "maximum gradient norm")
     weighting: str = setting(
-        "plain", "of the loss over noise levels: plain or sigma_squared", WEIGHTINGS
+        "plain", "weighting of the loss over noise levels: plain or sigma_squared", WEIGHTINGS
     )
     text_dropout: float = setting(
-        0.1, "share of pictures that meet the empty prompt", least=0, below=1
+        0.1, "share of pictures trained with the empty prompt", least=0, below=1
     )
     resolution: int = setting(512, "side of pictures and drawings, in pixels")
     guidance: float = setting(7.0, "classifier-free guidance of the sampler", least=0)
-    drawing_steps: int = setting(28, "steps of the sampler", whole=True, least=1)
+    drawing_steps: int = setting(28, "number of sampler steps", whole=True, least=1)
     gradient_checkpointing: bool = setting(True, "less memory, slower steps, the same gradients")
 
     def __post_init__(self) -> None:
@@ -185,7 +185,7 @@ class Sd3Lab(Lab):
     help = {
         "scale": "tiny (drawings of 64 pixels, CPU) or paper (SD3 medium, GPU)",
         "dataset": "styles: names separated by commas, or 'all'",
-        "weights": "a folder that StableDiffusion3Pipeline loads",
+        "weights": "folder that StableDiffusion3Pipeline can load",
         "pictures": "folder for a sheet of drawings of each new run",
     }
     report = Report(

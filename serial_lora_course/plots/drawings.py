@@ -49,7 +49,7 @@ def draw_rows(rows: Sequence[Row], heading: str = "", cell: int = CELL) -> Figur
         not len(row.pictures) or len(row.captions) not in (0, len(row.pictures)) for row in rows
     ):
         raise SerialLoRAError(
-            "pass at least one picture a row, and a caption for each or for none."
+            "pass at least one picture per row, and a caption for each or for none."
         )
     letters = LETTERS * cell // CELL
     captions = [[_wrapped(words, letters) for words in row.captions] for row in rows]
@@ -87,7 +87,7 @@ def draw_rows(rows: Sequence[Row], heading: str = "", cell: int = CELL) -> Figur
 def plot_drawings(
     rows: Mapping[str, Sequence[Any]], captions: Sequence[str], title: str = "", cell: int = CELL
 ) -> Figure:
-    """What several models draw for the same prompts: one row a model, one column a prompt.
+    """What several models draw for the same prompts: one row per model, one column per prompt.
 
     Args:
         rows: name of a model ("not adapted", "Serial LoRA", "real") to N pictures as in
@@ -96,7 +96,7 @@ def plot_drawings(
         cell: screen pixels of a picture's longer side.
     """
     if any(len(pictures) != len(captions) for pictures in rows.values()):
-        raise SerialLoRAError(f"pass one picture a caption, {len(captions)}, in every row.")
+        raise SerialLoRAError(f"pass one picture per caption, {len(captions)}, in every row.")
     over = [captions, *[()] * len(rows)]
     drawn = [Row(name, rows[name], words) for name, words in zip(rows, over, strict=False)]
     return draw_rows(drawn, title, cell)

@@ -119,7 +119,7 @@ class OverlayRow:
 
 
 def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
-    """Predictions over pictures, one picture a row: the picture with its boxes, then each prediction as
+    """Predictions over pictures, one picture per row: the picture with its boxes, then each prediction as
     an :func:`overlay`, in which the truth is outlined, with its Dice below.
 
     Args:

@@ -55,7 +55,7 @@ def show_pictures(
         raise SerialLoRAError("there are no pictures to show; pass at least one.")
     if titles is not None and len(titles) != len(pictures):
         raise SerialLoRAError(
-            f"{len(pictures)} pictures came with {len(titles)} titles; pass one title a picture."
+            f"{len(pictures)} pictures came with {len(titles)} titles; pass one title per picture."
         )
     columns = columns or min(8, len(pictures))
     rows = math.ceil(len(pictures) / columns)

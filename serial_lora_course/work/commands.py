@@ -21,27 +21,41 @@ CLASSIFIER = Annotated[Path, "folder that fit wrote"]
 class Job(LabConfig):
     """Every choice of a training on a folder: the options of `fit`, which suit some hundred pictures."""
 
-    rank: int = setting(8, "of the pair in front of each block's attention")
+    rank: int = setting(8, "rank of the pair in front of each block's attention")
     lr: float = 2e-3
     epochs: int = 20
     min_steps: int = 40
     batch_size: int = 32
     weight_decay: float = 1e-2
     dropout: float = 0.1
-    pictures: str = setting("", "folder of class folders, or of train and test with such inside")
+    pictures: str = setting(
+        "", "folder with one folder per class, or with train and test folders that have these"
+    )
     model: str = setting("tiny-clip", "timm/NAME, open_clip/NAME:WEIGHTS, a hub name, a folder")
-    out: str = setting("my_classifier", "folder for the classifier: new, or this command's own")
-    weights: str | None = setting(None, "file in place of the model's own weights")
-    image_size: int | None = setting(None, "side of the model's pictures", whole=True, least=1)
-    test_fraction: float = setting(0.3, "share of each class to test on", above=0, below=1)
-    validation_fraction: float = setting(0.2, "of the rest, to choose by", above=0, below=1)
-    groups: str | None = setting(None, "regular expression: names that match alike stay together")
-    patience: int = setting(5, "rounds without a better state before it stops", whole=True, least=1)
-    seed: int = setting(1, "of the training; the parts do not depend on it", whole=True, least=0)
-    linear_probe: bool = setting(False, "keep a logistic regression on the frozen features")
-    crop: float = setting(0.6, "smallest share of the area that a training crop keeps")
-    balanced: bool = setting(False, "weigh classes so that small ones count as much as large ones")
-    save_every: float = setting(2.0, "seconds between two saves of what an interruption would lose")
+    out: str = setting(
+        "my_classifier", "folder for the classifier: a new one, or one that fit wrote"
+    )
+    weights: str | None = setting(None, "file to load in place of the model's own weights")
+    image_size: int | None = setting(
+        None, "side of the model's input pictures, in pixels", whole=True, least=1
+    )
+    test_fraction: float = setting(0.3, "share of each class for testing", above=0, below=1)
+    validation_fraction: float = setting(0.2, "share of the rest for validation", above=0, below=1)
+    groups: str | None = setting(
+        None, "regular expression: pictures whose names give the same match stay together"
+    )
+    patience: int = setting(
+        5, "epochs without improvement before training stops", whole=True, least=1
+    )
+    seed: int = setting(
+        1, "seed of the training; the split does not depend on it", whole=True, least=0
+    )
+    linear_probe: bool = setting(
+        False, "keep a logistic regression on frozen features instead of an adapter"
+    )
+    crop: float = setting(0.6, "minimum share of the picture's area in a training crop")
+    balanced: bool = setting(False, "weight classes so that small ones count as much as large ones")
+    save_every: float = setting(2.0, "seconds between two checkpoints")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,9 +72,9 @@ def fit_command() -> Command:
 def fit(**chosen: Any) -> None:
     """Adapt a vision model to a folder with one sub-folder of pictures per class.
 
-    Part of the training pictures choose the best state and say when to stop; the test pictures are
-    looked at once, at the end. Run again, it goes on where it stopped. Into --out go the adapter with
-    the head, tables of the classes, a card and run.yaml, which --config reads.
+    A part of the training pictures is used for validation: it selects the best state and decides when to
+    stop. The test pictures are used once, at the end. If interrupted, run the command again to resume.
+    --out gets the adapter with the head, tables of the classes, a card and run.yaml, which --config reads.
     """
     import pandas as pd
 
@@ -78,12 +92,12 @@ def fit(**chosen: Any) -> None:
 def predict(
     classifier: CLASSIFIER,
     pictures: Annotated[tuple[Path, ...], "picture files, or folders of them"],
-    top: Annotated[int, "classes to name for each picture"] = 1,
-    out: Annotated[Path | None, "CSV file of all probabilities; replaced"] = None,
+    top: Annotated[int, "number of classes to print for each picture"] = 1,
+    out: Annotated[Path | None, "CSV file for all probabilities; replaced if it exists"] = None,
 ) -> int:
-    """Say which class pictures belong to, and how sure the classifier is.
+    """Print the most likely class of each picture, with its probability.
 
-    Exit code 2: a file could not be read; the others are answered all the same.
+    Exit code 2: a file could not be read; the others are still classified.
     """
     import pandas as pd
 
@@ -115,13 +129,13 @@ def predict(
 
 def merge(
     classifier: CLASSIFIER,
-    out: Annotated[Path, "folder; files of these names are replaced"] = Path("merged"),
-    onnx: Annotated[bool, "model.onnx too"] = False,
+    out: Annotated[Path, "output folder; files with the same names are replaced"] = Path("merged"),
+    onnx: Annotated[bool, "also write model.onnx"] = False,
 ) -> None:
-    """Write the classifier with the adapter multiplied in, for use without this package.
+    """Write the classifier with the adapter merged into its weights, for use without this package.
 
-    model.safetensors holds the weights and the head, config.json is the model's own library's, and
-    classifier.json says what the classes are called and how pictures are prepared. model.onnx takes
+    model.safetensors holds the weights and the head, config.json is that of the model's own library, and
+    classifier.json holds the class names and how pictures are prepared. model.onnx takes
     pictures (N, 3, size, size) and gives probabilities (N, classes).
     """
     from serial_lora import SerialLoRAError, eject
@@ -165,7 +179,7 @@ def merge(
 
 
 def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> None:
-    """Say what an adapter file holds: method, rank, places, and the base it belongs to."""
+    """Print what an adapter file holds: method, rank, places, and the base model it belongs to."""
     from serial_lora.files import read_header
 
     path = file / ADAPTER_FILE if file.is_dir() else file

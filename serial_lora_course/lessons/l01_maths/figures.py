@@ -108,7 +108,7 @@ def plot_misses(
         axes.set_xscale("log", base=2)
         axes.set_xticks(ranks, [str(rank) for rank in ranks])
         axes.minorticks_off()
-        axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="missed")
+        axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="share missed")
         axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
     shares = {n: ", ".join(f"{float(curve[r]):.0%}" for r in ranks) for n, curve in curves.items()}
     words = "; ".join(f"{name}: {said}" for name, said in shares.items())
@@ -143,8 +143,8 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tenso
     words = " and ".join(title.partition("\n")[0] for title in rows)
     return with_description(
         figure,
-        f"Ten numbered tokens in a plane, with arrows from before to after, for {words}. With own pairs the "
-        "line of tokens that stay is another one in each panel; with a shared pair it holds the same tokens.",
+        f"Ten numbered tokens in a plane, with arrows from before to after, for {words}. With a pair "
+        "for each matrix, the line of tokens that stay differs from panel to panel; with a shared pair it is the same.",
     )
 
 

@@ -15,7 +15,7 @@ from serial_lora_course.plots.style import BLUE, INK, VERMILION, house_style, wi
 
 
 def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
-    """A confusion matrix for each classifier: rows are what pictures are, columns what is said.
+    """A confusion matrix for each classifier: rows are true classes, columns predicted ones.
 
     Args:
         labels: (N,), the right classes.
@@ -34,12 +34,12 @@ def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequenc
             axes.set_xticks(range(count), names, rotation=40, ha="right")
             axes.set_yticks(range(count), names)
             rights.append(f"{title}: {int(counts.trace())} of {len(labels)} right")
-            axes.set(title=rights[-1], xlabel="what the model says")
+            axes.set(title=rights[-1], xlabel="predicted class")
             for row, column in counts.nonzero().tolist():
                 value = int(counts[row, column])
                 ink = "white" if value > counts.max() / 2 else "black"
                 axes.text(column, row, value, ha="center", va="center", color=ink)
-        panels[0].set_ylabel("what it is")
+        panels[0].set_ylabel("true class")
     return with_description(figure, f"Confusion matrices. On the diagonal, {'; '.join(rights)}.")
 
 
@@ -51,7 +51,7 @@ def show_changes(
     after: Tensor,
     names: Sequence[str],
 ) -> Figure:
-    """Up to eight pictures whose class has changed, with what was said before and what is said now.
+    """Up to eight pictures whose predicted class has changed, with the class before and now.
 
     Args:
         what: of the change, for the description.

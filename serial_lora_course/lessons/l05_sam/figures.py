@@ -29,7 +29,7 @@ def plot_dice_per_picture(scores: Mapping[str, Sequence[float]], filled_box: flo
     """Left, every picture's Dice as a point, with the mean as a bar; right, one model against the other.
 
     Args:
-        scores: two models, name -> one Dice a picture, between 0 and 1, in one order.
+        scores: two models, name -> one Dice per picture, between 0 and 1, in one order.
         filled_box: the mean Dice of filling the box, a line at the left.
     """
     (one, before), (other, after) = ((name, np.asarray(dice)) for name, dice in scores.items())
@@ -90,7 +90,7 @@ def plot_token_errors(errors: Mapping[str, np.ndarray], window: int) -> Figure:
         figure.colorbar(shown, ax=panels, label="error of a token", shrink=0.8)
     words = "; ".join(f"{t}: {np.sum(e > 1e-4)} of {np.size(e)} wrong" for t, e in errors.items())
     return with_description(
-        figure, f"Tokens that come out wrong, beside the padding alone. {words}."
+        figure, f"Error of each output token, with the padding hatched. {words}."
     )
 
 

@@ -59,11 +59,11 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
             look = {"color": colour, "marker": "o", "capsize": 7, "lw": 2}
             right.errorbar(place, means.mean(), halves[place], **look)
         left.set_xticks([0, 1], [NAMES[other].replace(", ", ",\n"), NAMES[one]])
-        left.set(xlim=(-0.2, 1.75), title="a pair of runs", ylabel="Dice, hundredths")
+        left.set(xlim=(-0.2, 1.75), title="pairs of runs", ylabel="Dice, hundredths")
         middle.set_xticks(range(len(names)), names, rotation=30)
-        middle.set(title="a mean for each data set", ylabel="difference")
+        middle.set(title="mean of each data set", ylabel="difference")
         right.set_xticks([0, 1], [f"{len(runs)} runs", f"{len(names)} data sets"])
-        right.set(title="the interval", xlim=(-0.6, 1.6))
+        right.set(title="95% interval", xlim=(-0.6, 1.6))
         for axes in (middle, right):
             axes.axhline(0, color=INK, lw=1)
             axes.set_ylim(min(runs.min(), 0) - 0.25, runs.max() + 0.25)

@@ -63,7 +63,7 @@ def plot_spectra(spectra: Mapping[str, Tensor]) -> Figure:
         axes.text(rank * 1.15, change[rank] * 8, "rounding", color=QUIET, **text)
     return with_description(
         figure,
-        f"Singular values of one matrix. Those of W and W + dW are one line. dW has {rank} values below "
+        f"Singular values of one matrix. Those of W and W + dW lie on one line. dW has {rank} values below "
         f"them, the last {change[rank - 1]:.1e}, and then falls to {change[rank]:.1e}, which is rounding.",
     )
 
@@ -92,7 +92,7 @@ def plot_shapes(spectra: Mapping[str, Tensor]) -> Figure:
     words = "; ".join(f"{name} from {values[0]:.2f}" for name, values in spectra.items())
     return with_description(
         figure,
-        f"Singular values: {words}. Divided by their sums, a spectrum and its multiple are one line.",
+        f"Singular values: {words}. Divided by its sum, a spectrum is the same line as its multiple.",
     )
 
 
