@@ -242,7 +242,7 @@ check("0.1", low_rank_product)
 
 # %% tags=["exercise"]
 def freeze(model: nn.Module) -> nn.Module:
-    """Make every parameter of the model ask for no gradient; return the same model."""
+    """Make every parameter of the model require no gradient; return the same model."""
     # BEGIN SOLUTION
     for parameter in model.parameters():
         parameter.requires_grad = False

@@ -451,8 +451,8 @@ def predict(clip: nn.Module) -> Tensor:
     return (picture_vectors(clip, data.test) @ sentences.T).argmax(-1)
 
 
-def learnt(clip: nn.Module) -> int:
-    """How many numbers learn."""
+def count_trainable(clip: nn.Module) -> int:
+    """How many numbers are trained."""
     return sum(p.numel() for p in clip.parameters() if p.requires_grad)
 
 
@@ -460,7 +460,7 @@ rank = config.rank
 clip, losses = adapt(lambda clip, rank: inject_pairs(clip, Adapter, rank), rank)
 zero, serial = predict(model), predict(clip)  # (N,) each
 
-print(f"{learnt(clip):,} of {sum(p.numel() for p in clip.parameters()):,} numbers learn")
+print(f"{count_trainable(clip):,} of {sum(p.numel() for p in clip.parameters()):,} numbers learn")
 print(f"{len(losses)} steps, loss {losses[0]:.2f} to {losses[-1]:.2f}")
 print(f"right: {(zero == labels).sum()} of {n} before, {(serial == labels).sum()} after")
 
@@ -476,7 +476,7 @@ print(f"right: {(zero == labels).sum()} of {n} before, {(serial == labels).sum()
 from serial_lora_course.lessons.l04_clip.figures import plot_confusion, show_changes
 
 names = {True: "right", False: "wrong"}
-before, after = (pd.Series((said == labels).tolist()).map(names) for said in (zero, serial))
+before, after = (pd.Series((guess == labels).tolist()).map(names) for guess in (zero, serial))
 display(pd.crosstab(before.rename("before"), after.rename("after")))
 for title, indices in {
     "wrong, now right": ((zero != labels) & (serial == labels)).nonzero().flatten().tolist(),
@@ -487,7 +487,7 @@ for title, indices in {
 
 # %% [markdown]
 # Forty-two became right, and two became wrong. So accuracy is a balance of gains and losses. And what was mistaken for
-# what? In a *confusion matrix* a row is what the pictures are, a column what the model says.
+# what? In a *confusion matrix* a row is the true class of the pictures, a column the class that the model predicts.
 
 # %%
 display_figure(plot_confusion(labels, {"zero-shot": zero, "Serial LoRA": serial}, data.class_names))
@@ -550,16 +550,17 @@ print("the same about", int((predict(fresh.to(device)) == zero).sum()), "of", n)
 # quarter of it, with as many numbers as Serial LoRA. Same pictures, same loss, same loop.
 
 # %%
-said, numbers = {"zero-shot": zero, "Serial LoRA": serial}, {"Serial LoRA": learnt(clip)}
+predictions = {"zero-shot": zero, "Serial LoRA": serial}
+numbers = {"Serial LoRA": count_trainable(clip)}
 for name, r in {"LoRA": rank, f"LoRA, rank {rank // 4}": rank // 4}.items():
     other, _ = adapt(inject_lora, r)
-    said[name], numbers[name] = predict(other), learnt(other)
+    predictions[name], numbers[name] = predict(other), count_trainable(other)
 
 
 def right_so_far() -> pd.DataFrame:
     """What is known, a row a classifier."""
     rows = {}
-    for name, guess in said.items():
+    for name, guess in predictions.items():
         hits = int((guess == labels).sum())
         rows[name] = {"numbers that learn": f"{numbers.get(name, 0):,}", f"right of {n}": hits}
         rows[name] |= {"gained": hits - int((zero == labels).sum()), "accuracy": f"{hits / n:.1%}"}
@@ -567,7 +568,7 @@ def right_so_far() -> pd.DataFrame:
 
 
 display(right_so_far())
-serial_right, lora_right = serial == labels, said["LoRA"] == labels
+serial_right, lora_right = serial == labels, predictions["LoRA"] == labels
 print("right with Serial LoRA alone:", int((serial_right & ~lora_right).sum()))
 print("right with LoRA alone:", int((lora_right & ~serial_right).sum()))
 
@@ -593,7 +594,7 @@ def linear_probe(pictures, positions: list[int]) -> LogisticRegression:
 
 
 probe = linear_probe(data.train, chosen)
-said["linear probe"] = torch.tensor(probe.predict(tests[data.name]))
+predictions["linear probe"] = torch.tensor(probe.predict(tests[data.name]))
 numbers["linear probe"] = probe.coef_.size + probe.intercept_.size
 display(right_so_far())
 
