@@ -55,7 +55,7 @@ def lab_command(name: str) -> Command:
 def options_of(kind: type[Lab]) -> list[Option]:
     """What a lab can be asked for: what to run, its settings, where to read and write."""
     help = kind.help
-    amounts = help.get("amount", "shares of the training pictures")
+    amounts = help.get("amount", "percentages of the training pictures, separated by commas")
     usual = ("lora", "serial_lora")
     ratio = "LoRA+: learning rate of B divided by that of A, one or several; 20 by default"
     kept = "folder for each new run's trained tensors and results per test picture"

@@ -26,7 +26,7 @@ def fresh_pair(A: tuple[int, int], B: tuple[int, int]) -> Parts:
 def facts_of(adapter: nn.Module, another: nn.Module, base: bool = False) -> dict[str, object]:
     """What an adapter is like, beside another made in the same way; but for a frozen base, if it has one."""
     kind, cause = type(adapter).__name__, "inherit from nn.Module and call super().__init__() first"
-    require(isinstance(adapter, nn.Module), "what was made", "an nn.Module", f"a {kind}", cause)
+    require(isinstance(adapter, nn.Module), "the object", "an nn.Module", f"a {kind}", cause)
     found = {n: p for n, p in adapter.named_parameters() if p.requires_grad or not base}
     shapes = {n: tuple(p.shape) if p.requires_grad else "frozen" for n, p in found.items()}
     if set(found) != {"lora_A", "lora_B"}:
@@ -46,9 +46,13 @@ def start_of(A: Tensor, another: Tensor) -> str:
     if not A.isfinite().all():
         return "not all finite"
     if (A == A[:1]).all():
-        return "every row like the first"
+        return "all rows equal"
     if torch.equal(A, another):
         return "the same in each adapter"
     spread = A.std().item()
     ordinary = 1e-3 < spread < 10
-    return "random numbers of ordinary size" if ordinary else f"numbers that spread by {spread:.1g}"
+    return (
+        "random numbers of ordinary size"
+        if ordinary
+        else f"numbers with a standard deviation of {spread:.1g}"
+    )

@@ -122,7 +122,7 @@ def keeps_residual() -> Iterator[Case]:
         "changes the stream a little": OnTheStream(size=0.01),
         "changes the stream a lot": OnTheStream(size=1e4),
         "changes the stream of one token a little": OnTheStream(size=0.01, first=-1),
-        "stands in front of attention": Faithful(),
+        "is in front of attention": Faithful(),
         "is a pair for each of q, k and v": PairEach(),
     }.items():
         what = f"keeps_residual on a block whose adapter {does}"

@@ -127,7 +127,7 @@ def few_shot_loss() -> Iterator[Case]:
 
 LOSSES, WEIGHTS = "the loss of each step", "the weights of both towers afterwards"
 SIZES, OFTEN = "how many pictures each step sees", "how often each shot is seen"
-MODES, SHUFFLED = "the model's mode in the steps, and afterwards", "rounds in different orders"
+MODES, SHUFFLED = "the model's mode in the steps and afterwards", "rounds in different orders"
 PAIRED, FETCHED = "each picture comes with its own class", "each shot is fetched anew in each round"
 
 

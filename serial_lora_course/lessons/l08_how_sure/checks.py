@@ -96,7 +96,7 @@ def holm() -> Iterator[Case]:
 
 
 SWEEPS: dict[str, dict[int, list[float]]] = {
-    "a sweep that rises and stays": {
+    "a sweep that rises and then stays level": {
         1: [0.30, 0.31, 0.29],
         2: [0.46, 0.55, 0.64],
         3: [0.577, 0.578, 0.579],

@@ -110,7 +110,7 @@ def angles_between() -> Iterator[Case]:
         own, away = basis[:, :count], basis[:, count : 2 * count]
         other = torch.cat([own * turns.cos() + away * turns.sin(), basis[:, 2 * count :]], dim=1)
         yield Case(
-            f"the angles of {count} turned directions, in degrees",
+            f"the angles of {count} rotated directions, in degrees",
             (mixed(own), mixed(other)),
             expected,
             nan="rounding can lift a cosine above 1, where the arccosine is nan: use clamp(max=1) first, and "

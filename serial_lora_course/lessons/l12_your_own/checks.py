@@ -85,7 +85,7 @@ def judged_orders(results: list, listings: list, share: float) -> str:
     """Whether the same objects test in each order of the files."""
     pairs = zip(map(sides_of, results), listings, strict=True)
     tests = [{objects[i] for i in test} for (_, test), (objects, _) in pairs]
-    return "the same" if all(names == tests[0] for names in tests) else "others"
+    return "the same" if all(names == tests[0] for names in tests) else "different ones"
 
 
 def advice_on_places(found: str) -> str:
