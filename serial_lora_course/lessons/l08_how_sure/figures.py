@@ -63,7 +63,7 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
         middle.set_xticks(range(len(names)), names, rotation=30)
         middle.set(title="mean of each data set", ylabel="difference")
         right.set_xticks([0, 1], [f"{len(runs)} runs", f"{len(names)} data sets"])
-        right.set(title="95% interval", xlim=(-0.6, 1.6))
+        right.set(title="interval of the mean", xlim=(-0.6, 1.6))
         for axes in (middle, right):
             axes.axhline(0, color=INK, lw=1)
             axes.set_ylim(min(runs.min(), 0) - 0.25, runs.max() + 0.25)
