@@ -28,31 +28,21 @@ class Job(LabConfig):
     batch_size: int = 32
     weight_decay: float = 1e-2
     dropout: float = 0.1
-    pictures: str = setting(
-        "", "folder with one folder per class, or with train and test folders that have these"
-    )
+    pictures: str = setting("", "folder with one folder per class, alone or inside train and test")
     model: str = setting("tiny-clip", "timm/NAME, open_clip/NAME:WEIGHTS, a hub name, a folder")
-    out: str = setting(
-        "my_classifier", "folder for the classifier: a new one, or one that fit wrote"
-    )
+    out: str = setting("my_classifier", "folder for the classifier: new, or written by fit")
     weights: str | None = setting(None, "file to load in place of the model's own weights")
     image_size: int | None = setting(
-        None, "side of the model's input pictures, in pixels", whole=True, least=1
+        None, "input size of the model, in pixels", whole=True, least=1
     )
     test_fraction: float = setting(0.3, "share of each class for testing", above=0, below=1)
     validation_fraction: float = setting(0.2, "share of the rest for validation", above=0, below=1)
     groups: str | None = setting(
-        None, "regular expression: pictures whose names give the same match stay together"
+        None, "regular expression: pictures with the same match stay together"
     )
-    patience: int = setting(
-        5, "epochs without improvement before training stops", whole=True, least=1
-    )
-    seed: int = setting(
-        1, "seed of the training; the split does not depend on it", whole=True, least=0
-    )
-    linear_probe: bool = setting(
-        False, "keep a logistic regression on frozen features instead of an adapter"
-    )
+    patience: int = setting(5, "epochs without improvement before it stops", whole=True, least=1)
+    seed: int = setting(1, "seed of the training, not of the split", whole=True, least=0)
+    linear_probe: bool = setting(False, "logistic regression on frozen features, no adapter")
     crop: float = setting(0.6, "minimum share of the picture's area in a training crop")
     balanced: bool = setting(False, "weight classes so that small ones count as much as large ones")
     save_every: float = setting(2.0, "seconds between two checkpoints")
