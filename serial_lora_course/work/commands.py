@@ -32,14 +32,10 @@ class Job(LabConfig):
     model: str = setting("tiny-clip", "timm/NAME, open_clip/NAME:WEIGHTS, a hub name, a folder")
     out: str = setting("my_classifier", "folder for the classifier: new, or written by fit")
     weights: str | None = setting(None, "file to load in place of the model's own weights")
-    image_size: int | None = setting(
-        None, "input size of the model, in pixels", whole=True, least=1
-    )
+    image_size: int | None = setting(None, "model's input size, in pixels", whole=True, least=1)
     test_fraction: float = setting(0.3, "share of each class for testing", above=0, below=1)
     validation_fraction: float = setting(0.2, "share of the rest for validation", above=0, below=1)
-    groups: str | None = setting(
-        None, "regular expression: pictures with the same match stay together"
-    )
+    groups: str | None = setting(None, "regex: pictures with the same match stay together")
     patience: int = setting(5, "epochs without improvement before it stops", whole=True, least=1)
     seed: int = setting(1, "seed of the training, not of the split", whole=True, least=0)
     linear_probe: bool = setting(False, "logistic regression on frozen features, no adapter")
