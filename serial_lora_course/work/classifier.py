@@ -50,7 +50,7 @@ class Vision:
         black, white = (self.prepare(Image.new("RGB", (96, 64), c)) for c in ("black", "white"))
         self.size, kind = black.shape[-1], type(model).__name__
         if black.shape != (3, self.size, self.size):
-            raise SerialLoRAError(f"{kind} makes no square of a picture; take another model.")
+            raise SerialLoRAError(f"{kind} does not prepare pictures as squares; take another model.")
         middle = (slice(None), self.size // 2, self.size // 2)
         std = 1 / (white - black)[middle]  # they are -mean / std and (1 - mean) / std
         self.mean, self.std = (-black[middle] * std).tolist(), std.tolist()
@@ -132,8 +132,8 @@ def load_vision(name: str, weights: str | None = None, image_size: int | None = 
         image_size: side in pixels, in place of the own one of timm's or open_clip's model.
 
     Raises:
-        SerialLoRAError: there is no such model, its weights cannot be had, it makes no squares of
-            pictures, or does not give the same one vector each time for a picture.
+        SerialLoRAError: there is no such model, its weights cannot be had, it does not prepare
+            pictures as squares, or does not give the same one vector each time for a picture.
     """
     weights = None if weights is None else str(expanded(weights).absolute())
     try:
@@ -273,7 +273,7 @@ def open_classifier(folder: str | Path) -> PictureClassifier:
         then, now = torch.tensor([json.loads(notes["seen"]), _seen(classifier)])
         if not torch.allclose(now, then, atol=0.05):  # of features with a deviation of 1
             raise SerialLoRAError(
-                f"{source['name']} does not see as when {path.parent} was fitted: its weights, or how it "
+                f"{source['name']} gives other features than when {path.parent} was fitted: its weights, or how it "
                 "prepares pictures, have changed; restore them, or fit again."
             )
     return classifier.eval()
