@@ -659,8 +659,8 @@ for lr in (0.01, 0.02, 0.04):
 # At LoRA's rate, 0.01, the shared pair is far behind: 1.13 against 0.65. I nearly stopped here. But its gradient goes
 # through $W^\top$, so it needs a rate of its own. At 0.04, where LoRA has begun to fall apart, it reaches 0.38. LoRA's
 # best is 0.25. With a third of the numbers, and 73% of the gradient out of its reach, the shared pair comes that
-# close. Of the 82 test drawings LoRA's best run has 33 right and the shared pair's 30, which is too little difference to
-# judge by. (On another processor these numbers may move a little, and most of all those of LoRA at 0.04.)
+# close. On the 82 test drawings the two have 33 and 30 right, too little difference to judge by. (On another processor
+# these numbers may move a little, most of all LoRA's at 0.04.)
 #
 # A miss is not a failure. Nobody needs *that* change; a low loss is enough, and many changes give one. The maths says
 # what a method cannot imitate. It does not say what a method cannot learn. For that you have to train: on more
