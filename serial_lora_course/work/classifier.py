@@ -50,7 +50,7 @@ class Vision:
         black, white = (self.prepare(Image.new("RGB", (96, 64), c)) for c in ("black", "white"))
         self.size, kind = black.shape[-1], type(model).__name__
         if black.shape != (3, self.size, self.size):
-            raise SerialLoRAError(f"{kind} does not prepare pictures as squares; take another model.")
+            raise SerialLoRAError(f"{kind} makes no square pictures; take another model.")
         middle = (slice(None), self.size // 2, self.size // 2)
         std = 1 / (white - black)[middle]  # they are -mean / std and (1 - mean) / std
         self.mean, self.std = (-black[middle] * std).tolist(), std.tolist()

@@ -137,7 +137,7 @@ def merge(
     model, out = eject(open_classifier(classifier), keep_merged=True), expanded(out)
     vision = model.vision
     if not isinstance(vision.head, str):  # a distilled DeiT's
-        raise SerialLoRAError("this model has two heads, and merge can replace only one; use predict.")
+        raise SerialLoRAError("this model has two heads, and merge replaces only one; use predict.")
     facts = {"class_names": model.class_names, "head": vision.head}
     facts["pictures"] = {"size": vision.size, "mean": vision.mean, "std": vision.std}
     head = {f"{vision.head}.1.{name}": tensor for name, tensor in model.head.state_dict().items()}
