@@ -1,7 +1,4 @@
-"""From a folder of class folders to a classifier: a split, a probe, a training, one look at the test pictures.
-
-fit_folder(Job(pictures="my_pictures", model="tiny-clip"))["test accuracy"]
-"""
+"""From a folder of class folders to a classifier: a split, a probe, a training, one look at the test pictures."""
 
 from __future__ import annotations
 
@@ -38,13 +35,13 @@ from serial_lora_course.models.clip import build_train_transform
 from serial_lora_course.models.weights import weights_fingerprint
 from serial_lora_course.options import as_yaml
 from serial_lora_course.plots.style import save_figure
+from serial_lora_course.work import Job
 from serial_lora_course.work.classifier import (
     PictureClassifier,
     encode,
     load_vision,
     save_classifier,
 )
-from serial_lora_course.work.commands import Job
 
 RUN_FILE, RECORD_FILE, CLASSES_FILE = "run.yaml", "record.json", "classes.csv"
 UNFINISHED = "unfinished.pt"

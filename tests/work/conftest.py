@@ -38,7 +38,7 @@ def job(pictures, weights, tmp_path):
 
 def job_of(pictures, weights, out, **changes):
     """A short training on them: three rounds of three steps, with a state saved after each step."""
-    from serial_lora_course.work.commands import Job
+    from serial_lora_course.work import Job
 
     short = dict(rank=2, epochs=4, min_steps=1, batch_size=7, precision="no", save_every=0.0)
     short |= dict(pictures=str(pictures), model="timm/test_vit", out=str(out), weights=str(weights))
