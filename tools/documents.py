@@ -27,6 +27,15 @@ def lesson_table(measured: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def what_learners_can(measured: dict[str, dict]) -> str:
+    """Every lesson with what one can do afterwards, and its minutes."""
+    lines = ["| Lesson | Minutes | Afterwards a learner can |", "| --- | ---: | --- |"]
+    for lesson in LESSONS:
+        minutes = measured.get(lesson.number, {}).get("minutes", "")
+        lines.append(f"| {lesson.number} {lesson.title} | {minutes} | {'; '.join(lesson.can)} |")
+    return "\n".join(lines)
+
+
 def class_memory(measured: dict[str, dict]) -> str:
     """What a class's machine needs, by lessons' peak memory in GB (10^9 bytes)."""
     most = math.ceil(max(known.get("peak_mb", 0) for known in measured.values()) / 100) / 10
@@ -53,14 +62,14 @@ def put_between(text: str, name: str, part: str) -> str:
 def pages(root: Path) -> dict[Path, str]:
     """Both pages, and the text that each should have."""
     measured = read_measured()
-    parts = {
-        root / "README.md": ("lessons", lesson_table(measured)),
-        root / "INSTRUCTORS.md": ("memory", class_memory(measured)),
-    }
-    return {
-        path: put_between(path.read_text(encoding="utf-8"), name, part)
-        for path, (name, part) in parts.items()
-    }
+    written = {name: (root / name).read_text("utf-8") for name in ("README.md", "INSTRUCTORS.md")}
+    for page, name, part in (
+        ("README.md", "lessons", lesson_table(measured)),
+        ("INSTRUCTORS.md", "memory", class_memory(measured)),
+        ("INSTRUCTORS.md", "afterwards", what_learners_can(measured)),
+    ):
+        written[page] = put_between(written[page], name, part)
+    return {root / name: text for name, text in written.items()}
 
 
 def stale_pages(root: Path) -> list[str]:
