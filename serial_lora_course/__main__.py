@@ -19,7 +19,7 @@ def main() -> None:
         if (error.name or "serial_lora").startswith("serial_lora"):
             raise  # a file of ours is missing, which no installation of packages mends
         _stop(
-            f"{error.name} is missing, and the course needs it: `pip install -e \".[course]\"` in the "
+            f'{error.name} is missing, and the course needs it: `pip install -e ".[course]"` in the '
             "course's folder."
         )
     run()

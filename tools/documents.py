@@ -69,15 +69,16 @@ def public_address(root: Path) -> str:
 
 def pages(root: Path) -> dict[Path, str]:
     """Every document with a generated part, and the text that it should have."""
-    measured, lies = read_measured(), address(root)
-    parts = {
-        "README.md": ("lessons", lesson_table(measured)),
-        "INSTRUCTORS.md": ("memory", class_memory(measured)),
-    }
-    texts = {name: (root / name).read_text(encoding="utf-8") for name in {*NAMING, *parts}}
-    texts |= {name: put_between(texts[name], *part) for name, part in parts.items()}
-    texts |= {name: ADDRESS.sub(lies, texts[name]) for name in NAMING}
-    return {root / name: text for name, text in texts.items()}
+    measured = read_measured()
+    written = {page: (root / page).read_text("utf-8") for page in (*NAMING, "INSTRUCTORS.md")}
+    for page, name, part in (
+        ("README.md", "lessons", lesson_table(measured)),
+        ("INSTRUCTORS.md", "memory", class_memory(measured)),
+    ):
+        written[page] = put_between(written[page], name, part)
+    for page in NAMING:
+        written[page] = ADDRESS.sub(address(root), written[page])
+    return {root / page: text for page, text in written.items()}
 
 
 def stale_pages(root: Path) -> list[str]:
