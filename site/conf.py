@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-import sys
+import tomllib
 from html import escape
 from pathlib import Path
 
@@ -18,17 +18,11 @@ from latex2mathml.converter import convert
 from sphinx import addnodes
 from sphinx.util import logging
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 ROOT = Path(__file__).resolve().parents[1]
-ADDRESS = (
-    tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    .get("urls", {})
-    .get("Repository", "")
-)
+LIBRARY = tomllib.loads((ROOT / "serial_lora/pyproject.toml").read_text("utf-8"))
+ADDRESS = LIBRARY["project"]["urls"]["Repository"]
+if "/OWNER/" in ADDRESS:  # nothing is public
+    ADDRESS = ""
 LESSONS = yaml.safe_load((ROOT / "serial_lora_course/assets/lessons.yaml").read_text("utf-8"))
 MEASURED = json.loads((ROOT / "serial_lora_course/assets/lessons_measured.json").read_text("utf-8"))
 STYLES = ROOT / "solutions/06_sd3_style.ipynb"  # its slider is the first page's
@@ -67,7 +61,7 @@ html_copy_source = html_show_sourcelink = html_show_copyright = html_use_index =
 html_math_renderer = "mathml"
 templates_path = ["templates"]
 html_additional_pages = {"index": "index.html"}  # leads to the first page
-html_context = {"address": ADDRESS}
+html_context = {"address": ADDRESS, "place": ADDRESS.removeprefix("https://github.com/")}
 html_sidebars = {
     "**": [
         "sidebar/brand.html",
