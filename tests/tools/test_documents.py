@@ -87,6 +87,7 @@ def test_the_instructors_plans_name_exercises_that_exist():
     rows = re.findall(r"^\| (\d\d) \|(.*)$", text, re.MULTILINE)
     hard = re.findall(r"^- \*\*(\d\d)\*\*: ", text, re.MULTILINE)
     assert [number for number, _ in rows] == [lesson.number for lesson in LESSONS] == hard
+    assert all(len(set(lesson.can)) == 3 for lesson in LESSONS)  # "after this lesson you can ..."
     named = {number for _, plan in rows for number in re.findall(r"\d+\.\d", plan)}
     assert named and all(map(find_check, named))
 
