@@ -84,7 +84,8 @@ def test_learners_are_dealt_out_over_the_cards_and_each_way_to_share_one_sets_wh
         }
         for card in "ab"
     )
-    for name, expected in (("ada", first), ("emmy", second), ("grace", first), ("maria", second)):
+    dealt = {"ada": first, "emmy": second, "grace": first, "maria": second, "late": second}
+    for name, expected in dealt.items():
         assert told(name, gpu="share", gpu_share=0.5) == expected
     lock = tmp_path / "GPU-b.lock"
     queued = told("emmy", gpu="queue", gpu_share=0.5)
