@@ -148,6 +148,8 @@ def test_on_a_phone_pages_fit_and_lesson_06s_slider_moves(built, read):
         for name in read.keys() - {"index.html"}:  # that one leads to the first page
             page.goto((built[0] / name).as_uri(), wait_until="load")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        page.goto((built[0] / "README.html").as_uri())
+        page.wait_for_function("document.querySelector('.first output').value === '1'")  # it plays
         page.goto((built[0] / "solutions/06_sd3_style.html").as_uri())
         strip = page.locator("[data-scales] img").first
         before = strip.bounding_box()["x"]
