@@ -74,15 +74,15 @@ def test_the_course_asks_for_the_librarys_versions_and_goes_to_no_index():
 
 
 def test_every_place_names_the_same_pythons():
-    minors = [doctor.NEWEST[1] - n for n in range(doctor.NEWEST[1] - door.OLDEST[1], -1, -1)]
-    named = [f"3.{minor}" for minor in minors]
+    newest = doctor.NEWEST[1]
+    named = [f"3.{minor}" for minor in range(door.OLDEST[1], newest + 1)]
     for project in map(facts, (ROOT, LIBRARY)):
         assert project["requires-python"] == f">={named[0]}"
     classified = [each.rpartition(" ")[2] for each in facts(LIBRARY)["classifiers"]]
     assert [each for each in classified if each.startswith("3.")] == named
     for page in ("README.md", "Makefile"):
         assert f"{named[0]} to {named[-1]}" in (ROOT / page).read_text(encoding="utf-8")
-    below = f"python>={named[0]},<3.{minors[-1] + 1}"
-    assert below in (ROOT / "environment.yml").read_text(encoding="utf-8")
+    conda = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert f"python>={named[0]},<3.{newest + 1}" in conda
     for line in re.findall(r"python: \[(.+)\]", (ROOT / ".github/workflows/ci.yml").read_text()):
         assert set(re.findall(r'"(.+?)"', line)) <= set(named)
