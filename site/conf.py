@@ -35,7 +35,7 @@ language = "en"
 extensions = ["myst_nb"]
 root_doc = "README"
 include_patterns = [
-    "[B-Z]*.md",
+    "[A-Z]*.md",
     "docs/*.md",
     "benchmarks/README.md",
     "classroom/README.md",
