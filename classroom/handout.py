@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from check_class import read_settings
+from check_class import read_settings, stop
 
 LEFT_OUT = "solutions"
 NAME = "handout.git"
@@ -27,7 +27,9 @@ def hand_out(course: str, branch: str, folder: Path) -> str:
 
     def git(*words: str, text: str | None = None) -> str:
         command = ["git", "-C", str(folder), *words]
-        run = subprocess.run(command, input=text, text=True, check=True, stdout=subprocess.PIPE)
+        run = subprocess.run(command, input=text, text=True, capture_output=True)
+        if run.returncode:
+            stop(f"{course} cannot be handed out ({' '.join(run.stderr.split())}).")
         return run.stdout.strip()
 
     if not folder.exists():

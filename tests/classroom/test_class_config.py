@@ -158,6 +158,8 @@ def test_learners_get_the_course_without_its_solutions_and_its_updates(tmp_path)
     git(theirs, "pull", "--ff-only")
     assert (theirs / "notebooks/02.ipynb").read_text() == "second"
     assert "solutions" not in git(theirs, "log", "--all", "--name-only", "--format=")
+    with pytest.raises(SystemExit, match="^class.yaml: [^\n]*nowhere[^\n]*$"):
+        hand_out(str(tmp_path / "nowhere"), "main", out)
 
 
 def test_a_learner_gets_an_account_once_and_two_folders(configured, tmp_path, monkeypatch):
