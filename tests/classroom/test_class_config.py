@@ -131,7 +131,7 @@ def test_what_waits_on_a_card_is_counted_on_the_real_models(lab):
     assert gib == pytest.approx(check_class.WAITING[lab], abs=0.06)
 
 
-def test_learners_get_the_course_without_its_solutions_and_its_updates(tmp_path):
+def test_learners_get_the_course_without_its_solutions_and_its_updates(configured, tmp_path):
     course, out, theirs = (tmp_path / name for name in ("course", "out.git", "theirs"))
 
     def git(folder, *words):
@@ -149,6 +149,8 @@ def test_learners_get_the_course_without_its_solutions_and_its_updates(tmp_path)
     course.mkdir()
     git(course, "init", "--initial-branch=main")
     commit("first")
+    told, _ = configured(solutions=False, course=str(course))
+    assert "handout.git" in told.Spawner.default_url
     address = hand_out(str(course), "main", out)
     git(tmp_path, "clone", address, str(theirs))
     assert hand_out(str(course), "main", out) == address
