@@ -13,8 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-from diffusers import StableDiffusion3Pipeline
+from diffusers import AutoencoderKL
 from PIL import Image
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -25,33 +24,34 @@ from serial_lora_course.labs import clip, sam, sd3, sd3_pictures, training
 from serial_lora_course.labs.config import LabConfig
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.labs.sam_inputs import PreparedExample
-from serial_lora_course.labs.sd3_pictures import Prompts, TrainingExample
 from serial_lora_course.models.clip import load_clip
 from serial_lora_course.models.judges import PAPER_CLIP, Judge
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.sd3 import Sd3Backbone
-from serial_lora_course.models.sd3_text import clip_tokenizer
-from serial_lora_course.models.weights import tiny_file
 from tests.gpu.pretended import DEVICE, Taken, pretended_gpu
 from tests.models import sd3_models
+from tests.models.architectures import ARCHITECTURES
 
-#: What is put into a model. One more here is tested with every lab, and has rows in the tables.
+#: What is put into a model. One more here is tested with every lab, and has a column in the tables.
 METHODS: dict[str, Callable[..., Any]] = {"LoRA": LoRAConfig, "Serial LoRA": SerialLoRAConfig}
 CLASSES, BOXES = 101, 3  # CLIP's prompts; the boxes on each of SAM's pictures
-WHOLE = {"clip": 9, "sam": BOXES, "sd3": 0}  # what is read: the last position of the longest prompt; boxes
+WHOLE = {
+    "clip": 9,
+    "sam": BOXES,
+    "sd3": 0,
+}  # what is read: the longest prompt's last position; boxes
 
-# ------------------------------------------------------------ objectives, each with n examples for it
+# ------------------------------------------------------- objectives, each with n examples for it
 
 
-def clip_objective(config: LabConfig, n: int) -> tuple[nn.Module, Any]:
+def of_clip(config: LabConfig, n: int) -> tuple[nn.Module, Any]:
     model = load_clip("paper", config.model_name, None).model
-    side = model.visual.image_size[0]
     tokens = torch.empty(CLASSES, model.context_length, dtype=torch.long)
-    batch = (torch.empty(n, 3, side, side), torch.empty(n, dtype=torch.long))
-    return clip.CLIPObjective(model, tokens), batch
+    pictures = torch.empty(n, 3, *model.visual.image_size)
+    return clip.CLIPObjective(model, tokens), (pictures, torch.empty(n, dtype=torch.long))
 
 
-def sam_objective(config: LabConfig, n: int) -> tuple[nn.Module, Any]:
+def of_sam(config: LabConfig, n: int) -> tuple[nn.Module, Any]:
     model = load_sam("paper", None).model
     return sam.SamObjective(model, config.gradient_checkpointing), [photograph()] * n
 
@@ -62,26 +62,21 @@ def photograph() -> PreparedExample:
     return PreparedExample(picture, torch.empty(BOXES, 4), truth, (480, 640))
 
 
-def sd3_objective(config: LabConfig, n: int) -> tuple[nn.Module, Any]:
-    side = config.resolution // 8
+def of_sd3(config: LabConfig, n: int) -> tuple[nn.Module, Any]:
+    side, read = config.resolution // 8, prompts(n)
     latent, noise = torch.empty(n, 16, side, side), torch.empty(n, 16, side, side)
-    read = read_before(n)
-    batch = TrainingExample(latent, read.tokens, read.pooled, noise, torch.empty(n))
+    batch = sd3.TrainingExample(latent, read.tokens, read.pooled, noise, torch.empty(n))
     return sd3.StyleObjective(transformer(), "plain", config.gradient_checkpointing), batch
 
 
-def transformer() -> SD3Transformer2DModel:
-    """SD3 medium's, as `load_sd3` opens it."""
-    sizes = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
-    return SD3Transformer2DModel(**sizes, sample_size=128, pos_embed_max_size=192).bfloat16().eval()
+def transformer() -> nn.Module:
+    """As `load_sd3` opens it."""
+    return ARCHITECTURES["sd3"].build().bfloat16().eval()
 
 
-def read_before(n: int) -> Prompts:
+def prompts(n: int) -> sd3.Prompts:
     tokens = torch.empty(n, 77 + 77, 4096, dtype=torch.bfloat16)
-    return Prompts(tokens, torch.empty(n, 2048, dtype=torch.bfloat16))
-
-
-OBJECTIVES = {"clip": clip_objective, "sam": sam_objective, "sd3": sd3_objective}
+    return sd3.Prompts(tokens, torch.empty(n, 2048, dtype=torch.bfloat16))
 
 
 def step(
@@ -97,29 +92,26 @@ def step(
         changes: of the lab's settings; of a batch in several parts, one part is a step here.
     """
     config = replace(get_lab(lab).configs["paper"], precision="bf16", **changes)
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
+    made = {"clip": of_clip, "sam": of_sam, "sd3": of_sd3}[lab]
+    with warnings.catch_warnings(), pretended_gpu(WHOLE[lab]) as gpu, ExitStack() as stack:
         warnings.simplefilter("ignore")  # weights that were never trained look so
         stack.enter_context(patch.object(training, "this_device", lambda: torch.device(DEVICE)))
-        gpu = stack.enter_context(pretended_gpu(WHOLE[lab]))
-        objective, batch = OBJECTIVES[lab](config, config.batch_size // config.accumulation)
+        objective, batch = made(config, config.batch_size // config.accumulation)
         inject(objective.model, METHODS[method](rank=config.rank, dropout=config.dropout))
         stack.enter_context(spoil(objective))
+
+        def look_back(*_: Any) -> None:
+            gpu.taken.kept = gpu.live - gpu.taken.before
 
         def look_for_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             learning = [p for group in optimizer.param_groups for p in group["params"]]
             gpu.taken.silent = sum(p.grad is None for p in learning)
 
-        def look_back(*_: Any) -> None:
-            gpu.taken.kept = gpu.live - gpu.taken.before
-
-        stack.callback(register_optimizer_step_pre_hook(look_for_gradients).remove)
         objective.register_forward_pre_hook(lambda *_: gpu.begin())
         objective.register_forward_hook(look_back)
-        stream = SimpleNamespace(
-            identity=(), parts=lambda wanted: 1, batches=lambda *wanted: [batch, batch]
-        )
-        training.train(objective, stream, config.training(steps=2))
+        stack.callback(register_optimizer_step_pre_hook(look_for_gradients).remove)
+        twice = {"parts": lambda wanted: 1, "batches": lambda *wanted: [batch, batch]}
+        training.train(objective, SimpleNamespace(identity=(), **twice), config.training(steps=2))
         return gpu.taken
 
 
@@ -129,86 +121,69 @@ Looks = tuple[nn.Module, dict[str, Callable[[], Any]]]
 """A model, and by their names the ways in which a lab looks at it."""
 
 
-def clip_looks() -> Looks:
+def at_clip() -> Looks:
     backbone = replace(load_clip("paper", weights=None), test_transform=lambda picture: picture)
     test = [(torch.empty(3, 224, 224), 0)] * 128
     data = SimpleNamespace(test=test, prompts=lambda template: [""] * CLASSES)
     return backbone.model, {"measure 128 pictures": lambda: clip.classify(backbone, data, "")}
 
 
-def sam_looks() -> Looks:
-    backbone = load_sam("paper", None)
-    boxes = np.array([[10, 20, 300, 400]] * BOXES)
+def at_sam() -> Looks:
+    backbone, boxes = load_sam("paper", None), np.array([[10, 20, 300, 400]] * BOXES)
     seen = SimpleNamespace(masks=np.zeros((BOXES, 480, 640), bool), boxes=boxes)
     measure = partial(sam.picture_scores, backbone, None, [(photograph(), seen)])
     return backbone.model, {"measure a picture": measure}
 
 
-def sd3_looks() -> Looks:
-    backbone, judge = sd3_backbone(), Judge()
+def at_sd3() -> Looks:
+    backbone, judge, picture = sd3_backbone(), Judge(), Image.new("RGB", (600, 500))
     judge.clip = load_clip("paper", PAPER_CLIP, None)
     judge.clip.model.to(DEVICE)
-    picture = Image.new("RGB", (600, 500))
-    drawn = partial(sd3_pictures.draw, backbone, read_before(4), range(4), empty=read_before(1))
+    draw = partial(sd3_pictures.draw, backbone, prompts(4), range(4), empty=prompts(1))
+    decode = partial(sd3_pictures.decode_latents, backbone)
     return backbone.model, {
         "read 4 prompts": lambda: sd3_pictures.read_prompts(backbone, ["a cat"] * 4),
         "encode a picture": lambda: sd3_pictures.encode_pictures(backbone, [picture], 512),
-        "draw 4 pictures, a step": lambda: drawn(steps=1, guidance=7.0, resolution=512),
-        "decode 4 pictures": lambda: sd3_pictures.decode_latents(backbone, torch.empty(4, 16, 64, 64)),
+        "draw 4 pictures in one step": lambda: draw(steps=1, guidance=7.0, resolution=512),
+        "decode 4 pictures": lambda: decode(torch.empty(4, 16, 64, 64)),
         "judge 4 pictures": lambda: judge.clip_scores([picture] * 4, ["a cat"] * 4),
     }
 
 
 def sd3_backbone() -> Sd3Backbone:
-    """SD3 medium with all its parts, as their configurations on the hub say; it reads the tests' words."""
-    large = {"num_hidden_layers": 32, "num_attention_heads": 20, "intermediate_size": 5120}
-    clips = (
-        CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12, projection_dim=768),
-        CLIPTextConfig(hidden_size=1280, projection_dim=1280, **large),
+    """SD3 medium with all its parts, as their configurations on the hub say, and the tests' tokenizers."""
+    sizes = {"hidden_size": 1280, "intermediate_size": 5120, "projection_dim": 1280}
+    sizes |= {"num_hidden_layers": 32, "num_attention_heads": 20}
+    smaller = {"hidden_size": 768, "intermediate_size": 3072, "projection_dim": 768}
+    clips = CLIPTextConfig(num_attention_heads=12, **smaller), CLIPTextConfig(**sizes)
+    wide = {"d_model": 4096, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
+    encoders = [CLIPTextModelWithProjection(each) for each in clips]
+    encoders.append(T5EncoderModel(T5Config(**wide, feed_forward_proj="gated-gelu")))
+    widths = {"block_out_channels": (128, 256, 512, 512), "norm_num_groups": 32}
+    latents = {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609}
+    autoencoder = sd3_models.autoencoder_of(4, layers_per_block=2, **widths, **latents)
+    pipeline = sd3_models.official_pipeline(
+        transformer(), AutoencoderKL(**autoencoder).eval(), *(e.bfloat16().eval() for e in encoders)
     )
-    t5 = T5Config(
-        d_model=4096, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu"
-    )
-    autoencoder = sd3_models.autoencoder_of(
-        4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        norm_num_groups=32,
-        latent_channels=16,
-        scaling_factor=1.5305,
-        shift_factor=0.0609,
-    )
-    one, two = (CLIPTextModelWithProjection(each).bfloat16().eval() for each in clips)
-    words = clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77)
-    pipeline = StableDiffusion3Pipeline(
-        transformer=transformer(),
-        vae=AutoencoderKL(**autoencoder).eval(),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        text_encoder=one,
-        text_encoder_2=two,
-        text_encoder_3=T5EncoderModel(t5).bfloat16().eval(),
-        tokenizer=words,
-        tokenizer_2=words,
-        tokenizer_3=sd3_models._t5_tokenizer(),
-    )
+    pipeline.set_progress_bar_config(disable=True)
     return Sd3Backbone(pipeline.transformer, "sd3-medium", "paper", pipeline, 77)
-
-
-LOOKS = {"clip": clip_looks, "sam": sam_looks, "sd3": sd3_looks}
 
 
 def looked(lab: str) -> dict[str, Taken]:
     """What each way to look at a model takes."""
+    tokens = partial(torch.empty, CLASSES, 77, dtype=torch.long)
     room = {"free_memory": lambda device: 2**40, "release_memory": lambda device: None}
-    with ExitStack() as stack:
-        stack.enter_context(patch.multiple(sd3_pictures, **room))
+    with (
+        pretended_gpu(WHOLE[lab]) as gpu,
+        patch.multiple(sd3_pictures, **room),
+        ExitStack() as stack,
+    ):
         for kind in (clip, sam):
             stack.enter_context(patch.object(kind, "loader_workers", lambda scale: 0))
-        unread = partial(torch.empty, CLASSES, 77, dtype=torch.long)
-        stack.enter_context(patch.object(clip, "prompt_tokens", lambda *given: unread()))
-        gpu, taken = stack.enter_context(pretended_gpu(WHOLE[lab])), {}
-        model, ways = LOOKS[lab]()
+        stack.enter_context(patch.object(clip, "prompt_tokens", lambda *given: tokens()))
+        model, ways = {"clip": at_clip, "sam": at_sam, "sd3": at_sd3}[lab]()
         model.to(DEVICE)
+        taken = {}
         for name, look in ways.items():
             gpu.begin()
             look()
