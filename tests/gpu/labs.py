@@ -28,7 +28,7 @@ from serial_lora_course.models.clip import load_clip
 from serial_lora_course.models.judges import PAPER_CLIP, Judge
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.sd3 import Sd3Backbone
-from tests.gpu.pretended import DEVICE, Taken, pretended_gpu
+from tests.gpu.pretended import DEVICE, KIND, Taken, pretended_gpu
 from tests.models import sd3_models
 from tests.models.architectures import ARCHITECTURES
 
@@ -131,7 +131,11 @@ def at_clip() -> Looks:
 def at_sam() -> Looks:
     backbone, boxes = load_sam("paper", None), np.array([[10, 20, 300, 400]] * BOXES)
     seen = SimpleNamespace(masks=np.zeros((BOXES, 480, 640), bool), boxes=boxes)
-    measure = partial(sam.picture_scores, backbone, None, [(photograph(), seen)])
+
+    def measure() -> None:
+        with torch.autocast(KIND, torch.bfloat16):  # as `SamLab.measure`
+            sam.picture_scores(backbone, None, [(photograph(), seen)])
+
     return backbone.model, {"measure a picture": measure}
 
 

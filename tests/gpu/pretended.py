@@ -44,20 +44,20 @@ class Refused(RuntimeError):
 # ----------------------------------------------------------------------- the device, and autocast
 
 
-class _Backend(backend_registration._DummyBackendModule):
-    def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        return [torch.bfloat16]
-
-    def get_rng_state(self, *device: object) -> Tensor:
-        return torch.get_rng_state()
-
-    def set_rng_state(self, *state: object) -> None: ...
-
-
 @cache
 def _register() -> list[torch.library.Library]:
     """The device, and a rule for each operation that CUDA's autocast knows; what is returned keeps them."""
-    backend_registration._setup_privateuseone_for_python_backend(KIND, backend_module=_Backend())
+
+    class Backend(backend_registration._DummyBackendModule):
+        def get_amp_supported_dtype(self) -> list[torch.dtype]:
+            return [torch.bfloat16]
+
+        def get_rng_state(self, *device: object) -> Tensor:
+            return torch.get_rng_state()
+
+        def set_rng_state(self, *state: object) -> None: ...
+
+    backend_registration._setup_privateuseone_for_python_backend(KIND, backend_module=Backend())
     others = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
     others.fallback(torch.library.fallthrough_kernel)
     rules = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
@@ -83,10 +83,11 @@ def _in_its_type(operation, base: str, *args, **kwargs):
     given = [t for t in tree_leaves((args, kwargs)) if _may_be_cast(t)]
     narrow = base in WIDEST and all(t.dtype != torch.float32 for t in given)
     narrow = narrow or base in NARROW or "conv" in base or "_cell" in base
+    dtype = torch.get_autocast_dtype(KIND) if narrow else torch.float32
+    args, kwargs = tree_map(partial(_cast, dtype=dtype), (args, kwargs))
     keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
     with torch._C._ExcludeDispatchKeyGuard(keys):
-        cast = partial(_cast, dtype=torch.get_autocast_dtype(KIND) if narrow else torch.float32)
-        return operation(*tree_map(cast, args), **tree_map(cast, kwargs))
+        return operation(*args, **kwargs)
 
 
 def _cast(value: object, dtype: torch.dtype) -> object:
