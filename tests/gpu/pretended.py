@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -160,6 +161,9 @@ class PretendedGPU(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs, given = kwargs or {}, _tensors((args, kwargs))
         self._check(func, given)
+        if func in COPIES:
+            for tensor in given:
+                tensor.constant = None  # a single number's value, which no device would take
         result = self._answer(func, given)
         if result is None:
             result = func(*args, **kwargs)
@@ -226,9 +230,12 @@ def _kinds(tensors: Iterable[Tensor]) -> set[str]:
 def _place() -> str:
     """The file of the innermost line that is neither PyTorch's nor this one's."""
     frame = sys._getframe()
-    while frame and any(part in frame.f_code.co_filename for part in ("/torch/", __file__)):
+    while frame:
+        file = Path(frame.f_code.co_filename)
+        if "torch" not in file.parts and file != Path(__file__):
+            return "/".join(file.parts[-2:])
         frame = frame.f_back
-    return "/".join(frame.f_code.co_filename.split("/")[-2:]) if frame else "the way back"
+    return "the way back"
 
 
 # ------------------------------------------------------------------------------------ to be entered
