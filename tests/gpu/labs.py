@@ -141,7 +141,8 @@ def at_sam() -> Looks:
 
 def at_sd3() -> Looks:
     backbone, judge, picture = sd3_backbone(), Judge(), Image.new("RGB", (600, 500))
-    judge.clip = load_clip("paper", PAPER_CLIP, None)
+    way_in = partial(torch.empty, 3, 224, 224)
+    judge.clip = replace(load_clip("paper", PAPER_CLIP, None), test_transform=lambda _: way_in())
     judge.clip.model.to(DEVICE)
     draw = partial(sd3_pictures.draw, backbone, prompts(4), range(4), empty=prompts(1))
     decode = partial(sd3_pictures.decode_latents, backbone)
