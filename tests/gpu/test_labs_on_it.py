@@ -156,7 +156,7 @@ WAITS = {
 CASES = [
     pytest.param(
         *(lab, method, changes),
-        marks=[pytest.mark.slow] * (lab == "sd3" or method != "Serial LoRA" or number > 1),
+        marks=[pytest.mark.slow] * (lab == "sd3" or method != "Serial LoRA" or number != 1),
         id=f"{lab}, {method}, {label(changes)}",
     )
     for lab, settings in SETTINGS.items()
