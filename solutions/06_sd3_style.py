@@ -387,7 +387,11 @@ back = Row("noise to drawing", studio.pictures(torch.cat(cats))[::-1], captioned
 display_figure(draw_rows([there, guessed, back]))
 
 # %% [markdown]
-# Not one grey level apart: you have written SD3's sampler. The lowest row, read from right to left, shows it at work.
+# Not one grey level apart: you have written SD3's sampler. (With `SCALE = "paper"` a few levels remain. There the
+# pipeline rounds its points to bfloat16, the type of its prompts, at the start and after every step; yours stay in
+# float32.)
+#
+# The lowest row, read from right to left, shows it at work.
 # It starts from the same noise that ends the first row, with nothing of the cat in it. First you see only noise, then
 # a body and a tail, and the clean outline comes last. This cat has a clear head and a whole tail, unlike the guess in
 # one step (but it has lost its eye).
