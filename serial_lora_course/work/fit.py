@@ -28,6 +28,7 @@ from serial_lora_course.data.subsets import divided
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.files import ADAPTER_FILE, expanded, printable, refusals_told, write_json
 from serial_lora_course.grading.text import no_formula
+from serial_lora_course.labs.config import for_key
 from serial_lora_course.labs.device import this_device
 from serial_lora_course.labs.training import ExampleStream, OnPicture, Opened, train
 from serial_lora_course.measures.metrics import accuracy
@@ -86,7 +87,7 @@ def fit_folder(job: Job) -> dict[str, Any]:
     with alone:
         data = load_folder(job.pictures, job.test_fraction, str, job.groups)
         vision = load_vision(job.model, job.weights, job.image_size)
-        options = as_yaml(asdict(job))
+        options = as_yaml(for_key(asdict(job)))
         made_from = {
             "options": options.decode(),
             "class folders": data.class_names,
