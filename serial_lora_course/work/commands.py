@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import shutil
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -13,6 +13,9 @@ from serial_lora_course.files import ADAPTER_FILE, expanded, printable, refusals
 from serial_lora_course.options import Command, Option, settings_of
 from serial_lora_course.work import Job
 
+FACTS_FILE = "classifier.json"
+OTHERS_FILES = ("model.onnx", "preprocessor_config.json", "config.json", FACTS_FILE)
+"""Of an older merged classifier, what would tell or show its classes beside the new one's weights."""
 CLASSIFIER = Annotated[Path, "folder that fit wrote"]
 
 
@@ -83,7 +86,7 @@ def predict(
 
 def merge(
     classifier: CLASSIFIER,
-    out: Annotated[Path, "output folder; files with the same names are replaced"] = Path("merged"),
+    out: Annotated[Path, "output folder; replaces a classifier that is there"] = Path("merged"),
     onnx: Annotated[bool, "also write model.onnx"] = False,
 ) -> None:
     """Write the classifier with the adapter merged into its weights, for use without this package.
@@ -97,8 +100,7 @@ def merge(
     missing = [each for each in ("onnx", "onnxscript") if not importlib.util.find_spec(each)]
     if onnx and missing:
         raise SerialLoRAError(f"--onnx needs more packages: pip install {' '.join(missing)}.")
-    import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from serial_lora_course.work.classifier import open_classifier
 
@@ -110,26 +112,56 @@ def merge(
     facts["pictures"] = {"size": vision.size, "mean": vision.mean, "std": vision.std}
     head = {f"{vision.head}.1.{name}": tensor for name, tensor in model.head.state_dict().items()}
     state = {n: t.contiguous().clone() for n, t in (vision.model.state_dict() | head).items()}
-    with refusals_told():
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=out) as new:
-            vision.write_config(Path(new), model.class_names)
-            write_json(Path(new, "classifier.json"), facts)
-            save_file(state, Path(new, "model.safetensors"), {"format": "pt"})
-            if onnx:
-                torch.onnx.export(
-                    torch.nn.Sequential(model, torch.nn.Softmax(-1)),
-                    (torch.rand(2, 3, vision.size, vision.size),),
-                    Path(new, "model.onnx"),
-                    input_names=["pictures"],
-                    output_names=["probabilities"],
-                    dynamic_shapes=({0: torch.export.Dim("pictures", min=1)},),
-                    external_data=False,
-                    dynamo=True,
-                )
-            for file in sorted(Path(new).iterdir()):
-                place = Path(shutil.move(file, out / file.name))
-                print(printable(f"{place}: {place.stat().st_size:,} bytes"))
+    weights = {"model.safetensors": save(state, {"format": "pt"})}
+    with refusals_told(), TemporaryDirectory() as new:
+        if onnx:
+            weights["model.onnx"] = _as_onnx(model, Path(new, "model.onnx"))
+        vision.write_config(Path(new), model.class_names)
+        write_json(Path(new, FACTS_FILE), facts)
+        files = [each for each in Path(new).iterdir() if each.name not in weights]
+        told = {each.name: each.read_bytes() for each in sorted(files, reverse=True)}
+        _replace_merged(out, weights, told)
+
+
+def _replace_merged(out: Path, weights: dict[str, bytes], told: dict[str, bytes]) -> None:
+    """Write a merged classifier, also over an older one.
+
+    What tells of the weights is away while they change places: whoever reads meanwhile, or after a
+    kill, finds the old classifier, the new one, or none, and never one's classes with the other's
+    weights.
+
+    Args:
+        weights, told: name of a file -> its content.
+    """
+    from serial_lora.files import write_whole
+
+    for left in out.glob(".*.partial"):  # of a command that was killed
+        left.unlink()
+    is_over_another = (out / FACTS_FILE).exists()
+    for name in OTHERS_FILES if is_over_another else told:
+        (out / name).unlink(missing_ok=True)
+    for name, content in (weights | told).items():
+        place = write_whole(out / name, content)
+        print(printable(f"{place}: {len(content):,} bytes"))
+
+
+def _as_onnx(model: Any, file: Path) -> bytes:
+    """Pictures (N, 3, size, size) -> probabilities (N, classes), whatever N is."""
+    import torch
+
+    with warnings.catch_warnings(action="ignore"):  # of PyTorch about its own parts
+        torch.onnx.export(
+            torch.nn.Sequential(model, torch.nn.Softmax(-1)).eval(),
+            (torch.rand(2, 3, model.vision.size, model.vision.size),),
+            file,
+            input_names=["pictures"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: torch.export.Dim("pictures", min=1)},),
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
+    return file.read_bytes()
 
 
 def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> None:

@@ -1,6 +1,8 @@
 """Pictures, features and merged classifiers, compared with what a model's own library makes of them alone."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,14 @@ from torch import nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, save_adapter
 from serial_lora_course.work import commands
-from serial_lora_course.work.classifier import Timm, load_vision, open_classifier, predict
+from serial_lora_course.work.classifier import (
+    PictureClassifier,
+    Timm,
+    load_vision,
+    open_classifier,
+    predict,
+    save_classifier,
+)
 from serial_lora_course.work.fit import fit_folder
 from tests.labs.lab_models import register_small, small_clip, weights_file
 
@@ -237,17 +246,89 @@ def test_a_model_that_has_changed_since_is_refused(fitted, job, tmp_path, what):
         fit_folder(replace(job, lr=1e-2, dropout=0.0, epochs=2, **changes))
 
 
-def test_onnx_answers_as_predict_does(fitted, tmp_path):
+def test_onnx_answers_as_predict_does_and_is_made_without_a_word(fitted, tmp_path, capsys, recwarn):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     folder, asked, expected = fitted()
+    capsys.readouterr()
+    recwarn.clear()
     commands.merge(folder, tmp_path / "merged", onnx=True)
+    files = [line.rpartition(": ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(files) == sorted(map(str, (tmp_path / "merged").iterdir())) and not recwarn.list
     prepare = open_classifier(folder).vision.prepare
     pictures = torch.stack([prepare(Image.open(path).convert("RGB")) for path in asked])
     session = runtime.InferenceSession(tmp_path / "merged" / "model.onnx")
     for few in (pictures, pictures[:1]):
         found = torch.from_numpy(session.run(None, {"pictures": few.numpy()})[0])
         torch.testing.assert_close(found, expected[: len(few)], rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def two(weights, tmp_path):
+    """Classifiers of equally many classes; timm writes a configuration for its one, open_clip none."""
+    name, folders = register_small(tmp_path / "configs", "small-clip-at-work"), []
+    models = {
+        "timm/test_vit": (weights, ["ant", "cat"]),
+        f"open_clip/{name}": (weights_file(tmp_path / "clip.safetensors", name), ["bee", "cow"]),
+    }
+    for name, (file, classes) in models.items():
+        model = PictureClassifier(load_vision(name, file), classes)
+        inject(model, SerialLoRAConfig(rank=2, towers=["image"]), also_train=["head"])
+        nn.init.constant_(model.head.bias, 1 + len(folders))
+        folders.append(save_classifier(model, tmp_path / classes[0]).parent)
+    return folders
+
+
+def told_of(merged):
+    """The classes, and the bias by which the weights are known, of what a folder is opened as."""
+    facts = json.loads((merged / "classifier.json").read_text())
+    (bias,) = (
+        t for n, t in load_file(merged / "model.safetensors").items() if n.endswith(".1.bias")
+    )
+    config = merged / "config.json"
+    if config.exists():
+        assert json.loads(config.read_text())["label_names"] == facts["class_names"]
+    return facts["class_names"], bias.tolist()
+
+
+ANTS, BEES = (["ant", "cat"], [1.0, 1.0]), (["bee", "cow"], [2.0, 2.0])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_merge_over_another_that_is_killed_leaves_the_old_the_new_or_none(
+    two, first, tmp_path, monkeypatch
+):
+    out, kills = tmp_path / "merged", []
+    commands.merge(two[first], out)
+    (out / "model.onnx").write_bytes(b"of the first")
+    (out / "mine.txt").write_text("not of a merge")
+    expected = [ANTS, BEES]
+
+    def watched(change):
+        def changed(*arguments, **options):
+            kills.append(shutil.copytree(out, tmp_path / f"killed {len(kills)}"))
+            return change(*arguments, **options)
+
+        return changed
+
+    with monkeypatch.context() as patch:  # whatever changes a folder
+        for name in ("replace", "unlink", "rename"):
+            patch.setattr(os, name, watched(getattr(os, name)))
+        commands.merge(two[1 - first], out)
+    assert len(kills) >= 5
+    found = []
+    for killed in kills:
+        if (killed / "classifier.json").exists():
+            found.append(told_of(killed))
+        if (killed / "model.onnx").exists():
+            assert found[-1] == expected[first]
+        commands.merge(two[1 - first], killed)
+        assert sorted(each.name for each in killed.iterdir()) == sorted(
+            each.name for each in out.iterdir()
+        )
+    assert expected[first] in found and told_of(out) == expected[1 - first]
+    assert not [*out.glob(".*")] and not (out / "model.onnx").exists()
+    assert (out / "mine.txt").read_text() == "not of a merge"
 
 
 def test_a_file_without_classes_is_refused(tmp_path):
