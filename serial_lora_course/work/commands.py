@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
+import shutil
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-from serial_lora_course.files import ADAPTER_FILE, expanded, printable, refusals_told, write_json
+from serial_lora_course.files import (
+    ADAPTER_FILE,
+    alone,
+    expanded,
+    printable,
+    refusals_told,
+    write_json,
+)
 from serial_lora_course.options import Command, Option, settings_of
 from serial_lora_course.work import Job
 
@@ -35,15 +44,39 @@ def fit(**chosen: Any) -> None:
     """
     import pandas as pd
 
-    from serial_lora_course.work.fit import CLASSES_FILE, fit_folder, in_words
+    from serial_lora.errors import SerialLoRAError
+    from serial_lora_course.work.fit import fit_folder
+    from serial_lora_course.work.reports import CLASSES_FILE, in_words
 
     job = Job(**{name: value for name, value in chosen.items() if value is not None})
     reached = fit_folder(job)
     _print_lines(in_words(reached) | {"classifier": job.out})
-    classes = pd.read_csv(expanded(job.out) / CLASSES_FILE, dtype=str, keep_default_na=False)
+    table = expanded(job.out) / CLASSES_FILE
+    try:
+        classes = pd.read_csv(table, dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' kinds are all of this one
+        raise SerialLoRAError(f"{table} is no table any more; fit in another --out.") from error
     print(f"\n{classes.to_string(index=False)}")
-    if reached["logistic regression"] > reached["test accuracy"]:
-        print("\nThe logistic regression is better: --linear-probe, in another --out, keeps it.")
+    ours, its = (reached.get(f"only {which} right", 0) for which in ("adapter", "regression"))
+    if its > ours:
+        print(f"\n{_worse(ours, its)}")
+
+
+def _worse(ours: int, its: int) -> str:
+    """What to make of it that the logistic regression has more of the test pictures right.
+
+    Args:
+        ours, its: how many the adapter alone has right, and how many the regression alone. If both were
+            equally good, they would be as heads and tails.
+    """
+    from scipy.stats import binomtest
+
+    if binomtest(ours, ours + its).pvalue < 0.05:
+        return "The logistic regression is better: --linear-probe, in another --out, keeps it."
+    return (
+        f"The logistic regression has {its - ours} more of the test pictures right, which may be "
+        f"chance: the two differ in {ours + its} of them."
+    )
 
 
 def predict(
@@ -135,14 +168,20 @@ def _replace_merged(out: Path, weights: dict[str, bytes], told: dict[str, bytes]
     """
     from serial_lora.files import write_whole
 
-    for left in out.glob(".*.partial"):  # of a command that was killed
-        left.unlink()
-    is_over_another = (out / FACTS_FILE).exists()
-    for name in OTHERS_FILES if is_over_another else told:
-        (out / name).unlink(missing_ok=True)
-    for name, content in (weights | told).items():
-        place = write_whole(out / name, content)
-        print(printable(f"{place}: {len(content):,} bytes"))
+    aside, files = out / ".merging", weights | told
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out / ".lock", f"another process is merging into {out}; wait until it ends."):
+        shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
+        try:
+            for name, content in files.items():
+                write_whole(aside / name, content)
+            for name in OTHERS_FILES if (out / FACTS_FILE).exists() else told:
+                (out / name).unlink(missing_ok=True)
+            for name, content in files.items():
+                os.replace(aside / name, out / name)
+                print(printable(f"{out / name}: {len(content):,} bytes"))
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _as_onnx(model: Any, file: Path) -> bytes:
@@ -181,4 +220,4 @@ def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> Non
 
 
 def _print_lines(lines: dict[str, Any]) -> None:
-    print("\n".join(printable(f"{what:20} {said}") for what, said in lines.items()))
+    print("\n".join(printable(f"{what:22} {said}") for what, said in lines.items()))

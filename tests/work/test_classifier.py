@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, save_adapter
+from serial_lora.files import read_header
 from serial_lora_course.work import commands
 from serial_lora_course.work.classifier import (
     PictureClassifier,
@@ -28,6 +29,7 @@ from serial_lora_course.work.classifier import (
 )
 from serial_lora_course.work.fit import fit_folder
 from tests.labs.lab_models import register_small, small_clip, weights_file
+from tests.labs.test_full_disk import full_after
 
 SIDE = 32
 WIDTHS = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
@@ -329,6 +331,37 @@ def test_a_merge_over_another_that_is_killed_leaves_the_old_the_new_or_none(
     assert expected[first] in found and told_of(out) == expected[1 - first]
     assert not [*out.glob(".*")] and not (out / "model.onnx").exists()
     assert (out / "mine.txt").read_text() == "not of a merge"
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.9])
+def test_a_merge_on_a_full_disk_leaves_the_older_one(two, share, tmp_path):
+    out = tmp_path / "merged"
+    commands.merge(two[0], out)
+    before = {each.name: each.read_bytes() for each in out.iterdir()}
+    size = share * len(before["model.safetensors"])
+    with full_after(int(size)), pytest.raises((SerialLoRAError, OSError)):
+        commands.merge(two[1], out)
+    assert {each.name: each.read_bytes() for each in out.iterdir()} == before
+
+
+LYING = {
+    "vision": ["x", "[]", "{}", '{"name": 1, "weights": null, "image_size": null}', "[" * 60_000],
+    "class_names": ['"ab"', "null", "2", "[null, null]", '[["a"], ["b"]]'],
+    "seen": ['"x"', "null", "[1, 2]", "[[]]"],
+}
+
+
+@pytest.mark.parametrize("what", LYING)
+def test_a_file_whose_notes_lie_is_refused(two, what):
+    """Signed as anybody can."""
+    path = two[1] / "adapter.safetensors"
+    classifier, notes = open_classifier(two[1]), read_header(path).notes
+    for lie in LYING[what]:
+        save_adapter(classifier, path, notes=notes | {what: lie})
+        with pytest.raises(SerialLoRAError, match="fit the pictures again|gives other features"):
+            open_classifier(two[1])
+    save_adapter(classifier, path, notes=notes)
+    assert open_classifier(two[1]).class_names == ["bee", "cow"]
 
 
 def test_a_file_without_classes_is_refused(tmp_path):
