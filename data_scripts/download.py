@@ -94,7 +94,8 @@ def _bring_the_rest(url: str, part: Path, version: Path) -> None:
         status, place = answer.status_code, answer.headers.get("Content-Range", "")
         if start and status == 416 and place == f"bytes */{start}":
             return  # not a byte is missing
-        goes_on = status == 206 and place.startswith(f"bytes {start}-")
+        same = _version(answer) in ("", known)  # some send the rest of whatever they have
+        goes_on = status == 206 and same and place.startswith(f"bytes {start}-")
         if status in (206, 416) and not goes_on:  # it does not belong behind what is there
             if not start:
                 raise requests.RequestException("no part was asked for", response=answer)

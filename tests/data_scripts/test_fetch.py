@@ -135,12 +135,22 @@ def elsewhere(asked, status, headers, body):
     return 206, headers, CONTENT[7:]
 
 
+def whatever(asked, status, headers, body):
+    """As if no version had been asked for."""
+    if not asked or status == 206:
+        return status, headers, body
+    size = len(OTHER)
+    headers |= {"Content-Range": f"bytes {CHUNK}-{size - 1}/{size}"}
+    return 206, headers | {"Content-Length": str(size - CHUNK)}, body[CHUNK:]
+
+
 #: What a server does, what it has by then, and what a part holds that was begun before.
 RESUMED = {
     "it is honest": (None, CONTENT, CONTENT[:CHUNK]),
     "it has another version": (None, OTHER, CONTENT[:CHUNK]),
     "it tells no version": (without_tag, OTHER, CONTENT[:CHUNK]),
     "its versions are much the same": (weak, OTHER, CONTENT[:CHUNK]),
+    "it sends the rest of another version": (whatever, OTHER, CONTENT[:CHUNK]),
     "it sends another part": (elsewhere, CONTENT, CONTENT[:CHUNK]),
     "the part is whole": (None, CONTENT, CONTENT),
     "the part is longer than the file": (None, CONTENT, CONTENT + b"more"),

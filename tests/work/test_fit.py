@@ -336,7 +336,7 @@ def test_the_picture_of_classes_has_no_empty_boxes(tmp_path, recwarn):
     labels = torch.tensor([0, 1, 1])
     reports.write_reports(tmp_path, ["猫", "dog"], labels, labels)
     assert not recwarn.list and (tmp_path / "confusion.png").exists()
-    assert (tmp_path / "classes.csv").read_text().splitlines()[1].startswith("猫,")
+    assert (tmp_path / "classes.csv").read_text("utf-8").splitlines()[1].startswith("猫,")
 
 
 @pytest.mark.parametrize("to", ["green", "red"])
