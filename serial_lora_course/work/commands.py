@@ -43,6 +43,7 @@ def fit(**chosen: Any) -> None:
     --out gets the adapter with the head, tables of the classes, a card and run.yaml, which --config reads.
     """
     import pandas as pd
+    from scipy.stats import binomtest
 
     from serial_lora.errors import SerialLoRAError
     from serial_lora_course.work.fit import fit_folder
@@ -58,25 +59,9 @@ def fit(**chosen: Any) -> None:
         raise SerialLoRAError(f"{table} is no table any more; fit in another --out.") from error
     print(f"\n{classes.to_string(index=False)}")
     ours, its = (reached.get(f"only {which} right", 0) for which in ("adapter", "regression"))
-    if its > ours:
-        print(f"\n{_worse(ours, its)}")
-
-
-def _worse(ours: int, its: int) -> str:
-    """What to make of it that the logistic regression has more of the test pictures right.
-
-    Args:
-        ours, its: how many the adapter alone has right, and how many the regression alone. If both were
-            equally good, they would be as heads and tails.
-    """
-    from scipy.stats import binomtest
-
-    if binomtest(ours, ours + its).pvalue < 0.05:
-        return "The logistic regression is better: --linear-probe, in another --out, keeps it."
-    return (
-        f"The logistic regression has {its - ours} more of the test pictures right, which may be "
-        f"chance: the two differ in {ours + its} of them."
-    )
+    # Were both equally good, these would be as heads and tails.
+    if its > ours and binomtest(ours, ours + its).pvalue < 0.05:
+        print("\nThe logistic regression is better: --linear-probe, in another --out, keeps it.")
 
 
 def predict(
@@ -151,8 +136,8 @@ def merge(
             weights["model.onnx"] = _as_onnx(model, Path(new, "model.onnx"))
         vision.write_config(Path(new), model.class_names)
         write_json(Path(new, FACTS_FILE), facts)
-        files = [each for each in Path(new).iterdir() if each.name not in weights]
-        told = {each.name: each.read_bytes() for each in sorted(files, reverse=True)}
+        files = sorted(each for each in Path(new).iterdir() if each.name not in weights)
+        told = {each.name: each.read_bytes() for each in reversed(files)}  # the classes come last
         _replace_merged(out, weights, told)
 
 
