@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR
 from torch.utils.data import DataLoader
 
 from serial_lora.errors import SerialLoRAError
@@ -63,10 +63,13 @@ def test_every_round_covers_every_picture_in_another_order():
 
 
 def plain_loop(objective: nn.Module, pictures: ExampleStream, config: TrainingConfig):
-    """PyTorch's AdamW and cosine, one batch a step."""
+    """PyTorch's AdamW and schedules, one batch a step."""
     groups = lora_plus_groups(objective, config.lr, config.ratio, config.weight_decay)
     optimizer = torch.optim.AdamW(groups)
-    cosine = CosineAnnealingLR(optimizer, config.steps, config.min_lr)
+    schedule = {
+        "cosine": CosineAnnealingLR(optimizer, config.steps, config.min_lr),
+        "constant": ConstantLR(optimizer, factor=1.0),
+    }[config.schedule]
     objective.train()
     losses = []
     for batch in DataLoader(pictures, pictures.batch_size):
@@ -74,15 +77,16 @@ def plain_loop(objective: nn.Module, pictures: ExampleStream, config: TrainingCo
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        cosine.step()
+        schedule.step()
         losses.append(loss.item())
     return losses
 
 
-def test_the_loop_is_plain_adamw():
-    ours, plain = adapted_objective(), adapted_objective()
-    history = train(ours, stream(STEPS), settings())
-    losses = plain_loop(plain, stream(STEPS), settings())
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_loop_is_plain_adamw(schedule):
+    ours, plain, config = adapted_objective(), adapted_objective(), settings(schedule=schedule)
+    history = train(ours, stream(STEPS), config)
+    losses = plain_loop(plain, stream(STEPS), config)
     assert history.losses == pytest.approx(losses, abs=1e-6)
     trained, expected = trained_tensors(ours), trained_tensors(plain)
     for name, tensor in expected.items():

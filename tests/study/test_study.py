@@ -1,5 +1,7 @@
 """The study: runs are made once, packed and told; its shipped records say what the course ships."""
 
+import lzma
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,3 +82,37 @@ def test_an_arm_that_fails_is_told_and_the_others_are_run(study, tmp_path, monke
     (told,) = go_on([study()])
     assert told.startswith("sam lora-2: The loss became nan")
     assert {r.method for r in read_records(tmp_path / "a" / "sam.jsonl")} == {"serial_lora"}
+
+
+DAMAGED = {
+    "a pickle": {"dice": np.array([{}], dtype=object)},
+    "without its measure": {"other": np.zeros(3)},
+    "of two dimensions": {"dice": np.zeros((3, 2))},
+    "not a number": {"dice": np.array([0.5, np.nan])},
+    "above 1": {"dice": np.array([0.5, 7.0])},
+}
+PACKED = {
+    "without its measure": {"names": ["a"], "lengths": [2]},
+    "of other lengths": {"names": ["a", "b"], "lengths": [1, 2], "dice": [0, 1, 2, 3]},
+    "of too few names": {"names": ["a"], "lengths": [1, 2], "dice": [0, 1, 2]},
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_what_a_run_came_to_is_read_and_packed_whole_or_refused(tmp_path, what):
+    results = Results(PLAN, tmp_path, tmp_path / "packed")
+    results.keep("good", {"dice": np.array([0.0, 0.25, 1.0])})
+    assert results.outcomes("good")["dice"].tolist() == [0.0, 0.25, 1.0]
+    np.savez(results.folder / "good.npz", **DAMAGED[what])
+    for read in (lambda: results.outcomes("good"), lambda: results.pack(tmp_path / "packed")):
+        with pytest.raises(SerialLoRAError, match="good.npz does not hold"):
+            read()
+    assert not (tmp_path / "packed").exists()
+
+
+@pytest.mark.parametrize("what", PACKED)
+def test_packed_values_are_given_to_no_other_run(tmp_path, what):
+    np.savez(tmp_path / "sam.npz", **{name: np.array(each) for name, each in PACKED[what].items()})
+    (tmp_path / "sam.jsonl.xz").write_bytes(lzma.compress(b""))
+    with pytest.raises(SerialLoRAError, match="sam.npz does not hold"):
+        Results(PLAN, tmp_path / "nowhere", tmp_path)
