@@ -1,7 +1,7 @@
 # The course, by command. `make` alone lists what there is. Each target is one line over a command that
 # every system has: README.md says what to type where there is no make.
 #
-#   PYTHON      the interpreter that makes the environment (3.10 or newer)
+#   PYTHON      the interpreter that makes the environment (3.11 to 3.14)
 #   VENV        where the environment lies
 #   BUNDLE      the folder that `make bundle` packs
 #
@@ -28,10 +28,13 @@ help: ## list these commands
 
 $(INSTALLED): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) here:" \
-		"install Python 3.10 or newer, or say which one with make PYTHON=..."; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo \
-		"Serial LoRA needs Python 3.10 or newer, and $(PYTHON) is older:" \
-		"name a newer one with make PYTHON=python3.12"; exit 2; }
+		"install Python 3.11 to 3.14, or say which one with make PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+		"Serial LoRA needs Python 3.11 to 3.14, and $(PYTHON) is older:" \
+		"install one of them, and name it: make PYTHON=python3.13"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 15))' || echo \
+		"$(PYTHON) is newer than 3.14, the newest that Serial LoRA is made for: if the packages" \
+		"do not install, install an older one, and name it: make PYTHON=python3.13"
 	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment:" \
 		"on Debian and Ubuntu, install the package python3-venv"; exit 2; }
 	@echo "Installing into $(VENV); the first time this takes a few minutes."
@@ -82,7 +85,7 @@ bundle: install ## pack wheels, data and notebooks into one folder that installs
 bundle-check: ## install that folder without a network beside it, and run the doctor there
 	$(PYTHON) -m venv "$(BUNDLE)-check"
 	"$(BUNDLE)-check/bin/python" -m pip install --isolated --no-index \
-		--find-links "$(BUNDLE)/wheels" "serial-lora[course]"
+		--find-links "$(BUNDLE)/wheels" -e "$(BUNDLE)[course]"
 	"$(BUNDLE)-check/bin/serial-lora" doctor
 
 weights: install ## pretrain the tiny models again (hours)

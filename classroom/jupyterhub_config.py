@@ -8,57 +8,29 @@ What a teacher decides stands in class.yaml. Here stands what follows from it.
 
 import os
 import pwd
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlencode
 
-import yaml
-
 import serial_lora_course
+
+sys.path.insert(0, str(Path(__file__).parent))
+from check_class import NAME, card_of, check, find_cards, read_settings, stop  # noqa: E402
+from handout import NAME as HANDOUT  # noqa: E402
+from handout import hand_out  # noqa: E402
 
 c = get_config()  # noqa: F821  (JupyterHub gives it)
 
 CLASS = Path.cwd()
 HUB, HOMES, RUNS = CLASS / "hub", CLASS / "homes", CLASS / "runs"
-NAME = r"[a-z][a-z0-9_-]{0,23}"
 ACCOUNT = "class-{USERNAME}"  # the Linux account of a learner
-GPU_KINDS = ("none", "share", "mps", "queue")
-
-
-def stop(sentence):
-    """End the hub before it has begun."""
-    sys.exit(f"class.yaml: {sentence}")
-
-
-def read_settings(path):
-    """What class.yaml says, checked; what it leaves out is as in the file beside this one."""
-    try:
-        usual = yaml.safe_load(Path(__file__).with_name("class.yaml").read_text("utf-8"))
-        said = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        stop(f"{path} is not there; copy the one beside jupyterhub_config.py and change it.")
-    except yaml.YAMLError as error:
-        stop(f"{path} is not YAML ({' '.join(str(error).split())}).")
-    if not isinstance(said, dict) or (unknown := said.keys() - usual.keys()):
-        stop(f"{', '.join(map(str, unknown)) if isinstance(said, dict) else said!r} is no setting.")
-    settings = usual | said
-    for who in ("teachers", "learners"):
-        bad = [name for name in settings[who] or () if not re.fullmatch(NAME, str(name))]
-        if bad or not settings[who]:
-            stop(f"{who} needs names of small letters, digits, - and _, not {bad or 'nobody'}.")
-    if settings["authenticator"] == "dummy":
-        stop("the dummy authenticator lets anybody in as anybody; choose another.")
-    if settings["gpu"] not in GPU_KINDS:
-        stop(f"gpu is one of {', '.join(GPU_KINDS)}, not {settings['gpu']!r}.")
-    if settings["gpu"] != "none" and not 0 < settings["gpu_share"] <= 1:
-        stop(f"gpu_share is above 0 and up to 1, not {settings['gpu_share']}.")
-    return settings
-
+MPS = "/run/nvidia-mps"
 
 settings = read_settings(CLASS / "class.yaml")
+cards = find_cards(settings)
+check(settings, cards)
 HUB.mkdir(mode=0o700, exist_ok=True)  # passwords and keys: nobody else's business
 for folder in (HOMES, RUNS):
     folder.mkdir(mode=0o755, exist_ok=True)
@@ -91,8 +63,11 @@ if settings["authenticator"] == "shared-password":
 
 # ------------------------------------------------------------- what a learner opens, and updates
 
+course = settings["course"]
+if not settings["solutions"]:
+    course = hand_out(course, settings["branch"], CLASS / HANDOUT)
 PULL = {
-    "repo": settings["course"],
+    "repo": course,
     "branch": settings["branch"],
     "targetpath": "serial-lora",
     "urlpath": "lab/tree/serial-lora/notebooks/00_start_here.ipynb",
@@ -108,22 +83,27 @@ c.Spawner.start_timeout = c.Spawner.http_timeout = 120  # a whole class signs in
 # ---------------------------------------------------------------------------------------- limits
 
 
-def gpu_environment(kind, share):
-    """The variables that keep a learner's programs to their part of the GPU."""
+def gpu_environment(kind, share, card):
+    """The variables that lead a learner's programs to a card, and keep them to their part of it."""
     if kind == "none":
         return {"CUDA_VISIBLE_DEVICES": ""}
-    found = {"SERIAL_LORA_GPU_SHARE": str(share)}
+    found = {"CUDA_VISIBLE_DEVICES": card.uuid, "SERIAL_LORA_GPU_SHARE": str(share)}
     if kind == "queue":
-        lock = CLASS / "gpu.lock"
+        lock = CLASS / f"{card.uuid}.lock"
         lock.touch()
         lock.chmod(0o666)
         found["SERIAL_LORA_GPU_QUEUE"] = str(lock)
-    if kind == "mps":
-        ask = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
-        mebibytes = int(subprocess.check_output(ask, text=True))
-        found["CUDA_MPS_PIPE_DIRECTORY"] = "/run/nvidia-mps"
-        found["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = f"0={int(share * mebibytes)}M"
+    if kind == "mps":  # one server a card, which knows that card alone, as its device 0
+        found["CUDA_MPS_PIPE_DIRECTORY"] = f"{MPS}/{card.uuid}"
+        found["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = f"0={int(share * card.gib * 1024)}M"
     return found
+
+
+def give_card(spawner):
+    """Tell a learner's programs which card is theirs; before each start."""
+    card = card_of(spawner.user.name, settings, cards) if cards else None
+    found = gpu_environment(settings["gpu"], settings["gpu_share"], card)
+    spawner.environment = {**spawner.environment, **found}
 
 
 def make_account(spawner):
@@ -141,6 +121,7 @@ def make_account(spawner):
     shutil.chown(runs, account.pw_uid, account.pw_gid)
     if not os.path.lexists(home / "runs"):
         (home / "runs").symlink_to(runs)
+    give_card(spawner)
 
 
 c.JupyterHub.spawner_class = "systemd"
@@ -148,10 +129,9 @@ c.Spawner.mem_limit, c.Spawner.cpu_limit = settings["memory"], float(settings["c
 c.Spawner.environment = {
     "SERIAL_LORA_DATA": settings["data"],
     "JUPYTER_CONFIG_PATH": str(Path(serial_lora_course.__file__).parent / "assets" / "jupyter"),
-    **gpu_environment(settings["gpu"], settings["gpu_share"]),
     **{name: str(value) for name, value in settings["environment"].items()},
 }
-c.SystemdSpawner.pre_spawn_hook = make_account
+c.Spawner.pre_spawn_hook, c.SystemdSpawner.pre_spawn_hook = give_card, make_account
 c.SystemdSpawner.username_template = ACCOUNT
 c.SystemdSpawner.unit_name_template = f"{ACCOUNT}-notebooks"
 c.SystemdSpawner.isolate_tmp = c.SystemdSpawner.disable_user_sudo = True

@@ -10,6 +10,7 @@ import importlib
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ IMPORTED = ("torch", "torchvision", "open_clip", "segment_anything", "accelerate
 IMPORTED += ("sklearn", "matplotlib", "ipywidgets", "anywidget")
 PIP = "python -m pip install"
 COURSE = f'{PIP} -e ".[course]" in the course\'s folder'
+NEWEST = (3, 14)  # for which all packages have been seen to be there; pip refuses what is too old
 
 
 class Problem(NamedTuple):
@@ -33,7 +35,7 @@ class Problem(NamedTuple):
 
 def doctor() -> int:
     """Say what this machine is and what is wrong with it; 0 where the tiny scale can run, else 1."""
-    problems = [*look_at_packages("serial-lora")]
+    problems = [*look_at_python(sys.version_info[:2]), *look_at_packages("serial-lora-course")]
     problems += [problem for name in IMPORTED for problem in look_at_import(name)]
     machine = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     if all(each.level != "FAIL" for each in problems):  # else these may lack a package
@@ -67,6 +69,13 @@ def device() -> str:
     return f"PyTorch {torch.__version__}, {where}"
 
 
+def look_at_python(version: tuple[int, int]) -> Iterator[Problem]:
+    """Is this Python newer than the course knows?"""
+    if version > NEWEST:
+        what = "Python {}.{} is newer than 3.14, for which the course is made".format(*version)
+        yield Problem("NOTE", what, "if something fails, make the environment with 3.11 to 3.14")
+
+
 def look_at_packages(of: str) -> Iterator[Problem]:
     """Is everything that a package and its course require installed, in a version that fits?"""
     try:
@@ -78,7 +87,9 @@ def look_at_packages(of: str) -> Iterator[Problem]:
         yield Problem(level, f"{error.name} is not installed", COURSE)
         return
     for each in map(Requirement, required):
-        if each.marker is not None and not each.marker.evaluate({"extra": "course"}):
+        extras = [{"extra": extra} for extra in ("course", "lessons")]
+        unused = each.marker is not None and not any(map(each.marker.evaluate, extras))
+        if unused or each.name == of:  # course requires lessons of the same package
             continue
         wanted = f'{PIP} --upgrade "{each.name}{each.specifier}"'
         try:

@@ -48,7 +48,7 @@ class Command(NamedTuple):
 
 def command_of(function: Callable[..., int | None]) -> Command:
     """A function with annotated parameters as a command."""
-    hints = inspect.get_annotations(function, eval_str=True)  # as written, on Python 3.10 too
+    hints = inspect.get_annotations(function, eval_str=True)
     options = []
     for name, parameter in inspect.signature(function).parameters.items():
         hint, help = get_args(hints[name])

@@ -5,34 +5,37 @@ Nothing is run and nothing fetched: pages are the repository's own Markdown and 
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
-import sys
+import tomllib
+from html import escape
 from pathlib import Path
 
+import yaml
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx import addnodes
 from sphinx.util import logging
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 ROOT = Path(__file__).resolve().parents[1]
-ADDRESS = (
-    tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    .get("urls", {})
-    .get("Repository", "")
-)
+LIBRARY = tomllib.loads((ROOT / "serial_lora/pyproject.toml").read_text("utf-8"))
+ADDRESS = LIBRARY["project"]["urls"]["Repository"]
+if "/OWNER/" in ADDRESS:  # nothing is public
+    ADDRESS = ""
+LESSONS = yaml.safe_load((ROOT / "serial_lora_course/assets/lessons.yaml").read_text("utf-8"))
+MEASURED = json.loads((ROOT / "serial_lora_course/assets/lessons_measured.json").read_text("utf-8"))
+STYLES = ROOT / "solutions/06_sd3_style.ipynb"  # its slider is the first page's
+SHOWN = 4  # drawings under that slider
+PICTURE = "_images/before_after.png"
+DESCRIPTION = 160  # letters that a search engine shows
 
 project = html_title = "Serial LoRA, from scratch"
 language = "en"
 extensions = ["myst_nb"]
 root_doc = "README"
 include_patterns = [
-    "[B-Z]*.md",
+    "[A-Z]*.md",
     "docs/*.md",
     "benchmarks/README.md",
     "classroom/README.md",
@@ -50,12 +53,15 @@ nb_code_prompt_show = "Show a solution"
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
-html_js_files = ["scrolling.js"]
+html_js_files = ["scrolling.js", "playing.js"]
+html_favicon = "static/icon.svg"
+# Where GitHub shows a repository's pages: links in messages need a whole address.
+html_baseurl = re.sub(r"https://github.com/(.+?)/(.+?)/?$", r"https://\1.github.io/\2/", ADDRESS)
 html_copy_source = html_show_sourcelink = html_show_copyright = html_use_index = False
 html_math_renderer = "mathml"
 templates_path = ["templates"]
 html_additional_pages = {"index": "index.html"}  # leads to the first page
-html_context = {"address": ADDRESS}
+html_context = {"address": ADDRESS, "place": ADDRESS.removeprefix("https://github.com/")}
 html_sidebars = {
     "**": [
         "sidebar/brand.html",
@@ -68,10 +74,29 @@ html_sidebars = {
 }
 
 
+def slider() -> str:
+    """Lesson 06's slider as the solved lesson shows it, over its first drawings."""
+    cells = json.loads(STYLES.read_text("utf-8"))["cells"]
+    shown = [o.get("data", {}) for cell in cells for o in cell.get("outputs", ())]
+    (panel,) = (p for each in shown if "data-scales" in (p := "".join(each.get("text/html", ""))))
+    head, *figures = re.split("(?=<figure>)", panel)
+    return head + "".join(figures[:SHOWN]) + "</div></div>" * (len(figures) > SHOWN)
+
+
+def invitation(app) -> str:
+    """For whom the course is, how long it takes, what one can do afterwards, and a picture that moves."""
+    hours = sum(known["minutes"] for known in MEASURED.values()) / 60
+    facts = {"lessons": len(LESSONS), "hours": round(hours), "start": LESSONS[0]["stem"]}
+    page = app.builder.templates.render("first.html", facts | html_context | {"slider": slider()})
+    return re.sub(r"\n\s*\n", "\n", page)  # for Markdown an empty line would be its end
+
+
 def complete(app, name: str, text: list[str]) -> None:
-    """The first page gets the list of all, solutions are folded, and notebooks are their pages."""
+    """The first page gets its invitation and the list of all, solutions are folded, and notebooks are pages."""
     if name == root_doc:
-        text[0] += (ROOT / "site/contents.md").read_text("utf-8")
+        title, promise, rest = text[0].split("\n\n", 2)
+        pages = (ROOT / "site/contents.md").read_text("utf-8")
+        text[0] = "\n\n".join([title, promise, invitation(app), rest + pages])
     text[0] = text[0].replace('"exercise"', '"exercise", "hide-input"')
     text[0] = re.sub(r"\]\(((?:\.\./)*)notebooks/(\d\d_\w+\.ipynb)", r"](\1solutions/\2", text[0])
 
@@ -96,6 +121,30 @@ def stack_long_tables(app, page: nodes.document) -> None:
             table["classes"].append("stacked")
 
 
+def describe(app, name: str, template: str, context: dict, page: nodes.document | None) -> None:
+    """Tell search engines and messages what a page is about: its first paragraph, and a picture."""
+    page, title = page or app.env.get_doctree(root_doc), app.env.titles.get(name)
+    words = " ".join(next(page.findall(nodes.paragraph)).astext().split())
+    if len(words) > DESCRIPTION:
+        words = words[:DESCRIPTION].rpartition(" ")[0] + " ..."
+    said = {
+        "og:title": title.astext() if title else project,
+        "og:description": words,
+        "og:type": "website",
+    }
+    if html_baseurl := app.config.html_baseurl:
+        said |= {"og:image": html_baseurl + PICTURE, "twitter:card": "summary_large_image"}
+    tags = [f'<meta property="{key}" content="{escape(value)}">' for key, value in said.items()]
+    tags.append(f'<meta name="description" content="{escape(words)}">')
+    context["metatags"] = "\n".join([context.get("metatags", ""), *tags])
+
+
+def empty_heads(app, name: str, template: str, context: dict, page: nodes.document | None) -> None:
+    """A head cell without words heads nothing, so it becomes a plain one."""
+    empty = r"<th\b([^>]*)>(?:\s|&nbsp;|<p></p>)*</th>"
+    context["body"] = re.sub(empty, r"<td\1></td>", context.get("body") or "")
+
+
 def show_formula(writer, node) -> None:
     """Write a formula as MathML, which browsers draw by themselves and screen readers read."""
     block = isinstance(node, nodes.math_block)
@@ -113,3 +162,5 @@ def setup(app) -> None:
     app.connect("source-read", complete)
     app.connect("doctree-read", lead_links)
     app.connect("doctree-read", stack_long_tables)
+    app.connect("html-page-context", describe)
+    app.connect("html-page-context", empty_heads)

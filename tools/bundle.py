@@ -1,7 +1,7 @@
 """Pack the course into one folder that installs without a network: ``python -m tools.bundle DIR``.
 
-The folder holds the wheels of the course and of all that it needs, the notebooks, and the pages beside
-them. Wheels fit one system and one Python version, so it is for machines like the one that packed it.
+The folder is the course as in a clone, and the wheels of all that it needs. Wheels fit one system and one
+Python version, so it is for machines like the one that packed it.
 pip takes PyTorch's CUDA build on Linux, 3 GB of it: for machines without a card, pack with
 ``PIP_EXTRA_INDEX_URL`` in the environment, set to the address that pytorch.org/get-started shows for "CPU".
 """
@@ -23,16 +23,17 @@ from tools import ROOT
 START = """\
 # Serial LoRA, from scratch: everything for a machine without a network
 
-You need Python {version} on {system} ({machine}), nothing else. In this folder, in a terminal:
+You need Python {version} on {system} ({machine}), nothing else. Copy this folder to your disk, since the
+course is used from where it lies. There, in a terminal:
 
     python{version} -m venv venv
-    venv/bin/python -m pip install --isolated --no-index --find-links wheels "serial-lora[course]"
+    venv/bin/python -m pip install --isolated --no-index --find-links wheels -e ".[course]"
     venv/bin/serial-lora doctor
     venv/bin/serial-lora open
 
-On Windows it is `py -{version}` and `venv/Scripts`. The folder may be read-only: copy `notebooks/` and
-`solutions/` to where you work, go there, and say where `wheels` lies.
+On Windows it is `py -{version}` and `venv/Scripts`.
 """
+PACKED = ("serial_lora", "serial_lora_course", "notebooks", "solutions", "docs", "classroom")
 
 
 def pack(root: Path, folder: Path) -> None:
@@ -47,10 +48,10 @@ def pack(root: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as name:
         new = Path(name, folder.name)
         collect_wheels(root, new / "wheels")
-        no_sources = shutil.ignore_patterns("[0-9]*.py", ".*", "__pycache__", "runs")
-        for part in ("notebooks", "solutions", "docs", "classroom", "serial_lora_course/assets"):
-            shutil.copytree(root / part, new / part, ignore=no_sources)
-        for page in (*root.glob("*.md"), root / "LICENSE"):
+        unwanted = shutil.ignore_patterns(".*", "__pycache__", "runs")
+        for part in PACKED:
+            shutil.copytree(root / part, new / part, ignore=unwanted)
+        for page in (*root.glob("*.md"), root / "LICENSE", root / "pyproject.toml"):
             shutil.copyfile(page, new / page.name)
         facts = {"system": platform.system(), "machine": platform.machine()}
         version = "{}.{}".format(*sys.version_info[:2])
@@ -59,10 +60,12 @@ def pack(root: Path, folder: Path) -> None:
 
 
 def collect_wheels(root: Path, folder: Path) -> None:
-    """Build the course's wheel, and let pip fetch those of all that it needs."""
+    """Let pip fetch the wheels of all that the course needs, and of what installs it from its folder."""
     run_pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(root))
-    (course,) = folder.glob("serial_lora-*.whl")
-    run_pip("download", "--only-binary=:all:", "-d", str(folder), f"{course}[course]")
+    (course,) = folder.glob("serial_lora_course-*.whl")  # says what it needs, and goes
+    wanted = [f"{course}[course]", "hatchling>=1.27", "editables"]
+    run_pip("download", "--only-binary=:all:", "-d", str(folder), *wanted)
+    course.unlink()
 
 
 def run_pip(*words: str) -> None:

@@ -1,18 +1,24 @@
-"""The tables about lessons in README.md and INSTRUCTORS.md, from what was counted and measured.
+"""What is generated in documents: tables about lessons, and where the project lies in public.
 
-A generated part stands between two lines, ``<!-- name: begin -->`` and ``<!-- name: end -->``;
-`tools.notebooks` writes and compares them.
+A generated part stands between two lines, ``<!-- name: begin -->`` and ``<!-- name: end -->``. The address
+is written by hand in one line, `Repository` in serial_lora/pyproject.toml, and put wherever else it is
+named. `tools.notebooks` writes and compares them.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import tomllib
 from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking.lessons import LESSONS, read_measured
 
-CLASS = 24  # learners, for whom a machine is sized
+CLASS = 30  # learners, for whom a machine is sized
+LIBRARY = "serial_lora/pyproject.toml"
+NAMING = (LIBRARY, "serial_lora/README.md", "README.md", "classroom/README.md", "CITATION.cff")
+ADDRESS = re.compile(r"https://github\.com/[\w-]+/[\w.-]*\w")  # these files name no other
 
 
 def lesson_table(measured: dict[str, dict]) -> str:
@@ -24,6 +30,15 @@ def lesson_table(measured: dict[str, dict]) -> str:
             f"| [{lesson.number} {lesson.title}](notebooks/{name}) ([solved](solutions/{name})) "
             f"| {lesson.builds} | {minutes} |"
         )
+    return "\n".join(lines)
+
+
+def what_learners_can(measured: dict[str, dict]) -> str:
+    """Every lesson with what one can do afterwards, and its minutes."""
+    lines = ["| Lesson | Minutes | Afterwards a learner can |", "| --- | ---: | --- |"]
+    for lesson in LESSONS:
+        minutes = measured.get(lesson.number, {}).get("minutes", "")
+        lines.append(f"| {lesson.number} {lesson.title} | {minutes} | {'; '.join(lesson.can)} |")
     return "\n".join(lines)
 
 
@@ -50,23 +65,36 @@ def put_between(text: str, name: str, part: str) -> str:
     return f"{head}{begin}\n{part}\n{end}{tail}"
 
 
+def address(root: Path) -> str:
+    """Where the project lies in public, or ``https://github.com/OWNER/NAME`` while it does not."""
+    facts = tomllib.loads((root / LIBRARY).read_text(encoding="utf-8"))
+    return facts["project"]["urls"]["Repository"]
+
+
+def public_address(root: Path) -> str:
+    """The address, or nothing while the project lies nowhere."""
+    return "" if "/OWNER/" in (lies := address(root)) else lies
+
+
 def pages(root: Path) -> dict[Path, str]:
-    """Both pages, and the text that each should have."""
+    """Every document with a generated part, and the text that it should have."""
     measured = read_measured()
-    parts = {
-        root / "README.md": ("lessons", lesson_table(measured)),
-        root / "INSTRUCTORS.md": ("memory", class_memory(measured)),
-    }
-    return {
-        path: put_between(path.read_text(encoding="utf-8"), name, part)
-        for path, (name, part) in parts.items()
-    }
+    written = {page: (root / page).read_text("utf-8") for page in (*NAMING, "INSTRUCTORS.md")}
+    for page, name, part in (
+        ("README.md", "lessons", lesson_table(measured)),
+        ("INSTRUCTORS.md", "memory", class_memory(measured)),
+        ("INSTRUCTORS.md", "afterwards", what_learners_can(measured)),
+    ):
+        written[page] = put_between(written[page], name, part)
+    for page in NAMING:
+        written[page] = ADDRESS.sub(address(root), written[page])
+    return {root / page: text for page, text in written.items()}
 
 
 def stale_pages(root: Path) -> list[str]:
     """A sentence for each page that is not what the measurements say."""
     return [
-        f"{path.name} is stale: run `make notebooks`"
+        f"{path.relative_to(root)} is stale: run `python -m tools.notebooks build --text`"
         for path, text in pages(root).items()
         if path.read_text(encoding="utf-8") != text
     ]

@@ -43,7 +43,7 @@ from serial_lora_course.door import enter
 from serial_lora_course.files import write_json
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
-from tools.documents import pages, stale_pages
+from tools.documents import pages, public_address, stale_pages
 from tools.numbers import unshown_numbers
 from tools.sources import (
     EXERCISE,
@@ -60,6 +60,7 @@ from tools.sources import (
 )
 
 JOINED = "build/lessons"
+PUBLIC = public_address(ROOT)
 CELL_TIMEOUT_SECONDS = 400
 TINY = {"SERIAL_LORA_SCALE": "tiny", "SERIAL_LORA_LENGTH": "class"}
 WORDS_A_MINUTE = 200  # of technical prose, read once
@@ -163,7 +164,7 @@ def build(
         known[number] = known.get(number, {}) | facts
         write_json(MEASURED, dict(sorted(known.items())))
         (root / "notebooks").mkdir(exist_ok=True)
-        for folder, notebook in (("solutions", solved), ("notebooks", derive(solved))):
+        for folder, notebook in (("solutions", solved), ("notebooks", derive(solved, PUBLIC))):
             (root / folder / f"{source.stem}.ipynb").write_text(write(notebook), encoding="utf-8")
 
 
@@ -207,7 +208,7 @@ def drift_of(source: Path, student_path: Path) -> str:
         return str(error)
     solved = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     student = nbformat.read(student_path, as_version=4)
-    for want, have in ((wanted, solved), (derive(wanted), student)):
+    for want, have in ((wanted, solved), (derive(wanted, PUBLIC), student)):
         if [_meaning(cell) for cell in want.cells] != [_meaning(cell) for cell in have.cells]:
             return "a notebook differs from its source"
     code_cells = [cell for cell in solved.cells if cell.cell_type == "code"]
@@ -217,7 +218,7 @@ def drift_of(source: Path, student_path: Path) -> str:
         return "the solved notebook holds an error"
     if missing := unshown_numbers(solved):
         return "no output shows " + "; ".join(missing)
-    if student_path.read_text(encoding="utf-8") != write(derive(solved)):
+    if student_path.read_text(encoding="utf-8") != write(derive(solved, PUBLIC)):
         return (
             "the learner's notebook has outputs of its own; if these are your own answers, keep a copy, "
             "since building overwrites them"

@@ -23,6 +23,15 @@ BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 REGION = re.compile(rf"^( +){BEGIN}$.*?^ +{END}$", re.MULTILINE | re.DOTALL)
 PROOF, EXERCISE = "nbval-check-output", "exercise"
 SOLUTION_ONLY = "solution-only"
+COLAB = """\
+import sys
+
+if "google.colab" in sys.modules:  # Colab lacks the course: fetch it, and what it needs
+    !test -d /content/course || git clone --quiet --depth 1 {address} /content/course
+    %pip install --quiet -e "/content/course[lessons]"
+    %env SERIAL_LORA_STATIC=1
+    %cd -q /content/course/notebooks
+    sys.path.insert(0, "/content/course")"""
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -109,8 +118,13 @@ def make_stub(source: str) -> str:
     return stub
 
 
-def derive(solved: NotebookNode) -> NotebookNode:
-    """The learner's notebook: stubs for solutions, outputs gone except those of proof cells."""
+def derive(solved: NotebookNode, address: str = "") -> NotebookNode:
+    """The learner's notebook: stubs for solutions, outputs gone except those of proof cells.
+
+    Args:
+        solved: the solved lesson.
+        address: where the course lies in public; if it does, a cell below the title fetches it on Colab.
+    """
     student = copy.deepcopy(solved)
     student.cells = [cell for cell in student.cells if SOLUTION_ONLY not in tags(cell)]
     for cell in student.cells:
@@ -118,6 +132,9 @@ def derive(solved: NotebookNode) -> NotebookNode:
             cell.source = make_stub(cell.source)
         if cell.cell_type == "code" and PROOF not in tags(cell):
             cell.outputs, cell.execution_count = [], None  # nbval compares what has a count
+    if address:
+        fetch = nbformat.v4.new_code_cell(COLAB.format(address=address), id="colab")
+        student.cells.insert(1, fetch)
     return student
 
 

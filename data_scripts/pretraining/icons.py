@@ -200,7 +200,7 @@ def _squeeze(name: str) -> str:
 
 
 def _draw(icon: dict, icons: dict, pixels: int = 144) -> Image.Image | None:
-    import resvg_py  # only pretraining needs it: pip install "serial-lora[pretrain]"
+    import resvg_py  # only pretraining needs it: pip install -e ".[pretrain]"
 
     defaults = {"left": 0, "top": 0, "width": 16, "height": 16}
     box = " ".join(str(icon.get(k, icons.get(k, value))) for k, value in defaults.items())

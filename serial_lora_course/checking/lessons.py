@@ -1,7 +1,7 @@
 """The table of lessons: what each is for, and what it takes.
 
-Titles and what is built are written in ``assets/lessons.yaml``; minutes and memory are counted and
-measured by ``python -m tools.notebooks build``, and kept in ``assets/lessons_measured.json``.
+Titles, what is built, and what one can do afterwards are written in ``assets/lessons.yaml``; minutes
+and memory are counted and measured by ``python -m tools.notebooks build``, and kept in ``assets/lessons_measured.json``.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ class Lesson:
         title: its heading.
         builds: what one builds in it.
         before: what to have done before.
+        can: what one can do afterwards: "after this lesson you can ...".
     """
 
     stem: str
     title: str
     builds: str
     before: str
+    can: list[str]
 
     @property
     def number(self) -> str:
@@ -62,14 +64,16 @@ def read_measured(path: Path = MEASURED) -> dict[str, dict]:
 
 
 def lesson_card(number: str) -> None:
-    """Show what a lesson asks for, the lessons before it, its minutes, and which run its text describes."""
+    """Show what comes before a lesson, its minutes, which run its text describes, and what it is good for."""
     lesson = find_lesson(number)
     minutes = read_measured().get(lesson.number, {}).get("minutes", "?")
-    card = (
-        f"*Before this lesson: {lesson.before}. It takes about {minutes} minutes. The text "
-        "describes the saved run: change a cell, and your numbers will differ.*"
+    before = (
+        f"*Before this lesson: {lesson.before}. It takes about {minutes} minutes, computed from its "
+        "words and exercises. The text describes the saved run: change a cell, and your numbers will "
+        "differ.*"
     )
-    display(Markdown(card))
+    after = "\n".join(["After this lesson you can", "", *(f"- {each}" for each in lesson.can)])
+    display(Markdown(f"{before}\n\n{after}"))
 
 
 def lesson_list() -> None:

@@ -17,8 +17,7 @@ import torch
 from serial_lora_course.checking.exercises import CHECK_CALL
 from serial_lora_course.checking.lessons import find_lesson
 
-PACKAGE = Path(__file__).resolve().parents[1]
-SOLVED = (PACKAGE / "solved", PACKAGE.parent / "solutions")  # of a wheel, of a checkout
+SOLVED = Path(__file__).resolve().parents[2] / "solutions"
 ANSWER = re.compile(r"# BEGIN SOLUTION\n.*# END SOLUTION", re.DOTALL)
 
 
@@ -34,8 +33,8 @@ def solved(number: str, edit: tuple[str, ...] = ()) -> Callable:
         LookupError: an old part does not stand exactly once in the answer.
     """
     name = f"{stem_of(number)}.py"
-    source = next(folder / name for folder in SOLVED if (folder / name).is_file())
-    codes = re.split(r"^# %%.*$", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    source = (SOLVED / name).read_text(encoding="utf-8")
+    codes = re.split(r"^# %%.*$", source, flags=re.MULTILINE)
     if edit:
         codes = [edited(c, edit) if number in CHECK_CALL.findall(c) else c for c in codes]
     return defined(codes, number, name, yours=solved)

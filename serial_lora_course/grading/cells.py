@@ -35,9 +35,8 @@ def read_solved(lesson: str) -> NotebookNode:
     Raises:
         SerialLoRAError: there is none.
     """
-    for folder in SOLVED:
-        if (path := folder / f"{lesson}.py").is_file():
-            return jupytext.read(path, fmt="py:percent")
+    if (path := SOLVED / f"{lesson}.py").is_file():
+        return jupytext.read(path, fmt="py:percent")
     raise SerialLoRAError(f"{lesson} is no lesson of the course.")
 
 

@@ -156,7 +156,7 @@ def places() -> list[str]:
     """The folders of Python, the packages and the course, of which a check reads the solved lessons."""
     prefixes = [sys.base_prefix, sys.prefix]
     installed = [folder for folder in sys.path if any(Path(folder).glob("*.dist-info"))]
-    found = [*prefixes, *map(os.path.realpath, prefixes), *installed, *OURS, *SOLVED]
+    found = [*prefixes, *map(os.path.realpath, prefixes), *installed, *OURS, SOLVED]
     return list(dict.fromkeys(map(os.path.abspath, found)))
 
 

@@ -1,8 +1,8 @@
 """What a process computes on: its device, in which precision, and its part of a GPU that a class shares.
 
 A class server may set two things: ``SERIAL_LORA_GPU_SHARE=0.25``, the part of the GPU's memory that a
-process may fill, and ``SERIAL_LORA_GPU_QUEUE=/srv/class/gpu.lock``, a file whose lock every training of
-a notebook or a lab waits for, so that one trains at a time.
+process may fill, and ``SERIAL_LORA_GPU_QUEUE=/srv/class/GPU-....lock``, a file of that GPU whose lock every
+training of a notebook or a lab waits for, so that one trains at a time. Which GPU, ``CUDA_VISIBLE_DEVICES`` says.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_whole
+from serial_lora.files import LIBRARY_VERSION, write_whole
 from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.config import for_key
 from serial_lora_course.labs.device import device_name
@@ -104,8 +104,9 @@ def with_unit(amount: int, unit: str) -> str:
 
 def environment() -> dict[str, str]:
     """Where a run ran: versions, device, date."""
-    facts = {"date": datetime.now(timezone.utc).date().isoformat(), "device": device_name()}
-    for package in ("serial-lora", "open_clip_torch", "diffusers"):
+    facts = {"date": datetime.now(UTC).date().isoformat(), "device": device_name()}
+    facts["serial-lora"] = LIBRARY_VERSION
+    for package in ("open_clip_torch", "diffusers"):
         with suppress(PackageNotFoundError):
             facts[package] = version(package)
     facts["torch"] = torch.__version__  # with the build, such as +cpu, which the metadata may lack

@@ -193,6 +193,6 @@ def test_three_learners_run_a_lesson_at_once_and_an_update_keeps_what_they_wrote
             assert (lessons[name].parents[1] / "notice.md").exists()
 
     running.terminate()
-    assert running.wait(60) == 0
+    assert running.wait(PATIENCE) == 0
     _, left = psutil.wait_procs(programs, timeout=30)
     assert not left

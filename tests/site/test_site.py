@@ -5,26 +5,31 @@ import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urljoin, urlsplit
 
+import jinja2
 import pytest
 
 from tests.browser.browser import needs_browser, open_browser
 from tools import ROOT
 
+ADDRESS = "https://course.example/serial/"  # where the site would lie
+
 
 class Page(HTMLParser):
-    """The anchors, links and files of a page."""
+    """The anchors, links and files of a page, and what it tells search engines."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.anchors, self.links, self.files = set(), [], set()
+        self.anchors, self.links, self.files, self.told = set(), [], set(), {}
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
         self.anchors.add(given.get("id"))
+        if tag == "meta":
+            self.told[given.get("property") or given.get("name")] = given.get("content")
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
-        if "src" in given or tag == "link":
+        if "src" in given or (tag == "link" and given["rel"] != "canonical"):
             self.files.add(given.get("src") or given["href"])
 
 
@@ -35,6 +40,7 @@ def built(tmp_path_factory):
         pytest.importorskip(package, reason='the site needs pip install -e ".[site]"')
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-q", "-c", "site", ".", folder]
+    command += ["-D", f"html_baseurl={ADDRESS}"]
     return folder, subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -64,6 +70,75 @@ def test_links_lead_somewhere_and_nothing_is_fetched(built, read):
         assert not [link for link in page.links if link.endswith(".ipynb")], name
 
 
+def test_every_page_says_what_it_is_and_the_first_leads_to_a_lesson_at_once(built, read):
+    said = {name: page.told for name, page in read.items()}
+    for name, told in said.items():
+        assert told["description"] and told["og:title"], name
+        picture = told["og:image"].removeprefix(ADDRESS)
+        assert (built[0] / picture).is_file(), name
+    titles = [told["og:title"] for name, told in said.items() if name.startswith("solutions/")]
+    assert len(set(titles)) == len(titles)
+    assert "solutions/00_start_here.html" in read["README.html"].links
+
+
+@pytest.mark.slow
+@needs_browser
+def test_nothing_on_any_page_shuts_somebody_out(built, read):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        for name in sorted(read.keys() - {"index.html"}):
+            page.goto((built[0] / name).as_uri(), wait_until="load")
+            found = axe.run(page).response["violations"]
+            assert not found, (name, [(each["id"], each["nodes"][0]["html"]) for each in found])
+
+
+REACHED = """() => {
+  const one = document.activeElement;
+  window.seen ??= new Set();
+  window.seen.add(one);
+  const ring = getComputedStyle(one).outlineStyle !== "none";
+  return [one === document.body, ring, one.outerHTML.slice(0, 90)];
+}"""
+MISSED = """() => [...document.querySelectorAll("a[href], button, input, summary, [tabindex='0']")]
+  .filter((one) => one.checkVisibility({visibilityProperty: true}) && !window.seen.has(one))
+  .map((one) => one.outerHTML.slice(0, 90))"""
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1400, 600])
+def test_the_keyboard_leads_through_a_whole_lesson(built, width):
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto((built[0] / "solutions/06_sd3_style.html").as_uri(), wait_until="load")
+        for hint in page.locator("article summary").all():  # folded parts open by a key
+            hint.press("Enter")
+        assert page.locator("article details:not([open])").count() == 0
+        page.reload(wait_until="load")
+        for _ in range(2000):
+            page.keyboard.press("Tab")
+            left, seen, shown = page.evaluate(REACHED)
+            if left:
+                break
+            assert seen, f"nobody sees that this has the focus: {shown}"
+        assert left and not page.evaluate(MISSED)
+        if width < 1000:  # the list of all pages opens by a key
+            page.get_by_role("button", name="site navigation").press("Enter")
+            assert page.get_by_role("link", name="00 · Start here").is_visible()
+
+
+def test_with_an_address_a_lessons_page_opens_it_on_colab_and_in_a_codespace():
+    template = jinja2.Template((ROOT / "site/templates/get_the_course.html").read_text("utf-8"))
+    known = {"pathto": lambda page, _: page, "pagename": "solutions/02_count"}
+    (alone,) = Page(template.render(known)).links
+    assert alone == "README.html#get-the-course"
+    known |= {"address": "https://github.com/ada/course", "place": "ada/course"}
+    home, colab, codespace = Page(template.render(known)).links
+    assert home == known["address"] and codespace == "https://codespaces.new/ada/course"
+    assert colab.endswith("/github/ada/course/blob/main/notebooks/02_count.ipynb")
+    assert len(Page(template.render(known | {"pagename": "README"})).links) == 1
+
+
 @needs_browser
 def test_on_a_phone_pages_fit_and_lesson_06s_slider_moves(built, read):
     with open_browser() as browser:
@@ -73,6 +148,8 @@ def test_on_a_phone_pages_fit_and_lesson_06s_slider_moves(built, read):
         for name in read.keys() - {"index.html"}:  # that one leads to the first page
             page.goto((built[0] / name).as_uri(), wait_until="load")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        page.goto((built[0] / "README.html").as_uri())
+        page.wait_for_function("document.querySelector('.first output').value === '1'")  # it plays
         page.goto((built[0] / "solutions/06_sd3_style.html").as_uri())
         strip = page.locator("[data-scales] img").first
         before = strip.bounding_box()["x"]

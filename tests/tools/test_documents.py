@@ -10,7 +10,7 @@ from data_scripts.sources import SOURCES
 from serial_lora_course import cli
 from serial_lora_course.checking.lessons import LESSONS
 from serial_lora_course.checking.running import find_check
-from tools import ROOT
+from tools import ROOT, documents
 
 
 def parse(line: str) -> None:
@@ -46,6 +46,21 @@ def test_links_lead_to_files_and_headings():
     assert found > 50
 
 
+def test_the_address_is_put_wherever_the_project_is_named(monkeypatch):
+    assert documents.stale_pages(ROOT) == []
+    monkeypatch.setattr(documents, "address", lambda root: "https://github.com/ada/course")
+    texts = {
+        path.relative_to(ROOT).as_posix(): text for path, text in documents.pages(ROOT).items()
+    }
+    assert "git clone https://github.com/ada/course serial-lora\n" in texts["README.md"]
+    assert "git clone https://github.com/ada/course /srv" in texts["classroom/README.md"]
+    assert "repository-code: https://github.com/ada/course\n" in texts["CITATION.cff"]
+    assert 'Issues = "https://github.com/ada/course/issues"' in texts[documents.LIBRARY]
+    assert not [
+        name for name, text in texts.items() if "OWNER" in text.replace("is OWNER/NAME", "")
+    ]
+
+
 def test_commands_on_the_pages_are_understood():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     found = 0
@@ -72,6 +87,7 @@ def test_the_instructors_plans_name_exercises_that_exist():
     rows = re.findall(r"^\| (\d\d) \|(.*)$", text, re.MULTILINE)
     hard = re.findall(r"^- \*\*(\d\d)\*\*: ", text, re.MULTILINE)
     assert [number for number, _ in rows] == [lesson.number for lesson in LESSONS] == hard
+    assert all(len(set(lesson.can)) == 3 for lesson in LESSONS)  # "after this lesson you can ..."
     named = {number for _, plan in rows for number in re.findall(r"\d+\.\d", plan)}
     assert named and all(map(find_check, named))
 

@@ -1,46 +1,88 @@
-"""The package as people install it: a wheel that carries both packages whole, and the solved lessons."""
+"""The library as people install it, and the course, which is used from its folder alone."""
 
+import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
+from email import message_from_string
 
 import pytest
+from packaging.requirements import Requirement
 
+import serial_lora
+from serial_lora_course import __main__ as door
+from serial_lora_course import doctor
 from tools import ROOT
+
+LIBRARY = ROOT / "serial_lora"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=LIBRARY, check=True, capture_output=True)
     (path,) = folder.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         yield archive
 
 
-def test_the_wheel_holds_every_file_of_both_packages_and_no_other(wheel):
+def facts(folder):
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_the_wheel_holds_the_library_whole_and_nothing_else(wheel):
     there = {
         path.relative_to(ROOT).as_posix(): path.stat().st_size
-        for package in ("serial_lora", "serial_lora_course")
-        for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        for path in (*LIBRARY.rglob("*.py"), LIBRARY / "py.typed")
     }
-    for source in (ROOT / "solutions").glob("*.py"):  # what stands in for an open exercise
-        there[f"serial_lora_course/solved/{source.name}"] = source.stat().st_size
     entries = [entry for entry in wheel.infolist() if ".dist-info/" not in entry.filename]
     assert {entry.filename: entry.file_size for entry in entries} == there
-    assert sum(entry.compress_size for entry in entries) < 50e6
+    assert sum(entry.file_size for entry in entries) < 250e3
 
 
-def test_it_depends_on_little_has_the_command_and_the_licence(wheel):
-    texts = {
-        name.rpartition("/")[2]: wheel.read(name).decode()
-        for name in wheel.namelist()
-        if ".dist-info/" in name
-    }
-    required = [line for line in texts["METADATA"].splitlines() if line.startswith("Requires-Dist")]
-    bare = [line.split()[1].partition(">")[0] for line in required if "extra ==" not in line]
-    assert sorted(bare) == ["numpy", "safetensors", "torch"]
-    assert "serial-lora = serial_lora_course.__main__:main" in texts["entry_points.txt"]
-    assert "LICENSE" in texts
+def test_it_says_what_it_is_needs_little_and_has_a_page_of_its_own(wheel):
+    names = {name.rpartition("/")[2]: name for name in wheel.namelist() if ".dist-info/" in name}
+    told = message_from_string(wheel.read(names["METADATA"]).decode())
+    required = map(Requirement, told.get_all("Requires-Dist"))
+    bare = sorted(each.name for each in required if not each.marker)
+    assert bare == ["numpy", "safetensors", "torch"]
+    assert (told["Name"], told["Version"]) == ("serial-lora", serial_lora.__version__)
+    assert told["License-Expression"] == "MIT" and "entry_points.txt" not in names
+    assert wheel.read(names["LICENSE"]) == (ROOT / "LICENSE").read_bytes()
+    assert f"\nversion: {serial_lora.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    page = told.get_payload()
+    assert "pip install serial-lora" in page
+    assert all("://" in link for link in re.findall(r"\]\(([^)]+)\)", page))  # it lies elsewhere
+
+
+def test_it_works_without_the_course(wheel, tmp_path):
+    command = [sys.executable, ROOT / "tests/tools/ten_lines.py"]
+    environment = os.environ | {"PYTHONPATH": wheel.filename}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "The library works.\n"), done.stderr
+
+
+def test_the_course_asks_for_the_librarys_versions_and_goes_to_no_index():
+    ours, course = facts(LIBRARY), facts(ROOT)
+    assert sorted(course["dependencies"]) == sorted(ours["dependencies"])
+    for extra, needed in ours["optional-dependencies"].items():
+        assert course["optional-dependencies"][extra] == needed
+    assert "Private :: Do Not Upload" in course["classifiers"]
+
+
+def test_every_place_names_the_same_pythons():
+    newest = doctor.NEWEST[1]
+    named = [f"3.{minor}" for minor in range(door.OLDEST[1], newest + 1)]
+    for project in map(facts, (ROOT, LIBRARY)):
+        assert project["requires-python"] == f">={named[0]}"
+    classified = [each.rpartition(" ")[2] for each in facts(LIBRARY)["classifiers"]]
+    assert [each for each in classified if each.startswith("3.")] == named
+    for page in ("README.md", "Makefile"):
+        assert f"{named[0]} to {named[-1]}" in (ROOT / page).read_text(encoding="utf-8")
+    conda = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert f"python>={named[0]},<3.{newest + 1}" in conda
+    for line in re.findall(r"python: \[(.+)\]", (ROOT / ".github/workflows/ci.yml").read_text()):
+        assert set(re.findall(r'"(.+?)"', line)) <= set(named)
