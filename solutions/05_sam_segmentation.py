@@ -3,8 +3,8 @@
 #
 # Noor collects sketches that people drew over photographs, and she wants every sketch cut out. She has done about a
 # hundred by hand. For the rest there is SAM, the *Segment Anything Model*: draw a box around a thing, and it answers
-# with the mask of that thing. SAM is famous for how well it does this on photographs. On Noor's sketches a filled
-# rectangle does better.
+# with the mask of that thing. The real SAM is famous for how well it does this on photographs. Noor has a small one
+# that has only seen emoji, and on her sketches a filled rectangle does better.
 #
 # You will build everything that it takes to change this: the preprocessing, the loss, the training step, the loop.
 # Then you look at every single picture, and at the end you drag boxes over one and compare SAM before and after.

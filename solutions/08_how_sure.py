@@ -375,10 +375,12 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
     print(f"{key[0]:5} Serial LoRA against LoRA: p = {p_values[key]:.3f}, corrected {p:.3f}")
 
 # %% [markdown]
-# Of the fifteen, none is left! Yet fifteen of thirty is far more than the one or two that chance would give, so some
-# of these differences *are* real. With four to six data sets we just cannot say which.
+# Of the fifteen, none is left. Yet fifteen of thirty is far more than the one or two that chance would give. However
+# the questions hang together, ten times the expected number comes up in at most one study of ten (Markov's
+# inequality). So some of these differences are probably real. With four to six data sets we just cannot say which.
 #
-# If we ask only the three questions that we came for, SAM's survives: LoRA is ahead there. That is what Holm teaches:
+# If we ask only the three questions that we came for, SAM's survives: LoRA is ahead there. SD3's does not, by a hair:
+# whether Serial LoRA falls behind on style is *open*, though it was behind on all four. That is what Holm teaches:
 # every question that you add makes it harder to answer the others. Decide what you want to know before you look, and
 # write it down.
 #
@@ -410,7 +412,8 @@ print(
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 10 |
 #
-# All ranks have the same number of runs. The bar is the best mean minus the standard error *of that best rank*: the
+# All ranks have the same number of runs. (The error is one over seeds, so it speaks for these data sets alone.) The bar
+# is the best mean minus the standard error *of that best rank*: the
 # standard deviation of its runs (dividing by n - 1) over the square root of their number.
 
 

@@ -470,13 +470,13 @@ with torch.no_grad():
 # %% [markdown]
 # Read the columns one at a time, as somebody who has only that one. On the left pure memory gets 99.4%. Of the three
 # other methods, the more a method trains, the better it looks: the names, the probe, and the adapter with 74.3%. You
-# would ship the adapter, and tell your colleagues how much it helped. On the right the adapter is five points
-# *behind* the probe. **The leak did not only make the numbers too large. It reversed the verdict.** A leak rewards
-# the method that remembers most, and the adapter can remember more than the probe.
+# would ship the adapter, and tell your colleagues how much it helped. On the right the adapter is not ahead of the
+# probe. **The leak did not only make the numbers too large. It made a tie look like a win.** A leak rewards the method
+# that remembers most, and the adapter can remember more than the probe.
 #
-# Do not make too much of the five points either. They are 9 of 172 photographs, so two or three of 43 stickers.
-# [Lesson 08](08_how_sure.ipynb) would call that open, and so it is: with another seed, or on another machine, the
-# right column can come out the other way round, while the left one praises the adapter again. But the choice is
+# A tie, because the five points by which it is behind mean little. They are 9 of 172 photographs, so two or three of 43
+# stickers. [Lesson 08](08_how_sure.ipynb) would call that open, and so it is: with another seed, or on another machine,
+# the right column can come out the other way round, while the left one praises the adapter again. But the choice is
 # clear: on this folder nothing shows that the adapter is better, and the probe is simpler. Ship the probe. An adapter
 # is worth its effort where the features lack what you need, as for SAM in [lesson 05](05_sam_segmentation.ipynb), and
 # you only know it if you have run the probe too.
