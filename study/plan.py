@@ -47,12 +47,7 @@ class Arm:
 
 
 def next_rate(tried: Mapping[float, float], base: float) -> float | None:
-    """The rate to try next; None where the search is over.
-
-    Args:
-        tried: rate -> what it reached, more being better.
-        base: what the unadapted model reaches.
-    """
+    """The rate to try next, by what each reached and the unadapted model does; None at the end."""
     if len(tried) >= MOST_RATES:
         return None
     best = max(sorted(tried), key=tried.__getitem__)

@@ -11,7 +11,7 @@ the shares that its first r singular values have in their sum).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -36,8 +36,6 @@ COMMAND = "python -m study spectra"
 SEEDS = (1, 2, 3)
 DATASETS = {"clip": "symbols", "sam": "food"}
 AGAINST = {"serial_lora": "lora", "serial_lora_plus": "lora_plus"}
-Weights = Mapping[str, Tensor]
-"""Tower, block and projection, such as "image 0 q" -> W (outputs, inputs), float64."""
 
 
 def compare(out: Path) -> pd.DataFrame:
@@ -49,20 +47,18 @@ def compare(out: Path) -> pd.DataFrame:
         lab = Source(kind, kind.configs["tiny"], "tiny").open(dataset)
         for seed, serial in product(SEEDS, AGAINST):
             run = (lab.data.scale, dataset, serial, lab.amount, seed, lab.config.rank)
-            key = run_key("spectra", *run, settings(lab, serial))
-            kept.or_run(key, partial(compared, lab, serial, seed))
+            about = {"lab": name, "against": "LoRA at the same rank"}
+            about |= lab.settings(get_method(serial))
+            key = run_key("spectra", *run, about)
+            kept.or_run(key, partial(compared, lab, serial, seed, about))
     return judged(out)
 
 
-def settings(lab: Lab, serial: str) -> dict[str, object]:
-    against = {"lab": lab.name, "against": "LoRA at the same rank"}
-    return against | lab.settings(get_method(serial))
-
-
-def compared(lab: Lab, serial: str, seed: int, save_to: Path | None = None) -> Record:
+def compared(lab: Lab, serial: str, seed: int, about: dict, save_to: Path | None = None) -> Record:
     """Train both methods; the record of how their weights lie beside the base's.
 
     Args:
+        about: the record's settings.
         save_to: unused: a comparison that is stopped begins anew.
     """
     sites = find_attention_sites(lab.backbone.model, **lab.adapter_options())
@@ -72,12 +68,11 @@ def compared(lab: Lab, serial: str, seed: int, save_to: Path | None = None) -> R
     for name, W in base.items():
         for measure, value in beside(W, own[name], lora[name], record.rank).items():
             measures[f"{name} {measure}"] = float(f"{value:.5g}")
-    about = {"task": "spectra", "settings": settings(lab, serial), "command": COMMAND}
-    return replace(record, measures=measures, **about)
+    return replace(record, task="spectra", measures=measures, settings=about, command=COMMAND)
 
 
-def weights(lab: Lab, sites: Sequence[AttentionSite]) -> Weights:
-    """W of q, k and v as it is in the model, with what is merged into it."""
+def weights(lab: Lab, sites: Sequence[AttentionSite]) -> dict[str, Tensor]:
+    """W of q, k and v, float64, with what is merged into it, by names such as "image 0 q"."""
     model = lab.backbone.model
     return {
         f"{site.tower} {site.block} {part}": p.weight(model)[p.row_slice].detach().double().clone()
@@ -89,7 +84,7 @@ def weights(lab: Lab, sites: Sequence[AttentionSite]) -> Weights:
 
 def learned(
     lab: Lab, sites: Sequence[AttentionSite], method: str, seed: int
-) -> tuple[Weights, Record]:
+) -> tuple[dict[str, Tensor], Record]:
     """W with what a method learned; the model is as it was afterwards."""
     options = {"progress": False, "keep_adapter": True}
     record = run_one(lab, get_method(method), lab.amount, seed, **options)

@@ -1,19 +1,12 @@
-"""The paper's Fig. 3 on small models, as CLAIMS.md quotes it, and the command that asks it."""
+"""The paper's Fig. 3 on small models: what is compared, and that the base is left as it was."""
 
 import torch
 
 from serial_lora import eject
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
-from study.spectra import beside, compared, judged
+from study.spectra import beside, compared
 from tests.labs.small_labs import small_lab
-
-
-def test_the_shipped_runs_say_what_is_quoted():
-    told = judged().xs("serial_lora", level="method")
-    assert told["W + dW between"].round(2).tolist() == [0.3, 0.36]
-    assert told["erank"].round(2).tolist() == [-1.3, -2.55]
-    assert told["erank ±"].round(2).tolist() == [0.98, 0.49]
 
 
 def test_a_comparison_is_of_what_both_learned_and_leaves_the_base(monkeypatch, tmp_path):
@@ -21,7 +14,7 @@ def test_a_comparison_is_of_what_both_learned_and_leaves_the_base(monkeypatch, t
     lab = small_lab("sam", monkeypatch, tmp_path).lab(rank=3)
     model = lab.backbone.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    record = compared(lab, "serial_lora", seed=1)
+    record = compared(lab, "serial_lora", seed=1, about={})
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert {name.split()[-2] for name in record.measures} == {"q", "k", "v"}
