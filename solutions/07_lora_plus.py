@@ -403,8 +403,8 @@ display(pd.DataFrame(best).T)
 # %% [markdown]
 # Tuned with equal care, two rates bring about a point more than one, for either method. That is the best of many
 # cells, each the mean of two seeds, so part of that point may be luck; lesson 08 shows how to judge such differences.
-# (In the study of lesson 09, where each method got its own rate, LoRA+ is ahead of LoRA on SAM and not on CLIP. That
-# was not one of the questions planned.) And look at the right end: when B's rate is too large, accuracy collapses.
+# (In lesson 09's study, with a rate for each method, LoRA+ is ahead of LoRA on SAM, not on CLIP; nobody had planned
+# to ask.) And look at the right end: when B's rate is too large, accuracy collapses.
 #
 # So what should you do? If you can try one thing, try the rate. If you can try a grid, include a ratio of 1, and
 # choose with pictures that you don't report. And if you take a larger ratio from a paper, lower A's rate to go with
