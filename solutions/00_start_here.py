@@ -82,8 +82,8 @@ display_figure(show_pictures([data.test[i][0] for i in mended], titles, columns=
 print(data.attribution)
 
 # %% [markdown]
-# Before training, CLIP took 39 of the 82 drawings for plants. Forty steps raised its right answers from 13 to 42 (always
-# saying "a mammal" gives 26). Far from perfect: this CLIP is tiny. But we trained no new model; we steered the
+# Before training, CLIP took 39 of the 82 drawings for plants. Forty steps raised its right answers from 13 to 42
+# (always saying "a mammal" gives 26). Far from perfect: this CLIP is tiny. But we trained no new model; we steered the
 # old one. Lesson 04 asks what the labels alone would give.
 #
 # **Change this and run again**: `load_classification("travel")` in the cell that trains, or `"food"`, where forty

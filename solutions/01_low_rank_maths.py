@@ -235,7 +235,8 @@ for name, curve in curves.items():
 # token. Tokens resemble one another, so a few layers are nearly enough.
 #
 # The update of twenty steps lies between the two. Much of that is Adam's doing: it divides every entry by its own
-# size, and so makes small entries as large as big ones. Perhaps we do not need all of it. What if only a thin update is allowed, from the first step on?
+# size, and so makes small entries as large as big ones. Perhaps we do not need all of it. What if only a thin update
+# is allowed, from the first step on?
 
 # %% [markdown]
 # ## Write LoRA
@@ -509,7 +510,9 @@ for name, curve in reach.items():
 smallest = [torch.linalg.svdvals(weight.double())[-1].item() for weight in W.chunk(3)]
 print("smallest singular values of W_q, W_k and W_v:", [f"{value:.5f}" for value in smallest])
 within = inside.norm() / G.norm()
-print(f"of the gradient's length {within:.0%} is in reach; of random numbers {3**-0.5:.0%} would be")
+print(
+    f"of the gradient's length {within:.0%} is in reach; of random numbers {3**-0.5:.0%} would be"
+)
 
 # %% [markdown]
 # Sharing A is cheap: q, k and v read the same tokens, so their gradients have rows in common. The tie puts more out of
@@ -658,11 +661,11 @@ for lr in (0.01, 0.02, 0.04):
     report(f"one pair, {lr}", with_one_pair(lr), in_pair)
 
 # %% [markdown]
-# At LoRA's rate, 0.01, the shared pair is far behind: 1.13 against 0.65. But its gradient goes
-# through $W^\top$, so it needs a rate of its own. At 0.04, where LoRA has begun to fall apart, it reaches 0.38. LoRA's
-# best is 0.25. With a third of the numbers, and so much of the gradient out of reach, the shared pair comes that close.
-# On the 82 test drawings the two have 33 and 30 right, too little difference to judge by. (On another processor
-# these numbers may move a little, most of all LoRA's at 0.04.)
+# At LoRA's rate, 0.01, the shared pair is far behind: 1.13 against 0.65. But its gradient goes through $W^\top$, so it
+# needs a rate of its own. At 0.04, where LoRA has begun to fall apart, it reaches 0.38. LoRA's best is 0.25. With a
+# third of the numbers, and so much of the gradient out of reach, the shared pair comes that close. On the 82 test
+# drawings the two have 33 and 30 right, too little difference to judge by. (On another processor these numbers may
+# move a little, most of all LoRA's at 0.04.)
 #
 # A miss is not a failure. Nobody needs *that* change; a low loss is enough, and many changes give one. The maths says
 # what a method cannot imitate. It does not say what a method cannot learn. For that you have to train: on more

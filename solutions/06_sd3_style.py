@@ -309,9 +309,9 @@ display_figure(draw_rows([there, guessed]))
 
 # %% [markdown]
 # Look at σ = 0.6: we see almost nothing but noise, and the model, which knows the word, still sees the cat. But follow
-# its guess to the right. The stripes fade, the tail breaks off, the face dissolves. At σ = 1 nothing of this cat is left
-# in the input, so the best answer is the *average* of all pictures that the word could mean: here little more than the
-# one cat that it remembers, blurred. (Try other seeds in `studio.noise([5])`: the last guess hardly changes.)
+# its guess to the right. The stripes fade, the tail breaks off, the face dissolves. At σ = 1 nothing of this cat is
+# left in the input, so the best answer is the *average* of all pictures that the word could mean: here little more
+# than the one cat that it remembers, blurred. (Try other seeds in `studio.noise([5])`: the last guess hardly changes.)
 #
 # So take only a small step in that direction. Then the input already holds a little of a picture, the next answer is
 # less of an average, and so on. That is why drawing takes many steps.

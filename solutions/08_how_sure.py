@@ -210,9 +210,8 @@ columns = ["sets", "difference", "seeds' share of the variance", "with endless s
 display(pd.DataFrame(rows, index=columns).T)
 
 # %% [markdown]
-# On CLIP and SAM most of the variance is seed noise, and more seeds
-# would shorten the interval a lot. On SD3 seeds are only 4% of it: even a thousand runs of each style would change
-# little. There you need more styles.
+# On CLIP and SAM most of the variance is seed noise, and more seeds would shorten the interval a lot. On SD3 seeds are
+# only 4% of it: even a thousand runs of each style would change little. There you need more styles.
 #
 # **Change this and run again**: write `lora_equal_budget` in place of `lora`. On SAM, your friend's comparison, the
 # seeds' share falls to about an eighth. On CLIP it comes out far above one, which is impossible. These shares, too,
@@ -380,9 +379,8 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
 # which.
 #
 # If we ask only the three questions that we came for, SAM's survives: LoRA is ahead there. SD3's does not, by a hair:
-# behind on style stays *open*. That is what Holm teaches:
-# every question that you add makes it harder to answer the others. Decide what you want to know before you look, and
-# write it down.
+# behind on style stays *open*. That is what Holm teaches: every question that you add makes it harder to answer the
+# others. Decide what you want to know before you look, and write it down.
 #
 # ## Choosing a rank
 #
@@ -465,10 +463,11 @@ for left_out in grid.columns:
 print(f"mean {np.mean(reached):.1f}")
 
 # %% [markdown]
-# 55.1. Not 58.8, and not even the 56.1 of a rank drawn at random. (The bar's error is over seeds, so for these sets.) The advantage did not carry over to the third data
-# set. Perhaps large ranks suit `symbols` and hurt `food`, perhaps it was all luck; three seeds cannot say which.
-# Either way, nothing here is a reason to pay for rank 64. Take a small one. (The bar comes from the best mean
-# *observed*, which is often too high, so what you really lose may be more than the rule allows, or less.)
+# 55.1. Not 58.8, and not even the 56.1 of a rank drawn at random. (The bar's error is over seeds, so for these sets.)
+# The advantage did not carry over to the third data set. Perhaps large ranks suit `symbols` and hurt `food`, perhaps
+# it was all luck; three seeds cannot say which. Either way, nothing here is a reason to pay for rank 64. Take a small
+# one. (The bar comes from the best mean *observed*, which is often too high, so what you really lose may be more than
+# the rule allows, or less.)
 #
 # For your own pictures it is easier: choose on validation pictures, and look at the test pictures once. `serial-lora
 # fit`, in lesson 12, does that.

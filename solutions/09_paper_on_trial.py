@@ -181,9 +181,9 @@ with torch.no_grad():
 #
 # Formulas don't tell you which step matters. So we made a study, planned before its first run: a dozen data sets on
 # SAM, a dozen on CLIP, and four styles on SD3. Neighbours in the picture were compared with nearly equal numbers of
-# parameters: LoRA on q, k and v at rank 4, one A at rank 6, Serial LoRA at rank 12. <!-- from docs/study.md: 12 --> Each
-# method got its own learning rate, chosen on validation pictures from at least three. (The last step was measured at a
-# smaller size.) The intervals are those of lesson 08.
+# parameters: LoRA on q, k and v at rank 4, one A at rank 6, Serial LoRA at rank 12. <!-- from docs/study.md: 12 -->
+# Each method got its own learning rate, chosen on validation pictures from at least three. (The last step was measured
+# at a smaller size.) The intervals are those of lesson 08.
 #
 # What did you guess? Each printed line asks whether the first thing is above the second, and gives the difference.
 
@@ -205,19 +205,19 @@ display_figure(plot_ladder(found.answers))
 # 0.50 on SAM, and on CLIP and SD3 the sign is the same, though zero is inside those intervals. RepAdapter's groups
 # and biases change nothing that we can see.
 #
-# The paper explains its success by sharing, which "captures parameter commonalities". Sharing A alone does no harm that
-# we can see. Whether one pair does better than one for each of q, k and v is open in all three labs. And the *serial*
-# form, which gives the method its name, is the step that loses on SAM.
+# The paper explains its success by sharing, which "captures parameter commonalities". Sharing A alone does no harm
+# that we can see. Whether one pair does better than one for each of q, k and v is open in all three labs. And the
+# *serial* form, which gives the method its name, is the step that loses on SAM.
 #
-# Why? In front of attention q, k and v have one B, and what it writes has to pass through W. Which of the two costs? In
-# one variant the pair's change goes through a random rotation of W's size in place of W. The one B is still tied to all
-# three, and on SAM this variant did *better* than the trained weight, by 0.45, and about as well as one A with three
-# B's. So the tie costs next to nothing there. What costs is W: some directions of it are nearly closed (lesson 01
-# printed its smallest singular values), and a random rotation lets all pass alike. *Where* W sends a change seems not to
-# matter: with its outputs turned at random and its singular values kept, we see no difference (that question is open).
-# The paper presents it as a strength that each of q, k and v is changed "based on the basis" of its own W; on SAM we
-# see none. (On CLIP all this is open. The last of the four clear answers says which half of the blocks to adapt: the
-# last one.)
+# Why? In front of attention q, k and v have one B, and what it writes has to pass through W. Which of the two costs?
+# In one variant the pair's change goes through a random rotation of W's size in place of W. The one B is still tied to
+# all three, and on SAM this variant did *better* than the trained weight, by 0.45, and about as well as one A with
+# three B's. So the tie costs next to nothing there. What costs is W: some directions of it are nearly closed (lesson
+# 01 printed its smallest singular values), and a random rotation lets all pass alike. *Where* W sends a change seems
+# not to matter: with its outputs turned at random and its singular values kept, we see no difference (that question is
+# open). The paper presents it as a strength that each of q, k and v is changed "based on the basis" of its own W; on
+# SAM we see none. (On CLIP all this is open. The last of the four clear answers says which half of the blocks to
+# adapt: the last one.)
 #
 # Now the rivals that the paper leaves out.
 
@@ -485,8 +485,8 @@ print(f"CLIP: {near} of {len(gains)} methods are within two points of the best")
 # > was published in 2023, as RepAdapter, which used that better place too.
 #
 # Should your group switch? If it wants fewer parameters, lower LoRA's rank: that changes one number. If it wants
-# better masks from SAM, try norms and biases first, on pictures of its own. Serial LoRA is a good choice where one pair
-# for each block makes the work simpler.
+# better masks from SAM, try norms and biases first, on pictures of its own. Serial LoRA is a good choice where one
+# pair for each block makes the work simpler.
 #
 # And papers? A table in which the new method wins says little until you have seen three things: the rival at **the
 # same size**, the **simplest thing** that could work, and **how far luck reaches**. The tables of this paper show
