@@ -4,9 +4,11 @@ A setting that is lost on its way (a jitter that is always 0, a weighting that n
 shapes and errors as they are, and the runs go on.
 """
 
+import numpy as np
 import pytest
 import torch
 
+from serial_lora import adapter_parameters
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
@@ -75,3 +77,15 @@ def test_a_records_loss_is_the_mean_of_the_last_steps(name, monkeypatch, tmp_pat
     monkeypatch.setattr(labs, "train", kept)
     record = run_one(lab, METHODS["serial_lora"], small.amounts[0], 1)
     assert record.measures["loss"] == pytest.approx(sum(histories[0].losses[-2:]) / 2)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_nothing_is_dropped_while_a_model_is_measured(name, monkeypatch, tmp_path):
+    lab = small_lab(name, monkeypatch, tmp_path).lab(dropout=0.9)
+    model = lab.backbone.model
+    with labs.adapted(model, lab.adapter(METHODS["serial_lora"]), seed=1):
+        for pair in adapter_parameters(model):
+            torch.nn.init.normal_(pair)
+        model.eval()  # as training leaves it
+        seen = [lab.outcomes(lab.measure()[1]) for _ in range(2)]
+    assert all(np.array_equal(seen[0][measure], seen[1][measure]) for measure in seen[0])

@@ -14,6 +14,7 @@ from serial_lora import (
     adapter_names,
     adapter_parameters,
     add_adapter,
+    count_parameters,
     disabled,
     inject,
     per_sample,
@@ -141,3 +142,26 @@ def test_the_dropout_of_attention_itself_stays(method, weights):
     assert spread["plain"] > 0.01
     assert spread["adapted"] == pytest.approx(spread["plain"], rel=0.15)
     assert all(p.requires_grad for p in adapter_parameters(adapted))
+
+
+# ------------------------------------------------------------------ the adapter's own dropout, counts
+
+
+@pytest.mark.parametrize("method", [SerialLoRAConfig, LoRAConfig])
+@torch.no_grad()
+def test_the_adapters_dropout_spares_the_tokens_themselves(method):
+    tiny = TINY["plain"]
+    base = tiny.run(tiny.build())
+    model = inject(tiny.build(), method(rank=2, dropout=0.9)).train()
+    torch.testing.assert_close(tiny.run(model), base)  # fresh: what is dropped comes to nothing
+    fill_adapters(model, seed=1)
+    assert not torch.allclose(tiny.run(model), tiny.run(model))
+    assert torch.equal(tiny.run(model.eval()), tiny.run(model))
+
+
+def test_pairs_that_are_frozen_count_as_the_adapters_and_do_not_learn():
+    model = inject(TINY["plain"].build(), SerialLoRAConfig(rank=2))
+    before = count_parameters(model)
+    model.requires_grad_(False)
+    after = count_parameters(model)
+    assert (after.trainable, after.adapter, after.total) == (0, before.adapter, before.total)
