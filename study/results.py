@@ -20,7 +20,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.labs.records import Record, read_records
 from study.labs import STUDIES
-from study.plan import Arm, LabPlan
+from study.plan import Arm, LabPlan, next_rate
 from study.sets import VALIDATION
 
 PACKED = Path(__file__).parent / "results"
@@ -80,7 +80,8 @@ class Results:
                     each = np.split(values, ends[:-1])
                     for name, its in zip(kept["names"].tolist(), each, strict=True):
                         self._packed.setdefault(name, {})[measure] = its
-        self.records = {run_of(record, plan).name: record for record in records}
+        known = {run_of(record, plan): record for record in records}
+        self.records = {run.name: known[run] for run in known if run.arm in plan.arms}
 
     def outcomes(self, name: str) -> Mapping[str, np.ndarray]:
         """Measure -> what a run of this name came to on each test picture, (pictures,)."""
@@ -102,7 +103,8 @@ class Results:
 
     def pack(self, packed: Path = PACKED) -> None:
         """Write all records and outcomes, compressed, rounded to `LEVELS` steps."""
-        names = sorted({file.stem for file in self.folder.glob("*.npz")} | set(self._packed))
+        there = {file.stem for file in self.folder.glob("*.npz")} | set(self._packed)
+        names = sorted(n for n in there if n in self.records or n.startswith("base_"))
         each = [self.outcomes(name) for name in names]
         lengths = [len(run[self.plan.measure]) for run in each]
         content = {"names": np.array(names, str), "lengths": np.array(lengths, np.uint32)}
@@ -122,6 +124,13 @@ class Results:
             if run.arm == arm and run.dataset.endswith(VALIDATION):
                 reached.setdefault(run.rate, []).append(record.measures[self.plan.chosen_by])
         return {rate: float(np.mean(each)) for rate, each in reached.items()}
+
+    def next_rate(self, arm: Arm) -> float | None:
+        """The one to try next, by the rule of the plan."""
+        name = f"base_{self.plan.chosen_by}"
+        sets = [dataset + VALIDATION for dataset in self.plan.chosen_on]
+        base = {r.dataset: r.measures[name] for r in self.records.values() if name in r.measures}
+        return next_rate(self.rates_tried(arm), float(np.mean([base[each] for each in sets])))
 
     def final_runs(self, arm: Arm) -> list[Run]:
         """The runs that count, at the rate of the best mean; of equal ones at the smallest."""
