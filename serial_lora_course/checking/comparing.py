@@ -81,9 +81,9 @@ def kind_problem(got: Any, expected: Any, form: str = "") -> str:
         return "" if fine else form or f"return a plain number, {kind}"
     if isinstance(expected, (tuple, list)):
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
-            some = f"return {len(expected)} things, in that order"
-            listed = isinstance(expected, list) and isinstance(got, (tuple, list))
-            return form or (f"return {len(expected)} values, not {len(got)}" if listed else some)
+            listed = isinstance(got, (tuple, list))
+            some = f"{len(expected)} values, {f'not {len(got)}' if listed else kind}"
+            return form or f"return {some}"
         return next(filter(None, map(kind_problem, got, expected)), "")
     sets = isinstance(expected, set) and isinstance(got, frozenset)
     fine = expected is None or isinstance(got, type(expected)) or sets
@@ -136,7 +136,12 @@ def untouched(now: Any, then: Any) -> bool:
 
 
 def difference(got: Any, expected: Any) -> tuple[Any, Any]:
-    """Expected and got as a learner should see them: of two large tensors the worst entry."""
+    """Expected and got as a learner should see them: of two large tensors the worst entry, of two long
+    lists the first that differs."""
+    if isinstance(expected, list) and isinstance(got, (list, tuple)) and len(expected) > 6:
+        for place, (mine, right) in enumerate(zip(got, expected, strict=False)):
+            if not same(mine, right, 1e-5):
+                return f"{describe(right)} (entry {place})", mine
     tensors = isinstance(got, Tensor) and isinstance(expected, Tensor)
     if not tensors or got.shape != expected.shape:
         return expected, got
