@@ -59,7 +59,8 @@ def _listed(expected: Any) -> bool:
 def kind_problem(got: Any, expected: Any, form: str = "") -> str:
     """What is wrong with the kind of a result, whatever its value; nothing if it is right."""
     got = got.tolist() if isinstance(got, np.ndarray) and _listed(expected) else got
-    kind = f"not a {type(got).__name__}"
+    kind = type(got).__name__
+    kind = f"not {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
     if isinstance(expected, (Tensor, Real, str)) and type(got).__module__ == "__main__":
         return (
             f"return a plain {type(expected).__name__}, {kind}, which is a class of your notebook"
@@ -82,8 +83,8 @@ def kind_problem(got: Any, expected: Any, form: str = "") -> str:
     if isinstance(expected, (tuple, list)):
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
             listed = isinstance(got, (tuple, list))
-            some = f"{len(expected)} values, {f'not {len(got)}' if listed else kind}"
-            return form or f"return {some}"
+            name = type(expected).__name__
+            return form or f"return a {name} of {len(expected)}, {f'not {len(got)}' if listed else kind}"
         return next(filter(None, map(kind_problem, got, expected)), "")
     sets = isinstance(expected, set) and isinstance(got, frozenset)
     fine = expected is None or isinstance(got, type(expected)) or sets

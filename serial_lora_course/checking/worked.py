@@ -1,13 +1,12 @@
-"""A wrong answer that no known mistake explains, and the solved one beside it, on the smallest case in numbers.
+"""A wrong answer that no known mistake explains, and the solved one beside it, on one case in numbers.
 
-Nothing is written for it by exercise: the lines are what the two functions were given, what they called by a
-name of their own, and what they returned, seen as they ran.
+Nothing is written for it by exercise: the lines are what the two functions were given, what their own names
+held in the end, and what they returned, seen as they ran.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 import io
 import sys
 from collections.abc import Callable, Iterable
@@ -22,71 +21,35 @@ from torch import Tensor, nn
 from serial_lora_course.checking.case import Case
 from serial_lora_course.checking.message import describe, text_of
 
-MOST_STEPS, MOST_NUMBERS = 8, 4
+HIDDEN = ModuleType, FunctionType, type, nn.Module, torch.optim.Optimizer
+FEW, WIDEST = 4, 96
 
 
 class Steps:
-    """What an answer did when it was called for the first time: each of its methods, if it is a class."""
+    """What an answer did in its first call, seen by Python's tracing; in that of each method, if it is a class."""
 
     def __init__(self, answer: Any) -> None:
         functions = vars(answer).values() if isinstance(answer, type) else [answer]
         self.codes = {f.__code__ for f in functions if isinstance(f, FunctionType)}
-        self.given: list[str] = []
-        self.told: list[str] = []
-        self.known: dict[str, str] = {}
-        self.named: list[tuple[str, str]] = []
+        self.given: dict[str, str] = {}
+        self.named: dict[str, str] = {}
 
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> Callable | None:
-        """What Python asks at each call: whether to follow it."""
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Callable | None:
+        """Python asks at each call whether to follow it."""
         if frame.f_code not in self.codes:
             return None
-        self.codes.remove(frame.f_code)  # the first call alone
-        self.known, self.named = shown(frame), []
-        self.given += [f"{name} = {text}" for name, text in self.known.items()]
+        self.codes.remove(frame.f_code)
+        self.given |= shown(frame)
+        frame.f_trace_lines = False
         return self.follow
 
     def follow(self, frame: FrameType, event: str, argument: Any) -> Callable:
-        """What Python tells of each line of a call that is followed."""
-        if event not in ("line", "return"):
-            return self.follow
-        now = shown(frame)
-        new = [(name, text) for name, text in now.items() if self.known.get(name) != text]
-        self.named += new
-        self.known.update(new)
-        if event == "return":  # by then the variables of comprehensions are gone
-            steps = [f"{name} = {text}" for name, text in self.named if name in now]
-            dots = ["..."] * (len(steps) > MOST_STEPS)
-            method = "" if "self" not in frame.f_locals else f"{frame.f_code.co_name}: "
-            result = [] if argument is None else [f"{method}result = {shortened(argument)}"]
-            self.told += steps[:MOST_STEPS] + dots + result
+        """At the end of a call that is followed: what its names hold, and what it returns."""
+        if event == "return":
+            new = [item for item in shown(frame).items() if item not in self.given.items()]
+            result = frame.f_code.co_name if "self" in frame.f_locals else "result"
+            self.named |= dict(new) | ({} if argument is None else {result: shortened(argument)})
         return self.follow
-
-
-def shown(frame: FrameType) -> dict[str, str]:
-    """The values in a call by name, shortened, but for modules, functions and classes."""
-    hidden = ModuleType, FunctionType, type, nn.Module, torch.optim.Optimizer
-    named = [(name, value) for name, value in frame.f_locals.items() if not name.startswith("_")]
-    return {name: shortened(value) for name, value in named if not isinstance(value, hidden)}
-
-
-def shortened(value: Any) -> str:
-    """A value in some sixty characters: the numbers of a small tensor; of a large one the first, and their sum."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "bif":
-        value = torch.from_numpy(value)
-    if isinstance(value, Tensor) and not value.is_complex():
-        numbers = value.detach().flatten()
-        if len(numbers) <= 2 * MOST_NUMBERS:
-            return shortened(value.tolist())
-        first = shortened(numbers.tolist())
-        return f"{'x'.join(map(str, value.shape))} {first}, sum {shortened(numbers.sum().item())}"
-    if isinstance(value, (list, tuple)):
-        items = [shortened(item) for item in value[: 2 * MOST_NUMBERS]]
-        items = items[:MOST_NUMBERS] + ["..."] if len(value) > 2 * MOST_NUMBERS else items
-        return f"({', '.join(items)})" if isinstance(value, tuple) else f"[{', '.join(items)}]"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}"
-    text = repr(value) if isinstance(value, str) else describe(value)
-    return text if len(text) < 60 else f"{text[:57]}..."
 
 
 def steps_of(answer: Any, through: Callable, case: Case) -> Steps:
@@ -99,10 +62,37 @@ def steps_of(answer: Any, through: Callable, case: Case) -> Steps:
         try:
             through(answer)(*given)
         except Exception as error:
-            steps.told.append(f"{type(error).__name__}: {text_of(error)[:100]}")
+            steps.named[type(error).__name__] = text_of(error)[:WIDEST]
         finally:
             sys.settrace(before)
     return steps
+
+
+def shown(frame: FrameType) -> dict[str, str]:
+    """The values of a call by name, shortened; its modules and functions are no numbers."""
+    named = [(name, value) for name, value in frame.f_locals.items() if not name.startswith("_")]
+    return {name: shortened(value) for name, value in named if not isinstance(value, HIDDEN)}
+
+
+def shortened(value: Any) -> str:
+    """A value on a line: the numbers of a small tensor; of a large one the first, and the sum of all."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "bif":
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor) and not value.is_complex():
+        numbers = value.detach().flatten()
+        if len(numbers) <= 2 * FEW:
+            return shortened(value.tolist())
+        size = "x".join(map(str, value.shape))
+        return f"{size} {shortened(numbers.tolist())}, sum {shortened(numbers.sum().item())}"
+    if isinstance(value, (list, tuple)):
+        few = value if len(value) <= 2 * FEW else value[:FEW]
+        inside = ", ".join([*map(shortened, few), *["..."] * (len(few) < len(value))])
+        text = f"({inside})" if isinstance(value, tuple) else f"[{inside}]"
+    elif isinstance(value, (float, np.floating)):
+        text = f"{value:.4g}"
+    else:
+        text = repr(value) if isinstance(value, str) else describe(value)
+    return text if len(text) < WIDEST else f"{text[: WIDEST - 3]}..."
 
 
 def size(value: Any) -> int:
@@ -118,7 +108,9 @@ def size(value: Any) -> int:
 def worked(answer: Any, right: Any, through: Callable, case: Case) -> list[str]:
     """The lines of a message that work a case by the solved answer and by the learner's."""
     solved, own = (steps_of(each, through, case) for each in (right, answer))
-    lines = [f"  in numbers, for {case.what}:"]
-    for who, told in {"given": solved.given, "solved": solved.told, "yours": own.told}.items():
-        lines += [f"    {who if not n else '':<8}{line}" for n, line in enumerate(told)]
+    lines = [f"  in numbers:   {case.what}"]
+    for who, told in {"given": solved.given, "solved": solved.named, "yours": own.named}.items():
+        for name, text in told.items():
+            lines.append(f"    {who:<7} {name} = {text}")
+            who = ""
     return lines
