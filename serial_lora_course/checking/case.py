@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora_course.checking.comparing import (
+    NOTHING,
     difference,
     has_nan,
     kind_problem,
@@ -47,7 +48,6 @@ from serial_lora_course.checking.message import (
 SHAPES = "the shapes differ: follow the shape of each step"
 STEP_BY_STEP = "compare your steps with those of the solved lesson"
 NO_NUMBER = "the result is nan: look for 0 / 0, or a root or logarithm of a negative number"
-NOTHING = "the function returns None here: is `return` missing, or does a search find nothing?"
 GRADIENTS_OFF = (
     "set_grad_enabled(False) turns gradients off for the whole notebook, not for this function "
     "(the check turned them on again): use `with torch.no_grad():`"

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from serial_lora_course.checking.message import describe
 
+NOTHING = "the function returns None here: is `return` missing, or does a search find nothing?"
+
 
 def same(got: Any, value: Any, tolerance: float) -> bool:
     """Whether two results are equal, within a relative tolerance where they are not whole."""
@@ -59,6 +61,8 @@ def _listed(expected: Any) -> bool:
 def kind_problem(got: Any, expected: Any, form: str = "") -> str:
     """What is wrong with the kind of a result, whatever its value; nothing if it is right."""
     got = got.tolist() if isinstance(got, np.ndarray) and _listed(expected) else got
+    if got is None and expected is not None:
+        return NOTHING
     kind = type(got).__name__
     kind = f"not {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
     if isinstance(expected, (Tensor, Real, str)) and type(got).__module__ == "__main__":

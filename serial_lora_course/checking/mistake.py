@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 
 from torch import Tensor
 
@@ -54,7 +55,8 @@ class Exercise:
                 judge(case, seen[-1])
             except CheckFailed as failure:
                 if not failure.sure:
-                    failure.causes = self.causes(cases, seen, put, failure)
+                    swapped = reordered(attempt, self.number)
+                    failure.causes = swapped or self.causes(cases, seen, put, failure)
                 if failure.vague and not failure.causes:
                     with suppress(Exception):  # too strange an answer to be run once more
                         failure.worked = self.worked(cases, attempt)
@@ -137,13 +139,22 @@ class Exercise:
             ]
             if everywhere:
                 return everywhere
-        return list(fit) if certain else []
+        return []
+
+
+def reordered(attempt: Callable, number: str) -> list[str]:
+    """What to say of an answer whose arguments are the stub's in another order; else nothing."""
+    with suppress(Exception):  # no function, or no solved lesson
+        stub, own = (list(signature(each).parameters) for each in (solved(number), attempt))
+        if stub != own and sorted(stub) == sorted(own):
+            return [f"the arguments are in another order: keep the stub's, {', '.join(stub)}"]
+    return []
 
 
 def explains(case: Case, theirs: Outcome, outcome: Outcome, part: int | None = None) -> bool:
     """Whether a mistake makes of a case what an attempt made of it; of one part, or of all."""
     if outcome.failure or theirs.failure:
-        return signature(outcome) == signature(theirs)
+        return trace_of(outcome) == trace_of(theirs)
     names = [*outcome.values]
     if part is not None and part < len(names):
         return case.close(outcome.values[names[part]], theirs.values[names[part]])
@@ -152,7 +163,7 @@ def explains(case: Case, theirs: Outcome, outcome: Outcome, part: int | None = N
     return all(alike) and all(slopes)
 
 
-def signature(outcome: Outcome) -> tuple | None:
+def trace_of(outcome: Outcome) -> tuple | None:
     """What tells one failure from another."""
     failure = outcome.failure
     return (failure.what, failure.got) if failure else None

@@ -96,9 +96,11 @@ def shortened(value: Any) -> str:
 
 
 def size(value: Any) -> int:
-    """How many numbers there are in something, about."""
+    """How many numbers there are in something, about; of whole numbers, digits."""
     if isinstance(value, Tensor):
         return value.numel()
+    if isinstance(value, int):
+        return len(str(value))
     if isinstance(value, nn.Module):
         return sum(map(size, value.parameters()))
     values = value.values() if isinstance(value, dict) else value
