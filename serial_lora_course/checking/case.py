@@ -227,11 +227,12 @@ def compare(case: Case, name: str, got: Any, expected: Any) -> None:
         return
     unlike = getattr(got, "shape", ()) != getattr(expected, "shape", ())
     own = case.advice if isinstance(case.advice, str) else case.advice.get(name, "")
-    told = own(got) if callable(own) else ""
+    own = own(got) if callable(own) else own
     if isinstance(expected, list) and own:
         problem = ""  # what a list of facts lacks, its own advice says better
-    known = problem or (unlike and form) or (has_nan(got) and case.nan) or told
-    advice = known or own or (SHAPES if unlike else STEP_BY_STEP)
+    fact = own and case.read  # what was read from a result says what is wrong with it
+    known = problem or (unlike and form) or (has_nan(got) and case.nan) or fact
+    advice = own if fact else known or own or (SHAPES if unlike else STEP_BY_STEP)
     forged = type(got).__module__ == "__main__" and type(expected).__module__ != "__main__"
     sure = forged and bool(problem)
     raise CheckFailed(name, *difference(value, expected), advice, sure=sure, vague=not known)

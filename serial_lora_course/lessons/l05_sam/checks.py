@@ -208,7 +208,7 @@ def training_step() -> Iterator[Case]:
             (model, batches),
             Parts(values | {LEFT: left_as(model, batches)}),
             read=lambda losses, model, batches: [first_B(model), losses, left_as(model, batches)],
-            advice={LEFT: "leave the batch, the model's mode and what is frozen as they are".format},
+            advice={LEFT: "leave the batch, the model's mode and what is frozen as they are"},
             tolerance=1e-4,
             may_change=True,
         )

@@ -111,7 +111,7 @@ def plus_groups() -> Iterator[Case]:
             (tensors, lr, ratio, decay),
             Parts(expected | {HELD: held, DECAYS: [decay] * len(held)} | still),
             read=read_groups,
-            advice={HELD: advice_on_groups, FROZEN_STILL: "leave requires_grad as it is".format},
+            advice={HELD: advice_on_groups, FROZEN_STILL: "leave requires_grad as it is"},
             may_change=True,  # what it must not change is among the parts
             tolerance=1e-9,
         )

@@ -150,7 +150,7 @@ def changed(outputs: Tensor, places: dict[tuple[int, int], float]) -> Tensor:
 
 @exercise(
     "12.2",
-    "eleven right merges pass and fifteen wrong ones do not, with errors of one number or of all, at four tolerances",
+    "twelve right merges pass and seventeen wrong ones do not, with errors of one number or of all, at four tolerances",
 )
 def proves_merge() -> Iterator[Case]:
     """True where the merged model is the adapted one and not the base, at any size of outputs."""
@@ -175,6 +175,8 @@ def proves_merge() -> Iterator[Case]:
         "outputs that are all a little too high": (base, adapted, adapted + 0.05 * largest),
         "one number that is too high": off(1.5e-4),
         "one number that is too low": off(-1.5e-4),
+        "one number that is far too low": off(-1e-3),
+        "no effect, and a merge that is wrong": (base, base.clone(), base + effect),
         "two errors whose sum is zero": off(3e-4, -3e-4),
         "one number with the wrong sign": (base, adapted, changed(adapted, {(2, 3): -adapted[2, 3]})),
         "right outputs for the first picture alone": (base, adapted, adapted + 1 - first),
@@ -190,6 +192,7 @@ def proves_merge() -> Iterator[Case]:
     shifted = adapted + 0.01 * largest
     right = {
         "a merge that is right": (base, adapted, adapted + rounding),
+        "a merge without any rounding": (base, adapted, adapted.clone()),
         "a small base, right but for rounding": (base / 100, effect, effect + 20 * rounding),
         "an output of zero, right but for rounding": (base, with_zero, with_zero + 1e-6),
         "outputs below zero, right within the limit": (base, below, below + corner * -below.min()),
