@@ -88,7 +88,10 @@ def kind_problem(got: Any, expected: Any, form: str = "") -> str:
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
             listed = isinstance(got, (tuple, list))
             name = type(expected).__name__
-            return form or f"return a {name} of {len(expected)}, {f'not {len(got)}' if listed else kind}"
+            return (
+                form
+                or f"return a {name} of {len(expected)}, {f'not {len(got)}' if listed else kind}"
+            )
         return next(filter(None, map(kind_problem, got, expected)), "")
     sets = isinstance(expected, set) and isinstance(got, frozenset)
     fine = expected is None or isinstance(got, type(expected)) or sets

@@ -15,7 +15,9 @@ from serial_lora_course.checking.message import CheckFailed
 from serial_lora_course.checking.solved import solved
 from serial_lora_course.checking.worked import size, worked
 
-PLAIN = "return plain numbers, tensors of floating-point numbers, or lists of them, as the stub says"
+PLAIN = (
+    "return plain numbers, tensors of floating-point numbers, or lists of them, as the stub says"
+)
 
 Mistake = Callable | list[str]
 """A wrong answer: an edit of the solved lesson's (old part, new part, old, new ...), or a function."""

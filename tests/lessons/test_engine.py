@@ -216,7 +216,6 @@ ITSELF.append(ITSELF)
 ODD = {
     "complex": lambda: torch.ones(2, 3, dtype=torch.complex64),
     "meta": lambda: torch.ones(2, 3, device="meta"),
-    "quantized": lambda: torch.quantize_per_tensor(torch.ones(2, 3), 0.1, 0, torch.qint8),
     "itself": lambda: ITSELF,
     "long": lambda: 10**5000,
     "text": lambda: "x" * 10**6,

@@ -62,7 +62,9 @@ def read_groups(
         if isinstance(params, (list, tuple)):
             cause = "put the tensors themselves into params, without their names"
         if not isinstance(params, (list, tuple)) or not all(isinstance(p, Tensor) for p in params):
-            raise CheckFailed("the params of a group", "tensors in a list", params, cause, sure=True)
+            raise CheckFailed(
+                "the params of a group", "tensors in a list", params, cause, sure=True
+            )
     owner = {id(tensor): name for name, tensor in named.items()}
     of_group = [[owner.get(id(p), "a copy") for p in group["params"]] for group in found]
     rates = {
@@ -86,7 +88,9 @@ def advice_on_groups(held: list[str]) -> str:
         return "there is a group for every tensor: put all tensors of a kind into one"
     if any("and" in each for each in held):
         return "a group holds tensors of several kinds: A's, B's and the others each have their own"
-    return "A's group comes first, then B's, then the others'; a group that would be empty is left out"
+    return (
+        "A's group comes first, then B's, then the others'; a group that would be empty is left out"
+    )
 
 
 @exercise(
