@@ -68,7 +68,8 @@ def numbers_in_pairs(shapes: list[tuple[int, int]], rank: int) -> int:
         rank: of every pair.
     """
     # BEGIN SOLUTION
-    return sum(rank * inputs + outputs * rank for inputs, outputs in shapes)
+    sizes = [rank * inputs + outputs * rank for inputs, outputs in shapes]
+    return sum(sizes)
     # END SOLUTION
 
 
