@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 from torchvision import datasets
 
-from data_scripts.download import download, unpack
+from data_scripts.download import UNFINISHED, download, unpack
 from data_scripts.sources import PICTURES, SOURCES
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES
@@ -25,6 +25,7 @@ from serial_lora_course.data.registry import RELEASES
 from serial_lora_course.data.releases import data_root
 from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.door import enter
+from serial_lora_course.files import alone
 from serial_lora_course.models.clip import PAPER_MODEL, load_clip, openai_file
 from serial_lora_course.models.sd3 import PAPER_FOLDER, load_sd3
 from serial_lora_course.models.weights import require_finite
@@ -94,34 +95,43 @@ def fetch_pictures(name: str, root: Path, password: str | None = None) -> Path:
     """
     source, release = PICTURES[name], RELEASES[name]
     folder, begun = root / release.folder, root / "fetching" / name
-    if not folder.exists():
-        _leave_only(begun, source.files)
-        archives = [begun / file for file in source.files]
-        for archive, url in zip(archives, source.files.values(), strict=True):
-            if url:
-                download(url, archive)
-            elif not archive.exists():
-                raise SerialLoRAError(f"{archive} is not there. {source.note}")
-        if source.torchvision:
-            _by_torchvision(name, begun)
-        else:
-            for archive in archives:
-                unpack(archive, begun / source.into, password)
-        _count(name, begun)
-        for archive in archives:
-            archive.unlink(missing_ok=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(begun / release.folder, folder)
-        shutil.rmtree(begun)
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    told = f"another process is fetching {name} into {root}; wait until it has ended."
+    with alone(begun.with_name(f".{name}.lock"), told):
+        if not folder.exists():
+            _fetch_anew(name, begun, password)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(begun / release.folder, folder)
+            shutil.rmtree(begun)
     found = _count(name, root)
     if found != source.count:
         print(f"note: {name} has {found:,} pictures where its publisher has {source.count:,}.")
     return folder
 
 
+def _fetch_anew(name: str, begun: Path, password: str | None) -> None:
+    """Bring a data set's archives to a folder, unpack them there, and delete them."""
+    source = PICTURES[name]
+    _leave_only(begun, source.files)
+    archives = [begun / file for file in source.files]
+    for archive, url in zip(archives, source.files.values(), strict=True):
+        if url:
+            download(url, archive)
+        elif not archive.exists():
+            raise SerialLoRAError(f"{archive} is not there. {source.note}")
+    if source.torchvision:
+        _by_torchvision(name, begun)
+    else:
+        for archive in archives:
+            unpack(archive, begun / source.into, password)
+    _count(name, begun)
+    for archive in archives:
+        archive.unlink(missing_ok=True)
+
+
 def _leave_only(folder: Path, files: Sequence[str]) -> None:
     """Clear away what an earlier command had unpacked when it was stopped; keep what it fetched."""
-    kept = {folder / f"{file}{ending}" for file in files for ending in ("", ".part")}
+    kept = {folder / f"{file}{ending}" for file in files for ending in ("", *UNFINISHED)}
     for path in sorted(folder.rglob("*"), reverse=True):  # what is inside of a folder comes first
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()

@@ -1,33 +1,41 @@
 """``serial-lora``: the command line, or one sentence where Python or a package is not what it needs."""
 
 import sys
+from collections.abc import Sequence
+
+from serial_lora_course.door import enter
 
 OLDEST = (3, 11)
 
 
 def main() -> None:
     """Run the command line; exit code 2 where Python is too old, or the course's packages are missing."""
+    enter("serial-lora", command)
+
+
+def command(words: Sequence[str]) -> int | None:
+    """Run what the words ask for; its exit code."""
     if sys.version_info < OLDEST:
         here = ".".join(map(str, sys.version_info[:2]))
-        _stop(
+        return _refused(
             f"this is Python {here}, and the course needs 3.11 to 3.14: install one of them, and make "
             "the environment again (`make lab PYTHON=python3.13`, on Windows `py -3.13 -m venv .venv`)."
         )
     try:
-        from serial_lora_course.cli import main as run  # here: a bare install lacks its packages
+        from serial_lora_course.cli import command as run  # here: a bare install lacks its packages
     except ModuleNotFoundError as error:
         if (error.name or "serial_lora").startswith("serial_lora"):
             raise  # a file of ours is missing, which no installation of packages mends
-        _stop(
+        return _refused(
             f'{error.name} is missing, and the course needs it: `pip install -e ".[course]"` in the '
             "course's folder."
         )
-    run()
+    return run(words)
 
 
-def _stop(sentence: str) -> None:
+def _refused(sentence: str) -> int:
     print(f"serial-lora: {sentence}", file=sys.stderr)
-    sys.exit(2)
+    return 2
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ def enter(
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, words = DEBUG in words, [word for word in words if word != DEBUG]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # whoever started this closed it
+            setattr(sys, name, open(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):  # names may hold any bytes, and logs are watched
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
@@ -48,6 +51,7 @@ def enter(
 
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)  # whatever PYTHONWARNINGS says
             warnings.showwarning = lambda warned, *_: say(f"note: {warned}")
             code, sentence = command(words), ""
     except SystemExit as ended:

@@ -7,7 +7,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,33 @@ def refusals_told() -> Iterator[None]:
         if told := refusal(error):
             raise SerialLoRAError(told) from error
         raise
+
+
+@contextmanager
+def alone(lock: Path, sentence: str) -> Iterator[None]:
+    """One process at a time; the lock is freed however a process ends, and its file is gone then.
+
+    Args:
+        sentence: what the others are told.
+
+    Raises:
+        SerialLoRAError: another process is at it.
+    """
+    from filelock import FileLock, Timeout
+
+    from serial_lora.errors import SerialLoRAError
+
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise SerialLoRAError(sentence) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows deletes no file that is open
+            lock.unlink()
+        held.release()
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -38,9 +38,9 @@ lesson_card("02")
 display_figure(plot_quarter(width=768, rank=32))
 
 # %% [markdown]
-# That is the whole lesson in one picture. LoRA, as the paper uses it, has a pair for each of q, k, v and out. Serial
-# LoRA has one pair, which changes the tokens before q, k and v read them, and none for out. Write d for the width and
-# r for the rank. A pair is A, of shape (r, d), and B, of shape (d, r), so it holds 2dr numbers:
+# That is the whole lesson in one picture. LoRA, as the paper describes it, has a pair for each of q, k, v and out.
+# Serial LoRA has one pair, which changes the tokens before q, k and v read them, and none for out. Write d for the
+# width and r for the rank. A pair is A, of shape (r, d), and B, of shape (d, r), so it holds 2dr numbers:
 #
 # $$\text{LoRA: } 4 \cdot 2dr = 8dr \qquad\qquad \text{Serial LoRA: } 2dr$$
 #
@@ -68,7 +68,8 @@ def numbers_in_pairs(shapes: list[tuple[int, int]], rank: int) -> int:
         rank: of every pair.
     """
     # BEGIN SOLUTION
-    return sum(rank * inputs + outputs * rank for inputs, outputs in shapes)
+    sizes = [rank * inputs + outputs * rank for inputs, outputs in shapes]
+    return sum(sizes)
     # END SOLUTION
 
 

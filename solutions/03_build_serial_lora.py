@@ -299,8 +299,8 @@ with torch.no_grad():
 # %% [markdown]
 # ## Three bugs that train
 #
-# Here is your adapter in its place, as a module. Below it are three variants, modelled on public code that calls
-# itself Serial LoRA. None of the three is Serial LoRA. Read each of them and decide what is wrong.
+# Here is your adapter in its place, as a module. Below it are three variants that are easily written in its place, and
+# none of them is Serial LoRA. Read each and decide what is wrong.
 
 
 # %% tags=["idea"]

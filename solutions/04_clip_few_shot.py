@@ -48,8 +48,8 @@ display_drawing("two_towers")
 
 # %% [markdown]
 # The orange pairs come later. First the model as it is, and the pictures: one test drawing of each class. This CLIP is
-# small. We pretrained it on emoji by several designers, with the emoji's names as captions. The symbols here are from
-# OpenMoji, and were kept out of that training.
+# small. We pretrained it on emoji by several designers, with the emoji's names as captions. The symbols here are
+# OpenMoji's. Those of the test were kept out of that training, the others were in it.
 
 # %%
 device, backbone, model = lesson.device, lesson.backbone, lesson.model
@@ -599,9 +599,9 @@ numbers["linear probe"] = probe.coef_.size + probe.intercept_.size
 display(right_so_far())
 
 # %% [markdown]
-# Surprised? We were. A probe of 1,544 numbers, without any adapter, gets 56 right. Serial LoRA gained 40 pictures, and
-# the labels alone gain 33; the pairs in the towers add seven. A table of adapters cannot show you that. Whenever you
-# report a gain, report a probe too.
+# A probe of 1,544 numbers, without any adapter, gets 56 right. Serial LoRA gained 40 pictures, and the labels alone
+# gain 33; the pairs in the towers add seven. (Nobody chose the probe's C here, and with another C it is a few pictures
+# better or worse.) A table of adapters cannot show you that. Whenever you report a gain, report a probe too.
 #
 # The probe gives something up, though: it knows these eight classes and no ninth. The adapted CLIP still reads
 # sentences.
@@ -633,7 +633,7 @@ ahead = {
     for key in rivals
     if key in cells
 }
-display_figure(plot_gains("How far Serial LoRA ends, a dot a run", ahead))
+display_figure(plot_gains("Serial LoRA's lead, one dot per run", ahead))
 
 # %% [markdown]
 # The gain is clear: 22 points on average, and no run lost. Nearly all of it comes from the labels: the mean lead over

@@ -3,8 +3,8 @@
 #
 # Noor collects sketches that people drew over photographs, and she wants every sketch cut out. She has done about a
 # hundred by hand. For the rest there is SAM, the *Segment Anything Model*: draw a box around a thing, and it answers
-# with the mask of that thing. SAM is famous for how well it does this on photographs. On Noor's sketches a filled
-# rectangle does better.
+# with the mask of that thing. SAM is famous for this on photographs. Noor's is small and pretrained on emoji: on her
+# sketches a filled rectangle does better.
 #
 # You will build everything that it takes to change this: the preprocessing, the loss, the training step, the loop.
 # Then you look at every single picture, and at the end you drag boxes over one and compare SAM before and after.
@@ -49,8 +49,8 @@ print(f"{len(data.train)} scenes to train on, {len(tests)} others to test on")
 # looks for things that differ from their background. A sketch is only a line, and inside the line you still see the
 # photograph.
 #
-# (Noor's sketches are OpenMoji's outlines, and her SAM is a small one, made of segment-anything's own classes and
-# pretrained on colourful emoji. With `SCALE = "paper"` this notebook runs on Meta's SAM and on photographs.)
+# (Noor's sketches are OpenMoji's outlines, and her SAM is made of segment-anything's own classes and was pretrained on
+# colourful emoji. With `SCALE = "paper"` this notebook runs on Meta's SAM and on photographs.)
 #
 # ## Three parts
 #

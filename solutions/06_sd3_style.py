@@ -216,7 +216,7 @@ for what, (latents, words) in kinds.items():
 
 # %% [markdown]
 # Her drawings cost nearly seven times as much. The model has almost memorised Twemoji's drawings, and hers are new to
-# it. This gap is what an adapter can close.
+# it, though not to its autoencoder. This gap is what an adapter can close.
 #
 # ## The training loop
 #
@@ -308,10 +308,10 @@ guessed = Row("guessed in one step", studio.pictures(guesses))
 display_figure(draw_rows([there, guessed]))
 
 # %% [markdown]
-# Look at σ = 0.6: we see almost nothing but noise, and the model still sees the cat. That surprised us. But follow its
-# guess to the right. The stripes fade, the tail breaks off, the face dissolves. At σ = 1 nothing of this cat is left
-# in the input, so the model answers with the *average* of all pictures that the word could mean, and an average of
-# drawings is a blurred drawing. (Try other seeds in `studio.noise([5])`: the last guess hardly changes.)
+# Look at σ = 0.6: we see almost nothing but noise, and the model, which knows the word, still sees the cat. But follow
+# its guess to the right. The stripes fade, the tail breaks off, the face dissolves. At σ = 1 nothing of this cat is
+# left in the input, so the best answer is the *average* of all pictures that the word could mean: here little more
+# than the one cat that it remembers, blurred. (Try other seeds in `studio.noise([5])`: the last guess hardly changes.)
 #
 # So take only a small step in that direction. Then the input already holds a little of a picture, the next answer is
 # less of an average, and so on. That is why drawing takes many steps.
@@ -387,7 +387,11 @@ back = Row("noise to drawing", studio.pictures(torch.cat(cats))[::-1], captioned
 display_figure(draw_rows([there, guessed, back]))
 
 # %% [markdown]
-# Not one grey level apart: you have written SD3's sampler. The lowest row, read from right to left, shows it at work.
+# Not one grey level apart: you have written SD3's sampler. (With `SCALE = "paper"` a few levels remain. There the
+# pipeline rounds its points to bfloat16, the type of its prompts, at the start and after every step; yours stay in
+# float32.)
+#
+# The lowest row, read from right to left, shows it at work.
 # It starts from the same noise that ends the first row, with nothing of the cat in it. First you see only noise, then
 # a body and a tail, and the clean outline comes last. This cat has a clear head and a whole tail, unlike the guess in
 # one step (but it has lost its eye).
@@ -472,7 +476,7 @@ display_figure(plot_drawings(stronger, captions))  # change this and run again: 
 
 # %% [markdown]
 # At w = 3 shapes are clearer than at w = 1, and at w = 9 the colours are harsh and the shapes break up. We stay at 3.
-# The paper, with a far larger model, uses 7. <!-- from the paper, section IV: 7 -->
+# The paper, with a far larger model, uses 7. <!-- from the paper, Section III.A: 7 -->
 #
 # ## Her style
 #
@@ -491,14 +495,14 @@ display_figure(plot_drawings(chosen | hers, captions))
 
 # %% [markdown]
 # Follow one column down. The subject stays, mostly in the same place: it comes from the word and the noise. The yellow
-# becomes her yellow, and black appears where she has lines, with LoRA often a little stronger than with Serial LoRA;
-# it has four times the numbers. And neither draws as she does. A hundred steps on a small model bring her colours and
-# some of her black, but not her clean shapes.
+# becomes her yellow, and black appears, with LoRA often a little stronger than with Serial LoRA; it has four times the
+# numbers. But neither draws as she does: the black lies in smears, and the lemon has no outline. A hundred steps on a
+# small model bring her colours and some of her black, and cost clean shapes.
 #
 # ## Move the slider
 #
 # The adapter is a direction in weight space, and its *scale* is how far we go: 0 is the model as it was, 1 is as
-# trained. The words and the noise stay the same. Drag the slider.
+# trained. The words and the noise stay the same.
 
 # %%
 from serial_lora import set_scale
@@ -517,11 +521,10 @@ fade_panel(fade, scales, list(typed))
 
 # %% [markdown]
 # All the drawings were made in the cell above, so the slider needs no running kernel. Put in words of your own and run
-# the cell again: that takes some ten seconds, and the result is something to show to others.
+# the cell again: that takes some ten seconds.
 #
 # The style does not grow evenly. Up to 0.5 you hardly see it; then the yellow turns and the black appears; at 1 some
-# shapes break up. We like it best at about 0.75. The model was never trained at such a scale, and it works all the
-# same.
+# shapes break up. We like it best at about 0.75.
 #
 # ## How good is it? FID by hand
 #
@@ -632,7 +635,7 @@ for count in (most // 6, most // 3, most):
 #
 # Most papers report more than FID. We take two more numbers. **CLIP-Score** asks whether a drawing shows what its
 # prompt says: 2.5 times the cosine of CLIP's two vectors, and 0 where that is negative. And a **style classifier**
-# says in whose style a picture is drawn.
+# says in whose style a picture is drawn, by colours and detail, not by shapes.
 #
 # Before you trust a measure, try it on something that is wrong. So we add two cheats to the table: one answers every
 # prompt with some *training* picture, whatever was asked for, and one gives the *same* picture every time. Which
@@ -654,7 +657,7 @@ pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 # %% [markdown]
 # The same picture every time fools the style classifier completely, but not FID. *Any* training picture fools both of
 # them: its FID is 15.3, about as good as LoRA's 14.9, for a "model" that ignores the prompt. CLIP-Score is not fooled
-# by it.
+# by it. (Here Serial LoRA's FID is below LoRA's. That is one run: in the course's records it is mostly above.)
 #
 # And what fools CLIP-Score? Read its column again. The untuned model gets 1.44, and her own drawings get 1.25. By this
 # number the untuned model shows her words better than she does. Note who judges here: this CLIP is the one whose text

@@ -348,8 +348,8 @@ display(effects.rename_axis("width").map("{:.3g}".format))
 # %% [markdown]
 # Double the width, and a step of A moves the output about twice as far; a step of B moves it as far as before. That
 # is the argument for LoRA+: in a wide model A needs a small rate, and B can take a larger one. The argument says how
-# the ratio should *grow* with d. It does not say what the ratio should be at your d. Twenty, as papers take it, is a
-# choice.
+# the ratio should *grow* with d. It does not say what the ratio should be at your d. Twenty, as the paper takes it, is
+# a choice; LoRA+'s authors suggest about 16. <!-- from arXiv 2402.12354: 16 -->
 #
 # ## Whose rate is it?
 #
@@ -402,8 +402,9 @@ display(pd.DataFrame(best).T)
 
 # %% [markdown]
 # Tuned with equal care, two rates bring about a point more than one, for either method. That is the best of many
-# cells, each the mean of two seeds, so part of that point is luck; lesson 08 shows how to judge such differences. And
-# look at the right end: when B's rate is too large, accuracy collapses.
+# cells, each the mean of two seeds, so part of that point may be luck; lesson 08 shows how to judge such differences.
+# (In lesson 09's study, with a rate for each method, LoRA+ is ahead of LoRA on SAM, not on CLIP; nobody had planned
+# to ask.) And look at the right end: when B's rate is too large, accuracy collapses.
 #
 # So what should you do? If you can try one thing, try the rate. If you can try a grid, include a ratio of 1, and
 # choose with pictures that you don't report. And if you take a larger ratio from a paper, lower A's rate to go with

@@ -157,7 +157,7 @@ print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
 # and the narrow interval is wide enough. But the sentence was about data sets in general, as most sentences in papers
 # are.
 #
-# Is that too strict? Let's test both intervals where we know the truth. We make up two methods that are exactly
+# Let's test both intervals where we know the truth. We make up two methods that are exactly
 # equal: data sets favour one or the other by chance, and seeds add some noise. Every interval that leaves out zero is
 # then a *false positive*. How often will your friend's interval find a winner?
 
@@ -210,9 +210,8 @@ columns = ["sets", "difference", "seeds' share of the variance", "with endless s
 display(pd.DataFrame(rows, index=columns).T)
 
 # %% [markdown]
-# I had expected "always more data sets". Not so. On CLIP and SAM most of the variance is seed noise, and more seeds
-# would shorten the interval a lot. On SD3 seeds are only 4% of it: even a thousand runs of each style would change
-# little. There you need more styles.
+# On CLIP and SAM most of the variance is seed noise, and more seeds would shorten the interval a lot. On SD3 seeds are
+# only 4% of it: even a thousand runs of each style would change little. There you need more styles.
 #
 # **Change this and run again**: write `lora_equal_budget` in place of `lora`. On SAM, your friend's comparison, the
 # seeds' share falls to about an eighth. On CLIP it comes out far above one, which is impossible. These shares, too,
@@ -273,7 +272,7 @@ check("8.2", comparable)
 
 # %% [markdown]
 # Two questions in three labs. Against LoRA of equal rank: does a quarter of the parameters do about as well? Against
-# LoRA of equal size: or does any adapter of that size do as well? Guess the six verdicts first.
+# LoRA of equal size: or does any adapter of that size do as well?
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
@@ -293,7 +292,7 @@ display_figure(plot_margins(judged))
 # before the margin, so Serial LoRA is comparable. The difference is real, and too small to matter.
 #
 # On CLIP against LoRA the interval crosses the margin by a hair: it ends at -1.04, and we had said 1. Would you move
-# the margin now? It is tempting, and that is why one chooses the margin first.
+# the margin now? That is why one chooses it first.
 #
 # Against the small LoRA no lab shows that Serial LoRA is better. On CLIP it is behind: zero is outside the interval.
 # (One learning rate served all methods here, and may suit one of them best. Lesson 09 has runs in which each method
@@ -375,12 +374,13 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
     print(f"{key[0]:5} Serial LoRA against LoRA: p = {p_values[key]:.3f}, corrected {p:.3f}")
 
 # %% [markdown]
-# Of the fifteen, none is left! Yet fifteen of thirty is far more than the one or two that chance would give, so some
-# of these differences *are* real. With four to six data sets we just cannot say which.
+# Of the fifteen, none is left! Yet chance would give one or two of thirty, and fifteen in at most one study of ten
+# (Markov's inequality), so some of these differences are probably real. With four to six data sets we cannot say
+# which.
 #
-# If we ask only the three questions that we came for, SAM's survives: LoRA is ahead there. That is what Holm teaches:
-# every question that you add makes it harder to answer the others. Decide what you want to know before you look, and
-# write it down.
+# If we ask only the three questions that we came for, SAM's survives: LoRA is ahead there. SD3's does not, by a hair:
+# behind on style stays *open*. That is what Holm teaches: every question that you add makes it harder to answer the
+# others. Decide what you want to know before you look, and write it down.
 #
 # ## Choosing a rank
 #
@@ -463,10 +463,11 @@ for left_out in grid.columns:
 print(f"mean {np.mean(reached):.1f}")
 
 # %% [markdown]
-# 55.1. Not 58.8, and not even the 56.1 of a rank drawn at random. The advantage did not carry over to the third data
-# set. Perhaps large ranks suit `symbols` and hurt `food`, perhaps it was all luck; three seeds cannot say which.
-# Either way, nothing here is a reason to pay for rank 64. Take a small one. (The bar comes from the best mean
-# *observed*, which is often too high, so what you really lose may be more than the rule allows, or less.)
+# 55.1. Not 58.8, and not even the 56.1 of a rank drawn at random. (The bar's error is over seeds, so for these sets.)
+# The advantage did not carry over to the third data set. Perhaps large ranks suit `symbols` and hurt `food`, perhaps
+# it was all luck; three seeds cannot say which. Either way, nothing here is a reason to pay for rank 64. Take a small
+# one. (The bar comes from the best mean *observed*, which is often too high, so what you really lose may be more than
+# the rule allows, or less.)
 #
 # For your own pictures it is easier: choose on validation pictures, and look at the test pictures once. `serial-lora
 # fit`, in lesson 12, does that.

@@ -463,7 +463,9 @@ print(tasks["travel"].attribution)
 # <details><summary>Answer</summary>
 #
 # From the weights alone, no: they hold one change of rank r₁ + r₂, and nothing tells which part came from which
-# adapter. If you have kept the first pair, yes: subtract its part of the change, w₁ W B₁ A₁.
+# adapter. With the first pair and the base's W, yes: subtract its part of the change, w₁ W B₁ A₁. The pair alone is
+# not enough, since the merged weights are W (I + w₁ B₁ A₁ + w₂ B₂ A₂) and W itself is no longer there. (For LoRA it is
+# enough: its part is w₁ B₁ A₁, without W.)
 #
 # </details>
 #

@@ -1,4 +1,4 @@
-"""The study by command: ``python -m study run|tables|pack``; see docs/study.md."""
+"""The study by command: ``python -m study run|spectra|tables|pack``; see docs/study.md."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from study.figures import plot_answers
 from study.plan import PLANS
 from study.results import Results
 from study.runs import Study, go_on
+from study.spectra import compare
 from study.tables import Found, as_json
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 where runs are missing at the end."""
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
-    parser.add_argument("command", choices=("run", "tables", "pack"))
+    parser.add_argument("command", choices=("run", "spectra", "tables", "pack"))
     parser.add_argument("--out", type=Path, default=Path("runs") / "study", help="a folder of runs")
     asked = parser.parse_args(arguments)
     if asked.command == "run":
         missing = list(go_on(Study(plan, asked.out) for plan in PLANS.values()))
         print("\n".join(missing) or "Every run is there.")
         return int(bool(missing))
+    if asked.command == "spectra":
+        print(compare(asked.out / "spectra.jsonl").round(3).to_string())
+        return 0
     results = [Results(plan, asked.out) for plan in PLANS.values()]
     told = as_json([Found(each) for each in results])
     if asked.command == "tables":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from serial_lora_course.labs.methods import METHODS, Method
-from study.variants import StudyAdapter
+from study.field import FIELD
+from study.variants import BEFORE, BESIDE, StudyAdapter, put_before, put_beside
 
 ADAPTERS = {
     "repadapter": ("RepAdapter before attention", "width {}"),
@@ -15,9 +16,6 @@ ADAPTERS = {
     "serial_ffn": ("Serial LoRA before the feed-forward", "rank {}"),
     "serial_rotated": ("Serial LoRA with W rotated", "rank {}"),
     "serial_random": ("Serial LoRA with W random", "rank {}"),
-}
-"""Label, and how the size is written."""
-FINISHED = {
     "repadapter_two": ("RepAdapter in both places", "width {}"),
     "ln_bias": ("LayerNorm and biases", ""),
     "dora": ("DoRA", "rank {}"),
@@ -27,12 +25,12 @@ FINISHED = {
     "miss": ("MiSS", "rank {}"),
     "fourierft": ("FourierFT", "{:,} frequencies"),
     "randlora": ("RandLoRA", "bases of rank {}"),
-    "tip_adapter_f": ("Tip-Adapter-F", ""),
-    "lp_plus_plus": ("LP++'s classifier", ""),
-    "prolip": ("ProLIP", ""),
 }
-"""The field's, PEFT's own code on q, k, v and out or heads on CLIP's cached features: not run again."""
+"""Label, and how the size is written."""
+
+
+PUT = dict.fromkeys(BESIDE, put_beside) | dict.fromkeys(BEFORE, put_before) | FIELD
 KNOWN = METHODS | {
-    name: Method(name, label, partial(StudyAdapter, method=name), size=size)
-    for name, (label, size) in (ADAPTERS | FINISHED).items()
+    name: Method(name, label, partial(StudyAdapter, method=name, put=PUT[name]), size=size)
+    for name, (label, size) in ADAPTERS.items()
 }

@@ -1,18 +1,20 @@
 """What the study runs: fixed before the first run. ``docs/study.md`` says why.
 
 An *arm* is a method at a size, in a lab. Its rate is chosen on the validation pictures of some sets, from
-three rates three times apart. Then it runs on every set with fresh seeds, and what its test pictures come to
-is the study. (The shipped arms whose best rate was at an edge tried further ones; their records say which.)
+three rates three times apart and from further ones where the best of these is at an edge. Then it runs on
+every set with fresh seeds, and what its test pictures come to is the study.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from serial_lora_course.labs.records import with_unit
 from study.methods import KNOWN
 
 STEP = 3.0  # between two rates
+MOST_RATES = 9  # that an arm may try
 CHOOSING_SEED = 101  # of runs on validation pictures: none of the seeds of the runs that count
 
 
@@ -42,6 +44,16 @@ class Arm:
         if self.amount is not None:
             parts.append(with_unit(self.amount, unit) + " of the data" * (unit == "percent"))
         return ", ".join(parts)
+
+
+def next_rate(tried: Mapping[float, float], base: float) -> float | None:
+    """The rate to try next, by what each reached and the unadapted model does; None at the end."""
+    if len(tried) >= MOST_RATES:
+        return None
+    best = max(sorted(tried), key=tried.__getitem__)
+    if tried[best] <= base or best == min(tried):
+        return min(tried) / STEP
+    return best * STEP if best == max(tried) else None
 
 
 @dataclass(frozen=True)
@@ -118,10 +130,7 @@ PLANS = {
         unit="points",
         amount=4,
         chosen_on=("nature-symbola", "travel-symbola", "food-unifont", "people-unifont"),
-        arms=(
-            *_arms(1),
-            *(Arm("tip_adapter_f", 1, 1e-2), Arm("lp_plus_plus", 1, 1e-2), Arm("prolip", 1, 1e-3)),
-        ),
+        arms=_arms(1),
     ),
     "sd3": LabPlan(
         lab="sd3",

@@ -9,16 +9,18 @@ from __future__ import annotations
 import io
 import json
 import lzma
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.labs.records import Record, read_records
 from study.labs import STUDIES
-from study.plan import Arm, LabPlan
+from study.plan import Arm, LabPlan, next_rate
 from study.sets import VALIDATION
 
 PACKED = Path(__file__).parent / "results"
@@ -67,21 +69,33 @@ class Results:
         if (lines := packed / f"{plan.lab}.jsonl.xz").exists():
             with lzma.open(lines) as file:
                 records = [*(Record(**json.loads(line)) for line in file), *records]
-            with np.load(packed / f"{plan.lab}.npz") as kept:
-                ends = np.cumsum(kept["lengths"], dtype=int)[:-1]
+            with _told_if_damaged(packed / f"{plan.lab}.npz") as kept:
+                ends = np.cumsum(kept["lengths"], dtype=int)
                 for measure in self.measures:
-                    values = np.split((kept[measure] / LEVELS).astype(np.float32), ends)
-                    for name, each in zip(kept["names"].tolist(), values, strict=True):
-                        self._packed.setdefault(name, {})[measure] = each
-        self.records = {run_of(record, plan).name: record for record in records}
+                    values = (kept[measure] / LEVELS).astype(np.float32)
+                    if ends[-1] != len(values):
+                        raise ValueError(
+                            f"{len(values)} values of {measure} for {ends[-1]} pictures"
+                        )
+                    each = np.split(values, ends[:-1])
+                    for name, its in zip(kept["names"].tolist(), each, strict=True):
+                        self._packed.setdefault(name, {})[measure] = its
+        known = {run_of(record, plan): record for record in records}
+        self.records = {run.name: known[run] for run in known if run.arm in plan.arms}
 
     def outcomes(self, name: str) -> Mapping[str, np.ndarray]:
         """Measure -> what a run of this name came to on each test picture, (pictures,)."""
         file = self.folder / f"{name}.npz"
         if not file.exists() and name in self._packed:
             return self._packed[name]
-        with np.load(file) as kept:
-            return dict(kept)
+        with _told_if_damaged(file) as kept:
+            found = dict(kept)
+            for each in (found[self.plan.measure], *found.values()):
+                if each.ndim != 1 or not ((each >= 0) & (each <= 1)).all():
+                    raise ValueError(
+                        "there are other numbers than one from 0 to 1 for each picture"
+                    )
+            return found
 
     def keep(self, name: str, outcomes: Mapping[str, np.ndarray]) -> None:
         """Write what a run came to, whole or not at all."""
@@ -89,7 +103,8 @@ class Results:
 
     def pack(self, packed: Path = PACKED) -> None:
         """Write all records and outcomes, compressed, rounded to `LEVELS` steps."""
-        names = sorted({file.stem for file in self.folder.glob("*.npz")} | set(self._packed))
+        there = {file.stem for file in self.folder.glob("*.npz")} | set(self._packed)
+        names = sorted(n for n in there if n in self.records or n.startswith("base_"))
         each = [self.outcomes(name) for name in names]
         lengths = [len(run[self.plan.measure]) for run in each]
         content = {"names": np.array(names, str), "lengths": np.array(lengths, np.uint32)}
@@ -110,12 +125,36 @@ class Results:
                 reached.setdefault(run.rate, []).append(record.measures[self.plan.chosen_by])
         return {rate: float(np.mean(each)) for rate, each in reached.items()}
 
+    def next_rate(self, arm: Arm) -> float | None:
+        """The one to try next, by the rule of the plan."""
+        name = f"base_{self.plan.chosen_by}"
+        sets = [dataset + VALIDATION for dataset in self.plan.chosen_on]
+        base = {r.dataset: r.measures[name] for r in self.records.values() if name in r.measures}
+        return next_rate(self.rates_tried(arm), float(np.mean([base[each] for each in sets])))
+
     def final_runs(self, arm: Arm) -> list[Run]:
         """The runs that count, at the rate of the best mean; of equal ones at the smallest."""
         tried = self.rates_tried(arm)
         rate = max(sorted(tried), key=tried.__getitem__)
         sets, seeds = STUDIES[self.plan.lab].datasets("tiny"), range(1, arm.seeds + 1)
         return [Run(arm, dataset, seed, rate) for seed in seeds for dataset in sets]
+
+
+@contextmanager
+def _told_if_damaged(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of a file, for the length of the block; what is wrong with them there, in one sentence.
+
+    Raises:
+        SerialLoRAError: says what.
+    """
+    try:
+        with np.load(file) as kept:
+            yield kept
+    except Exception as error:  # numpy's and zipfile's own, of half a dozen kinds
+        raise SerialLoRAError(
+            f"{file} does not hold what runs came to ({error}); restore it, or move it away and its runs are "
+            "done again."
+        ) from error
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:

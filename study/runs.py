@@ -12,7 +12,7 @@ import torch
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.grid import Source
 from serial_lora_course.labs.lab import Lab, Outcomes, run_one
-from serial_lora_course.labs.records import Kept, Record
+from serial_lora_course.labs.records import Kept, Record, environment
 from study.labs import STUDIES
 from study.methods import KNOWN
 from study.plan import CHOOSING_SEED, STEP, Arm, LabPlan
@@ -43,7 +43,10 @@ class Study:
         sets = [dataset + VALIDATION for dataset in self.plan.chosen_on]
         planned = arm.rate / STEP, arm.rate, arm.rate * STEP
         rates = sorted({*planned, *self.results.rates_tried(arm)})
-        self._do([Run(arm, dataset, CHOOSING_SEED, rate) for rate in rates for dataset in sets])
+        while rates:
+            self._do([Run(arm, dataset, CHOOSING_SEED, rate) for rate in rates for dataset in sets])
+            further = self.results.next_rate(arm)
+            rates = [] if further is None else [further]
         self._do(self.results.final_runs(arm))
 
     def _do(self, runs: list[Run]) -> None:
@@ -77,7 +80,17 @@ class Study:
                 self.results.keep(run.name, seen)
 
         options = {"save_to": save_to, "draw": keep, "progress": False}
-        return run_one(lab, method, amount, run.seed, command=COMMAND, **options)
+        try:
+            return run_one(lab, method, amount, run.seed, command=COMMAND, **options)
+        except SerialLoRAError as error:
+            if is_final or "The loss became" not in str(error):
+                raise
+        # A rate that is too large is a try like any other, and the worst.
+        about = (lab.name, lab.data.scale, run.dataset, method.name, amount, lab.unit, run.seed)
+        worst = dict.fromkeys((self.plan.measure, self.plan.chosen_by), 0.0)
+        measures, rank = lab.base | worst | {"diverged": 1.0}, method.rank(run.arm.rank)
+        where = (lab.settings(method), environment(), COMMAND)
+        return Record(*about, rank, measures, {}, 0.0, *where)
 
 
 def go_on(studies: Iterable[Study]) -> Iterator[str]:

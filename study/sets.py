@@ -164,7 +164,14 @@ def _scenes_of(name: str, settings: SceneSet) -> Divided:
         "train": sorted(set(order) - validation),
     }
     parts = {
-        part: ScenePictures(f"study/{name}", part, settings, chosen[part], count)
+        part: ScenePictures(
+            f"study/{name}",
+            part,
+            settings,
+            emoji.some(chosen[part]),
+            [emoji.concepts[position].name for position in chosen[part]],
+            count,
+        )
         for part, count in SCENES.items()
     }
     data = SegmentationData(

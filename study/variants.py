@@ -34,7 +34,6 @@ from torch import Tensor, nn
 from serial_lora import LoRAConfig, eject, inject
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig
-from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import AttentionSite
 
@@ -49,23 +48,15 @@ class StudyAdapter(AdapterConfig):
     """An adapter of the study; the rank is its size, whatever that is."""
 
     method: str = ""
+    put: Callable[..., None] | None = None  # (model, sites, this, an ExitStack that undoes it)
 
     def put_in(self, model: nn.Module, undo: ExitStack) -> None:
-        """Freeze the model and put fresh adapters into it, until ``undo`` closes.
-
-        Raises:
-            SerialLoRAError: the method's runs are kept, and its code is not.
-        """
-        if self.method not in BESIDE | BEFORE:
-            raise SerialLoRAError(
-                "The runs of this method are finished and kept; it is not run again."
-            )
+        """Freeze the model and put fresh adapters into it, until ``undo`` closes."""
         sites = find_attention_sites(model, self.towers, self.blocks, self.stream)
         for parameter in model.parameters():
             undo.callback(parameter.requires_grad_, parameter.requires_grad)
         model.requires_grad_(False)
-        put = put_beside if self.method in BESIDE else put_before
-        put(model, sites, self, undo)
+        self.put(model, sites, self, undo)
 
 
 # ------------------------------------------------------------------------- beside q, k and v

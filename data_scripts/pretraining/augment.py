@@ -8,18 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+DARK = 0.45  # mean brightness of paper below which ink must be bright
+
 
 def augment(pictures: Tensor, mirror: Tensor, generator: torch.Generator) -> Tensor:
     """Drawings (B, 4, size, size) in [0, 1] to training pictures (B, 3, size, size) in [0, 1].
 
     Moved, turned and scaled; sometimes re-inked, outlined or reduced to outlines; laid on paper of
-    some colour; sometimes grey, blurred or with a piece missing. ``mirror`` (B,) marks the drawings
-    that may be flipped: an arrow or a letter may not.
+    some colour; sometimes in uneven light, grey, blurred, grainy or with a piece missing.
+    ``mirror`` (B,) marks the drawings that may be flipped: an arrow or a letter may not.
     """
     pictures = move(pictures, mirror, generator)
     colours, alpha = pictures[:, :3], pictures[:, 3:]
-    colours = shift_colours(colours, alpha, generator)
-    paper = paper_colours(len(pictures), generator)
+    paper = papers(len(pictures), pictures.shape[-1], generator)
+    dark = paper.mean((1, 2, 3), keepdim=True) < DARK
+    colours = shift_colours(colours, alpha, dark, generator)
     outlines = edges(colours + (1 - alpha), alpha)
 
     only_outlines = chosen(len(pictures), 0.12, generator)
@@ -33,6 +36,10 @@ def augment(pictures: Tensor, mirror: Tensor, generator: torch.Generator) -> Ten
     sheet = torch.where(chosen(len(sheet), 0.15, generator), grey, sheet)
     blurred = F.avg_pool2d(sheet, 3, stride=1, padding=1)
     sheet = torch.where(chosen(len(sheet), 0.1, generator), blurred, sheet)
+    light = 1 + 0.5 * (clouds(len(sheet), sheet.shape[-1], generator) - 0.5)
+    sheet = torch.where(chosen(len(sheet), 0.3, generator), sheet * light, sheet)
+    grain = 0.04 * torch.randn(sheet.shape, generator=generator)
+    sheet = torch.where(chosen(len(sheet), 0.15, generator), sheet + grain, sheet)
     return erase(sheet, paper, generator).clamp(0, 1)
 
 
@@ -61,22 +68,35 @@ def move(pictures: Tensor, mirror: Tensor, generator: torch.Generator) -> Tensor
     return F.grid_sample(pictures, grid, align_corners=False)
 
 
-def shift_colours(colours: Tensor, alpha: Tensor, generator: torch.Generator) -> Tensor:
-    """Mix the channels a little; give drawings in one black ink another dark ink."""
+def shift_colours(
+    colours: Tensor, alpha: Tensor, dark: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Mix the channels a little; give drawings in one black ink another, a bright one on dark paper."""
     count = len(colours)
     mix = torch.eye(3) + 0.2 * torch.randn(count, 3, 3, generator=generator)
     mix = mix / mix.sum(2, keepdim=True)
     mixed = torch.einsum("nij,njhw->nihw", mix, colours).clamp(0, 1).minimum(alpha)
     colours = torch.where(chosen(count, 0.5, generator), mixed, colours)
-    one_ink = (colours.amax((1, 2, 3), keepdim=True) < 0.1) & chosen(count, 0.4, generator)
+    one_ink = colours.amax((1, 2, 3), keepdim=True) < 0.1
     ink = 0.6 * torch.rand(count, 3, 1, 1, generator=generator)
-    return torch.where(one_ink, ink * alpha, colours)
+    ink = torch.where(dark, 1 - ink, ink)
+    return torch.where(one_ink & (dark | chosen(count, 0.4, generator)), ink * alpha, colours)
 
 
-def paper_colours(count: int, generator: torch.Generator) -> Tensor:
-    """Half of the papers white, the others light."""
+def papers(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Paper (count, 3, size, size): half of it white, some light, some of any colour, some cloudy."""
     light = uniform(count * 3, 0.7, 1.0, generator).view(count, 3, 1, 1)
-    return torch.where(chosen(count, 0.5, generator), torch.ones_like(light), light)
+    coloured, other = torch.rand(2, count, 3, 1, 1, generator=generator)
+    cloudy = coloured.lerp(other, clouds(count, size, generator))
+    paper = torch.where(chosen(count, 0.5, generator), cloudy, coloured.expand_as(cloudy))
+    paper = torch.where(chosen(count, 0.5, generator), light, paper)
+    return torch.where(chosen(count, 0.5, generator), torch.ones_like(paper), paper)
+
+
+def clouds(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Smooth noise (count, 1, size, size) between 0 and 1."""
+    coarse = torch.rand(count, 1, 4, 4, generator=generator)
+    return F.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
 
 
 def edges(sheet: Tensor, alpha: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every pretraining run shares: a clock, an average of the weights, float16 files, a card."""
+"""What every pretraining run shares: steps that go on after a stop, an average of the weights, a card."""
 
 from __future__ import annotations
 
@@ -18,29 +18,33 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 from tqdm import tqdm
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora_course.files import write_json
 from serial_lora_course.models.weights import tiny_file
 
+KEEP_EVERY = 180  # seconds between two files of an unfinished run
 OF_ONE_RUN = ("history", "looked_at", "sheet")  # what people noted in a card
 
 
 class PretrainingRun(ABC):
-    """A run against the clock.
+    """A run of some thousand steps, which may be stopped at any moment and goes on from its file.
 
     A subclass makes its data and calls `set_up` with the model; then it says what one step is, and
-    what is measured and written in the end.
+    what is measured and written in the end. What a step does depends on its number and the seed
+    alone.
 
     Attributes:
         name: of the model.
-        recipe: a dataclass with ``seed``, ``learning_rate``, ``weight_decay`` and ``warmup``.
+        recipe: a dataclass with ``steps``, ``seed``, ``learning_rate``, ``weight_decay``,
+            ``warmup`` and ``decay``.
         asked: the words of the command line.
     """
 
     name: str
     betas = (0.9, 0.98)
 
-    def __init__(self, folder: Path, recipe, minutes: float, asked: str) -> None:
-        self.folder, self.recipe, self.budget, self.asked = folder, recipe, minutes * 60, asked
+    def __init__(self, folder: Path, recipe, asked: str) -> None:
+        self.folder, self.recipe, self.asked = folder, recipe, asked
         self.step, self.seconds = 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
@@ -71,23 +75,84 @@ class PretrainingRun(ABC):
         self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=self.betas)
 
     def run(self) -> None:
-        """Train until the minutes are used up; then write model and card."""
-        with tqdm(total=round(self.budget), desc=f"pretraining {self.name}", unit="s") as bar:
-            while self.seconds < self.budget:
+        """Train to the last step, from where an earlier call stopped; then write model and card."""
+        self.go_on()
+        kept = time.monotonic()
+        with tqdm(total=self.recipe.steps, initial=self.step, desc=self.name) as bar:
+            while self.step < self.recipe.steps:
                 started = time.monotonic()
+                self.set_learning_rate()
                 loss = self.one_step()
                 self.step += 1
                 self.seconds += time.monotonic() - started
-                bar.set_postfix(step=self.step, loss=f"{loss:.3f}")
-                bar.update(min(round(self.seconds), bar.total) - bar.n)
+                bar.set_postfix(loss=f"{loss:.3f}")
+                bar.update()
+                if time.monotonic() - kept > KEEP_EVERY:
+                    self.keep()
+                    kept = time.monotonic()
         self.write_model()
         write_json(self.folder / f"{self.name}.card.json", self.card())
+        self.unfinished.unlink(missing_ok=True)
 
-    def set_learning_rate(self, peak: float, done: float) -> None:
-        """Linear warm-up, then a cosine to zero; ``done`` runs from 0 to 1."""
-        warm = min(1.0, done / self.recipe.warmup + 0.01)
+    @property
+    def unfinished(self) -> Path:
+        """The file of a run that has not come to its end."""
+        return self.folder / f"{self.name}.unfinished.pt"
+
+    def keep(self) -> None:
+        """Write all that the next step needs; whoever is killed here still has the last file."""
+        state = {
+            "recipe": json.loads(json.dumps(asdict(self.recipe))),
+            "step": self.step,
+            "seconds": self.seconds,
+            "trained": self.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+        }
+        written = self.unfinished.with_suffix(".part")
+        torch.save(state, written)
+        written.replace(self.unfinished)
+
+    def go_on(self) -> None:
+        """Take up an unfinished run of this folder, if there is one.
+
+        The number of steps may have changed, as long as the rate has not begun to fall.
+
+        Raises:
+            SerialLoRAError: it has another recipe.
+        """
+        if not self.unfinished.exists():
+            return
+        state = torch.load(self.unfinished, weights_only=True)
+        recipe = json.loads(json.dumps(asdict(self.recipe)))
+        constant = state["step"] <= (1 - self.recipe.decay) * min(
+            recipe["steps"], state["recipe"]["steps"]
+        )
+        if constant:
+            state["recipe"]["steps"] = recipe["steps"]
+        if state["recipe"] != recipe:
+            raise SerialLoRAError(
+                f"{self.unfinished} is of another recipe; give its options again, or another --out."
+            )
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.trained.load_state_dict(state["trained"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+
+    @property
+    def ending(self) -> float:
+        """How much of the last part, in which the rate falls, is done: 0 before it, 1 at the end."""
+        done = self.step / self.recipe.steps
+        return max(0.0, (done - 1) / self.recipe.decay + 1)
+
+    def set_learning_rate(self) -> None:
+        """Linear warm-up, a constant rate, and a cosine to zero over the last part."""
+        recipe = self.recipe
+        warm = min(1.0, (self.step + 1) / recipe.warmup)
+        falling = 0.5 + 0.5 * math.cos(math.pi * self.ending)
         for group in self.optimizer.param_groups:
-            group["lr"] = peak * warm * (0.5 + 0.5 * math.cos(math.pi * done))
+            group["lr"] = recipe.learning_rate * warm * falling
 
     def descend(self, loss: torch.Tensor) -> float:
         """One optimizer step with gradients clipped to norm 1; the loss as a number."""
@@ -121,14 +186,11 @@ class PretrainingRun(ABC):
     def card(self) -> dict:
         """What a user of the weights should know, every number of a run read off this one."""
         card = {k: v for k, v in self.shipped_card().items() if k not in OF_ONE_RUN}
-        recipe = asdict(self.recipe)
-        if recipe.get("start"):
-            recipe["start"] = Path(recipe["start"]).name  # where it lay is nobody's business
         return card | {
             "model": self.name,
             "command": f"python data_scripts/pretrain_tiny.py {self.asked}",
             "parameters": sum(p.numel() for p in self.model.parameters()),
-            "recipe": recipe,
+            "recipe": asdict(self.recipe),
             "minutes": round(self.seconds / 60, 2),
             "steps": self.step,
             "machine": f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}",

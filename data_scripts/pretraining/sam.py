@@ -31,12 +31,13 @@ MEASURED_SCENES = 120
 class Recipe:
     """What a pretraining run depends on."""
 
-    minutes: float = 80.0
+    steps: int = 8300
     batch: int = 16  # scenes
     prompts: int = 4  # per scene
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
-    warmup: float = 0.02  # fraction of the time
+    warmup: int = 166  # steps
+    decay: float = 1.0  # share of the steps in which the rate falls
     points: float = 0.25  # share of prompts that are one point; the others are boxes
     jitter: float = 0.06  # of a box's edges, as a fraction of its sides
     padded: float = 0.25  # share of scenes that are not square
@@ -51,7 +52,7 @@ class SamPretraining(PretrainingRun):
     name = TINY_MODEL
 
     def __init__(self, folder: Path, recipe: Recipe, asked: str = "sam") -> None:
-        super().__init__(folder, recipe, recipe.minutes, asked)
+        super().__init__(folder, recipe, asked)
         self.architecture = tiny_architecture()
         self.size, self.cell = self.architecture["image_size"], self.architecture["patch_size"]
         self.drawings = drawings("twemoji", hidden=False)
@@ -64,8 +65,7 @@ class SamPretraining(PretrainingRun):
         self.set_up(model, dense)
 
     def one_step(self) -> float:
-        recipe, done = self.recipe, self.seconds / self.budget
-        self.set_learning_rate(recipe.learning_rate, done)
+        recipe = self.recipe
         chance = np.random.default_rng((recipe.seed, self.step))
         scenes = [self._scene(chance) for _ in range(recipe.batch)]
         pictures = self._pictures(scenes, chance)

@@ -1,10 +1,11 @@
-"""Pretraining of the tiny Stable Diffusion 3: Twemoji from their names, 64 pixels square.
+"""Pretraining of the tiny Stable Diffusion 3: many designers' drawings from their names, 64 pixels square.
 
-First the autoencoder, a drawing to 16 x 16 latents and back. It learns every style in changing
-colours, so that whatever style the transformer is tuned to later fits through it; drawings of hidden
-concepts (`serial_lora_course.data.emoji_sets`) are left out and measure it. Then, by rectified flow in
-its latents, the transformer: the Twemoji drawing of every thing of `serial_lora_course.data.style_sets`,
-and no other style. Its prompts are read by the tiny CLIP's text tower, which stays as it is.
+First the autoencoder, a drawing to 16 x 16 latents and back. It learns drawings of all designers but
+OpenMoji in changing colours, so that whatever style the transformer is tuned to later fits through
+it; the adaptation styles' drawings of hidden concepts (`serial_lora_course.data.emoji_sets`) measure
+it. Then, by rectified flow in its latents, the transformer: the drawings of every thing of
+`serial_lora_course.data.style_sets` by several designers, the designer named in the prompt. Its
+prompts are read by the tiny CLIP's text tower, which stays as it is.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ModelMixin, SD3Transformer2DModel
+from PIL import Image
 from torch import Tensor, nn
 
-from data_scripts.pretraining.augment import chosen
+from data_scripts.pretraining.augment import chosen, edges
+from data_scripts.pretraining.clip import SEEN_STYLES
+from data_scripts.pretraining.icons import ICON_STYLES, load_icons, load_named_icons
 from data_scripts.pretraining.loop import PretrainingRun
 from serial_lora_course.data.emoji import STYLES, load_emoji
-from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.data.style_sets import SIZE, caption, things
+from serial_lora_course.data.emoji_sets import hidden_codepoints, unseen_drawings
+from serial_lora_course.data.style_sets import SIZE, TINY_STYLES, caption, render, things
 from serial_lora_course.labs.sd3_pictures import draw, encode_pictures, read_prompts
 from serial_lora_course.measures.flow import (
     TRAIN_TIMESTEPS,
@@ -38,27 +42,30 @@ from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sd3 import TINY_MODEL, Sd3Backbone, build_pipeline
 from serial_lora_course.models.weights import tiny_file
 
-IN_COLOUR = ("twemoji", "openmoji")
-MEASURED = 512  # drawings, of the autoencoder
+CHANNELS = 16  # of the latents
+MEASURED = 200  # drawings of each style, of the autoencoder
+# Who draws for the transformer -> the word in its prompts. Twemoji is what an unnamed drawing is.
+DESIGNERS = {
+    "twemoji": "",
+    "noto": "noto",
+    "fluent-flat": "fluent",
+    "emojione": "emojione",
+    "fxemoji": "firefox",
+    "noto-v1": "android",
+    "noto-mono": "ink",
+}
 GUIDANCE, STEPS = 3.0, 28
 EMPTY_T5 = 256  # tokens that a pipeline without T5 adds unless it is told otherwise
 
 
-def pretrain(folder: Path, asked: str, minutes: float, autoencoder_minutes: float, **more) -> None:
+def pretrain(folder: Path, asked: str, steps: int, autoencoder_steps: int, seed: int) -> None:
     """Run both pretrainings, the autoencoder's only if it has not been run in this folder."""
     inner = folder / "autoencoder"
     finished = inner / AutoencoderPretraining.name
     if not finished.with_suffix(".card.json").exists():
-        recipe = AutoencoderRecipe(minutes=autoencoder_minutes, **more)
+        recipe = AutoencoderRecipe(steps=autoencoder_steps, seed=seed)
         AutoencoderPretraining(inner, recipe, asked).run()
-    TransformerPretraining(folder, Recipe(minutes=minutes, **more), finished, asked).run()
-
-
-def start_from(folder: str, kind: type[ModelMixin], part: str) -> ModelMixin | None:
-    """A part of an earlier pretraining's result in float32, to go on from; None without a folder."""
-    if not folder:
-        return None
-    return kind.from_pretrained(Path(folder) / part, local_files_only=True).float()
+    TransformerPretraining(folder, Recipe(steps=steps, seed=seed), finished, asked).run()
 
 
 def save_half(model: ModelMixin, folder: Path) -> None:
@@ -75,27 +82,30 @@ def save_half(model: ModelMixin, folder: Path) -> None:
 class AutoencoderRecipe:
     """What the autoencoder's run depends on."""
 
-    minutes: float = 12.0
-    batch: int = 32
-    learning_rate: float = 2e-3
+    steps: int = 12000
+    batch: int = 16
+    learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    warmup: float = 0.03  # fraction of the time
+    warmup: int = 200  # steps
+    decay: float = 0.3  # share of the steps in which the rate falls
     edge_loss: float = 0.5  # weight of differences between neighbouring pixels
-    colour_loss: float = 2.0  # weight of the colour of cells of 4 x 4 pixels
-    in_colour: float = 0.8  # share of drawings from the coloured styles
-    kl_loss: float = 1e-3  # weight of a latent number's distance from a standard normal
-    start: str = ""  # folder of weights to go on from; empty for none
+    colour_loss: float = 1.0  # weight of the colour of cells of 4 x 4 pixels
+    square_loss: float = (
+        2.0  # weight of the squared error, which the peak signal-to-noise ratio measures
+    )
+    icons: float = 0.4  # share of drawings that are icons, most of them in one ink
+    kl_loss: float = 5e-4  # weight of a latent number's distance from a standard normal
     seed: int = 0
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """SD3's autoencoder at a small size: 64 pixels to 16 x 16 latents of 8 channels."""
+    """SD3's autoencoder at a small size: 64 pixels to 16 x 16 latents of 16 channels, SD3's number."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 64),
+        block_out_channels=(32, 64, 96),
         layers_per_block=1,
-        latent_channels=8,
+        latent_channels=CHANNELS,
         norm_num_groups=8,
         sample_size=SIZE,
         mid_block_add_attention=False,
@@ -111,17 +121,15 @@ class AutoencoderPretraining(PretrainingRun):
     betas = (0.9, 0.95)
 
     def __init__(self, folder: Path, recipe: AutoencoderRecipe, asked: str = "sd3") -> None:
-        super().__init__(folder, recipe, recipe.minutes, asked)
-        self.seen = {style: drawings(style, hidden=False) for style in STYLES}
-        self.unseen = torch.cat([drawings(style, hidden=True) for style in STYLES])
-        model = start_from(recipe.start, AutoencoderKL, "vae") or build_autoencoder()
-        self.set_up(model.to(memory_format=torch.channels_last), average=0.998)
+        super().__init__(folder, recipe, asked)
+        self.emoji = seen_emoji()
+        self.icons = torch.from_numpy(load_named_icons(SIZE).pictures)
+        self.set_up(build_autoencoder().to(memory_format=torch.channels_last), average=0.999)
 
     def one_step(self) -> float:
         recipe = self.recipe
-        self.set_learning_rate(recipe.learning_rate, self.seconds / self.budget)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
-        pictures = vary(to_model(self._pick(generator)), generator)
+        pictures = vary(self._pick(generator), generator)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         self.trained.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -129,43 +137,49 @@ class AutoencoderPretraining(PretrainingRun):
             drawn = self.model.decode(posterior.sample(generator)).sample
         drawn = drawn.float()
         loss = F.l1_loss(drawn, pictures) + recipe.edge_loss * edge_difference(drawn, pictures)
+        loss = loss + recipe.square_loss * F.mse_loss(drawn, pictures)
         cells = (F.avg_pool2d(picture, 4) for picture in (drawn, pictures))
         loss = loss + recipe.colour_loss * F.l1_loss(*cells)
         distance = posterior.kl().mean().float() / posterior.mean[0].numel()
         return self.descend(loss + recipe.kl_loss * distance)
 
     def _pick(self, generator: torch.Generator) -> Tensor:
-        """A batch of drawings, most of them in colour."""
-        picked = []
-        for name, style in self.seen.items():
-            share = self.recipe.in_colour if name in IN_COLOUR else 1 - self.recipe.in_colour
-            count = round(self.recipe.batch * share / 2)  # two styles are coloured, two are not
-            picked.append(style[torch.randint(len(style), (count,), generator=generator)])
-        return torch.cat(picked)
+        """A batch of drawings (B, 4, size, size) in [0, 1], of emoji and of icons."""
+        icons = round(self.recipe.batch * self.recipe.icons)
+        shares = (self.emoji, self.recipe.batch - icons), (self.icons, icons)
+        picked = [
+            drawings[torch.randint(len(drawings), (count,), generator=generator)]
+            for drawings, count in shares
+        ]
+        return torch.cat(picked).permute(0, 3, 1, 2).float() / 255
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Error of the round trip, in grey levels of 255, on drawings that it is not trained on."""
+        """Of each adaptation style: how true the round trip is to drawings that were never seen."""
         self.model.eval()
-        order = torch.randperm(len(self.unseen), generator=torch.Generator().manual_seed(0))
-        pictures = to_model(self.unseen[order[:MEASURED]])
-        with self.averaged(), torch.autocast("cpu", dtype=torch.bfloat16):
-            means = [self.model.encode(part).latent_dist.mode() for part in pictures.split(64)]
-            drawn = torch.cat([self.model.decode(part).sample.float() for part in means])
-        difference = drawn.clamp(-1, 1) - pictures
-        error = difference.abs().mean((0, 2, 3)) * 127.5
-        squared = difference.square().mean((1, 2, 3)) / 4
-        return {
-            "mean error": round(error.mean().item(), 3),
-            "mean error, worst channel": round(error.max().item(), 3),
-            "PSNR": round((-10 * squared.log10()).mean().item(), 2),
-        }
+        result, errors = {}, []
+        with self.averaged():
+            for style in TINY_STYLES:
+                pictures = unseen_pictures(style)
+                difference = (self._round_trip(pictures) - pictures).clamp(-2, 2)
+                squared = difference.square().mean((1, 2, 3)) / 4
+                result[f"PSNR {style}"] = round((-10 * squared.log10()).mean().item(), 2)
+                errors.append(difference.abs().mean().item() * 127.5)
+        result["PSNR"] = round(float(np.mean(list(result.values()))), 2)
+        result["mean error"] = round(float(np.mean(errors)), 3)
+        return result
+
+    def _round_trip(self, pictures: Tensor) -> Tensor:
+        """Pictures (N, 3, size, size) in [-1, 1] through the latents and back."""
+        parts = (self.model.encode(part).latent_dist.mode() for part in pictures.split(64))
+        return torch.cat([self.model.decode(part).sample for part in parts]).clamp(-1, 1)
 
     @torch.no_grad()
     def write_model(self) -> None:
         """The autoencoder as diffusers saves it, with the shift and scale of its own latents."""
+        drawings = self.emoji[:: max(1, len(self.emoji) // 2000)].permute(0, 3, 1, 2).float() / 255
         with self.averaged():
-            parts = to_model(torch.cat([style[::4] for style in self.seen.values()])).split(64)
+            parts = (2 * on_paper(drawings) - 1).split(64)
             latents = torch.cat([self.model.encode(part).latent_dist.mode() for part in parts])
             # As SD3's own: one shift and one scale that make the latents' mean 0 and spread 1.
             self.model.register_to_config(
@@ -178,25 +192,42 @@ class AutoencoderPretraining(PretrainingRun):
         return json.loads(tiny_file(f"{TINY_MODEL}.card.json").read_text("utf-8"))["autoencoder"]
 
 
-def drawings(style: str, hidden: bool) -> Tensor:
-    """The drawings (N, size, size, 3), uint8, of the concepts that are hidden, or are not."""
-    emoji, hidden_ones = load_emoji(style, SIZE), hidden_codepoints()
-    pictures = [
-        np.asarray(emoji.picture(index))
-        for index, concept in enumerate(emoji.concepts)
-        if (concept.codepoints in hidden_ones) == hidden
+def seen_emoji() -> Tensor:
+    """Drawings (N, size, size, 4), uint8, by all designers but OpenMoji, of no hidden concept."""
+    hidden = hidden_codepoints()
+    sets = [load_emoji(style, SIZE) for style in SEEN_STYLES]
+    sets += [load_icons(style, SIZE) for style in ICON_STYLES]
+    kept = [
+        emoji.some([i for i, c in enumerate(emoji.concepts) if c.codepoints not in hidden])
+        for emoji in sets
     ]
-    return torch.from_numpy(np.stack(pictures))
+    return torch.from_numpy(np.concatenate(kept))
 
 
-def to_model(pictures: Tensor) -> Tensor:
-    """uint8 (B, size, size, 3) to float32 (B, 3, size, size) in [-1, 1]."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+def unseen_pictures(style: str) -> Tensor:
+    """A tiny style's pictures of hidden concepts (N, 3, size, size) in [-1, 1]; at most MEASURED."""
+    emoji = load_emoji(TINY_STYLES[style].drawn_by, SIZE)
+    positions = sorted(unseen_drawings(emoji))
+    positions = positions[:: max(1, len(positions) // MEASURED)]
+    pictures = np.stack([render(style, drawing) for drawing in emoji.some(positions)])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def vary(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip, invert, recolour or coarsen some: styles to come have such colours and such cells."""
-    count = len(pictures)
+def on_paper(drawings: Tensor) -> Tensor:
+    """Drawings (B, 4, size, size) on white paper, (B, 3, size, size), both in [0, 1]."""
+    return drawings[:, :3] * drawings[:, 3:] + 1 - drawings[:, 3:]
+
+
+def vary(drawings: Tensor, generator: torch.Generator) -> Tensor:
+    """Drawings (B, 4, size, size) in [0, 1] as pictures (B, 3, size, size) in [-1, 1].
+
+    Some are outlined, flipped, inverted, recoloured or made coarse: styles to come have such lines,
+    such colours and such cells.
+    """
+    count = len(drawings)
+    sheet = on_paper(drawings)
+    outlined = sheet * (1 - edges(sheet, drawings[:, 3:]))
+    pictures = 2 * torch.where(chosen(count, 0.25, generator), outlined, sheet) - 1
     pictures = torch.where(chosen(count, 0.5, generator), pictures.flip(3), pictures)
     pictures = torch.where(chosen(count, 0.2, generator), -pictures, pictures)
     # Emoji are mostly yellow, red and blue, which differ in red and blue alone: without exchanged
@@ -223,15 +254,15 @@ def edge_difference(drawn: Tensor, pictures: Tensor) -> Tensor:
 class Recipe:
     """What the transformer's run depends on."""
 
-    minutes: float = 90.0
+    steps: int = 40000
     batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    warmup: float = 0.02  # fraction of the time
+    warmup: int = 300  # steps
+    decay: float = 0.25  # share of the steps in which the rate falls
     text_dropout: float = 0.1  # share of pictures whose prompt is the empty one, for guidance
     padded: int = 16  # one step in so many carries the pipeline's empty T5 tokens
     average: float = 0.9995  # decay of the moving average of the weights
-    start: str = ""  # folder of weights to go on from; empty for none
     seed: int = 0
 
 
@@ -242,13 +273,10 @@ class TransformerPretraining(PretrainingRun):
     betas = (0.9, 0.95)
 
     def __init__(self, folder: Path, recipe: Recipe, autoencoder: Path, asked: str = "sd3") -> None:
-        super().__init__(folder, recipe, recipe.minutes, asked)
+        super().__init__(folder, recipe, asked)
         self.autoencoder_card = json.loads(autoencoder.with_suffix(".card.json").read_text("utf-8"))
-        emoji = load_emoji("twemoji", SIZE)
-        self.captions = [caption(concept) for concept in things()]
-        self.pictures = [emoji.picture(emoji.positions[concept.codepoints]) for concept in things()]
-        transformer = start_from(recipe.start, SD3Transformer2DModel, "transformer")
-        transformer = transformer or build_transformer()
+        self.captions, self.pictures = captioned_drawings()
+        transformer = build_transformer()
         pipeline = build_pipeline(transformer, AutoencoderKL.from_pretrained(autoencoder))
         pipeline.set_progress_bar_config(disable=True)
         self.backbone = Sd3Backbone(transformer, self.name, "tiny", pipeline, text_tokens=0)
@@ -259,7 +287,6 @@ class TransformerPretraining(PretrainingRun):
 
     def one_step(self) -> float:
         recipe = self.recipe
-        self.set_learning_rate(recipe.learning_rate, self.seconds / self.budget)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
         padded = self.step % recipe.padded == 0
         count = recipe.batch // 4 if padded else recipe.batch  # four times the work a picture
@@ -282,8 +309,8 @@ class TransformerPretraining(PretrainingRun):
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """How often the tiny CLIP finds the right name of a drawing among a hundred."""
-        chance = torch.Generator().manual_seed(self.recipe.seed)
-        picked = torch.randperm(len(self.captions), generator=chance)[:100].tolist()
+        rng = torch.Generator().manual_seed(self.recipe.seed)
+        picked = torch.randperm(len(things()), generator=rng)[:100].tolist()  # Twemoji's come first
         captions, real = ([known[i] for i in picked] for known in (self.captions, self.pictures))
         self.model.eval()
         with self.averaged():
@@ -305,6 +332,18 @@ class TransformerPretraining(PretrainingRun):
         return super().card() | {"autoencoder": self.autoencoder_card}
 
 
+def captioned_drawings() -> tuple[list[str], list[Image.Image]]:
+    """Every thing as each designer draws it, with a prompt that names the designer and the thing."""
+    captions, pictures = [], []
+    for style, word in DESIGNERS.items():
+        emoji = load_emoji(style, SIZE) if style in STYLES else load_icons(style, SIZE)
+        for concept in things():
+            if concept.codepoints in emoji.positions:
+                captions.append(f"{word} {caption(concept)}".strip())
+                pictures.append(emoji.picture(emoji.positions[concept.codepoints]))
+    return captions, pictures
+
+
 def build_transformer(layers: int = 5, width: int = 192, heads: int = 3) -> SD3Transformer2DModel:
     """SD3's transformer at a small size, started as diffusion transformers are.
 
@@ -313,8 +352,8 @@ def build_transformer(layers: int = 5, width: int = 192, heads: int = 3) -> SD3T
     model = SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
-        in_channels=8,
-        out_channels=8,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
         num_layers=layers,
         num_attention_heads=heads,
         attention_head_dim=width // heads,

@@ -20,7 +20,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -29,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora_course.checking.comparing import (
+    NOTHING,
     difference,
     has_nan,
     kind_problem,
@@ -37,14 +37,21 @@ from serial_lora_course.checking.comparing import (
     same,
     untouched,
 )
-from serial_lora_course.checking.message import CheckFailed, describe, likely_error
-
-UNKNOWN = "no known mistake gives this result: compare shapes first, then print both values for a tiny input"
-UNKNOWN_NUMBER = (
-    "no known mistake gives this result: work out the case above on paper, step by step"
+from serial_lora_course.checking.message import (
+    RAISED,
+    CheckFailed,
+    describe,
+    likely_error,
+    text_of,
 )
+
+SHAPES = "the shapes differ: follow the shape of each step"
+STEP_BY_STEP = "compare your steps with those of the solved lesson"
 NO_NUMBER = "the result is nan: look for 0 / 0, or a root or logarithm of a negative number"
-NOTHING = "the function returns nothing: is `return` missing?"
+GRADIENTS_OFF = (
+    "set_grad_enabled(False) turns gradients off for the whole notebook, not for this function "
+    "(the check turned them on again): use `with torch.no_grad():`"
+)
 AWAY = "avoid no_grad, detach, copies, .data, .item() and masks of True and False"
 
 
@@ -64,12 +71,11 @@ class Case:
         leaves: ``(*arguments) -> {name: tensor}`` whose gradients count too.
         advice: the likely cause where no mistake explains a wrong value; for parts by name, and
             there maybe a function of what was got.
-        form: ... where the kind or the shape is wrong.
+        form: ... where the kind or the shape is wrong; for parts, where their number is.
         error: ... where the call raises.
         nan: ... where the result is not a number.
         tolerance: relative to the largest entry of a tensor, or to a number.
         may_change: the arguments, as the exercise asks for it.
-        during: gives a context in which the answer runs.
     """
 
     what: str
@@ -83,7 +89,6 @@ class Case:
     nan: str = field(default=NO_NUMBER, kw_only=True)
     tolerance: float = field(default=1e-5, kw_only=True)
     may_change: bool = field(default=False, kw_only=True)
-    during: Callable[[], AbstractContextManager] = field(default=nullcontext, kw_only=True)
 
     def parts(self) -> dict[str, Any]:
         """What is expected, by what it is."""
@@ -128,22 +133,24 @@ def call(
             raise
         shapes = ", ".join(describe(argument) for argument in arguments)
         what = what or f"a call with {shapes or 'no arguments'}"
-        told = f"{type(error).__name__}: {error}"
-        told = told if len(told) < 300 else f"{told[:297]}..."  # some print whole tensors
-        raise CheckFailed(what, "a result", told, cause or likely_error(error)) from error
+        told, advice = f"{type(error).__name__}: {text_of(error)}", cause or likely_error(error)
+        raise CheckFailed(what, "a result", told, advice, vague=advice == RAISED) from error
 
 
 def is_open(error: BaseException) -> bool:
     """Whether an error is an exercise's stub, as PyTorch raises errors of that kind itself."""
-    return isinstance(error, NotImplementedError) and str(error).startswith("Exercise ")
+    return isinstance(error, NotImplementedError) and text_of(error).startswith("Exercise ")
 
 
 def observe(case: Case, attempt: Callable) -> Outcome:
     """What an answer makes of copies of a case's arguments."""
     given, outcome = copy.deepcopy(case.arguments), Outcome()
     try:
-        with case.during():
+        with torch.enable_grad():
             got = call(attempt, *given, what=case.what, cause=case.error)
+            on = torch.is_grad_enabled()
+        if not on:
+            raise CheckFailed("gradients, after the call", "on", "off", GRADIENTS_OFF, sure=True)
         if not case.may_change:
             require_unchanged(attempt, given, case.arguments)
         if case.read and got is None and not case.may_change:
@@ -187,6 +194,7 @@ def judge(case: Case, outcome: Outcome) -> None:
     """Raise ``CheckFailed`` unless an outcome is what the case expects."""
     if outcome.failure:
         raise outcome.failure
+    require_order(case, outcome)
     for name, expected in case.parts().items():
         compare(case, name, outcome.values[name], expected)
     if not case.leaves:
@@ -210,7 +218,8 @@ def compare(case: Case, name: str, got: Any, expected: Any) -> None:
     """Raise ``CheckFailed`` unless one part is what is expected."""
     if got is None and expected is not None:
         raise CheckFailed(name, expected, got, NOTHING)
-    problem = kind_problem(got, expected, case.form)
+    form = "" if isinstance(case.expected, Parts) else case.form
+    problem = kind_problem(got, expected, form)
     value = plain(got, expected)
     if not problem and same(value, expected, case.tolerance):
         if loose := loose_kind(got, expected):
@@ -219,17 +228,24 @@ def compare(case: Case, name: str, got: Any, expected: Any) -> None:
     unlike = getattr(got, "shape", ()) != getattr(expected, "shape", ())
     own = case.advice if isinstance(case.advice, str) else case.advice.get(name, "")
     own = own(got) if callable(own) else own
-    advice = (
-        (isinstance(expected, list) and own)
-        or problem
-        or (unlike and case.form)
-        or (has_nan(got) and case.nan)
-        or own
-    )
-    advice = advice or (unlike and "the shapes differ: follow the shape of each step")
-    advice = advice or (UNKNOWN if isinstance(expected, Tensor) else UNKNOWN_NUMBER)
+    if isinstance(expected, list) and own:
+        problem = ""  # what a list of facts lacks, its own advice says better
+    fact = own and case.read  # what was read from a result says what is wrong with it
+    known = problem or (unlike and form) or (has_nan(got) and case.nan) or fact
+    advice = own if fact else known or own or (SHAPES if unlike else STEP_BY_STEP)
     forged = type(got).__module__ == "__main__" and type(expected).__module__ != "__main__"
-    raise CheckFailed(name, *difference(value, expected), advice, sure=forged and bool(problem))
+    sure = forged and bool(problem)
+    raise CheckFailed(name, *difference(value, expected), advice, sure=sure, vague=not known)
+
+
+def require_order(case: Case, outcome: Outcome) -> None:
+    """Raise ``CheckFailed`` if two parts of two kinds came in the wrong order."""
+    names, got = list(case.parts()), list(outcome.values.values())
+    kinds = [type(value) for value in case.parts().values()]
+    swapped = len(set(kinds)) == len(got) == 2 and all(map(isinstance, got[::-1], kinds))
+    if swapped and not all(map(isinstance, got, kinds)):
+        advice = f"the order is wrong: {names[0]} comes first, then {names[1]}"
+        raise CheckFailed(case.what, "two things", got, advice, sure=True)
 
 
 def require_unchanged(attempt: Callable, given: Sequence, before: Sequence) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from serial_lora_course.checking.message import describe
 
+NOTHING = "the function returns None here: is `return` missing, or does a search find nothing?"
+
 
 def same(got: Any, value: Any, tolerance: float) -> bool:
     """Whether two results are equal, within a relative tolerance where they are not whole."""
@@ -59,7 +61,10 @@ def _listed(expected: Any) -> bool:
 def kind_problem(got: Any, expected: Any, form: str = "") -> str:
     """What is wrong with the kind of a result, whatever its value; nothing if it is right."""
     got = got.tolist() if isinstance(got, np.ndarray) and _listed(expected) else got
-    kind = f"not a {type(got).__name__}"
+    if got is None and expected is not None:
+        return NOTHING
+    kind = type(got).__name__
+    kind = f"not {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
     if isinstance(expected, (Tensor, Real, str)) and type(got).__module__ == "__main__":
         return (
             f"return a plain {type(expected).__name__}, {kind}, which is a class of your notebook"
@@ -81,9 +86,12 @@ def kind_problem(got: Any, expected: Any, form: str = "") -> str:
         return "" if fine else form or f"return a plain number, {kind}"
     if isinstance(expected, (tuple, list)):
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
-            some = f"return {len(expected)} things, in that order"
-            listed = isinstance(expected, list) and isinstance(got, (tuple, list))
-            return form or (f"return {len(expected)} values, not {len(got)}" if listed else some)
+            listed = isinstance(got, (tuple, list))
+            name = type(expected).__name__
+            return (
+                form
+                or f"return a {name} of {len(expected)}, {f'not {len(got)}' if listed else kind}"
+            )
         return next(filter(None, map(kind_problem, got, expected)), "")
     sets = isinstance(expected, set) and isinstance(got, frozenset)
     fine = expected is None or isinstance(got, type(expected)) or sets
@@ -136,7 +144,12 @@ def untouched(now: Any, then: Any) -> bool:
 
 
 def difference(got: Any, expected: Any) -> tuple[Any, Any]:
-    """Expected and got as a learner should see them: of two large tensors the worst entry."""
+    """Expected and got as a learner should see them: of two large tensors the worst entry, of two long
+    lists the first that differs."""
+    if isinstance(expected, list) and isinstance(got, (list, tuple)) and len(expected) > 6:
+        for place, (mine, right) in enumerate(zip(got, expected, strict=False)):
+            if not same(mine, right, 1e-5):
+                return f"{describe(right)} (entry {place})", mine
     tensors = isinstance(got, Tensor) and isinstance(expected, Tensor)
     if not tensors or got.shape != expected.shape:
         return expected, got

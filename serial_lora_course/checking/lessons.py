@@ -7,11 +7,13 @@ and memory are counted and measured by ``python -m tools.notebooks build``, and 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from IPython.display import Markdown, display
+from nbformat import NotebookNode
 
 from serial_lora.errors import SerialLoRAError
 
@@ -53,6 +55,15 @@ def find_lesson(number: str) -> Lesson:
             return lesson
     known = ", ".join(lesson.number for lesson in LESSONS)
     raise SerialLoRAError(f"There is no lesson {number!r}; the lessons are {known}.")
+
+
+HEADING = re.compile(r"^# (\d\d) · ", re.MULTILINE)
+
+
+def lesson_of(notebook: NotebookNode) -> Lesson | None:
+    """The lesson that a notebook's heading names, whatever its file is called."""
+    found = HEADING.search("\n".join(cell.source for cell in notebook.cells))
+    return next((lesson for lesson in LESSONS if found and lesson.number == found[1]), None)
 
 
 def read_measured(path: Path = MEASURED) -> dict[str, dict]:

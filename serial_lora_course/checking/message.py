@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 import serial_lora_course as course
+from serial_lora.errors import SerialLoRAError
 
+UNKNOWN = "no known mistake gives this result"
+RAISED = "your code raised an error: its line is shown above"
 NOT_THE_LEARNERS = tuple(str(Path(file).parent) for file in (torch.__file__, course.__file__))
 
 WHOLE = re.compile(
@@ -25,7 +28,8 @@ class CheckFailed(AssertionError):
     """An exercise that is not right yet: what was compared, expected, got, and the likely cause.
 
     ``causes`` are the known mistakes that would give what the learner got; ``advice`` is for when
-    there are none, and ``sure`` where no mistake has to be looked for.
+    there are none, and ``sure`` where no mistake has to be looked for. A ``vague`` advice says what to do,
+    and not what is wrong: then ``worked`` has lines of a case that is worked out.
     """
 
     def __init__(
@@ -36,45 +40,85 @@ class CheckFailed(AssertionError):
         advice: str,
         causes: Sequence[str] = (),
         sure: bool = False,
+        vague: bool = False,
     ) -> None:
-        self.what, self.sure = what, sure
+        self.what, self.sure, self.vague = what, sure, vague
         self.expected = describe(expected)
         self.got = describe(got)
         self.advice, self.causes = advice, list(causes)
+        self.worked: list[str] = []
         self.number: str | None = None
         super().__init__(what, expected, got, advice, causes)
 
     @property
     def cause(self) -> str:
         """The likely cause in words; where there are several, all of them."""
-        several = f"possibly: {'; or: '.join(self.causes)}"
-        return several if len(self.causes) > 1 else self.causes[0] if self.causes else self.advice
+        if self.causes:
+            several = f"possibly: {'; or: '.join(self.causes)}"
+            return several if len(self.causes) > 1 else self.causes[0]
+        return f"{UNKNOWN}; {self.advice}" if self.vague else self.advice
 
     def __str__(self) -> str:
         exercise_name = f"Exercise {self.number}" if self.number else "This exercise"
-        return (
-            f"{exercise_name} is not right yet.\n"
-            f"  compared:     {self.what}\n"
-            f"  expected:     {self.expected}\n"
-            f"  got:          {self.got}\n"
-            f"  likely cause: {self.cause}"
-        )
+        lines = [
+            f"{exercise_name} is not right yet.",
+            f"  compared:     {self.what}",
+            f"  expected:     {self.expected}",
+            f"  got:          {self.got}",
+            f"  likely cause: {self.cause}",
+        ]
+        return "\n".join(lines + self.worked)
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the message alone, since the traceback is ours and not the learner's.
 
         When the learner's own code raised, the lines of it that led there come first.
         """
-        places = []
-        if self.__cause__ is not None:
-            frames = traceback.extract_tb(self.__cause__.__traceback__)
-            own = [frame for frame in frames if not frame.filename.startswith(NOT_THE_LEARNERS)]
-            places = [f"line {frame.lineno} of {frame.name}:  {frame.line}" for frame in own[-2:]]
+        places = lines_of_the_learner(self.__cause__)[-2:] if self.__cause__ else []
         return [*places, *str(self).splitlines()]
 
 
+class NoExercise(SerialLoRAError):
+    """A number that no exercise has: a notebook shows the sentence alone."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A check that the learner stopped: a notebook shows where, in one line, and runs no further cell."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+def lines_of_the_learner(error: BaseException) -> list[str]:
+    """The lines of the learner's code that led to an error, the outermost first."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(NOT_THE_LEARNERS)]
+    return [f"line {frame.lineno} of {frame.name}:  {frame.line}" for frame in own]
+
+
 def describe(value: Any) -> str:
-    """One short line for any value: a small tensor's numbers, a large tensor's shape."""
+    """One short line for any value, however odd it is."""
+    try:
+        text = _described(value)
+    except Exception:  # its repr or its shape raises, or it holds itself
+        text = f"a {type(value).__name__} that cannot be shown"
+    longest = 300 if isinstance(value, str) else 160
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def text_of(error: BaseException) -> str:
+    """The text of an error, which may be of a class of the learner's."""
+    try:
+        return str(error)
+    except Exception:
+        return "its text cannot be read"
+
+
+def _described(value: Any) -> str:
+    """A small tensor's numbers, a large tensor's shape, other things as Python shows them."""
     if isinstance(value, torch.nn.Module):
         return f"a {type(value).__name__} module"
     if isinstance(value, Tensor):
@@ -90,8 +134,7 @@ def describe(value: Any) -> str:
         value = {key: _Inside(item) for key, item in value.items()}
     elif type(value) in (list, tuple):
         value = type(value)(map(_Inside, value))
-    text = repr(value)
-    return text if len(text) <= 160 else text[:157] + "..."
+    return repr(value)
 
 
 class _Inside:
@@ -106,7 +149,7 @@ class _Inside:
 
 def likely_error(error: Exception) -> str:
     """The likely cause of an error that the learner's code ended in."""
-    message, kind = str(error), type(error)
+    message, kind = text_of(error), type(error)
     hints = {
         "the shapes of two matrices do not match: write the shape of each as a comment, then transpose one": (
             "shapes cannot be multiplied" in message or "size mismatch" in message
@@ -119,9 +162,8 @@ def likely_error(error: Exception) -> str:
         ),
         "this does not work for integers or for True and False: convert them to floating-point numbers "
         "first, with .float()": bool(WHOLE.search(message)),
-        "a parameter is changed in place while gradients are recorded: do it in torch.no_grad()": (
-            "leaf Variable" in message
-        ),
+        "a tensor that records gradients is changed in place: use the function without _ at its end, "
+        "or, to fill a parameter, torch.no_grad()": "leaf Variable" in message,
         "super().__init__() is missing: call it first, as nn.Module registers parameters only after it": (
             "before Module.__init__() call" in message
         ),
@@ -137,7 +179,7 @@ def likely_error(error: Exception) -> str:
             isinstance(error, NameError)
         ),
     }
-    return likely(hints, "your code raised an error: its line is shown above")
+    return likely(hints, RAISED)
 
 
 def likely(conditions: dict[str, bool], otherwise: str) -> str:

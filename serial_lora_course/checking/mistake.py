@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 
 from torch import Tensor
 
-from serial_lora_course.checking.case import Case, Outcome, judge, observe
+from serial_lora_course.checking.case import Case, Outcome, is_open, judge, observe
 from serial_lora_course.checking.message import CheckFailed
 from serial_lora_course.checking.solved import solved
+from serial_lora_course.checking.worked import size, worked
+
+PLAIN = (
+    "return plain numbers, tensors of floating-point numbers, or lists of them, as the stub says"
+)
 
 Mistake = Callable | list[str]
 """A wrong answer: an edit of the solved lesson's (old part, new part, old, new ...), or a function."""
@@ -43,16 +50,38 @@ class Exercise:
         Raises:
             CheckFailed: it is wrong; with the mistakes that explain it.
         """
-        cases, seen, attempt = list(self.cases()), [], self.through(attempt)
+        cases, seen, put = list(self.cases()), [], self.through(attempt)
         for case in cases:
-            seen.append(observe(case, attempt))
             try:
+                seen.append(observe(case, put))
                 judge(case, seen[-1])
             except CheckFailed as failure:
                 if not failure.sure:
-                    failure.causes = self.causes(cases, seen, attempt, failure)
+                    swapped = reordered(attempt, self.number)
+                    failure.causes = swapped or self.causes(cases, seen, put, failure)
+                if failure.vague and not failure.causes:
+                    with suppress(Exception):  # too strange an answer to be run once more
+                        failure.worked = self.worked(cases, attempt)
                 raise
+            except Exception as error:
+                if is_open(error):
+                    raise
+                told = f"something that cannot be compared ({type(error).__name__})"
+                raise CheckFailed(case.what, "a plain result", told, PLAIN, sure=True) from error
         return self.verified
+
+    def worked(self, cases: list[Case], attempt: Callable) -> list[str]:
+        """The smallest case that an attempt gets wrong, worked by the solved answer and by the attempt."""
+
+        def wrong(case: Case) -> bool:
+            try:
+                judge(case, observe(case, self.through(attempt)))
+            except CheckFailed:
+                return True
+            return False
+
+        smallest = min(filter(wrong, cases), key=lambda case: size(case.arguments))
+        return worked(attempt, solved(self.number), self.through, smallest)
 
     def wrong_answers(self, cause: str) -> list[Callable]:
         """The wrong answers that have one cause."""
@@ -95,7 +124,9 @@ class Exercise:
             if (some := [f for f in known if fits(f, last, part)])
         }
         got = outcome.values.get(failure.what)
+        wanted = cases[last].parts().get(failure.what)
         certain = isinstance(got, Tensor) and got.is_floating_point() and got.numel() > 1
+        certain = certain and got.shape == getattr(wanted, "shape", None)
         certain = certain or (cases[last].read is not None and isinstance(got, (str, dict)))
         if not fit or (certain and len(fit) == 1):
             return list(fit)
@@ -110,13 +141,22 @@ class Exercise:
             ]
             if everywhere:
                 return everywhere
-        return list(fit) if certain else []
+        return []
+
+
+def reordered(attempt: Callable, number: str) -> list[str]:
+    """What to say of an answer whose arguments are the stub's in another order; else nothing."""
+    with suppress(Exception):  # no function, or no solved lesson
+        stub, own = (list(signature(each).parameters) for each in (solved(number), attempt))
+        if stub != own and sorted(stub) == sorted(own):
+            return [f"the arguments are in another order: keep the stub's, {', '.join(stub)}"]
+    return []
 
 
 def explains(case: Case, theirs: Outcome, outcome: Outcome, part: int | None = None) -> bool:
     """Whether a mistake makes of a case what an attempt made of it; of one part, or of all."""
     if outcome.failure or theirs.failure:
-        return signature(outcome) == signature(theirs)
+        return trace_of(outcome) == trace_of(theirs)
     names = [*outcome.values]
     if part is not None and part < len(names):
         return case.close(outcome.values[names[part]], theirs.values[names[part]])
@@ -125,7 +165,7 @@ def explains(case: Case, theirs: Outcome, outcome: Outcome, part: int | None = N
     return all(alike) and all(slopes)
 
 
-def signature(outcome: Outcome) -> tuple | None:
+def trace_of(outcome: Outcome) -> tuple | None:
     """What tells one failure from another."""
     failure = outcome.failure
     return (failure.what, failure.got) if failure else None

@@ -14,10 +14,15 @@ import torch
 import yaml
 from IPython.core.getipython import get_ipython
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking.case import is_open
-from serial_lora_course.checking.message import CheckFailed
+from serial_lora_course.checking.message import (
+    CheckFailed,
+    Interrupted,
+    NoExercise,
+    lines_of_the_learner,
+)
 from serial_lora_course.checking.mistake import Exercise, Mistakes
+from serial_lora_course.checking.stub import place_beside_stub
 
 FOLDERS = Path(__file__).resolve().parents[1] / "lessons"
 EXERCISES: dict[str, Callable[..., str]] = {}
@@ -51,14 +56,20 @@ def edits_beside(checks: str) -> dict[str, Mistakes]:
 
 
 def find_check(number: str) -> Callable[..., str]:
-    """Return the check of one exercise; an unknown number names the ones that exist."""
+    """Return the check of one exercise.
+
+    Raises:
+        NoExercise: no exercise has that number; it names those of the lesson.
+    """
+    if not isinstance(number, str):
+        raise NoExercise(f'Write the number of an exercise as text: "2.1" in place of {number!r}.')
     lesson = number.partition(".")[0]
     for checks in FOLDERS.glob(f"l{lesson.zfill(2)}_*/checks.py"):
         importlib.import_module(f"serial_lora_course.lessons.{checks.parent.name}.checks")
     if number not in EXERCISES:
         known = sorted(key for key in EXERCISES if key.partition(".")[0] == lesson)
         names = ", ".join(known) or "no checks"
-        raise SerialLoRAError(f"There is no exercise {number!r}: lesson {lesson} has {names}.")
+        raise NoExercise(f"There is no exercise {number!r}: lesson {lesson} has {names}.")
     return EXERCISES[number]
 
 
@@ -77,11 +88,19 @@ def check(number: str, attempt: Any) -> None:
     Raises:
         CheckFailed: the attempt is wrong, in a test, under nbgrader or outside a notebook.
         NotImplementedError: the exercise is still open, under nbgrader.
-        SerialLoRAError: no such exercise.
+        NoExercise: no such exercise.
+        Interrupted: the learner stopped it.
     """
+    find_check(number)
     TRIED[number] = None
+    if not torch.is_grad_enabled():
+        print("Gradients are turned off in this notebook: torch.set_grad_enabled(True).")
     try:
         verified = run_check(number, attempt)
+    except KeyboardInterrupt as stop:
+        place = next(reversed(lines_of_the_learner(stop)), "a line of its own")
+        told = f"The check of exercise {number} was stopped at {place}  (a loop without an end?)"
+        raise Interrupted(told) from None
     except CheckFailed as failure:
         if get_ipython() is None or any(os.environ.get(name) for name in STRICT):
             raise
@@ -115,17 +134,28 @@ def run_check(number: str, attempt: Any) -> str | None:
 
     Raises:
         CheckFailed: the attempt is wrong.
-        SerialLoRAError: no such exercise.
+        NoExercise: no such exercise.
     """
     function = find_check(number)
     try:
-        with torch.random.fork_rng(devices=[]):  # a check leaves the lesson's random numbers alone
+        # A check leaves the lesson's random numbers alone, and needs gradients.
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)
             return function(attempt)
     except NotImplementedError as error:
         if not is_open(error):
             raise
-        return None
+        if not (place := place_beside_stub(attempt)):
+            return None
+        failure = CheckFailed(
+            "the stub's line",
+            "your code in its place",
+            f"your code {place} it",
+            f"your code stands {place} the line `raise NotImplementedError(...)`, which ends the function: "
+            "delete that line",
+        )
+        failure.number = number
+        raise failure from None
     except CheckFailed as failure:
         failure.number = number
         raise

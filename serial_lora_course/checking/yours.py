@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from serial_lora_course.checking.lessons import find_lesson
 from serial_lora_course.checking.message import CheckFailed
-from serial_lora_course.checking.running import TRIED, run_check
-from serial_lora_course.checking.solved import defined, solved, stem_of
+from serial_lora_course.checking.running import TRIED, find_check, run_check
+from serial_lora_course.checking.solved import defined, solved
 
 INSTEAD = "The solved lesson's answer is used instead."
 
@@ -16,21 +18,39 @@ INSTEAD = "The solved lesson's answer is used instead."
 def yours(number: str) -> Any:
     """The learner's answer to an exercise where it is right, else the solved lesson's.
 
-    An answer that no check of this kernel has seen is read from the learner's notebook of that lesson,
-    where it lies beside the one that runs. One line says where the solved lesson's answer is used.
+    An answer that no check of this kernel has seen is read from the learner's notebooks of that lesson,
+    known by their headings, where they lie beside the one that runs: the newest right one. One line says
+    where the solved lesson's answer is used.
 
     Args:
         number: of an exercise, such as ``"3.1"``.
+
+    Raises:
+        NoExercise: no such exercise.
     """
-    if number not in TRIED and (notebook := Path(f"{stem_of(number)}.ipynb")).is_file():
+    find_check(number)
+    troubles = [f"Your answer to exercise {number} did not pass its check."] * (number in TRIED)
+    if TRIED.get(number) is not None:
+        return TRIED[number]
+    for notebook in notebooks_of(number) if number not in TRIED else ():
         answer, trouble = answer_in(notebook, number)
-    else:
-        answer = TRIED.get(number)
-        trouble = f"Your answer to exercise {number} did not pass its check." * (number in TRIED)
-    if answer is not None:
-        return answer
-    print(trouble or f"Exercise {number} is not solved yet.", INSTEAD)
+        if answer is not None:
+            return answer
+        troubles += [trouble] * bool(trouble)
+    print(next(iter(troubles), "") or f"Exercise {number} is not solved yet.", INSTEAD)
     return solved(number)
+
+
+def notebooks_of(number: str) -> list[Path]:
+    """The notebooks of an exercise's lesson in this folder, by heading or name, the newest first."""
+    lesson = find_lesson(number.partition(".")[0])
+    heading = re.compile(rf"# {lesson.number} (·|\\u00b7) ".encode())  # as it stands in a file
+    found = []
+    for path in Path().glob("*.ipynb"):
+        with suppress(OSError):  # a folder, or a file that may not be read
+            content = path.read_bytes()
+            found += [path] * bool(path.stem == lesson.stem or heading.search(content))
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def answer_in(notebook: Path, number: str) -> tuple[Any, str]:

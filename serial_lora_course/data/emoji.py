@@ -31,6 +31,7 @@ ATTRIBUTION = {
     "noto-mono": "Noto Emoji, copyright Google, SIL Open Font License 1.1",
     "symbola": "Symbola, copyright George Douros, free for any use",
     "unifont": "GNU Unifont, copyright its contributors, SIL Open Font License 1.1",
+    "photographs": "photographs: stamps of Tux Paint (tuxpaint.org), their contributors, GPL 2 or later",
 }
 INDEX = "index.json"  # in each zip file; data_scripts/drawings.py says what it holds
 MARGIN = 0.04  # empty border on each side of a drawing, as a fraction of the picture

@@ -20,9 +20,14 @@ from serial_lora_course.data.classification_files import (
 )
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, load_emoji_set
 from serial_lora_course.data.folder import load_folder
+from serial_lora_course.data.photographs import PHOTOGRAPHS, load_photograph_classes
 from serial_lora_course.data.releases import Release, data_root
 from serial_lora_course.data.segmentation_files import MASKED_SETS, load_segmentation_files
-from serial_lora_course.data.segmentation_sets import SCENE_SETS, load_scene_set
+from serial_lora_course.data.segmentation_sets import (
+    SCENE_SETS,
+    load_photograph_scenes,
+    load_scene_set,
+)
 from serial_lora_course.data.style_files import RELEASE_OF, load_style_files
 from serial_lora_course.data.style_sets import TINY_STYLES, load_tiny_style
 from serial_lora_course.data.types import (
@@ -34,19 +39,19 @@ from serial_lora_course.data.types import (
 from serial_lora_course.files import expanded, refusals_told
 
 Place = str | os.PathLike[str] | None
-#: Task -> scale -> the table of its data sets, and what loads one of them by its name.
+#: Task -> scale -> each of its data sets, and what loads it by its name.
 DATASETS = {
     "classification": {
-        "tiny": (EMOJI_SETS, load_emoji_set),
-        "paper": (CLASSIFICATION_RELEASES, load_classification_files),
+        "tiny": dict.fromkeys(EMOJI_SETS, load_emoji_set) | {PHOTOGRAPHS: load_photograph_classes},
+        "paper": dict.fromkeys(CLASSIFICATION_RELEASES, load_classification_files),
     },
     "segmentation": {
-        "tiny": (SCENE_SETS, load_scene_set),
-        "paper": (MASKED_SETS, load_segmentation_files),
+        "tiny": dict.fromkeys(SCENE_SETS, load_scene_set) | {PHOTOGRAPHS: load_photograph_scenes},
+        "paper": dict.fromkeys(MASKED_SETS, load_segmentation_files),
     },
     "style": {
-        "tiny": (TINY_STYLES, load_tiny_style),
-        "paper": (RELEASE_OF, load_style_files),
+        "tiny": dict.fromkeys(TINY_STYLES, load_tiny_style),
+        "paper": dict.fromkeys(RELEASE_OF, load_style_files),
     },
 }
 #: Each of the paper's data sets -> the release it comes from.
@@ -66,8 +71,7 @@ def dataset_names(task: str, scale: str = "tiny") -> tuple[str, ...]:
         SerialLoRAError: for a scale other than "tiny" or "paper".
     """
     require_choice("scale", scale, DATASETS[task])
-    table, _ = DATASETS[task][scale]
-    return tuple(table)
+    return tuple(DATASETS[task][scale])
 
 
 def load_classification(name: str, scale: str = "tiny", root: Place = None) -> ClassificationData:
@@ -76,7 +80,7 @@ def load_classification(name: str, scale: str = "tiny", root: Place = None) -> C
     Args:
         name: one of :func:`dataset_names`, or the path of a folder with one sub-folder per class
             (see :func:`serial_lora_course.data.folder.load_folder`).
-        scale: ``"tiny"`` (emoji, nothing to download) or ``"paper"``.
+        scale: ``"tiny"`` (emoji and photographs, nothing to download) or ``"paper"``.
         root: folder of the downloaded data; see :func:`serial_lora_course.data.releases.data_root`.
 
     Raises:
@@ -111,5 +115,5 @@ def _load(task: str, name: str, scale: str, root: Place) -> DividedData:
             f"unknown data set {name!r}{there}; for {task} at {scale} scale there are "
             f"{', '.join(names)}{folder}."
         )
-    _, load = DATASETS[task][scale]
+    load = DATASETS[task][scale][name]
     return load(name) if scale == "tiny" else load(name, data_root(root))

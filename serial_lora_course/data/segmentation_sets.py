@@ -1,10 +1,11 @@
-"""The tiny segmentation sets: OpenMoji drawings over photographs, five kinds as the paper has five.
+"""The tiny segmentation sets: things laid over photographs, five kinds of drawings as the paper has five.
 
 The tiny SAM was pretrained on Twemoji, so every drawing here is in a hand it has not seen. Training
 scenes are made of concepts that pretraining knew (in Twemoji) over the "train" photographs. Test
 scenes are made of hidden concepts (see :mod:`serial_lora_course.data.emoji_sets`) over the "test"
 photographs: neither the thing nor what is behind it was ever in a training scene, of pretraining or
-of adapting.
+of adapting. A sixth set, ``photographs``, shows photographs of things in place of drawings
+(:mod:`serial_lora_course.data.photographs`); those of its test are in no training scene either.
 
 Scene ``i`` of a part follows from the set's name, the part and ``i`` alone, is made when it is
 first asked for, and then kept. Sizes vary, are often odd and hardly ever square, so that resizing
@@ -24,18 +25,22 @@ from scipy.ndimage import binary_fill_holes
 
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
 from serial_lora_course.data.emoji_sets import kept_apart
+from serial_lora_course.data.photographs import PHOTOGRAPHS, cut_out, photographed_things
+from serial_lora_course.data.photographs import kept_apart as things_apart
 from serial_lora_course.data.scenes import (
     OPAQUE,
-    PHOTOGRAPHS,
     WEATHER,
     SceneRecipe,
     compose,
     photographs,
 )
+from serial_lora_course.data.scenes import PHOTOGRAPHS as BACKGROUNDS
 from serial_lora_course.data.subsets import hash_order
 from serial_lora_course.data.types import Pictures, SegmentationData, SegmentationExample
 
 DRAWING_SIZE = 72  # as in pretraining
+PHOTOGRAPH_SIZE = 112
+TESTED = 0.35  # share of the photographed things that are kept for the test
 PICTURES = {"train": 120, "test": 60}
 LONGER_SIDE = (128, 160)  # pixels
 SHORTEST_SIDE = 96
@@ -97,6 +102,14 @@ SCENE_SETS: dict[str, SceneSet] = {
 }
 
 
+PHOTOGRAPHED = SceneSet(
+    description="photographs of things, cut out by hand",
+    parts=(),
+    recipe=SceneRecipe(objects=(1, 3), sizes=(0.45, 0.85), turn=15.0, clutter=0.3),
+    style=PHOTOGRAPHS,
+)
+
+
 class ScenePictures(Pictures):
     """Scenes of one part of a set; each is made once, when it is first asked for.
 
@@ -104,16 +117,22 @@ class ScenePictures(Pictures):
         name: of the set.
         part: such as "train"; test scenes alone lie over the photographs held out.
         settings: what is particular to the set.
-        positions: of its drawings in their style.
+        drawings: uint8 (N, size, size, 4), what is laid over the photographs.
+        names: (N,) what each shows.
         count: how many scenes.
     """
 
     def __init__(
-        self, name: str, part: str, settings: SceneSet, positions: Sequence[int], count: int
+        self,
+        name: str,
+        part: str,
+        settings: SceneSet,
+        drawings: np.ndarray,
+        names: Sequence[str],
+        count: int,
     ) -> None:
-        emoji = load_emoji(settings.style, DRAWING_SIZE)
         self.part, self.settings = part, settings
-        self.concepts, self.drawings = [emoji.concepts[i] for i in positions], emoji.some(positions)
+        self.drawings, self.names = drawings, names
         self.outlines = _filled(self.drawings[..., 3]) if settings.outlined else None
         super().__init__([f"{name}/{part}/{i:03d}" for i in range(count)], cache(self._make))
 
@@ -132,7 +151,7 @@ class ScenePictures(Pictures):
         if settings.weather:
             kind = settings.weather[chance.integers(len(settings.weather))]
             picture = WEATHER[kind](picture, chance)
-        names = tuple(self.concepts[index].name for index in scene.drawings)
+        names = tuple(self.names[index] for index in scene.drawings)
         return SegmentationExample(Image.fromarray(picture), scene.masks, names, picture_id)
 
 
@@ -152,23 +171,57 @@ def _faded(part: str, fading: float) -> tuple[np.ndarray, ...]:
     return tuple(values[photograph] for photograph in photographs(part))
 
 
+Shown = tuple[list[str], list[str], np.ndarray]
+"""What identifies each of N things, what it is called, and how it looks, uint8 (N, size, size, 4)."""
+
+
 @lru_cache
 def load_scene_set(name: str) -> SegmentationData:
     """One tiny set, a key of :data:`SCENE_SETS`."""
     settings = SCENE_SETS[name]
-    chosen = kept_apart(load_emoji(settings.style, DRAWING_SIZE), drawings_of(settings))
-    parts = {
-        part: ScenePictures(name, part, settings, positions, PICTURES[part])
-        for part, positions in chosen.items()
+    emoji = load_emoji(settings.style, DRAWING_SIZE)
+    shown = {
+        part: (
+            [emoji.concepts[i].codepoints for i in positions],
+            [emoji.concepts[i].name for i in positions],
+            emoji.some(positions),
+        )
+        for part, positions in kept_apart(emoji, drawings_of(settings)).items()
     }
-    drawn = {part: [c.codepoints for c in pictures.concepts] for part, pictures in parts.items()}
+    return _scenes(name, settings, shown)
+
+
+@lru_cache
+def load_photograph_scenes(name: str = PHOTOGRAPHS) -> SegmentationData:
+    """Photographs of things laid over photographs; a third of the things are kept for the test."""
+    things = photographed_things()
+    test, train = things_apart(things, round(len(things) * TESTED))
+    shown = {
+        part: (
+            [thing.file for thing in chosen],
+            [thing.name for thing in chosen],
+            np.stack([cut_out(thing.file, PHOTOGRAPH_SIZE) for thing in chosen]),
+        )
+        for part, chosen in {"train": train, "test": test}.items()
+    }
+    return _scenes(name, PHOTOGRAPHED, shown)
+
+
+def _scenes(name: str, settings: SceneSet, shown: dict[str, Shown]) -> SegmentationData:
+    """A set whose scenes show, in each part, some things and no others."""
+    train, test = (
+        ScenePictures(name, part, settings, drawings, names, PICTURES[part])
+        for part, (_, names, drawings) in shown.items()
+    )
+    drawn = {part: identities for part, (identities, _, _) in shown.items()}
+    size = train.drawings.shape[1]
     return SegmentationData(
         name=name,
         scale="tiny",
-        train=parts["train"],
-        test=parts["test"],
+        train=train,
+        test=test,
         attribution=ATTRIBUTION[settings.style],
-        content=repr((settings, drawn, PHOTOGRAPHS, DRAWING_SIZE, LONGER_SIDE, SHORTEST_SIDE)),
+        content=repr((settings, drawn, BACKGROUNDS, size, LONGER_SIDE, SHORTEST_SIDE)),
     )
 
 

@@ -20,6 +20,7 @@ from serial_lora_course.grading import sandbox
 from serial_lora_course.grading.text import one_line
 
 IMPORT = "from serial_lora_course.checking import check"
+STUB = "raise NotImplementedError("
 ERRORS = {"NotImplementedError": "open", "NameError": "not found", "TooLong": "not reached"}
 
 
@@ -84,6 +85,13 @@ def as_submission(notebook: NotebookNode, solved: NotebookNode) -> NotebookNode:
     return submission
 
 
+def is_answered(notebook: NotebookNode, solved: NotebookNode) -> bool:
+    """Whether an exercise's name is defined without the stub's line."""
+    names = [name for exercise in read_exercises(solved) for name in exercise.names]
+    places = [_last_definition(notebook.cells, name) for name in names]
+    return any(STUB not in notebook.cells[place].source for place in places if place >= 0)
+
+
 def _last_definition(cells: list[NotebookNode], name: str) -> int:
     meaning = re.compile(rf"^(?:(?:def|class)\s+{name}\b|{name}\s*[:=](?!=))", re.MULTILINE)
     found = [i for i, c in enumerate(cells) if c.cell_type == "code" and meaning.search(c.source)]
@@ -134,7 +142,7 @@ def verdict(outputs: list[NotebookNode], ended: str, number: str) -> Verdict:
         if error.ename in ERRORS:
             return ERRORS[error.ename], error.evalue
         if error.ename == "CheckFailed":
-            return "wrong", error.evalue.partition("likely cause:")[2]
+            return "wrong", error.evalue.partition("likely cause:")[2].partition("\n")[0]
         return "wrong", f"{error.ename}: {error.evalue}"
     said = "".join(output.text for output in outputs if output.output_type == "stream")
     if not said:

@@ -15,6 +15,7 @@ import sys
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.client import CellExecutionComplete
 from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_output
 
@@ -30,6 +31,15 @@ for _ in [name for name in sys.modules if name.startswith(rooms)]:
 
 class Client(NotebookClient):
     """Runs cells, and keeps the first outputs of each, since a learner's may be endless."""
+
+    def process_message(self, msg: dict, cell: nbformat.NotebookNode, cell_index: int) -> None:
+        """Take a message of the kernel, or pass it over: a learner's code can send odd ones."""
+        try:
+            return super().process_message(msg, cell, cell_index)
+        except CellExecutionComplete:  # how nbclient says that the cell has ended
+            raise
+        except Exception:
+            return None
 
     def output(self, outs: list, *rest) -> None:
         """Keep an output, or pass it over."""

@@ -14,6 +14,8 @@ runs it :class:`Confined`.
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from traitlets.config import Config
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking.lessons import LESSONS, find_lesson
 from serial_lora_course.door import enter
-from serial_lora_course.grading import cells, sandbox
+from serial_lora_course.grading import cells, report, sandbox
 
 try:
     from nbgrader.preprocessors import NbGraderPreprocessor
@@ -44,12 +46,17 @@ c.CourseDirectory.course_id = "serial-lora"
 
 
 class WithChecks(NbGraderPreprocessor):
-    """nbgrader's first step: a submission gets the lesson's check cells, wherever it was handed out."""
+    """nbgrader's first step: a submission gets the lesson's check cells, wherever it was handed out.
+
+    Of several notebooks of the lesson it takes the newest with an answer.
+    """
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         """The notebook as `as_submission` makes it; a lesson from ``notebooks/`` has no such cells."""
-        solved = cells.read_solved(resources["nbgrader"]["notebook"])
-        return cells.as_submission(nb, solved), resources
+        lesson = resources["nbgrader"]["notebook"]
+        best = report.newest_of(Path(resources["metadata"]["path"]), lesson)
+        nb = report.read(best)[0] if best else nb
+        return cells.as_submission(nb, cells.read_solved(lesson)), resources
 
 
 class Confined(NbGraderPreprocessor):
@@ -64,9 +71,28 @@ class Confined(NbGraderPreprocessor):
         return nb, resources
 
 
+def name_by_heading(assignment: str, notebooks: list[str], **_: object) -> None:
+    """What nbgrader calls before a submission: it looks for a lesson by its file's name alone.
+
+    A duplicate, ``02_parameter_count-Copy1.ipynb``, is copied to that name where nothing else has it. Notebooks
+    that cannot be read are named, each with its reason.
+    """
+    folder = Path(notebooks[0]).parent
+    wanted = folder / f"{assignment}.ipynb"
+    for path in map(Path, notebooks):
+        try:
+            report.read(path)
+        except SerialLoRAError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+    if not wanted.exists() and (best := report.newest_of(folder, assignment)):
+        shutil.copy2(best, wanted)
+    notebooks[:] = [str(wanted)] if wanted.exists() else notebooks
+
+
 def configure(config: Config) -> Config:
     """Settings of nbgrader for this course; a course folder's nbgrader_config.py calls it."""
     theirs = "ClearOutput", "DeduplicateIds", "OverwriteKernelspec", "OverwriteCells"
+    config.Autograde.pre_convert_hook = name_by_heading
     config.Autograde.sanitize_preprocessors = steps(WithChecks, *theirs, "CheckCellMetadata")
     theirs = "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata"
     config.Autograde.autograde_preprocessors = steps(Confined, *theirs)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -15,25 +15,31 @@ from nbformat import NotebookNode
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.checking.exercises import read_exercises
-from serial_lora_course.checking.lessons import LESSONS
+from serial_lora_course.checking.lessons import lesson_of
 from serial_lora_course.files import printable, refusals_told
 from serial_lora_course.grading import cells, sandbox
 from serial_lora_course.grading.text import no_formula, one_line
 
-LESSON = re.compile(r"^# (\d\d) · ", re.MULTILINE)
+REFUSED = {"lesson": "", "exercise": "", "result": "refused", "points": 0, "of": 0}
 
 
 def run(paths: Sequence[Path], seconds: int, out: Path, unconfined: bool) -> int:
     """Grade, print and save; 0 when every notebook ran, 2 when one could not be read as a lesson.
 
-    Notebooks that cannot be graded get a sentence each, and the others are graded all the same.
+    A notebook that cannot be graded gets a sentence and a row; the others are graded all the same.
 
     Raises:
         SerialLoRAError: the results cannot be saved, or there is no sandbox.
     """
     if not unconfined:
         sandbox.require_bubblewrap()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C: clean up
+    for name in (
+        "SIGTERM",
+        "SIGHUP",
+    ):  # as Ctrl-C: clean up; Windows has no SIGHUP, nohup ignores it
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     rows, refused = [], 0
     for path in paths:
         name = printable(str(path))
@@ -43,11 +49,12 @@ def run(paths: Sequence[Path], seconds: int, out: Path, unconfined: bool) -> int
             told = str(error) if str(path) in str(error) else f"{path}: {error}"
             print(f"serial-lora: {printable(told)}", file=sys.stderr)
             refused += 1
-            continue
+            found = [REFUSED | {"why": one_line(str(error))}]
         rows += [{"notebook": name, **row} for row in found]
         save(pd.DataFrame(rows), out)  # after each: an interruption loses one at most
-        passed = sum(row["result"] == "passed" for row in found)
-        print(f"{name}: {passed} of {len(found)} passed", flush=True)
+        if found[0]["exercise"]:
+            passed = sum(row["result"] == "passed" for row in found)
+            print(f"{name}: {passed} of {len(found)} passed", flush=True)
     if rows:
         show(pd.DataFrame(rows))
         print(f"Saved: {printable(str(out))}")
@@ -82,18 +89,29 @@ def read(path: Path) -> tuple[NotebookNode, str]:
         raise SerialLoRAError(f"{path} is no file; name a notebook.")
     with refusals_told():
         content = path.read_bytes()
+    if not content.strip():
+        raise SerialLoRAError("this file is empty.")
     try:
         notebook = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # nbformat has no error of its own for text that is no notebook
         raise SerialLoRAError("this is not a Jupyter notebook.") from error
-    found = LESSON.search("\n".join(cell.source for cell in notebook.cells))
-    for lesson in LESSONS:
-        if found and lesson.number == found[1]:
-            return notebook, lesson.stem
+    if lesson := lesson_of(notebook):
+        return notebook, lesson.stem
     raise SerialLoRAError(
         'this is not a lesson of the course: it has no heading such as "# 02 · The count, proved".'
     )
+
+
+def newest_of(folder: Path, lesson: str) -> Path | None:
+    """A learner's notebook of a lesson, known by its heading: the newest with an answer in it, or just the newest."""
+    found, solved = [], cells.read_solved(lesson)
+    for path in sorted(folder.glob("*.ipynb")):
+        with suppress(SerialLoRAError):
+            notebook, own = read(path)
+            if own == lesson:
+                found.append((cells.is_answered(notebook, solved), path.stat().st_mtime, path))
+    return max(found)[-1] if found else None
 
 
 def save(rows: pd.DataFrame, out: Path) -> None:
@@ -109,7 +127,7 @@ def save(rows: pd.DataFrame, out: Path) -> None:
 
 def show(rows: pd.DataFrame) -> None:
     """Print a table for each lesson, a column for each exercise, and why what failed did so."""
-    for lesson, of_lesson in rows.groupby("lesson"):
+    for lesson, of_lesson in rows[rows["exercise"] != ""].groupby("lesson"):
         by_name = {"index": "notebook", "columns": "exercise", "aggfunc": "last"}
         table = of_lesson.pivot_table(values="result", **by_name)
         passed = (table == "passed").sum().astype(str)
@@ -117,5 +135,5 @@ def show(rows: pd.DataFrame) -> None:
         table["points"] = points["points"].astype(str) + " of " + points["of"].astype(str)
         table.loc[f"passed, of {len(table)}"] = passed
         print(f"\n{lesson}\n{table.fillna('').to_string()}\n")
-    for row in rows[~rows["result"].isin(("passed", "open"))].to_dict("records"):
+    for row in rows[~rows["result"].isin(("passed", "open", "refused"))].to_dict("records"):
         print("{notebook}, {exercise} {result}: {why}".format(**row))

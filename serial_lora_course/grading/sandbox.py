@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -136,7 +137,9 @@ def read(told: BinaryIO, ended: str) -> tuple[Outputs, str]:
 
 def bubblewrap(limits: Limits) -> list[str]:
     """The beginning of a command line that shuts in what follows."""
-    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    # The whole path: the program that is tried is the one that runs, whatever variables it gets.
+    program = os.path.abspath(shutil.which("bwrap") or "bwrap")
+    words = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     for top in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr"):
         if os.path.islink(top):
             words += ["--symlink", os.readlink(top), top]

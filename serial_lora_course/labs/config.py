@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SWEPT = ("rank", "lr", "plus_lr")
 """The settings that may have several values in one command."""
 
-LATER = {"blocks": None}
+LATER = {"blocks": None, "schedule": "cosine"}
 """Settings that older records do not have, and what those ran with."""
 
 
@@ -40,6 +40,7 @@ class LabConfig:
 
     rank: int = setting(MISSING, "rank of the adapters (LoRA at equal budget uses a quarter of it)")
     lr: float = setting(MISSING, "learning rate")
+    schedule: str = setting("constant", "schedule of the learning rate: constant or cosine")
     plus_lr: float | None = setting(
         None, "learning rate of A in the LoRA+ methods; the same as lr by default"
     )
@@ -91,9 +92,8 @@ class LabConfig:
         return TrainingConfig(**chosen | {"steps": steps, "lr": lr, "ratio": ratio, "seed": seed})
 
     def as_settings(self) -> dict[str, Any]:
-        """The settings as a record keeps them, without those of `LATER` that nobody changed."""
-        settings = json.loads(json.dumps(asdict(self)))
-        return {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
+        """The settings as a record keeps them."""
+        return json.loads(json.dumps(asdict(self)))
 
     @classmethod
     def of(cls, name: str, what: str) -> Any:
@@ -143,6 +143,11 @@ def several(what: str, value: object) -> list:
     if not chosen:
         raise SerialLoRAError(f"There is nothing to run: the list of {what} is empty.")
     return chosen
+
+
+def for_key(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those of `LATER` that are as older runs had them: old and new share a key."""
+    return {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
 
 
 def check_crop(crop: float) -> None:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -24,6 +25,7 @@ from filelock import FileLock, Timeout
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import LIBRARY_VERSION, write_whole
 from serial_lora_course.files import refusals_told
+from serial_lora_course.labs.config import for_key
 from serial_lora_course.labs.device import device_name
 from serial_lora_course.labs.methods import get_method
 
@@ -86,9 +88,10 @@ class Record:
         return self.settings.get("lr") if own is None else own
 
 
-def run_key(*run: object) -> str:
+def run_key(*run: Any) -> str:
     """The key of task, scale, data set, method, amount, seed, rank and settings."""
-    text = json.dumps(run, sort_keys=True, default=str)
+    *rest, settings = run
+    text = json.dumps((*rest, for_key(settings)), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

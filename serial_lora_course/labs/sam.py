@@ -47,8 +47,9 @@ from serial_lora_course.models.sam import SamBackbone, load_sam
 class SamLabConfig(LabConfig):
     """Every choice of a run; the defaults are the paper's.
 
-    What the paper does not state (batch, decay, dropout, loss) is Sam_LoRA's. ``jitter`` is the
-    tenth that SAM itself was trained with (Kirillov et al. 2023, appendix A).
+    What the paper does not state (batch, decay, dropout, loss; of the rate it calls 1e-4 the
+    "initial" one) is Sam_LoRA's, which keeps the rate constant. ``jitter`` is the tenth that SAM
+    itself was trained with (Kirillov et al. 2023, appendix A).
     """
 
     rank: int = 64
@@ -64,12 +65,13 @@ class SamLabConfig(LabConfig):
 
 
 PAPER = SamLabConfig()
-# Small models want larger steps. Twenty times such a step for B would wreck the model, so LoRA+
-# starts from a smaller one.
+# Small models want larger steps, which a cosine lets run out. Twenty times such a step for B would
+# wreck the model, so LoRA+ starts from a smaller one.
 TINY = SamLabConfig(
     precision="no",
     rank=16,
     lr=3e-3,
+    schedule="cosine",
     plus_lr=4e-4,
     epochs=3,
     min_steps=40,

@@ -56,8 +56,8 @@ from serial_lora_course.models.sd3 import Sd3Backbone, load_sd3
 class Sd3LabConfig(LabConfig):
     """Every choice of a run; the defaults are the paper's.
 
-    What the paper does not state (batch, optimizer, schedule, clipping, noise levels) is diffusers'
-    training script for SD3. A resolution of 512 is the course's setting for one GPU; the paper
+    What the paper does not state (batch, optimizer, clipping, noise levels; of the rate it calls
+    1.5e-5 the "initial" one) is diffusers' training script for SD3, which keeps the rate constant. A resolution of 512 is the course's setting for one GPU; the paper
     draws at 1024.
     """
 
@@ -68,7 +68,6 @@ class Sd3LabConfig(LabConfig):
     accumulation: int = 4
     weight_decay: float = 1e-4
     stream: str = setting("image", "tokens to adapt: image, text or both", STREAMS)
-    schedule: str = setting("constant", "schedule of the learning rate: constant or cosine")
     clip_norm: float = setting(1.0, "maximum gradient norm")
     weighting: str = setting(
         "plain", "weighting of the loss over noise levels: plain or sigma_squared", WEIGHTINGS

@@ -11,6 +11,7 @@ class Job(LabConfig):
 
     rank: int = setting(8, "rank of the pair in front of each block's attention")
     lr: float = 2e-3
+    schedule: str = "cosine"
     epochs: int = 20
     min_steps: int = 40
     batch_size: int = 32

@@ -16,12 +16,13 @@ import open_clip
 import timm
 import torch
 from PIL import Image
+from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 from torchvision.transforms import Compose
 from transformers import AutoImageProcessor, AutoModel
 
 from serial_lora import load_adapter, save_adapter
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_names
 from serial_lora.files import read_header
 from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.data.types import Pictures
@@ -84,7 +85,7 @@ class Timm(Vision):
         self.model.num_classes = len(class_names)
         said = {"pretrained_cfg": self.said | {"num_classes": len(class_names)}}
         said["label_names"] = list(class_names)
-        timm.models.save_for_hf(self.model, folder, model_config=said, safe_serialization=True)
+        save_config_for_hf(self.model, folder / "config.json", model_config=said)
 
 
 class Transformers(Vision):
@@ -260,20 +261,34 @@ def open_classifier(folder: str | Path) -> PictureClassifier:
             or as `load_vision` and `load_adapter`.
     """
     path = expanded(folder) / ADAPTER_FILE
-    notes = read_header(path).notes
-    if "vision" not in notes:
-        raise SerialLoRAError(
-            f"{path} is no classifier of this version of `serial-lora fit`; fit the pictures again."
-        )
-    source, class_names = json.loads(notes["vision"]), json.loads(notes["class_names"])
+    source, class_names, seen = _notes(path)
     classifier = PictureClassifier(load_vision(**source), class_names)
     with warnings.catch_warnings(action="ignore"):  # fit has told what inject warns of
         load_adapter(classifier, path)
-    if "seen" in notes:  # earlier files have none
-        then, now = torch.tensor([json.loads(notes["seen"]), _seen(classifier)])
-        if not torch.allclose(now, then, atol=0.05):  # of features with a deviation of 1
+    if seen is not None:
+        now = torch.tensor(_seen(classifier))
+        # of features with a deviation of 1
+        if now.shape != seen.shape or not torch.allclose(now, seen, atol=0.05):
             raise SerialLoRAError(
                 f"{source['name']} gives other features than when {path.parent} was fitted: its weights, or how it "
                 "prepares pictures, have changed; restore them, or fit again."
             )
     return classifier.eval()
+
+
+def _notes(path: Path) -> tuple[dict[str, Any], list[str], Tensor | None]:
+    """What `save_classifier` noted: what the model was made of, the classes, and what it saw."""
+    notes = read_header(path).notes
+    try:
+        source, names = (json.loads(notes[name]) for name in ("vision", "class_names"))
+        kinds = {"name": (str,), "weights": (str, type(None)), "image_size": (int, type(None))}
+        if source.keys() != kinds.keys() or not all(
+            isinstance(source[name], kind) for name, kind in kinds.items()
+        ):
+            raise TypeError
+        seen = torch.tensor(json.loads(notes["seen"])) if "seen" in notes else None  # if earlier
+        return source, require_names("classes", names), seen
+    except Exception as error:  # whatever stands there instead
+        raise SerialLoRAError(
+            f"{path} is no classifier of this version of `serial-lora fit`; fit the pictures again."
+        ) from error

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import shutil
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-from serial_lora_course.files import ADAPTER_FILE, expanded, printable, refusals_told, write_json
+from serial_lora_course.files import (
+    ADAPTER_FILE,
+    alone,
+    expanded,
+    printable,
+    refusals_told,
+    write_json,
+)
 from serial_lora_course.options import Command, Option, settings_of
 from serial_lora_course.work import Job
 
+FACTS_FILE = "classifier.json"
+OTHERS_FILES = ("model.onnx", "preprocessor_config.json", "config.json", FACTS_FILE)
+"""Of an older merged classifier, what would tell or show its classes beside the new one's weights."""
 CLASSIFIER = Annotated[Path, "folder that fit wrote"]
 
 
@@ -31,15 +43,24 @@ def fit(**chosen: Any) -> None:
     --out gets the adapter with the head, tables of the classes, a card and run.yaml, which --config reads.
     """
     import pandas as pd
+    from scipy.stats import binomtest
 
-    from serial_lora_course.work.fit import CLASSES_FILE, fit_folder, in_words
+    from serial_lora.errors import SerialLoRAError
+    from serial_lora_course.work.fit import fit_folder
+    from serial_lora_course.work.reports import CLASSES_FILE, in_words
 
     job = Job(**{name: value for name, value in chosen.items() if value is not None})
     reached = fit_folder(job)
     _print_lines(in_words(reached) | {"classifier": job.out})
-    classes = pd.read_csv(expanded(job.out) / CLASSES_FILE, dtype=str, keep_default_na=False)
+    table = expanded(job.out) / CLASSES_FILE
+    try:
+        classes = pd.read_csv(table, dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' kinds are all of this one
+        raise SerialLoRAError(f"{table} is no table any more; fit in another --out.") from error
     print(f"\n{classes.to_string(index=False)}")
-    if reached["logistic regression"] > reached["test accuracy"]:
+    ours, its = (reached.get(f"only {which} right", 0) for which in ("adapter", "regression"))
+    # Were both equally good, these would be as heads and tails.
+    if its > ours and binomtest(ours, ours + its).pvalue < 0.05:
         print("\nThe logistic regression is better: --linear-probe, in another --out, keeps it.")
 
 
@@ -83,7 +104,7 @@ def predict(
 
 def merge(
     classifier: CLASSIFIER,
-    out: Annotated[Path, "output folder; files with the same names are replaced"] = Path("merged"),
+    out: Annotated[Path, "output folder; replaces a classifier that is there"] = Path("merged"),
     onnx: Annotated[bool, "also write model.onnx"] = False,
 ) -> None:
     """Write the classifier with the adapter merged into its weights, for use without this package.
@@ -97,8 +118,7 @@ def merge(
     missing = [each for each in ("onnx", "onnxscript") if not importlib.util.find_spec(each)]
     if onnx and missing:
         raise SerialLoRAError(f"--onnx needs more packages: pip install {' '.join(missing)}.")
-    import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from serial_lora_course.work.classifier import open_classifier
 
@@ -110,26 +130,62 @@ def merge(
     facts["pictures"] = {"size": vision.size, "mean": vision.mean, "std": vision.std}
     head = {f"{vision.head}.1.{name}": tensor for name, tensor in model.head.state_dict().items()}
     state = {n: t.contiguous().clone() for n, t in (vision.model.state_dict() | head).items()}
-    with refusals_told():
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=out) as new:
-            vision.write_config(Path(new), model.class_names)
-            write_json(Path(new, "classifier.json"), facts)
-            save_file(state, Path(new, "model.safetensors"), {"format": "pt"})
-            if onnx:
-                torch.onnx.export(
-                    torch.nn.Sequential(model, torch.nn.Softmax(-1)),
-                    (torch.rand(2, 3, vision.size, vision.size),),
-                    Path(new, "model.onnx"),
-                    input_names=["pictures"],
-                    output_names=["probabilities"],
-                    dynamic_shapes=({0: torch.export.Dim("pictures", min=1)},),
-                    external_data=False,
-                    dynamo=True,
-                )
-            for file in sorted(Path(new).iterdir()):
-                place = Path(shutil.move(file, out / file.name))
-                print(printable(f"{place}: {place.stat().st_size:,} bytes"))
+    weights = {"model.safetensors": save(state, {"format": "pt"})}
+    with refusals_told(), TemporaryDirectory() as new:
+        if onnx:
+            weights["model.onnx"] = _as_onnx(model, Path(new, "model.onnx"))
+        vision.write_config(Path(new), model.class_names)
+        write_json(Path(new, FACTS_FILE), facts)
+        files = sorted(each for each in Path(new).iterdir() if each.name not in weights)
+        told = {each.name: each.read_bytes() for each in reversed(files)}  # the classes come last
+        _replace_merged(out, weights, told)
+
+
+def _replace_merged(out: Path, weights: dict[str, bytes], told: dict[str, bytes]) -> None:
+    """Write a merged classifier, also over an older one.
+
+    What tells of the weights is away while they change places: whoever reads meanwhile, or after a
+    kill, finds the old classifier, the new one, or none, and never one's classes with the other's
+    weights.
+
+    Args:
+        weights, told: name of a file -> its content.
+    """
+    from serial_lora.files import write_whole
+
+    aside, files = out / ".merging", weights | told
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out / ".lock", f"another process is merging into {out}; wait until it ends."):
+        shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
+        try:
+            for name, content in files.items():
+                write_whole(aside / name, content)
+            for name in OTHERS_FILES if (out / FACTS_FILE).exists() else told:
+                (out / name).unlink(missing_ok=True)
+            for name, content in files.items():
+                os.replace(aside / name, out / name)
+                print(printable(f"{out / name}: {len(content):,} bytes"))
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _as_onnx(model: Any, file: Path) -> bytes:
+    """Pictures (N, 3, size, size) -> probabilities (N, classes), whatever N is."""
+    import torch
+
+    with warnings.catch_warnings(action="ignore"):  # of PyTorch about its own parts
+        torch.onnx.export(
+            torch.nn.Sequential(model, torch.nn.Softmax(-1)).eval(),
+            (torch.rand(2, 3, model.vision.size, model.vision.size),),
+            file,
+            input_names=["pictures"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: torch.export.Dim("pictures", min=1)},),
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
+    return file.read_bytes()
 
 
 def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> None:
@@ -149,4 +205,4 @@ def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> Non
 
 
 def _print_lines(lines: dict[str, Any]) -> None:
-    print("\n".join(printable(f"{what:20} {said}") for what, said in lines.items()))
+    print("\n".join(printable(f"{what:22} {said}") for what, said in lines.items()))

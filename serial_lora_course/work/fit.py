@@ -10,11 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from filelock import FileLock, Timeout
-from matplotlib.figure import Figure
-from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
@@ -25,16 +21,21 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.files import read_header, write_whole
 from serial_lora_course.data.folder import COPY_OF, examine_folder, load_folder
 from serial_lora_course.data.subsets import divided
-from serial_lora_course.data.types import ClassificationData
-from serial_lora_course.files import ADAPTER_FILE, expanded, printable, refusals_told, write_json
-from serial_lora_course.grading.text import no_formula
+from serial_lora_course.data.types import Pictures
+from serial_lora_course.files import (
+    ADAPTER_FILE,
+    alone,
+    expanded,
+    refusals_told,
+    write_json,
+)
+from serial_lora_course.labs.config import for_key
 from serial_lora_course.labs.device import this_device
 from serial_lora_course.labs.training import ExampleStream, OnPicture, Opened, train
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import build_train_transform
 from serial_lora_course.models.weights import weights_fingerprint
 from serial_lora_course.options import as_yaml
-from serial_lora_course.plots.style import save_figure
 from serial_lora_course.work import Job
 from serial_lora_course.work.classifier import (
     PictureClassifier,
@@ -42,23 +43,17 @@ from serial_lora_course.work.classifier import (
     load_vision,
     save_classifier,
 )
+from serial_lora_course.work.reports import in_words, write_card, write_reports
 
-RUN_FILE, RECORD_FILE, CLASSES_FILE = "run.yaml", "record.json", "classes.csv"
+RUN_FILE, RECORD_FILE = "run.yaml", "record.json"
 UNFINISHED = "unfinished.pt"
-CARD = """---
-library_name: serial-lora
-tags: [serial-lora, image-classification]
----
-
-# {name}
-
-An adapter and a linear head for `{model}`. `serial-lora predict {name} picture.png` says which class a
-picture belongs to: {classes}. Model and pictures have licences of their own.
-
-| | |
-|---|---|
-{rows}
-"""
+COMPARED = {
+    "test accuracy": float,
+    "logistic regression": float,
+    "only adapter right": int,
+    "only regression right": int,
+}
+"""Of what was reached on the test pictures, and its kind."""
 LONG = 5  # minutes, of which a note is worth its line
 
 
@@ -76,32 +71,30 @@ def fit_folder(job: Job) -> dict[str, Any]:
     out = expanded(job.out)
     if expanded(job.pictures).resolve() in out.resolve().parents:
         raise SerialLoRAError(f"{out} lies among the pictures; give --out a folder elsewhere.")
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        alone = FileLock(out / ".lock").acquire(timeout=0)  # freed however a process ends
-    except Timeout as error:
-        raise SerialLoRAError(
-            f"another process is training into {out}; wait until it ends, or give another --out."
-        ) from error
-    with alone:
-        data = load_folder(job.pictures, job.test_fraction, str, job.groups)
-        vision = load_vision(job.model, job.weights, job.image_size)
-        options = as_yaml(asdict(job))
-        made_from = {
-            "options": options.decode(),
-            "class folders": data.class_names,
-            "pictures": data.picture_fingerprint(),
-            "model's weights": weights_fingerprint([vision.model]),
-            "preparation": [vision.size, *(round(each, 3) for each in vision.mean + vision.std)],
-        }
+    data = load_folder(job.pictures, job.test_fraction, str, job.groups)
+    learnt, judged = divided(data.train, job.validation_fraction, "validation", job.groups)
+    parts = {"train": learnt, "validation": judged, "test": data.test}
+    vision = load_vision(job.model, job.weights, job.image_size)
+    options = as_yaml(for_key(asdict(job)))
+    made_from = {
+        "options": options.decode(),
+        "class folders": data.class_names,
+        "pictures": data.picture_fingerprint(),
+        "model's weights": weights_fingerprint([vision.model]),
+        "preparation": [vision.size, *(round(each, 3) for each in vision.mean + vision.std)],
+    }
+    classifier = _adapted(PictureClassifier(vision, data.class_names), job)
+    out.mkdir(parents=True, exist_ok=True)  # not before all that is refused has been
+    told = f"another process is training into {out}; wait until it ends, or give another --out."
+    with alone(out / ".lock", told):
         reached = _claimed(out, made_from)
         write_whole(out / RUN_FILE, options)
         if reached is None:
             facts = examine_folder(job.pictures)
             for row in facts[facts["remark"].str.contains(COPY_OF)].itertuples():
                 warnings.warn(f"{row.file}: {row.remark}.", stacklevel=2)
-            classifier = PictureClassifier(vision, data.class_names).to(this_device())
-            reached = _fitted(classifier, data, job, out)
+            reached = _fitted(classifier.to(this_device()), parts, job, out)
+            reached["division"] = data.split
             write_json(out / RECORD_FILE, {"made_from": made_from, "reached": reached})
         (out / UNFINISHED).unlink(missing_ok=True)  # not before: until here it is what goes on
         write_card(job, data.class_names, reached)
@@ -115,9 +108,16 @@ def _claimed(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
     try:
         known = json.loads((out / RECORD_FILE).read_bytes()) if inside else new
         begun, reached = known["made_from"], known["reached"]
+        if reached is not None and not (
+            in_words(reached)
+            and all(type(reached.get(name, kind())) is kind for name, kind in COMPARED.items())
+        ):
+            raise TypeError
         changed = [what for what, is_now in made_from.items() if begun.get(what, is_now) != is_now]
     except Exception as error:  # there is no record, or it is none of ours
-        raise SerialLoRAError(f"{out} holds other files; give --out another folder.") from error
+        raise SerialLoRAError(
+            f"{out} holds other files, or a record that was changed; give --out another folder."
+        ) from error
     if inside <= {RECORD_FILE, RUN_FILE}:  # nothing has come of it yet
         write_json(out / RECORD_FILE, new)
         return None
@@ -130,10 +130,20 @@ def _claimed(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
     return reached
 
 
-def _fitted(classifier: PictureClassifier, data: ClassificationData, job: Job, out: Path) -> dict:
+def _adapted(classifier: PictureClassifier, job: Job) -> PictureClassifier:
+    """With a fresh adapter, which changes nothing yet, and a head that learns."""
+    torch.manual_seed(job.seed)
+    config = SerialLoRAConfig(job.rank, job.scale_factor, job.dropout, ["image"], job.blocks)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the running statistics")  # the classifier keeps them
+        return inject(classifier, config, also_train=["head"])
+
+
+def _fitted(
+    classifier: PictureClassifier, parts: dict[str, Pictures], job: Job, out: Path
+) -> dict[str, Any]:
     """Train, save the best state, and measure it."""
-    learnt, judged = divided(data.train, job.validation_fraction, "validation", job.groups)
-    parts = {"train": learnt, "validation": judged, "test": data.test}
+    class_names = classifier.class_names
     _tell_if_long(classifier, job, len(parts["train"]))
     features = {name: encode(classifier, part)[::2] for name, part in parts.items()}
     balance = "balanced" if job.balanced else None
@@ -143,14 +153,9 @@ def _fitted(classifier: PictureClassifier, data: ClassificationData, job: Job, o
     ]
     probe = max(probes, key=lambda each: each.score(*features["validation"]))
 
-    torch.manual_seed(job.seed)
-    config = SerialLoRAConfig(job.rank, job.scale_factor, job.dropout, ["image"], job.blocks)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the running statistics")  # the classifier keeps them
-        inject(classifier, config, also_train=["head"])
     count = count_parameters(classifier)
     if job.linear_probe:
-        first = len(data.class_names) - len(probe.coef_)  # of two classes, it scores the second
+        first = len(class_names) - len(probe.coef_)  # of two classes, it scores the second
         with torch.no_grad():
             classifier.head.weight[first:] = torch.from_numpy(probe.coef_)
             classifier.head.bias[first:] = torch.from_numpy(probe.intercept_)
@@ -160,17 +165,20 @@ def _fitted(classifier: PictureClassifier, data: ClassificationData, job: Job, o
         steps, best = _trained(classifier, parts, job, out)
 
     load_adapter(classifier, out / ADAPTER_FILE)
-    _, scores, labels = encode(classifier, data.test)
-    write_reports(out, data.class_names, labels, scores.argmax(-1))
+    _, scores, labels = encode(classifier, parts["test"])
+    write_reports(out, class_names, labels, scores.argmax(-1))
+    right = (scores.argmax(-1) == labels).numpy()
+    probe_right = probe.predict(features["test"][0]) == labels.numpy()
     return {
         "test accuracy": accuracy(scores, labels),
-        "logistic regression": float(probe.score(*features["test"])),
+        "logistic regression": float(probe_right.mean()),
+        "only adapter right": int((right & ~probe_right).sum()),
+        "only regression right": int((probe_right & ~right).sum()),
         "largest class": labels.bincount().max().item() / len(labels),
         "validation accuracy": best["accuracy"],
         "best step": best["step"],
         "steps": steps,
         **{f"{name} pictures": len(part) for name, part in parts.items()},
-        "division": data.split,
         "parameters trained": count.trainable,
         "parameters frozen": count.total - count.trainable,
     }
@@ -201,7 +209,7 @@ def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) ->
     every = -(-count // batch)
     best = {"step": 0, "loss": np.inf}
     if (out / UNFINISHED).exists() and (out / ADAPTER_FILE).exists():  # it goes on
-        best = json.loads(read_header(out / ADAPTER_FILE).notes["best"])
+        best = _best_so_far(out / ADAPTER_FILE)
 
     def over(step: int) -> bool:
         nonlocal best
@@ -230,6 +238,18 @@ def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) ->
     return len(history.losses), best
 
 
+def _best_so_far(file: Path) -> dict[str, float]:
+    """The step, loss and accuracy that an unfinished training's classifier was saved with."""
+    notes = read_header(file).notes
+    try:
+        best = json.loads(notes["best"])
+        return {"step": int(best["step"]), **{n: float(best[n]) for n in ("loss", "accuracy")}}
+    except Exception as error:  # whatever stands there instead
+        raise SerialLoRAError(
+            f"{file} does not say how good it is; delete its folder and run the same command again."
+        ) from error
+
+
 def _tell_if_long(classifier: PictureClassifier, job: Job, pictures: int) -> None:
     """A note of how long a training on so many pictures may take, where that is minutes."""
     batch, steps, side = min(job.batch_size, pictures), job.steps(pictures), classifier.vision.size
@@ -245,39 +265,3 @@ def _tell_if_long(classifier: PictureClassifier, job: Job, pictures: int) -> Non
             f"some {step * steps / 60:.0f} minutes; a smaller --image-size or model, or a GPU, is faster.",
             stacklevel=4,
         )
-
-
-def write_reports(out: Path, class_names: list[str], labels: Tensor, found: Tensor) -> None:
-    """Write classes.csv, confusion.csv and confusion.png of labels, true and found, (N,) each."""
-    names, known = [no_formula(printable(name)) for name in class_names], range(len(class_names))
-    rates = metrics.precision_recall_fscore_support(labels, found, labels=known, zero_division=0)
-    columns = ("precision", "recall", "f1-score", "support")
-    table = pd.DataFrame(rates, columns, names).T.astype({"support": int}).rename_axis("class")
-    matrix = metrics.confusion_matrix(labels, found, labels=known)
-    counts = pd.DataFrame(matrix, pd.Index(names, name="true class"), names)
-    for name, each in {CLASSES_FILE: table, "confusion.csv": counts}.items():
-        write_whole(out / name, each.to_csv(float_format="%.4f").encode())
-    figure = Figure(figsize=[3 + 0.4 * len(names)] * 2, layout="constrained")
-    names = [name.replace("$", r"\$") for name in names]
-    shown = metrics.ConfusionMatrixDisplay(matrix, display_labels=names)
-    shown.plot(ax=figure.subplots(), xticks_rotation="vertical", colorbar=False, cmap="Blues")
-    save_figure(figure, out / "confusion.png")
-
-
-def in_words(reached: dict[str, Any]) -> dict[str, str]:
-    """What a fit reached; a number with a fraction is a share of pictures."""
-    kinds = {float: "{:.1%}", int: "{:,}", str: "{}"}
-    return {what: kinds[type(value)].format(value) for what, value in reached.items()}
-
-
-def write_card(job: Job, class_names: list[str], reached: dict[str, Any]) -> None:
-    """Write README.md beside the classifier, unless one is there; it names no folder of this machine."""
-    path, model = expanded(job.out) / "README.md", expanded(job.model)
-    text = CARD.format(
-        name=printable(path.resolve().parent.name),
-        model=model.resolve().name if model.is_dir() else job.model,
-        classes=", ".join(map(printable, class_names)),
-        rows="\n".join(f"| {what} | {said} |" for what, said in in_words(reached).items()),
-    )
-    if not path.exists():
-        write_whole(path, text.encode())

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from traitlets.config.loader import PyFileConfigLoader
 
 from serial_lora_course.checking.exercises import read_exercises
+from serial_lora_course.checking.lessons import lesson_of
 from serial_lora_course.checking.running import EXERCISES, find_check
 from serial_lora_course.grading import cells, report
 from tests.grading.test_sandbox import WHY_NOT
@@ -52,8 +54,15 @@ def write(path: Path, *cells: str) -> Path:
 # ------------------------------------------------------------------- serial-lora grade
 
 
+ODD_OUTPUTS = (  # messages that no notebook's format knows
+    "get_ipython().display_pub.publish(data={'text/plain': [1, 2]})\n"
+    "kernel = get_ipython().kernel\n"
+    "for kind, content in ('stream', {'text': 'x'}), ('display_data', {'transient': 7}):\n"
+    "    kernel.session.send(kernel.iopub_socket, kind, content, parent=kernel.get_parent())"
+)
 MIXED = (
     OPENING,
+    ODD_OUTPUTS,
     ANSWERS["1.1"],
     sources.make_stub(ANSWERS["1.2"]),
     with_body("1.3", "return {part: (lora_A, lora_B) for part in weights}"),
@@ -84,13 +93,14 @@ def graded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("submissions")
     (folder / "tmp").mkdir()
     (folder / "text.ipynb").write_text("{")
+    (folder / "empty.ipynb").touch()
     for name, written in {
         "=mixed": MIXED,
         "hard": HARD,
         "slow": ["import time; time.sleep(400)"],
     }.items():
         write(folder / f"{name}.ipynb", *written)
-    names = [f"{name}.ipynb" for name in ("=mixed", "text", "hard", "slow")]
+    names = [f"{name}.ipynb" for name in ("=mixed", "text", "empty", "hard", "slow")]
     running = subprocess.Popen(
         [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY, *names],
         cwd=folder,
@@ -131,6 +141,13 @@ def test_right_wrong_open_and_forged(graded):
     assert [row["points"] for row in mixed] == [mixed[0]["of"], "0", "0", "0"]
 
 
+def test_what_is_no_notebook_has_a_row_and_its_reason(graded):
+    rows, printed, _ = graded
+    why = {row["notebook"]: row["why"] for row in rows if row["result"] == "refused"}
+    assert "not a Jupyter notebook" in why["text.ipynb"] and "empty" in why["empty.ipynb"]
+    assert len(why) == 2 and "refused" not in printed  # each was told on the error stream
+
+
 def test_what_is_patched_printed_and_ends_the_kernel_does_not_pass(graded, capsys):
     rows, _, _ = graded
     hard = rows_of(rows, "hard", ["wrong", "wrong", "not reached", "not reached"])
@@ -143,7 +160,7 @@ def test_what_is_patched_printed_and_ends_the_kernel_does_not_pass(graded, capsy
 
 def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(graded):
     rows, printed, (code, alive, left) = graded
-    assert len(rows) == 2 * COUNT and f"=mixed.ipynb: 1 of {COUNT} passed\n" in printed
+    assert len(rows) == 2 * COUNT + 2 and f"=mixed.ipynb: 1 of {COUNT} passed\n" in printed
     assert code != 0 and alive == [] and left == []
 
 
@@ -172,7 +189,7 @@ def test_nbgrader_hands_out_no_answer_and_gives_a_hostile_notebook_its_own_point
         ours = {cells.grade_id(c): c for c in nbformat.read(file("source"), as_version=4).cells}
         submitted = nbformat.read(file("release"), as_version=4)
         needed = [c for c in submitted.cells if cells.grade_id(c) or "import copy" in c.source]
-        submitted.cells = needed  # the exercises, and what they import
+        submitted.cells = [submitted.cells[0], *needed]  # and the heading
         needed[0].source += "\nprint('\\x1b[31m<script>alert(1)</script>')\n"
         needed[0].source += "" if WHY_NOT else f"open({str(book)!r}, 'r+b').truncate()"
         for cell in needed[1:]:
@@ -186,8 +203,11 @@ def test_nbgrader_hands_out_no_answer_and_gives_a_hostile_notebook_its_own_point
                 assert not cell.metadata.editable
                 cell.source = "print('Exercise 3.3 is right. Verified: all.')"
                 cell.metadata.nbgrader.points = 500
+        # In JupyterLab's duplicate, as INSTRUCTORS advises, beside what was handed out.
         file("submitted/ada").parent.mkdir(parents=True)
-        nbformat.write(submitted, file("submitted/ada"))
+        shutil.copy(file("release"), file("submitted/ada"))
+        os.utime(file("submitted/ada"), (1, 1))
+        nbformat.write(submitted, file("submitted/ada").with_stem(f"{lesson}-Copy1"))
         for step in (api.autograde, api.generate_feedback):
             done = step(lesson, "ada")
             assert done["success"], done
@@ -212,12 +232,31 @@ def test_every_exercise_of_a_lesson_can_be_graded(path):
     assert registered == {n for n in EXERCISES if n.split(".")[0] == str(int(path.name[:2]))}
     for notebook in (solved, sources.derive(solved)):
         prepared = cells.as_submission(notebook, solved)
-        assert report.LESSON.search(prepared.cells[0].source)[1] == path.name[:2]
+        assert lesson_of(prepared).stem == path.stem
         names = [cells.grade_id(cell) for cell in prepared.cells]
         assert [name for name in names if name] == [cells.check_id(e.number) for e in exercises]
         for exercise in exercises:
             before = prepared.cells[names.index(cells.check_id(exercise.number)) - 1].source
             assert f'check("{exercise.number}"' in before
+
+
+def test_a_submission_is_the_newest_notebook_of_the_lesson_with_an_answer(tmp_path):
+    pytest.importorskip("nbgrader.apps.api", reason="needs the extra [class]")
+    from serial_lora_course.grading.nbgrader import name_by_heading
+
+    wanted, stub = tmp_path / f"{LESSON}.ipynb", sources.make_stub(ANSWERS["1.1"])
+    ages = {"older": ANSWERS["1.1"], "copy": ANSWERS["1.3"], "open": stub}
+    for age, (name, answer) in enumerate(ages.items()):
+        os.utime(write(tmp_path / f"{name}.ipynb", answer), (age, age))
+    (tmp_path / "broken.ipynb").write_text("{")
+    found = [str(path) for path in tmp_path.iterdir()]
+    name_by_heading(LESSON, found)
+    assert found == [str(wanted)]
+    assert wanted.read_bytes() == (tmp_path / "copy.ipynb").read_bytes()
+    os.utime(write(wanted, stub), (9, 9))  # now somebody's own: it stays
+    name_by_heading(LESSON, [str(wanted)])
+    assert report.newest_of(tmp_path, LESSON).name == "copy.ipynb"
+    assert sources.BEGIN not in wanted.read_text("utf-8")
 
 
 def test_a_check_follows_the_last_definition():

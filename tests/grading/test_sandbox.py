@@ -2,6 +2,7 @@
 
 import base64
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -229,6 +230,16 @@ def test_text_for_a_terminal_and_a_spreadsheet():
     for text in ("=1", "\t=1", " +1", "-1", "\u00a0@x", "\n=1"):
         assert no_formula(text) == f"'{text}"
     assert no_formula("a = 1") == "a = 1"
+
+
+@confined
+def test_the_program_that_was_tried_is_the_one_that_runs(monkeypatch, tmp_path):
+    program = f'#!/bin/sh\necho used >> {tmp_path}/log\nexec {shutil.which("bwrap")} "$@"\n'
+    (tmp_path / "bwrap").write_text(program)
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert shown("print(6 * 7)")[0] == ["42\n"]
+    assert (tmp_path / "log").read_text() == "used\n" * 2
 
 
 @confined

@@ -2,15 +2,20 @@
 
 import os
 import re
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from serial_lora import SerialLoRAConfig, inject
-from serial_lora_course import cli, doctor
+from serial_lora_course import __main__, cli, doctor
+from serial_lora_course.door import STOPPED, enter
+from serial_lora_course.labs.training import progress_bar
 from serial_lora_course.work.classifier import PictureClassifier, load_vision, save_classifier
 from tests.doors import as_nobody, through_the_door
 
@@ -139,6 +144,43 @@ def test_permission_denied(tmp_path, closed, rights, option, named):
         words = ["--out", tmp_path / "open" / "new.jsonl", option, tmp_path / named]
         ran = through_the_door(cli.command, *lab(*words))
     assert ran.exit_code == 2 and re.fullmatch(rf"test: .*{closed}.*\n", ran.err), ran.output
+
+
+# ------------------------------------------------------------------------------------- the door
+
+
+def test_a_note_is_told_whatever_the_environment_says_of_warnings():
+    with warnings.catch_warnings(action="ignore"):  # as PYTHONWARNINGS=ignore
+        ran = through_the_door(lambda words: [warnings.warn(w, stacklevel=1) for w in words], "odd")
+    assert ran.err == "test: note: odd\n"
+
+
+def test_ctrl_c_while_packages_load_is_one_sentence(monkeypatch, capsys):
+    def stop(name, *_):
+        if name == cli.__name__:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, cli.__name__)
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=stop), *sys.meta_path])
+    monkeypatch.setattr(sys, "argv", ["serial-lora", "doctor"])
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    said = capsys.readouterr()
+    assert ended.value.code == STOPPED and said.out == "" and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_is_written_to_no_more(name, monkeypatch):
+    monkeypatch.setattr(sys, name, None)  # as Python does, where the shell said 2>&-
+
+    def command(words):
+        with progress_bar("runs", 2, shown=True) as bar:
+            bar.update()
+        print("done", file=getattr(sys, name))
+
+    with pytest.raises(SystemExit) as ended:
+        enter("test", command, [])
+    assert not ended.value.code
 
 
 # -------------------------------------------------------------------------------- held, and odd

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
 from serial_lora.errors import SerialLoRAError
@@ -59,14 +60,23 @@ def test_every_round_covers_every_picture_in_another_order():
     assert len({tuple(order) for order in orders}) > 4
 
 
+def test_every_example_has_random_numbers_of_its_own():
+    drawn = ExampleStream([0, 1], [0, 1], lambda _: torch.rand(1).item(), 1, batch_size=2, steps=8)
+    numbers = [drawn[position] for position in range(16)]  # each of the two comes eight times
+    assert len(set(numbers)) == 16
+
+
 # --- the loop ------------------------------------------------------------------------------------
 
 
 def plain_loop(objective: nn.Module, pictures: ExampleStream, config: TrainingConfig):
-    """PyTorch's AdamW and cosine, one batch a step."""
+    """PyTorch's AdamW and schedules, one batch a step."""
     groups = lora_plus_groups(objective, config.lr, config.ratio, config.weight_decay)
     optimizer = torch.optim.AdamW(groups)
-    cosine = CosineAnnealingLR(optimizer, config.steps, config.min_lr)
+    schedule = {
+        "cosine": CosineAnnealingLR(optimizer, config.steps, config.min_lr),
+        "constant": ConstantLR(optimizer, factor=1.0),
+    }[config.schedule]
     objective.train()
     losses = []
     for batch in DataLoader(pictures, pictures.batch_size):
@@ -74,15 +84,16 @@ def plain_loop(objective: nn.Module, pictures: ExampleStream, config: TrainingCo
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        cosine.step()
+        schedule.step()
         losses.append(loss.item())
     return losses
 
 
-def test_the_loop_is_plain_adamw():
+@pytest.mark.parametrize("changes", [{}, {"min_lr": 5e-3}, {"schedule": "constant"}])
+def test_the_loop_is_plain_adamw(changes):
     ours, plain = adapted_objective(), adapted_objective()
-    history = train(ours, stream(STEPS), settings())
-    losses = plain_loop(plain, stream(STEPS), settings())
+    history = train(ours, stream(STEPS), settings(**changes))
+    losses = plain_loop(plain, stream(STEPS), settings(**changes))
     assert history.losses == pytest.approx(losses, abs=1e-6)
     trained, expected = trained_tensors(ours), trained_tensors(plain)
     for name, tensor in expected.items():
@@ -98,6 +109,38 @@ def test_accumulation_gives_the_losses_of_the_whole_batch(parts):
     one, other = trained_tensors(whole), trained_tensors(in_parts)
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("share", [None, 0.5, 1.5])
+def test_what_reaches_the_optimizer_is_the_gradient_of_the_mean_loss_clipped(parts, share):
+    """AdamW does not see a factor, so its steps cannot tell: the gradients themselves are looked at.
+
+    The largest norm is a share of the gradient's own: one at which it bites, and one at which it would
+    if the parts of a batch were summed.
+    """
+    objective = adapted_objective().train()
+    objective(next(iter(DataLoader(stream(1), stream(1).batch_size)))).backward()
+    own = [p.grad for p in objective.parameters() if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.cat([each.flatten() for each in own])).item()
+    factor = min(1.0, share or 1.0)
+    reached = []
+
+    def look(optimizer, *_):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        reached.append(torch.cat([p.grad.flatten() for p in parameters]).norm().item())
+
+    handle = register_optimizer_step_pre_hook(look)
+    try:
+        clip_norm = None if share is None else share * norm
+        train(
+            adapted_objective(),
+            stream(1),
+            settings(steps=1, accumulation=parts, clip_norm=clip_norm),
+        )
+    finally:
+        handle.remove()
+    assert reached == [pytest.approx(factor * norm, rel=1e-4)]
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_adapter(monkeypatch):

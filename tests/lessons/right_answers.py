@@ -51,20 +51,18 @@ def train_by_loader(clip, groups, shots, prompts, loss_of, steps, batch_size):
     """With a DataLoader, and the rates set by hand."""
     optimizer = torch.optim.AdamW(groups, lr=1.0)
     started, losses = [group["lr"] for group in groups], []
-    loader = torch.utils.data.DataLoader(shots, batch_size, shuffle=True)
+    order = [i for _ in range(steps * batch_size) for i in torch.randperm(len(shots)).tolist()]
+    loader = torch.utils.data.DataLoader(shots, batch_size, sampler=order[: steps * batch_size])
     clip.train()
-    while len(losses) < steps:
-        for pictures, labels in loader:
-            if len(losses) == steps:
-                break
-            share = (1 + math.cos(math.pi * len(losses) / steps)) / 2
-            for group, rate in zip(optimizer.param_groups, started, strict=True):
-                group["lr"] = rate * share
-            optimizer.zero_grad()
-            loss = loss_of(clip, pictures, labels, prompts)
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
+    for step, (pictures, labels) in enumerate(loader):
+        share = (1 + math.cos(math.pi * step / steps)) / 2
+        for group, rate in zip(optimizer.param_groups, started, strict=True):
+            group["lr"] = rate * share
+        optimizer.zero_grad()
+        loss = loss_of(clip, pictures, labels, prompts)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
     clip.eval()
     return losses
 

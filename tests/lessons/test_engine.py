@@ -1,14 +1,18 @@
 """The engine of the checks: what a learner reads, what every exercise asks for, whose answer is used."""
 
+import os
+
 import nbformat
 import pytest
 import torch
 from torch import nn
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking import CheckFailed, check, yours
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.mistake import Exercise
 from serial_lora_course.checking.running import EXERCISES, STRICT, TRIED, exercise
+from serial_lora_course.checking.worked import shortened, steps_of
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +176,62 @@ def test_gradients_are_asked_for(attempt, cause):
     assert failure_of(attempt, case, own=attempt).cause == "own"
 
 
+def test_an_answer_that_turns_gradients_off_is_told_and_undone():
+    def attempt(x):
+        torch.set_grad_enabled(False)
+        return 2 * x
+
+    assert "off for the whole notebook" in failure_of(attempt, Case("twice", (1.0,), 2.0)).cause
+    assert torch.is_grad_enabled()
+    with torch.no_grad():  # a cell above the check turned them off
+        check("0.1", lambda x, A, B: x @ A.T @ B.T)
+
+
+def test_the_form_is_said_of_a_wrong_number_of_things_only():
+    expected = Parts({"the size": (2, 3), "the tensor": torch.ones(2, 2)})
+    case = Case("both", (2,), expected, form="return both")
+    told = {
+        "return both": lambda n: torch.ones(3),
+        "not a list": lambda n: ((2, 3), [[1.0, 1.0]] * 2),
+        "the shapes differ": lambda n: ((2, 3), torch.ones(1, 2)),
+        "the size comes first": lambda n: (torch.ones(2, 2), (2, 3)),
+    }
+    for words, attempt in told.items():
+        assert words in failure_of(attempt, case).cause
+
+
+class Odd:
+    """What can be asked nothing."""
+
+    __repr__ = __eq__ = lambda *_: 1 / 0
+    shape = property(__repr__)
+
+
+def odd_error():
+    raise type("Odd", (ValueError,), {"__str__": lambda self: 1 / 0})
+
+
+ITSELF = []
+ITSELF.append(ITSELF)
+ODD = {
+    "complex": lambda: torch.ones(2, 3, dtype=torch.complex64),
+    "meta": lambda: torch.ones(2, 3, device="meta"),
+    "itself": lambda: ITSELF,
+    "long": lambda: 10**5000,
+    "text": lambda: "x" * 10**6,
+    "odd": Odd,
+    "odd error": odd_error,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("number", ["99.1", "99.2", "1.1", "4.4", "7.1", "12.1"])
+def test_nothing_that_an_answer_returns_breaks_the_check(number, name):
+    with pytest.raises(CheckFailed) as caught:
+        check(number, lambda *_: ODD[name]())
+    assert len(str(caught.value)) < 3000
+
+
 def test_hooks_that_stay_are_a_change():
     def attempt(layer):
         layer.register_forward_hook(lambda *_: None)
@@ -186,6 +246,89 @@ def test_checks_leave_the_random_numbers_alone():
     torch.manual_seed(3)
     check("99.2", lambda x: x.T)
     assert torch.equal(first, torch.rand(1))
+
+
+# ------------------------------------------------------------------- numbers, loops, the stub
+
+
+@pytest.mark.parametrize("call", [lambda n: check(n, print), yours])
+@pytest.mark.parametrize("number", [2.1, "2.9", "2", "99.5"])
+def test_a_number_that_there_is_not_is_one_line(call, number):
+    with pytest.raises(SerialLoRAError) as caught:
+        call(number)
+    assert len(caught.value._render_traceback_()) == 1
+
+
+def test_a_loop_that_is_interrupted_is_one_line():
+    def endless(number):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        check("99.1", endless)
+    (line,) = caught.value._render_traceback_()
+    assert "raise KeyboardInterrupt" in line and "99.1" in line
+
+
+def test_code_beside_the_stubs_line_is_told_so(capsys):
+    def below(number):
+        """Triple."""
+        raise NotImplementedError("Exercise 99.1: your code goes here")
+        return 3 * number
+
+    def above(number):
+        result = 3 * number  # noqa: F841
+        raise NotImplementedError("Exercise 99.1: your code goes here")
+
+    for attempt in (below, above):
+        with pytest.raises(CheckFailed, match=rf"stands {attempt.__name__} the line `raise"):
+            check("99.1", attempt)
+
+    class Layer(nn.Module):
+        def __init__(self, *_):
+            super().__init__()
+            raise NotImplementedError("Exercise 99.1: your code goes here")
+
+    check("99.1", Layer)
+    assert "waiting for you" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- where no known mistake fits
+
+
+def test_the_smallest_case_is_worked_by_both():
+    def counted(shapes, rank):
+        both = [inputs + outputs for inputs, outputs in shapes]
+        return rank * sum(both) + 1
+
+    with pytest.raises(CheckFailed) as caught:
+        check("2.1", counted)
+    worked = caught.value.worked
+    (shapes,) = [line for line in worked if "shapes = " in line]
+    given = eval(shapes.partition("=")[2])
+    sizes = [2 * (inputs + outputs) for inputs, outputs in given]
+    lines = [line.split(" = ", 1) for line in worked[1:]]
+    found = {words.split()[-1]: text for words, text in lines[2:]}
+    rank = int(lines[1][1])
+    assert found["both"] == str([each // 2 for each in sizes])
+    assert found["sizes"] == str([rank * each // 2 for each in sizes])
+    assert found["result"] == str(rank * sum(sizes) // 2 + 1)
+    assert len(worked) < 12
+    with pytest.raises(CheckFailed) as caught:
+        check("2.1", lambda shapes, rank: sum(rank * inputs for inputs, _ in shapes))
+    assert caught.value.causes and not caught.value.worked
+
+
+def test_large_values_are_cut_and_errors_are_the_last_step():
+    assert shortened(torch.arange(12.0).reshape(3, 4)) == "3x4 [0, 1, 2, 3, ...], sum 66"
+    assert shortened([1 / 3] * 3) == "[0.3333, 0.3333, 0.3333]"
+    assert len(shortened(["x" * 50] * 50)) < 100
+
+    def fails(values):
+        half = values[:2]
+        return half.no_such_thing
+
+    steps = steps_of(fails, lambda answer: answer, Case("", ([1, 2, 3],), 0))
+    assert steps.named["half"] == "[1, 2]" and "AttributeError" in list(steps.named)[-1]
 
 
 # --------------------------------------------------------------------- whose answer is used
@@ -238,3 +381,23 @@ def test_an_answer_is_read_from_the_notebook_of_its_lesson(capsys, body, said):
     assert is_solved(yours("2.1")) == bool(said)
     out = capsys.readouterr().out
     assert said in out and len(out.splitlines()) == bool(said)
+
+
+def test_a_duplicate_of_a_notebook_is_known_by_its_heading(capsys):
+    stub = 'raise NotImplementedError("Exercise 2.1: your code goes here")'
+    bodies = {
+        "02_parameter_count": stub,
+        "02_parameter_count-Copy1": "return rank * sum(map(sum, shapes))",
+        "mine": "return 0",
+        "03_build_serial_lora": "not a lesson at all",
+    }
+    for age, (name, body) in enumerate(bodies.items()):
+        answer = f'def f(shapes, rank):\n    {body}\n\n\ncheck("2.1", f)'
+        lesson = "03 · Build" if name.startswith("03") else "02 · The count"
+        cells = [nbformat.v4.new_markdown_cell(f"# {lesson}"), nbformat.v4.new_code_cell(answer)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), f"{name}.ipynb")
+        os.utime(f"{name}.ipynb", (age, age))
+    assert yours("2.1")([(1, 2)], 3) == 9 and capsys.readouterr().out == ""
+    os.remove("02_parameter_count-Copy1.ipynb")
+    assert is_solved(yours("2.1"))
+    assert "mine.ipynb did not pass its check" in capsys.readouterr().out

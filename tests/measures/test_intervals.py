@@ -15,13 +15,13 @@ from serial_lora_course.measures.intervals import (
 from study.tables import kept_gain
 
 
-def made_up(chance, sets=6, seeds=3, pictures=40, between=1.0, mean=0.0):
+def made_up(chance, sets=6, seeds=3, pictures=40, between=1.0, mean=0.0, by_seed=0.2):
     """Differences of two equal methods: a part of each set, picture, seed, and of the rest."""
     return {
         f"set {name}": mean
         + between * chance.normal()
         + chance.normal(size=(1, pictures))
-        + 0.2 * chance.normal(size=(seeds, 1))
+        + by_seed * chance.normal(size=(seeds, 1))
         + chance.normal(size=(seeds, pictures))
         for name in range(sets)
     }
@@ -42,15 +42,19 @@ def test_few_sets_get_the_quantile_of_students_t():
         sets_like_these({"a": np.ones((1, 5))})
 
 
-def test_the_variance_for_these_sets_is_that_of_drawing_anew():
+@pytest.mark.parametrize("by_seed", [0.2, 1.0])
+def test_the_variance_for_these_sets_is_that_of_drawing_anew(by_seed):
+    """And an interval by it is wrong as often as it says, whether pictures or seeds vary most."""
     chance = np.random.default_rng(4)
-    estimated, means = [], []
+    estimated, means, wrong = [], [], []
     for _ in range(2000):
-        outcomes = made_up(chance, sets=2, between=0.0, seeds=4, pictures=12)
+        outcomes = made_up(chance, sets=2, between=0.0, seeds=4, pictures=12, by_seed=by_seed)
         found = these_sets(outcomes)
         estimated.append(found.error**2)
         means.append(found.mean)
+        wrong.append(found.p < 0.05)
     assert np.mean(estimated) == pytest.approx(np.var(means), rel=0.1)
+    assert np.mean(wrong) == pytest.approx(0.05, abs=0.02)
 
 
 def test_holm_on_an_example_worked_by_hand():
@@ -66,3 +70,4 @@ def test_a_method_that_keeps_nine_tenths_of_the_gain_is_on_the_border():
         "open",
         "fails",
     ]
+    assert verdict(Interval(0.0, 0.0, 9, 10)) == "open"  # of two methods that never differ

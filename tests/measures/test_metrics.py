@@ -15,6 +15,16 @@ from serial_lora_course.measures.metrics import accuracy, dice, dice_ce, iou, so
 EMPTY = np.zeros((2, 3), bool)
 
 
+def test_accuracy_counts_the_rows_whose_largest_entry_is_the_label():
+    scores = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) % 3
+    right = sum(
+        row.index(max(row)) == label
+        for row, label in zip(scores.tolist(), labels.tolist(), strict=True)
+    )
+    assert 0 < right < 40 and accuracy(scores, labels) == pytest.approx(right / 40)
+
+
 def test_areas_beyond_float32_are_exact():
     """Above 2^24 = 4096 x 4096 pixels float32 cannot count by ones."""
     side = 4097

@@ -115,16 +115,12 @@ def make_small_sd3_the_tiny_one(monkeypatch, folder: Path) -> None:
 def official_folder(folder: Path) -> Path:
     """A folder laid out as SD3 medium's on the hub: float16, three text encoders, shift 3."""
     torch.manual_seed(0)
-    pipeline = StableDiffusion3Pipeline(
-        transformer=moved(SD3Transformer2DModel(**OFFICIAL_TRANSFORMER)),
-        vae=moved(AutoencoderKL(**OFFICIAL_AUTOENCODER)),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        text_encoder=_clip_encoder(16),
-        text_encoder_2=_clip_encoder(24),
-        text_encoder_3=moved(T5EncoderModel(T5)),
-        tokenizer=clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77),
-        tokenizer_2=clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77),
-        tokenizer_3=_t5_tokenizer(),
+    pipeline = official_pipeline(
+        moved(SD3Transformer2DModel(**OFFICIAL_TRANSFORMER)),
+        moved(AutoencoderKL(**OFFICIAL_AUTOENCODER)),
+        _clip_encoder(16),
+        _clip_encoder(24),
+        moved(T5EncoderModel(T5)),
     )
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
@@ -137,6 +133,24 @@ def official_folder(folder: Path) -> Path:
     parts["tokenizer_3"] = ["transformers", "T5TokenizerFast"]
     index.write_text(json.dumps(parts, indent=2))
     return folder
+
+
+def official_pipeline(
+    transformer: nn.Module, autoencoder: nn.Module, *encoders: nn.Module
+) -> StableDiffusion3Pipeline:
+    """Such parts, the three text encoders last, with tokenizers and SD3 medium's scheduler."""
+    one, two, t5 = encoders
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        vae=autoencoder,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=one,
+        text_encoder_2=two,
+        text_encoder_3=t5,
+        tokenizer=clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77),
+        tokenizer_2=clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77),
+        tokenizer_3=_t5_tokenizer(),
+    )
 
 
 def _clip_encoder(width: int) -> CLIPTextModelWithProjection:

@@ -1,6 +1,7 @@
 """The study's further methods: equal to the base when fresh, what they add to each W, undone wholly."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,15 @@ from torch import nn
 from serial_lora.attention import find_attention_sites
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.labs.lab import adapted
+from study.field import PEFT, ByPeft
 from study.methods import ADAPTERS, KNOWN
+from study.plan import PLANS
 from study.variants import BESIDE, RepAdapter
 from tests.labs.small_labs import small_lab
 
 UNTIED = ("lora_qkv", "serial_untied")
+SIZES = {"vera": 4, "randlora": 4, "fourierft": 8, "oft": 4, "lora_tied": 2, "hra": 2}
+"""Of methods whose size is no rank that the small models take."""
 
 
 @pytest.fixture(params=("clip", "sam", "sd3"))
@@ -45,7 +50,9 @@ def test_fresh_it_changes_nothing_then_something_and_afterwards_the_base_is_whol
     weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     learnt = {key: p.requires_grad for key, p in model.named_parameters()}
     classes = [type(module) for module in model.modules()]
-    for name in ADAPTERS:
+    planned = {arm.method for arm in PLANS[lab.name].arms} & set(ADAPTERS)
+    for name in planned:
+        lab.config = replace(lab.config, rank=SIZES.get(name, 4))
         with adapted(model, lab.adapter(KNOWN[name]), seed=1):
             assert torch.allclose(output(lab, small), before, atol=2e-5), name
             assert disturb(model)
@@ -96,6 +103,27 @@ def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
         assert len({id(pair.lora_B) for pair in pairs}) == (
             3 if name in (*UNTIED, "lora_tied") else 1
         )
+
+
+@pytest.mark.parametrize("name", PEFT)
+def test_what_pefts_own_layers_make_of_each_weight_is_what_the_model_has(
+    monkeypatch, tmp_path, name
+):
+    lab = small_lab("sam", monkeypatch, tmp_path).lab(rank=SIZES.get(name, 4))
+    model = lab.backbone.model
+    site = find_attention_sites(model)[0]
+    fused = model.get_submodule(site.projections["q"].module)
+    rows = fused.weight.detach().clone().chunk(3)
+    with ExitStack() as undo, torch.no_grad():
+        lab.adapter(KNOWN[name]).put_in(model, undo)
+        learning = disturb(model)
+        own = {id(p) for pair in model.modules() if type(pair) is ByPeft for p in pair.parameters()}
+        assert {id(p) for p in learning} <= own
+        for part, row, changed in zip("qkv", rows, as_matrix(fused).chunk(3), strict=True):
+            layer = getattr(model.get_submodule(site.name), f"lora_{part}").layer
+            assert torch.equal(layer.get_base_layer().weight, row)
+            assert torch.allclose(changed, as_matrix(layer), atol=1e-5)
+            assert not torch.allclose(changed, row, atol=1e-3)
 
 
 # ------------------------------------------------------------------------------------ RepAdapter

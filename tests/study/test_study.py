@@ -1,5 +1,7 @@
 """The study: runs are made once, packed and told; its shipped records say what the course ships."""
 
+import lzma
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.lessons.l09_trial import tables as shipped
 from study import runs as study_runs
-from study.plan import PLANS, Question
+from study.plan import MOST_RATES, PLANS, STEP, Question, next_rate
 from study.results import Results, run_of
 from study.runs import Study, go_on
 from study.sets import VALIDATION
@@ -33,6 +35,47 @@ def test_the_course_ships_what_the_packed_records_say(tmp_path):
         assert set(arms["arm"]) == {arm.name for arm in PLANS[lab].arms}
 
 
+EARLIER = {("sam", "lora-16"): [0.000333, 0.027], ("clip", "randlora-6"): [0.27]}
+"""Rates that were tried before the rule was what it is: docs/study.md tells both changes."""
+
+
+@pytest.mark.parametrize("lab", PLANS)
+def test_the_rule_asks_for_the_rates_that_the_shipped_arms_tried(lab, tmp_path):
+    results = Results(PLANS[lab], tmp_path)
+    base = base_of(results)
+    for arm in PLANS[lab].arms:
+        reached = {float(f"{r:.3g}"): score for r, score in results.rates_tried(arm).items()}
+        tried = {float(f"{rate:.3g}") for rate in (arm.rate / STEP, arm.rate, arm.rate * STEP)}
+        while further := next_rate({rate: reached[rate] for rate in tried}, base):
+            tried.add(min(reached, key=lambda rate, at=further: abs(rate / at - 1)))
+        assert sorted(set(reached) - tried) == EARLIER.get((lab, arm.name), []), arm.name
+
+
+def base_of(results: Results) -> float:
+    """What the unadapted model reaches where rates are chosen, of the records' own words."""
+    told = {}
+    for record in results.records.values():
+        base = record.measures.get(f"base_{results.plan.chosen_by}")
+        if record.dataset.endswith(VALIDATION) and base is not None:
+            told[record.dataset] = base
+    assert len(told) == len(results.plan.chosen_on)
+    return float(np.mean(list(told.values())))
+
+
+@pytest.mark.parametrize(
+    ("reached", "base", "expected"),
+    [
+        ({1: 0.2, 3: 0.3, 9: 0.2}, 0.1, None),  # the best is inside
+        ({1: 0.3, 3: 0.3, 9: 0.2}, 0.1, 1 / 3),  # of equal ones the smallest counts
+        ({1: 0.1, 3: 0.2, 9: 0.3}, 0.1, 27),
+        ({1: 0.1, 3: 0.2, 9: 0.3}, 0.4, 1 / 3),  # none is above the base
+        ({3.0**k: k for k in range(9)}, -1, None),  # nine tries are enough
+    ],
+)
+def test_the_rate_that_is_tried_next(reached, base, expected):
+    assert next_rate(reached, base) == (expected and pytest.approx(expected))
+
+
 # ------------------------------------------------------------------------------------- the loop
 
 
@@ -47,7 +90,10 @@ def test_runs_are_made_once_told_packed_and_gone_on_with(study, tmp_path, monkey
     made = study()
     assert not list(go_on([made]))
     records = read_records(tmp_path / "a" / "sam.jsonl")
-    assert len(records) == 2 * 3 + (1 + 2) * 2 == len(capsys.readouterr().out.splitlines())
+    choosing = [r for r in records if r.dataset.endswith(VALIDATION)]
+    assert len(records) == len(capsys.readouterr().out.splitlines())
+    assert len(records) - len(choosing) == (1 + 2) * 2
+    assert all(made.results.next_rate(arm) is None for arm in PLAN.arms)
     finals = [r for r in records if not r.dataset.endswith(VALIDATION)]
     for record in finals:
         outcomes = made.results.outcomes(run_of(record, PLAN).name)
@@ -79,4 +125,42 @@ def test_an_arm_that_fails_is_told_and_the_others_are_run(study, tmp_path, monke
     monkeypatch.setattr(study_runs, "run_one", too_large)
     (told,) = go_on([study()])
     assert told.startswith("sam lora-2: The loss became nan")
-    assert {r.method for r in read_records(tmp_path / "a" / "sam.jsonl")} == {"serial_lora"}
+    records = read_records(tmp_path / "a" / "sam.jsonl")
+    tried = {r.settings["lr"]: r.measures for r in records if r.method == "lora"}
+    assert len(tried) == MOST_RATES == len([r for r in records if r.method == "lora"])
+    assert {m["dice"] for m in tried.values()} == {0.0} and min(tried) < 1e-5
+    assert sum(r.method == "serial_lora" and r.seed < 3 for r in records) == 2 * 2
+
+
+DAMAGED = {
+    "a pickle": {"dice": np.array([{}], dtype=object)},
+    "without its measure": {"other": np.zeros(3)},
+    "of two dimensions": {"dice": np.zeros((3, 2))},
+    "not a number": {"dice": np.array([0.5, np.nan])},
+    "above 1": {"dice": np.array([0.5, 7.0])},
+}
+PACKED = {
+    "without its measure": {"names": ["a"], "lengths": [2]},
+    "of other lengths": {"names": ["a", "b"], "lengths": [1, 2], "dice": [0, 1, 2, 3]},
+    "of too few names": {"names": ["a"], "lengths": [1, 2], "dice": [0, 1, 2]},
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_what_a_run_came_to_is_read_and_packed_whole_or_refused(tmp_path, what):
+    results = Results(PLAN, tmp_path, tmp_path / "packed")
+    results.keep("good", {"dice": np.array([0.0, 0.25, 1.0])})
+    assert results.outcomes("good")["dice"].tolist() == [0.0, 0.25, 1.0]
+    np.savez(results.folder / "good.npz", **DAMAGED[what])
+    for read in (lambda: results.outcomes("good"), lambda: results.pack(tmp_path / "packed")):
+        with pytest.raises(SerialLoRAError, match="good.npz does not hold"):
+            read()
+    assert not (tmp_path / "packed").exists()
+
+
+@pytest.mark.parametrize("what", PACKED)
+def test_packed_values_are_given_to_no_other_run(tmp_path, what):
+    np.savez(tmp_path / "sam.npz", **{name: np.array(each) for name, each in PACKED[what].items()})
+    (tmp_path / "sam.jsonl.xz").write_bytes(lzma.compress(b""))
+    with pytest.raises(SerialLoRAError, match="sam.npz does not hold"):
+        Results(PLAN, tmp_path / "nowhere", tmp_path)

@@ -1,5 +1,7 @@
 """From a folder to a classifier: the best state, interruptions, other people's folders, what is told."""
 
+import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from matplotlib import font_manager
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import confusion_matrix
 from torch.nn import functional as F
@@ -20,9 +23,10 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.folder import load_folder
 from serial_lora_course.data.subsets import divided
 from serial_lora_course.measures.metrics import accuracy
-from serial_lora_course.work import fit
+from serial_lora_course.work import fit, reports
 from serial_lora_course.work.classifier import encode, open_classifier, predict, save_classifier
 from serial_lora_course.work.fit import fit_folder
+from serial_lora_course.work.reports import drawable
 from tests.work.conftest import job_of
 
 ADAPTER = "adapter.safetensors"
@@ -169,7 +173,7 @@ def test_what_is_finished_is_not_run_again_and_nothing_else_is_overwritten(own, 
         (folder / name).write_text("[]")
         with pytest.raises(SerialLoRAError, match="other files"):
             fit_folder(replace(job, out=str(folder)))
-        assert files_of(folder) == {name: b"[]", ".lock": b""}
+        assert files_of(folder) == {name: b"[]"}
     with pytest.raises(SerialLoRAError, match="among the pictures"):
         fit_folder(replace(job, out=str(Path(job.pictures, "out"))))
 
@@ -180,6 +184,8 @@ REFUSED = [
     ("image_size", 0, "image_size"),
     ("crop", 2, "crop"),
     ("rank", 1000, "rank"),
+    ("blocks", (99,), "block"),
+    ("pictures", "nowhere", "nowhere"),
     ("model", "timm/no_such_model", "cannot be used"),
     ("groups", "(", "no regular expression"),
     ("groups", "x", "finds no group"),
@@ -187,14 +193,57 @@ REFUSED = [
 ]
 
 
-def test_a_run_that_never_began_leaves_its_folder_to_another(own):
+def test_a_refused_run_leaves_no_folder_and_one_that_never_began_leaves_its_to_another(own):
     *_, job = own
-    Path(job.out).mkdir()
-    (Path(job.out) / ".DS_Store").touch()
+    out = Path(job.out)
     for name, value, said in REFUSED:
         with pytest.raises(SerialLoRAError, match=said):
-            fit_folder(replace(job, **{name: value}))
+            fit_folder(replace(job, **{name: value, "out": str(out / "new")}))
+        assert not out.exists()
+    out.mkdir()
+    (out / ".DS_Store").touch()
+    (out / "record.json").write_text('{"made_from": {}, "reached": null}')
     assert fit_folder(job)["steps"] == 0
+
+
+CHANGED = [[], "all", {}, {"test accuracy": None}, {"test accuracy": "x"}]
+CHANGED += [{"only regression right": True}]
+
+
+def test_a_record_that_was_changed_is_one_sentence_and_what_it_says_is_weighed(own, run):
+    *_, job = own
+    fit_folder(job)
+    record, table = Path(job.out, "record.json"), Path(job.out, "classes.csv")
+    whole = record.read_text()
+    for change in CHANGED:
+        known = json.loads(whole)
+        reached = known["reached"] | change if change and isinstance(change, dict) else change
+        record.write_text(json.dumps(known | {"reached": reached}))
+        with pytest.raises(SerialLoRAError, match="a record that was changed"):
+            fit_folder(job)
+    for ours, its in ((0, 1), (9, 1), (1, 9), (2, 9)):  # of heads and tails
+        tosses = ours + its
+        chance = 2 * sum(math.comb(tosses, n) for n in range(min(ours, its) + 1)) / 2**tosses
+        counts = {"only adapter right": ours, "only regression right": its}
+        known = json.loads(whole)
+        record.write_text(json.dumps(known | {"reached": known["reached"] | counts}))
+        said = run("fit", "--config", Path(job.out, "run.yaml"))[1]
+        assert ("regression is better" in said) == (its > ours and chance < 0.05)
+    record.write_text(whole)
+    for content in (b"", b'a,"b\n', b"\xff\xfe\x00"):
+        table.write_bytes(content)
+        code, _, said = run("fit", "--config", Path(job.out, "run.yaml"))
+        assert code == 2 and "classes.csv is no table" in said and said.count("\n") == 1
+
+
+def test_an_unfinished_training_that_does_not_say_how_good_it_is(job, rounds):
+    rounds.then = lambda: len(rounds) == 2 and stop()
+    with pytest.raises(KeyboardInterrupt):
+        fit_folder(job)
+    for best in ({}, {"step": 1, "accuracy": 1.0}, "deep", None):
+        save_classifier(open_classifier(job.out), Path(job.out), best=best)
+        with pytest.raises(SerialLoRAError, match="does not say how good it is"):
+            fit_folder(job)
 
 
 def test_a_training_that_diverges_is_told(job):
@@ -256,6 +305,26 @@ def test_classes_are_called_as_their_folders_and_each_has_its_line(own, tmp_path
         expected = np.diag(table) / sums.clip(lower=1)
         np.testing.assert_allclose(classes[name], expected, atol=1e-4)
     assert (Path(job.out) / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_are_drawn_by_a_font_that_has_their_letters_or_as_rows(monkeypatch):
+    """DejaVu, which comes with matplotlib, has Greek and no Chinese."""
+    own = font_manager.findfont("DejaVu Sans")
+    here = [font_manager.FontEntry(fname=own, name="DejaVu Sans")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", here)
+    assert drawable(["cat", "γάτα"]) == (["cat", "γάτα"], ["DejaVu Sans"])
+    assert drawable(["cat", "猫", "γάτα"]) == (["cat", "row 2", "γάτα"], ["DejaVu Sans"])
+    letters = {own: {*map(ord, "cat")}, "a.ttf": {ord("犬")}, "b.ttf": {*map(ord, "猫犬")}}
+    monkeypatch.setattr(reports, "_letters", letters.__getitem__)
+    here += [font_manager.FontEntry(fname=f"{name}.ttf", name=name) for name in "ab"]
+    assert drawable(["cat", "猫", "犬"]) == (["cat", "猫", "犬"], ["DejaVu Sans", "b"])
+
+
+def test_the_picture_of_classes_has_no_empty_boxes(tmp_path, recwarn):
+    labels = torch.tensor([0, 1, 1])
+    reports.write_reports(tmp_path, ["猫", "dog"], labels, labels)
+    assert not recwarn.list and (tmp_path / "confusion.png").exists()
+    assert (tmp_path / "classes.csv").read_text("utf-8").splitlines()[1].startswith("猫,")
 
 
 @pytest.mark.parametrize("to", ["green", "red"])

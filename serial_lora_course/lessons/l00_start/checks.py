@@ -48,7 +48,8 @@ def state_of(returned, model: nn.Module, before: nn.Module) -> tuple:
         still.append("in eval mode")
     if still and "requires_grad" in vars(model):
         still.append("and the model has an attribute requires_grad")
-    other = "nothing" if returned is None else "something else"
+    copied = "another model" if isinstance(returned, nn.Module) else type(returned).__name__
+    other = "nothing" if returned is None else copied
     same = list(state) == list(then) and all(torch.equal(state[n], then[n]) for n in then)
     return (
         "the same model" if returned is model else other,
@@ -71,6 +72,11 @@ def freeze() -> Iterator[Case]:
             (model,),
             Parts(FROZEN | {"the names of the parameters": names}),
             read=lambda returned, now, before=model: state_of(returned, now, before),
-            advice={STILL: "some parameters are left out: loop over model.parameters()"},
+            advice={
+                "what the function returns": lambda got: (
+                    f"{got} is returned: return the model that was passed in"
+                ),
+                STILL: "loop over model.parameters(), which has them all",
+            },
             may_change=True,
         )

@@ -20,7 +20,9 @@ def numel_of(shapes: list[tuple[int, int]], rank: int) -> int:
 def numbers_in_pairs() -> Iterator[Case]:
     """The formula against numel() of tensors with these shapes."""
     for shapes, rank in (
+        ([(3, 3), (6, 3), (2, 5)], 2),
         ([(512, 2048)], 8),
+        ([(4, 6)], 9),  # a rank above both sides
         ([(6, 3), (3, 3)], 1),
         ([(768, 768)] * 4, 32),
         ([(768, 2304), (768, 768)], 5),
@@ -36,6 +38,8 @@ def rank_of_equal_size() -> Iterator[Case]:
     """The largest rank that fits, against trying them all, one after the other."""
     for shapes, width, rank in (
         ([(48, 48)] * 4, 48, 8),
+        ([(12, 12)], 48, 20),  # smaller than the pair: a rank far above Serial LoRA's
+        ([(20, 36), (36, 20)], 48, 7),
         ([(48, 48)] * 3, 48, 80),
         ([(48, 120), (48, 96)], 48, 70),
         ([(48, 24)] * 3 + [(24, 48)], 48, 50),

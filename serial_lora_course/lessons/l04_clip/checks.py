@@ -210,10 +210,10 @@ def train_few_shot() -> Iterator[Case]:
             {"params": [tower.weight], "lr": lr, "weight_decay": decay}
             for tower, lr, decay in ((clip.image, 0.02, 0.5), (clip.text, 0.05, 0.1))
         ]
-        inputs = (clip, groups, shots, prompts, noting_loss, 9, 2)
+        inputs = (clip, groups, shots, prompts, noting_loss, 9, 4)  # a round ends within a batch
         losses, weights = adamw_by_hand(*copy.deepcopy(inputs))
         values = {LOSSES: losses, WEIGHTS: weights} if alike else {}
-        counts = {SIZES: [2] * 9, OFTEN: [(1, 18)] if alike else [(i, 3) for i in range(6)]}
+        counts = {SIZES: [4] * 9, OFTEN: [(1, 36)] if alike else [(i, 6) for i in range(6)]}
         modes = {MODES: ["train", "eval"], FETCHED: True}
         modes |= {} if alike else {SHUFFLED: True, PAIRED: True}
         yield Case(

@@ -40,7 +40,6 @@ def to_model_frame() -> Iterator[Case]:
             ((height, width), boxes, side),
             Parts({size: new, f"the boxes of {what}": moved}),
             form="return both: the new size as a tuple, and the boxes",
-            advice={size: "multiply height and width by side / max(height, width), then round"},
             tolerance=1e-6,
         )
 
@@ -104,6 +103,7 @@ def segmentation_loss() -> Iterator[Case]:
         ("three objects", 3, 5, 4),
         ("two objects, with very sure logits, one of them wrong,", 2, 4, 5),
         ("two objects, one of which is not there,", 2, 4, 5),
+        ("two objects, one of which is not there but seen faintly,", 2, 4, 5),
     ):
         logits = 2 * torch.randn(count, height, width)
         truth = torch.zeros(count, height, width, dtype=torch.bool)
@@ -114,12 +114,18 @@ def segmentation_loss() -> Iterator[Case]:
             logits[0, 3, 3] = 30.0
         if "not there" in what:
             truth[0], logits[0] = False, -30.0
+            logits[1] -= 3
+        if "seen faintly" in what:  # about 1e-5 of its area: as much as epsilon
+            truth[0], logits[0] = False, -7.0
         yield Case(
             f"the loss of {what} of {height} x {width} pixels",
             (logits.requires_grad_(), truth),
             dice_ce(logits, truth).mean(),
             leaves=lambda logits, _: {"the logits": logits},
         )
+
+
+LEFT = "what is left after the steps"
 
 
 def some_examples(sizes: list[tuple[int, int, int]]) -> list[PreparedExample]:
@@ -157,6 +163,13 @@ def step_by_the_lab(model: Sam, batch: list, loss_of: Callable, optimizer) -> fl
     return loss.item()
 
 
+def left_as(model: Sam, batches: list) -> str:
+    """What a step should leave as it is."""
+    learn = sum(parameter.requires_grad for parameter in model.parameters())
+    mode = "train" if model.training else "eval"
+    return f"{learn} tensors that learn, {mode} mode, batches of {[*map(len, batches)]}"
+
+
 def first_B(model: Sam) -> Tensor:
     """B of the first pair."""
     return next(p for name, p in model.named_parameters() if name.endswith("lora_B")).detach()
@@ -189,11 +202,13 @@ def training_step() -> Iterator[Case]:
         losses = two_steps(step_by_the_lab)(trained, batches)
         what = " and ".join(f"{height} x {width} pixels" for height, width, _ in sizes)
         B = f"the first pair's B after two steps on {what}"
+        values = {B: first_B(trained), f"the losses of two steps on {what}": losses}
         yield Case(
             f"two steps on pictures of {what}",
             (model, batches),
-            Parts({f"the losses of two steps on {what}": losses, B: first_B(trained)}),
-            read=lambda losses, model, _: [losses, first_B(model)],
+            Parts(values | {LEFT: left_as(model, batches)}),
+            read=lambda losses, model, batches: [first_B(model), losses, left_as(model, batches)],
+            advice={LEFT: "leave the batch, the model's mode and what is frozen as they are"},
             tolerance=1e-4,
             may_change=True,
         )

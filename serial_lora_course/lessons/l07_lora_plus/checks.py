@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.message import CheckFailed
@@ -28,12 +28,16 @@ TRAINABLE = (
     "head.bias",
     "head.scale_B",
     "head.my_lora_B",
+    "head.lora_A_scale",
+    "head.LORA_B",
     "lora_B_tower.norm.weight",
 )
 FROZEN = ("visual.blocks.0.attn.weight", "frozen.lora_B", "frozen.lora_A")
 IN_GROUPS = "how many groups each tensor is in"
+RATES = "the rate of each tensor"
 HELD = "what the groups hold"
 DECAYS = "the weight decay of the groups"
+FROZEN_STILL = "which tensors do not require gradients"
 
 
 def last_part(name: str) -> str:
@@ -53,9 +57,14 @@ def read_groups(
         if missing:
             cause = f"a group has no {missing}: every group needs it"
             raise CheckFailed("the keys of a group", missing, [*group], cause, sure=True)
-        if not isinstance(group["params"], (list, tuple)):
-            cause = "make params a list: a generator is empty after it has been read once, for example by a log"
-            raise CheckFailed("the params of a group", "a list", group["params"], cause, sure=True)
+        params = group["params"]
+        cause = "make params a list: a generator is empty after it has been read once, a set has no order"
+        if isinstance(params, (list, tuple)):
+            cause = "put the tensors themselves into params, without their names"
+        if not isinstance(params, (list, tuple)) or not all(isinstance(p, Tensor) for p in params):
+            raise CheckFailed(
+                "the params of a group", "tensors in a list", params, cause, sure=True
+            )
     owner = {id(tensor): name for name, tensor in named.items()}
     of_group = [[owner.get(id(p), "a copy") for p in group["params"]] for group in found]
     rates = {
@@ -66,10 +75,22 @@ def read_groups(
     held = [sorted({kinds.get(last_part(n), "others") for n in names}) for names in of_group]
     return {
         IN_GROUPS: [f"{name}: {len(each)}" for name, each in rates.items()],
-        **{f"the rate of {name}": (each or [None])[0] for name, each in rates.items()},
+        RATES: [f"{name}: {each[0] if each else 0:.6g}" for name, each in rates.items()],
         HELD: [" and ".join(each) or "nothing" for each in held],
         DECAYS: [float(group["weight_decay"]) for group in found],
+        FROZEN_STILL: [name for name, tensor in named.items() if not tensor.requires_grad],
     }
+
+
+def advice_on_groups(held: list[str]) -> str:
+    """What the numbers of tensors in the groups most likely mean."""
+    if len(held) > 3:
+        return "there is a group for every tensor: put all tensors of a kind into one"
+    if any("and" in each for each in held):
+        return "a group holds tensors of several kinds: A's, B's and the others each have their own"
+    return (
+        "A's group comes first, then B's, then the others'; a group that would be empty is left out"
+    )
 
 
 @exercise(
@@ -82,20 +103,20 @@ def plus_groups() -> Iterator[Case]:
     named = {n: nn.Parameter(torch.randn(2, 2), requires_grad=n not in FROZEN) for n in names}
     pairs = {n: p for n, p in named.items() if n.startswith("visual.blocks.0.pair")}
     for tensors, lr, ratio, decay in ((named, 1e-3, 16.0, 0.1), (pairs, 2e-4, 20.0, 0.0)):
-        rates = {
-            f"the rate of {name}": None
-            if name in FROZEN
-            else lr * (ratio if last_part(name) == "lora_B" else 1)
-            for name in tensors
-        }
+        rates = {name: lr * (ratio if last_part(name) == "lora_B" else 1) for name in tensors}
+        rates |= dict.fromkeys(FROZEN, 0)
         held = ["A", "B", "others"] if tensors is named else ["A", "B"]
-        expected = {IN_GROUPS: [f"{name}: {int(name not in FROZEN)}" for name in tensors]}
+        told = [f"{name}: {rates[name]:.6g}" for name in tensors]
+        still = {FROZEN_STILL: [name for name in tensors if name in FROZEN]}
+        times = [f"{name}: {int(name not in FROZEN)}" for name in tensors]
+        expected = {IN_GROUPS: times, RATES: told}
         yield Case(
             f"the groups of {len(tensors)} tensors",
             (tensors, lr, ratio, decay),
-            Parts(expected | rates | {HELD: held, DECAYS: [decay] * len(held)}),
+            Parts(expected | {HELD: held, DECAYS: [decay] * len(held)} | still),
             read=read_groups,
-            advice={HELD: "A's group comes first, then B's, then a third one for all others"},
+            advice={HELD: advice_on_groups, FROZEN_STILL: "leave requires_grad as it is"},
+            may_change=True,  # what it must not change is among the parts
             tolerance=1e-9,
         )
 
@@ -115,7 +136,7 @@ def change_of_product() -> Iterator[Case]:
         expected = {
             f"{name} in {what}": torch.einsum("or,ri->oi", *both) for name, both in factors.items()
         }
-        form = "the three parts are not all there: return each of them, not their sum, in the order of the formula"
+        form = "return three tensors: B's part, A's part and the part of both, not their sum"
         yield Case(what, (A, B, step_A, step_B), Parts(expected), form=form)
 
 
@@ -127,7 +148,7 @@ def first_adam_step() -> Iterator[Case]:
     """What torch's Adam adds in its first step."""
     sizes = torch.tensor([1e3, 1.0, 1e-3, 1e-6, 0.0, -2.0, 0.0, -1e-5])
     for gradient, lr, eps in (
-        (sizes, 0.1, 1e-8),
+        (sizes, 0.3, 1e-8),
         (torch.randn(3, 4), 0.02, 1e-8),
         (torch.tensor([0.5, -2.0, 1e-2]), 0.1, 1.0),
     ):

@@ -11,7 +11,6 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from serial_lora_course.lessons.l09_trial.tables import Answer
-from serial_lora_course.measures.intervals import verdict
 from serial_lora_course.plots.style import (
     BLUE,
     GREEN,
@@ -127,7 +126,7 @@ def _factor(axes: Axes, name: str, at: float, heights: tuple, widths: tuple) -> 
 
 def _steps(axes: Axes, answers: Iterable[Answer]) -> str:
     """A row a lab, a number a step; the same in words."""
-    found, told = {(each.lab, each.asks): each.like for each in answers}, []
+    found, told = {(each.lab, each.asks): each for each in answers}, []
     for place, (change, asks, sign) in enumerate(STEPS):
         left, right = 12.5 * place + 5.3, 12.5 * place + 17.8
         arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.5, "shrinkA": 14, "shrinkB": 14}
@@ -137,9 +136,11 @@ def _steps(axes: Axes, answers: Iterable[Answer]) -> str:
             height = 7.6 - 4.0 * row
             if place == 0:
                 axes.text(-8, height, title, va="center", size=9)
-            like = found.get((lab, asks))
+            answer = found.get((lab, asks))
+            like = answer and answer.like
             words = f"{sign * like.mean:+.2f} ± {like.half_width:.2f}" if like else "not run"
-            said, good = verdict(like) if like else "open", "holds" if sign > 0 else "fails"
+            said = answer.verdict if answer else "open"
+            good = "holds" if sign > 0 else "fails"
             look = {"color": GREEN if said == good else VERMILION, "weight": "bold"}
             look = {"color": QUIET} if said == "open" else look
             axes.text((left + right) / 2, height, words, ha="center", va="center", **look)

@@ -48,7 +48,9 @@ def rank_of_change() -> Iterator[Case]:
     """
     for rows, columns, expected, size, chosen in (
         (48, 48, 4, 1, [0.03, 0.02, 0.01, 7e-5]),
-        (30, 50, 3, 1, [0.05, 0.02, 0.01, 3.8e-5]),
+        (30, 50, 3, 1, [0.05, 0.02, 0.01, 4.3e-5]),  # the threshold is 4.8e-5
+        (40, 30, 4, 1, [0.5, 0.3, 0.2, 1e-4]),
+        (48, 48, 3, 1, [2e-3, 1e-3, 9e-4, 3e-5]),
         (60, 24, 6, 1, [0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 4e-5]),
         (20, 20, 0, 1, []),
         (24, 24, 3, 0.001, [3e-6, 2e-6, 3e-7]),  # small weights: a limit of their own
@@ -67,7 +69,7 @@ def rank_of_change() -> Iterator[Case]:
 
 @exercise(
     "10.2",
-    "the effective rank is right for five spectra, with zeros, equal values, a single value and large ones",
+    "the effective rank is right for seven spectra, with zeros, equal values, a single value, large and small ones",
 )
 def effective_rank_of() -> Iterator[Case]:
     """Hand-made spectra; the entropy is summed in a loop."""
@@ -77,6 +79,8 @@ def effective_rank_of() -> Iterator[Case]:
         "five falling values": [8.0, 4, 2, 1, 1],
         "a single value": [0.02],
         "two large values and a small one": [400.0, 100, 2],
+        "sixteen small values": [0.09 - 0.005 * i for i in range(16)],
+        "values that fall by powers of ten": [1.0, 1e-2, *[1e-4] * 20],
     }.items():
         shares = [value / math.fsum(values) for value in values]
         entropy = -math.fsum(share * math.log(share) for share in shares if share > 0)
@@ -94,7 +98,7 @@ def mixed(columns: Tensor) -> Tensor:
     """Other columns, of other lengths, that span the same space."""
     count = columns.shape[1]
     mixing = torch.randn(count, count, dtype=torch.float64) + 3 * torch.eye(count)
-    return columns @ (mixing * torch.linspace(0.5, 4, count))
+    return columns @ (mixing * torch.linspace(0.02, 0.16, count))  # short: no cosine above 1
 
 
 @exercise(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.message import CheckFailed
@@ -62,14 +65,14 @@ def on_listings(attempt: Callable) -> Callable:
 
 def sides_of(result: Any) -> list[list[int]]:
     """The positions on both sides of a split, of the right kind."""
-    form = "return two lists, train and test, in that order; .tolist() converts an array"
+    form = "return two lists, train and test, in that order: list(...) makes one of a tuple or a set, and .tolist() of an array"
     good = isinstance(result, (tuple, list)) and len(result) == 2
-    if not good or not all(isinstance(side, (list, tuple, set)) for side in result):
+    if not good or not all(isinstance(side, list) for side in result):
         raise CheckFailed("the split", "two lists of positions", result, form, sure=True)
     if any(type(place) is not int for side in result for place in side):
         form = "return positions in the list, not names: enumerate(objects) gives both"
         raise CheckFailed("the split", "whole numbers", result, form, sure=True)
-    return [list(side) for side in result]
+    return list(result)
 
 
 def judged_split(results: list, listings: list, share: float) -> list:
@@ -78,7 +81,7 @@ def judged_split(results: list, listings: list, share: float) -> list:
     places, both = set(train + test), {objects[i] for i in train} & {objects[i] for i in test}
     twice, lost = len(train + test) - len(places), len(objects) - len(places)
     held = [len({objects[i] for i in test if labels[i] == label}) for label in OBJECTS]
-    return [f"{twice} twice, {lost} not at all", "some" if both else "none", held]
+    return [f"{twice} twice, {lost} not at all", f"{len(both)} of {sum(OBJECTS.values())}", held]
 
 
 def judged_orders(results: list, listings: list, share: float) -> str:
@@ -110,22 +113,26 @@ def advice_on_numbers(held: list[int]) -> str:
     through=on_listings,
 )
 def split_without_leak() -> Iterator[Case]:
-    """Properties of three shares, and the same files in three orders."""
+    """Properties of four shares, and the same files in three orders."""
     often, both = "how often each picture is used", "objects in both train and test"
     sizes = ", ".join(map(str, OBJECTS.values()))
-    for share, right in {0.3: [2, 1, 4, 1], 0.1: [1, 1, 1, 1], 0.9: [6, 2, 11, 1]}.items():
+    held_out = {0.3: [2, 1, 4, 1], 0.1: [1, 1, 1, 1], 0.9: [6, 2, 11, 1]}
+    held_out |= {0.375: [3, 1, 4, 1]}  # of 12 objects 4.5, which round() makes even
+    for share, right in held_out.items():
         listing = listed_pictures(1, collide=False)
         held = f"how many objects of each class, of {sizes}, are in test at a share of {share}"
         yield Case(
             f"the split of {len(listing[0])} pictures of {sum(OBJECTS.values())} objects",
             ([listing], share),
-            Parts({often: "0 twice, 0 not at all", both: "none", held: right}),
+            Parts(
+                {often: "0 twice, 0 not at all", both: f"0 of {sum(OBJECTS.values())}", held: right}
+            ),
             read=judged_split,
             advice={often: advice_on_places, held: advice_on_numbers},
         )
     yield Case(
         "the objects in test, when the same files are listed in another order",
-        ([listed_pictures(seed, collide=True) for seed in (1, 2, 3)], 0.3),
+        ([listed_pictures(seed, collide=True) for seed in (1, 4, 8)], 0.3),  # other objects first
         "the same",
         read=judged_orders,
         advice="sort the objects of a class before you choose, and fix the seed",
@@ -135,53 +142,104 @@ def split_without_leak() -> Iterator[Case]:
 # ------------------------------------------------------------------------ 12.2 proof of a merge
 
 
+def changed(outputs: Tensor, places: dict[tuple[int, int], float]) -> Tensor:
+    """Outputs with other numbers at some places."""
+    outputs = outputs.clone()
+    for place, number in places.items():
+        outputs[place] = number
+    return outputs
+
+
 @exercise(
     "12.2",
-    "correct merges pass and eight kinds of wrong ones do not, for outputs of three sizes",
+    "twelve right merges pass and seventeen wrong ones do not, with errors of one number or of all, at four tolerances",
 )
 def proves_merge() -> Iterator[Case]:
     """True where the merged model is the adapted one and not the base, at any size of outputs."""
-    base, effect = torch.randn(6, 5), torch.randn(6, 5)
+    base, effect = torch.randn(2, 6, 5)
     adapted, rounding = base + effect, 1e-6 * torch.randn(6, 5)
-    little = 0.05 * adapted.abs().max()
-    allowed = 1e-4 * adapted.abs().max()
+    largest = adapted.abs().max().item()
 
-    def changed(outputs: Tensor, place: tuple[int, int], number: Any) -> Tensor:
-        return outputs.index_put(tuple(map(torch.tensor, place)), torch.as_tensor(number))
+    def within(outputs: Tensor) -> Tensor:
+        """Outputs with an error that is nearly what is allowed."""
+        return changed(outputs, {(0, 1): outputs[0, 1] + 0.9e-4 * outputs.abs().max()})
 
-    with_zero, below, small = (
-        changed(adapted, (0, 0), 0.0),
-        -1 - adapted.abs(),
-        (base / 100, effect),
-    )
-    with_nan = changed(with_zero, (0, 0), torch.nan)
-    one_effect = changed(base, (0, 0), base[0, 0] + 4 * allowed)
-    one_off = changed(adapted, (2, 3), adapted[2, 3] + 1.5 * allowed)
-    large, tiny = ([size * each for each in (base, adapted, rounding)] for size in (1e4, 1e-6))
-    for what, tensors, right in (
-        ("a merge that only restored the base", (base, adapted, base.clone()), False),
-        ("an adapter without effect", (base, base.clone(), base + rounding), False),
-        ("outputs that are all a little too low", (base, adapted, adapted - little), False),
-        ("outputs that are all a little too high", (base, adapted, adapted + little), False),
-        ("one wrong number among right ones", (base, adapted, one_off), False),
-        ("an effect as small as rounding", (base, base + rounding, base.clone()), False),
-        ("a nan among the merged outputs", (base, with_zero, with_nan), False),
-        ("a merge that is right", (base, adapted, adapted + rounding), True),
-        ("a small base, right but for rounding", (*small, effect + 20 * rounding), True),
-        ("an output of zero, right but for rounding", (base, with_zero, with_zero + 1e-6), True),
-        ("outputs below zero, right but for rounding", (base, below, below + rounding), True),
-        ("an effect on one output only", (base, one_effect, one_effect + rounding), True),
-        ("large outputs, right but for rounding", (*large[:2], large[1] + large[2]), True),
-        ("tiny outputs, half of them wrong", (*tiny[:2], tiny[1] + 5e-7 * effect), False),
-    ):
-        yield Case(what, (*tensors, 1e-4), right, advice="work this case out on paper")
+    def off(*errors: float) -> tuple[Tensor, ...]:
+        """The adapted outputs with these shares of the largest one as errors, below each other."""
+        places = {(2 + i, 3): adapted[2 + i, 3] + e * largest for i, e in enumerate(errors)}
+        return base, adapted, changed(adapted, places)
+
+    zero, whole = torch.zeros(4, 4), torch.arange(-8.0, 8).reshape(4, 4)
+    one_off = changed(whole, {(0, 1): whole[0, 1] + 1})  # an eighth of the largest
+    first, flipped = torch.eye(6)[:, :1], changed(adapted, {(2, 3): -adapted[2, 3]})
+    with_zero, with_nan = (changed(adapted, {(0, 0): each}) for each in (0.0, torch.nan))
+    wrong = {
+        "a merge that only restored the base": (base, adapted, base.clone()),
+        "an adapter without effect": (base, base.clone(), base + rounding),
+        "outputs that are all a little too low": (base, adapted, adapted - 0.05 * largest),
+        "outputs that are all a little too high": (base, adapted, adapted + 0.05 * largest),
+        "one number that is too high": off(1.5e-4),
+        "one number that is too low": off(-1.5e-4),
+        "one number that is far too low": off(-4e-4),
+        "no effect, and a merge that is wrong": (base, base.clone(), base + effect),
+        "two errors whose sum is zero": off(3e-4, -3e-4),
+        "one number with the wrong sign": (base, adapted, flipped),
+        "right outputs for the first picture alone": (base, adapted, adapted + 1 - first),
+        "an effect as small as rounding": (base, base + rounding, base.clone()),
+        "a nan among the merged outputs": (base, with_zero, with_nan),
+        "two models that return zeros": (zero, zero, zero),
+        "tiny outputs, all of them wrong": (1e-6 * base, 1e-6 * adapted, 1e-6 * effect),
+        "a difference that a tolerance of 1e-6 forbids": (*off(1e-5), 1e-6),
+        "an effect of exactly what is allowed": (one_off, whole, whole.clone(), 0.125),
+    }
+    below, uneven = -1 - adapted.abs(), torch.where(first > 0, adapted / 1000, adapted)
+    one_effect = changed(base, {(5, 4): base[5, 4] + 4e-4 * largest})
+    shifted = adapted + 0.01 * largest
+    right = {
+        "a merge that is right": (base, adapted, adapted + rounding),
+        "a merge without any rounding": (base, adapted, adapted.clone()),
+        "a small base, right but for rounding": (base / 100, effect, effect + 20 * rounding),
+        "an output of zero, right but for rounding": (base, with_zero, with_zero + 1e-6),
+        "outputs below zero, right within the limit": (base, below, within(below)),
+        "an effect on one output only": (base, one_effect, one_effect + rounding),
+        "large outputs, right but for rounding": (base, 1e4 * adapted, 1e4 * (adapted + rounding)),
+        "small outputs of one picture, right within the limit": (base, uneven, within(uneven)),
+        "a small effect on all outputs, right within the limit": (
+            adapted,
+            shifted,
+            within(shifted),
+        ),
+        "an adapter that halves all outputs": (2 * adapted, adapted, within(adapted)),
+        "a difference that a tolerance of 0.01 allows": (*off(5e-3), 1e-2),
+        "a difference of exactly what is allowed": (-whole, whole, one_off, 0.125),
+    }
+    for what, given in (wrong | right).items():
+        tolerance = given[3] if len(given) > 3 else 1e-4
+        yield Case(what, (*given[:3], tolerance), what in right)
 
 
 # ------------------------------------------------------------------------ 12.3 the whole way
 
 DIFFERENT = "the weights that differ from the base, and the rank of the difference"
 PROVED = "the merge is proved"
+MANY_STEPS = 10
 WAY: dict[str, tuple[Any, str]] = {
+    "the classifier": (
+        ["VisionTransformer", "LayerNorm", "Linear", "3 scores"],
+        "nn.Sequential(vision, nn.LayerNorm(width), nn.Linear(width, classes)), one score a class",
+    ),
+    "the optimizer's steps": (
+        "10 of Adam or AdamW at a rate of 0.06",
+        "take `steps` steps of AdamW at `lr`",
+    ),
+    "what the optimizer trains": (
+        "pairs and head",
+        "pass all parameters that require gradients to the optimizer: the pairs' and the head's",
+    ),
+    "the loss in the steps": (
+        "cross-entropy",
+        "F.cross_entropy takes the scores as they are, and labels",
+    ),
     "adapters, hooks and parameters that are left in the model": (
         0,
         "eject(adapted, keep_merged=True)",
@@ -190,18 +248,20 @@ WAY: dict[str, tuple[Any, str]] = {
         ["blocks.0.attn.qkv.weight: 2"],
         "only the weights of q, k and v may differ, by the rank of the pair",
     ),
-    "objects in both train and test": ("none", ""),
+    "objects in both train and test": ("none", "split by object, and draw from `train` alone"),
     "objects of each class in test, of eight": ([2, 2, 2], "a share of 0.25 of each class"),
-    "the training does not use the test pictures": (True, ""),
-    "the model classifies the training pictures": (True, "train both the pairs and the head"),
+    "the training does not use the test pictures": (True, "draw the batches from `train` alone"),
     "the gradient is reset in each step": (
         True,
         "call zero_grad() before backward(), in each step",
     ),
     "no batch has more than 32 pictures": (True, "draw at most 32 training pictures per step"),
     "batches are drawn anew": (True, "draw new pictures in each step"),
-    "the adapted model is run on the test pictures": (True, "run it before you merge"),
-    PROVED: (True, ""),
+    "what the adapted model is run on before the merge": (
+        "the test pictures",
+        "run it on the test pictures, before you merge",
+    ),
+    PROVED: (True, "the merge was right: compare outputs of the adapted and of the merged model"),
 }
 """What counts in an answer: what is right, and advice where it is not."""
 
@@ -220,25 +280,66 @@ def seeded(attempt: Callable, *given: Any) -> Any:
 
 
 class Watch:
-    """Notes each call of a model while there is an adapter in it, and the gradients of one of its pairs."""
+    """Notes each call of a model while there is an adapter in it, each score's gradient, and each optimizer's step."""
 
-    def __init__(self) -> None:
+    def __init__(self, pictures: Tensor, labels: Tensor) -> None:
+        self.class_of = dict(zip(pixels(pictures).tolist(), labels.tolist(), strict=True))
         self.batches: list[Tensor] = []  # a pixel of each picture, where gradients flow
         self.asked: list[Tensor] = []  # ... of every call
+        self.quiet = False  # whether a call was without gradients
         self.gradients: list[Tensor] = []
         self.pair: Tensor | None = None
+        self.right_slopes: list[bool] = []
+        self.steps: Counter[str] = Counter()
+        self.trained: set[torch.Size] = set()
+
+    def __enter__(self) -> Watch:
+        self.handles = [
+            register_module_forward_hook(self.note_scores),
+            register_optimizer_step_post_hook(self.note_step),
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
 
     def __call__(self, model: nn.Module, given: tuple[Tensor]) -> None:
-        """A forward pre-hook."""
+        """A forward pre-hook of the vision model."""
         pairs = [p for name, p in model.named_parameters() if name.endswith("lora_B")]
         if not pairs:
             return
-        self.asked.append(given[0].detach()[:, 0, 0, 0])
+        self.asked.append(pixels(given[0].detach()))
         if torch.is_grad_enabled():
             self.batches.append(self.asked[-1])
+        self.quiet |= not torch.is_grad_enabled()
         if self.pair is None and pairs[0].requires_grad:
             self.pair = pairs[0]
             self.pair.register_hook(self.gradients.append)
+
+    def note_scores(self, module: nn.Module, _: tuple, scores: Any) -> None:
+        """Cross-entropy's gradient for a score is its softmax, less one for the right class."""
+        scored = isinstance(module, nn.Linear) and scores.ndim == 2 and scores.requires_grad
+        if not scored or not self.batches:
+            return
+        labels = [self.class_of.get(pixel, -1) for pixel in self.batches[-1].tolist()]
+        if min(labels) < 0 or len(labels) != len(scores):
+            return  # pictures that an answer made itself
+        truth = nn.functional.one_hot(torch.tensor(labels), scores.shape[1])
+        wanted = (scores.detach().softmax(-1) - truth).flatten()
+
+        def compare(slope: Tensor) -> None:
+            alike = torch.cosine_similarity(slope.flatten(), wanted, dim=0) > 0.999
+            self.right_slopes.append(bool(alike))
+
+        scores.register_hook(compare)
+
+    def note_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        """What an optimizer is, its rate, and what it trains."""
+        adam = isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
+        name = "Adam or AdamW" if adam else type(optimizer).__name__
+        self.steps[f"of {name} at a rate of {optimizer.param_groups[0]['lr']:g}"] += 1
+        self.trained |= {p.shape for group in optimizer.param_groups for p in group["params"]}
 
     def __deepcopy__(self, memo: dict) -> Watch:
         """Copies of the model are watched by the same."""
@@ -249,15 +350,33 @@ class Watch:
         left = None if self.pair is None else self.pair.grad
         return left is None or not torch.equal(left, sum(self.gradients))
 
+    def said(self, head: nn.Module, tested: Tensor) -> list[str]:
+        """The optimizer's steps, what it trains, the loss, and on what the model was run, in words."""
+        kinds = {"pairs": self.pair, "head": getattr(head, "weight", None)}
+        trained = [k for k, p in kinds.items() if p is not None and p.shape in self.trained]
+        asked = torch.cat([torch.zeros(0), *self.asked])
+        others = "other pictures" if self.quiet else "none"
+        return [
+            " and ".join(f"{times} {kind}" for kind, times in self.steps.items()) or "none",
+            " and ".join(trained) or "neither pairs nor head",
+            "cross-entropy" if self.right_slopes and all(self.right_slopes) else "another",
+            "the test pictures" if bool(torch.isin(tested, asked).all()) else others,
+        ]
+
+
+def pixels(pictures: Tensor) -> Tensor:
+    """One pixel of each picture, by which it is known."""
+    return pictures[:, 0, 0, 0]
+
 
 def judged_way(attempt: Callable) -> Callable:
     """What counts of an answer: the model it gives, and whether other test pictures change it."""
 
     def ask(vision, pictures, labels, objects, steps, rank, lr):
-        watch = Watch()
-        handle = vision.register_forward_pre_hook(watch)
-        result = seeded(attempt, vision, pictures, labels, objects, steps, rank, lr)
-        handle.remove()
+        with Watch(pictures, labels) as watch:
+            handle = vision.register_forward_pre_hook(watch)
+            result = seeded(attempt, vision, pictures, labels, objects, steps, rank, lr)
+            handle.remove()
         good = isinstance(result, (tuple, list)) and len(result) == 3
         if not good or not isinstance(result[0], nn.Sequential) or len(result[0]) != 3:
             form = (
@@ -269,30 +388,30 @@ def judged_way(attempt: Callable) -> Callable:
         changed = [n for n in known if n in state and not torch.equal(known[n], state[n])]
         ranks = [torch.linalg.matrix_rank(state[n] - known[n], rtol=1e-3) for n in changed]
         different = [f"{name}: {rank}" for name, rank in zip(changed, ranks, strict=True)]
-        if not steps:
+        if steps < MANY_STEPS:
             return [different, proved]
         train = [i for i in range(len(objects)) if i not in set(test)]
         other = pictures.clone()
         other[test] = 1 - other[test]
         given = copy.deepcopy(vision), other, labels, objects, steps, rank, lr
         again = seeded(attempt, *given)[0]
-        asked = torch.cat([torch.zeros(0), *watch.asked])
         modules = model[0].modules()
         hooks = [h for m in modules for h in (m._forward_hooks | m._forward_pre_hooks).values()]
-        with torch.no_grad():
-            loss = nn.functional.cross_entropy(model(pictures[train]), labels[train])
         tested = [{objects[i] for i in test if labels[i] == label} for label in range(3)]
+        *of_steps, asked = watch.said(model[2], pixels(pictures[test]))
         return [
+            [type(each).__name__ for each in model]
+            + [f"{getattr(model[2], 'out_features', 'no')} scores"],
+            *of_steps,
             sum(hook is not watch for hook in hooks) + len(state.keys() - known.keys()),
             different,
             "some" if {objects[i] for i in train} & set().union(*tested) else "none",
             [len(names) for names in tested],
             all(map(torch.equal, model.state_dict().values(), again.state_dict().values())),
-            bool(loss < 0.8),  # ln 3 is 1.1
             watch.each_step_by_itself(),
             all(len(batch) <= 32 for batch in watch.batches),
             any(not torch.equal(batch, watch.batches[0]) for batch in watch.batches),
-            bool(torch.isin(pictures[test][:, 0, 0, 0], asked).all()),
+            asked,
             proved,
         ]
 
@@ -301,28 +420,41 @@ def judged_way(attempt: Callable) -> Callable:
 
 @exercise(
     "12.3",
-    "the split is by object, pairs and head are trained on the training pictures only, and the merge is right and proved",
+    "the split is by object, pairs and head are trained as the card says, on the training pictures only, and the "
+    "merge is right and proved, unless it is not exact or nothing was trained",
     through=judged_way,
 )
 def from_folder_to_model() -> Iterator[Case]:
-    """Three colours, eight objects each, photographed twice; then no step at all."""
+    """Three colours, eight objects each, photographed twice; then no step, and a merge that is not exact."""
     from timm.models.vision_transformer import VisionTransformer  # seconds, for this exercise alone
 
+    class Drifting(VisionTransformer):
+        """Its outputs grow a little from call to call, by more than 1e-4 and less than 1e-2."""
+
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x) * (1 + 1e-3 * self.calls)
+
     sizes = dict(img_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=2, num_classes=0)
-    vision = VisionTransformer(**sizes).eval()
+    vision, drifting = VisionTransformer(**sizes).eval(), Drifting(**sizes).eval()
     labels = torch.arange(3).repeat_interleave(16)
     objects = [f"object {i // 2}" for i in range(48)]
     pictures = 0.2 * torch.rand(48, 3, 8, 8)
     pictures[torch.arange(48), labels] += 0.8
     order = torch.randperm(48)
     given = pictures[order], labels[order], [objects[i] for i in order.tolist()]
-    for what, steps, right in (
-        ("what is returned", 10, {part: right for part, (right, _) in WAY.items()}),
-        ("what is returned after no step", 0, {DIFFERENT: [], PROVED: False}),
+    whole, still = {part: right for part, (right, _) in WAY.items()}, {DIFFERENT: [], PROVED: False}
+    drifted = {DIFFERENT: whole[DIFFERENT], PROVED: False}
+    for what, model, steps, right in (
+        ("what is returned", vision, MANY_STEPS, whole),
+        ("what is returned after no step", vision, 0, still),
+        ("what is returned after a merge that is not exact", drifting, 3, drifted),
     ):
         yield Case(
             what,
-            (vision, *given, steps, 2, 6e-2),
+            (model, *given, steps, 2, 6e-2),
             Parts(right),
             read=lambda found, *_: found,
             advice={part: advice for part, (_, advice) in WAY.items()},

@@ -1,0 +1,194 @@
+"""The pretended GPU refuses what a GPU refuses, and the labs train and look on it at the paper's size."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils import backend_registration
+
+from serial_lora_course.labs import clip
+from serial_lora_course.labs.device import GIB
+from serial_lora_course.labs.fit import CHOICES
+from tests.gpu.__main__ import COMPUTED, PAGE, SETTINGS, UNSEEN, label, page
+from tests.gpu.labs import METHODS, looked, step
+from tests.gpu.pretended import DEVICE, Refused, Taken, pretended_gpu
+
+ROWS = json.loads(COMPUTED.read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Callable]:
+    """Does work in a process of its own, as the device stays for the life of one."""
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this PyTorch has no dummy device that could be taken for a GPU")
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        yield lambda work, *given, **named: pool.submit(work, *given, **named).result()
+
+
+# -------------------------------------------------------------------------------------- the device
+
+
+def two_layers(n: int, d: int, h: int) -> tuple[Taken, int]:
+    with pretended_gpu() as gpu:
+        layers = nn.Linear(d, h, bias=False), nn.ReLU(), nn.Linear(h, d, bias=False)
+        model, x = nn.Sequential(*layers).to(DEVICE), torch.empty(n, d).to(DEVICE)
+        gpu.begin()
+        loss = model(x).sum()
+        gpu.taken.kept, forward = gpu.live - gpu.taken.before, gpu.taken.peak
+        loss.backward()
+        return gpu.taken, forward
+
+
+def test_memory_and_work_are_what_one_counts_by_hand(elsewhere):
+    n, d, h = 5, 7, 300
+    taken, forward = elsewhere(two_layers, n, d, h)
+    assert taken.before == 4 * (2 * d * h + n * d)
+    assert taken.kept == 4 * (n * h + 1)  # ReLU's result, and the loss
+    assert forward == taken.before + 4 * 2 * n * h  # ReLU's input beside its result
+    assert taken.peak >= taken.before + 4 * 2 * d * h  # the gradients
+    assert taken.operations == {torch.float32: 5 * 2 * n * d * h}  # x needs no gradient
+
+
+#: PyTorch's manual, "CUDA Op-Specific Behavior": what autocast runs in which type.
+AUTOCAST = {
+    torch.bfloat16: [
+        lambda x: F.linear(x, x),
+        lambda x: F.conv2d(x[None, None], x[None, None]),
+        lambda x: F.scaled_dot_product_attention(*[x[None, None]] * 3, attn_mask=x),
+        lambda x: F.gelu(x.bfloat16()),  # no rule
+    ],
+    torch.float32: [
+        lambda x: x.bfloat16().softmax(-1),
+        lambda x: F.layer_norm(x.bfloat16(), (4,)),
+        lambda x: x.bfloat16().sum(),
+        lambda x: torch.addcmul(x.bfloat16(), x, x),  # the widest
+    ],
+}
+
+
+def types_under_autocast() -> list[list[torch.dtype]]:
+    with pretended_gpu(), torch.autocast("pretended", torch.bfloat16):
+        x = torch.empty(4, 4, device=DEVICE)
+        return [[operation(x).dtype for operation in some] for some in AUTOCAST.values()]
+
+
+def test_autocast_chooses_types_as_on_cuda(elsewhere):
+    assert elsewhere(types_under_autocast) == [[dtype] * 4 for dtype in AUTOCAST]
+
+
+# ---------------------------------------------------------------------------------- planted faults
+
+SMALL = {"model_name": "tiny-clip", "batch_size": 2}
+
+
+def masked(attend: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Attention in bfloat16, outside of autocast, with a mask in float32."""
+    with pretended_gpu():
+        q = torch.empty(2, 4, 10, 8, dtype=torch.bfloat16, device=DEVICE)
+        attend(q, torch.zeros(10, 10, device=DEVICE))
+
+
+def fused(q: Tensor, mask: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, q, q, mask)
+
+
+def written_out(q: Tensor, mask: Tensor) -> Tensor:
+    return (q @ q.mT + mask).softmax(-1) @ q
+
+
+@pytest.mark.parametrize("attend", [fused, written_out])
+def test_a_float32_mask_in_a_bfloat16_product_is_refused(elsewhere, attend):
+    with pytest.raises(Refused, match="of torch.bfloat16 and torch.float32"):
+        elsewhere(masked, attend)
+
+
+@contextmanager
+def features_read(then: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    read = clip.encode_prompts
+    with patch.object(clip, "encode_prompts", lambda *given: then(read(*given))):
+        yield
+
+
+def features_on_the_cpu(objective: nn.Module):
+    return features_read(lambda features: features.cpu())
+
+
+def there_and_back(objective: nn.Module):
+    return features_read(lambda features: features.cpu().to(DEVICE))
+
+
+@contextmanager
+def tokens_left_behind(objective: nn.Module) -> Iterator[None]:
+    tokens = objective.tokens
+    del objective.tokens
+    objective.tokens = tokens  # no buffer any more, so `.to(device)` passes it by
+    yield
+
+
+@pytest.mark.parametrize("fault", [features_on_the_cpu, tokens_left_behind])
+def test_a_tensor_on_the_wrong_device_is_refused(elsewhere, fault):
+    with pytest.raises(Refused, match="of tensors on cpu and pretended"):
+        elsewhere(step, "clip", spoil=fault, **SMALL)
+
+
+def test_a_way_to_the_cpu_and_back_makes_the_cpu_wait(elsewhere):
+    usual = elsewhere(step, "clip", **SMALL).waits
+    longer = elsewhere(step, "clip", spoil=there_and_back, **SMALL).waits
+    assert usual == {"models/clip.py": 1, "labs/training.py": 1}
+    assert longer.total() == usual.total() + 4  # two for the features, two for their gradients
+
+
+# ---------------------------------------------------------------------------------------- the labs
+
+#: Where the CPU waits in a step: the longest prompt, the loss; what SAM makes on the CPU.
+WAITS = {
+    "clip": {"models/clip.py", "labs/training.py"},
+    "sam": {"labs/sam.py", "labs/training.py", "modeling/image_encoder.py"},
+    "sd3": {"labs/training.py"},
+}
+CASES = [
+    pytest.param(
+        *(lab, method, changes),
+        marks=[pytest.mark.slow] * (lab == "sd3" or method != "Serial LoRA" or number != 1),
+        id=f"{lab}, {method}, {label(changes)}",
+    )
+    for lab, settings in SETTINGS.items()
+    for number, changes in enumerate(settings)
+    for method in METHODS
+]
+
+
+@pytest.mark.parametrize(("lab", "method", "changes"), CASES)
+def test_a_lab_trains(elsewhere, lab, method, changes):
+    """Nothing is refused, every pair gets a gradient, and it takes what the tables say."""
+    taken = elsewhere(step, lab, method, **changes)
+    assert taken.silent == 0 and set(taken.waits) == WAITS[lab]
+    assert taken.operations[torch.bfloat16] > 0.97 * taken.operations.total()
+    known = ROWS[lab]["steps"][label(changes)][method]
+    assert taken.peak == pytest.approx(known["peak"], rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lab", WAITS)
+def test_a_lab_looks(elsewhere, lab):
+    found = {name: taken.peak for name, taken in elsewhere(looked, lab).items()}
+    known = {name: row["peak"] for name, row in ROWS[lab]["looks"].items()}
+    assert found == pytest.approx(known, rel=0.02)
+
+
+@pytest.mark.parametrize("lab", CHOICES)
+def test_the_table_of_what_fits_says_what_was_computed(lab):
+    for changes, needed in CHOICES[lab]:
+        peak = ROWS[lab]["steps"][label(changes)]["LoRA"]["peak"] / GIB
+        assert needed == pytest.approx(peak + UNSEEN, abs=0.1), changes
+
+
+def test_the_page_shows_what_was_computed():
+    assert PAGE.read_text("utf-8") == page(ROWS)

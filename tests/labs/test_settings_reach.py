@@ -1,0 +1,91 @@
+"""Every setting of a lab changes what a run does; a record's loss is that of its end.
+
+A setting that is lost on its way (a jitter that is always 0, a weighting that nobody asks for) leaves all
+shapes and errors as they are, and the runs go on.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from serial_lora import adapter_parameters
+from serial_lora_course.labs import lab as labs
+from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.measures.flow import shift_sigmas
+from tests.labs.small_labs import small_lab
+
+SHARED = {
+    "rank": 2,
+    "lr": 0.05,
+    "scale_factor": 0.3,
+    "dropout": 0.5,
+    "batch_size": 3,
+    "weight_decay": 0.9,
+}
+CHANGES = {
+    "clip": SHARED | {"prompt": "generic", "towers": ("image",)},
+    "sam": SHARED | {"jitter": 0.2, "blocks": (0,)},
+    "sd3": SHARED
+    | {
+        "weighting": "sigma_squared",
+        "text_dropout": 0.9,
+        "stream": "text",
+        "clip_norm": 1e-9,  # below Adam's epsilon, so that it is seen
+        "schedule": "constant",
+    },
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_setting_changes_the_run(name, monkeypatch, tmp_path):
+    small = small_lab(name, monkeypatch, tmp_path)
+    usual = {"min_steps": 4, "lr": 0.02, "dropout": 0.0}
+
+    def loss(**changes) -> float:
+        lab = small.lab(**usual | changes)
+        torch.manual_seed(5)
+        lab.base = {}  # which nobody asks for
+        return run_one(lab, METHODS["serial_lora"], small.amounts[1], 1).measures["loss"]
+
+    before = loss()
+    assert loss() == before
+    same = [
+        setting for setting, value in CHANGES[name].items() if loss(**{setting: value}) == before
+    ]
+    assert same == []
+
+
+def test_noise_levels_of_training_are_shifted_as_the_scheduler_says(monkeypatch, tmp_path):
+    lab = small_lab("sd3", monkeypatch, tmp_path).lab()
+    indices = lab.indices(lab.data, 100, 1)
+    plain = lab.stream(indices, 1)[0].sigma
+    lab.backbone.pipeline.scheduler.register_to_config(shift=3.0)
+    assert lab.stream(indices, 1)[0].sigma == pytest.approx(shift_sigmas(plain, 3.0))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_records_loss_is_the_mean_of_the_last_steps(name, monkeypatch, tmp_path):
+    small, histories = small_lab(name, monkeypatch, tmp_path), []
+    lab, train = small.lab(min_steps=6), labs.train
+    lab.last_losses, lab.base = 2, {}
+
+    def kept(*arguments, **options):
+        histories.append(train(*arguments, **options))
+        return histories[-1]
+
+    monkeypatch.setattr(labs, "train", kept)
+    record = run_one(lab, METHODS["serial_lora"], small.amounts[0], 1)
+    assert record.measures["loss"] == pytest.approx(sum(histories[0].losses[-2:]) / 2)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_nothing_is_dropped_while_a_model_is_measured(name, monkeypatch, tmp_path):
+    lab = small_lab(name, monkeypatch, tmp_path).lab(dropout=0.9)
+    model = lab.backbone.model
+    with labs.adapted(model, lab.adapter(METHODS["serial_lora"]), seed=1):
+        for pair in adapter_parameters(model):
+            torch.nn.init.normal_(pair)
+        model.eval()  # as training leaves it
+        seen = [lab.outcomes(lab.measure()[1]) for _ in range(2)]
+    assert all(np.array_equal(seen[0][measure], seen[1][measure]) for measure in seen[0])
