@@ -24,14 +24,11 @@ CHOICES: dict[str, tuple[tuple[dict[str, Any], float], ...]] = {
         ({"accumulation": 8}, 2.9),
         ({"accumulation": 16}, 2.7),
     ),
-    "sam": (  # of 3 boxes
-        (
-            {"gradient_checkpointing": False},
-            9.4,
-        ),  # four blocks keep their softmax twice, as float32 too
+    "sam": (  # of 3 boxes; four blocks keep their softmax twice, as float32 too
+        ({"gradient_checkpointing": False}, 9.4),
         ({"gradient_checkpointing": True}, 4.4),
     ),
-    "sd3": (
+    "sd3": (  # to draw four pictures afterwards takes 7.0
         ({"gradient_checkpointing": False}, 6.9),
         ({"gradient_checkpointing": True}, 5.8),
         ({"gradient_checkpointing": True, "resolution": 256}, 5.7),
