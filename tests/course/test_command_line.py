@@ -81,7 +81,7 @@ def test_with_the_library_alone_the_command_says_what_the_course_needs():
     done = bare(["yaml", "matplotlib"])
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and '".[course]"' in done.stderr
-    assert "Traceback" in bare(["serial_lora_course.cli"]).stderr
+    assert "fault of the course" in bare(["serial_lora_course.cli"]).stderr
 
 
 def test_who_stops_a_run_reads_how_it_goes_on(run, monkeypatch):
