@@ -49,18 +49,17 @@ def put_in_peft(
     Raises:
         SerialLoRAError: PEFT refuses the size.
     """
-    where = {"towers": config.towers, "blocks": config.blocks, "stream": config.stream}
-    inject(model, LoRAConfig(rank=1, **where))
-    undo.callback(eject, model)
-    pairs, layers = [], nn.ModuleDict()
+    names, layers = [], nn.ModuleDict()
     for site in sites:
-        block = model.get_submodule(site.name)
         for part, projection in site.projections.items():
             weight = projection.weight(model)[projection.row_slice].detach().float().clone()
             layer = nn.Linear(*weight.shape[::-1], bias=False, device="meta")
             layer.weight = nn.Parameter(weight, requires_grad=False)
             layers[f"layer{len(layers)}"] = layer
-            pairs.append(getattr(block, f"lora_{part}{site.suffix}"))
+            names.append((site.name, f"lora_{part}{site.suffix}"))
+    where = {"towers": config.towers, "blocks": config.blocks, "stream": config.stream}
+    inject(model, LoRAConfig(rank=1, **where))
+    undo.callback(eject, model)
     try:
         asked = PEFT[config.method](config.rank)
         asked.target_modules = set(layers)
@@ -69,7 +68,8 @@ def put_in_peft(
         raise SerialLoRAError(
             f"PEFT refuses {config.method} of size {config.rank} ({error}); choose another size."
         ) from error
-    for pair, layer in zip(pairs, layers.values(), strict=True):
+    for (block, name), layer in zip(names, layers.values(), strict=True):
+        pair = getattr(model.get_submodule(block), name)
         pair.requires_grad_(False)  # its own two factors are not asked
         pair.__class__, pair.layer = ByPeft, layer
 

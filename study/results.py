@@ -125,12 +125,15 @@ class Results:
                 reached.setdefault(run.rate, []).append(record.measures[self.plan.chosen_by])
         return {rate: float(np.mean(each)) for rate, each in reached.items()}
 
+    def unadapted(self) -> float:
+        """What the unadapted model reaches on the validation pictures by which rates are chosen."""
+        name = f"base_{self.plan.chosen_by}"
+        base = {r.dataset: r.measures[name] for r in self.records.values() if name in r.measures}
+        return float(np.mean([base[dataset + VALIDATION] for dataset in self.plan.chosen_on]))
+
     def next_rate(self, arm: Arm) -> float | None:
         """The one to try next, by the rule of the plan."""
-        name = f"base_{self.plan.chosen_by}"
-        sets = [dataset + VALIDATION for dataset in self.plan.chosen_on]
-        base = {r.dataset: r.measures[name] for r in self.records.values() if name in r.measures}
-        return next_rate(self.rates_tried(arm), float(np.mean([base[each] for each in sets])))
+        return next_rate(self.rates_tried(arm), self.unadapted())
 
     def final_runs(self, arm: Arm) -> list[Run]:
         """The runs that count, at the rate of the best mean; of equal ones at the smallest."""

@@ -42,38 +42,13 @@ EARLIER = {("sam", "lora-16"): [0.000333, 0.027], ("clip", "randlora-6"): [0.27]
 @pytest.mark.parametrize("lab", PLANS)
 def test_the_rule_asks_for_the_rates_that_the_shipped_arms_tried(lab, tmp_path):
     results = Results(PLANS[lab], tmp_path)
-    base = base_of(results)
+    base = results.unadapted()
     for arm in PLANS[lab].arms:
         reached = {float(f"{r:.3g}"): score for r, score in results.rates_tried(arm).items()}
         tried = {float(f"{rate:.3g}") for rate in (arm.rate / STEP, arm.rate, arm.rate * STEP)}
         while further := next_rate({rate: reached[rate] for rate in tried}, base):
             tried.add(min(reached, key=lambda rate, at=further: abs(rate / at - 1)))
         assert sorted(set(reached) - tried) == EARLIER.get((lab, arm.name), []), arm.name
-
-
-def base_of(results: Results) -> float:
-    """What the unadapted model reaches where rates are chosen, of the records' own words."""
-    told = {}
-    for record in results.records.values():
-        base = record.measures.get(f"base_{results.plan.chosen_by}")
-        if record.dataset.endswith(VALIDATION) and base is not None:
-            told[record.dataset] = base
-    assert len(told) == len(results.plan.chosen_on)
-    return float(np.mean(list(told.values())))
-
-
-@pytest.mark.parametrize(
-    ("reached", "base", "expected"),
-    [
-        ({1: 0.2, 3: 0.3, 9: 0.2}, 0.1, None),  # the best is inside
-        ({1: 0.3, 3: 0.3, 9: 0.2}, 0.1, 1 / 3),  # of equal ones the smallest counts
-        ({1: 0.1, 3: 0.2, 9: 0.3}, 0.1, 27),
-        ({1: 0.1, 3: 0.2, 9: 0.3}, 0.4, 1 / 3),  # none is above the base
-        ({3.0**k: k for k in range(9)}, -1, None),  # nine tries are enough
-    ],
-)
-def test_the_rate_that_is_tried_next(reached, base, expected):
-    assert next_rate(reached, base) == (expected and pytest.approx(expected))
 
 
 # ------------------------------------------------------------------------------------- the loop
