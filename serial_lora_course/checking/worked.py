@@ -60,7 +60,9 @@ def steps_of(answer: Any, through: Callable, case: Case) -> Steps:
         given = copy.deepcopy(case.arguments)
         sys.settrace(steps)
         try:
-            through(answer)(*given)
+            result = through(answer)(*given)
+            if not steps.named:  # no function of Python's, such as torch.lerp
+                steps.named["result"] = shortened(result)
         except Exception as error:
             steps.named[type(error).__name__] = text_of(error)[:WIDEST]
         finally:

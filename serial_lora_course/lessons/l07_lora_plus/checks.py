@@ -95,7 +95,8 @@ def advice_on_groups(held: list[str]) -> str:
 
 @exercise(
     "7.1",
-    "each trainable tensor is in exactly one group with the right learning rate, whatever its modules are called",
+    "each trainable tensor is in exactly one group with the right learning rate, whatever its modules are called, and "
+    "what was frozen still is",
 )
 def plus_groups() -> Iterator[Case]:
     """Every trainable tensor once, by the last part of its name."""
