@@ -1,7 +1,7 @@
-"""A wrong answer that no known mistake explains, and the solved one beside it, on one case in numbers.
+"""A wrong answer that no known mistake explains, beside the solved one, on one case in numbers.
 
-Nothing is written for it by exercise: the lines are what the two functions were given, what their own names
-held in the end, and what they returned, seen as they ran.
+Nothing is written for it by exercise: the lines are what the two functions were given, what their
+own names held in the end, and what they returned, seen as they ran.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FEW, WIDEST = 4, 96
 
 
 class Steps:
-    """What an answer did in its first call, seen by Python's tracing; in that of each method, if it is a class."""
+    """What an answer did in its first call, by Python's tracing; or each method of it."""
 
     def __init__(self, answer: Any) -> None:
         functions = vars(answer).values() if isinstance(answer, type) else [answer]
@@ -77,7 +77,7 @@ def shown(frame: FrameType) -> dict[str, str]:
 
 
 def shortened(value: Any) -> str:
-    """A value on a line: the numbers of a small tensor; of a large one the first, and the sum of all."""
+    """A value on a line: the numbers of a small tensor; of a large one the first, and their sum."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "bif":
         value = torch.from_numpy(value)
     if isinstance(value, Tensor) and not value.is_complex():
