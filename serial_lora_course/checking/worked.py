@@ -29,7 +29,8 @@ class Steps:
     """What an answer did in its first call, by Python's tracing; or each method of it."""
 
     def __init__(self, answer: Any) -> None:
-        functions = vars(answer).values() if isinstance(answer, type) else [answer]
+        self.methods = isinstance(answer, type)
+        functions = vars(answer).values() if self.methods else [answer]
         self.codes = {f.__code__ for f in functions if isinstance(f, FunctionType)}
         self.given: dict[str, str] = {}
         self.named: dict[str, str] = {}
@@ -47,7 +48,7 @@ class Steps:
         """At the end of a call that is followed: what its names hold, and what it returns."""
         if event == "return":
             new = [item for item in shown(frame).items() if item not in self.given.items()]
-            result = frame.f_code.co_name if "self" in frame.f_locals else "result"
+            result = frame.f_code.co_name if self.methods else "result"
             self.named |= dict(new) | ({} if argument is None else {result: shortened(argument)})
         return self.follow
 
