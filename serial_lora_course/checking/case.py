@@ -104,7 +104,7 @@ class Case:
             return False
         try:
             return same(plain(got, value), plain(value, got), self.tolerance)
-        except (RuntimeError, TypeError):  # kinds or shapes that cannot be compared
+        except Exception:  # kinds or shapes that cannot be compared
             return False
 
 
@@ -230,7 +230,7 @@ def compare(case: Case, name: str, got: Any, expected: Any) -> None:
     own = own(got) if callable(own) else own
     if isinstance(expected, list) and own:
         problem = ""  # what a list of facts lacks, its own advice says better
-    fact = own and case.read  # what was read from a result says what is wrong with it
+    fact = own and (case.read or isinstance(case.expected, Parts))  # says what is wrong with it
     known = problem or (unlike and form) or (has_nan(got) and case.nan) or fact
     advice = own if fact else known or own or (SHAPES if unlike else STEP_BY_STEP)
     forged = type(got).__module__ == "__main__" and type(expected).__module__ != "__main__"

@@ -144,8 +144,8 @@ def untouched(now: Any, then: Any) -> bool:
 
 
 def difference(got: Any, expected: Any) -> tuple[Any, Any]:
-    """Expected and got as a learner should see them: of two large tensors the worst entry, of two long
-    lists the first that differs."""
+    """Expected and got as a learner should see them: of two large tensors the worst entry, of two
+    long lists the first that differs."""
     if isinstance(expected, list) and isinstance(got, (list, tuple)) and len(expected) > 6:
         for place, (mine, right) in enumerate(zip(got, expected, strict=False)):
             if not same(mine, right, 1e-5):

@@ -10,12 +10,15 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from IPython.display import Markdown, display
-from nbformat import NotebookNode
 
 from serial_lora.errors import SerialLoRAError
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MEASURED = ASSETS / "lessons_measured.json"

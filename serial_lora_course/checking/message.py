@@ -28,8 +28,8 @@ class CheckFailed(AssertionError):
     """An exercise that is not right yet: what was compared, expected, got, and the likely cause.
 
     ``causes`` are the known mistakes that would give what the learner got; ``advice`` is for when
-    there are none, and ``sure`` where no mistake has to be looked for. A ``vague`` advice says what to do,
-    and not what is wrong: then ``worked`` has lines of a case that is worked out.
+    there are none, and ``sure`` where no mistake has to be looked for. A ``vague`` advice says what
+    to do, and not what is wrong: then ``worked`` has lines of a case that is worked out.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class NoExercise(SerialLoRAError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A check that the learner stopped: a notebook shows where, in one line, and runs no further cell."""
+    """A check that the learner stopped: a notebook shows where, in a line, and runs no further."""
 
     def _render_traceback_(self) -> list[str]:
         return [str(self)]
@@ -162,8 +162,8 @@ def likely_error(error: Exception) -> str:
         ),
         "this does not work for integers or for True and False: convert them to floating-point numbers "
         "first, with .float()": bool(WHOLE.search(message)),
-        "a tensor that records gradients is changed in place: use the function without _ at its end, "
-        "or, to fill a parameter, torch.no_grad()": "leaf Variable" in message,
+        "a tensor that records gradients is changed in place: use the function without _ at its "
+        "end, or, to fill a parameter, torch.no_grad()": "leaf Variable" in message,
         "super().__init__() is missing: call it first, as nn.Module registers parameters only after it": (
             "before Module.__init__() call" in message
         ),

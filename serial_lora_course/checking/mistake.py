@@ -71,7 +71,7 @@ class Exercise:
         return self.verified
 
     def worked(self, cases: list[Case], attempt: Callable) -> list[str]:
-        """The smallest case that an attempt gets wrong, worked by the solved answer and by the attempt."""
+        """The smallest case that an attempt gets wrong, worked by the solved answer and by it."""
 
         def wrong(case: Case) -> bool:
             try:

@@ -151,8 +151,8 @@ def run_check(number: str, attempt: Any) -> str | None:
             "the stub's line",
             "your code in its place",
             f"your code {place} it",
-            f"your code stands {place} the line `raise NotImplementedError(...)`, which ends the function: "
-            "delete that line",
+            f"your code stands {place} the line `raise NotImplementedError(...)`, which ends the "
+            "function: delete that line",
         )
         failure.number = number
         raise failure from None

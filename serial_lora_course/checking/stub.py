@@ -11,7 +11,7 @@ from typing import Any
 
 
 def place_beside_stub(answer: Any) -> str:
-    """Where the code of a function, or of a method, stands that has the stub's line too: "above" or "below" it."""
+    """Where code stands beside the stub's line in a function or a method: "above" or "below"."""
     functions = vars(answer).values() if isinstance(answer, type) else [answer]
     for function in functions:
         if isinstance(function, FunctionType) and (place := _place(function)):

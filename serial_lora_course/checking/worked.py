@@ -1,7 +1,7 @@
-"""A wrong answer that no known mistake explains, and the solved one beside it, on one case in numbers.
+"""A wrong answer that no known mistake explains, beside the solved one, on one case in numbers.
 
-Nothing is written for it by exercise: the lines are what the two functions were given, what their own names
-held in the end, and what they returned, seen as they ran.
+Nothing is written for it by exercise: the lines are what the two functions were given, what their
+own names held in the end, and what they returned, seen as they ran.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ FEW, WIDEST = 4, 96
 
 
 class Steps:
-    """What an answer did in its first call, seen by Python's tracing; in that of each method, if it is a class."""
+    """What an answer did in its first call, by Python's tracing; or each method of it."""
 
     def __init__(self, answer: Any) -> None:
-        functions = vars(answer).values() if isinstance(answer, type) else [answer]
+        self.methods = isinstance(answer, type)
+        functions = vars(answer).values() if self.methods else [answer]
         self.codes = {f.__code__ for f in functions if isinstance(f, FunctionType)}
         self.given: dict[str, str] = {}
         self.named: dict[str, str] = {}
@@ -47,7 +48,7 @@ class Steps:
         """At the end of a call that is followed: what its names hold, and what it returns."""
         if event == "return":
             new = [item for item in shown(frame).items() if item not in self.given.items()]
-            result = frame.f_code.co_name if "self" in frame.f_locals else "result"
+            result = frame.f_code.co_name if self.methods else "result"
             self.named |= dict(new) | ({} if argument is None else {result: shortened(argument)})
         return self.follow
 
@@ -60,7 +61,9 @@ def steps_of(answer: Any, through: Callable, case: Case) -> Steps:
         given = copy.deepcopy(case.arguments)
         sys.settrace(steps)
         try:
-            through(answer)(*given)
+            result = through(answer)(*given)
+            if not steps.named:  # no function of Python's, such as torch.lerp
+                steps.named["result"] = shortened(result)
         except Exception as error:
             steps.named[type(error).__name__] = text_of(error)[:WIDEST]
         finally:
@@ -75,7 +78,7 @@ def shown(frame: FrameType) -> dict[str, str]:
 
 
 def shortened(value: Any) -> str:
-    """A value on a line: the numbers of a small tensor; of a large one the first, and the sum of all."""
+    """A value on a line: the numbers of a small tensor; of a large one the first, and their sum."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "bif":
         value = torch.from_numpy(value)
     if isinstance(value, Tensor) and not value.is_complex():

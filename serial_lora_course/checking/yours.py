@@ -18,9 +18,9 @@ INSTEAD = "The solved lesson's answer is used instead."
 def yours(number: str) -> Any:
     """The learner's answer to an exercise where it is right, else the solved lesson's.
 
-    An answer that no check of this kernel has seen is read from the learner's notebooks of that lesson,
-    known by their headings, where they lie beside the one that runs: the newest right one. One line says
-    where the solved lesson's answer is used.
+    An answer that no check of this kernel has seen is read from the learner's notebooks of that
+    lesson, known by their headings, that lie beside the one that runs: the newest right one. One
+    line says where the solved lesson's answer is used.
 
     Args:
         number: of an exercise, such as ``"3.1"``.
@@ -42,7 +42,7 @@ def yours(number: str) -> Any:
 
 
 def notebooks_of(number: str) -> list[Path]:
-    """The notebooks of an exercise's lesson in this folder, by heading or name, the newest first."""
+    """The notebooks of an exercise's lesson in this folder, by heading or name, newest first."""
     lesson = find_lesson(number.partition(".")[0])
     heading = re.compile(rf"# {lesson.number} (·|\\u00b7) ".encode())  # as it stands in a file
     found = []

@@ -46,7 +46,7 @@ c.CourseDirectory.course_id = "serial-lora"
 
 
 class WithChecks(NbGraderPreprocessor):
-    """nbgrader's first step: a submission gets the lesson's check cells, wherever it was handed out.
+    """nbgrader's first step: a submission gets the lesson's check cells, wherever it is from.
 
     Of several notebooks of the lesson it takes the newest with an answer.
     """
@@ -74,8 +74,8 @@ class Confined(NbGraderPreprocessor):
 def name_by_heading(assignment: str, notebooks: list[str], **_: object) -> None:
     """What nbgrader calls before a submission: it looks for a lesson by its file's name alone.
 
-    A duplicate, ``02_parameter_count-Copy1.ipynb``, is copied to that name where nothing else has it. Notebooks
-    that cannot be read are named, each with its reason.
+    A duplicate, ``02_parameter_count-Copy1.ipynb``, is copied to that name where nothing else has
+    it. Notebooks that cannot be read are named, each with its reason.
     """
     folder = Path(notebooks[0]).parent
     wanted = folder / f"{assignment}.ipynb"

@@ -104,7 +104,7 @@ def read(path: Path) -> tuple[NotebookNode, str]:
 
 
 def newest_of(folder: Path, lesson: str) -> Path | None:
-    """A learner's notebook of a lesson, known by its heading: the newest with an answer in it, or just the newest."""
+    """A learner's notebook of a lesson, by its heading: the newest with an answer, or newest."""
     found, solved = [], cells.read_solved(lesson)
     for path in sorted(folder.glob("*.ipynb")):
         with suppress(SerialLoRAError):

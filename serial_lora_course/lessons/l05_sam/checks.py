@@ -177,7 +177,8 @@ def first_B(model: Sam) -> Tensor:
 
 @exercise(
     "5.4",
-    "two steps on batches of different pictures give the same losses and pairs as the lab's own code",
+    "two steps on batches of different pictures give the same losses and pairs as the lab's own code, "
+    "and leave all else as it was",
     through=two_steps,
 )
 def training_step() -> Iterator[Case]:

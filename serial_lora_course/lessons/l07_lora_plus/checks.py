@@ -58,7 +58,7 @@ def read_groups(
             cause = f"a group has no {missing}: every group needs it"
             raise CheckFailed("the keys of a group", missing, [*group], cause, sure=True)
         params = group["params"]
-        cause = "make params a list: a generator is empty after it has been read once, a set has no order"
+        cause = "make params a list: a generator can be read once, and a set has no order"
         if isinstance(params, (list, tuple)):
             cause = "put the tensors themselves into params, without their names"
         if not isinstance(params, (list, tuple)) or not all(isinstance(p, Tensor) for p in params):
@@ -95,7 +95,8 @@ def advice_on_groups(held: list[str]) -> str:
 
 @exercise(
     "7.1",
-    "each trainable tensor is in exactly one group with the right learning rate, whatever its modules are called",
+    "each trainable tensor is in exactly one group with the right learning rate, whatever its modules are "
+    "called, and what was frozen still is",
 )
 def plus_groups() -> Iterator[Case]:
     """Every trainable tensor once, by the last part of its name."""

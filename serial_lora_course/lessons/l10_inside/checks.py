@@ -69,7 +69,8 @@ def rank_of_change() -> Iterator[Case]:
 
 @exercise(
     "10.2",
-    "the effective rank is right for seven spectra, with zeros, equal values, a single value, large and small ones",
+    "the effective rank is right for seven spectra, with zeros, equal, large and small values, and a "
+    "single one",
 )
 def effective_rank_of() -> Iterator[Case]:
     """Hand-made spectra; the entropy is summed in a loop."""
