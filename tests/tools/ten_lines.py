@@ -1,11 +1,18 @@
-"""Train, save, load and merge with the library as it is installed, and nothing of the course: a script."""
+"""Train, save, load and merge with the installed library and nothing of the course: a script."""
 
 import copy
 import sys
 
 import torch
 
-from serial_lora import SerialLoRAConfig, inject, load_adapter, lora_plus_groups, merge, save_adapter
+from serial_lora import (
+    SerialLoRAConfig,
+    inject,
+    load_adapter,
+    lora_plus_groups,
+    merge,
+    save_adapter,
+)
 
 layer = torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
 model = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
