@@ -1,4 +1,4 @@
-"""``serial-lora``: the command line, or one sentence where Python or a package is not what it needs."""
+"""``serial-lora``: the command line, or one sentence where Python or a package does not fit."""
 
 import sys
 
@@ -6,12 +6,13 @@ OLDEST = (3, 11)
 
 
 def main() -> None:
-    """Run the command line; exit code 2 where Python is too old, or the course's packages are missing."""
+    """Run the command line; exit code 2 where Python is too old or a package is missing."""
     if sys.version_info < OLDEST:
         here = ".".join(map(str, sys.version_info[:2]))
         _stop(
-            f"this is Python {here}, and the course needs 3.11 to 3.14: install one of them, and make "
-            "the environment again (`make lab PYTHON=python3.13`, on Windows `py -3.13 -m venv .venv`)."
+            f"this is Python {here}, and the course needs 3.11 to 3.14: install one of them, and "
+            "make the environment again (`make lab PYTHON=python3.13`, on Windows "
+            "`py -3.13 -m venv .venv`)."
         )
     try:
         from serial_lora_course.cli import main as run  # here: a bare install lacks its packages
@@ -19,8 +20,8 @@ def main() -> None:
         if (error.name or "serial_lora").startswith("serial_lora"):
             raise  # a file of ours is missing, which no installation of packages mends
         _stop(
-            f'{error.name} is missing, and the course needs it: `pip install -e ".[course]"` in the '
-            "course's folder."
+            f'{error.name} is missing, and the course needs it: `pip install -e ".[course]"` in '
+            "the course's folder."
         )
     run()
 
