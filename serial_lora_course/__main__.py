@@ -1,4 +1,4 @@
-"""``serial-lora``: the command line, or one sentence where Python or a package is not what it needs."""
+"""``serial-lora``: the command line, or one sentence where Python or a package does not fit."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ OLDEST = (3, 11)
 
 
 def main() -> None:
-    """Run the command line; exit code 2 where Python is too old, or the course's packages are missing."""
+    """Run the command line; exit code 2 where Python is too old or a package is missing."""
     enter("serial-lora", command)
 
 
@@ -18,8 +18,9 @@ def command(words: Sequence[str]) -> int | None:
     if sys.version_info < OLDEST:
         here = ".".join(map(str, sys.version_info[:2]))
         return _refused(
-            f"this is Python {here}, and the course needs 3.11 to 3.14: install one of them, and make "
-            "the environment again (`make lab PYTHON=python3.13`, on Windows `py -3.13 -m venv .venv`)."
+            f"this is Python {here}, and the course needs 3.11 to 3.14: install one of them, and "
+            "make the environment again (`make lab PYTHON=python3.13`, on Windows "
+            "`py -3.13 -m venv .venv`)."
         )
     try:
         from serial_lora_course.cli import command as run  # here: a bare install lacks its packages

@@ -1,7 +1,7 @@
 """Pack the course into one folder that installs without a network: ``python -m tools.bundle DIR``.
 
-The folder is the course as in a clone, and the wheels of all that it needs. Wheels fit one system and one
-Python version, so it is for machines like the one that packed it.
+The folder is the course as in a clone, and the wheels of all that it needs. Wheels fit one system
+and one Python version, so it is for machines like the one that packed it.
 pip takes PyTorch's CUDA build on Linux, 3 GB of it: for machines without a card, pack with
 ``PIP_EXTRA_INDEX_URL`` in the environment, set to the address that pytorch.org/get-started shows for "CPU".
 """
@@ -23,7 +23,7 @@ from tools import ROOT
 START = """\
 # Serial LoRA, from scratch: everything for a machine without a network
 
-You need Python {version} on {system} ({machine}), nothing else. Copy this folder to your disk, since the
+You need Python {version} on {system} ({machine}), nothing else. Copy this folder to your disk: the
 course is used from where it lies. There, in a terminal:
 
     python{version} -m venv venv
@@ -60,7 +60,7 @@ def pack(root: Path, folder: Path) -> None:
 
 
 def collect_wheels(root: Path, folder: Path) -> None:
-    """Let pip fetch the wheels of all that the course needs, and of what installs it from its folder."""
+    """Let pip fetch the wheels of all that the course needs, and of what installs it."""
     run_pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(root))
     (course,) = folder.glob("serial_lora_course-*.whl")  # says what it needs, and goes
     wanted = [f"{course}[course]", "hatchling>=1.27", "editables"]

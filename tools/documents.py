@@ -1,8 +1,8 @@
 """What is generated in documents: tables about lessons, and where the project lies in public.
 
-A generated part stands between two lines, ``<!-- name: begin -->`` and ``<!-- name: end -->``. The address
-is written by hand in one line, `Repository` in serial_lora/pyproject.toml, and put wherever else it is
-named. `tools.notebooks` writes and compares them.
+A generated part stands between two lines, ``<!-- name: begin -->`` and ``<!-- name: end -->``. The
+address is written by hand in one line, `Repository` in serial_lora/pyproject.toml, and put wherever
+else it is named. `tools.notebooks` writes and compares them.
 """
 
 from __future__ import annotations

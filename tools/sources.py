@@ -123,7 +123,7 @@ def derive(solved: NotebookNode, address: str = "") -> NotebookNode:
 
     Args:
         solved: the solved lesson.
-        address: where the course lies in public; if it does, a cell below the title fetches it on Colab.
+        address: where the course lies in public; a cell below the title then fetches it on Colab.
     """
     student = copy.deepcopy(solved)
     student.cells = [cell for cell in student.cells if SOLUTION_ONLY not in tags(cell)]

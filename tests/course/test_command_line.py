@@ -6,6 +6,7 @@ import sys
 import pytest
 import yaml
 
+from serial_lora_course import __main__ as door
 from serial_lora_course import lab_command
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.clip import zero_shot_of
@@ -82,6 +83,14 @@ def test_with_the_library_alone_the_command_says_what_the_course_needs():
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and '".[course]"' in done.stderr
     assert "fault of the course" in bare(["serial_lora_course.cli"]).stderr
+
+
+def test_an_old_python_is_told_which_to_take(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    with pytest.raises(SystemExit) as ended:
+        door.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "Python 3.10" in said and "PYTHON=" in said
 
 
 def test_who_stops_a_run_reads_how_it_goes_on(run, monkeypatch):

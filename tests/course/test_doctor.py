@@ -31,6 +31,8 @@ def with_disk(monkeypatch, free):
 FOUND = [
     *((with_torch, *pair) for pair in (("2.3.1", "FAIL"), ("2.4.0", None), ("3.0", None))),
     *((with_disk, *pair) for pair in ((0.2, "FAIL"), (5, None))),
+    (lambda patch, version: doctoring.look_at_python(version), (3, 15), "NOTE"),
+    (lambda patch, version: doctoring.look_at_python(version), (3, 14), None),
     (lambda patch, free: doctoring.look_at_memory(free), 1.2, "FAIL"),
     (lambda patch, free: doctoring.look_at_memory(free), 8.0, None),
     (lambda patch, name: doctoring.look_at_packages(name), "surely-not-a-package", "NOTE"),

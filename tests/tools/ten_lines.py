@@ -1,4 +1,4 @@
-"""Train, save, load and merge with the library as it is installed, and nothing of the course: a script."""
+"""Train, save, load and merge with the installed library and nothing of the course: a script."""
 
 import copy
 import sys

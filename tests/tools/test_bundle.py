@@ -41,7 +41,7 @@ def write_course(root: Path, name: str = "serial-lora-course", needs: tuple[str,
 
 
 def stand_ins(root: Path, folder: Path) -> None:
-    """Small wheels in place of half a gigabyte; those that install the course are this Python's own."""
+    """Small wheels in place of half a gigabyte; what installs the course is this Python's own."""
     folder.mkdir(parents=True)
     for name in ("jupyter", "editables"):
         of = write_course(folder.parent / f"of-{name}", name)
