@@ -9,7 +9,9 @@ from typing import ClassVar
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
 TOWERS = ("image", "text")
-PARTS = ("q", "k", "v", "out")
+PLACES = {"attention": ("q", "k", "v", "out"), "feed_forward": ("fc1", "fc2")}
+"""Where adapters go, and the parts of each place; fc1 is every layer that reads the tokens there."""
+PARTS = PLACES["attention"]
 STREAMS = ("image", "text", "both")
 # What other libraries call these settings.
 _ELSEWHERE = {
@@ -19,6 +21,18 @@ _ELSEWHERE = {
     "lora_dropout": "dropout=...",
     "target_modules": "towers=... and blocks=... (LoRAConfig has parts=... too)",
     "modules_to_save": "also_train=... of inject",
+    "layers_to_transform": "blocks=...",
+    "use_rslora": "a scale=... of your own (rsLoRA's is alpha / sqrt(r))",
+}
+# What other libraries have and this one has not.
+_NOT_HERE = {
+    "use_dora": "DoRA",
+    "bias": "a bias that learns",
+    "lora_bias": "a bias that learns",
+    "rank_pattern": "a rank for each layer",
+    "alpha_pattern": "a scale for each layer",
+    "init_lora_weights": "another start than A drawn at random and B zero",
+    "exclude_modules": "a list of what to pass over (it has towers and blocks)",
 }
 
 
@@ -46,12 +60,15 @@ class AdapterConfig:
     stream: str = "image"
 
     method: ClassVar[str]
-    parts: ClassVar[tuple[str, ...]] = PARTS
+    places: ClassVar[tuple[str, ...]] = ("attention",)
+
+    @property
+    def where(self) -> tuple:
+        """Towers, blocks, stream and places: what `find_attention_sites` takes."""
+        return self.towers, self.blocks, self.stream, self.places
 
     def __new__(cls, *_: object, **settings: object) -> AdapterConfig:
-        here = [f"{name} is {_ELSEWHERE[name]} here" for name in settings if name in _ELSEWHERE]
-        if here:
-            raise SerialLoRAError(f"{', '.join(here)}; say it so to {cls.__name__}.")
+        refuse_elsewhere(cls.__name__, settings)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -68,18 +85,29 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class SerialLoRAConfig(AdapterConfig):
-    """One pair a block, in front of q, k and v: 2 * d * r parameters."""
+    """One pair a block and place, in front of what reads the tokens there: 2 * d * r parameters.
+
+    Attributes:
+        places: "attention" (the paper's), where q, k and v read the tokens; "feed_forward", where its
+            first layers do; or both, with a pair for each.
+    """
+
+    places: tuple[str, ...] = ("attention",)
 
     method: ClassVar[str] = "serial_lora"
-    parts: ClassVar[tuple[str, ...]] = PARTS[:3]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "places", _some("places", self.places, tuple(PLACES)))
 
 
 @dataclass(frozen=True)
 class LoRAConfig(AdapterConfig):
-    """The paper's baseline, a pair for each of q, k, v and out: 8 * d * r parameters a block.
+    """A pair for each part; on q, k, v and out, the paper's baseline, 8 * d * r parameters a block.
 
     Attributes:
-        parts: which of them get a pair.
+        parts: which layers get a pair: "q", "k", "v", "out" of attention, and "fc1", "fc2" of the
+            feed-forward, where a gated one has two first layers and so two pairs for fc1.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -88,7 +116,33 @@ class LoRAConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "parts", _some("parts", self.parts, PARTS))
+        known = tuple(part for parts in PLACES.values() for part in parts)
+        object.__setattr__(self, "parts", _some("parts", self.parts, known))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where these parts are."""
+        return tuple(p for p, parts in PLACES.items() if not set(parts).isdisjoint(self.parts))
+
+
+def refuse_elsewhere(here: str, settings: Collection[str], known: Collection[str] = ()) -> None:
+    """Refuse settings that other libraries call so, and say what they are called here.
+
+    Args:
+        here: the name of the configuration.
+        settings: what it was given.
+        known: names of its own.
+    """
+    asked = [name for name in settings if name not in known]
+    others = [f"{name} is {_ELSEWHERE[name]} here" for name in asked if name in _ELSEWHERE]
+    if others:
+        raise SerialLoRAError(f"{', '.join(others)}; say it so to {here}.")
+    absent = [name for name in asked if name in _NOT_HERE]
+    if absent:
+        raise SerialLoRAError(
+            f"{absent[0]} is not here: {here} has no {_NOT_HERE[absent[0]]}; leave it out, or train a "
+            "LoRA of PEFT's."
+        )
 
 
 def _some(what: str, names: Collection[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:

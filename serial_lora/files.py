@@ -78,7 +78,7 @@ def save_adapter(
         "format_version": str(FORMAT_VERSION),
         "library_version": LIBRARY_VERSION,
         "method": injection.config.method,
-        "config": json.dumps(asdict(adapter.config)),
+        "config": json.dumps(_settings(adapter.config)),
         "also_train": json.dumps([unwrapped_name(module) for module in injection.also_train]),
         "targets": json.dumps(_targets(injection.sites)),
         "sample": torch.cat(base_sample(root, injection)).view(torch.int16).numpy().tobytes().hex(),
@@ -259,6 +259,14 @@ def read_header(path: str | Path) -> SavedAdapter:
         SerialLoRAError: if the file is missing, damaged or not one of ours.
     """
     return _read(Path(path))[0]
+
+
+def _settings(config: AdapterConfig) -> dict[str, object]:
+    """A configuration as a file says it: attention is the place where none is said, as in older files."""
+    settings = asdict(config)
+    if config.places == ("attention",):
+        settings.pop("places", None)
+    return settings
 
 
 def _targets(sites: list[AttentionSite]) -> dict[str, int]:

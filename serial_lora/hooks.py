@@ -310,7 +310,7 @@ def _handles(injection: Injection) -> list[HookHandle | AttributeHandle]:
 
 def _guards(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> list[Hook]:
     """The hooks that look whether the others have run: on the attention, and on the block."""
-    inside = site.projections["q"].module
+    inside = site.first.module
     if isinstance(model.get_submodule(inside), nn.Linear):
         inside = inside.rpartition(".")[0]
     within = [h for h in hooks if not inside or f"{h.layer}.".startswith(f"{inside}.")]
@@ -323,13 +323,13 @@ def _guards(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> list[Ho
 
 
 def _serial_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
-    adapter = model.get_submodule(site.name).get_submodule(f"serial_lora{site.suffix}")
+    adapter = model.get_submodule(site.name).get_submodule(site.pair_name())
     name = f"serial_lora {site.label}"
     if site.entry is not None:
         hook = AdaptOutput(site.entry, adapter)
         hook.handle = HookHandle(model.get_submodule(site.entry), name, hook)
         return [hook]
-    paths = {site.projections[part].module: ("input",) for part in "qkv"}
+    paths = {projection.module: ("input",) for projection in site.readers.values()}
     for path in paths:
         if isinstance(model.get_submodule(path), nn.MultiheadAttention):
             paths[path] = ("query", "key", "value")
@@ -347,7 +347,7 @@ def _lora_hooks(model: nn.Module, site: AttentionSite, injection: Injection) -> 
     block = model.get_submodule(site.name)
     by_layer: dict[str, dict[Projection, nn.Module]] = {}
     for part, projection in changed_parts(site, injection.config).items():
-        adapter = block.get_submodule(f"lora_{part}{site.suffix}")
+        adapter = block.get_submodule(site.pair_name(part))
         by_layer.setdefault(projection.module, {})[projection] = adapter
     hooks, watched = [], {}
     for name, beside in by_layer.items():
@@ -406,7 +406,7 @@ def _seen_by_compile(hooks: list[Hook]) -> list[AttributeHandle]:
 
 def _without_shortcuts(model: nn.Module, site: AttentionSite) -> list[AttributeHandle]:
     """Keep nn.TransformerEncoder from its shortcut in evaluation, which reads weights itself."""
-    parts, handles = site.projections["q"].module.split("."), []
+    parts, handles = site.first.module.split("."), []
     for depth in range(len(parts)):
         around = model.get_submodule(".".join(parts[:depth]))
         if isinstance(around, nn.TransformerEncoderLayer):

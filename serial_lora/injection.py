@@ -81,7 +81,7 @@ def inject_trained(
     if adapters(model) or records(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")
 
-    sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
+    sites = find_attention_sites(root, *config.where)
     check_fit(root, sites, config)
 
     required_grad = {unwrapped_name(n): p.requires_grad for n, p in root.named_parameters()}
@@ -101,12 +101,17 @@ def inject_trained(
 def _passed_over(root: nn.Module, injection: Injection) -> Iterator[str]:
     """What is not adapted or not to be trained, and yet looks as if it were meant to be."""
     config, modules = injection.config, dict(root.named_modules())
-    missed = without_sites(root, every_site(root), config.towers)
+    attention = every_site(root, ("attention",))
+    missed = without_sites(root, attention, config.towers)
     if missed and config.blocks is None:
         yield (
             f"no adapter went into {_first(missed)}: attention of a kind that is not "
             "known, or none; name the towers that you mean, or register_family for this kind."
         )
+    if "feed_forward" in config.places:
+        chosen = find_attention_sites(root, *config.where[:3])
+        if missed := blocks_without(root, chosen):
+            yield f"no adapter went into a feed-forward of {_first(missed)}: none is known there."
     learning = {module for head in injection.also_train.values() for module in head.modules()}
     drifting = [
         name
@@ -159,7 +164,7 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
             tensor.requires_grad_(True)
     for site in injection.sites:
         block = root.get_submodule(site.name)
-        weight = site.projections["q"].weight(root)
+        weight = site.first.weight(root)
         for name, shape in adapter_shapes(site, injection.config).items():
             adapter = new_adapter(shape, injection.config).to(weight.device).train(block.training)
             if weight.dtype == torch.float64:
@@ -210,7 +215,7 @@ def check_rank(sites: list[AttentionSite], config: AdapterConfig) -> None:
     narrowest = min(min(p.rows, p.columns) for site in sites for p in site.projections.values())
     if config.rank > narrowest:
         raise SerialLoRAError(
-            f"rank {config.rank} is above {narrowest}, the width of this model's attention; "
+            f"rank {config.rank} is above {narrowest}, the width of this model's layers; "
             f"choose a rank of at most {narrowest}."
         )
 
@@ -220,11 +225,11 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
     check_rank(sites, config)
     seen: set[str | nn.Module] = set()
     for site in sites:
-        layers = {site.projections[part].module for part in "qkv"} if site.entry is None else ()
+        layers = {each.module for each in site.readers.values()} if site.entry is None else ()
         here = {site.label, *map(model.get_submodule, layers)}
         if seen & here:
             raise SerialLoRAError(
-                f"the attention of {site.label} was found twice, where two adapters would act: blocks "
+                f"the {site.place} of {site.label} was found twice, where two adapters would act: blocks "
                 "share it, so choose one with blocks=[...], or two families claim it, so let the "
                 "function that you registered pass over it."
             )
@@ -232,7 +237,7 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
     for site in sites:
         block = model.get_submodule(site.name)
         names = adapter_shapes(site, config)
-        if not names:
+        if not names:  # LoRA's alone may be
             raise SerialLoRAError(
                 f"{site.label or 'the model'} has no {' or '.join(config.parts)} to adapt; name other parts."
             )
@@ -241,7 +246,7 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
             raise SerialLoRAError(
                 f"{site.name or 'the model'}, a {type(block).__name__}, cannot have a child named "
                 f"{next(iter(names))}, the adapter: it has one already, or runs every child that it "
-                "has; name that otherwise, or the attention inside."
+                "has; name that otherwise, or what is inside."
             )
         for projection in site.projections.values():
             layer = model.get_submodule(projection.module)
@@ -323,6 +328,6 @@ def also_trained(
         if inside:
             raise SerialLoRAError(
                 f"{name} holds {inside[0]}, which is adapted, so it cannot be trained beside the "
-                "adapters; name what is outside of attention."
+                "adapters; name what is outside of that."
             )
     return {name: modules[name] for name in names}

@@ -94,9 +94,9 @@ def change_factors(
     """
     block = root.get_submodule(site.name)
     if injection.config.method == LoRAConfig.method:
-        lora = block.get_submodule(f"lora_{part}{site.suffix}")
+        lora = block.get_submodule(site.pair_name(part))
         return lora.scale * wide(lora.lora_B), wide(lora.lora_A)
-    serial = block.get_submodule(f"serial_lora{site.suffix}")
+    serial = block.get_submodule(site.pair_name())
     writable(root, (site.projections[part].module, site.projections[part].parameter))  # or refuse
     weight = wide(base_weight(root, injection, site.projections[part]))
     left = serial.scale * (weight @ serial.lora_B.to(weight.dtype))

@@ -197,16 +197,19 @@ def tensors_in_force(injection: Injection) -> dict[str, Tensor]:
 def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tuple[int, int]]:
     """The adapters of one site: the name each has in its block, and (inputs, outputs)."""
     if config.method == SerialLoRAConfig.method:
-        return {f"serial_lora{site.suffix}": (site.width, site.width)}
+        return {site.pair_name(): (site.width, site.width)}
     return {
-        f"lora_{part}{site.suffix}": (projection.columns, projection.rows)
+        site.pair_name(part): (projection.columns, projection.rows)
         for part, projection in changed_parts(site, config).items()
     }
 
 
 def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Projection]:
     """The projections an adapter acts on."""
-    return {part: p for part, p in site.projections.items() if part in config.parts}
+    if config.method == SerialLoRAConfig.method:
+        return site.readers
+    asked = {*config.parts, *(("gate",) if "fc1" in config.parts else ())}
+    return {part: p for part, p in site.projections.items() if part in asked}
 
 
 def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:

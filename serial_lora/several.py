@@ -392,8 +392,8 @@ def _gathered(
     each = [read_pairs(injection, kind) for kind in kinds]
     there, stand_ins = injection.pairs, {}
     for site in injection.sites:
-        layer = root.get_submodule(site.projections["q"].module)
-        dimension = 0 if getattr(layer, "batch_first", True) else 1
+        layer = root.get_submodule(site.first.module)
+        dimension = 0 if site.batch_first and getattr(layer, "batch_first", True) else 1
         serial = injection.config.method == SerialLoRAConfig.method
         # Windows are cut of pictures alone, and behind an entry.
         windows = not (site.stream or site.tower == "text" or (serial and site.entry))

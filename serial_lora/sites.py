@@ -50,7 +50,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """One place where one stream of tokens enters attention.
+    """One place where one stream of tokens enters attention, or a feed-forward.
 
     Attributes:
         name: dotted name of the transformer block; adapters become its children.
@@ -61,7 +61,10 @@ class AttentionSite:
             are taken as q, k and v read them.
         stream: "image" or "text" where one block attends over both (SD3), else None.
         suffix: "", "_text" or "_2"; tells the adapters of a block with several sites apart.
-        projections: "q", "k", "v" and, where the block has one, "out".
+        projections: "q", "k", "v" and, where the block has one, "out"; of a feed-forward "fc1", where a
+            layer of its own gates that "gate", and "fc2".
+        place: "attention" or "feed_forward".
+        batch_first: whether samples are the first dimension of its tokens, or the second.
     """
 
     name: str
@@ -72,11 +75,32 @@ class AttentionSite:
     projections: dict[str, Projection]
     stream: str | None = None
     suffix: str = ""
+    place: str = "attention"
+    batch_first: bool = True
 
     @property
     def label(self) -> str:
         """A name that is unique in the model, such as "transformer_blocks.0_text"."""
-        return unwrapped_name(self.name) + self.suffix
+        return unwrapped_name(self.name) + self._mark + self.suffix
+
+    @property
+    def readers(self) -> dict[str, Projection]:
+        """The projections that read the tokens."""
+        behind = ("out", "fc2")
+        return {part: each for part, each in self.projections.items() if part not in behind}
+
+    @property
+    def first(self) -> Projection:
+        """One that reads the tokens: q, or fc1."""
+        return self.projections["q" if self.place == "attention" else "fc1"]
+
+    def pair_name(self, part: str | None = None) -> str:
+        """What a pair is called in the block: LoRA's beside a part, or Serial LoRA's one before all."""
+        return (f"lora_{part}" if part else f"serial_lora{self._mark}") + self.suffix
+
+    @property
+    def _mark(self) -> str:
+        return "_ff" if self.place == "feed_forward" else ""
 
 
 def unwrapped_name(name: str) -> str:
@@ -86,6 +110,11 @@ def unwrapped_name(name: str) -> str:
 
 def child_name(name: str, path: str) -> str:
     return f"{name}.{path}" if name else path
+
+
+def is_inside(name: str, around: str) -> bool:
+    """Whether a dotted name is another one, or that of something inside it."""
+    return not around or f"{name}.".startswith(f"{around}.")
 
 
 def linear_projection(block: nn.Module, name: str, path: str) -> Projection:
@@ -146,9 +175,9 @@ def structural_sites(
     # Attention over one number for each place is a gate, unless all of the model is as narrow.
     widest = max((projections["q"].columns for projections in found.values()), default=0)
     found = {name: some for name, some in found.items() if some["q"].columns > 1 or widest == 1}
-    times, sites = Counter(map(_block_name, found)), []
+    times, sites = Counter(map(block_name, found)), []
     for name, projections in found.items():
-        block = _block_name(name)
+        block = block_name(name)
         alone = times[block] == 1 and not isinstance(modules[block], CONTAINERS)
         site = AttentionSite(
             name=block if alone else name,
@@ -264,7 +293,7 @@ def _output(
     return {}
 
 
-def _block_name(name: str) -> str:
+def block_name(name: str) -> str:
     """The block around an attention module: the innermost one with a number, or the module."""
     parts = name.split(".")
     for numbered in (str.isdigit, lambda part: part[-1:].isdigit() and part != parts[-1]):
