@@ -21,8 +21,8 @@ from serial_lora.sites import (
     CONTAINERS,
     AttentionSite,
     Projection,
+    attends,
     block_name,
-    child_name,
     is_inside,
 )
 
@@ -65,7 +65,9 @@ def feed_forward_sites(
 def blocks_without(model: nn.Module, attention: Collection[AttentionSite]) -> list[str]:
     """The blocks of this attention in which no feed-forward is known: "layers.0 (Block)"."""
     modules = dict(model.named_modules())
-    missed = [block for block, found in _by_block(modules, attention).items() if not found]
+    by_block = _by_block(modules, attention)
+    served = {around for found in by_block.values() for around, _ in found.values()}
+    missed = [b for b, found in by_block.items() if not found and _around(b) not in served]
     return [f"{block} ({type(modules[block]).__name__})" for block in missed]
 
 
@@ -76,26 +78,23 @@ def _by_block(modules: Modules, known: Collection[AttentionSite]) -> dict[str, F
     has none, they are in its other parts.
     """
     taken = {p.module for site in known for p in site.projections.values()}
-    readers, blocks = set(), []
+    elsewhere = {name for name, module in modules.items() if attends(name, module)}
+    blocks = []
     for site in known:
         if site.place == "attention":
             attention = _attention_module(site)
             inside = is_inside(attention, site.name) and attention != site.name
-            readers.add(attention)
             blocks.append(site.name if inside else block_name(attention))
+            elsewhere |= {attention, blocks[-1]}
     found: dict[str, Found] = {}
-    searched: set[str] = set()
     for block in dict.fromkeys(blocks):
-        if any(is_inside(block, other) for other in searched):
-            continue
-        found[block] = {}
         for around in (block, _around(block)):
-            if around is None or found[block]:
+            if around is None or found.get(block):
                 continue
-            apart = {*readers, *blocks} - {around}
+            apart = [name for name in elsewhere - {around} if is_inside(name, around)]
             inside = _inside(modules, around, apart, taken)
             found[block] = {name: (around, projections) for name, projections in inside.items()}
-            searched |= {around} if inside else set()
+            taken |= {p.module for projections in inside.values() for p in projections.values()}
     return found
 
 
@@ -129,8 +128,8 @@ def _inside(
     modules: Modules, block: str, apart: Collection[str], taken: Collection[str]
 ) -> dict[str, Projections]:
     """What has the shapes of a feed-forward in a block, but for what is apart or taken."""
-    names = [child_name(block, name) for name, _ in modules[block].named_modules() if name]
-    names = [block, *(name for name in names if not any(is_inside(name, each) for each in apart))]
+    names = [name for name in modules if is_inside(name, block)]
+    names = [name for name in names if not any(is_inside(name, each) for each in apart)]
     layers = {
         name: modules[name]
         for name in names

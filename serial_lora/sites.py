@@ -335,7 +335,7 @@ def without_sites(
         below = any(name.startswith(f"{tower}.") for tower in missed)
         asked = towers is None or _tower(modules, name) in towers
         parent = modules[name.rpartition(".")[0]]
-        if asked and not below and _attends(name, module) and not _left_alone(name, module, parent):
+        if asked and not below and attends(name, module) and not _left_alone(name, module, parent):
             missed.append(name)
     return [f"{name} ({type(modules[name]).__name__})" for name in missed]
 
@@ -350,7 +350,7 @@ def _is_tower(name: str, module: nn.Module) -> bool:
     return len(layers) > 3 and bool(named) and not re.search("embed|projection|neck", words)
 
 
-def _attends(name: str, module: nn.Module) -> bool:
+def attends(name: str, module: nn.Module) -> bool:
     """Whether it is named attention and has a layer for queries, keys or values."""
     if isinstance(module, nn.MultiheadAttention):
         return True
