@@ -62,13 +62,16 @@ def feed_forward_sites(
         yield site if alone else replace(site, name=name)
 
 
-def blocks_without(model: nn.Module, attention: Collection[AttentionSite]) -> list[str]:
-    """The blocks of this attention in which no feed-forward is known: "layers.0 (Block)"."""
+def blocks_without(model: nn.Module, sites: Collection[AttentionSite]) -> list[str]:
+    """The blocks of these sites' attention with none of their feed-forwards: "layers.0 (Block)"."""
     modules = dict(model.named_modules())
-    by_block = _by_block(modules, attention)
-    served = {around for found in by_block.values() for around, _ in found.values()}
-    missed = [b for b, found in by_block.items() if not found and _around(b) not in served]
-    return [f"{block} ({type(modules[block]).__name__})" for block in missed]
+    layers = [site.first.module for site in sites if site.place == "feed_forward"]
+    missed = []
+    for block in dict.fromkeys(_block(site) for site in sites if site.place == "attention"):
+        places = filter(None.__ne__, (block, _around(block)))
+        if not any(is_inside(layer, place) for place in places for layer in layers):
+            missed.append(f"{block} ({type(modules[block]).__name__})")
+    return missed
 
 
 def _by_block(modules: Modules, known: Collection[AttentionSite]) -> dict[str, Found]:
@@ -79,15 +82,11 @@ def _by_block(modules: Modules, known: Collection[AttentionSite]) -> dict[str, F
     """
     taken = {p.module for site in known for p in site.projections.values()}
     elsewhere = {name for name, module in modules.items() if attends(name, module)}
-    blocks = []
-    for site in known:
-        if site.place == "attention":
-            attention = _attention_module(site)
-            inside = is_inside(attention, site.name) and attention != site.name
-            blocks.append(site.name if inside else block_name(attention))
-            elsewhere |= {attention, blocks[-1]}
+    attention = [site for site in known if site.place == "attention"]
+    blocks = dict.fromkeys(map(_block, attention))
+    elsewhere |= {*blocks, *map(_attention_module, attention)}
     found: dict[str, Found] = {}
-    for block in dict.fromkeys(blocks):
+    for block in blocks:
         for around in (block, _around(block)):
             if around is None or found.get(block):
                 continue
@@ -102,6 +101,13 @@ def _attention_module(site: AttentionSite) -> str:
     """The module that has the layers for q, k and v, or one weight for them."""
     first = site.first
     return first.module.rpartition(".")[0] if first.parameter == "weight" else first.module
+
+
+def _block(site: AttentionSite) -> str:
+    """The block around an attention."""
+    attention = _attention_module(site)
+    named = is_inside(attention, site.name) and attention != site.name
+    return site.name if named else block_name(attention)
 
 
 def _around(block: str) -> str | None:

@@ -18,6 +18,7 @@ from torch import nn
 from serial_lora.attention import every_site, find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_name, require_names
+from serial_lora.feed_forward import blocks_without
 from serial_lora.hooks import attach, detach
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.merging import exactly, merge, unmerge
@@ -110,7 +111,8 @@ def _passed_over(root: nn.Module, injection: Injection) -> Iterator[str]:
         )
     if "feed_forward" in config.places:
         chosen = find_attention_sites(root, *config.where[:3])
-        if missed := blocks_without(root, chosen):
+        missed = blocks_without(root, chosen + every_site(root, ("feed_forward",)))
+        if missed:
             yield f"no adapter went into a feed-forward of {_first(missed)}: none is known there."
     learning = {module for head in injection.also_train.values() for module in head.modules()}
     drifting = [
