@@ -12,6 +12,7 @@ from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.export import to_diffusers, to_peft
 from serial_lora.files import LIBRARY_VERSION, load_adapter, save_adapter
+from serial_lora.from_peft import from_peft
 from serial_lora.injection import eject, inject, set_scale
 from serial_lora.merging import merge, unmerge
 from serial_lora.parameters import adapter_parameters, count_parameters, lora_plus_groups
@@ -43,6 +44,7 @@ __all__ = [
     "count_parameters",
     "disabled",
     "eject",
+    "from_peft",
     "inject",
     "load_adapter",
     "lora_plus_groups",

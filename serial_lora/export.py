@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_whole, written
+from serial_lora.files import as_safetensors, write_whole, written
 from serial_lora.merging import change_factors, exactly, refuse_shared, refuse_sharers
 from serial_lora.packed import passed_by
 from serial_lora.records import (
@@ -69,10 +68,17 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     require_finite(tensors, "exported")
     if folder is not None:
         config = _peft_config(layers) | {
+            "base_model_name_or_path": base_name(root),
             "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None
         }
         write_peft_folder(folder, config, tensors)
     return tensors
+
+
+def base_name(root: nn.Module) -> str | None:
+    """What the model was loaded by, as PEFT's configuration names a base; None where it does not say."""
+    name = getattr(root, "name_or_path", None)
+    return name if isinstance(name, str) and name else None
 
 
 def write_peft_folder(
@@ -132,9 +138,7 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
 
 
 def safetensors_of(tensors: Mapping[str, Tensor]) -> bytes:
-    return safetensors.torch.save(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, {"format": "pt"}
-    )
+    return as_safetensors({name: t.contiguous() for name, t in tensors.items()}, {"format": "pt"})
 
 
 def _named(root: str, layers: Mapping[str, Pair]) -> dict[str, Tensor]:
@@ -202,7 +206,6 @@ def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
     return {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": None,
         "inference_mode": True,
         "r": rank,
         "lora_alpha": rank,  # PEFT multiplies by lora_alpha / r: by one

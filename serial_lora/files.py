@@ -87,7 +87,7 @@ def save_adapter(
     }
     metadata["checksum"] = checksum(metadata, tensors)
     with written(path):
-        return write_whole(path, safetensors.torch.save(tensors, metadata))
+        return write_whole(path, as_safetensors(tensors, metadata))
 
 
 def load_adapter(
@@ -305,6 +305,15 @@ def read_tensors(
             "loaded."
         )
     return metadata, tensors
+
+
+def as_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file, the same bytes for the same content: safetensors' own header is in any order."""
+    content = safetensors.torch.save(dict(tensors), dict(metadata))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

@@ -107,7 +107,7 @@ def own(make, *arguments, attention: list = PLAIN) -> Tiny:
 
 def swiglu() -> nn.Module:
     sizes = dict(patch_size=8, embed_dim=32, depth=3, num_heads=4)
-    return of_timm("eva", "Eva", swiglu_mlp=True, **sizes)
+    return of_timm("eva", "Eva", swiglu_mlp=True, scale_mlp=True, **sizes)
 
 
 MODELS = TINY | {
