@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from serial_lora.config import SerialLoRAConfig
 from serial_lora_course.labs.methods import METHODS, Method
 from study.variants import StudyAdapter
 
@@ -32,7 +33,8 @@ FINISHED = {
     "prolip": ("ProLIP", ""),
 }
 """The field's, PEFT's own code on q, k, v and out or heads on CLIP's cached features: not run again."""
+KINDS = {"serial_ffn": partial(SerialLoRAConfig, places=("feed_forward",))}
 KNOWN = METHODS | {
-    name: Method(name, label, partial(StudyAdapter, method=name), size=size)
+    name: Method(name, label, KINDS.get(name, partial(StudyAdapter, method=name)), size=size)
     for name, (label, size) in (ADAPTERS | FINISHED).items()
 }

@@ -86,7 +86,7 @@ def fit_folder(job: Job) -> dict[str, Any]:
     with alone:
         data = load_folder(job.pictures, job.test_fraction, str, job.groups)
         vision = load_vision(job.model, job.weights, job.image_size)
-        options = as_yaml(asdict(job))
+        options = as_yaml({name: asdict(job)[name] for name in job.as_settings()})
         made_from = {
             "options": options.decode(),
             "class folders": data.class_names,
@@ -144,7 +144,8 @@ def _fitted(classifier: PictureClassifier, data: ClassificationData, job: Job, o
     probe = max(probes, key=lambda each: each.score(*features["validation"]))
 
     torch.manual_seed(job.seed)
-    config = SerialLoRAConfig(job.rank, job.scale_factor, job.dropout, ["image"], job.blocks)
+    some = {"towers": ["image"], "blocks": job.blocks, "places": job.places}
+    config = SerialLoRAConfig(job.rank, job.scale_factor, job.dropout, **some)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the running statistics")  # the classifier keeps them
         inject(classifier, config, also_train=["head"])
