@@ -9,10 +9,8 @@ layers read, and on nothing else that reads the same norm, such as attention in 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from itertools import takewhile
 
 from torch import nn
@@ -37,39 +35,39 @@ def feed_forward_sites(
     """Every feed-forward in the blocks of the known attention, but for those that are known."""
     modules = dict(model.named_modules())
     attention = [site for site in known if site.place == "attention"]
-    sites = {}
+    times = Counter()
     for found in _by_block(modules, known).values():
         for name, (block, projections) in found.items():
             beside = _nearest(projections["fc1"], attention)
             is_text = "context" in name.removeprefix(block)  # as diffusers calls the text stream's
             if is_text and beside.stream is None:
                 continue  # its attention is not adapted either
-            sites[name] = AttentionSite(
-                name=block,
+            stream = "_text" if is_text else ""
+            times[block, stream] += 1
+            again = f"_{times[block, stream]}" if times[block, stream] > 1 else ""
+            yield AttentionSite(
+                name=name if isinstance(modules[block], CONTAINERS) else block,
                 tower=beside.tower,
                 block=beside.block,
                 width=projections["fc1"].columns,
                 entry=None,
                 projections=projections,
                 stream=beside.stream and ("text" if is_text else "image"),
-                suffix="_text" if is_text else "",
+                suffix=stream + again,
                 place="feed_forward",
                 batch_first=getattr(modules[beside.first.module], "batch_first", True),
             )
-    times = Counter(site.label for site in sites.values())
-    for name, site in sites.items():
-        alone = times[site.label] == 1 and not isinstance(modules[site.name], CONTAINERS)
-        yield site if alone else replace(site, name=name)
 
 
 def blocks_without(model: nn.Module, sites: Collection[AttentionSite]) -> list[str]:
     """The blocks of these sites' attention with none of their feed-forwards: "layers.0 (Block)"."""
     modules = dict(model.named_modules())
-    layers = [site.first.module for site in sites if site.place == "feed_forward"]
+    first = {modules[site.first.module] for site in sites if site.place == "feed_forward"}
     missed = []
     for block in dict.fromkeys(_block(site) for site in sites if site.place == "attention"):
-        places = filter(None.__ne__, (block, _around(block)))
-        if not any(is_inside(layer, place) for place in places for layer in layers):
+        around = _around(block)
+        inside = [*modules[block].modules(), *(modules[around].modules() if around is not None else ())]
+        if first.isdisjoint(inside):  # modules, since blocks may share one
             missed.append(f"{block} ({type(modules[block]).__name__})")
     return missed
 
@@ -154,7 +152,8 @@ def _inside(
 
 def _by_shapes(layers: Mapping[str, nn.Linear]) -> Projections | None:
     """Which of these layers are a feed-forward, or None; the last that narrows a token decides."""
-    for name in reversed(layers):
+    order = list(layers)
+    for name in reversed(order):
         hidden, width = layers[name].in_features, layers[name].out_features
         if hidden < width:
             continue  # a bottleneck, as in squeeze and excitation
@@ -169,6 +168,8 @@ def _by_shapes(layers: Mapping[str, nn.Linear]) -> Projections | None:
             first = fused
         else:
             continue
+        if order.index(first[0]) > order.index(name):
+            continue  # it narrows first, so it is a bottleneck
         parts = dict(zip(("fc1", "gate"), reversed(first), strict=False)) | {"fc2": name}
         return {
             part: Projection(path, "weight", 0, layers[path].out_features, layers[path].in_features)

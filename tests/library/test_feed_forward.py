@@ -6,6 +6,8 @@ Which layers are meant is spelled out here, and nothing of the package is asked 
 from __future__ import annotations
 
 import functools
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -23,6 +25,7 @@ from serial_lora import (
     combine,
     disabled,
     eject,
+    from_peft,
     inject,
     load_adapter,
     merge,
@@ -36,6 +39,7 @@ from tests.library.test_structure import FOUND, of_timm, separate, three
 from tests.library.tiny_models import (
     RANK,
     TINY,
+    PlainAttention,
     PlainBlock,
     Tiny,
     _fused,
@@ -82,25 +86,6 @@ class ParallelBlock(PlainBlock):
         return x + self.attention(h) + self.mlp(h) + self.norm2(h)
 
 
-class InParts(nn.Module):
-    """A block of numbered parts, as T5 has them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        block = PlainBlock()
-        self.part = nn.ModuleList(
-            [
-                nn.ModuleDict({"norm": block.norm1, "attention": block.attention}),
-                nn.ModuleDict({"norm": block.norm2, "mlp": block.mlp}),
-            ]
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        first, second = self.part
-        x = x + first["attention"](first["norm"](x))
-        return x + second["mlp"](second["norm"](x))
-
-
 def own(make, *arguments, attention: list = PLAIN) -> Tiny:
     return Tiny(lambda: three(functools.partial(make, *arguments)), _run_plain, attention)
 
@@ -136,7 +121,6 @@ LAYERS = {
 CONFIGS = {
     "serial": functools.partial(SerialLoRAConfig, places=("feed_forward",)),
     "serial, both": functools.partial(SerialLoRAConfig, places=("attention", "feed_forward")),
-    "lora": functools.partial(LoRAConfig, parts=("fc1", "fc2")),
     "lora, both": functools.partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2")),
 }
 Parts = dict[str, tuple[str, int, int]]  # part: (weight, first row, rows)
@@ -178,14 +162,17 @@ def every_pair(name: str, kind: str, model: nn.Module) -> dict[str, Parts]:
     return both | dict(feed_forwards(name, model))
 
 
+def is_lora(kind: str) -> bool:
+    return kind.startswith("lora")
+
+
 def dense_weights(name: str, kind: str, model: nn.Module, pairs: Mapping[str, Tensor]) -> dict:
     """The weights of a plain model with a change that is made of these pairs."""
     weights = {key: parameter.detach() for key, parameter in model.named_parameters()}
     for serial, parts in every_pair(name, kind, model).items():
         for part, (weight, start, rows) in parts.items():
             before, here, behind = weights[weight].tensor_split((start, start + rows))
-            pair = serial.replace("serial_lora_ff", "serial_lora").replace("serial_", "")
-            pair = pair.replace(".lora", f".lora_{part}") if "lora" == kind[:4] else serial
+            pair = re.sub(r"serial_lora(_ff)?", f"lora_{part}", serial) if is_lora(kind) else serial
             if pair == serial and part in ("out", "fc2"):
                 continue
             change = SCALE * pairs[f"{pair}.lora_B"] @ pairs[f"{pair}.lora_A"]
@@ -211,7 +198,7 @@ def run_with(tiny: Tiny, weights: Mapping[str, Tensor]) -> Tensor:
 def adapted(name: str, kind: str) -> nn.Module:
     tiny = MODELS[name]
     config = CONFIGS[kind](RANK, scale=SCALE, stream=tiny.stream)
-    return fill_adapters(inject(tiny.build(), config))
+    return fill_adapters(inject(tiny.build(), config), size=0.3)
 
 
 @pytest.mark.filterwarnings("error:no adapter went into")
@@ -242,13 +229,10 @@ def test_merge_unmerge_eject_counts_and_file(name, kind, tmp_path):
     model = adapted(name, kind)
     before, base, expected = bits(model), tiny.run(plain), tiny.run(model)
     assert (expected - base).abs().max() > 1e-3
-    pairs = [
-        (len(next(iter(adapters(model).values())).lora_A), shape)
-        for parts in every_pair(name, kind, plain).values()
-        for shape in shapes(plain, parts, kind)
-    ]
-    counted = sum(rank * (inputs + outputs) for rank, (inputs, outputs) in pairs)
-    assert sum(p.numel() for p in adapter_parameters(model)) == counted
+    places = every_pair(name, kind, plain).values()
+    sizes = [size for parts in places for size in shapes(plain, parts, kind)]
+    formula = sum(RANK * (inputs + outputs) for inputs, outputs in sizes)
+    assert sum(p.numel() for p in adapter_parameters(model)) == formula
     with disabled(model):
         torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=5e-6)
 
@@ -267,4 +251,130 @@ def shapes(model: nn.Module, parts: Parts, kind: str) -> list[tuple[int, int]]:
     """(inputs, outputs) of the pairs of one place."""
     weights = dict(model.named_parameters())
     sizes = [(weights[weight].shape[1], rows) for weight, _, rows in parts.values()]
-    return sizes if "lora" == kind[:4] else [(sizes[0][0], sizes[0][0])]
+    return sizes if is_lora(kind) else [(sizes[0][0], sizes[0][0])]
+
+
+# ------------------------------------------------------------ several adapters, other libraries
+
+
+def sequence_first(model: nn.Module) -> Tensor:
+    x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+    return model(x.transpose(0, 1)).transpose(0, 1)
+
+
+BATCHES = {
+    "encoder_pre_norm_sequence_first": sequence_first,
+    "segment_anything": MODELS["segment_anything"].run,
+    "gated": _run_plain,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", BATCHES)
+def test_several_adapters_switch_add_up_and_serve_one_batch(name, kind):
+    run, model = BATCHES[name], adapted(name, kind)
+    first = run(model)
+    add_adapter(model, "other", CONFIGS[kind](2, scale=SCALE))
+    other = run(fill_adapters(model, seed=3, size=0.3))
+    assert not torch.allclose(first, other, **CLOSE)
+    with per_sample(model, ["default", "other"]):
+        mixed = run(model)
+    torch.testing.assert_close(mixed, torch.stack([first[0], other[1]]), **CLOSE)
+    combine(model, {"default": 1.0, "other": 0.0}, "sum")
+    torch.testing.assert_close(run(model), first, **CLOSE)
+    assert torch.equal(run(activate(model, "default")), first)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["plain", "timm", "gated", "gated, fused", "hf_data2vec"])
+def test_peft_loads_the_export_and_what_peft_saved_comes_back(name, kind, tmp_path):
+    peft = pytest.importorskip("peft")
+    tiny, model = MODELS[name], adapted(name, kind)
+    expected = tiny.run(model)
+    to_peft(model, tmp_path)
+    loaded = peft.PeftModel.from_pretrained(tiny.build(), tmp_path).eval()
+    torch.testing.assert_close(tiny.run(loaded.get_base_model()), expected, **CLOSE)
+    torch.testing.assert_close(tiny.run(from_peft(tiny.build(), tmp_path)), expected, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("places", [["feed_forward"], ["attention", "feed_forward"]])
+@pytest.mark.parametrize("name", ["timm", "gated", "sd3_image"])
+def test_inside_peft_it_is_what_inject_does(name, places, tmp_path):
+    pytest.importorskip("peft", minversion="0.21", reason='pip install "peft>=0.21"')
+    from peft import PeftModel, get_peft_model
+
+    from serial_lora import peft as ours
+
+    tiny = MODELS[name]
+    config = ours.SerialLoRAConfig(r=RANK, scale=SCALE, places=places)
+    model = fill_adapters(get_peft_model(tiny.build(), config), size=0.3).eval()
+    expected = tiny.run(model.get_base_model())
+    assert (expected - tiny.run(tiny.build())).abs().max() > 1e-3
+    model.save_pretrained(tmp_path)
+    here = ours.load_peft_folder(tiny.build(), tmp_path)
+    assert adapter_count(here) == adapter_count(model)
+    torch.testing.assert_close(tiny.run(here), expected, **CLOSE)
+    torch.testing.assert_close(tiny.run(merge(here)), expected, **CLOSE)
+    ours.save_peft_folder(unmerge(here), tmp_path / "again")
+    again = PeftModel.from_pretrained(tiny.build(), tmp_path / "again").eval()
+    torch.testing.assert_close(tiny.run(again.get_base_model()), expected, **CLOSE)
+
+
+def adapter_count(model: nn.Module) -> int:
+    return sum("lora_A" in name for name, _ in model.named_parameters())
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+class Convolutions(PlainBlock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Conv1d(32, 48, 1), nn.GELU(), nn.Conv1d(48, 32, 1))
+
+
+class Bottleneck(PlainBlock):
+    """Narrow in the middle: squeeze and excitation, or an adapter of somebody else's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(32, 8), nn.GELU(), nn.Linear(8, 32))
+
+
+@pytest.mark.parametrize("make", [Convolutions, Bottleneck, PlainAttention])
+def test_a_block_without_one_is_refused_by_name_and_beside_others_told(make, kind):
+    model = nn.Sequential(make(), make())
+    with pytest.raises(SerialLoRAError, match=rf"no feed-forward .* 0 \({make.__name__}\)"):
+        inject(model, CONFIGS[kind](RANK))
+    assert not adapters(model) and all(p.requires_grad for p in model.parameters())
+    with pytest.warns(match=rf"no adapter went into a feed-forward of 1 \({make.__name__}\)"):
+        inject(nn.Sequential(PlainBlock(), make()), CONFIGS[kind](RANK))
+
+
+@torch.no_grad()
+def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
+    model = TINY["timm"].build()
+    model.blocks[1].mlp = model.blocks[0].mlp
+    block = PlainBlock()
+    block.other = Gated(fused=False)
+    for model, forwards, run in ((model, 2, _run_pictures), (nn.Sequential(block), 2, _run_plain)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fill_adapters(inject(model, CONFIGS[kind](RANK)))
+        assert sum(name.endswith("fc2") or "_ff" in name for name in adapters(model)) == forwards
+        expected = run(model)
+        torch.testing.assert_close(run(merge(model)), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("wrong", ["mlp", (), ("attention", "out"), 3])
+def test_a_place_that_is_not_there_is_refused(wrong):
+    with pytest.raises(SerialLoRAError, match="places"):
+        SerialLoRAConfig(RANK, places=wrong)
+
+
+def test_a_file_for_one_place_does_not_fit_another(kind, tmp_path):
+    path = save_adapter(adapted("timm", kind), tmp_path / "adapter.safetensors")
+    other = inject(TINY["timm"].build(), type(CONFIGS[kind](1))(RANK))
+    with pytest.raises(SerialLoRAError, match="places"):
+        load_adapter(other, path)
