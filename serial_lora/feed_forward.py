@@ -81,15 +81,18 @@ def _by_block(modules: Modules, known: Collection[AttentionSite]) -> dict[str, F
     taken = {p.module for site in known for p in site.projections.values()}
     elsewhere = {name for name, module in modules.items() if attends(name, module)}
     attention = [site for site in known if site.place == "attention"]
-    blocks = dict.fromkeys(map(_block, attention))
-    elsewhere |= {*blocks, *map(_attention_module, attention)}
+    widths: dict[str, set[int]] = {}  # of tokens before attention, and behind, for each block
+    for site in attention:
+        behind = site.projections.get("out", site.first)
+        widths.setdefault(_block(site), set()).update((site.width, behind.rows))
+    elsewhere |= {*widths, *map(_attention_module, attention)}
     found: dict[str, Found] = {}
-    for block in blocks:
+    for block in widths:
         for around in (block, _around(block)):
             if around is None or found.get(block):
                 continue
             apart = [name for name in elsewhere - {around} if is_inside(name, around)]
-            inside = _inside(modules, around, apart, taken)
+            inside = _inside(modules, around, widths[block], apart, taken)
             found[block] = {name: (around, projections) for name, projections in inside.items()}
             taken |= {p.module for projections in inside.values() for p in projections.values()}
     return found
@@ -129,7 +132,11 @@ def _nearest(layer: Projection, attention: Collection[AttentionSite]) -> Attenti
 
 
 def _inside(
-    modules: Modules, block: str, apart: Collection[str], taken: Collection[str]
+    modules: Modules,
+    block: str,
+    widths: Collection[int],
+    apart: Collection[str],
+    taken: Collection[str],
 ) -> dict[str, Projections]:
     """What has the shapes of a feed-forward in a block, but for what is apart or taken."""
     names = [name for name in modules if is_inside(name, block)]
@@ -142,7 +149,7 @@ def _inside(
     found = {}
     for name in reversed(names):  # innermost first
         below = {path: layer for path, layer in layers.items() if is_inside(path, name)}
-        projections = _by_shapes(below)
+        projections = _by_shapes(below, widths)
         if projections:
             found[name] = projections
             for projection in projections.values():
@@ -150,12 +157,11 @@ def _inside(
     return dict(reversed(found.items()))
 
 
-def _by_shapes(layers: Mapping[str, nn.Linear]) -> Projections | None:
-    """Which of these layers are a feed-forward, or None; the last that narrows a token decides."""
-    order = list(layers)
-    for name in reversed(order):
+def _by_shapes(layers: Mapping[str, nn.Linear], widths: Collection[int]) -> Projections | None:
+    """Which of these layers are a feed-forward of tokens of such a width; the last of them decides."""
+    for name in reversed(layers):
         hidden, width = layers[name].in_features, layers[name].out_features
-        if hidden < width:
+        if hidden < width or width not in widths:
             continue  # a bottleneck, as in squeeze and excitation
         others = {path: layer for path, layer in layers.items() if path != name}
         sizes = {path: (layer.in_features, layer.out_features) for path, layer in others.items()}
@@ -168,8 +174,6 @@ def _by_shapes(layers: Mapping[str, nn.Linear]) -> Projections | None:
             first = fused
         else:
             continue
-        if order.index(first[0]) > order.index(name):
-            continue  # it narrows first, so it is a bottleneck
         parts = dict(zip(("fc1", "gate"), reversed(first), strict=False)) | {"fc2": name}
         return {
             part: Projection(path, "weight", 0, layers[path].out_features, layers[path].in_features)
