@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
@@ -19,7 +19,24 @@ _ELSEWHERE = {
     "lora_dropout": "dropout=...",
     "target_modules": "towers=... and blocks=... (LoRAConfig has parts=... too)",
     "modules_to_save": "also_train=... of inject",
+    "use_rslora": "scale=... (PEFT's lora_alpha / sqrt(r) then)",
+    "use_dora": "nothing (the methods are Serial LoRA and LoRA)",
+    "bias": "also_train=... of inject (modules, with their biases)",
+    "rank_pattern": "one rank (inject parts of a model by themselves for several)",
+    "alpha_pattern": "one scale (inject parts of a model by themselves for several)",
+    "layers_to_transform": "blocks=...",
+    "init_lora_weights": "nothing (A is drawn, B is zero)",
 }
+
+
+def refuse_unknown(kind: type, settings: Collection[str], elsewhere: Mapping[str, str]) -> None:
+    """Refuse settings that a configuration does not have; tell what it has in their place."""
+    known = [field.name for field in fields(kind)]
+    for name in settings:
+        if name not in known:
+            here = elsewhere.get(name)
+            what = f"{name} is {here} here" if here else f"there is no {name} here"
+            raise SerialLoRAError(f"{what}; {kind.__name__} takes {', '.join(known)}.")
 
 
 @dataclass(frozen=True)
@@ -48,10 +65,8 @@ class AdapterConfig:
     method: ClassVar[str]
     parts: ClassVar[tuple[str, ...]] = PARTS
 
-    def __new__(cls, *_: object, **settings: object) -> AdapterConfig:
-        here = [f"{name} is {_ELSEWHERE[name]} here" for name in settings if name in _ELSEWHERE]
-        if here:
-            raise SerialLoRAError(f"{', '.join(here)}; say it so to {cls.__name__}.")
+    def __new__(cls, *_: Any, **settings: Any) -> AdapterConfig:
+        refuse_unknown(cls, settings, _ELSEWHERE)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

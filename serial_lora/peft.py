@@ -1,10 +1,11 @@
 """Serial LoRA as one of PEFT's own methods: `import serial_lora.peft` registers it.
 
-PEFT puts a layer of its own around each of the model's layers that it adapts, where `inject` puts a hook
-before it. So q, k and v of one attention become three layers that read x + scale * B A x, with one pair
-between them: it belongs to the first, q, so it is counted once and saved once, under
-`...q_proj.serial_lora_pairs.lora_A`, and the others know where it is. The rest is PEFT's: adapters by
-name, `modules_to_save`, files, merging, transformers' `load_adapter` and `Trainer`.
+PEFT puts a layer of its own around each of the model's layers that it adapts. Inside, the layer is
+adapted as `inject` does it; around it, it has the names that PEFT looks for. q, k and v of one
+attention are three such layers with one pair between them: it belongs to the first, q, so it is
+counted once and saved once, under `...q_proj.serial_lora_pairs.lora_A`, and the others know where it
+is. The rest is PEFT's: adapters by name, `modules_to_save`, files, transformers' `load_adapter` and
+`Trainer`.
 """
 
 from __future__ import annotations
@@ -14,23 +15,21 @@ from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from serial_lora.adapted import Acting, AdaptedTokens, Before
 from serial_lora.attention import every_site, find_attention_sites
 from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError
 from serial_lora.export import write_peft_folder
 from serial_lora.files import read_tensors, require_fitting
-from serial_lora.hooks import HookHandle, OnceABlock
-from serial_lora.injection import check_rank, eject, inject_trained
-from serial_lora.layers import SerialLoRA
-from serial_lora.merging import exactly, refuse_shared, wide, write_parts
-from serial_lora.packed import passed_by
-from serial_lora.records import Injection, require_finite, tensors_in_force, with_values
-from serial_lora.several import put_in_force
+from serial_lora.injection import eject, inject_trained
+from serial_lora.layers import SerialLoRA, wide
+from serial_lora.merging import refuse_shared, write_parts
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
-from serial_lora.stored import kept_trainable, refuse_deaf, writable
+from serial_lora.state import Injection, check_rank, exactly, require_finite, with_values
+from serial_lora.stored import refuse_without_gradient, switch, writable
+from serial_lora.values import put_in
 
 try:
     import peft
@@ -83,15 +82,27 @@ class SerialLoRAConfig(PeftConfig):
         Settings(self.r, self.scale, self.dropout)  # refuses what is out of range
 
 
+class ActivePairs(Before):
+    """The pairs of PEFT's active adapters, which add up."""
+
+    def __init__(self, around: SerialLoRALayer, shared: AdaptedTokens) -> None:
+        base, number = around.base_layer, around.number
+        super().__init__(type(base).__name__, base, "weight", (), shared=shared, number=number)
+        self.around = around
+
+    def acting(self) -> Acting:
+        off = self.around.disable_adapters or self.around.merged
+        return () if off else tuple(self.around.pairs(self.around.active_adapters))
+
+
 class SerialLoRALayer(nn.Module, BaseTunerLayer):
     """A linear layer that reads adapted tokens: q, k, v, or several of them in one weight.
 
     Attributes:
         serial_lora_pairs: the pairs by the names of their adapters, a child of the first layer alone.
-        once: what the layers of one attention share of a forward pass.
-        number: which of those layers this is.
+        number: which this is of the layers that read the same tokens.
+        adapted: what adapts the layer inside.
         original: while merged, what the base's own weight consists of.
-        ran: whether anything has called it yet.
     """
 
     adapter_layer_names = ("serial_lora_pairs",)
@@ -104,13 +115,14 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.merged_adapters: list[str] = []
         self.original: list[Tensor] | None = None
-        self.ran = False
-        self.once = OnceABlock(readers) if beside is None else beside.once
         pairs = nn.ModuleDict() if beside is None else beside.serial_lora_pairs
         if number == 0:
             self.serial_lora_pairs = pairs
         else:
             vars(self)["serial_lora_pairs"] = pairs  # no child: named_parameters has it elsewhere
+        shared = AdaptedTokens(readers) if beside is None else beside.adapted.shared
+        self.adapted = ActivePairs(self, shared)
+        self.adapted.put_on()
 
     def update_layer(self, name: str, config: SerialLoRAConfig) -> None:
         """The pair of one more adapter, unless a layer beside this one has made it."""
@@ -121,16 +133,11 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """(..., d) -> (..., outputs): the base layer's answer to x + the sum of scale * B A x."""
-        if not torch.compiler.is_compiling():
-            self.ran = True
         if self.disable_adapters and self.merged:
             self.unmerge()
-        pairs = self._pairs(self.active_adapters)
-        if pairs and not (self.disable_adapters or self.merged):
-            x = self.once.read(_Together(tuple(pairs)), x, (self.number, 0))
         return self.base_layer(x, *args, **kwargs)
 
-    def _pairs(self, names: list[str]) -> list[SerialLoRA]:
+    def pairs(self, names: list[str]) -> list[SerialLoRA]:
         return [self.serial_lora_pairs[name] for name in names if name in self.serial_lora_pairs]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -144,9 +151,9 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             original = self.original or [part.clone() for part in place.parts()]
             base = place.matrix(original)
             weight = wide(base)
-            for pair in self._pairs([*self.merged_adapters, *names]):
-                left = pair.scale * (wide(base) @ pair.lora_B.to(weight.dtype))
-                weight = weight + left @ pair.lora_A.to(weight.dtype)
+            for pair in self.pairs([*self.merged_adapters, *names]):
+                left, right = pair.factors(wide(base))
+                weight = weight + left @ right
             weight = weight.to(base.dtype)
             if safe_merge and not weight.isfinite().all():
                 raise SerialLoRAError(
@@ -163,31 +170,14 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             write_parts(self.base_layer, {("", "weight"): self.original})
         self.original, self.merged_adapters = None, []
 
-
-def _none_is_dead(attention: nn.Module, args: tuple, output: object) -> None:
-    """After an attention has run for the first time: refuse one that reads a weight past our layer."""
-    if torch.compiler.is_compiling():
-        return
-    for name, layer in attention.named_children():
-        if isinstance(layer, SerialLoRALayer) and not layer.ran:
-            raise SerialLoRAError(
-                f"{type(attention).__name__} reads the weight of {name} without calling that layer, so "
-                "the adapter does not act; use serial_lora.inject for this model, or exclude_modules."
-            )
-    HookHandle(attention, NAME, _none_is_dead).take_off()
-
-
-@dataclass(frozen=True)
-class _Together:
-    """Several pairs side by side: x + the sum of scale * B A x."""
-
-    pairs: tuple[SerialLoRA, ...]
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        adapted = self.pairs[0](tokens)
-        for pair in self.pairs[1:]:
-            adapted = adapted + pair.delta(tokens.to(pair.lora_A.dtype)).to(adapted.dtype)
-        return adapted
+    def unload_and_optionally_merge_module(
+        self, merge: bool, safe_merge: bool, adapter_names: list[str] | None
+    ) -> nn.Module:
+        """The layer inside, as it was, or with its adapters in its weight."""
+        if merge:
+            self.merge(safe_merge, adapter_names)
+        self.adapted.take_off()
+        return self.base_layer
 
 
 class SerialLoRAModel(BaseTuner):
@@ -208,12 +198,11 @@ class SerialLoRAModel(BaseTuner):
                 self._put(name, layer.base_layer)
             self._choose(peft_config)
             if not peft_config.inference_mode:
-                refuse_deaf(self.model)
+                refuse_without_gradient(self.model)
         finally:
             for name, layer in layers.items():
                 self._put(name, layer)
-        for handle in kept_trainable(self.model):
-            handle.put_on()
+        switch(self.model)
         return peft_config
 
     def _put(self, name: str, layer: nn.Module) -> None:
@@ -241,11 +230,10 @@ class SerialLoRAModel(BaseTuner):
                     f"{name} is left out, but one pair stands before q, k and v of an attention; name "
                     "them together."
                 )
-            linear = hasattr(self.model.get_submodule(name), "in_features")
-            if not linear or passed_by(self.model, name):
+            if not isinstance(self.model.get_submodule(name), nn.Linear):
                 raise SerialLoRAError(
-                    f"the weight of {name} is read without calling a layer, where PEFT's cannot act; "
-                    "use serial_lora.inject for this model, or exclude_modules."
+                    f"{name} is no linear layer, and PEFT's layers stand for such alone; use "
+                    "serial_lora.inject for this model, or exclude_modules."
                 )
         check_rank(sites, Settings(config.r))
 
@@ -268,7 +256,6 @@ class SerialLoRAModel(BaseTuner):
             layer = SerialLoRALayer(target, beside, readers.index(current_key), len(readers))
             self._replace_module(parent, target_name, layer, target)
             target = layer
-            HookHandle(parent, NAME, _none_is_dead).put_on()
         target.update_layer(adapter_name, peft_config)
 
     def _check_merge_allowed(self) -> None:
@@ -286,7 +273,7 @@ def _layers_of(site: AttentionSite) -> tuple[str, ...]:
 
 
 def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
-    """Write the adapter in force of a model that `inject` changed, as `PeftModel.from_pretrained` reads it.
+    """Write the active adapter of a model that `inject` changed, as `PeftModel.from_pretrained` reads it.
 
     Raises:
         SerialLoRAError: the model has no Serial LoRA adapter, or a file cannot be written.
@@ -295,7 +282,7 @@ def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
     settings = injection.config
     if settings.method != Settings.method:
         raise SerialLoRAError("this is LoRA, which PEFT has under that name; use to_peft.")
-    names, content = _in_peft(injection), tensors_in_force(injection)
+    names, content = _in_peft(injection), injection.active_tensors()
     require_finite(content, "saved")
     refuse_shared(root, injection.learned())
     config = SerialLoRAConfig(
@@ -331,7 +318,7 @@ def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
     try:
         require_fitting(path, tensors, injection, settings.rank)
         with exactly(root):
-            put_in_force(injection, settings, tensors)
+            put_in(injection, settings, tensors)
     except BaseException:
         eject(model)
         raise
@@ -365,5 +352,6 @@ def _in_peft(injection: Injection) -> dict[str, str]:
     return {ours: f"base_model.model.{theirs}" for ours, theirs in names.items()}
 
 
-_name_in_enum(NAME.upper())
+if NAME.upper() not in PeftType.__members__:  # else this module is loaded anew
+    _name_in_enum(NAME.upper())
 register_peft_method(name=NAME, config_cls=SerialLoRAConfig, model_cls=SerialLoRAModel)
