@@ -15,18 +15,17 @@ from serial_lora.files import LIBRARY_VERSION, load_adapter, save_adapter
 from serial_lora.from_peft import from_peft
 from serial_lora.injection import eject, inject, set_scale
 from serial_lora.merging import merge, unmerge
+from serial_lora.overrides import disabled, per_sample
 from serial_lora.parameters import adapter_parameters, count_parameters, lora_plus_groups
-from serial_lora.records import adapters
 from serial_lora.several import (
     activate,
     adapter_names,
     add_adapter,
     chain,
     combine,
-    disabled,
-    per_sample,
     remove_adapter,
 )
+from serial_lora.state import adapters
 
 __version__ = LIBRARY_VERSION
 

@@ -160,7 +160,7 @@ def find_attention_sites(
     if not attention:
         kinds = {type(m).__name__ for m in model.modules()}
         seen = sorted(kind for kind in kinds if "attention" in kind.lower())
-        has = f"its attention layers are {', '.join(seen[:6])}" if seen else "it has none"
+        has = f"its attention layers are {', '.join(seen[:6])}" if seen else "none is named so"
         raise SerialLoRAError(
             f"no attention block that can be adapted was found in {type(model).__name__} ({has}); "
             "looked for nn.Linear layers that make q, k and v, for nn.MultiheadAttention, and for the "
@@ -177,8 +177,8 @@ def find_attention_sites(
     two_streams = any(site.stream for site in everything)
     if stream != "image" and not two_streams:
         raise SerialLoRAError(
-            f'stream="{stream}" is for transformers with an image and a text stream (SD3); this '
-            "model has one stream of tokens, so leave stream out (towers chooses the tower)."
+            f'stream="{stream}" is for transformers whose image and text streams are both known (SD3); '
+            "of this model one stream is, so leave stream out (towers chooses the tower)."
         )
     sites = [s for s in everything if s.stream is None or stream in (s.stream, "both")]
 

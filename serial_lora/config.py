@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
@@ -14,26 +14,31 @@ PLACES = {"attention": ("q", "k", "v", "out"), "feed_forward": ("fc1", "fc2")}
 PARTS = PLACES["attention"]
 STREAMS = ("image", "text", "both")
 # What other libraries call these settings.
-_ELSEWHERE = {
+ELSEWHERE = {
     "r": "rank=...",
     "alpha": "scale=... (elsewhere alpha / r)",
     "lora_alpha": "scale=... (PEFT's lora_alpha / r)",
     "lora_dropout": "dropout=...",
-    "target_modules": "towers=... and blocks=... (LoRAConfig has parts=... too)",
+    "target_modules": "towers=..., blocks=... and places=... (parts=... of LoRAConfig)",
     "modules_to_save": "also_train=... of inject",
+    "use_rslora": "scale=... (PEFT's lora_alpha / sqrt(r) then)",
+    "use_dora": "nothing (the methods are Serial LoRA and LoRA)",
+    "bias": "also_train=... of inject (modules, with their biases)",
+    "rank_pattern": "one rank (inject parts of a model by themselves for several)",
+    "alpha_pattern": "one scale (inject parts of a model by themselves for several)",
     "layers_to_transform": "blocks=...",
-    "use_rslora": "a scale=... of your own (rsLoRA's is alpha / sqrt(r))",
+    "init_lora_weights": "nothing (A is drawn, B is zero)",
 }
-# What other libraries have and this one has not.
-_NOT_HERE = {
-    "use_dora": "DoRA",
-    "bias": "a bias that learns",
-    "lora_bias": "a bias that learns",
-    "rank_pattern": "a rank for each layer",
-    "alpha_pattern": "a scale for each layer",
-    "init_lora_weights": "another start than A drawn at random and B zero",
-    "exclude_modules": "a list of what to pass over (it has towers and blocks)",
-}
+
+
+def refuse_unknown(kind: type, settings: Collection[str], elsewhere: Mapping[str, str]) -> None:
+    """Refuse settings that a configuration does not have; tell what it has in their place."""
+    known = [field.name for field in fields(kind)]
+    for name in settings:
+        if name not in known:
+            here = elsewhere.get(name)
+            what = f"{name} is {here} here" if here else f"there is no {name} here"
+            raise SerialLoRAError(f"{what}; {kind.__name__} takes {', '.join(known)}.")
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ class AdapterConfig:
         """Towers, blocks, stream and places: what `find_attention_sites` takes."""
         return self.towers, self.blocks, self.stream, self.places
 
-    def __new__(cls, *_: object, **settings: object) -> AdapterConfig:
-        refuse_elsewhere(cls.__name__, settings)
+    def __new__(cls, *_: Any, **settings: Any) -> AdapterConfig:
+        refuse_unknown(cls, settings, ELSEWHERE)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -123,26 +128,6 @@ class LoRAConfig(AdapterConfig):
     def places(self) -> tuple[str, ...]:
         """Where these parts are."""
         return tuple(p for p, parts in PLACES.items() if not set(parts).isdisjoint(self.parts))
-
-
-def refuse_elsewhere(here: str, settings: Collection[str], known: Collection[str] = ()) -> None:
-    """Refuse settings that other libraries call so, and say what they are called here.
-
-    Args:
-        here: the name of the configuration.
-        settings: what it was given.
-        known: names of its own.
-    """
-    asked = [name for name in settings if name not in known]
-    others = [f"{name} is {_ELSEWHERE[name]} here" for name in asked if name in _ELSEWHERE]
-    if others:
-        raise SerialLoRAError(f"{', '.join(others)}; say it so to {here}.")
-    absent = [name for name in asked if name in _NOT_HERE]
-    if absent:
-        raise SerialLoRAError(
-            f"{absent[0]} is not here: {here} has no {_NOT_HERE[absent[0]]}; leave it out, or train a "
-            "LoRA of PEFT's."
-        )
 
 
 def _some(what: str, names: Collection[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:

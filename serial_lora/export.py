@@ -10,22 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from serial_lora.adapted import KEY
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import as_safetensors, write_whole, written
-from serial_lora.merging import change_factors, exactly, refuse_shared, refuse_sharers
-from serial_lora.packed import passed_by
-from serial_lora.records import (
-    Injection,
-    changed_parts,
-    require_finite,
-    tensors_in_force,
-    with_values,
-)
+from serial_lora.files import in_order
+from serial_lora.merging import change_factors, refuse_shared, refuse_sharers
 from serial_lora.sites import AttentionSite, unwrapped_name
+from serial_lora.state import Injection, changed_parts, exactly, require_finite, with_values
+from serial_lora.whole_files import write_whole, written
 
 Pair = tuple[Tensor, Tensor]
 _INSIDE = ".base_layer"  # what stands in the names of layers inside a layer of PEFT's
@@ -62,7 +58,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
         )
     tensors = _named("base_model.model", layers) | {
         f"base_model.model.{name}": tensor.detach().cpu().clone()
-        for name, tensor in tensors_in_force(injection).items()
+        for name, tensor in injection.active_tensors().items()
         if name in beside
     }
     require_finite(tensors, "exported")
@@ -138,7 +134,8 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
 
 
 def safetensors_of(tensors: Mapping[str, Tensor]) -> bytes:
-    return as_safetensors({name: t.contiguous() for name, t in tensors.items()}, {"format": "pt"})
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return in_order(safetensors.torch.save(contiguous, {"format": "pt"}))
 
 
 def _named(root: str, layers: Mapping[str, Pair]) -> dict[str, Tensor]:
@@ -172,7 +169,7 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
                 # PEFT insists on having a pair there
                 nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))
                 layers[f"{unwrapped_name(layer)}{_INSIDE}.out_proj"] = nothing
-            elif not isinstance(module, nn.Linear) or passed_by(root, layer):
+            elif not isinstance(module, nn.Linear) or _is_read(module):
                 raise SerialLoRAError(
                     f"PEFT has no LoRA layer that acts for {layer}, a {type(module).__name__}; "
                     "call eject(model, keep_merged=True) and save the whole model instead."
@@ -216,3 +213,9 @@ def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
         "bias": "none",
         "fan_in_fan_out": False,
     }
+
+
+def _is_read(layer: nn.Module) -> bool:
+    """Whether the model hands on the weight of this layer and does not call it, where PEFT's is dead."""
+    adapted = vars(layer).get(KEY)
+    return adapted is not None and adapted.read and not adapted.called

@@ -1,4 +1,4 @@
-"""Adapter files, and files that are there whole or not at all, however a program ends.
+"""Adapter files.
 
 An adapter file is a safetensors file: the tensors under the names they have in the model, and in
 its header the method, the configuration, the places and a sample of the base they were trained on.
@@ -7,14 +7,9 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,24 +19,25 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, cut
 from serial_lora.injection import eject, inject_trained
-from serial_lora.merging import base_weight, exactly
-from serial_lora.records import (
+from serial_lora.merging import base_weight
+from serial_lora.sites import AttentionSite, unwrapped_name
+from serial_lora.state import (
     DEFAULT,
     Injection,
     adapters,
-    pair_shapes,
+    exactly,
     require_finite,
     with_values,
 )
-from serial_lora.several import put_in_force, read_adapter, ready_to_change, refuse_misfit
-from serial_lora.sites import AttentionSite, unwrapped_name
 from serial_lora.stored import is_quantized, whole
+from serial_lora.values import put_in, read_adapter, ready_to_change, refuse_misfit
+from serial_lora.whole_files import write_whole, written
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"
-FORMAT_VERSION = 2  # 1 had two more hashes of the base: of the sample's values and of whole blocks
+FORMAT_VERSION = "2"
 METHODS: dict[str, type[AdapterConfig]] = {
     config.method: config for config in (SerialLoRAConfig, LoRAConfig)
 }
@@ -75,7 +71,7 @@ def save_adapter(
     require_finite(tensors, "saved")
     metadata = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": FORMAT_VERSION,
         "library_version": LIBRARY_VERSION,
         "method": injection.config.method,
         "config": json.dumps(_settings(adapter.config)),
@@ -87,7 +83,7 @@ def save_adapter(
     }
     metadata["checksum"] = checksum(metadata, tensors)
     with written(path):
-        return write_whole(path, as_safetensors(tensors, metadata))
+        return write_whole(path, in_order(safetensors.torch.save(tensors, metadata)))
 
 
 def load_adapter(
@@ -170,7 +166,7 @@ def _put_in(
     learners = [unwrapped_name(module) for module in injection.also_train]
     if learners != list(saved.also_train):
         raise SerialLoRAError(
-            f"beside the adapter of {path} learned {', '.join(saved.also_train) or 'nothing'}, and in "
+            f"beside the adapter of {path} learned {cut(', '.join(saved.also_train) or 'nothing')}, and in "
             f"this model {', '.join(learners) or 'nothing'}; call eject(model) first to use the file's, "
             "or load the pairs alone with heads=False."
         )
@@ -179,14 +175,14 @@ def _put_in(
         place = next(iter([n for n in there if there[n] != here.get(n)] or set(here) - set(there)))
         raise SerialLoRAError(
             f"{path} adapts {len(there)} places and this model has {len(here)} to adapt; the first "
-            f"that differs is {place} (width {there.get(place, 'none')} in the file, "
+            f"that differs is {cut(place)} (width {there.get(place, 'none')} in the file, "
             f"{here.get(place, 'none')} here): it belongs to another model or other towers and blocks."
         )
     require_fitting(path, tensors, injection, saved.config.rank)
     if check_base:
         _refuse_other_base(path, saved, root, injection)
     with exactly(root):
-        put_in_force(injection, config, tensors, name if new else None)
+        put_in(injection, config, tensors, name if new else None)
 
 
 # ------------------------------------------------------------------------------- which base it is
@@ -307,13 +303,16 @@ def read_tensors(
     return metadata, tensors
 
 
-def as_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file, the same bytes for the same content: safetensors' own header is in any order."""
-    content = safetensors.torch.save(dict(tensors), dict(metadata))
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[start:]
+def in_order(content: bytes) -> bytes:
+    """A safetensors file whose header lists its metadata by name: equal content is equal bytes."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (
+        -len(text) % 8
+    )  # so that numbers begin at a multiple of eight, as the format asks
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -327,11 +326,11 @@ def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
 
 def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
     metadata, tensors = read_tensors(path, FORMAT, "adapter")
-    if metadata.get("format_version") not in ("1", str(FORMAT_VERSION)):
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
         raise SerialLoRAError(
-            f"{path} has format version {metadata.get('format_version')}, this library reads "
-            f"versions up to {FORMAT_VERSION}; use the library version that wrote it "
-            f"({metadata.get('library_version')})."
+            f"{path} has format version {cut(version)}, this library reads version {FORMAT_VERSION}; "
+            f"use the library version that wrote it ({cut(metadata.get('library_version'))})."
         )
     if metadata.pop("checksum", None) != checksum(metadata, tensors):
         raise SerialLoRAError(
@@ -350,7 +349,7 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
         saved.numbers()  # or it is damaged
     except Exception as error:  # whatever stands there instead
         raise SerialLoRAError(
-            f"the header of {path} is damaged ({error}); save the adapter again."
+            f"the header of {path} is damaged ({cut(error)}); save the adapter again."
         ) from error
     return saved, tensors
 
@@ -361,65 +360,19 @@ def require_fitting(
     """Refuse tensors that are not those of an adapter of this rank in this model, or not finite."""
     learned = injection.learned()
     expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
-    for pair, (inputs, outputs) in pair_shapes(injection).items():
+    for pair, (inputs, outputs) in injection.pair_shapes().items():
         expected |= {f"{pair}.lora_A": (rank, inputs), f"{pair}.lora_B": (outputs, rank)}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     odd = sorted(n for n in shapes | expected if shapes.get(n) != expected.get(n))
     if odd:
         raise SerialLoRAError(
-            f"{odd[0]} in {path} has shape {shapes.get(odd[0])}, and {expected.get(odd[0])} in this "
+            f"{cut(odd[0])} in {path} has shape {shapes.get(odd[0])}, and {expected.get(odd[0])} in this "
             "model; save the adapter again, or give the module that learns the file's size."
         )
     for name, tensor in tensors.items():
         counts = name in learned and not learned[name].is_floating_point()
         if tensor.is_floating_point() == counts or not tensor.float().isfinite().all():
             raise SerialLoRAError(
-                f"{name} in {path} holds values that are not finite numbers; the training that "
+                f"{cut(name)} in {path} holds values that are not finite numbers; the training that "
                 "wrote it diverged, use an earlier file."
             )
-
-
-# ------------------------------------------------------------------------- whole, or not at all
-
-
-@contextmanager
-def written(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Tell what the system refuses in one sentence."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
-        why = getattr(error, "strerror", None) or error
-        raise SerialLoRAError(
-            f"{path} could not be written ({why}); free some space or choose another folder."
-        ) from error
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write a file so that a reader sees the old one or the new one, never half; make its folder.
-
-    The content goes to a file of another name in the same folder first, which then takes the
-    place of the old one in one step. Two programs that write the same file do not mix: the later
-    one wins. A link stays, and what it leads to is written; so do the rights of an older file.
-
-    Raises:
-        OSError: it cannot be written, or is a pipe, a device or a folder; an older file is as it was,
-            and nothing is left behind.
-    """
-    path = Path(path)
-    if not path.name or (path.exists() and not path.is_file()):
-        raise OSError(errno.EINVAL, "it is no file", str(path))
-    place = Path(os.path.realpath(path))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        with open(partial, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if place.exists():
-            shutil.copymode(place, partial)
-        os.replace(partial, place)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return path

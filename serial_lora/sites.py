@@ -122,8 +122,9 @@ def linear_projection(block: nn.Module, name: str, path: str) -> Projection:
     layer = block.get_submodule(path)
     if not isinstance(layer, nn.Linear):
         raise SerialLoRAError(
-            f"{child_name(name, path)} is a {type(layer).__name__}, not a plain nn.Linear, so it "
-            "cannot be adapted exactly; if something wraps it, such as another adapter, take that off."
+            f"{child_name(name, path)} is a {type(layer).__name__} (of {type(layer).__module__}), not a "
+            "plain nn.Linear, so it cannot be adapted exactly; if something wraps it, such as another "
+            "adapter, take that off."
         )
     return Projection(child_name(name, path), "weight", 0, layer.out_features, layer.in_features)
 
@@ -204,7 +205,7 @@ def _left_alone(name: str, module: nn.Module, parent: nn.Module) -> bool:
     owners = {type(m).__module__.partition(".")[0] for m in (module, parent)}
     where = " ".join([*name.split(".")[-2:], type(module).__name__, type(parent).__name__])
     cross = getattr(module, "is_cross_attention", False) or _CROSS.search(where.lower())
-    decoder = isinstance(parent, nn.TransformerDecoderLayer) and name.endswith("multihead_attn")
+    decoder = name.endswith("multihead_attn") and hasattr(parent, "self_attn")  # as PyTorch's
     return bool(cross or decoder or not owners.isdisjoint(_OWN))
 
 
@@ -314,7 +315,8 @@ def _tower(modules: dict[str, nn.Module], name: str) -> str:
             return "text"
         if re.search("vision|visual|image", words):
             return "image"
-    return "image"
+    reads_words = any(re.search("(^|[._])(word_embeddings|embed_tokens|wte)$", m) for m in modules)
+    return "text" if reads_words else "image"
 
 
 def without_sites(

@@ -294,7 +294,7 @@ WHOLE = {  # what a Ctrl-C leaves undone or done
 def whole_state(model):
     """Everything of every adapter."""
     injection = vars(model)["serial_lora_injection"]
-    each = {name: (a.config, a.tensors) for name, a in injection.shelf.items()}
+    each = {name: (a.config, a.tensors) for name, a in injection.inactive.items()}
     each[injection.name] = injection.config, model.state_dict()
     scales = [(pair.scale, pair.dropout.p) for pair in adapters(model).values()]
     values = {
@@ -342,7 +342,7 @@ def test_requests_that_do_not_fit_are_refused(method):
         (lambda m: add_adapter(m, "a"), "named 'a' already"),
         (lambda m: add_adapter(m, "c", other(RANK)), "one method"),
         (lambda m: add_adapter(m, "c", method(RANK, blocks=[0])), "same places"),
-        (lambda m: remove_adapter(m, "b"), "in force"),
+        (lambda m: remove_adapter(m, "b"), "is active"),
         (lambda m: add_adapter(m, None), "name is a str, not None"),
         (lambda m: combine(m, {"a": float("nan")}, "c"), "finite"),
         (lambda m: combine(m, None, "c"), "not None; name them with a dict"),
