@@ -97,7 +97,7 @@ class LoRAConfig(AdapterConfig):
         parts: which of them get a pair.
     """
 
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = PARTS  # type: ignore[misc]  # which others have as a constant
 
     method: ClassVar[str] = "lora"
 
