@@ -25,7 +25,7 @@ from serial_lora.sites import AttentionSite
 from serial_lora.state import OVERRIDES, Injection, changed_parts
 from serial_lora.stored import Stored, is_packed, kind_of, own_weight
 
-Acting = tuple[Callable[[Tensor], Tensor], ...]
+Acting = tuple[Any, ...]  # pairs, or what stands in for them: (tokens) -> tokens
 KEY = "serial_lora_adapted"  # where a layer carries its `Adapted`
 
 
@@ -46,9 +46,9 @@ class Adapted:
     def __init__(
         self,
         name: str,
-        layer: nn.Module,
+        layer: Any,
         parameter: str | None,
-        pairs: tuple[nn.Module, ...],
+        pairs: tuple[Any, ...],
         starts: tuple[int, ...] = (0,),
     ) -> None:
         self.name, self.layer, self.parameter = name, layer, parameter
@@ -109,7 +109,8 @@ class Adapted:
     def put_on(self) -> None:
         vars(self.layer)[KEY] = self
         read = self.parameter is not None and not is_packed(self.layer, self.parameter)
-        self.layer.__class__ = adapted_class(type(self.layer), self.parameter, read)
+        base: Any = type(self.layer)
+        self.layer.__class__ = adapted_class(base, self.parameter, read)
 
     def is_on(self) -> bool:
         return vars(self.layer).get(KEY) is self
@@ -213,7 +214,7 @@ def _through(acting: Acting, tokens: Tensor) -> Tensor:
     """x + the sum of the changes of these pairs; there is one, but for several adapters in PEFT."""
     adapted = acting[0](tokens)
     for pair in acting[1:]:
-        change: Tensor = pair.delta(tokens.to(pair.lora_A.dtype))  # type: ignore[attr-defined]
+        change = pair.delta(tokens.to(pair.lora_A.dtype))
         adapted = adapted + change.to(adapted.dtype)
     return adapted
 
@@ -230,7 +231,7 @@ def project(layer: nn.Module, parameter: str, tokens: Tensor, bias: Tensor | Non
 
 
 @cache
-def adapted_class(base: type, parameter: str | None, read: bool) -> type:
+def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
     """The class of layers of ``base`` that are adapted.
 
     Args:
@@ -242,7 +243,7 @@ def adapted_class(base: type, parameter: str | None, read: bool) -> type:
         output, adapted = base.forward(self, *args, **kwargs), vars(self).get(KEY)
         return output if adapted is None else adapted.before(output)
 
-    def input_adapted(self: nn.Module, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def input_adapted(self: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         adapted = vars(self).get(KEY)
         if adapted is not None:
             adapted.called = True
@@ -280,7 +281,7 @@ def adapted_class(base: type, parameter: str | None, read: bool) -> type:
             )
         base.register_parameter(self, name, value)
 
-    def reduce(self: nn.Module, protocol: int) -> tuple:
+    def reduce(self: Any, protocol: int) -> tuple:
         return _new, (base, parameter, read), *base.__reduce_ex__(self, protocol)[2:]
 
     body: dict[str, Any] = {"unadapted": base, "__reduce_ex__": reduce}
@@ -294,7 +295,7 @@ def adapted_class(base: type, parameter: str | None, read: bool) -> type:
     return type(base.__name__, (base,), body)
 
 
-def _new(*key: Any) -> nn.Module:
+def _new(*key: Any) -> Any:
     kind = adapted_class(*key)
     return kind.__new__(kind)
 
@@ -387,7 +388,8 @@ def _serial(model: nn.Module, site: AttentionSite, injection: Injection) -> list
 
 def _lora(model: nn.Module, site: AttentionSite, injection: Injection) -> list[Adapted]:
     """A pair beside each projection; several where one weight has several projections."""
-    block, beside = model.get_submodule(site.name), {}
+    block = model.get_submodule(site.name)
+    beside: dict[tuple[str, str], dict[int, nn.Module]] = {}
     for part, projection in changed_parts(site, injection.config).items():
         pair = block.get_submodule(site.pair_name(part))
         here = beside.setdefault((projection.module, projection.parameter), {})

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
 
 from torch import nn
 
@@ -126,7 +127,7 @@ def _loaded(module: str, *names: str) -> tuple[type, ...]:
     return tuple(getattr(found, name) for name in names if hasattr(found, name))
 
 
-def _instances(model: nn.Module, kinds: tuple[type, ...]) -> Iterator[tuple[str, nn.Module]]:
+def _instances(model: nn.Module, kinds: tuple[type, ...]) -> Iterator[tuple[str, Any]]:
     """Every module of these classes with its name; a module reached twice comes once."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, kinds))
 
@@ -248,8 +249,8 @@ def _refuse_misnamed(model: nn.Module, site: AttentionSite, family: str) -> None
     wrong = [part for part in PLACES[site.place][:-1] if part not in site.projections]
     wrong += [name for name in (site.name, site.entry or "") if name not in modules]
     for part, projection in site.projections.items():
-        layer = modules.get(projection.module)
-        weight = getattr(layer, projection.parameter, None)
+        layer: Any = modules.get(projection.module)
+        weight: Any = getattr(layer, projection.parameter, None)
         fits = isinstance(weight, nn.Parameter)
         if fits:  # a layer knows its size, the weight in it may be packed
             linear = isinstance(layer, nn.Linear)

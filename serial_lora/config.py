@@ -115,7 +115,7 @@ class LoRAConfig(AdapterConfig):
             feed-forward, where a gated one has two first layers and so two pairs for fc1.
     """
 
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = PARTS  # type: ignore[misc]  # which others have as a constant
 
     method: ClassVar[str] = "lora"
 

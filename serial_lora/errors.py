@@ -53,7 +53,7 @@ def require_number(
     raise SerialLoRAError(f"{name} must be {' '.join(wanted)}, not {value!r}; choose another.")
 
 
-def require_names(what: str, names: Any, *, or_none: bool = False) -> list[str]:
+def require_names(what: str, names: Any, *, or_none: bool = False) -> list[Any]:
     """The names in a list; refuse what is none, such as one name by itself, or a set, without order."""
     kinds = (str, type(None)) if or_none else str
     listed = isinstance(names, Sequence) and not isinstance(names, str | bytes)

@@ -14,7 +14,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from serial_lora.adapted import KEY
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import in_order
@@ -169,7 +168,7 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
                 # PEFT insists on having a pair there
                 nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))
                 layers[f"{unwrapped_name(layer)}{_INSIDE}.out_proj"] = nothing
-            elif not isinstance(module, nn.Linear) or _is_read(module):
+            elif not isinstance(module, nn.Linear) or _is_read(injection, module):
                 raise SerialLoRAError(
                     f"PEFT has no LoRA layer that acts for {layer}, a {type(module).__name__}; "
                     "call eject(model, keep_merged=True) and save the whole model instead."
@@ -215,7 +214,15 @@ def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
     }
 
 
-def _is_read(layer: nn.Module) -> bool:
+def _is_read(injection: Injection, layer: nn.Module) -> bool:
     """Whether the model hands on the weight of this layer and does not call it, where PEFT's is dead."""
-    adapted = vars(layer).get(KEY)
-    return adapted is not None and adapted.read and not adapted.called
+    for adapted in injection.adapted:
+        if adapted.layer is layer and not adapted.called:
+            if not adapted.read:
+                warnings.warn(
+                    f"the model has not run since inject, so whether it calls {adapted.name} is not "
+                    "known, and PEFT's LoRA acts only in layers that are called; compare the outputs.",
+                    stacklevel=4,
+                )
+            return adapted.read
+    return False

@@ -156,12 +156,12 @@ def _put_in(
     config = replace(injection.config, **{key: getattr(saved.config, key) for key in own})
     same_rank = new or injection.config.rank == saved.config.rank
     if type(injection.config) is not type(saved.config) or not same_rank:
-        file, here = (f"{c.method} of rank {c.rank}" for c in (saved.config, injection.config))
+        file, own_kind = (f"{c.method} of rank {c.rank}" for c in (saved.config, injection.config))
         raise SerialLoRAError(
-            f"{path} holds {file}, but the model carries {here}; call eject(model) first to use the "
+            f"{path} holds {file}, but the model carries {own_kind}; call eject(model) first to use the "
             "file's, or, with equal methods, give it a name of its own."
         )
-    if new:
+    if new and name is not None:
         refuse_misfit(injection, name, config)
     learners = [unwrapped_name(module) for module in injection.also_train]
     if learners != list(saved.also_train):
@@ -309,9 +309,7 @@ def in_order(content: bytes) -> bytes:
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (
-        -len(text) % 8
-    )  # so that numbers begin at a multiple of eight, as the format asks
+    text += b" " * (-len(text) % 8)  # the format wants numbers to begin at a multiple of eight
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
@@ -320,7 +318,7 @@ def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -191,14 +192,15 @@ def _take_out(root: nn.Module, injection: Injection) -> None:
     unwatch_loading(root)
     for layer, name, before in injection.switched:
         setattr(layer, name, before)
+    original: Any = nn.MultiheadAttention
     there = unwrapped_modules(root)  # blocks that were compiled since are inside wrappers
     for site in injection.sites:
         for name in adapter_shapes(site, injection.config):
             there[unwrapped_name(site.name)]._modules.pop(name, None)
         for projection in site.projections.values():
-            layer = there[unwrapped_name(projection.module)]
-            if type(layer) is PackedAttention:
-                layer.__class__ = nn.MultiheadAttention
+            attention = there[unwrapped_name(projection.module)]
+            if type(attention) is PackedAttention:
+                attention.__class__ = original
     for name, parameter in root.named_parameters():
         required = injection.required_grad.get(unwrapped_name(name))
         if required is not None:
@@ -209,22 +211,23 @@ def _take_out(root: nn.Module, injection: Injection) -> None:
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and of data parallelism."""
     require_model(model)
+    inside: Any = model
     while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+        if isinstance(inside, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inside = inside.module
+        elif hasattr(inside, "_orig_mod"):
+            inside = inside._orig_mod
         else:
-            return model
+            return inside
 
 
 def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
-    seen: set[str | nn.Module] = set()
+    seen: set[object] = set()
     for site in sites:
         layers = {each.module for each in site.readers.values()} if site.entry is None else ()
-        here = {site.label, *map(model.get_submodule, layers)}
+        here: set[object] = {site.label, *map(model.get_submodule, layers)}
         if seen & here:
             raise SerialLoRAError(
                 f"the {site.place} of {site.label} was found twice, where two adapters would act: blocks "

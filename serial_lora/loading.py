@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -23,7 +24,7 @@ NAME = "serial_lora"
 
 def watch_loading(root: nn.Module) -> None:
     """Have `rename` called before the model loads a state dict."""
-    root._load_state_dict_pre_hooks[NAME] = rename  # type: ignore[assignment, index]
+    root._load_state_dict_pre_hooks[NAME] = partial(rename, root)  # type: ignore[index]
 
 
 def unwatch_loading(root: nn.Module) -> None:

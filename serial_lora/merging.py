@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,10 +86,13 @@ def change_factors(
     LoRA's are s B_p and A_p, Serial LoRA's s W_p B and A (the paper's equations 4 and 5): (rows, rank)
     and (rank, columns), in float32 or the wider number type of what they are made from.
     """
-    name = site.pair_name(part if injection.config.method == LoRAConfig.method else None)
-    pair = root.get_submodule(site.name).get_submodule(name)
-    writable(root, (site.projections[part].module, site.projections[part].parameter))  # or refuse
-    return pair.factors(wide(base_weight(root, injection, site.projections[part])))
+    block: Any = root.get_submodule(site.name)
+    if injection.config.method == LoRAConfig.method:
+        lora = block.get_submodule(site.pair_name(part))
+        return lora.factors(wide(lora.lora_B))
+    serial, projection = block.get_submodule(site.pair_name()), site.projections[part]
+    writable(root, (projection.module, projection.parameter))  # or refuse
+    return serial.factors(wide(base_weight(root, injection, projection)))
 
 
 def _merged_weights(root: nn.Module, injection: Injection) -> Weights:

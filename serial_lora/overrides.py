@@ -140,7 +140,8 @@ def _gathered(
     kinds = list(dict.fromkeys(names))
     index = torch.tensor([kinds.index(name) for name in names])
     each = [read_pairs(injection, kind) for kind in kinds]
-    there, stand_ins = injection.pairs, {}
+    there = injection.pairs
+    stand_ins: dict[nn.Module, SamplePairs] = {}
     for site in injection.sites:
         layer = root.get_submodule(site.first.module)
         dimension = 0 if site.batch_first and getattr(layer, "batch_first", True) else 1

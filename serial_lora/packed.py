@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +32,19 @@ class PackedAttention(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """(N, L, d), or (L, N, d) unless batch_first, or (L, d), to the same shape; and the weights."""
-        masks = dict(attn_mask=attn_mask, is_causal=is_causal)
-        asked = dict(need_weights=need_weights, average_attn_weights=average_attn_weights)
         if query.dim() == 2:  # one sequence: a batch of one
             batch = 0 if self.batch_first else 1
-            tokens = (each.unsqueeze(batch) for each in (query, key, value))
-            padding = None if key_padding_mask is None else key_padding_mask[None]
-            attended, weights = PackedAttention.forward(self, *tokens, padding, **masks, **asked)
+            attended, weights = PackedAttention.forward(
+                self,
+                query=query.unsqueeze(batch),
+                key=key.unsqueeze(batch),
+                value=value.unsqueeze(batch),
+                key_padding_mask=None if key_padding_mask is None else key_padding_mask[None],
+                need_weights=need_weights,
+                attn_mask=attn_mask,
+                average_attn_weights=average_attn_weights,
+                is_causal=is_causal,
+            )
             return attended.squeeze(batch), None if weights is None else weights.squeeze(0)
         q = self._projected(query)
         k = q if key is query else self._projected(key)
@@ -92,4 +99,4 @@ def _as_sdpa_mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Ten
         for part in (mask, padding)
         if part is not None
     ]
-    return sum(numbers) if numbers else None
+    return reduce(torch.add, numbers) if numbers else None

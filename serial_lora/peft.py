@@ -119,9 +119,12 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
     """
 
     adapter_layer_names = ("serial_lora_pairs",)
+    serial_lora_pairs: nn.ModuleDict
+    adapted: ActivePairs
+    in_features: int
 
     def __init__(
-        self, base_layer: nn.Module, beside: SerialLoRALayer | None, number: int, readers: int
+        self, base_layer: Any, beside: SerialLoRALayer | None, number: int, readers: int
     ) -> None:
         super().__init__()
         self.base_layer, self.number = base_layer, number
@@ -150,7 +153,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             self.unmerge()
         return self.base_layer(x, *args, **kwargs)
 
-    def pairs(self, names: list[str]) -> list[SerialLoRA]:
+    def pairs(self, names: list[str]) -> list[Any]:
         return [self.serial_lora_pairs[name] for name in names if name in self.serial_lora_pairs]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -203,7 +206,7 @@ class SerialLoRAModel(BaseTuner):
         """By the configuration: a file names q alone, as k and v have no tensors of their own."""
         super().inject_adapter(*args, **kwargs)
 
-    def _prepare_adapter_config(self, peft_config: SerialLoRAConfig, model_config: dict):
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> Any:
         """Say which layers are meant, looking at the model as it is without PEFT's layers."""
         layers = {n: m for n, m in self.model.named_modules() if isinstance(m, SerialLoRALayer)}
         try:
@@ -260,13 +263,19 @@ class SerialLoRAModel(BaseTuner):
             )
         return nullcontext()
 
-    def _create_and_replace(
-        self, peft_config, adapter_name, target, target_name, parent, current_key
+    def _create_and_replace(  # type: ignore[override]
+        self,
+        peft_config: SerialLoRAConfig,
+        adapter_name: str,
+        target: Any,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
     ) -> None:
         readers = self.readers[current_key]
         if not isinstance(target, SerialLoRALayer):
-            beside = (self.model.get_submodule(name) for name in readers)
-            beside = next((layer for layer in beside if isinstance(layer, SerialLoRALayer)), None)
+            layers = (self.model.get_submodule(name) for name in readers)
+            beside = next((one for one in layers if isinstance(one, SerialLoRALayer)), None)
             layer = SerialLoRALayer(target, beside, readers.index(current_key), len(readers))
             self._replace_module(parent, target_name, layer, target)
             target = layer

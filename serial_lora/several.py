@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import reduce
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_names, require_number
@@ -155,7 +155,7 @@ def _put_stacked(
     refuse_misfit(injection, name, config)
     with exactly(root):
         pairs = [read_pairs(injection, which) for which in names]
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for place in injection.pairs:
             A, B = stacked([(A.double(), B.double()) for A, B in (one[place] for one in pairs)])
             tensors |= {f"{place}.lora_A": A, f"{place}.lora_B": B}

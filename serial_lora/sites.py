@@ -230,8 +230,8 @@ def _projections(name: str, module: nn.Module, parent: nn.Module) -> dict[str, P
         for packs in (("qkv",), ("q", "k", "v"), ("qk", "v"), ("q", "kv")):
             if packs[0] not in key.replace("_", ""):
                 continue
-            children = [layers.get(key.replace(packs[0], pack)) for pack in packs]
-            if None in children or not _has_matrix(module, children):
+            children = [layers.get(key.replace(packs[0], pack), "") for pack in packs]
+            if "" in children or not _has_matrix(module, children):
                 continue
             found: dict[str, Projection] = {}
             for pack, child in zip(packs, children, strict=True):

@@ -234,10 +234,10 @@ def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Proje
 
 
 def new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | LoRA:
-    settings = (config.rank, config.scale, config.dropout)
+    inputs, outputs = shape
     if config.method == SerialLoRAConfig.method:
-        return SerialLoRA(shape[0], *settings)
-    return LoRA(*shape, *settings)
+        return SerialLoRA(inputs, config.rank, config.scale, config.dropout)
+    return LoRA(inputs, outputs, config.rank, config.scale, config.dropout)
 
 
 def check_rank(sites: list[AttentionSite], config: AdapterConfig) -> None:

@@ -42,13 +42,13 @@ class Stored:
         layer, parameter: the module that has it, and its name there.
     """
 
-    layer: nn.Module
+    layer: Any
     parameter: str
 
     quantized = False
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Any:  # of classes of other libraries
         return own_weight(self.layer, self.parameter)
 
     def parts(self) -> list[Tensor]:
@@ -130,7 +130,7 @@ class Int8Tensor(Stored):
         return self._parts(type(weight).from_hp(matrix.to(weight.dtype), group))
 
     @staticmethod
-    def _parts(weight: Tensor) -> list[Tensor]:
+    def _parts(weight: Any) -> list[Tensor]:
         return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
 
 
@@ -169,9 +169,9 @@ def refuse_without_gradient(model: nn.Module) -> None:
         weight = layer._parameters.get("weight") if isinstance(layer, nn.Linear) else None
         if weight is None or kind_of(weight) not in (Int8Tensor, ReadOnly):
             continue
-        like = {"dtype": weight.dtype, "device": weight.device, "requires_grad": True}
         with torch.inference_mode(False), torch.enable_grad():
-            tokens = torch.zeros(1, layer.in_features, **like)
+            tokens = torch.zeros(1, layer.in_features, dtype=weight.dtype, device=weight.device)
+            tokens.requires_grad_(True)
             passes = nn.functional.linear(tokens, weight).requires_grad
         if not passes:
             raise SerialLoRAError(
@@ -185,15 +185,21 @@ def writable(root: nn.Module, key: tuple[str, str]) -> Stored:
     module, parameter = key
     layer = root.get_submodule(module)
     weight = layer._parameters.get(parameter)
-    place = None if weight is None else stored(layer, parameter)
-    plain = place is not None and weight.dtype in _TYPES and type(weight.data) is Tensor
-    if not plain and (place is None or not place.quantized or isinstance(place, ReadOnly)):
+    if weight is not None:
+        place = stored(layer, parameter)
+        plain = weight.dtype in _TYPES and type(weight.data) is Tensor
+        if plain or (place.quantized and not isinstance(place, ReadOnly)):
+            return place
+    if hasattr(weight, "full_tensor"):
         raise SerialLoRAError(
-            f"{module}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
-            "pruning) or of numbers that cannot be computed with (float8), so nothing can be merged "
-            "into it; use the adapters unmerged, or make it an ordinary parameter first."
+            f"FSDP has spread {module}.{parameter} over processes, so nothing can be merged into it; "
+            "load the saved adapter onto a whole base, and merge there."
         )
-    return place
+    raise SerialLoRAError(
+        f"{module}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
+        "pruning) or of numbers that cannot be computed with (float8), so nothing can be merged into "
+        "it; use the adapters unmerged, or eject them and make it an ordinary parameter first."
+    )
 
 
 def switch(root: nn.Module) -> list[tuple[nn.Module, str, Any]]:
