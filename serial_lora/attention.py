@@ -201,9 +201,7 @@ def find_attention_sites(
     return [site for site in sites if blocks is None or site.block in blocks]
 
 
-def every_site(
-    model: nn.Module, places: Collection[str] = tuple(PLACES)
-) -> list[AttentionSite]:
+def every_site(model: nn.Module, places: Collection[str] = tuple(PLACES)) -> list[AttentionSite]:
     """Those of all towers, blocks and streams, attention first; empty if there is none."""
     known = [site for family in FAMILIES for site in family(model)]
     known += structural_sites(model, known)

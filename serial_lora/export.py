@@ -64,7 +64,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     if folder is not None:
         config = _peft_config(layers) | {
             "base_model_name_or_path": base_name(root),
-            "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None
+            "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None,
         }
         write_peft_folder(folder, config, tensors)
     return tensors

@@ -66,7 +66,10 @@ def blocks_without(model: nn.Module, sites: Collection[AttentionSite]) -> list[s
     missed = []
     for block in dict.fromkeys(_block(site) for site in sites if site.place == "attention"):
         around = _around(block)
-        inside = [*modules[block].modules(), *(modules[around].modules() if around is not None else ())]
+        inside = [
+            *modules[block].modules(),
+            *(modules[around].modules() if around is not None else ()),
+        ]
         if first.isdisjoint(inside):  # modules, since blocks may share one
             missed.append(f"{block} ({type(modules[block]).__name__})")
     return missed

@@ -54,7 +54,9 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     heads = list(map(str, options.get("modules_to_save") or ()))
     _, tensors = read_tensors(path, None, "adapter")
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
-    beside = {name: t for name, t in tensors.items() if name.startswith(tuple(f"{h}." for h in heads))}
+    beside = {
+        name: t for name, t in tensors.items() if name.startswith(tuple(f"{h}." for h in heads))
+    }
     pairs = _pairs(path, {name: t for name, t in tensors.items() if name not in beside})
     scales = {layer: _scale(options, layer, len(A)) for layer, (A, _) in pairs.items()}
     common = set(scales.values())

@@ -42,7 +42,6 @@ from tests.library.tiny_models import (
     PlainAttention,
     PlainBlock,
     Tiny,
-    _fused,
     _run_pictures,
     _run_plain,
     assert_same_bits,
@@ -363,9 +362,9 @@ def test_a_block_without_one_is_refused_by_name_and_beside_others_told(make, kin
 
 @torch.no_grad()
 def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
-    model = TINY["timm"].build()
-    model.blocks[1].mlp = model.blocks[0].mlp
-    for model, run in ((model, _run_pictures), (nn.Sequential(Two()), _run_plain)):
+    shared = TINY["timm"].build()
+    shared.blocks[1].mlp = shared.blocks[0].mlp
+    for model, run in ((shared, _run_pictures), (nn.Sequential(Two()), _run_plain)):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             fill_adapters(inject(model, CONFIGS[kind](RANK)))
