@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from serial_lora.adapted import Acting, AdaptedTokens, Before
 from serial_lora.attention import every_site, find_attention_sites
 from serial_lora.config import SerialLoRAConfig as Settings
-from serial_lora.errors import SerialLoRAError
-from serial_lora.export import write_peft_folder
+from serial_lora.config import refuse_unknown
+from serial_lora.errors import SerialLoRAError, require_path
+from serial_lora.export import base_name, write_peft_folder
 from serial_lora.files import read_tensors, require_fitting
 from serial_lora.injection import eject, inject_trained
 from serial_lora.layers import SerialLoRA, wide
@@ -47,6 +48,14 @@ except ImportError as error:
     ) from error
 
 NAME = "serial_lora"
+# What PEFT's LoRA calls these settings.
+_ELSEWHERE = {
+    "lora_alpha": "scale=... (lora_alpha / r)",
+    "lora_dropout": "dropout=...",
+    "use_rslora": "scale=... (lora_alpha / sqrt(r) then)",
+    "bias": "modules_to_save=... (modules, with their biases)",
+    "layers_to_transform": "target_modules=... or exclude_modules=... (names or a pattern)",
+}
 
 
 def _name_in_enum(name: str) -> None:
@@ -76,6 +85,10 @@ class SerialLoRAConfig(PeftConfig):
     target_modules: list[str] | str | None = None
     exclude_modules: list[str] | str | None = None
     modules_to_save: list[str] | None = None
+
+    def __new__(cls, *_: Any, **settings: Any) -> SerialLoRAConfig:
+        refuse_unknown(cls, settings, _ELSEWHERE)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -239,6 +252,11 @@ class SerialLoRAModel(BaseTuner):
                     f"{name} is no linear layer, and PEFT's layers stand for such alone; use "
                     "serial_lora.inject for this model, or exclude_modules."
                 )
+        for name in config.modules_to_save or ():
+            if not any(f".{there}".endswith(f".{name}") for there in names):
+                raise SerialLoRAError(
+                    f"there is no module {name!r} to save; modules_to_save names modules of the model."
+                )
         check_rank(sites, Settings(config.r))
 
     def _enable_peft_forward_hooks(self, *args, adapter_names: list | None = None, **kwargs):
@@ -301,6 +319,7 @@ def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
         dropout=settings.dropout,
         target_modules=[unwrapped_name(n) for site in injection.sites for n in _layers_of(site)],
         modules_to_save=[unwrapped_name(name) for name in injection.also_train] or None,
+        base_model_name_or_path=base_name(root),
         inference_mode=True,
     ).to_dict()
     tensors = {names[name]: tensor.detach().cpu() for name, tensor in content.items()}
@@ -316,7 +335,7 @@ def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
         SerialLoRAError: the folder is missing, damaged, of another method, not finite, or of other
             places or sizes than `inject` finds in this model, which is then as it was.
     """
-    folder = Path(folder)
+    folder = require_path("a folder of PEFT's", folder)
     config = _read_config(folder / "adapter_config.json")
     path = folder / "adapter_model.safetensors"
     _, saved = read_tensors(path, None, "adapter")
