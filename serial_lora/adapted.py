@@ -36,7 +36,6 @@ class Adapted:
         name, layer: the layer's dotted name, and the layer.
         parameter: the name of the weight; None for a layer whose output is adapted.
         pairs: that act here.
-        starts: for each pair the first row of the weight that it is for.
         compiled: what compiled code goes by, in every thread, as it cannot read a context variable.
         traced: whether there is such code.
         called, read: whether the model has called the layer, and read its weight.
@@ -44,15 +43,10 @@ class Adapted:
     """
 
     def __init__(
-        self,
-        name: str,
-        layer: Any,
-        parameter: str | None,
-        pairs: tuple[Any, ...],
-        starts: tuple[int, ...] = (0,),
+        self, name: str, layer: Any, parameter: str | None, pairs: tuple[Any, ...]
     ) -> None:
         self.name, self.layer, self.parameter = name, layer, parameter
-        self.pairs, self.starts = pairs, starts
+        self.pairs: Acting = pairs
         self.compiled: Acting = pairs
         self.traced = self.called = self.read = False
         self.gradient: bool | None = None
@@ -91,22 +85,27 @@ class Adapted:
         place = kind(self.layer, str(self.parameter))
         matrix = weight if kind is Stored else place.matrix(place.parts())
         with torch.autocast(weight.device.type, enabled=False):
-            changed = wide(matrix)
-            for pair, start in zip(self.acting(), self.starts, strict=True):
-                left, right = pair.factors(changed.narrow(0, start, self.rows(pair, changed)))
-                below = len(changed) - start - len(left)
-                changed = changed + F.pad(left @ right, (0, 0, start, below))
+            base = changed = wide(matrix)
+            for pair, start, rows in self.by_rows(len(base)):
+                left, right = pair.factors(base.narrow(0, start, rows))
+                gaps = (0, 0, start, len(base) - start - rows)  # left, right, above and below
+                changed = changed + F.pad(left @ right, gaps)
         return changed.to(weight.dtype)
 
-    def rows(self, pair: Any, weight: Tensor) -> int:
-        """How many rows of the weight the pair is for."""
-        return len(weight)
+    def by_rows(self, outputs: int) -> list[tuple[Any, int, int]]:
+        """What acts, the first row of the weight that it is for, and how many are."""
+        return [(pair, 0, outputs) for pair in self.acting()]
 
     def seen(self) -> None:
         if not torch.compiler.is_compiling():
             self.gradient = torch.is_grad_enabled()
 
     def put_on(self) -> None:
+        if KEY in vars(self.layer):
+            raise SerialLoRAError(
+                f"two adapters would act at {self.name}, which several sites have; let them adapt "
+                "other layers, or only one of them this one."
+            )
         vars(self.layer)[KEY] = self
         read = self.parameter is not None and not is_packed(self.layer, self.parameter)
         base: Any = type(self.layer)
@@ -146,19 +145,20 @@ class Beside(Adapted):
     """LoRA: each pair's change is added to its rows of what the layer gives.
 
     Attributes:
+        starts: for each pair the first row of the weight that it is for, in order.
         gaps: for each pair how many of the layer's outputs before and behind its own have none.
     """
 
-    def __init__(self, *about: Any, outputs: int) -> None:
+    def __init__(self, *about: Any, starts: tuple[int, ...], outputs: int) -> None:
         super().__init__(*about)
-        self.gaps, stop = [], 0
-        for pair, start in zip(self.pairs, self.starts, strict=True):
-            self.gaps.append([start - stop, 0])
-            stop = start + self.rows(pair, pair.lora_B)
-        self.gaps[-1][1] = outputs - stop
+        self.starts = starts
+        stops = [start + rows for _, start, rows in self.by_rows(outputs)]
+        self.gaps = [[start - stop, 0] for start, stop in zip(starts, [0, *stops[:-1]], strict=True)]
+        self.gaps[-1][1] = outputs - stops[-1]
 
-    def rows(self, pair: Any, weight: Tensor) -> int:
-        return len(pair.lora_B)
+    def by_rows(self, outputs: int) -> list[tuple[Any, int, int]]:
+        each = zip(self.acting(), self.starts, strict=True)
+        return [(pair, start, len(pair.lora_B)) for pair, start in each]
 
     def after(self, tokens: Tensor, output: Tensor) -> Tensor:
         acting = self.acting()
@@ -399,5 +399,5 @@ def _lora(model: nn.Module, site: AttentionSite, injection: Injection) -> list[A
         layer, starts = model.get_submodule(name), tuple(sorted(here))
         outputs = getattr(layer, "out_features", None) or len(own_weight(layer, parameter))
         pairs = tuple(map(here.__getitem__, starts))
-        adapted.append(Beside(name, layer, parameter, pairs, starts, outputs=outputs))
+        adapted.append(Beside(name, layer, parameter, pairs, starts=starts, outputs=outputs))
     return adapted

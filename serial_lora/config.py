@@ -14,7 +14,7 @@ PLACES = {"attention": ("q", "k", "v", "out"), "feed_forward": ("fc1", "fc2")}
 PARTS = PLACES["attention"]
 STREAMS = ("image", "text", "both")
 # What other libraries call these settings.
-ELSEWHERE = {
+_ELSEWHERE = {
     "r": "rank=...",
     "alpha": "scale=... (elsewhere alpha / r)",
     "lora_alpha": "scale=... (PEFT's lora_alpha / r)",
@@ -73,7 +73,7 @@ class AdapterConfig:
         return self.towers, self.blocks, self.stream, self.places
 
     def __new__(cls, *_: Any, **settings: Any) -> AdapterConfig:
-        refuse_unknown(cls, settings, ELSEWHERE)
+        refuse_unknown(cls, settings, _ELSEWHERE)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

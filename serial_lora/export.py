@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_path
 from serial_lora.files import in_order
 from serial_lora.merging import change_factors, refuse_shared, refuse_sharers
 from serial_lora.sites import AttentionSite, unwrapped_name
@@ -62,18 +62,16 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     }
     require_finite(tensors, "exported")
     if folder is not None:
-        config = _peft_config(layers) | {
-            "base_model_name_or_path": base_name(root),
-            "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None,
+        config = _peft_config(layers, base_name(root)) | {
+            "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None
         }
         write_peft_folder(folder, config, tensors)
     return tensors
 
 
 def base_name(root: nn.Module) -> str | None:
-    """What the model was loaded by, as PEFT's configuration names a base; None where it does not say."""
-    name = getattr(root, "name_or_path", None)
-    return name if isinstance(name, str) and name else None
+    """What the base is called on the hub, where transformers or diffusers know."""
+    return str(getattr(root, "name_or_path", None) or "") or None
 
 
 def write_peft_folder(
@@ -84,6 +82,7 @@ def write_peft_folder(
     The configuration is away while the files change places: whoever reads meanwhile, or after a kill,
     finds the old files, the new ones, or no adapter, and never new ones with an old one.
     """
+    folder = require_path("PEFT's folder", folder)
     files = {
         "adapter_model.safetensors": safetensors_of(tensors),
         "adapter_config.json": json.dumps(config, indent=2).encode(),
@@ -195,13 +194,14 @@ def _pair(root: nn.Module, injection: Injection, site: AttentionSite, parts: lis
         return first.float().cpu(), second.float().cpu()
 
 
-def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
+def _peft_config(layers: Mapping[str, Pair], base: str | None) -> dict[str, Any]:
     ranks = {name: len(first) for name, (first, _) in layers.items() if _INSIDE not in name}
     rank = min(ranks.values())
     others = {name: other for name, other in ranks.items() if other != rank}
     return {
         "peft_type": "LORA",
         "task_type": None,
+        "base_model_name_or_path": base,
         "inference_mode": True,
         "r": rank,
         "lora_alpha": rank,  # PEFT multiplies by lora_alpha / r: by one

@@ -47,7 +47,7 @@ def rename(root: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None
     if not foreign:
         return
     for name in wanted:
-        alike = _alike(name, others)
+        alike = _alike(name, (other for other in others if other in state))
         if name not in state and len(alike) == 1:
             state[name] = state.pop(alike[0])
     odd = [name for name in wanted if name not in state] + sorted(foreign & state.keys())

@@ -34,17 +34,10 @@ class PackedAttention(nn.MultiheadAttention):
         """(N, L, d), or (L, N, d) unless batch_first, or (L, d), to the same shape; and the weights."""
         if query.dim() == 2:  # one sequence: a batch of one
             batch = 0 if self.batch_first else 1
-            attended, weights = PackedAttention.forward(
-                self,
-                query=query.unsqueeze(batch),
-                key=key.unsqueeze(batch),
-                value=value.unsqueeze(batch),
-                key_padding_mask=None if key_padding_mask is None else key_padding_mask[None],
-                need_weights=need_weights,
-                attn_mask=attn_mask,
-                average_attn_weights=average_attn_weights,
-                is_causal=is_causal,
-            )
+            one = [tokens.unsqueeze(batch) for tokens in (query, key, value)]
+            padding = None if key_padding_mask is None else key_padding_mask[None]
+            asked = (need_weights, attn_mask, average_attn_weights, is_causal)
+            attended, weights = PackedAttention.forward(self, *one, padding, *asked)
             return attended.squeeze(batch), None if weights is None else weights.squeeze(0)
         q = self._projected(query)
         k = q if key is query else self._projected(key)

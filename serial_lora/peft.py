@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from serial_lora.adapted import Acting, AdaptedTokens, Before
 from serial_lora.attention import every_site, find_attention_sites
-from serial_lora.config import ELSEWHERE, PLACES, refuse_unknown
+from serial_lora.config import PLACES, refuse_unknown
 from serial_lora.config import SerialLoRAConfig as Settings
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_path
 from serial_lora.export import base_name, write_peft_folder
 from serial_lora.files import read_tensors, require_fitting
 from serial_lora.from_peft import read_peft_config
@@ -48,6 +48,14 @@ except ImportError as error:
     ) from error
 
 NAME = "serial_lora"
+# What PEFT's LoRA calls these settings.
+_ELSEWHERE = {
+    "lora_alpha": "scale=... (lora_alpha / r)",
+    "lora_dropout": "dropout=...",
+    "use_rslora": "scale=... (lora_alpha / sqrt(r) then)",
+    "bias": "modules_to_save=... (modules, with their biases)",
+    "layers_to_transform": "target_modules=... or exclude_modules=... (names or a pattern)",
+}
 
 
 def _name_in_enum(name: str) -> None:
@@ -80,8 +88,7 @@ class SerialLoRAConfig(PeftConfig):
     places: list[str] = field(default_factory=lambda: list(Settings.places))
 
     def __new__(cls, *_: Any, **settings: Any) -> SerialLoRAConfig:
-        elsewhere = ELSEWHERE | {"rank": "r=..."}
-        refuse_unknown(cls, settings.keys() & elsewhere, elsewhere)  # PEFT drops other ones
+        refuse_unknown(cls, settings, _ELSEWHERE)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -251,6 +258,11 @@ class SerialLoRAModel(BaseTuner):
                     f"{name} is no linear layer, and PEFT's layers stand for such alone; use "
                     "serial_lora.inject for this model, or exclude_modules."
                 )
+        for name in config.modules_to_save or ():
+            if not any(f".{there}".endswith(f".{name}") for there in names):
+                raise SerialLoRAError(
+                    f"there is no module {name!r} to save; modules_to_save names modules of the model."
+                )
         config.places = [place for place in PLACES if any(s.place == place for s in sites)]
         check_rank(sites, config.settings)
 
@@ -331,7 +343,7 @@ def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
         SerialLoRAError: the folder is missing, damaged, of another method, not finite, or of other
             places or sizes than `inject` finds in this model, which is then as it was.
     """
-    folder = Path(folder)
+    folder = require_path("a folder of PEFT's", folder)
     config = _read_config(folder)
     path = folder / "adapter_model.safetensors"
     _, saved = read_tensors(path, None, "adapter")
