@@ -153,7 +153,9 @@ class Beside(Adapted):
         super().__init__(*about)
         self.starts = starts
         stops = [start + rows for _, start, rows in self.by_rows(outputs)]
-        self.gaps = [[start - stop, 0] for start, stop in zip(starts, [0, *stops[:-1]], strict=True)]
+        self.gaps = [
+            [start - stop, 0] for start, stop in zip(starts, [0, *stops[:-1]], strict=True)
+        ]
         self.gaps[-1][1] = outputs - stops[-1]
 
     def by_rows(self, outputs: int) -> list[tuple[Any, int, int]]:

@@ -19,7 +19,7 @@ from serial_lora.errors import SerialLoRAError, require_path
 from serial_lora.files import in_order
 from serial_lora.merging import change_factors, refuse_shared, refuse_sharers
 from serial_lora.sites import AttentionSite, unwrapped_name
-from serial_lora.state import Injection, changed_parts, exactly, require_finite, with_values
+from serial_lora.state import Injection, changed_parts, plain_context, require_finite, with_values
 from serial_lora.whole_files import write_whole, written
 
 Pair = tuple[Tensor, Tensor]
@@ -178,7 +178,7 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
 
 def _pair(root: nn.Module, injection: Injection, site: AttentionSite, parts: list[str]) -> Pair:
     """One pair for the given parts of one weight: A, (r, inputs), and B, (outputs, r)."""
-    with exactly(root):
+    with plain_context(root):
         factors = [change_factors(root, injection, site, part) for part in parts]
         lefts, rights = zip(*factors, strict=True)
         if injection.config.method == SerialLoRAConfig.method:

@@ -27,7 +27,7 @@ from serial_lora.state import (
     DEFAULT,
     Injection,
     adapters,
-    exactly,
+    plain_context,
     require_finite,
     with_values,
 )
@@ -55,7 +55,7 @@ def save_adapter(
     save leaves an older file as it was.
 
     Args:
-        name: of the adapter; None for the one in force.
+        name: of the adapter; None for the active one.
         notes: kept in the header, such as what the classes are called; `read_header` gives them.
 
     Raises:
@@ -95,7 +95,7 @@ def load_adapter(
 ) -> nn.Module:
     """Load an adapter file into the model; puts the adapters in first if the model has none.
 
-    The loaded adapter is in force, with the file's scale, and what learned beside it is loaded too.
+    The loaded adapter is active, with the file's scale, and what learned beside it is loaded too.
     Everything is checked before any value is changed: that the file is whole and one of ours, that
     it fits this model's places, and that this model's base is the one it was trained on, by a sample
     of the adapted weights, in bfloat16. Where one of the two is quantized, the samples must agree but
@@ -105,7 +105,7 @@ def load_adapter(
         model: a plain model, or one with unmerged adapters of the same method and places.
         path: a file that `save_adapter` wrote.
         name: of one more adapter, which may have a rank of its own; None, or the name of the adapter
-            in force, loads the values of that one, whose rank must be the file's.
+            that is active, loads the values of that one, whose rank must be the file's.
         check_base: False loads it onto any base whose sizes fit: one in float16, or a descendant of
             the one it was trained on. Serial LoRA's change, W B A, is another one there.
         heads: False takes the pairs alone, without the modules that learned beside them, onto a
@@ -181,7 +181,7 @@ def _put_in(
     require_fitting(path, tensors, injection, saved.config.rank)
     if check_base:
         _refuse_other_base(path, saved, root, injection)
-    with exactly(root):
+    with plain_context(root):
         put_in(injection, config, tensors, name if new else None)
 
 

@@ -33,9 +33,9 @@ from serial_lora.state import (
     adapter_shapes,
     adapters,
     check_rank,
-    exactly,
     injected,
     new_adapter,
+    plain_context,
     records,
     require_model,
     unwrapped_modules,
@@ -278,7 +278,7 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
         unmerge(model)
     with alone(injection):
         if not keep_merged:
-            with exactly(root):
+            with plain_context(root):
                 injection.exchange()
         _take_out(root, injection)
     return model

@@ -16,7 +16,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import wide
 from serial_lora.passes import alone
 from serial_lora.sites import AttentionSite, Projection
-from serial_lora.state import Injection, changed_parts, exactly, injected, with_values
+from serial_lora.state import Injection, changed_parts, injected, plain_context, with_values
 from serial_lora.stored import stored, writable
 
 Key = tuple[str, str]  # a weight's place: (module, parameter)
@@ -42,7 +42,7 @@ def merge(model: nn.Module) -> nn.Module:
     injection.refuse_inside()
     if injection.merged:
         return model
-    with exactly(root):
+    with plain_context(root):
         merged = _merged_weights(root, injection)
         originals = {key: [part.clone() for part in writable(root, key).parts()] for key in merged}
         with alone(injection):
@@ -64,7 +64,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     """
     root, injection = injected(model, to_change=True)
     if injection.merged:
-        with exactly(root):
+        with plain_context(root):
             write_parts(root, injection.originals or {})
         injection.originals = None
         attach(root, injection)

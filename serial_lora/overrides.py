@@ -19,8 +19,8 @@ from serial_lora.state import (
     Override,
     adapter_shapes,
     adapters,
-    exactly,
     injected,
+    plain_context,
     with_values,
 )
 from serial_lora.values import read_pairs
@@ -78,7 +78,7 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
             "beside the adapters; run those of each adapter separately, or load the files with heads=False "
             "and give each sample's features to its own head."
         )
-    with TURN, exactly(root):
+    with TURN, plain_context(root):
         pairs = _gathered(root, injection, names)
     with _standing_in(root, injection, pairs):
         yield model
@@ -184,7 +184,7 @@ def _now_open(root: nn.Module, injection: Injection, overrides: list[Override]) 
     """Give modules that learn the base's own values while any block is the base's; tell compiled code."""
     before, injection.open = injection.bare, overrides
     if injection.bare != before:
-        with exactly(root):
+        with plain_context(root):
             injection.exchange()
     acting = overrides[-1].acting if overrides else {}
     for adapted in injection.adapted:

@@ -39,9 +39,9 @@ class PackedAttention(nn.MultiheadAttention):
             asked = (need_weights, attn_mask, average_attn_weights, is_causal)
             attended, weights = PackedAttention.forward(self, *one, padding, *asked)
             return attended.squeeze(batch), None if weights is None else weights.squeeze(0)
-        q = self._projected(query)
-        k = q if key is query else self._projected(key)
-        v = q if value is query else k if value is key else self._projected(value)
+        q = _projected(self, query)
+        k = q if key is query else _projected(self, key)
+        v = q if value is query else k if value is key else _projected(self, value)
         # (N, L, heads, d / heads) or (L, N, ...) -> (N, heads, L, d / heads), without a copy
         to_heads = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
         q, k, v = (
@@ -65,9 +65,10 @@ class PackedAttention(nn.MultiheadAttention):
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
         return self.out_proj(attended.permute(order).flatten(2)), weights
 
-    def _projected(self, tokens: Tensor) -> tuple[Tensor, ...]:
-        """q, k and v of these tokens, (N, L, d) each, adapted."""
-        return project(self, "in_proj_weight", tokens, self.in_proj_bias).chunk(3, dim=-1)
+
+def _projected(layer: nn.MultiheadAttention, tokens: Tensor) -> tuple[Tensor, ...]:
+    """q, k and v of these tokens, (N, L, d) each, adapted; no method, as users may keep `forward`."""
+    return project(layer, "in_proj_weight", tokens, layer.in_proj_bias).chunk(3, dim=-1)
 
 
 def _fastest_kernel(q: Tensor) -> AbstractContextManager:

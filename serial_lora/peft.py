@@ -29,7 +29,7 @@ from serial_lora.injection import eject, inject_trained
 from serial_lora.layers import SerialLoRA, wide
 from serial_lora.merging import refuse_shared, write_parts
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
-from serial_lora.state import Injection, check_rank, exactly, require_finite, with_values
+from serial_lora.state import Injection, check_rank, plain_context, require_finite, with_values
 from serial_lora.stored import refuse_without_gradient, switch, writable
 from serial_lora.values import put_in
 
@@ -170,7 +170,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         if not names:
             return
         place = writable(self.base_layer, ("", "weight"))
-        with exactly(self):
+        with plain_context(self):
             original = self.original or [part.clone() for part in place.parts()]
             base = place.matrix(original)
             weight = wide(base)
@@ -354,7 +354,7 @@ def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
     tensors = {ours.get(name, name): tensor for name, tensor in saved.items()}
     try:
         require_fitting(path, tensors, injection, settings.rank)
-        with exactly(root):
+        with plain_context(root):
             put_in(injection, settings, tensors)
     except BaseException:
         eject(model)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_names, require_number
-from serial_lora.state import exactly, new_adapter, require_finite, with_values
+from serial_lora.state import new_adapter, plain_context, require_finite, with_values
 from serial_lora.stored import refuse_without_gradient
 from serial_lora.values import (
     Pair,
@@ -43,7 +43,7 @@ def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None
     refuse_without_gradient(root)  # what is fresh is there to be trained
     config = injection.config if config is None else config
     refuse_misfit(injection, name, config)
-    with exactly(root):
+    with plain_context(root):
         fresh = {
             f"{path}.{which}": tensor.detach()
             for path, shape in injection.pair_shapes().items()
@@ -153,7 +153,7 @@ def _put_stacked(
     rank = sum(adapter.config.rank for adapter in each)
     config = replace(injection.config, rank=rank, scale=1.0, dropout=0.0)
     refuse_misfit(injection, name, config)
-    with exactly(root):
+    with plain_context(root):
         pairs = [read_pairs(injection, which) for which in names]
         tensors: dict[str, Tensor] = {}
         for place in injection.pairs:

@@ -260,7 +260,7 @@ def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
 
 
 @contextmanager
-def exactly(model: nn.Module) -> Iterator[None]:
+def plain_context(model: nn.Module) -> Iterator[None]:
     """Whatever surrounds the call, computed as it stands: no autocast, inference or default device."""
     with ExitStack() as stack, torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
         for kind in {parameter.device.type for parameter in model.parameters()} - {"meta"}:

@@ -50,7 +50,7 @@ CLOSE = dict(rtol=1e-4, atol=5e-5)
 
 
 def two_adapters(tiny, method, ranks=(RANK, RANK), model=None):
-    """A model with "a" (scale 0.7) and "b" in force, and the tensors of both by name."""
+    """A model with "a" (scale 0.7) and "b" active, and the tensors of both by name."""
     model = inject(model or tiny.build(), method(ranks[0], 0.7, stream=tiny.stream), name="a")
     tensors = {"a": bits(fill_adapters(model, seed=1))}
     add_adapter(model, "b", method(ranks[1], 1.0, stream=tiny.stream))
