@@ -17,7 +17,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.files import read_tensors, require_fitting
 from serial_lora.injection import eject, inject_trained, unwrapped
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
-from serial_lora.state import Injection, changed_parts, exactly, with_values
+from serial_lora.state import Injection, changed_parts, plain_context, with_values
 from serial_lora.values import put_in
 
 Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
@@ -70,7 +70,7 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     try:
         ours = _by_our_names(path, root, injection, pairs) | beside
         require_fitting(path, ours, injection, config.rank)
-        with exactly(root):
+        with plain_context(root):
             put_in(injection, config, ours)
     except BaseException:
         eject(model)
