@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +20,7 @@ from serial_lora import (
     activate,
     adapters,
     add_adapter,
+    combine,
     disabled,
     inject,
     load_adapter,
@@ -26,6 +29,7 @@ from serial_lora import (
     save_adapter,
 )
 from serial_lora.attention import find_attention_sites
+from serial_lora.files import checksum
 from tests.library.test_attacks import refused
 from tests.library.tiny_models import (
     _VISION,
@@ -240,3 +244,28 @@ def test_equal_adapters_are_equal_files(tmp_path):
     notes = {name: "x" for name in "badc"}
     contents = {save_adapter(model, tmp_path / f"{i}", notes=notes).read_bytes() for i in range(4)}
     assert len(contents) == 1
+
+
+def test_what_a_user_mistakes_is_told_by_its_name(method, tmp_path):
+    model = TINY["timm"].build()
+    refused(model, lambda m: inject(m, method(RANK), also_train="cls_token"), "only modules")
+    inject(model, method(RANK))
+    refused(model, lambda m: combine(m, {}, "c"), "name them with a dict")
+    path = save_adapter(model, tmp_path / "a")
+    odd = {f"\x1b{name}" * 9: tensor for name, tensor in load_file(path).items()}
+    with safe_open(path, "pt") as file:
+        header = {name: text for name, text in file.metadata().items() if name != "checksum"}
+    save_file(odd, path, header | {"checksum": checksum(header, odd)})
+    with pytest.raises(SerialLoRAError, match="has shape") as told:
+        load_adapter(TINY["timm"].build(), path)
+    assert len(str(told.value)) < 400 and str(told.value).isprintable()
+
+
+def test_a_language_model_has_a_text_tower_and_a_last_layer_may_be_a_new_head(method):
+    from transformers import BertConfig, BertModel
+
+    sizes = {key: _VISION[key] for key in list(_VISION)[:4]}
+    model = BertModel(BertConfig(**sizes, vocab_size=40))
+    assert len(adapters(inject(model, method(RANK, towers=["text"])))) >= 3
+    with pytest.warns(UserWarning, match="1 looks as if it had never been trained"):
+        inject(nn.Sequential(TINY["timm"].build(), nn.Linear(5, 3)), method(RANK))
