@@ -112,6 +112,9 @@ def _not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
             f"no adapter went into {_first(missed)}: attention of a kind that is not "
             "known, or none; name the towers that you mean, or register_family for this kind."
         )
+    second = [name for name in modules if name.endswith("add_q_proj")]
+    if second and not any(site.stream for site in injection.sites):
+        yield f"{_first(second)} reads a second stream of tokens, in front of which is no adapter."
     learning = {module for head in injection.also_train.values() for module in head.modules()}
     drifting = [
         name
