@@ -258,7 +258,8 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
 
     def get(self: nn.Module) -> Tensor:
         weight, adapted = own_weight(self, parameter), vars(self).get(KEY)
-        if adapted is None or not adapted.acting():
+        sharded = hasattr(weight, "full_tensor")  # by FSDP, which asks for it as it is
+        if adapted is None or sharded or not adapted.acting():
             return weight
         if hasattr(base, parameter):
             raise SerialLoRAError(

@@ -248,7 +248,7 @@ def _refuse_misnamed(model: nn.Module, site: AttentionSite, family: str) -> None
     wrong += [name for name in (site.name, site.entry or "") if name not in modules]
     for part, projection in site.projections.items():
         layer: Any = modules.get(projection.module)
-        weight: Any = getattr(layer, "_parameters", {}).get(projection.parameter)  # not an adapted one
+        weight: Any = getattr(layer, "_parameters", {}).get(projection.parameter)
         fits = isinstance(weight, nn.Parameter)
         if fits:  # a layer knows its size, the weight in it may be packed
             linear = isinstance(layer, nn.Linear)

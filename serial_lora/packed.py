@@ -34,19 +34,19 @@ class PackedAttention(nn.MultiheadAttention):
         """(N, L, d), or (L, N, d) unless batch_first, or (L, d), to the same shape; and the weights."""
         if query.dim() == 2:  # one sequence: a batch of one
             batch = 0 if self.batch_first else 1
-            one = [tokens.unsqueeze(batch) for tokens in (query, key, value)]
+            q, k, v = (tokens.unsqueeze(batch) for tokens in (query, key, value))
             padding = None if key_padding_mask is None else key_padding_mask[None]
             asked = (need_weights, attn_mask, average_attn_weights, is_causal)
-            attended, weights = PackedAttention.forward(self, *one, padding, *asked)
+            attended, weights = PackedAttention.forward(self, q, k, v, padding, *asked)
             return attended.squeeze(batch), None if weights is None else weights.squeeze(0)
-        q = _projected(self, query)
-        k = q if key is query else _projected(self, key)
-        v = q if value is query else k if value is key else _projected(self, value)
+        of_query = _projected(self, query)
+        of_key = of_query if key is query else _projected(self, key)
+        of_value = of_key if value is key else _projected(self, value)
         # (N, L, heads, d / heads) or (L, N, ...) -> (N, heads, L, d / heads), without a copy
         to_heads = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
         q, k, v = (
             part.unflatten(-1, (self.num_heads, self.head_dim)).permute(to_heads)
-            for part in (q[0], k[1], v[2])
+            for part in (of_query[0], of_key[1], of_value[2])
         )
         mask, weights = _as_sdpa_mask(attn_mask, key_padding_mask, q), None
         causal, dropped = is_causal and mask is None, self.dropout if self.training else 0.0

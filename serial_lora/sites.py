@@ -40,8 +40,10 @@ class Projection:
     columns: int
 
     def weight(self, model: nn.Module) -> nn.Parameter:
-        """The whole weight these rows belong to."""
-        return getattr(model.get_submodule(self.module), self.parameter)
+        """The whole weight these rows belong to, the base's own."""
+        weight = model.get_submodule(self.module)._parameters[self.parameter]
+        assert weight is not None
+        return weight
 
     @property
     def row_slice(self) -> slice:

@@ -268,4 +268,4 @@ def test_a_language_model_has_a_text_tower_and_a_last_layer_may_be_a_new_head(me
     model = BertModel(BertConfig(**sizes, vocab_size=40))
     assert len(adapters(inject(model, method(RANK, towers=["text"])))) >= 3
     with pytest.warns(UserWarning, match="1 looks as if it had never been trained"):
-        inject(nn.Sequential(TINY["timm"].build(), nn.Linear(5, 3)), method(RANK))
+        inject(nn.Sequential(TINY["timm"].build(), nn.Linear(5, 200)), method(RANK))
