@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from serial_lora.attention import every_site
 from serial_lora.config import LoRAConfig
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_path
 from serial_lora.files import read_tensors, require_fitting
 from serial_lora.injection import eject, inject_trained, unwrapped
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
@@ -36,8 +36,9 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     """Put a LoRA that PEFT saved into a plain model, with the same outputs, as `inject` would.
 
     PEFT is not needed for it. A pair beside a fused qkv weight becomes one for each of q, k and v, which
-    begin with the same A. Where layers have ranks of their own, zeros fill the smaller ones, and a place
-    that the file leaves out has a fresh pair. The base is not compared: PEFT does not describe it.
+    begin with the same A. Where layers have ranks of their own, the smaller ones are filled up as a fresh
+    pair is, which changes nothing; so has a place that the file leaves out a fresh pair. The base is not
+    compared: PEFT does not describe its weights.
 
     Args:
         folder: with adapter_config.json and adapter_model.safetensors; or the path of the latter.
@@ -46,23 +47,18 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
         SerialLoRAError: a file is missing or damaged, or the adapter is more than pairs beside linear
             layers of attention and feed-forward that this model has. The model is as it was.
     """
-    folder = Path(folder)
+    folder = require_path("a folder of PEFT's", folder)
     folder = folder.parent if folder.suffix == ".safetensors" else folder
     path = folder / "adapter_model.safetensors"
     options = read_peft_config(folder)
     _refuse_more(folder, options)
-    heads = list(map(str, options.get("modules_to_save") or ()))
     _, tensors = read_tensors(path, None, "adapter")
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
-    beside = {
-        name: t for name, t in tensors.items() if name.startswith(tuple(f"{h}." for h in heads))
-    }
+    heads = _heads(model, options)
+    inside = tuple(f"{head}." for head in heads)
+    beside = {name: tensor for name, tensor in tensors.items() if name.startswith(inside)}
     pairs = _pairs(path, {name: t for name, t in tensors.items() if name not in beside})
-    scales = {layer: _scale(options, layer, len(A)) for layer, (A, _) in pairs.items()}
-    common = set(scales.values())
-    scale = common.pop() if len(common) == 1 else 1.0
-    for layer, (A, B) in pairs.items():
-        pairs[layer] = A, B * (scales[layer] / scale)
+    pairs, scale = _one_scale(folder, options, pairs)
     config = _configuration(path, model, pairs, scale)
 
     inject_trained(model, config, heads)
@@ -127,14 +123,32 @@ def _pairs(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Pair]:
     return {name: (pair["A"], pair["B"]) for name, pair in layers.items()}
 
 
-def _scale(options: Mapping[str, Any], layer: str, rank: int) -> float:
-    """What PEFT multiplies a layer's pair by."""
-    alpha = options.get("lora_alpha", rank)
-    for pattern, own in (options.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", layer):  # the first that fits, as in PEFT
-            alpha = own
-            break
-    return float(alpha) / (rank**0.5 if options.get("use_rslora") else rank)
+def _heads(model: nn.Module, options: Mapping[str, Any]) -> list[str]:
+    """The modules that learned beside the pairs; PEFT names them by the ends of their names."""
+    ends = tuple(f".{name}" for name in options.get("modules_to_save") or ())
+    names = (unwrapped_name(name) for name, _ in unwrapped(model).named_modules())
+    return [name for name in names if f".{name}".endswith(ends)]
+
+
+def _one_scale(
+    folder: Path, options: Mapping[str, Any], pairs: Mapping[str, Pair]
+) -> tuple[dict[str, Pair], float]:
+    """The pairs, and what all are multiplied by; where PEFT has several scales, they are within B."""
+    alphas, root = options.get("alpha_pattern") or {}, 0.5 if options.get("use_rslora") else 1.0
+    scales = {}
+    try:
+        for layer, (A, _) in pairs.items():
+            own = (p for p in alphas if re.match(rf"(.*\.)?({p})$", layer))  # as PEFT compares
+            alpha = alphas.get(next(own, None), options["lora_alpha"])
+            scales[layer] = float(alpha) / len(A) ** root
+    except Exception as error:  # whatever stands there instead
+        raise SerialLoRAError(
+            f"{folder} does not say what its pairs are multiplied by ({error!r} in "
+            "adapter_config.json); save the adapter again."
+        ) from error
+    if len(set(scales.values())) == 1:
+        return dict(pairs), next(iter(scales.values()))
+    return {layer: (A, scales[layer] * B) for layer, (A, B) in pairs.items()}, 1.0
 
 
 def _configuration(
@@ -142,8 +156,9 @@ def _configuration(
 ) -> LoRAConfig:
     """Rank and places of these pairs; refuse those beside layers where no adapter can go."""
     sites = every_site(unwrapped(model))
-    known = {unwrapped_name(p.module) for s in sites for p in s.projections.values()}
-    others = sorted(set(pairs) - known)
+    projections = [p for site in sites for p in site.projections.values()]
+    layers = {unwrapped_name(p.module) for p in projections if p.parameter == "weight"}
+    others = sorted(set(pairs) - layers)
     if others or not pairs:
         raise SerialLoRAError(
             f"{path} adapts {others[0] if others else 'nothing'}, and only layers of attention and of "

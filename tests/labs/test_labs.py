@@ -65,7 +65,9 @@ def test_runs_leave_the_model_as_it_was_and_equal_budget_is_equal(small):
     assert sizes["serial_lora_plus"]["activation_bytes"] <= sizes["lora"]["activation_bytes"]
 
 
-def test_places_say_where_each_method_goes_and_are_part_of_a_run_unless_usual(monkeypatch, tmp_path):
+def test_places_say_where_each_method_goes_and_are_part_of_a_run_unless_usual(
+    monkeypatch, tmp_path
+):
     small = small_lab("sam", monkeypatch, tmp_path / "models")
     both = ("attention", "feed_forward")
     parameters, keys = {}, set()

@@ -58,7 +58,13 @@ def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatc
     assert not (tmp_path / "merged").exists() and run(*merge)[0] == 0
     code, said, _ = run("show", fitted)
     assert "places" not in (fitted / "run.yaml").read_text()  # so older folders go on
-    assert code == 0 and "attention blocks" in said and "rank 2" in said and "timm/test_vit" in said and '"green"' in said
+    assert (
+        code == 0
+        and "attention blocks" in said
+        and "rank 2" in said
+        and "timm/test_vit" in said
+        and '"green"' in said
+    )
 
     card = (fitted / "README.md").read_text()  # names no folder of this machine
     assert not any(str(each) in card for each in (weights.parent, pictures.parent, tmp_path))
