@@ -1,10 +1,11 @@
 """Serial LoRA, from scratch: one low-rank pair in front of the attention of every block.
 
 One evening's reading, in this order: layers and config (the maths; what to put in); sites and
-attention (where attention is); records (what a model carries of its adapters); packed and hooks (how
+attention (where attention is); state (what a model carries of its adapters); adapted and packed (how
 tokens reach an adapter); stored and merging (into the weights); injection (into the model, and out
-again); several (more than one adapter, none, one for each sample); files and export; parameters. peft
-is the same method as one of PEFT's, and imported only by who wants that. errors serves them all.
+again); values, several and overrides (more than one adapter, none, one for each sample); files and
+export; parameters. passes and loading look after a model that runs and that is loaded. peft is the
+same method as one of PEFT's, and imported only by who wants that. errors and whole_files serve all.
 """
 
 from serial_lora.attention import register_family
@@ -12,20 +13,20 @@ from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.export import to_diffusers, to_peft
 from serial_lora.files import LIBRARY_VERSION, load_adapter, save_adapter
+from serial_lora.from_peft import from_peft
 from serial_lora.injection import eject, inject, set_scale
 from serial_lora.merging import merge, unmerge
+from serial_lora.overrides import disabled, per_sample
 from serial_lora.parameters import adapter_parameters, count_parameters, lora_plus_groups
-from serial_lora.records import adapters
 from serial_lora.several import (
     activate,
     adapter_names,
     add_adapter,
     chain,
     combine,
-    disabled,
-    per_sample,
     remove_adapter,
 )
+from serial_lora.state import adapters
 
 __version__ = LIBRARY_VERSION
 
@@ -43,6 +44,7 @@ __all__ = [
     "count_parameters",
     "disabled",
     "eject",
+    "from_peft",
     "inject",
     "load_adapter",
     "lora_plus_groups",

@@ -12,10 +12,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
 
 from torch import nn
 
+from serial_lora.config import PLACES
 from serial_lora.errors import SerialLoRAError
+from serial_lora.feed_forward import blocks_without, feed_forward_sites
 from serial_lora.sites import (
     AttentionSite,
     Projection,
@@ -124,7 +127,7 @@ def _loaded(module: str, *names: str) -> tuple[type, ...]:
     return tuple(getattr(found, name) for name in names if hasattr(found, name))
 
 
-def _instances(model: nn.Module, kinds: tuple[type, ...]) -> Iterator[tuple[str, nn.Module]]:
+def _instances(model: nn.Module, kinds: tuple[type, ...]) -> Iterator[tuple[str, Any]]:
     """Every module of these classes with its name; a module reached twice comes once."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, kinds))
 
@@ -140,34 +143,43 @@ def find_attention_sites(
     towers: Collection[str] | None = None,
     blocks: Collection[int] | None = None,
     stream: str = "image",
+    places: Collection[str] = ("attention",),
 ) -> list[AttentionSite]:
     """Every place in the model where an adapter can go, in the model's own order.
 
     Args:
         model: any module that holds attention, at any depth.
-        towers, blocks, stream: which to keep, as in `AdapterConfig`.
+        towers, blocks, stream, places: which to keep, as in the configurations.
 
     Raises:
         SerialLoRAError: if the model has no attention that is known, has some that cannot be
             adapted exactly, or a tower, block or stream that was asked for is not there; the
             sentence lists what is.
     """
-    everything = every_site(model)
-    if not everything:
+    known = every_site(model, {"attention", *places})
+    attention = [site for site in known if site.place == "attention"]
+    if not attention:
         kinds = {type(m).__name__ for m in model.modules()}
         seen = sorted(kind for kind in kinds if "attention" in kind.lower())
-        has = f"its attention layers are {', '.join(seen[:6])}" if seen else "it has none"
+        has = f"its attention layers are {', '.join(seen[:6])}" if seen else "none is named so"
         raise SerialLoRAError(
             f"no attention block that can be adapted was found in {type(model).__name__} ({has}); "
             "looked for nn.Linear layers that make q, k and v, for nn.MultiheadAttention, and for the "
             "blocks of open_clip, segment-anything and diffusers' SD3; for another layout write one "
             "function for register_family (docs/library.md shows how)."
         )
+    everything = [site for site in known if site.place in places]
+    if not all(any(site.place == place for site in everything) for place in places):
+        raise SerialLoRAError(
+            f"no feed-forward that can be adapted was found in {blocks_without(model, attention)[0]}: "
+            "looked for an nn.Linear that widens tokens, or two, and one that narrows them again; adapt "
+            "attention alone, or write one function for register_family."
+        )
     two_streams = any(site.stream for site in everything)
     if stream != "image" and not two_streams:
         raise SerialLoRAError(
-            f'stream="{stream}" is for transformers with an image and a text stream (SD3); this '
-            "model has one stream of tokens, so leave stream out (towers chooses the tower)."
+            f'stream="{stream}" is for transformers whose image and text streams are both known (SD3); '
+            "of this model one stream is, so leave stream out (towers chooses the tower)."
         )
     sites = [s for s in everything if s.stream is None or stream in (s.stream, "both")]
 
@@ -183,16 +195,19 @@ def find_attention_sites(
     missing_blocks = sorted(set(blocks or ()) - set(indices))
     if missing_blocks:
         raise SerialLoRAError(
-            f"this model has no attention block {', '.join(map(str, missing_blocks))}; "
+            f"this model has no block {', '.join(map(str, missing_blocks))} to adapt; "
             f"its blocks are {indices[0]} to {indices[-1]}."
         )
     return [site for site in sites if blocks is None or site.block in blocks]
 
 
-def every_site(model: nn.Module) -> list[AttentionSite]:
-    """The places of all towers, blocks and streams; empty if there is none."""
+def every_site(model: nn.Module, places: Collection[str] = tuple(PLACES)) -> list[AttentionSite]:
+    """Those of all towers, blocks and streams, attention first; empty if there is none."""
     known = [site for family in FAMILIES for site in family(model)]
-    return known + structural_sites(model, known)
+    known += structural_sites(model, known)
+    if "feed_forward" in places:
+        known += feed_forward_sites(model, known)
+    return sorted((s for s in known if s.place in places), key=lambda s: s.place != "attention")
 
 
 Family = Callable[[nn.Module], Iterable[AttentionSite]]
@@ -229,17 +244,17 @@ def register_family(family: Family) -> Family:
 def _refuse_misnamed(model: nn.Module, site: AttentionSite, family: str) -> None:
     """Refuse a site that names what the model does not have."""
     modules = dict(model.named_modules(remove_duplicate=False))  # a shared one under each name
-    wrong = [part for part in "qkv" if part not in site.projections]
+    wrong = [part for part in PLACES[site.place][:-1] if part not in site.projections]
     wrong += [name for name in (site.name, site.entry or "") if name not in modules]
     for part, projection in site.projections.items():
-        layer = modules.get(projection.module)
-        weight = getattr(layer, projection.parameter, None)
+        layer: Any = modules.get(projection.module)
+        weight: Any = getattr(layer, "_parameters", {}).get(projection.parameter)
         fits = isinstance(weight, nn.Parameter)
         if fits:  # a layer knows its size, the weight in it may be packed
             linear = isinstance(layer, nn.Linear)
             rows, columns = (layer.out_features, layer.in_features) if linear else weight.shape
             fits = 0 <= projection.start <= rows - projection.rows and columns == projection.columns
-        if not fits or (part != "out" and projection.columns != site.width):
+        if not fits or (part in site.readers and projection.columns != site.width):
             wrong.append(f"{part} ({projection.module}.{projection.parameter})")
     if wrong:
         raise SerialLoRAError(

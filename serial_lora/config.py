@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
 TOWERS = ("image", "text")
-PARTS = ("q", "k", "v", "out")
+PLACES = {"attention": ("q", "k", "v", "out"), "feed_forward": ("fc1", "fc2")}
+"""Where adapters go, and the parts of each place; fc1 is every layer that reads the tokens there."""
+PARTS = PLACES["attention"]
 STREAMS = ("image", "text", "both")
 # What other libraries call these settings.
 _ELSEWHERE = {
@@ -17,9 +19,26 @@ _ELSEWHERE = {
     "alpha": "scale=... (elsewhere alpha / r)",
     "lora_alpha": "scale=... (PEFT's lora_alpha / r)",
     "lora_dropout": "dropout=...",
-    "target_modules": "towers=... and blocks=... (LoRAConfig has parts=... too)",
+    "target_modules": "towers=..., blocks=... and places=... (parts=... of LoRAConfig)",
     "modules_to_save": "also_train=... of inject",
+    "use_rslora": "scale=... (PEFT's lora_alpha / sqrt(r) then)",
+    "use_dora": "nothing (the methods are Serial LoRA and LoRA)",
+    "bias": "also_train=... of inject (modules, with their biases)",
+    "rank_pattern": "one rank (inject parts of a model by themselves for several)",
+    "alpha_pattern": "one scale (inject parts of a model by themselves for several)",
+    "layers_to_transform": "blocks=...",
+    "init_lora_weights": "nothing (A is drawn, B is zero)",
 }
+
+
+def refuse_unknown(kind: type, settings: Collection[str], elsewhere: Mapping[str, str]) -> None:
+    """Refuse settings that a configuration does not have; tell what it has in their place."""
+    known = [field.name for field in fields(kind)]
+    for name in settings:
+        if name not in known:
+            here = elsewhere.get(name)
+            what = f"{name} is {here} here" if here else f"there is no {name} here"
+            raise SerialLoRAError(f"{what}; {kind.__name__} takes {', '.join(known)}.")
 
 
 @dataclass(frozen=True)
@@ -46,12 +65,15 @@ class AdapterConfig:
     stream: str = "image"
 
     method: ClassVar[str]
-    parts: ClassVar[tuple[str, ...]] = PARTS
+    places: ClassVar[tuple[str, ...]] = ("attention",)
 
-    def __new__(cls, *_: object, **settings: object) -> AdapterConfig:
-        here = [f"{name} is {_ELSEWHERE[name]} here" for name in settings if name in _ELSEWHERE]
-        if here:
-            raise SerialLoRAError(f"{', '.join(here)}; say it so to {cls.__name__}.")
+    @property
+    def where(self) -> tuple:
+        """Towers, blocks, stream and places: what `find_attention_sites` takes."""
+        return self.towers, self.blocks, self.stream, self.places
+
+    def __new__(cls, *_: Any, **settings: Any) -> AdapterConfig:
+        refuse_unknown(cls, settings, _ELSEWHERE)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -68,27 +90,44 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class SerialLoRAConfig(AdapterConfig):
-    """One pair a block, in front of q, k and v: 2 * d * r parameters."""
+    """One pair a block and place, in front of what reads the tokens there: 2 * d * r parameters.
+
+    Attributes:
+        places: "attention" (the paper's), where q, k and v read the tokens; "feed_forward", where its
+            first layers do; or both, with a pair for each.
+    """
+
+    places: tuple[str, ...] = ("attention",)
 
     method: ClassVar[str] = "serial_lora"
-    parts: ClassVar[tuple[str, ...]] = PARTS[:3]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "places", _some("places", self.places, tuple(PLACES)))
 
 
 @dataclass(frozen=True)
 class LoRAConfig(AdapterConfig):
-    """The paper's baseline, a pair for each of q, k, v and out: 8 * d * r parameters a block.
+    """A pair for each part; on q, k, v and out, the paper's baseline, 8 * d * r parameters a block.
 
     Attributes:
-        parts: which of them get a pair.
+        parts: which layers get a pair: "q", "k", "v", "out" of attention, and "fc1", "fc2" of the
+            feed-forward, where a gated one has two first layers and so two pairs for fc1.
     """
 
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = PARTS  # type: ignore[misc]  # which others have as a constant
 
     method: ClassVar[str] = "lora"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "parts", _some("parts", self.parts, PARTS))
+        known = tuple(part for parts in PLACES.values() for part in parts)
+        object.__setattr__(self, "parts", _some("parts", self.parts, known))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where these parts are."""
+        return tuple(p for p, parts in PLACES.items() if not set(parts).isdisjoint(self.parts))
 
 
 def _some(what: str, names: Collection[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
 
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 """Adapters are kept, and optimizers compute, in float32."""
@@ -17,9 +19,15 @@ class SerialLoRAError(ValueError):
     """
 
 
+def cut(text: object, length: int = 100) -> str:
+    """What somebody else has written, for a sentence: on one line, and no longer than this."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)[: length + 1])
+    return line if len(line) <= length else f"{line[:length]}..."
+
+
 def require_number(
     name: str,
-    value: object,
+    value: Any,
     *,
     whole: bool = False,
     least: float | None = None,
@@ -45,7 +53,7 @@ def require_number(
     raise SerialLoRAError(f"{name} must be {' '.join(wanted)}, not {value!r}; choose another.")
 
 
-def require_names(what: str, names: object, *, or_none: bool = False) -> list[str]:
+def require_names(what: str, names: Any, *, or_none: bool = False) -> list[Any]:
     """The names in a list; refuse what is none, such as one name by itself, or a set, without order."""
     kinds = (str, type(None)) if or_none else str
     listed = isinstance(names, Sequence) and not isinstance(names, str | bytes)
@@ -55,7 +63,7 @@ def require_names(what: str, names: object, *, or_none: bool = False) -> list[st
 
 
 def require_name(name: object) -> None:
-    """Refuse what is no name of an adapter, such as None, which elsewhere is the one in force."""
+    """Refuse what is no name of an adapter, such as None, which elsewhere is the active one."""
     if not isinstance(name, str):
         raise SerialLoRAError(f"an adapter's name is a str, not {name!r}; choose one.")
 
@@ -64,3 +72,11 @@ def require_choice(what: str, name: object, known: Collection[str]) -> None:
     """Refuse a name that is none of those that there are."""
     if name not in known:
         raise SerialLoRAError(f"There is no {what} {name!r}; choose from {', '.join(known)}.")
+
+
+def require_path(what: str, path: Any) -> Path:
+    """Refuse what names no file or folder."""
+    try:
+        return Path(path)
+    except TypeError as error:
+        raise SerialLoRAError(f"{what} is a path, not {path!r}; name one.") from error

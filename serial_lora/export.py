@@ -15,18 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_whole, written
-from serial_lora.merging import change_factors, exactly, refuse_shared, refuse_sharers
-from serial_lora.packed import passed_by
-from serial_lora.records import (
-    Injection,
-    changed_parts,
-    require_finite,
-    tensors_in_force,
-    with_values,
-)
+from serial_lora.errors import SerialLoRAError, require_path
+from serial_lora.files import in_order
+from serial_lora.merging import change_factors, refuse_shared, refuse_sharers
 from serial_lora.sites import AttentionSite, unwrapped_name
+from serial_lora.state import Injection, changed_parts, plain_context, require_finite, with_values
+from serial_lora.whole_files import write_whole, written
 
 Pair = tuple[Tensor, Tensor]
 _INSIDE = ".base_layer"  # what stands in the names of layers inside a layer of PEFT's
@@ -63,16 +57,21 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
         )
     tensors = _named("base_model.model", layers) | {
         f"base_model.model.{name}": tensor.detach().cpu().clone()
-        for name, tensor in tensors_in_force(injection).items()
+        for name, tensor in injection.active_tensors().items()
         if name in beside
     }
     require_finite(tensors, "exported")
     if folder is not None:
-        config = _peft_config(layers) | {
+        config = _peft_config(layers, base_name(root)) | {
             "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None
         }
         write_peft_folder(folder, config, tensors)
     return tensors
+
+
+def base_name(root: nn.Module) -> str | None:
+    """What the base is called on the hub, where transformers or diffusers know."""
+    return str(getattr(root, "name_or_path", None) or "") or None
 
 
 def write_peft_folder(
@@ -83,6 +82,7 @@ def write_peft_folder(
     The configuration is away while the files change places: whoever reads meanwhile, or after a kill,
     finds the old files, the new ones, or no adapter, and never new ones with an old one.
     """
+    folder = require_path("PEFT's folder", folder)
     files = {
         "adapter_model.safetensors": safetensors_of(tensors),
         "adapter_config.json": json.dumps(config, indent=2).encode(),
@@ -132,9 +132,8 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
 
 
 def safetensors_of(tensors: Mapping[str, Tensor]) -> bytes:
-    return safetensors.torch.save(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, {"format": "pt"}
-    )
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return in_order(safetensors.torch.save(contiguous, {"format": "pt"}))
 
 
 def _named(root: str, layers: Mapping[str, Pair]) -> dict[str, Tensor]:
@@ -168,7 +167,7 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
                 # PEFT insists on having a pair there
                 nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))
                 layers[f"{unwrapped_name(layer)}{_INSIDE}.out_proj"] = nothing
-            elif not isinstance(module, nn.Linear) or passed_by(root, layer):
+            elif not isinstance(module, nn.Linear) or _is_read(injection, module):
                 raise SerialLoRAError(
                     f"PEFT has no LoRA layer that acts for {layer}, a {type(module).__name__}; "
                     "call eject(model, keep_merged=True) and save the whole model instead."
@@ -179,7 +178,7 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
 
 def _pair(root: nn.Module, injection: Injection, site: AttentionSite, parts: list[str]) -> Pair:
     """One pair for the given parts of one weight: A, (r, inputs), and B, (outputs, r)."""
-    with exactly(root):
+    with plain_context(root):
         factors = [change_factors(root, injection, site, part) for part in parts]
         lefts, rights = zip(*factors, strict=True)
         if injection.config.method == SerialLoRAConfig.method:
@@ -195,14 +194,14 @@ def _pair(root: nn.Module, injection: Injection, site: AttentionSite, parts: lis
         return first.float().cpu(), second.float().cpu()
 
 
-def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
+def _peft_config(layers: Mapping[str, Pair], base: str | None) -> dict[str, Any]:
     ranks = {name: len(first) for name, (first, _) in layers.items() if _INSIDE not in name}
     rank = min(ranks.values())
     others = {name: other for name, other in ranks.items() if other != rank}
     return {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": None,
+        "base_model_name_or_path": base,
         "inference_mode": True,
         "r": rank,
         "lora_alpha": rank,  # PEFT multiplies by lora_alpha / r: by one
@@ -213,3 +212,17 @@ def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
         "bias": "none",
         "fan_in_fan_out": False,
     }
+
+
+def _is_read(injection: Injection, layer: nn.Module) -> bool:
+    """Whether the model hands on the weight of this layer and does not call it, where PEFT's is dead."""
+    for adapted in injection.adapted:
+        if adapted.layer is layer and not adapted.called:
+            if not adapted.read:
+                warnings.warn(
+                    f"the model has not run since inject, so whether it calls {adapted.name} is not "
+                    "known, and PEFT's LoRA acts only in layers that are called; compare the outputs.",
+                    stacklevel=4,
+                )
+            return adapted.read
+    return False

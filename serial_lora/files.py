@@ -1,4 +1,4 @@
-"""Adapter files, and files that are there whole or not at all, however a program ends.
+"""Adapter files.
 
 An adapter file is a safetensors file: the tensors under the names they have in the model, and in
 its header the method, the configuration, the places and a sample of the base they were trained on.
@@ -7,14 +7,9 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,24 +19,25 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, cut
 from serial_lora.injection import eject, inject_trained
-from serial_lora.merging import base_weight, exactly
-from serial_lora.records import (
+from serial_lora.merging import base_weight
+from serial_lora.sites import AttentionSite, unwrapped_name
+from serial_lora.state import (
     DEFAULT,
     Injection,
     adapters,
-    pair_shapes,
+    plain_context,
     require_finite,
     with_values,
 )
-from serial_lora.several import put_in_force, read_adapter, ready_to_change, refuse_misfit
-from serial_lora.sites import AttentionSite, unwrapped_name
 from serial_lora.stored import is_quantized, whole
+from serial_lora.values import put_in, read_adapter, ready_to_change, refuse_misfit
+from serial_lora.whole_files import write_whole, written
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"
-FORMAT_VERSION = 2  # 1 had two more hashes of the base: of the sample's values and of whole blocks
+FORMAT_VERSION = "2"
 METHODS: dict[str, type[AdapterConfig]] = {
     config.method: config for config in (SerialLoRAConfig, LoRAConfig)
 }
@@ -59,7 +55,7 @@ def save_adapter(
     save leaves an older file as it was.
 
     Args:
-        name: of the adapter; None for the one in force.
+        name: of the adapter; None for the active one.
         notes: kept in the header, such as what the classes are called; `read_header` gives them.
 
     Raises:
@@ -75,10 +71,10 @@ def save_adapter(
     require_finite(tensors, "saved")
     metadata = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": FORMAT_VERSION,
         "library_version": LIBRARY_VERSION,
         "method": injection.config.method,
-        "config": json.dumps(asdict(adapter.config)),
+        "config": json.dumps(_settings(adapter.config)),
         "also_train": json.dumps([unwrapped_name(module) for module in injection.also_train]),
         "targets": json.dumps(_targets(injection.sites)),
         "sample": torch.cat(base_sample(root, injection)).view(torch.int16).numpy().tobytes().hex(),
@@ -87,7 +83,7 @@ def save_adapter(
     }
     metadata["checksum"] = checksum(metadata, tensors)
     with written(path):
-        return write_whole(path, safetensors.torch.save(tensors, metadata))
+        return write_whole(path, in_order(safetensors.torch.save(tensors, metadata)))
 
 
 def load_adapter(
@@ -99,7 +95,7 @@ def load_adapter(
 ) -> nn.Module:
     """Load an adapter file into the model; puts the adapters in first if the model has none.
 
-    The loaded adapter is in force, with the file's scale, and what learned beside it is loaded too.
+    The loaded adapter is active, with the file's scale, and what learned beside it is loaded too.
     Everything is checked before any value is changed: that the file is whole and one of ours, that
     it fits this model's places, and that this model's base is the one it was trained on, by a sample
     of the adapted weights, in bfloat16. Where one of the two is quantized, the samples must agree but
@@ -109,7 +105,7 @@ def load_adapter(
         model: a plain model, or one with unmerged adapters of the same method and places.
         path: a file that `save_adapter` wrote.
         name: of one more adapter, which may have a rank of its own; None, or the name of the adapter
-            in force, loads the values of that one, whose rank must be the file's.
+            that is active, loads the values of that one, whose rank must be the file's.
         check_base: False loads it onto any base whose sizes fit: one in float16, or a descendant of
             the one it was trained on. Serial LoRA's change, W B A, is another one there.
         heads: False takes the pairs alone, without the modules that learned beside them, onto a
@@ -160,17 +156,17 @@ def _put_in(
     config = replace(injection.config, **{key: getattr(saved.config, key) for key in own})
     same_rank = new or injection.config.rank == saved.config.rank
     if type(injection.config) is not type(saved.config) or not same_rank:
-        file, here = (f"{c.method} of rank {c.rank}" for c in (saved.config, injection.config))
+        file, own_kind = (f"{c.method} of rank {c.rank}" for c in (saved.config, injection.config))
         raise SerialLoRAError(
-            f"{path} holds {file}, but the model carries {here}; call eject(model) first to use the "
+            f"{path} holds {file}, but the model carries {own_kind}; call eject(model) first to use the "
             "file's, or, with equal methods, give it a name of its own."
         )
-    if new:
+    if new and name is not None:
         refuse_misfit(injection, name, config)
     learners = [unwrapped_name(module) for module in injection.also_train]
     if learners != list(saved.also_train):
         raise SerialLoRAError(
-            f"beside the adapter of {path} learned {', '.join(saved.also_train) or 'nothing'}, and in "
+            f"beside the adapter of {path} learned {cut(', '.join(saved.also_train) or 'nothing')}, and in "
             f"this model {', '.join(learners) or 'nothing'}; call eject(model) first to use the file's, "
             "or load the pairs alone with heads=False."
         )
@@ -179,14 +175,14 @@ def _put_in(
         place = next(iter([n for n in there if there[n] != here.get(n)] or set(here) - set(there)))
         raise SerialLoRAError(
             f"{path} adapts {len(there)} places and this model has {len(here)} to adapt; the first "
-            f"that differs is {place} (width {there.get(place, 'none')} in the file, "
+            f"that differs is {cut(place)} (width {there.get(place, 'none')} in the file, "
             f"{here.get(place, 'none')} here): it belongs to another model or other towers and blocks."
         )
     require_fitting(path, tensors, injection, saved.config.rank)
     if check_base:
         _refuse_other_base(path, saved, root, injection)
-    with exactly(root):
-        put_in_force(injection, config, tensors, name if new else None)
+    with plain_context(root):
+        put_in(injection, config, tensors, name if new else None)
 
 
 # ------------------------------------------------------------------------------- which base it is
@@ -261,6 +257,14 @@ def read_header(path: str | Path) -> SavedAdapter:
     return _read(Path(path))[0]
 
 
+def _settings(config: AdapterConfig) -> dict[str, object]:
+    """A configuration as a file says it: attention is the place where none is said, as in older files."""
+    settings = asdict(config)
+    if config.places == ("attention",):
+        settings.pop("places", None)
+    return settings
+
+
 def _targets(sites: list[AttentionSite]) -> dict[str, int]:
     return {site.label: site.width for site in sites}
 
@@ -299,22 +303,32 @@ def read_tensors(
     return metadata, tensors
 
 
+def in_order(content: bytes) -> bytes:
+    """A safetensors file whose header lists its metadata by name: equal content is equal bytes."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants numbers to begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
 def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over metadata and every tensor: its name, type, shape and values."""
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
     metadata, tensors = read_tensors(path, FORMAT, "adapter")
-    if metadata.get("format_version") not in ("1", str(FORMAT_VERSION)):
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
         raise SerialLoRAError(
-            f"{path} has format version {metadata.get('format_version')}, this library reads "
-            f"versions up to {FORMAT_VERSION}; use the library version that wrote it "
-            f"({metadata.get('library_version')})."
+            f"{path} has format version {cut(version)}, this library reads version {FORMAT_VERSION}; "
+            f"use the library version that wrote it ({cut(metadata.get('library_version'))})."
         )
     if metadata.pop("checksum", None) != checksum(metadata, tensors):
         raise SerialLoRAError(
@@ -333,7 +347,7 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
         saved.numbers()  # or it is damaged
     except Exception as error:  # whatever stands there instead
         raise SerialLoRAError(
-            f"the header of {path} is damaged ({error}); save the adapter again."
+            f"the header of {path} is damaged ({cut(error)}); save the adapter again."
         ) from error
     return saved, tensors
 
@@ -344,65 +358,19 @@ def require_fitting(
     """Refuse tensors that are not those of an adapter of this rank in this model, or not finite."""
     learned = injection.learned()
     expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
-    for pair, (inputs, outputs) in pair_shapes(injection).items():
+    for pair, (inputs, outputs) in injection.pair_shapes().items():
         expected |= {f"{pair}.lora_A": (rank, inputs), f"{pair}.lora_B": (outputs, rank)}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     odd = sorted(n for n in shapes | expected if shapes.get(n) != expected.get(n))
     if odd:
         raise SerialLoRAError(
-            f"{odd[0]} in {path} has shape {shapes.get(odd[0])}, and {expected.get(odd[0])} in this "
+            f"{cut(odd[0])} in {path} has shape {shapes.get(odd[0])}, and {expected.get(odd[0])} in this "
             "model; save the adapter again, or give the module that learns the file's size."
         )
     for name, tensor in tensors.items():
         counts = name in learned and not learned[name].is_floating_point()
         if tensor.is_floating_point() == counts or not tensor.float().isfinite().all():
             raise SerialLoRAError(
-                f"{name} in {path} holds values that are not finite numbers; the training that "
+                f"{cut(name)} in {path} holds values that are not finite numbers; the training that "
                 "wrote it diverged, use an earlier file."
             )
-
-
-# ------------------------------------------------------------------------- whole, or not at all
-
-
-@contextmanager
-def written(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Tell what the system refuses in one sentence."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
-        why = getattr(error, "strerror", None) or error
-        raise SerialLoRAError(
-            f"{path} could not be written ({why}); free some space or choose another folder."
-        ) from error
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write a file so that a reader sees the old one or the new one, never half; make its folder.
-
-    The content goes to a file of another name in the same folder first, which then takes the
-    place of the old one in one step. Two programs that write the same file do not mix: the later
-    one wins. A link stays, and what it leads to is written; so do the rights of an older file.
-
-    Raises:
-        OSError: it cannot be written, or is a pipe, a device or a folder; an older file is as it was,
-            and nothing is left behind.
-    """
-    path = Path(path)
-    if not path.name or (path.exists() and not path.is_file()):
-        raise OSError(errno.EINVAL, "it is no file", str(path))
-    place = Path(os.path.realpath(path))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        with open(partial, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if place.exists():
-            shutil.copymode(place, partial)
-        os.replace(partial, place)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return path

@@ -11,30 +11,36 @@ import re
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
+from serial_lora.adapted import attach, detach
 from serial_lora.attention import every_site, find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_name, require_names
-from serial_lora.hooks import attach, detach
-from serial_lora.layers import LoRA, SerialLoRA
-from serial_lora.merging import exactly, merge, unmerge
+from serial_lora.feed_forward import blocks_without
+from serial_lora.loading import unwatch_loading, watch_loading
+from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
-from serial_lora.records import (
+from serial_lora.passes import alone
+from serial_lora.sites import CONTAINERS, AttentionSite, child_name, unwrapped_name, without_sites
+from serial_lora.state import (
     DEFAULT,
     RECORD,
     Injection,
     adapter_shapes,
     adapters,
+    check_rank,
     injected,
+    new_adapter,
+    plain_context,
     records,
     require_model,
     unwrapped_modules,
 )
-from serial_lora.sites import CONTAINERS, AttentionSite, child_name, unwrapped_name, without_sites
-from serial_lora.stored import is_quantized, kept_trainable, refuse_deaf, stored
+from serial_lora.stored import is_quantized, own_weight, refuse_without_gradient, stored, switch
 
 
 def inject(
@@ -64,7 +70,7 @@ def inject(
         SerialLoRAError: if the model has adapters already, has no attention that fits, no gradient
             passes its layers, or the configuration does not fit it. The model is then as it was.
     """
-    refuse_deaf(unwrapped(model))
+    refuse_without_gradient(unwrapped(model))
     return inject_trained(model, config, also_train, name)
 
 
@@ -81,7 +87,7 @@ def inject_trained(
     if adapters(model) or records(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")
 
-    sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
+    sites = find_attention_sites(root, *config.where)
     check_fit(root, sites, config)
 
     required_grad = {unwrapped_name(n): p.requires_grad for n, p in root.named_parameters()}
@@ -90,7 +96,7 @@ def inject_trained(
     try:
         with torch.inference_mode(False), torch.device("cpu"):  # not those around the call
             _put_in(root, injection)
-        for warning in _passed_over(root, injection):
+        for warning in _not_adapted(root, injection):
             warnings.warn(warning, stacklevel=3)
     except BaseException:
         _take_out(root, injection)
@@ -98,15 +104,24 @@ def inject_trained(
     return model
 
 
-def _passed_over(root: nn.Module, injection: Injection) -> Iterator[str]:
+def _not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
     """What is not adapted or not to be trained, and yet looks as if it were meant to be."""
     config, modules = injection.config, dict(root.named_modules())
-    missed = without_sites(root, every_site(root), config.towers)
+    attention = every_site(root, ("attention",))
+    missed = without_sites(root, attention, config.towers)
     if missed and config.blocks is None:
         yield (
             f"no adapter went into {_first(missed)}: attention of a kind that is not "
             "known, or none; name the towers that you mean, or register_family for this kind."
         )
+    if "feed_forward" in config.places:
+        chosen = find_attention_sites(root, *config.where[:3])
+        missed = blocks_without(root, chosen + every_site(root, ("feed_forward",)))
+        if missed:
+            yield f"no adapter went into a feed-forward of {_first(missed)}: none is known there."
+    second = [name for name in modules if name.endswith("add_q_proj")]
+    if second and not any(site.stream for site in injection.sites):
+        yield f"{_first(second)} reads a second stream of tokens, in front of which is no adapter."
     learning = {module for head in injection.also_train.values() for module in head.modules()}
     drifting = [
         name
@@ -123,8 +138,9 @@ def _passed_over(root: nn.Module, injection: Injection) -> Iterator[str]:
     norms = [m.weight for m in modules.values() if isinstance(m, nn.LayerNorm)]
     trained = [w for w in norms if w is not None and not w.is_meta and (w != 1).any()]
     adapted = tuple(f"{site.name}." for site in injection.sites)
+    last = [name for name, module in modules.items() if isinstance(module, nn.Linear)][-1:]
     for name, module in modules.items():
-        named = re.search("head|classif|score|(^|[._])fc|logits|predict", name)
+        named = name in last or re.search("head|classif|score|(^|[._])fc|logits|predict", name)
         candidate = named and module not in learning and not name.startswith(adapted)
         if trained and candidate and isinstance(module, nn.Linear) and _looks_fresh(module):
             yield (
@@ -150,16 +166,14 @@ def _first(names: list[str]) -> str:
 
 def _put_in(root: nn.Module, injection: Injection) -> None:
     root.requires_grad_(False)
-    injection.trainable = kept_trainable(root)
-    for handle in injection.trainable:
-        handle.put_on()
+    injection.switched = switch(root)
     for key, tensor in injection.learned().items():
         injection.own[key] = tensor.detach().clone()
         if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
             tensor.requires_grad_(True)
     for site in injection.sites:
         block = root.get_submodule(site.name)
-        weight = site.projections["q"].weight(root)
+        weight = own_weight(root.get_submodule(site.first.module), site.first.parameter)
         for name, shape in adapter_shapes(site, injection.config).items():
             adapter = new_adapter(shape, injection.config).to(weight.device).train(block.training)
             if weight.dtype == torch.float64:
@@ -170,23 +184,26 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
             layer = root.get_submodule(projection.module)
             if type(layer) is nn.MultiheadAttention:
                 layer.__class__ = PackedAttention
-    attach(root, injection)
     setattr(root, RECORD, injection)
+    attach(root, injection)
+    watch_loading(root)
 
 
 def _take_out(root: nn.Module, injection: Injection) -> None:
     """Everything that `_put_in` did, or had done before it failed, undone."""
-    detach(injection)
-    for handle in injection.trainable:
-        handle.take_off()
+    detach(root, injection)
+    unwatch_loading(root)
+    for layer, name, before in injection.switched:
+        setattr(layer, name, before)
+    original: Any = nn.MultiheadAttention
     there = unwrapped_modules(root)  # blocks that were compiled since are inside wrappers
     for site in injection.sites:
         for name in adapter_shapes(site, injection.config):
             there[unwrapped_name(site.name)]._modules.pop(name, None)
         for projection in site.projections.values():
-            layer = there[unwrapped_name(projection.module)]
-            if type(layer) is PackedAttention:
-                layer.__class__ = nn.MultiheadAttention
+            attention = there[unwrapped_name(projection.module)]
+            if type(attention) is PackedAttention:
+                attention.__class__ = original
     for name, parameter in root.named_parameters():
         required = injection.required_grad.get(unwrapped_name(name))
         if required is not None:
@@ -197,34 +214,26 @@ def _take_out(root: nn.Module, injection: Injection) -> None:
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and of data parallelism."""
     require_model(model)
+    inside: Any = model
     while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+        if isinstance(inside, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inside = inside.module
+        elif hasattr(inside, "_orig_mod"):
+            inside = inside._orig_mod
         else:
-            return model
-
-
-def check_rank(sites: list[AttentionSite], config: AdapterConfig) -> None:
-    narrowest = min(min(p.rows, p.columns) for site in sites for p in site.projections.values())
-    if config.rank > narrowest:
-        raise SerialLoRAError(
-            f"rank {config.rank} is above {narrowest}, the width of this model's attention; "
-            f"choose a rank of at most {narrowest}."
-        )
+            return inside
 
 
 def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
-    seen: set[str | nn.Module] = set()
+    seen: set[object] = set()
     for site in sites:
-        layers = {site.projections[part].module for part in "qkv"} if site.entry is None else ()
-        here = {site.label, *map(model.get_submodule, layers)}
+        layers = {each.module for each in site.readers.values()} if site.entry is None else ()
+        here: set[object] = {site.label, *map(model.get_submodule, layers)}
         if seen & here:
             raise SerialLoRAError(
-                f"the attention of {site.label} was found twice, where two adapters would act: blocks "
+                f"the {site.place} of {site.label} was found twice, where two adapters would act: blocks "
                 "share it, so choose one with blocks=[...], or two families claim it, so let the "
                 "function that you registered pass over it."
             )
@@ -232,7 +241,7 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
     for site in sites:
         block = model.get_submodule(site.name)
         names = adapter_shapes(site, config)
-        if not names:
+        if not names:  # LoRA's alone may be
             raise SerialLoRAError(
                 f"{site.label or 'the model'} has no {' or '.join(config.parts)} to adapt; name other parts."
             )
@@ -241,30 +250,22 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
             raise SerialLoRAError(
                 f"{site.name or 'the model'}, a {type(block).__name__}, cannot have a child named "
                 f"{next(iter(names))}, the adapter: it has one already, or runs every child that it "
-                "has; name that otherwise, or the attention inside."
+                "has; name that otherwise, or what is inside."
             )
         for projection in site.projections.values():
             layer = model.get_submodule(projection.module)
-            packed = config.method == LoRAConfig.method and isinstance(layer, nn.MultiheadAttention)
-            if packed and (type(layer) is not nn.MultiheadAttention or "forward" in vars(layer)):
+            if own_weight(layer, projection.parameter).is_meta and hasattr(layer, "_hf_hook"):
                 raise SerialLoRAError(
-                    f"LoRA cannot reach into a {type(layer).__name__} with a forward of its own; take it "
-                    "off, or use Serial LoRA."
+                    f"the weights of {projection.module} are offloaded by accelerate, where adapters "
+                    "would have no values; load the model without offloading."
                 )
-
-
-def new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | LoRA:
-    settings = (config.rank, config.scale, config.dropout)
-    if config.method == SerialLoRAConfig.method:
-        return SerialLoRA(shape[0], *settings)
-    return LoRA(*shape, *settings)
 
 
 def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
     """Take the adapters out and leave the base as `inject` found it, bit for bit.
 
     Args:
-        keep_merged: fold the adapter in force into the weights for good instead: what remains is an
+        keep_merged: fold the active adapter into the weights for good instead: what remains is an
             ordinary model of its own class that behaves like the adapted one.
 
     Returns:
@@ -278,24 +279,26 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
         merge(model)
     else:
         unmerge(model)
-        with exactly(root):
-            injection.exchange()
-    _take_out(root, injection)
+    with alone(injection):
+        if not keep_merged:
+            with plain_context(root):
+                injection.exchange()
+        _take_out(root, injection)
     return model
 
 
 def set_scale(model: nn.Module, scale: float) -> None:
-    """Set the scale of the adapter in force: 0 is the base, 1 is as trained (if trained so).
+    """Set the scale of the active adapter: 0 is the base, 1 is as trained (if trained so).
 
     Raises:
         SerialLoRAError: if there are no adapters, they are merged, or the scale is not finite.
     """
     _, injection = injected(model)
-    if injection.merged:
-        raise SerialLoRAError("the adapters are merged; call unmerge(model) before set_scale.")
-    injection.config = replace(injection.config, scale=scale)
-    for pair in injection.pairs.values():
-        pair.scale = injection.config.scale
+    injection.refuse_merged()
+    with alone(injection):
+        injection.config = replace(injection.config, scale=scale)
+        for pair in injection.pairs.values():
+            pair.scale = injection.config.scale
 
 
 def also_trained(
@@ -307,6 +310,11 @@ def also_trained(
     names = list(dict.fromkeys(require_names("modules to train beside the adapters", names)))
     for name in names:
         learners = modules[name].parameters() if name and name in modules else ()
+        if isinstance(getattr(_owner(root, name), name.rpartition(".")[2], None), nn.Parameter):
+            raise SerialLoRAError(
+                f"{name} is a parameter, and only modules can be trained beside the adapters; name the "
+                "module that has it, or train the parameter without saving it with the adapter."
+            )
         if not any(parameter.is_floating_point() for parameter in learners):
             last = [other for other in modules if "." not in other and other]
             raise SerialLoRAError(
@@ -323,6 +331,14 @@ def also_trained(
         if inside:
             raise SerialLoRAError(
                 f"{name} holds {inside[0]}, which is adapted, so it cannot be trained beside the "
-                "adapters; name what is outside of attention."
+                "adapters; name what is outside of that."
             )
     return {name: modules[name] for name in names}
+
+
+def _owner(root: nn.Module, name: str) -> nn.Module | None:
+    """The module inside which something of this dotted name is, or would be."""
+    try:
+        return root.get_submodule(name.rpartition(".")[0])
+    except AttributeError:
+        return None

@@ -15,6 +15,7 @@ In both, B starts at zero: a fresh adapter changes nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +34,17 @@ def low_rank(x: Tensor, A: Tensor, B: Tensor, scale: Tensor | float = 1.0) -> Te
     return x @ A.mT * scale @ B.mT
 
 
-class _LowRankPair(nn.Module):
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in its own number type if that is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+class LowRankPair(nn.Module):
     """A and B, born so that their product is zero, and kept in float32.
 
-    A is drawn as PyTorch draws the weight of a linear layer (standard deviation 1 / sqrt(3 d_in)).
-    A request for half or bfloat16, such as `model.bfloat16()`, leaves the pair in float32: the steps
-    of an optimizer are too small for eight bits. Inside autocast the products run in its type.
+    A request for half or bfloat16, such as `model.bfloat16()`, leaves the pair in float32: the
+    steps of an optimizer are too small for eight bits. Inside autocast the products run in its
+    type.
     """
 
     def __init__(
@@ -53,9 +59,15 @@ class _LowRankPair(nn.Module):
         # A tensor, which compiled code reads anew each time: another scale is no other program.
         self.factor = torch.tensor(float(scale), dtype=torch.float64, device="cpu")
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, dtype=torch.float32))
-        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, dtype=torch.float32))
+        self.lora_B = nn.Parameter(torch.empty(out_features, rank, dtype=torch.float32))
         self.dropout = nn.Dropout(dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make the pair fresh: A as PyTorch draws a linear layer's weight (standard deviation
+        1 / sqrt(3 d_in)), B zero."""
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        nn.init.zeros_(self.lora_B)
 
     @property
     def scale(self) -> float:
@@ -69,20 +81,35 @@ class _LowRankPair(nn.Module):
         """scale * (x A^T) B^T, in the type the products run in."""
         return low_rank(self.dropout(x), self.lora_A, self.lora_B, self.factor)
 
-    def _apply(self, fn, recurse=True):
+    def factors(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """What the pair adds to a weight in front of which, or beside which, it stands.
+
+        Args:
+            weight: W, (outputs, inputs), in float32 or wider.
+
+        Returns:
+            The two factors of a product, (outputs, rank) and (rank, inputs), in W's type.
+        """
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LowRankPair:
         def keep_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             halved = moved.dtype in (torch.float16, torch.bfloat16)
             return tensor.to(moved.device) if halved else moved
 
-        return super()._apply(keep_float32, recurse)
+        without_values = self.lora_A.is_meta
+        super()._apply(keep_float32, recurse)
+        if without_values and not self.lora_A.is_meta:
+            self.reset_parameters()  # `to_empty` left whatever was in memory
+        return self
 
     def extra_repr(self) -> str:
         outputs, rank = self.lora_B.shape
         return f"{self.lora_A.shape[1]} -> {rank} -> {outputs}, scale={self.scale:g}"
 
 
-class SerialLoRA(_LowRankPair):
+class SerialLoRA(LowRankPair):
     """x + scale * (x A^T) B^T, in front of attention (paper, equation 3).
 
     Args:
@@ -106,8 +133,13 @@ class SerialLoRA(_LowRankPair):
         adapted = tokens + self.delta(tokens)
         return adapted if autocast else adapted.to(x.dtype)
 
+    def factors(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """scale * W B and A (the paper's equation 5)."""
+        left = self.factor * (weight @ self.lora_B.to(weight.dtype))
+        return left, self.lora_A.to(weight.dtype)
 
-class LoRA(_LowRankPair):
+
+class LoRA(LowRankPair):
     """scale * (x A^T) B^T, to be added to what a projection gives (paper, equation 2).
 
     Args:
@@ -118,3 +150,7 @@ class LoRA(_LowRankPair):
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) -> (..., d_out): the change only, to be added to W x."""
         return self.delta(x.to(_autocast_type(x) or self.lora_A.dtype))
+
+    def factors(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """scale * B and A (the paper's equation 4)."""
+        return self.factor * self.lora_B.to(weight.dtype), self.lora_A.to(weight.dtype)

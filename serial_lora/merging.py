@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from serial_lora.adapted import attach, detach
 from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.hooks import attach, detach
-from serial_lora.records import Injection, changed_parts, injected, with_values
+from serial_lora.layers import wide
+from serial_lora.passes import alone
 from serial_lora.sites import AttentionSite, Projection
+from serial_lora.state import Injection, changed_parts, injected, plain_context, with_values
 from serial_lora.stored import stored, writable
 
 Key = tuple[str, str]  # a weight's place: (module, parameter)
@@ -40,16 +42,17 @@ def merge(model: nn.Module) -> nn.Module:
     injection.refuse_inside()
     if injection.merged:
         return model
-    with exactly(root):
+    with plain_context(root):
         merged = _merged_weights(root, injection)
         originals = {key: [part.clone() for part in writable(root, key).parts()] for key in merged}
-        try:
-            write_parts(root, merged)
-        except BaseException:
-            write_parts(root, originals)
-            raise
-    detach(injection)
-    injection.originals = originals
+        with alone(injection):
+            try:
+                write_parts(root, merged)
+            except BaseException:
+                write_parts(root, originals)
+                raise
+            detach(root, injection)
+            injection.originals = originals
     return model
 
 
@@ -61,20 +64,11 @@ def unmerge(model: nn.Module) -> nn.Module:
     """
     root, injection = injected(model, to_change=True)
     if injection.merged:
-        with exactly(root):
-            write_parts(root, injection.originals)
+        with plain_context(root):
+            write_parts(root, injection.originals or {})
         injection.originals = None
         attach(root, injection)
     return model
-
-
-@contextmanager
-def exactly(model: nn.Module) -> Iterator[None]:
-    """Whatever surrounds the call, computed as it stands: no autocast, inference or default device."""
-    with ExitStack() as stack, torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
-        for kind in {parameter.device.type for parameter in model.parameters()} - {"meta"}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
 
 
 def base_weight(root: nn.Module, injection: Injection, projection: Projection) -> Tensor:
@@ -92,20 +86,13 @@ def change_factors(
     LoRA's are s B_p and A_p, Serial LoRA's s W_p B and A (the paper's equations 4 and 5): (rows, rank)
     and (rank, columns), in float32 or the wider number type of what they are made from.
     """
-    block = root.get_submodule(site.name)
+    block: Any = root.get_submodule(site.name)
     if injection.config.method == LoRAConfig.method:
-        lora = block.get_submodule(f"lora_{part}{site.suffix}")
-        return lora.scale * wide(lora.lora_B), wide(lora.lora_A)
-    serial = block.get_submodule(f"serial_lora{site.suffix}")
-    writable(root, (site.projections[part].module, site.projections[part].parameter))  # or refuse
-    weight = wide(base_weight(root, injection, site.projections[part]))
-    left = serial.scale * (weight @ serial.lora_B.to(weight.dtype))
-    return left, serial.lora_A.to(weight.dtype)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or in its own number type if that is wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        lora = block.get_submodule(site.pair_name(part))
+        return lora.factors(wide(lora.lora_B))
+    serial, projection = block.get_submodule(site.pair_name()), site.projections[part]
+    writable(root, (projection.module, projection.parameter))  # or refuse
+    return serial.factors(wide(base_weight(root, injection, projection)))
 
 
 def _merged_weights(root: nn.Module, injection: Injection) -> Weights:

@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError, require_number
-from serial_lora.records import adapters, records
-from serial_lora.stored import refuse_deaf
+from serial_lora.state import adapters, records
+from serial_lora.stored import refuse_without_gradient
 
 
 def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
@@ -79,7 +79,7 @@ def lora_plus_groups(
     found = list(adapters(model).values())
     if not found:
         raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
-    refuse_deaf(model)
+    refuse_without_gradient(model)
     for _, injection in records(model):
         if injection.merged:
             raise SerialLoRAError(

@@ -1,36 +1,37 @@
 """Serial LoRA as one of PEFT's own methods: `import serial_lora.peft` registers it.
 
-PEFT puts a layer of its own around each of the model's layers that it adapts, where `inject` puts a hook
-before it. So q, k and v of one attention become three layers that read x + scale * B A x, with one pair
-between them: it belongs to the first, q, so it is counted once and saved once, under
-`...q_proj.serial_lora_pairs.lora_A`, and the others know where it is. The rest is PEFT's: adapters by
-name, `modules_to_save`, files, merging, transformers' `load_adapter` and `Trainer`.
+PEFT puts a layer of its own around each of the model's layers that it adapts. Inside, the layer is
+adapted as `inject` does it; around it, it has the names that PEFT looks for. q, k and v of one
+attention are three such layers with one pair between them: it belongs to the first, q, so it is
+counted once and saved once, under `...q_proj.serial_lora_pairs.lora_A`, and the others know where it
+is. The rest is PEFT's: adapters by name, `modules_to_save`, files, transformers' `load_adapter` and
+`Trainer`.
 """
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from serial_lora.adapted import Acting, AdaptedTokens, Before
 from serial_lora.attention import every_site, find_attention_sites
+from serial_lora.config import PLACES, refuse_unknown
 from serial_lora.config import SerialLoRAConfig as Settings
-from serial_lora.errors import SerialLoRAError
-from serial_lora.export import write_peft_folder
+from serial_lora.errors import SerialLoRAError, require_path
+from serial_lora.export import base_name, write_peft_folder
 from serial_lora.files import read_tensors, require_fitting
-from serial_lora.hooks import HookHandle, OnceABlock
-from serial_lora.injection import check_rank, eject, inject_trained
-from serial_lora.layers import SerialLoRA
-from serial_lora.merging import exactly, refuse_shared, wide, write_parts
-from serial_lora.packed import passed_by
-from serial_lora.records import Injection, require_finite, tensors_in_force, with_values
-from serial_lora.several import put_in_force
+from serial_lora.from_peft import read_peft_config
+from serial_lora.injection import eject, inject_trained
+from serial_lora.layers import SerialLoRA, wide
+from serial_lora.merging import refuse_shared, write_parts
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
-from serial_lora.stored import kept_trainable, refuse_deaf, writable
+from serial_lora.state import Injection, check_rank, plain_context, require_finite, with_values
+from serial_lora.stored import refuse_without_gradient, switch, writable
+from serial_lora.values import put_in
 
 try:
     import peft
@@ -47,6 +48,14 @@ except ImportError as error:
     ) from error
 
 NAME = "serial_lora"
+# What PEFT's LoRA calls these settings.
+_ELSEWHERE = {
+    "lora_alpha": "scale=... (lora_alpha / r)",
+    "lora_dropout": "dropout=...",
+    "use_rslora": "scale=... (lora_alpha / sqrt(r) then)",
+    "bias": "modules_to_save=... (modules, with their biases)",
+    "layers_to_transform": "target_modules=... or exclude_modules=... (names or a pattern)",
+}
 
 
 def _name_in_enum(name: str) -> None:
@@ -60,12 +69,12 @@ def _name_in_enum(name: str) -> None:
 
 @dataclass
 class SerialLoRAConfig(PeftConfig):
-    """One pair in front of q, k and v of every attention, for `get_peft_model`.
+    """One pair in front of q, k and v of every attention, or of the feed-forward, for `get_peft_model`.
 
     Attributes:
-        r, scale, dropout: as rank, scale and dropout of `serial_lora.SerialLoRAConfig`.
+        r, scale, dropout, places: as rank, scale, ... of `serial_lora.SerialLoRAConfig`.
         target_modules: names of layers, as in every configuration of PEFT's; q, k and v of an attention
-            belong together. None for every attention that the model's structure shows.
+            belong together. None for all that the model's structure shows at these places.
         exclude_modules: names of layers to pass over.
         modules_to_save: names of modules that learn beside the pairs and are saved with them.
     """
@@ -76,11 +85,34 @@ class SerialLoRAConfig(PeftConfig):
     target_modules: list[str] | str | None = None
     exclude_modules: list[str] | str | None = None
     modules_to_save: list[str] | None = None
+    places: list[str] = field(default_factory=lambda: list(Settings.places))
+
+    def __new__(cls, *_: Any, **settings: Any) -> SerialLoRAConfig:
+        refuse_unknown(cls, settings, _ELSEWHERE)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType[NAME.upper()]
-        Settings(self.r, self.scale, self.dropout)  # refuses what is out of range
+        self.places = list(self.settings.places)
+
+    @property
+    def settings(self) -> Settings:
+        """What it says that `inject` takes too; refuses what is out of range."""
+        return Settings(self.r, self.scale, self.dropout, places=tuple(self.places))
+
+
+class ActivePairs(Before):
+    """The pairs of PEFT's active adapters, which add up."""
+
+    def __init__(self, around: SerialLoRALayer, shared: AdaptedTokens) -> None:
+        base, number = around.base_layer, around.number
+        super().__init__(type(base).__name__, base, "weight", (), shared=shared, number=number)
+        self.around = around
+
+    def acting(self) -> Acting:
+        off = self.around.disable_adapters or self.around.merged
+        return () if off else tuple(self.around.pairs(self.around.active_adapters))
 
 
 class SerialLoRALayer(nn.Module, BaseTunerLayer):
@@ -88,29 +120,32 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
 
     Attributes:
         serial_lora_pairs: the pairs by the names of their adapters, a child of the first layer alone.
-        once: what the layers of one attention share of a forward pass.
-        number: which of those layers this is.
+        number: which this is of the layers that read the same tokens.
+        adapted: what adapts the layer inside.
         original: while merged, what the base's own weight consists of.
-        ran: whether anything has called it yet.
     """
 
     adapter_layer_names = ("serial_lora_pairs",)
+    serial_lora_pairs: nn.ModuleDict
+    adapted: ActivePairs
+    in_features: int
 
     def __init__(
-        self, base_layer: nn.Module, beside: SerialLoRALayer | None, number: int, readers: int
+        self, base_layer: Any, beside: SerialLoRALayer | None, number: int, readers: int
     ) -> None:
         super().__init__()
         self.base_layer, self.number = base_layer, number
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.merged_adapters: list[str] = []
         self.original: list[Tensor] | None = None
-        self.ran = False
-        self.once = OnceABlock(readers) if beside is None else beside.once
         pairs = nn.ModuleDict() if beside is None else beside.serial_lora_pairs
         if number == 0:
             self.serial_lora_pairs = pairs
         else:
             vars(self)["serial_lora_pairs"] = pairs  # no child: named_parameters has it elsewhere
+        shared = AdaptedTokens(readers) if beside is None else beside.adapted.shared
+        self.adapted = ActivePairs(self, shared)
+        self.adapted.put_on()
 
     def update_layer(self, name: str, config: SerialLoRAConfig) -> None:
         """The pair of one more adapter, unless a layer beside this one has made it."""
@@ -121,16 +156,11 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """(..., d) -> (..., outputs): the base layer's answer to x + the sum of scale * B A x."""
-        if not torch.compiler.is_compiling():
-            self.ran = True
         if self.disable_adapters and self.merged:
             self.unmerge()
-        pairs = self._pairs(self.active_adapters)
-        if pairs and not (self.disable_adapters or self.merged):
-            x = self.once.read(_Together(tuple(pairs)), x, (self.number, 0))
         return self.base_layer(x, *args, **kwargs)
 
-    def _pairs(self, names: list[str]) -> list[SerialLoRA]:
+    def pairs(self, names: list[str]) -> list[Any]:
         return [self.serial_lora_pairs[name] for name in names if name in self.serial_lora_pairs]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -140,13 +170,13 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         if not names:
             return
         place = writable(self.base_layer, ("", "weight"))
-        with exactly(self):
+        with plain_context(self):
             original = self.original or [part.clone() for part in place.parts()]
             base = place.matrix(original)
             weight = wide(base)
-            for pair in self._pairs([*self.merged_adapters, *names]):
-                left = pair.scale * (wide(base) @ pair.lora_B.to(weight.dtype))
-                weight = weight + left @ pair.lora_A.to(weight.dtype)
+            for pair in self.pairs([*self.merged_adapters, *names]):
+                left, right = pair.factors(wide(base))
+                weight = weight + left @ right
             weight = weight.to(base.dtype)
             if safe_merge and not weight.isfinite().all():
                 raise SerialLoRAError(
@@ -163,31 +193,14 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             write_parts(self.base_layer, {("", "weight"): self.original})
         self.original, self.merged_adapters = None, []
 
-
-def _none_is_dead(attention: nn.Module, args: tuple, output: object) -> None:
-    """After an attention has run for the first time: refuse one that reads a weight past our layer."""
-    if torch.compiler.is_compiling():
-        return
-    for name, layer in attention.named_children():
-        if isinstance(layer, SerialLoRALayer) and not layer.ran:
-            raise SerialLoRAError(
-                f"{type(attention).__name__} reads the weight of {name} without calling that layer, so "
-                "the adapter does not act; use serial_lora.inject for this model, or exclude_modules."
-            )
-    HookHandle(attention, NAME, _none_is_dead).take_off()
-
-
-@dataclass(frozen=True)
-class _Together:
-    """Several pairs side by side: x + the sum of scale * B A x."""
-
-    pairs: tuple[SerialLoRA, ...]
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        adapted = self.pairs[0](tokens)
-        for pair in self.pairs[1:]:
-            adapted = adapted + pair.delta(tokens.to(pair.lora_A.dtype)).to(adapted.dtype)
-        return adapted
+    def unload_and_optionally_merge_module(
+        self, merge: bool, safe_merge: bool, adapter_names: list[str] | None
+    ) -> nn.Module:
+        """The layer inside, as it was, or with its adapters in its weight."""
+        if merge:
+            self.merge(safe_merge, adapter_names)
+        self.adapted.take_off()
+        return self.base_layer
 
 
 class SerialLoRAModel(BaseTuner):
@@ -200,7 +213,7 @@ class SerialLoRAModel(BaseTuner):
         """By the configuration: a file names q alone, as k and v have no tensors of their own."""
         super().inject_adapter(*args, **kwargs)
 
-    def _prepare_adapter_config(self, peft_config: SerialLoRAConfig, model_config: dict):
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> Any:
         """Say which layers are meant, looking at the model as it is without PEFT's layers."""
         layers = {n: m for n, m in self.model.named_modules() if isinstance(m, SerialLoRALayer)}
         try:
@@ -208,12 +221,11 @@ class SerialLoRAModel(BaseTuner):
                 self._put(name, layer.base_layer)
             self._choose(peft_config)
             if not peft_config.inference_mode:
-                refuse_deaf(self.model)
+                refuse_without_gradient(self.model)
         finally:
             for name, layer in layers.items():
                 self._put(name, layer)
-        for handle in kept_trainable(self.model):
-            handle.put_on()
+        switch(self.model)
         return peft_config
 
     def _put(self, name: str, layer: nn.Module) -> None:
@@ -223,7 +235,7 @@ class SerialLoRAModel(BaseTuner):
     def _choose(self, config: SerialLoRAConfig) -> None:
         """Refuse what no pair can stand before; remember which layers read the same tokens."""
         if config.target_modules is None:
-            sites = find_attention_sites(self.model)
+            sites = find_attention_sites(self.model, places=config.places)
             config.target_modules = [name for site in sites for name in _layers_of(site)]
         names = [name for name, _ in self.model.named_modules()]
         chosen = {name for name in names if self._check_target_module_exists(config, name)}
@@ -232,22 +244,27 @@ class SerialLoRAModel(BaseTuner):
         others = sorted(chosen - set(self.readers))
         if others or not chosen:
             raise SerialLoRAError(
-                f"{others[0] if others else config.target_modules} is no layer that makes q, k or v of "
-                "the tokens it reads; name only such layers in target_modules, or leave it out."
+                f"{others[0] if others else config.target_modules} is no layer that makes q, k or v, or "
+                "begins a feed-forward; name only such layers in target_modules, or leave it out."
             )
         for name in self.readers:
             if name not in chosen:
                 raise SerialLoRAError(
-                    f"{name} is left out, but one pair stands before q, k and v of an attention; name "
-                    "them together."
+                    f"{name} is left out, but one pair stands before all layers that read the same "
+                    "tokens, such as q, k and v; name them together."
                 )
-            linear = hasattr(self.model.get_submodule(name), "in_features")
-            if not linear or passed_by(self.model, name):
+            if not isinstance(self.model.get_submodule(name), nn.Linear):
                 raise SerialLoRAError(
-                    f"the weight of {name} is read without calling a layer, where PEFT's cannot act; "
-                    "use serial_lora.inject for this model, or exclude_modules."
+                    f"{name} is no linear layer, and PEFT's layers stand for such alone; use "
+                    "serial_lora.inject for this model, or exclude_modules."
                 )
-        check_rank(sites, Settings(config.r))
+        for name in config.modules_to_save or ():
+            if not any(f".{there}".endswith(f".{name}") for there in names):
+                raise SerialLoRAError(
+                    f"there is no module {name!r} to save; modules_to_save names modules of the model."
+                )
+        config.places = [place for place in PLACES if any(s.place == place for s in sites)]
+        check_rank(sites, config.settings)
 
     def _enable_peft_forward_hooks(self, *args, adapter_names: list | None = None, **kwargs):
         """Before a forward pass: refuse adapters for samples, which PEFT leaves out without a word."""
@@ -258,17 +275,22 @@ class SerialLoRAModel(BaseTuner):
             )
         return nullcontext()
 
-    def _create_and_replace(
-        self, peft_config, adapter_name, target, target_name, parent, current_key
+    def _create_and_replace(  # type: ignore[override]
+        self,
+        peft_config: SerialLoRAConfig,
+        adapter_name: str,
+        target: Any,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
     ) -> None:
         readers = self.readers[current_key]
         if not isinstance(target, SerialLoRALayer):
-            beside = (self.model.get_submodule(name) for name in readers)
-            beside = next((layer for layer in beside if isinstance(layer, SerialLoRALayer)), None)
+            layers = (self.model.get_submodule(name) for name in readers)
+            beside = next((one for one in layers if isinstance(one, SerialLoRALayer)), None)
             layer = SerialLoRALayer(target, beside, readers.index(current_key), len(readers))
             self._replace_module(parent, target_name, layer, target)
             target = layer
-            HookHandle(parent, NAME, _none_is_dead).put_on()
         target.update_layer(adapter_name, peft_config)
 
     def _check_merge_allowed(self) -> None:
@@ -278,15 +300,15 @@ class SerialLoRAModel(BaseTuner):
 
 
 def _layers_of(site: AttentionSite) -> tuple[str, ...]:
-    """The layers that make q, k and v, q first."""
-    return tuple(dict.fromkeys(site.projections[part].module for part in "qkv"))
+    """The layers that read the tokens, q or fc1 first."""
+    return tuple(dict.fromkeys(p.module for p in (site.first, *site.readers.values())))
 
 
 # ----------------------------------------------------- between PEFT's folders and adapters in a model
 
 
 def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
-    """Write the adapter in force of a model that `inject` changed, as `PeftModel.from_pretrained` reads it.
+    """Write the active adapter of a model that `inject` changed, as `PeftModel.from_pretrained` reads it.
 
     Raises:
         SerialLoRAError: the model has no Serial LoRA adapter, or a file cannot be written.
@@ -295,7 +317,7 @@ def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
     settings = injection.config
     if settings.method != Settings.method:
         raise SerialLoRAError("this is LoRA, which PEFT has under that name; use to_peft.")
-    names, content = _in_peft(injection), tensors_in_force(injection)
+    names, content = _in_peft(injection), injection.active_tensors()
     require_finite(content, "saved")
     refuse_shared(root, injection.learned())
     config = SerialLoRAConfig(
@@ -304,6 +326,8 @@ def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
         dropout=settings.dropout,
         target_modules=[unwrapped_name(n) for site in injection.sites for n in _layers_of(site)],
         modules_to_save=[unwrapped_name(name) for name in injection.also_train] or None,
+        places=list(settings.places),
+        base_model_name_or_path=base_name(root),
         inference_mode=True,
     ).to_dict()
     tensors = {names[name]: tensor.detach().cpu() for name, tensor in content.items()}
@@ -319,51 +343,52 @@ def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
         SerialLoRAError: the folder is missing, damaged, of another method, not finite, or of other
             places or sizes than `inject` finds in this model, which is then as it was.
     """
-    folder = Path(folder)
-    config = _read_config(folder / "adapter_config.json")
+    folder = require_path("a folder of PEFT's", folder)
+    config = _read_config(folder)
     path = folder / "adapter_model.safetensors"
     _, saved = read_tensors(path, None, "adapter")
-    settings = Settings(config.r, config.scale, config.dropout)
+    settings = config.settings
     inject_trained(model, settings, config.modules_to_save or ())
     root, injection = with_values(model)
     ours = {theirs: own for own, theirs in _in_peft(injection).items()}
     tensors = {ours.get(name, name): tensor for name, tensor in saved.items()}
     try:
         require_fitting(path, tensors, injection, settings.rank)
-        with exactly(root):
-            put_in_force(injection, settings, tensors)
+        with plain_context(root):
+            put_in(injection, settings, tensors)
     except BaseException:
         eject(model)
         raise
     return model
 
 
-def _read_config(path: Path) -> SerialLoRAConfig:
-    try:
-        content = json.loads(path.read_bytes())
-        kind = content["peft_type"]
-        if kind == NAME.upper():
-            known = {field.name for field in fields(SerialLoRAConfig)}
-            return SerialLoRAConfig(**{key: content[key] for key in known & content.keys()})
-    except Exception as error:  # whatever stands there instead
-        why = getattr(error, "strerror", None) or error
+def _read_config(folder: Path) -> SerialLoRAConfig:
+    content = read_peft_config(folder)
+    if content["peft_type"] != NAME.upper():
         raise SerialLoRAError(
-            f"{path} is not the configuration of an adapter that PEFT saved ({why}); name the folder "
-            "that has it, or save the adapter again."
+            f"{folder} is of PEFT's method {content['peft_type']}, not of Serial LoRA; use from_peft for a "
+            "LoRA, and PEFT itself for any other."
+        )
+    known = {field.name for field in fields(SerialLoRAConfig)}
+    try:
+        return SerialLoRAConfig(**{key: content[key] for key in known & content.keys()})
+    except Exception as error:  # whatever stands there instead
+        raise SerialLoRAError(
+            f"the configuration in {folder} is damaged ({error}); save the adapter again."
         ) from error
-    raise SerialLoRAError(f"{path} is of {kind}, not of Serial LoRA; use PEFT for it.")
 
 
 def _in_peft(injection: Injection) -> dict[str, str]:
     """For each tensor of our adapter files its name in PEFT's."""
     names = {name: name for name in injection.learned()}
     for site in injection.sites:
-        ours = unwrapped_name(child_name(site.name, f"{NAME}{site.suffix}"))
+        ours = unwrapped_name(child_name(site.name, site.pair_name()))
         for which in ("lora_A", "lora_B"):
             first = unwrapped_name(_layers_of(site)[0])
             names[f"{ours}.{which}"] = f"{first}.{NAME}_pairs.{which}"
     return {ours: f"base_model.model.{theirs}" for ours, theirs in names.items()}
 
 
-_name_in_enum(NAME.upper())
+if NAME.upper() not in PeftType.__members__:  # else this module is loaded anew
+    _name_in_enum(NAME.upper())
 register_peft_method(name=NAME, config_cls=SerialLoRAConfig, model_cls=SerialLoRAModel)

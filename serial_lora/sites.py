@@ -40,8 +40,10 @@ class Projection:
     columns: int
 
     def weight(self, model: nn.Module) -> nn.Parameter:
-        """The whole weight these rows belong to."""
-        return getattr(model.get_submodule(self.module), self.parameter)
+        """The whole weight these rows belong to, the base's own."""
+        weight = model.get_submodule(self.module)._parameters[self.parameter]
+        assert weight is not None
+        return weight
 
     @property
     def row_slice(self) -> slice:
@@ -50,7 +52,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """One place where one stream of tokens enters attention.
+    """One place where one stream of tokens enters attention, or a feed-forward.
 
     Attributes:
         name: dotted name of the transformer block; adapters become its children.
@@ -61,7 +63,10 @@ class AttentionSite:
             are taken as q, k and v read them.
         stream: "image" or "text" where one block attends over both (SD3), else None.
         suffix: "", "_text" or "_2"; tells the adapters of a block with several sites apart.
-        projections: "q", "k", "v" and, where the block has one, "out".
+        projections: "q", "k", "v" and, where the block has one, "out"; of a feed-forward "fc1", where a
+            layer of its own gates that "gate", and "fc2".
+        place: "attention" or "feed_forward".
+        batch_first: whether samples are the first dimension of its tokens, or the second.
     """
 
     name: str
@@ -72,11 +77,32 @@ class AttentionSite:
     projections: dict[str, Projection]
     stream: str | None = None
     suffix: str = ""
+    place: str = "attention"
+    batch_first: bool = True
 
     @property
     def label(self) -> str:
         """A name that is unique in the model, such as "transformer_blocks.0_text"."""
-        return unwrapped_name(self.name) + self.suffix
+        return unwrapped_name(self.name) + self._mark + self.suffix
+
+    @property
+    def readers(self) -> dict[str, Projection]:
+        """The projections that read the tokens."""
+        behind = ("out", "fc2")
+        return {part: each for part, each in self.projections.items() if part not in behind}
+
+    @property
+    def first(self) -> Projection:
+        """One that reads the tokens: q, or fc1."""
+        return self.projections["q" if self.place == "attention" else "fc1"]
+
+    def pair_name(self, part: str | None = None) -> str:
+        """What a pair is called in the block: LoRA's beside a part, or Serial LoRA's one before all."""
+        return (f"lora_{part}" if part else f"serial_lora{self._mark}") + self.suffix
+
+    @property
+    def _mark(self) -> str:
+        return "_ff" if self.place == "feed_forward" else ""
 
 
 def unwrapped_name(name: str) -> str:
@@ -88,13 +114,19 @@ def child_name(name: str, path: str) -> str:
     return f"{name}.{path}" if name else path
 
 
+def is_inside(name: str, around: str) -> bool:
+    """Whether a dotted name is another one, or that of something inside it."""
+    return not around or f"{name}.".startswith(f"{around}.")
+
+
 def linear_projection(block: nn.Module, name: str, path: str) -> Projection:
     """The projection made by a plain linear layer of the block."""
     layer = block.get_submodule(path)
     if not isinstance(layer, nn.Linear):
         raise SerialLoRAError(
-            f"{child_name(name, path)} is a {type(layer).__name__}, not a plain nn.Linear, so it "
-            "cannot be adapted exactly; if something wraps it, such as another adapter, take that off."
+            f"{child_name(name, path)} is a {type(layer).__name__} (of {type(layer).__module__}), not a "
+            "plain nn.Linear, so it cannot be adapted exactly; if something wraps it, such as another "
+            "adapter, take that off."
         )
     return Projection(child_name(name, path), "weight", 0, layer.out_features, layer.in_features)
 
@@ -146,9 +178,9 @@ def structural_sites(
     # Attention over one number for each place is a gate, unless all of the model is as narrow.
     widest = max((projections["q"].columns for projections in found.values()), default=0)
     found = {name: some for name, some in found.items() if some["q"].columns > 1 or widest == 1}
-    times, sites = Counter(map(_block_name, found)), []
+    times, sites = Counter(map(block_name, found)), []
     for name, projections in found.items():
-        block = _block_name(name)
+        block = block_name(name)
         alone = times[block] == 1 and not isinstance(modules[block], CONTAINERS)
         site = AttentionSite(
             name=block if alone else name,
@@ -175,7 +207,7 @@ def _left_alone(name: str, module: nn.Module, parent: nn.Module) -> bool:
     owners = {type(m).__module__.partition(".")[0] for m in (module, parent)}
     where = " ".join([*name.split(".")[-2:], type(module).__name__, type(parent).__name__])
     cross = getattr(module, "is_cross_attention", False) or _CROSS.search(where.lower())
-    decoder = isinstance(parent, nn.TransformerDecoderLayer) and name.endswith("multihead_attn")
+    decoder = name.endswith("multihead_attn") and hasattr(parent, "self_attn")  # as PyTorch's
     return bool(cross or decoder or not owners.isdisjoint(_OWN))
 
 
@@ -200,8 +232,8 @@ def _projections(name: str, module: nn.Module, parent: nn.Module) -> dict[str, P
         for packs in (("qkv",), ("q", "k", "v"), ("qk", "v"), ("q", "kv")):
             if packs[0] not in key.replace("_", ""):
                 continue
-            children = [layers.get(key.replace(packs[0], pack)) for pack in packs]
-            if None in children or not _has_matrix(module, children):
+            children = [layers.get(key.replace(packs[0], pack), "") for pack in packs]
+            if "" in children or not _has_matrix(module, children):
                 continue
             found: dict[str, Projection] = {}
             for pack, child in zip(packs, children, strict=True):
@@ -264,7 +296,7 @@ def _output(
     return {}
 
 
-def _block_name(name: str) -> str:
+def block_name(name: str) -> str:
     """The block around an attention module: the innermost one with a number, or the module."""
     parts = name.split(".")
     for numbered in (str.isdigit, lambda part: part[-1:].isdigit() and part != parts[-1]):
@@ -285,7 +317,8 @@ def _tower(modules: dict[str, nn.Module], name: str) -> str:
             return "text"
         if re.search("vision|visual|image", words):
             return "image"
-    return "image"
+    reads_words = any(re.search("(^|[._])(word_embeddings|embed_tokens|wte)$", m) for m in modules)
+    return "text" if reads_words else "image"
 
 
 def without_sites(
@@ -306,7 +339,7 @@ def without_sites(
         below = any(name.startswith(f"{tower}.") for tower in missed)
         asked = towers is None or _tower(modules, name) in towers
         parent = modules[name.rpartition(".")[0]]
-        if asked and not below and _attends(name, module) and not _left_alone(name, module, parent):
+        if asked and not below and attends(name, module) and not _left_alone(name, module, parent):
             missed.append(name)
     return [f"{name} ({type(modules[name]).__name__})" for name in missed]
 
@@ -321,7 +354,7 @@ def _is_tower(name: str, module: nn.Module) -> bool:
     return len(layers) > 3 and bool(named) and not re.search("embed|projection|neck", words)
 
 
-def _attends(name: str, module: nn.Module) -> bool:
+def attends(name: str, module: nn.Module) -> bool:
     """Whether it is named attention and has a layer for queries, keys or values."""
     if isinstance(module, nn.MultiheadAttention):
         return True

@@ -9,14 +9,29 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.hooks import AttributeHandle
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def twin(layer: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """The same layer as another class sees it: what one changes, the other has too."""
+    other = kind.__new__(kind)
+    object.__setattr__(other, "__dict__", vars(layer))
+    return other
+
+
+def own_weight(layer: nn.Module, parameter: str) -> Tensor:
+    """The base's own weight, of a layer whose adapted class answers with the merged one too."""
+    weight = layer._parameters.get(parameter)
+    if weight is not None:
+        return weight
+    return getattr(twin(layer, getattr(type(layer), "unadapted", type(layer))), parameter)
 
 
 @dataclass(frozen=True)
@@ -27,14 +42,14 @@ class Stored:
         layer, parameter: the module that has it, and its name there.
     """
 
-    layer: nn.Module
+    layer: Any
     parameter: str
 
     quantized = False
 
     @property
-    def weight(self) -> Tensor:
-        return getattr(self.layer, self.parameter)
+    def weight(self) -> Any:  # of classes of other libraries
+        return own_weight(self.layer, self.parameter)
 
     def parts(self) -> list[Tensor]:
         """The tensors that it consists of, which may be written in place."""
@@ -72,7 +87,7 @@ class FourBit(Stored):
     quantized = True
 
     def parts(self) -> list[Tensor]:
-        self.layer.state_dict()  # unpacks what `kept_trainable` tells of
+        self.layer.state_dict()  # unpacks what `switch` tells of
         return [self.weight.data, *_scales(self.weight.quant_state)]
 
     def matrix(self, parts: list[Tensor]) -> Tensor:
@@ -115,7 +130,7 @@ class Int8Tensor(Stored):
         return self._parts(type(weight).from_hp(matrix.to(weight.dtype), group))
 
     @staticmethod
-    def _parts(weight: Tensor) -> list[Tensor]:
+    def _parts(weight: Any) -> list[Tensor]:
         return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
 
 
@@ -135,23 +150,28 @@ def whole(tensor: Tensor) -> Tensor:
 
 def stored(layer: nn.Module, parameter: str) -> Stored:
     """How this module keeps this weight."""
-    return _kind(getattr(layer, parameter))(layer, parameter)
+    return kind_of(own_weight(layer, parameter))(layer, parameter)
+
+
+def is_packed(layer: nn.Module, parameter: str) -> bool:
+    """Whether bitsandbytes packs this weight, so that it is no matrix for anybody but its layer."""
+    return kind_of(own_weight(layer, parameter)) in (EightBit, FourBit)
 
 
 def is_quantized(module: nn.Module) -> bool:
     """Whether any weight of the module is kept in 8 or 4 bits."""
-    return any(_kind(parameter).quantized for parameter in module.parameters())
+    return any(kind_of(parameter).quantized for parameter in module.parameters())
 
 
-def refuse_deaf(model: nn.Module) -> None:
+def refuse_without_gradient(model: nn.Module) -> None:
     """Refuse to train where no gradient comes back through a layer, as torchao's that quantize tokens too."""
     for name, layer in model.named_modules():
         weight = layer._parameters.get("weight") if isinstance(layer, nn.Linear) else None
-        if weight is None or _kind(weight) not in (Int8Tensor, ReadOnly):
+        if weight is None or kind_of(weight) not in (Int8Tensor, ReadOnly):
             continue
-        like = {"dtype": weight.dtype, "device": weight.device, "requires_grad": True}
         with torch.inference_mode(False), torch.enable_grad():
-            tokens = torch.zeros(1, layer.in_features, **like)
+            tokens = torch.zeros(1, layer.in_features, dtype=weight.dtype, device=weight.device)
+            tokens.requires_grad_(True)
             passes = nn.functional.linear(tokens, weight).requires_grad
         if not passes:
             raise SerialLoRAError(
@@ -165,28 +185,42 @@ def writable(root: nn.Module, key: tuple[str, str]) -> Stored:
     module, parameter = key
     layer = root.get_submodule(module)
     weight = layer._parameters.get(parameter)
-    place = None if weight is None else stored(layer, parameter)
-    plain = place is not None and weight.dtype in _TYPES and type(weight.data) is Tensor
-    if not plain and (place is None or not place.quantized or isinstance(place, ReadOnly)):
+    if weight is not None:
+        place = stored(layer, parameter)
+        plain = weight.dtype in _TYPES and type(weight.data) is Tensor
+        if plain or (place.quantized and not isinstance(place, ReadOnly)):
+            return place
+    if hasattr(weight, "full_tensor"):
         raise SerialLoRAError(
-            f"{module}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
-            "pruning) or of numbers that cannot be computed with (float8), so nothing can be merged "
-            "into it; use the adapters unmerged, or make it an ordinary parameter first."
+            f"FSDP has spread {module}.{parameter} over processes, so nothing can be merged into it; "
+            "load the saved adapter onto a whole base, and merge there."
         )
-    return place
+    raise SerialLoRAError(
+        f"{module}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
+        "pruning) or of numbers that cannot be computed with (float8), so nothing can be merged into "
+        "it; use the adapters unmerged, or eject them and make it an ordinary parameter first."
+    )
 
 
-def kept_trainable(root: nn.Module) -> list[AttributeHandle]:
-    """What keeps bitsandbytes from packing 4-bit weights for evaluation, after which no gradient passes."""
-    handles = []
+def switch(root: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """Switch off what gets in the way of adapters; which attributes these are, and what they were.
+
+    bitsandbytes packs 4-bit weights for evaluation, after which no gradient passes; and
+    nn.TransformerEncoder packs padded tokens for a shortcut that adapted layers do not take.
+    """
+    switched: list[tuple[nn.Module, str, Any]] = []
     for layer in root.modules():
         if vars(layer).get("support_avx512bf16_for_cpu"):
             layer.state_dict()  # unpacks
-            handles.append(AttributeHandle(layer, "support_avx512bf16_for_cpu", False))
-    return handles
+            switched.append((layer, "support_avx512bf16_for_cpu", True))
+        if isinstance(layer, nn.TransformerEncoder) and layer.use_nested_tensor:
+            switched.append((layer, "use_nested_tensor", True))
+    for layer, name, _ in switched:
+        setattr(layer, name, False)
+    return switched
 
 
-def _kind(weight: Tensor) -> type[Stored]:
+def kind_of(weight: Tensor) -> type[Stored]:
     name = type(weight).__name__
     if name == "Params4bit" and getattr(weight, "quant_state", None) is not None:
         return FourBit

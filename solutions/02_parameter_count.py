@@ -290,7 +290,8 @@ for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
 # ## What to remember
 #
 # - A pair holds rank · (inputs + outputs) numbers: 2dr when square.
-# - LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: exactly 4, on the real CLIP, SAM and SD3.
+# - At attention, the paper's place, LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: exactly 4, on the
+#   real CLIP, SAM and SD3.
 # - Against LoRA on q, k and v the ratio is 3, on q and v it is 2, and against LoRA at a quarter of the rank it is 1.
 #   Always ask which LoRA is meant.
 # - Count on the real model. With `torch.device("meta")` that costs nothing, and it finds what a formula forgets.

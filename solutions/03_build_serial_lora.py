@@ -787,7 +787,7 @@ print(data.attribution)
 #
 # The original's! `deepcopy` copies modules, but a function stays the same function, and this one holds the old pair.
 # Train the copy, and its own pairs never move. A hook that asks its layer, `layer.serial_lora`, finds the copy's. The
-# library's hooks are objects for this very reason.
+# library uses no hook here: it gives the layer another class, and a method always asks its own layer.
 #
 # </details>
 

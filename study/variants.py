@@ -11,14 +11,15 @@ name                adds to W_p                               parameters a block
 ``serial_untied``   W_p B_p A_p, the basis without sharing    6 d r
 ``serial_rotated``  Q_p W_p B A, Q_p a random rotation        2 d r
 ``serial_random``   c_p Q_p B A, with the size of W_p         2 d r
-``serial_ffn``      W_1 B A, in front of the feed-forward     2 d r
+``serial_ffn``      W_1 B A, before the feed-forward          2 d r
 ``repadapter``      W_p s B A, B in two groups, and a bias    1.5 d r + d + r
 ==================  ========================================  =================================
 
 ``serial_rotated`` is what tells whether the pretrained basis matters: singular values and the
 directions that W_p listens to stay, so that the same pair starts with gradients of the same size, and
 only where its change goes is drawn by lot, for each projection and block anew. ``serial_random``
-leaves nothing of W_p but its size (the root mean square of its singular values).
+leaves nothing of W_p but its size (the root mean square of its singular values). ``serial_ffn`` is the
+library's own, `SerialLoRAConfig(places=("feed_forward",))`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 from serial_lora import LoRAConfig, eject, inject
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig
-from serial_lora.layers import LoRA, SerialLoRA
+from serial_lora.layers import LoRA
 from serial_lora.sites import AttentionSite
 
 NAME = "variant"
@@ -125,7 +126,7 @@ def put_beside(
         BESIDE[config.method](pairs, weights)
 
 
-# --------------------------------------------------------- in front of attention or feed-forward
+# ------------------------------------------------------------------------- in front of attention
 
 
 class RepAdapter(nn.Module):
@@ -158,35 +159,24 @@ class RepAdapter(nn.Module):
         return x + self.scale * (change + self.up_bias).to(x.dtype)
 
 
-BEFORE: dict[str, tuple[type[nn.Module], str]] = {
-    "serial_ffn": (SerialLoRA, "feed-forward"),
-    "repadapter": (RepAdapter, "attention"),
-}
-"""The adapter, and the place that it stands in."""
-
-
 def put_before(
     model: nn.Module, sites: Iterable[AttentionSite], config: StudyAdapter, undo: ExitStack
 ) -> None:
-    """Put one of `BEFORE` into a model that is frozen, until ``undo`` closes."""
-    make, place = BEFORE[config.method]
+    """Put RepAdapters before the attention of a model that is frozen, until ``undo`` closes."""
     for site in sites:
         block = model.get_submodule(site.name)
-        adapter = make(site.width, config.rank, config.scale, config.dropout)
-        for hook in _hooks(model, site, place, adapter):
+        adapter = RepAdapter(site.width, config.rank, config.scale, config.dropout)
+        for hook in _hooks(model, site, adapter):
             undo.callback(hook.remove)
         block.add_module(NAME, adapter.to(next(block.parameters()).device).train(block.training))
         undo.callback(block._modules.pop, NAME)
 
 
-def _hooks(model: nn.Module, site: AttentionSite, place: str, adapter: nn.Module) -> list:
+def _hooks(model: nn.Module, site: AttentionSite, adapter: nn.Module) -> list:
     """Where no layer gives the normed tokens (SD3), q, k and v read them through the adapter."""
-    block = model.get_submodule(site.name)
-    if place == "attention" and site.entry is not None:
+    if site.entry is not None:
         norm = model.get_submodule(site.entry)
         return [norm.register_forward_hook(lambda _, args, output: adapter(output))]
-    readers = [model.get_submodule(site.projections[part].module) for part in PARTS]
-    if place == "feed-forward":
-        readers = [block.ff if hasattr(block, "ff") else block.mlp]
     change = lambda _, args: (adapter(args[0]), *args[1:])  # noqa: E731
-    return [layer.register_forward_pre_hook(change) for layer in dict.fromkeys(readers)]
+    readers = dict.fromkeys(projection.module for projection in site.readers.values())
+    return [model.get_submodule(name).register_forward_pre_hook(change) for name in readers]

@@ -4,7 +4,7 @@
 
     python -m tools.test                    style, tests but the slow ones, every lesson
     python -m tools.test --all              the slow tests too, and both notebooks of a lesson apart
-    python -m tools.test --lint             style alone, and which room imports which
+    python -m tools.test --lint             style alone, which room imports which, the library's types
     python -m tools.test --library          tests of the library alone
     python -m tools.test --lessons 00 01    both notebooks of these lessons alone; without numbers, all
 
@@ -32,6 +32,7 @@ STYLE = [
     ["-m", "ruff", "check", "."],
     ["-m", "ruff", "format", "--check", "."],
     ["-c", "from importlinter import cli; raise SystemExit(cli.lint_imports())"],
+    ["-m", "mypy"],
 ]
 # A file, and so a notebook, stays in one process, and the processes take files as they are listed: the
 # longest lessons are begun first, so that the end does not wait for one. nbval compares the outputs of

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SWEPT = ("rank", "lr", "plus_lr")
 """The settings that may have several values in one command."""
 
-LATER = {"blocks": None, "schedule": "cosine"}
+LATER = {"blocks": None, "schedule": "cosine", "places": ["attention"]}
 """Settings that older records do not have, and what those ran with."""
 
 
@@ -53,6 +53,9 @@ class LabConfig:
     blocks: tuple[int, ...] | None = setting(
         None, "blocks to adapt in each tower, counted from 0, separated by commas; all by default"
     )
+    places: tuple[str, ...] = setting(
+        ("attention",), "attention, feed_forward, or both separated by a comma: what adapters go to"
+    )
     precision: str = setting("auto", "bf16, no (float32), or auto: bf16 if the GPU supports it")
     accumulation: int = setting(1, "parts of a batch, whose gradients are added up")
 
@@ -61,7 +64,7 @@ class LabConfig:
         from serial_lora.errors import require_choice, require_number
 
         some = {"scale": self.scale_factor, "dropout": self.dropout, "blocks": self.blocks}
-        SerialLoRAConfig(self.rank, **some)  # checks them
+        SerialLoRAConfig(self.rank, places=self.places, **some)  # checks them
         for plus in (False, True):  # with lr, and with plus_lr
             self.training(steps=1, plus=plus)
         for name, value in vars(self).items():

@@ -151,13 +151,12 @@ def make_grid(
 
 def _check_fit(lab: Lab, runs: Sequence[Run]) -> None:
     """Refuse an adapter that does not fit the model."""
-    sites = None
+    sites = {}  # where they are is the same for many
     for lab.config, method in dict.fromkeys((run.config, run.method) for run in runs):
         adapter = lab.adapter(method)
-        if sites is None:
-            some = (adapter.towers, adapter.blocks, adapter.stream)
-            sites = find_attention_sites(lab.backbone.model, *some)
-        check_fit(lab.backbone.model, sites, adapter)
+        if adapter.where not in sites:
+            sites[adapter.where] = find_attention_sites(lab.backbone.model, *adapter.where)
+        check_fit(lab.backbone.model, sites[adapter.where], adapter)
 
 
 def here(source: Source, runs: Sequence[Run], kept: Kept, **options: Any) -> Iterator[Done]:

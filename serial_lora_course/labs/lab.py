@@ -177,8 +177,8 @@ class Lab(ABC):
         """The adapter that a method means here."""
         config = self.config
         some = {"scale": config.scale_factor, "dropout": config.dropout, "blocks": config.blocks}
-        rank = method.rank(config.rank)
-        return method.kind(rank=rank, **some, **self.adapter_options())
+        rank, where = method.rank(config.rank), method.parts(config.places)
+        return method.kind(rank=rank, **some, **where, **self.adapter_options())
 
     def networks(self) -> list[nn.Module]:
         """Every network whose weights a record depends on."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
+from serial_lora.config import PLACES, AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
 LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
@@ -36,6 +36,20 @@ class Method:
     def sized(self, rank: int) -> str:
         """Its name with its size, such as "LoRA, rank 16" or "OFT, blocks of 4"."""
         return ", ".join(filter(None, (self.label, self.size.format(rank))))
+
+    def parts(self, places: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """What its configuration is told of the places that adapters go to, but for the usual one.
+
+        Raises:
+            SerialLoRAError: the method has one place of its own.
+        """
+        if tuple(places) == SerialLoRAConfig.places:
+            return {}
+        if self.kind is SerialLoRAConfig:
+            return {"places": tuple(places)}
+        if self.kind is LoRAConfig:
+            return {"parts": tuple(part for place in places for part in PLACES[place])}
+        raise SerialLoRAError(f"{self.label} has a place of its own; leave places out.")
 
     @property
     def settings(self) -> dict[str, float]:

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
 from serial_lora.parameters import lora_plus_groups
-from serial_lora.records import records
+from serial_lora.state import records
 from serial_lora_course.labs.device import PRECISIONS, autocast, settle_precision, this_device, turn
 from serial_lora_course.labs.memory import saved_activations
 from serial_lora_course.labs.resume import SavedState, TrainingHistory

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serial_lora.several import disabled
+from serial_lora.overrides import disabled
 from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.methods import Method

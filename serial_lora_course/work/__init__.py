@@ -9,7 +9,7 @@ from serial_lora_course.labs.config import LabConfig, check_crop, setting
 class Job(LabConfig):
     """Every choice of a training on a folder: the options of `fit`, which suit some hundred pictures."""
 
-    rank: int = setting(8, "rank of the pair in front of each block's attention")
+    rank: int = setting(8, "rank of the pair in front of each block's attention, or feed-forward")
     lr: float = 2e-3
     schedule: str = "cosine"
     epochs: int = 20

@@ -194,11 +194,12 @@ def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> Non
 
     path = file / ADAPTER_FILE if file.is_dir() else file
     saved = read_header(path)
-    config, places = saved.config, list(saved.targets)
+    config, targets = saved.config, list(saved.targets)
+    places = " and ".join(config.places).replace("_", "-")
     lines = {
         "file": f"{path}, {path.stat().st_size:,} bytes, by serial-lora {saved.library_version}",
         "method": f"{config.method}, rank {config.rank}, scale {config.scale:g}",
-        "attention blocks": f"{len(places)}, {places[0]} to {places[-1]}",
+        f"{places} blocks": f"{len(targets)}, {targets[0]} to {targets[-1]}",
         "base": f"fingerprint {saved.base[:12]}",
     }
     _print_lines(lines | saved.notes)

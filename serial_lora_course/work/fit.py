@@ -75,7 +75,7 @@ def fit_folder(job: Job) -> dict[str, Any]:
     learnt, judged = divided(data.train, job.validation_fraction, "validation", job.groups)
     parts = {"train": learnt, "validation": judged, "test": data.test}
     vision = load_vision(job.model, job.weights, job.image_size)
-    options = as_yaml(for_key(asdict(job)))
+    options = as_yaml(for_key(job.as_settings()))
     made_from = {
         "options": options.decode(),
         "class folders": data.class_names,
@@ -133,7 +133,8 @@ def _claimed(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
 def _adapted(classifier: PictureClassifier, job: Job) -> PictureClassifier:
     """With a fresh adapter, which changes nothing yet, and a head that learns."""
     torch.manual_seed(job.seed)
-    config = SerialLoRAConfig(job.rank, job.scale_factor, job.dropout, ["image"], job.blocks)
+    where = {"towers": ["image"], "blocks": job.blocks, "places": job.places}
+    config = SerialLoRAConfig(job.rank, job.scale_factor, job.dropout, **where)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the running statistics")  # the classifier keeps them
         return inject(classifier, config, also_train=["head"])

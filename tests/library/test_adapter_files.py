@@ -94,13 +94,11 @@ def test_saving_while_merged_disabled_or_rescaled(tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("changed", ["head.weight", "patch_embed.proj.bias"])
 def test_what_is_not_in_an_adapted_block_may_differ(changed, tmp_path):
-    """A new head is no other base; nor is a file of the first format, which had more hashes of it."""
+    """A new head is no other base."""
     path = save_adapter(trained(), tmp_path / "adapter.safetensors")
     model = TINY["timm"].build()
     model.get_parameter(changed).add_(1)
     load_adapter(model, path)
-    rewrite(path, format_version="1", base="0" * 64, blocks="0" * 64)
-    load_adapter(eject(model), path)
     with pytest.raises(SerialLoRAError, match="other weights"):
         load_adapter(scaled_weights(1.02), path)
 
@@ -125,7 +123,7 @@ BROKEN = {
     "missing": (lambda p: p.unlink(), "no adapter file"),
     "pickle": (lambda p: p.write_bytes(pickle.dumps({"lora_A": [1]})), "whole safetensors"),
     "foreign": (lambda p: save_file({"weight": torch.ones(2)}, p), "save_adapter"),
-    "version": (lambda p: rewrite(p, format_version="99"), "version 99"),
+    "version": (lambda p: rewrite(p, format_version="9" * 9999), "version 999.*9[.]{3},"),
     "method": (lambda p: rewrite(p, method="dora"), "damaged"),
     "config not json": (lambda p: rewrite(p, config="{rank"), "damaged"),
     "rank lies": (lambda p: rewrite(p, config=json.dumps({"rank": 5})), "rank|shape"),

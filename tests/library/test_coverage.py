@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from serial_lora import adapters, eject, inject, merge
-from serial_lora.attention import find_attention_sites
+from serial_lora.attention import every_site, find_attention_sites
+from serial_lora.feed_forward import blocks_without
 from serial_lora.sites import without_sites
 from tests.library.tiny_models import fill_adapters, noisy
 
@@ -125,6 +126,25 @@ def test_a_module_of_timm_equals_dense_weights(name, method):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", [*TIMM, "vit_small_patch16_18x2_224", "eva02_base_patch14_224"])
+def test_a_module_of_timm_has_the_feed_forward_of_all_its_blocks_found(name):
+    """Once each, but for those of convolutions."""
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=5, **TIMM.get(name, ({},))[0])
+    sites = every_site(model)
+    convolutions = name in ("fastvit_sa12", "nextvit_small")
+    assert bool(blocks_without(model, sites)) == convolutions
+    forwards = [site for site in sites if site.place == "feed_forward"]
+    layers = [p.module for site in forwards for p in site.projections.values()]
+    assert bool(forwards) != convolutions and len(layers) == len(set(layers))
+    for site in forwards:  # what names say, where shapes were asked
+        assert re.search(r"fc1|linear1|lin1", site.projections["fc1"].module)
+        assert re.search(r"fc2|linear2|lin2", site.projections["fc2"].module)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_a_class_of_transformers_has_all_its_attention_found(name):
     """Without values: which layers these are is compared with dense weights where they are alike."""
@@ -136,3 +156,4 @@ def test_a_class_of_transformers_has_all_its_attention_found(name):
     sites = find_attention_sites(model)
     assert sites and all({"q", "k", "v"} <= set(site.projections) for site in sites)
     assert not without_sites(model, sites, None)
+    assert not blocks_without(model, every_site(model))

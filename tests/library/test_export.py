@@ -98,7 +98,9 @@ def with_tied_output() -> nn.Module:
 
 
 def serial(tiny) -> nn.Module:
-    return inject(tiny.build(), SerialLoRAConfig(rank=RANK))
+    model = inject(tiny.build(), SerialLoRAConfig(rank=RANK))
+    tiny.run(model)  # only now it is known what the model calls
+    return model
 
 
 def beside_output_alone(tiny) -> nn.Module:

@@ -53,12 +53,13 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
         "backbone": build(),
         "same_backbone": build(),
         "third_backbone": build(),
+        "fourth_backbone": build(),
     }
     snow = fill_adapters(serial_lora.inject(build(), serial_lora.SerialLoRAConfig(4)))
     serial_lora.save_adapter(snow, "snow.safetensors")
     base = build()(pictures)
     rest = (code for code in snippets() if "torchao" not in code and "my_sites" not in code)
-    ten, back, several, off, with_peft = rest
+    ten, back, several, off, with_peft, as_lora = rest
 
     exec(ten, names)
     adapted = names["model"](pictures).detach()
@@ -74,7 +75,8 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     assert torch.equal(names["model"](pictures), base)
 
     exec(with_peft, names)
-    for key in ("plain", "injected"):
+    exec(as_lora, names)
+    for key in ("plain", "injected", "lora"):
         torch.testing.assert_close(names[key](pictures), base, rtol=1e-4, atol=1e-5)
 
 

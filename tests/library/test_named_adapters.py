@@ -50,7 +50,7 @@ CLOSE = dict(rtol=1e-4, atol=5e-5)
 
 
 def two_adapters(tiny, method, ranks=(RANK, RANK), model=None):
-    """A model with "a" (scale 0.7) and "b" in force, and the tensors of both by name."""
+    """A model with "a" (scale 0.7) and "b" active, and the tensors of both by name."""
     model = inject(model or tiny.build(), method(ranks[0], 0.7, stream=tiny.stream), name="a")
     tensors = {"a": bits(fill_adapters(model, seed=1))}
     add_adapter(model, "b", method(ranks[1], 1.0, stream=tiny.stream))
@@ -294,7 +294,7 @@ WHOLE = {  # what a Ctrl-C leaves undone or done
 def whole_state(model):
     """Everything of every adapter."""
     injection = vars(model)["serial_lora_injection"]
-    each = {name: (a.config, a.tensors) for name, a in injection.shelf.items()}
+    each = {name: (a.config, a.tensors) for name, a in injection.inactive.items()}
     each[injection.name] = injection.config, model.state_dict()
     scales = [(pair.scale, pair.dropout.p) for pair in adapters(model).values()]
     values = {
@@ -342,7 +342,7 @@ def test_requests_that_do_not_fit_are_refused(method):
         (lambda m: add_adapter(m, "a"), "named 'a' already"),
         (lambda m: add_adapter(m, "c", other(RANK)), "one method"),
         (lambda m: add_adapter(m, "c", method(RANK, blocks=[0])), "same places"),
-        (lambda m: remove_adapter(m, "b"), "in force"),
+        (lambda m: remove_adapter(m, "b"), "is active"),
         (lambda m: add_adapter(m, None), "name is a str, not None"),
         (lambda m: combine(m, {"a": float("nan")}, "c"), "finite"),
         (lambda m: combine(m, None, "c"), "not None; name them with a dict"),

@@ -18,7 +18,7 @@ from torch import nn
 
 import serial_lora
 from serial_lora import SerialLoRAError, inject, save_adapter, to_peft
-from tests.library.test_structure import ReadsTheWeight
+from tests.library.test_structure import FOUND
 from tests.library.tiny_models import _VISION, RANK, TINY, fill_adapters, write_dense
 
 peft = pytest.importorskip("peft", minversion="0.21", reason='pip install "peft>=0.21"')
@@ -219,6 +219,8 @@ def test_copies_and_pickles_share_their_own_pair():
         ("hf_vit", dict(target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]), "o_proj"),
         ("hf_vit", dict(target_modules="all-linear"), "all-linear"),
         ("hf_vit", dict(exclude_modules=["k_proj"]), "k_proj"),
+        ("hf_vit", dict(modules_to_save=["hed"]), "no module 'hed'"),
+        ("hf_vit", dict(lora_alpha=8), "lora_alpha is scale"),
         ("torchvision", {}, "inject"),
         ("open_clip_own_attention", {}, "inject"),
     ],
@@ -231,17 +233,20 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(name, options, noun):
     assert list(model.state_dict()) == keys
 
 
-def test_an_adapter_that_does_not_act_is_an_error():
-    x = torch.randn(1, 4, 32)
-    model = peft.get_peft_model(nn.Sequential(ReadsTheWeight()), SerialLoRAConfig(r=RANK))
-    for _ in range(2):
-        with pytest.raises(SerialLoRAError, match="q without calling"):
-            model(x)
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["timm_beit", "torchvision_swin_1", "weights as matrices"])
+def test_a_weight_that_is_read_is_the_adapted_one(name):
+    tiny = FOUND[name]
+    model = adapted(tiny, scale=0.7)
+    expected = tiny.run(write_dense(tiny, tiny.build(), injected_alike(tiny, model), 0.7))
+    torch.testing.assert_close(run(tiny, model), expected, **CLOSE)
+    torch.testing.assert_close(tiny.run(model.merge_and_unload()), expected, **CLOSE)
+
+
+def test_adapters_for_samples_are_refused():
     model = peft.get_peft_model(TINY["plain"].build(), SerialLoRAConfig(r=RANK))
-    run(TINY["plain"], model)
-    assert not any(module._forward_hooks for module in model.modules())
     with pytest.raises(SerialLoRAError, match="adapter_names"):
-        model(x, adapter_names=["default"])
+        model(torch.randn(1, 4, 32), adapter_names=["default"])
 
 
 def test_an_adapter_that_diverged_is_not_merged():

@@ -16,6 +16,7 @@ from serial_lora import (
     SerialLoRAConfig,
     SerialLoRAError,
     adapter_parameters,
+    adapters,
     add_adapter,
     disabled,
     eject,
@@ -275,23 +276,25 @@ def test_over_other_tensors_of_torchao_adapters_learn_and_are_saved_unmerged(kin
 
 @torch.no_grad()
 def test_what_no_gradient_passes_takes_trained_adapters_alone(tmp_path):
-    """Its answers are those of an adapted model that is quantized after the training."""
+    """Its answers are those of a quantized model whose layers read tokens that hooks adapt."""
     torchao, run = installed("torchao.quantization"), TINY["timm"].run
     scheme = torchao.Int8DynamicActivationInt8WeightConfig()
-    trained, model = (
-        fill_adapters(inject(TINY["timm"].build(), SerialLoRAConfig(RANK))),
-        TINY["timm"].build(),
-    )
+    trained = fill_adapters(inject(TINY["timm"].build(), SerialLoRAConfig(RANK)))
     path = save_adapter(trained, tmp_path / "a.safetensors")
-    for each in (trained, model):
+    with pytest.raises(SerialLoRAError, match="was to be replaced while an adapter acts"):
+        torchao.quantize_(trained, scheme)
+    model, reference = (TINY["timm"].build() for _ in range(2))
+    for each in (model, reference):
         torchao.quantize_(each, scheme)
+    for block, pair in zip(reference.blocks, adapters(trained).values(), strict=True):
+        block.attn.qkv.register_forward_pre_hook(lambda _, args, pair=pair: (pair(args[0]),))
     refused = "no gradient passes blocks.0.attn.qkv.*quantize weights alone"
     before = bits(model)
     with pytest.raises(SerialLoRAError, match=refused):
         inject(model, SerialLoRAConfig(RANK))
     assert_same_bits(before, bits(model))
     load_adapter(model, path)
-    torch.testing.assert_close(run(model), run(trained), rtol=0, atol=0)
+    torch.testing.assert_close(run(model), run(reference), rtol=0, atol=0)
     for train in (lambda m: add_adapter(m, "more"), lambda m: lora_plus_groups(m, lr=1e-3)):
         with pytest.raises(SerialLoRAError, match=refused):
             train(model)
@@ -304,4 +307,4 @@ def test_what_no_gradient_passes_takes_trained_adapters_alone(tmp_path):
         peft.get_peft_model(eject(model), InPeft(r=RANK))
     assert_same_bits(before, bits(model))
     inside = peft.PeftModel.from_pretrained(model, tmp_path)
-    torch.testing.assert_close(run(inside.get_base_model()), run(trained), rtol=0, atol=0)
+    torch.testing.assert_close(run(inside.get_base_model()), run(reference), rtol=0, atol=0)

@@ -8,6 +8,7 @@ import sys
 
 import huggingface_hub
 import pytest
+from safetensors.torch import load_file
 
 from serial_lora_course.work import classifier as work
 
@@ -15,9 +16,13 @@ ANSWERS = 8
 
 
 @pytest.fixture
-def fitted(job, pictures, weights, tmp_path, run):
+def words(job, pictures, weights):
     words = ["fit", pictures, "--model", job.model, "--weights", weights, "--out", job.out]
-    words += ["--rank", 2, "--epochs", 2, "--min-steps", 1, "--precision", "no"]
+    return [*words, "--rank", 2, "--epochs", 2, "--min-steps", 1, "--precision", "no"]
+
+
+@pytest.fixture
+def fitted(words, tmp_path, run):
     code, said, _ = run(*words)
     assert code == 0 and "logistic regression" in said and "precision" in said
     return tmp_path / "classifier"
@@ -52,7 +57,14 @@ def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatc
         assert "two heads" in run(*merge)[2]
     assert not (tmp_path / "merged").exists() and run(*merge)[0] == 0
     code, said, _ = run("show", fitted)
-    assert code == 0 and "rank 2" in said and "timm/test_vit" in said and '"green"' in said
+    assert "places" not in (fitted / "run.yaml").read_text()  # so older folders go on
+    assert (
+        code == 0
+        and "attention blocks" in said
+        and "rank 2" in said
+        and "timm/test_vit" in said
+        and '"green"' in said
+    )
 
     card = (fitted / "README.md").read_text()  # names no folder of this machine
     assert not any(str(each) in card for each in (weights.parent, pictures.parent, tmp_path))
@@ -64,6 +76,16 @@ def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatc
     again = run("fit", "--config", fitted / "run.yaml")
     assert again[0] == 0 and "step 1 of" not in again[1]
     assert (fitted / "README.md").read_text().endswith("My own words.")
+
+
+def test_both_places_can_be_asked_for(words, tmp_path, run):
+    assert run(*words, "--places", "attention,feed_forward")[0] == 0
+    saved = tmp_path / "classifier"
+    assert "feed_forward" in (saved / "run.yaml").read_text()
+    assert "attention and feed-forward blocks" in run("show", saved)[1]
+    assert any("serial_lora_ff" in name for name in load_file(saved / "adapter.safetensors"))
+    code, _, told = run(*words, "--places", "mlp")
+    assert code == 2 and "attention, feed_forward" in told
 
 
 def test_what_is_asked_first_waits_for_no_model_library(fitted):

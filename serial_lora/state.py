@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,25 +20,25 @@ DEFAULT = "default"  # the name of the adapter that `inject` makes
 
 
 @dataclass
-class Shelved:
-    """An adapter that is not in force: its configuration, and its tensors under the file's names."""
+class InactiveAdapter:
+    """An adapter that is not active: its configuration, and its tensors under the file's names."""
 
     config: AdapterConfig
     tensors: dict[str, Tensor]
 
 
 @dataclass(eq=False)
-class Block:
-    """A `with` block of `disabled` or `per_sample`.
+class Override:
+    """For the length of a `with` block of `disabled` or `per_sample`: what acts in place of pairs.
 
     Attributes:
-        record: of the model it is for.
-        acting: for each adapter what acts in its place: nothing, or a pair for each sample.
-        open: False from its end on.
+        injection: the record of the model it is for.
+        acting: for each pair what acts in its place: nothing, or a pair for each sample.
+        open: False from the block's end on.
     """
 
-    record: object
-    acting: Mapping[nn.Module, Callable | None]
+    injection: Injection
+    acting: Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
     open: bool = True
 
     @property
@@ -46,7 +47,7 @@ class Block:
         return None in self.acting.values()
 
 
-BLOCKS: ContextVar[tuple[Block, ...]] = ContextVar("BLOCKS", default=())
+OVERRIDES: ContextVar[tuple[Override, ...]] = ContextVar("OVERRIDES", default=())
 """Those of this thread or asyncio task, the innermost last."""
 
 
@@ -55,19 +56,21 @@ class Injection:
     """What `inject` did to a model: kept on the model, so that it can be undone.
 
     Attributes:
-        config: of the adapter in force, with the scale that is in force.
+        config: of the active adapter, with the scale that it has now.
         sites: where the adapters are.
         required_grad: for every base parameter, whether it was trainable before.
-        name: of the adapter in force, whose values are in the model.
+        name: of the active adapter, whose values are in the model.
         pairs: the adapters in the model, by the names that their tensors begin with in a file.
-        shelf: the other adapters by name; all go to the same places.
+        inactive: the other adapters by name; all go to the same places.
         also_train: the modules that learn beside the adapters, by their dotted names.
         own: the base's own values of those; while `bare`, what they have learned.
-        hooks: what sends tokens through the adapters, except while merged.
-        handles: what else is put on and taken off with the hooks.
-        trainable: what stays on, merged or not: see `serial_lora.stored.kept_trainable`.
+        adapted: the layers whose tokens or weights go through adapters, except while merged.
+        switched: attributes that are others as long as there are adapters: see `stored.switch`.
         originals: while merged, what the base's own weights consist of, keyed (module, parameter).
         open: the `disabled` and `per_sample` blocks of all threads, the latest last.
+        running: the threads in which the model runs at this moment.
+        waiting: how many threads wait until they may change it.
+        training_passes: how many times it has run in training, up to 2.
     """
 
     config: AdapterConfig
@@ -75,14 +78,16 @@ class Injection:
     required_grad: dict[str, bool]
     name: str = DEFAULT
     pairs: dict[str, SerialLoRA | LoRA] = field(default_factory=dict)
-    shelf: dict[str, Shelved] = field(default_factory=dict)
+    inactive: dict[str, InactiveAdapter] = field(default_factory=dict)
     also_train: dict[str, nn.Module] = field(default_factory=dict)
     own: dict[str, Tensor] = field(default_factory=dict)
-    hooks: list[Any] = field(default_factory=list)
-    handles: list[Any] = field(default_factory=list)
-    trainable: list[Any] = field(default_factory=list)
+    adapted: list[Any] = field(default_factory=list)
+    switched: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
     originals: dict[tuple[str, str], list[Tensor]] | None = None
-    open: list[Block] = field(default_factory=list)
+    open: list[Override] = field(default_factory=list)
+    running: set[int] = field(default_factory=set)
+    waiting: int = 0
+    training_passes: int = 0
 
     @property
     def merged(self) -> bool:
@@ -92,7 +97,7 @@ class Injection:
     @property
     def bare(self) -> bool:
         """Whether a `disabled` block is open, of whichever thread."""
-        return any(block.base for block in self.open)
+        return any(override.base for override in self.open)
 
     def learned(self) -> dict[str, Tensor]:
         """Parameters and buffers of the modules that learn beside the adapters, each once."""
@@ -103,22 +108,53 @@ class Injection:
                     found.setdefault(id(tensor), (child_name(name, unwrapped_name(key)), tensor))
         return dict(found.values())
 
+    def active_tensors(self) -> dict[str, Tensor]:
+        """All that the active adapter consists of, by the names that it has in a file."""
+        tensors = {
+            f"{name}.{which}": getattr(pair, which)
+            for name, pair in self.pairs.items()
+            for which in ("lora_A", "lora_B")
+        }
+        return tensors | (self.own if self.bare else self.learned())
+
+    def pair_shapes(self) -> dict[str, tuple[int, int]]:
+        """For every pair the name that its tensors begin with in a file, and (inputs, outputs)."""
+        pairs = self.pairs.items()
+        return {name: (pair.lora_A.shape[1], pair.lora_B.shape[0]) for name, pair in pairs}
+
     @torch.no_grad()
     def exchange(self) -> None:
-        """What those modules have learned for the base's own values, or back."""
+        """What the modules beside the adapters have learned for the base's own values, or back."""
         for name, tensor in self.learned().items():
             kept, self.own[name] = self.own[name], tensor.data
             tensor.data = kept.to(tensor)
 
     def __getstate__(self) -> dict[str, Any]:
         self.refuse_inside()
-        return vars(self)
+        return vars(self) | {"running": set(), "waiting": 0}
 
-    def refuse_inside(self) -> None:
-        """Refuse to change or copy a model inside a `with` block, of whichever thread."""
-        if self.open:
+    def refuse_inside(self, values_alone: bool = False) -> None:
+        """Refuse to change or copy a model inside a `with` block, of whichever thread.
+
+        Args:
+            values_alone: the pairs' values are to change, nothing else. Blocks of other threads
+                have values of their own, so they may go on, unless a head is switched with them.
+        """
+        own = set(OVERRIDES.get())
+        if any(override in own for override in self.open):
             raise SerialLoRAError(
                 "the adapters are disabled or given for each sample; leave that `with` block first."
+            )
+        if self.open and not (values_alone and not self.also_train):
+            raise SerialLoRAError(
+                "another thread or task has the adapters disabled or given for each sample; try "
+                "again when it has left that `with` block."
+            )
+
+    def refuse_merged(self) -> None:
+        if self.merged:
+            raise SerialLoRAError(
+                "the model's adapters are merged; call unmerge(model) or eject(model) first."
             )
 
 
@@ -165,9 +201,10 @@ def injected(model: nn.Module, to_change: bool = False) -> tuple[nn.Module, Inje
 def with_values(model: nn.Module) -> tuple[nn.Module, Injection]:
     """The record of a model that is not on the meta device, where tensors have shapes alone."""
     root, injection = injected(model)
-    if any(pair.lora_A.is_meta for pair in injection.pairs.values()):  # they are where the base is
+    if any(pair.lora_A.is_meta for pair in injection.pairs.values()):
         raise SerialLoRAError(
-            "the model is on the meta device and has no values; load its weights first."
+            "the adapters are on the meta device and have no values; load the base's weights, then "
+            'call to_empty(device="cpu") on each of adapters(model).values(), which makes them fresh.'
         )
     return root, injection
 
@@ -178,35 +215,38 @@ def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
     return {n: m for n, m in model.named_modules() if isinstance(m, SerialLoRA | LoRA)}
 
 
-def pair_shapes(injection: Injection) -> dict[str, tuple[int, int]]:
-    """For every adapter the name that its tensors begin with in a file, and (inputs, outputs)."""
-    pairs = injection.pairs.items()
-    return {name: (pair.lora_A.shape[1], pair.lora_B.shape[0]) for name, pair in pairs}
-
-
-def tensors_in_force(injection: Injection) -> dict[str, Tensor]:
-    """All that the adapter in force consists of, by the names that it has in a file."""
-    tensors = {
-        f"{name}.{which}": getattr(pair, which)
-        for name, pair in injection.pairs.items()
-        for which in ("lora_A", "lora_B")
-    }
-    return tensors | (injection.own if injection.bare else injection.learned())
-
-
 def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tuple[int, int]]:
     """The adapters of one site: the name each has in its block, and (inputs, outputs)."""
     if config.method == SerialLoRAConfig.method:
-        return {f"serial_lora{site.suffix}": (site.width, site.width)}
+        return {site.pair_name(): (site.width, site.width)}
     return {
-        f"lora_{part}{site.suffix}": (projection.columns, projection.rows)
+        site.pair_name(part): (projection.columns, projection.rows)
         for part, projection in changed_parts(site, config).items()
     }
 
 
 def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Projection]:
     """The projections an adapter acts on."""
-    return {part: p for part, p in site.projections.items() if part in config.parts}
+    if config.method == SerialLoRAConfig.method:
+        return site.readers
+    asked = {*config.parts, *(("gate",) if "fc1" in config.parts else ())}
+    return {part: p for part, p in site.projections.items() if part in asked}
+
+
+def new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | LoRA:
+    inputs, outputs = shape
+    if config.method == SerialLoRAConfig.method:
+        return SerialLoRA(inputs, config.rank, config.scale, config.dropout)
+    return LoRA(inputs, outputs, config.rank, config.scale, config.dropout)
+
+
+def check_rank(sites: list[AttentionSite], config: AdapterConfig) -> None:
+    narrowest = min(min(p.rows, p.columns) for site in sites for p in site.projections.values())
+    if config.rank > narrowest:
+        raise SerialLoRAError(
+            f"rank {config.rank} is above {narrowest}, the width of this model's layers; "
+            f"choose a rank of at most {narrowest}."
+        )
 
 
 def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
@@ -219,11 +259,20 @@ def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
             )
 
 
+@contextmanager
+def plain_context(model: nn.Module) -> Iterator[None]:
+    """Whatever surrounds the call, computed as it stands: no autocast, inference or default device."""
+    with ExitStack() as stack, torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
+        for kind in {parameter.device.type for parameter in model.parameters()} - {"meta"}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
 def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
     """Refuse a model whose blocks or layers are no longer those that `inject` found."""
     there = unwrapped_modules(root)
-    expected = dict(injection.pairs | injection.also_train)
-    expected |= {hook.layer: hook.handle.layer for hook in injection.hooks}
+    expected: dict[str, nn.Module] = {**injection.pairs, **injection.also_train}
+    expected |= {adapted.name: adapted.layer for adapted in injection.adapted}
     gone = [
         place
         for place, module in expected.items()
@@ -231,8 +280,8 @@ def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
     ]
     layers = [p.module for site in injection.sites for p in site.projections.values()]
     gone += [layer for layer in layers if unwrapped_name(layer) not in there]
-    if injection.originals is None:
-        gone += [hook.layer for hook in injection.hooks if not hook.handle.is_on()]
+    if not injection.merged:
+        gone += [adapted.name for adapted in injection.adapted if not adapted.is_on()]
     learned, own = injection.learned(), injection.own
     if {n: t.shape for n, t in learned.items()} != {n: t.shape for n, t in own.items()}:
         gone += injection.also_train

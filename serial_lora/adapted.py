@@ -1,0 +1,406 @@
+"""How tokens reach an adapter: a layer with an adapter is a layer of another class.
+
+Called, it adapts the tokens that it reads (the cheap way). Its weight, read from outside, is the
+merged one, W (I + s B A) or W + s B A (the exact way). So it does not matter whether a model calls
+a layer or hands its weight to a function, and nothing has to find out. State dict, names and
+`isinstance` stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from serial_lora.config import SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError
+from serial_lora.layers import LowRankPair, wide
+from serial_lora.passes import unwatch, watch
+from serial_lora.sites import AttentionSite
+from serial_lora.state import OVERRIDES, Injection, changed_parts
+from serial_lora.stored import Stored, is_packed, kind_of, own_weight
+
+Acting = tuple[Any, ...]  # pairs, or what stands in for them: (tokens) -> tokens
+KEY = "serial_lora_adapted"  # where a layer carries its `Adapted`
+
+
+class Adapted:
+    """What an adapted layer carries: its pairs, and what they do to tokens and to the weight.
+
+    Attributes:
+        name, layer: the layer's dotted name, and the layer.
+        parameter: the name of the weight; None for a layer whose output is adapted.
+        pairs: that act here.
+        compiled: what compiled code goes by, in every thread, as it cannot read a context variable.
+        traced: whether there is such code.
+        called, read: whether the model has called the layer, and read its weight.
+        gradient: whether gradients were on when it last acted; None if it never did.
+    """
+
+    def __init__(
+        self, name: str, layer: Any, parameter: str | None, pairs: tuple[Any, ...]
+    ) -> None:
+        self.name, self.layer, self.parameter = name, layer, parameter
+        self.pairs: Acting = pairs
+        self.compiled: Acting = pairs
+        self.traced = self.called = self.read = False
+        self.gradient: bool | None = None
+
+    def acting(self) -> Acting:
+        """The pairs, or what stands in for them; nothing where the model is its base."""
+        if torch.compiler.is_compiling():
+            self.traced = True
+            return self.compiled
+        for override in reversed(OVERRIDES.get()):
+            if override.open and self.pairs[0] in override.acting:
+                stand_ins = map(override.acting.__getitem__, self.pairs)
+                return tuple(each for each in stand_ins if each is not None)
+        return self.pairs
+
+    def before(self, tokens: Tensor) -> Tensor:
+        """What the layer reads in place of these tokens."""
+        return tokens
+
+    def after(self, tokens: Tensor, output: Tensor) -> Tensor:
+        """What the layer gives in place of this output."""
+        return output
+
+    def whole(self, weight: Tensor) -> Tensor:
+        """The weight with the change of every pair in it, (outputs, inputs), in its number type."""
+        for pair in self.acting():
+            if not isinstance(pair, LowRankPair) or (pair.training and pair.dropout.p):
+                raise SerialLoRAError(
+                    f"the weight of {self.name} is read here, and that layer not called, so neither "
+                    "dropout nor an adapter for each sample can act; use dropout=0, or give the "
+                    "samples of each adapter a batch of their own."
+                )
+        self.seen()
+        self.read = True
+        kind = kind_of(weight)
+        place = kind(self.layer, str(self.parameter))
+        matrix = weight if kind is Stored else place.matrix(place.parts())
+        with torch.autocast(weight.device.type, enabled=False):
+            base = changed = wide(matrix)
+            for pair, start, rows in self.by_rows(len(base)):
+                left, right = pair.factors(base.narrow(0, start, rows))
+                gaps = (0, 0, start, len(base) - start - rows)  # left, right, above and below
+                changed = changed + F.pad(left @ right, gaps)
+        return changed.to(weight.dtype)
+
+    def by_rows(self, outputs: int) -> list[tuple[Any, int, int]]:
+        """What acts, the first row of the weight that it is for, and how many are."""
+        return [(pair, 0, outputs) for pair in self.acting()]
+
+    def seen(self) -> None:
+        if not torch.compiler.is_compiling():
+            self.gradient = torch.is_grad_enabled()
+
+    def put_on(self) -> None:
+        if KEY in vars(self.layer):
+            raise SerialLoRAError(
+                f"two adapters would act at {self.name}, which several sites have; let them adapt "
+                "other layers, or only one of them this one."
+            )
+        vars(self.layer)[KEY] = self
+        read = self.parameter is not None and not is_packed(self.layer, self.parameter)
+        base: Any = type(self.layer)
+        self.layer.__class__ = adapted_class(base, self.parameter, read)
+
+    def is_on(self) -> bool:
+        return vars(self.layer).get(KEY) is self
+
+    def take_off(self) -> None:
+        if self.is_on():
+            del vars(self.layer)[KEY]
+            if "unadapted" in vars(type(self.layer)):  # not where FSDP has put a class of its own
+                self.layer.__class__ = type(self.layer).unadapted
+
+
+class Before(Adapted):
+    """Serial LoRA: the tokens go through the pair before the layer reads them.
+
+    Attributes:
+        shared: by the layers that read the same tokens.
+        number: which of them this is.
+    """
+
+    def __init__(self, *about: Any, shared: AdaptedTokens, number: int = 0) -> None:
+        super().__init__(*about)
+        self.shared, self.number = shared, number
+
+    def before(self, tokens: Tensor) -> Tensor:
+        acting = self.acting()
+        if not acting:
+            return tokens
+        self.seen()
+        return self.shared.read(acting, tokens, self.number)
+
+
+class Beside(Adapted):
+    """LoRA: each pair's change is added to its rows of what the layer gives.
+
+    Attributes:
+        starts: for each pair the first row of the weight that it is for, in order.
+        gaps: for each pair how many of the layer's outputs before and behind its own have none.
+    """
+
+    def __init__(self, *about: Any, starts: tuple[int, ...], outputs: int) -> None:
+        super().__init__(*about)
+        self.starts = starts
+        stops = [start + rows for _, start, rows in self.by_rows(outputs)]
+        self.gaps = [
+            [start - stop, 0] for start, stop in zip(starts, [0, *stops[:-1]], strict=True)
+        ]
+        self.gaps[-1][1] = outputs - stops[-1]
+
+    def by_rows(self, outputs: int) -> list[tuple[Any, int, int]]:
+        each = zip(self.acting(), self.starts, strict=True)
+        return [(pair, start, len(pair.lora_B)) for pair, start in each]
+
+    def after(self, tokens: Tensor, output: Tensor) -> Tensor:
+        acting = self.acting()
+        if not acting:
+            return output
+        self.seen()
+        deltas = [
+            F.pad(pair(tokens), gap) if any(gap) else pair(tokens)
+            for pair, gap in zip(acting, self.gaps, strict=True)
+        ]
+        change = deltas[0] if len(deltas) == 1 else torch.cat(deltas, dim=-1)
+        return output + change.to(output.dtype)
+
+
+class AdaptedTokens:
+    """The adapted tokens of one block: computed once where q, k and v read the same tensor.
+
+    Attributes:
+        readers: how many read them in one forward pass.
+        kept: None, or tokens and their version, what acted on them, what became of them, and who
+            has read that; one value, replaced as a whole, so that threads cannot mix theirs.
+    """
+
+    def __init__(self, readers: int) -> None:
+        self.readers = readers
+        self.kept: tuple[Tensor, int, Acting, Tensor, tuple[int, ...]] | None = None
+
+    def read(self, acting: Acting, tokens: Tensor, reader: int) -> Tensor:
+        """Adapted tokens for one reader; kept until each of them has had them.
+
+        Tokens that were changed in place since are other tokens. Tensors of inference mode do not
+        tell, and compiled code cannot ask, so they are not kept but where autograd would tell.
+        """
+        compiled = torch.compiler.is_compiling()
+        told = torch.is_grad_enabled() if compiled else not tokens.is_inference()
+        if self.readers == 1 or not told:
+            return _through(acting, tokens)
+        kept, version = self.kept, 0 if compiled else tokens._version
+        same = kept is not None and kept[0] is tokens and kept[1:3] == (version, acting)
+        if kept is not None and same and reader not in kept[4]:
+            adapted, served = kept[3], (*kept[4], reader)
+        else:
+            adapted, served = _through(acting, tokens), (reader,)
+        everyone = len(served) == self.readers
+        self.kept = None if everyone else (tokens, version, acting, adapted, served)
+        return adapted
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"kept": None}
+
+
+def _through(acting: Acting, tokens: Tensor) -> Tensor:
+    """x + the sum of the changes of these pairs; there is one, but for several adapters in PEFT."""
+    adapted = acting[0](tokens)
+    for pair in acting[1:]:
+        change = pair.delta(tokens.to(pair.lora_A.dtype))
+        adapted = adapted + change.to(adapted.dtype)
+    return adapted
+
+
+# ------------------------------------------------------------------------------ the other class
+
+
+def project(layer: nn.Module, parameter: str, tokens: Tensor, bias: Tensor | None) -> Tensor:
+    """Tokens times this weight of a layer, adapted if the layer is."""
+    weight, adapted = own_weight(layer, parameter), vars(layer).get(KEY)
+    if adapted is None:
+        return F.linear(tokens, weight, bias)
+    return adapted.after(tokens, F.linear(adapted.before(tokens), weight, bias))
+
+
+@cache
+def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
+    """The class of layers of ``base`` that are adapted.
+
+    Args:
+        parameter: the name of the weight; None where the output is adapted.
+        read: whether the weight can be read from outside, as numbers packed into bits cannot.
+    """
+
+    def output_adapted(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        output, adapted = base.forward(self, *args, **kwargs), vars(self).get(KEY)
+        return output if adapted is None else adapted.before(output)
+
+    def input_adapted(self: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        adapted = vars(self).get(KEY)
+        if adapted is not None:
+            adapted.called = True
+        if read:
+            return project(self, parameter, input, self.bias)
+        if adapted is None:
+            return base.forward(self, input, *args, **kwargs)
+        output = base.forward(self, adapted.before(input), *args, **kwargs)
+        return adapted.after(input, output)
+
+    def get(self: nn.Module) -> Tensor:
+        weight, adapted = own_weight(self, parameter), vars(self).get(KEY)
+        sharded = hasattr(weight, "full_tensor")  # by FSDP, which asks for it as it is
+        if adapted is None or sharded or not adapted.acting():
+            return weight
+        if hasattr(base, parameter):
+            raise SerialLoRAError(
+                f"the weight of {adapted.name} is computed anew (a parametrization, such as "
+                "weight_norm) and was read, not its layer called; call eject(model) first to change "
+                "that, or let the model call the layer."
+            )
+        return adapted.whole(weight) if torch.compiler.is_compiling() else ReadWeight.of(adapted)
+
+    def set(self: nn.Module, value: Tensor) -> None:  # by the hooks of spectral_norm and pruning
+        vars(self)[parameter] = value
+
+    def delete(self: nn.Module) -> None:
+        vars(self).pop(parameter)
+
+    def register_parameter(self: nn.Module, name: str, value: nn.Parameter | None) -> None:
+        before = self._parameters.get(name)
+        if name == parameter and before is not None and not before.is_meta:
+            raise SerialLoRAError(
+                f"the weight of {vars(self)[KEY].name} was to be replaced while an adapter acts on "
+                "it; call eject(model) first, and load or inject again afterwards."
+            )
+        base.register_parameter(self, name, value)
+
+    def reduce(self: Any, protocol: int) -> tuple:
+        return _new, (base, parameter, read), *base.__reduce_ex__(self, protocol)[2:]
+
+    body: dict[str, Any] = {"unadapted": base, "__reduce_ex__": reduce}
+    body |= {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
+    if parameter is None:
+        body["forward"] = output_adapted
+    elif base.forward is nn.Linear.forward or not read:  # a forward of its own reads the weight
+        body["forward"] = input_adapted
+    if parameter is not None and read:
+        body |= {parameter: property(get, set, delete), "register_parameter": register_parameter}
+    return type(base.__name__, (base,), body)
+
+
+def _new(*key: Any) -> Any:
+    kind = adapted_class(*key)
+    return kind.__new__(kind)
+
+
+class ReadWeight(Tensor):
+    """An adapted layer's weight, as somebody has read it who did not call the layer.
+
+    `F.linear` with it does what the layer would do, and is as cheap. Any other function computes
+    with the merged weight. What tells about a tensor tells about the base's own, and what writes
+    into one writes there.
+    """
+
+    adapted: Adapted
+
+    @classmethod
+    def of(cls, adapted: Adapted) -> ReadWeight:
+        read = _EMPTY.as_subclass(cls)
+        read.adapted = adapted
+        return read
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is F.linear:
+            call = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+            if isinstance(weight := call["weight"], cls):
+                layer, parameter = weight.adapted.layer, str(weight.adapted.parameter)
+                weight.adapted.read = True
+                return project(layer, parameter, call["input"], call.get("bias"))
+        name = getattr(function, "__name__", "")
+        writes = name in ("__set__", "__setitem__") or (name.endswith("_") and name[-2:] != "__")
+        first = [*args, *kwargs.values()][0] if writes else None
+
+        def plain(value: Any) -> Any:
+            if not isinstance(value, cls):
+                return value
+            weight = own_weight(value.adapted.layer, str(value.adapted.parameter))
+            return weight if value is first or function in _FACTS else value.adapted.whole(weight)
+
+        args, kwargs = tree_map(plain, (args, kwargs))
+        return function(*args, **kwargs)
+
+
+_EMPTY = torch.empty(0)
+_FACTS = {
+    getattr(Tensor, fact).__get__
+    for fact in ("data", "device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape")
+} | {Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size}
+
+
+# ----------------------------------------------------------------------------- onto a whole model
+
+
+def attach(model: nn.Module, injection: Injection) -> None:
+    """Send tokens through the adapters. What an error leaves attached is in the record."""
+    if not injection.adapted:
+        serial = injection.config.method == SerialLoRAConfig.method
+        for site in injection.sites:
+            plan = _serial if serial else _lora
+            injection.adapted += plan(model, site, injection)
+    for adapted in injection.adapted:
+        adapted.put_on()
+    watch(model)
+
+
+def detach(model: nn.Module, injection: Injection) -> None:
+    """The way back. What was attached stays in the record, for `attach`."""
+    unwatch(model)
+    for adapted in reversed(injection.adapted):
+        adapted.take_off()
+
+
+def _serial(model: nn.Module, site: AttentionSite, injection: Injection) -> list[Adapted]:
+    """One pair where tokens leave the norm, or else in front of each layer that reads them."""
+    pairs = (model.get_submodule(site.name).get_submodule(site.pair_name()),)
+    if site.entry is not None:
+        entry = model.get_submodule(site.entry)
+        if "forward" not in vars(entry):  # else who has put one there might call what is in it
+            return [Before(site.entry, entry, None, pairs, shared=AdaptedTokens(1))]
+    parts = changed_parts(site, injection.config).values()
+    readers = list(dict.fromkeys((part.module, part.parameter) for part in parts))
+    shared = AdaptedTokens(len(readers))
+    return [
+        Before(name, model.get_submodule(name), weight, pairs, shared=shared, number=number)
+        for number, (name, weight) in enumerate(readers)
+    ]
+
+
+def _lora(model: nn.Module, site: AttentionSite, injection: Injection) -> list[Adapted]:
+    """A pair beside each projection; several where one weight has several projections."""
+    block = model.get_submodule(site.name)
+    beside: dict[tuple[str, str], dict[int, nn.Module]] = {}
+    for part, projection in changed_parts(site, injection.config).items():
+        pair = block.get_submodule(site.pair_name(part))
+        here = beside.setdefault((projection.module, projection.parameter), {})
+        here[projection.start] = pair
+    adapted: list[Adapted] = []
+    for (name, parameter), here in beside.items():
+        layer, starts = model.get_submodule(name), tuple(sorted(here))
+        outputs = getattr(layer, "out_features", None) or len(own_weight(layer, parameter))
+        pairs = tuple(map(here.__getitem__, starts))
+        adapted.append(Beside(name, layer, parameter, pairs, starts=starts, outputs=outputs))
+    return adapted

@@ -1,0 +1,185 @@
+"""Where the feed-forward layers are: beside the attention of each block.
+
+A feed-forward widens each token and brings it back to its width, and its layers are known by their
+shapes: one linear layer from d to h numbers and one from h to d (an MLP), two from d to h (a gated one),
+or one from d to 2 h (a gated one whose two layers are one weight). They are looked for in blocks whose
+attention is known, so a head or an embedding is not taken for one. The pair acts on what the first
+layers read, and on nothing else that reads the same norm, such as attention in a parallel block.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from itertools import takewhile
+
+from torch import nn
+
+from serial_lora.sites import (
+    CONTAINERS,
+    AttentionSite,
+    Projection,
+    attends,
+    block_name,
+    is_inside,
+)
+
+Modules = Mapping[str, nn.Module]
+Projections = dict[str, Projection]  # "fc1", "gate" where that is a layer of its own, and "fc2"
+Found = dict[str, tuple[str, Projections]]  # by the innermost module with the layers; and the block
+
+
+def feed_forward_sites(
+    model: nn.Module, known: Collection[AttentionSite]
+) -> Iterator[AttentionSite]:
+    """Every feed-forward in the blocks of the known attention, but for those that are known."""
+    modules = dict(model.named_modules())
+    attention = [site for site in known if site.place == "attention"]
+    times = Counter()
+    for found in _by_block(modules, known).values():
+        for name, (block, projections) in found.items():
+            beside = _nearest(projections["fc1"], attention)
+            is_text = "context" in name.removeprefix(block)  # as diffusers calls the text stream's
+            if is_text and beside.stream is None:
+                continue  # its attention is not adapted either
+            stream = "_text" if is_text else ""
+            times[block, stream] += 1
+            again = f"_{times[block, stream]}" if times[block, stream] > 1 else ""
+            yield AttentionSite(
+                name=name if isinstance(modules[block], CONTAINERS) else block,
+                tower=beside.tower,
+                block=beside.block,
+                width=projections["fc1"].columns,
+                entry=None,
+                projections=projections,
+                stream=beside.stream and ("text" if is_text else "image"),
+                suffix=stream + again,
+                place="feed_forward",
+                batch_first=getattr(modules[beside.first.module], "batch_first", True),
+            )
+
+
+def blocks_without(model: nn.Module, sites: Collection[AttentionSite]) -> list[str]:
+    """The blocks of these sites' attention with none of their feed-forwards: "layers.0 (Block)"."""
+    modules = dict(model.named_modules())
+    first = {modules[site.first.module] for site in sites if site.place == "feed_forward"}
+    missed = []
+    for block in dict.fromkeys(_block(site) for site in sites if site.place == "attention"):
+        around = _around(block)
+        inside = [
+            *modules[block].modules(),
+            *(modules[around].modules() if around is not None else ()),
+        ]
+        if first.isdisjoint(inside):  # modules, since blocks may share one
+            missed.append(f"{block} ({type(modules[block]).__name__})")
+    return missed
+
+
+def _by_block(modules: Modules, known: Collection[AttentionSite]) -> dict[str, Found]:
+    """The feed-forwards of each block that has attention.
+
+    Where a block is cut into numbered parts (T5, timm's parallel blocks) and the part with the attention
+    has none, they are in its other parts.
+    """
+    taken = {p.module for site in known for p in site.projections.values()}
+    elsewhere = {name for name, module in modules.items() if attends(name, module)}
+    attention = [site for site in known if site.place == "attention"]
+    widths: dict[str, set[int]] = {}  # of tokens before attention, and behind, for each block
+    for site in attention:
+        behind = site.projections.get("out", site.first)
+        widths.setdefault(_block(site), set()).update((site.width, behind.rows))
+    elsewhere |= {*widths, *map(_attention_module, attention)}
+    found: dict[str, Found] = {}
+    for block in widths:
+        for around in (block, _around(block)):
+            if around is None or found.get(block):
+                continue
+            apart = [name for name in elsewhere - {around} if is_inside(name, around)]
+            inside = _inside(modules, around, widths[block], apart, taken)
+            found[block] = {name: (around, projections) for name, projections in inside.items()}
+            taken |= {p.module for projections in inside.values() for p in projections.values()}
+    return found
+
+
+def _attention_module(site: AttentionSite) -> str:
+    """The module that has the layers for q, k and v, or one weight for them."""
+    first = site.first
+    return first.module.rpartition(".")[0] if first.parameter == "weight" else first.module
+
+
+def _block(site: AttentionSite) -> str:
+    """The block around an attention."""
+    attention = _attention_module(site)
+    named = is_inside(attention, site.name) and attention != site.name
+    return site.name if named else block_name(attention)
+
+
+def _around(block: str) -> str | None:
+    """The numbered module around a block, or, of attention without a number, its parent."""
+    parent = block.rpartition(".")[0]
+    if not block[-1:].isdigit():
+        return parent
+    above = block_name(parent)
+    return above if above[-1:].isdigit() else None
+
+
+def _nearest(layer: Projection, attention: Collection[AttentionSite]) -> AttentionSite:
+    """The attention that shares most of its path with a layer; of several one of its width."""
+
+    def nearness(site: AttentionSite) -> tuple[int, bool]:
+        names = zip(layer.module.split("."), site.first.module.split("."), strict=False)
+        shared = takewhile(lambda pair: pair[0] == pair[1], names)
+        return len(list(shared)), site.width == layer.columns
+
+    return max(attention, key=nearness)
+
+
+def _inside(
+    modules: Modules,
+    block: str,
+    widths: Collection[int],
+    apart: Collection[str],
+    taken: Collection[str],
+) -> dict[str, Projections]:
+    """What has the shapes of a feed-forward in a block, but for what is apart or taken."""
+    names = [name for name in modules if is_inside(name, block)]
+    names = [name for name in names if not any(is_inside(name, each) for each in apart)]
+    layers = {
+        name: modules[name]
+        for name in names
+        if isinstance(modules[name], nn.Linear) and name not in taken
+    }
+    found = {}
+    for name in reversed(names):  # innermost first
+        below = {path: layer for path, layer in layers.items() if is_inside(path, name)}
+        projections = _by_shapes(below, widths)
+        if projections:
+            found[name] = projections
+            for projection in projections.values():
+                del layers[projection.module]
+    return dict(reversed(found.items()))
+
+
+def _by_shapes(layers: Mapping[str, nn.Linear], widths: Collection[int]) -> Projections | None:
+    """Which of these layers are a feed-forward of tokens of such a width; the last of them decides."""
+    for name in reversed(layers):
+        hidden, width = layers[name].in_features, layers[name].out_features
+        if hidden < width or width not in widths:
+            continue  # a bottleneck, as in squeeze and excitation
+        others = {path: layer for path, layer in layers.items() if path != name}
+        sizes = {path: (layer.in_features, layer.out_features) for path, layer in others.items()}
+        plain = [path for path, size in sizes.items() if size == (width, hidden)]
+        fused = [path for path, size in sizes.items() if size == (width, 2 * hidden)]
+        rivals = [path for path, size in sizes.items() if size == (hidden, width)]
+        if len(plain) == 1 or (len(plain) == 2 and not rivals):
+            first = plain
+        elif not plain and len(fused) == 1:
+            first = fused
+        else:
+            continue
+        parts = dict(zip(("fc1", "gate"), reversed(first), strict=False)) | {"fc2": name}
+        return {
+            part: Projection(path, "weight", 0, layers[path].out_features, layers[path].in_features)
+            for part, path in parts.items()
+        }
+    return None

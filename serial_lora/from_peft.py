@@ -1,0 +1,211 @@
+"""A LoRA that PEFT has saved, as an adapter of this library: the way back of `to_peft`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from serial_lora.attention import every_site
+from serial_lora.config import LoRAConfig
+from serial_lora.errors import SerialLoRAError, require_path
+from serial_lora.files import read_tensors, require_fitting
+from serial_lora.injection import eject, inject_trained, unwrapped
+from serial_lora.sites import AttentionSite, child_name, unwrapped_name
+from serial_lora.state import Injection, changed_parts, plain_context, with_values
+from serial_lora.values import put_in
+
+Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
+_PREFIX = "base_model.model."
+# With these options it still is pairs beside layers; any other that is set may be something else.
+_STILL_PAIRS = """alpha_pattern auto_mapping base_model_name_or_path corda_config ensure_weight_tying
+eva_config exclude_modules fan_in_fan_out inference_mode init_lora_weights layers_pattern
+layers_to_transform loftq_config lora_alpha lora_dropout lora_ga_config megatron_core modules_to_save
+peft_type peft_version qalora_group_size r rank_pattern revision runtime_config target_modules task_type
+use_rslora""".split()
+_CHANGED_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
+"""Starts that take something out of the base's weights; PEFT can convert such an adapter as it saves."""
+
+
+def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
+    """Put a LoRA that PEFT saved into a plain model, with the same outputs, as `inject` would.
+
+    PEFT is not needed for it. A pair beside a fused qkv weight becomes one for each of q, k and v, which
+    begin with the same A. Where layers have ranks of their own, the smaller ones are filled up as a fresh
+    pair is, which changes nothing; so has a place that the file leaves out a fresh pair. The base is not
+    compared: PEFT does not describe its weights.
+
+    Args:
+        folder: with adapter_config.json and adapter_model.safetensors; or the path of the latter.
+
+    Raises:
+        SerialLoRAError: a file is missing or damaged, or the adapter is more than pairs beside linear
+            layers of attention and feed-forward that this model has. The model is as it was.
+    """
+    folder = require_path("a folder of PEFT's", folder)
+    folder = folder.parent if folder.suffix == ".safetensors" else folder
+    path = folder / "adapter_model.safetensors"
+    options = read_peft_config(folder)
+    _refuse_more(folder, options)
+    _, tensors = read_tensors(path, None, "adapter")
+    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
+    heads = _heads(model, options)
+    inside = tuple(f"{head}." for head in heads)
+    beside = {name: tensor for name, tensor in tensors.items() if name.startswith(inside)}
+    pairs = _pairs(path, {name: t for name, t in tensors.items() if name not in beside})
+    pairs, scale = _one_scale(folder, options, pairs)
+    config = _configuration(path, model, pairs, scale)
+
+    inject_trained(model, config, heads)
+    root, injection = with_values(model)
+    try:
+        ours = _by_our_names(path, root, injection, pairs) | beside
+        require_fitting(path, ours, injection, config.rank)
+        with plain_context(root):
+            put_in(injection, config, ours)
+    except BaseException:
+        eject(model)
+        raise
+    return model
+
+
+def read_peft_config(folder: Path) -> dict[str, Any]:
+    """What a folder's adapter_config.json says."""
+    path = folder / "adapter_config.json"
+    try:
+        options = json.loads(path.read_bytes())
+        options["peft_type"]
+    except Exception as error:  # whatever stands there instead
+        why = getattr(error, "strerror", None) or error
+        raise SerialLoRAError(
+            f"{path} is not the configuration of an adapter that PEFT saved ({why}); name the folder "
+            "that has it, or save the adapter again."
+        ) from error
+    return options
+
+
+def _refuse_more(folder: Path, options: Mapping[str, Any]) -> None:
+    """Refuse what PEFT's configuration says is not just pairs beside layers."""
+    if options["peft_type"] != "LORA":
+        raise SerialLoRAError(
+            f"{folder} is of PEFT's method {options['peft_type']}, not of LoRA; use PEFT for it."
+        )
+    nothing = (None, False, [], {}, "none")
+    more = [name for name in options if name not in _STILL_PAIRS and options[name] not in nothing]
+    start = str(options.get("init_lora_weights"))
+    if start.startswith(_CHANGED_BASE):
+        more.append("init_lora_weights")
+    if more:
+        raise SerialLoRAError(
+            f"{folder} has {more[0]}={options[more[0]]!r}, with which it is more than pairs beside the "
+            "layers of its base; use PEFT for it, or train it without that."
+        )
+
+
+def _pairs(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Pair]:
+    """A and B of each layer, by the layer's name; refuse any other tensor."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        found = re.fullmatch(r"(.*)\.lora_([AB])\.weight", name)
+        if not found or ".base_layer" in name or tensor.ndim != 2:
+            raise SerialLoRAError(
+                f"{path} has {name}, which is no pair beside a linear layer; use PEFT for it."
+            )
+        layers.setdefault(found[1], {})[found[2]] = tensor.float()
+    for name, pair in layers.items():
+        if set(pair) != {"A", "B"} or len(pair["A"]) != pair["B"].shape[1]:
+            raise SerialLoRAError(f"{path} has half of the pair of {name}; save the adapter again.")
+    return {name: (pair["A"], pair["B"]) for name, pair in layers.items()}
+
+
+def _heads(model: nn.Module, options: Mapping[str, Any]) -> list[str]:
+    """The modules that learned beside the pairs; PEFT names them by the ends of their names."""
+    ends = tuple(f".{name}" for name in options.get("modules_to_save") or ())
+    names = (unwrapped_name(name) for name, _ in unwrapped(model).named_modules())
+    return [name for name in names if f".{name}".endswith(ends)]
+
+
+def _one_scale(
+    folder: Path, options: Mapping[str, Any], pairs: Mapping[str, Pair]
+) -> tuple[dict[str, Pair], float]:
+    """The pairs, and what all are multiplied by; where PEFT has several scales, they are within B."""
+    alphas, root = options.get("alpha_pattern") or {}, 0.5 if options.get("use_rslora") else 1.0
+    scales = {}
+    try:
+        for layer, (A, _) in pairs.items():
+            own = (p for p in alphas if re.match(rf"(.*\.)?({p})$", layer))  # as PEFT compares
+            alpha = alphas.get(next(own, None), options["lora_alpha"])
+            scales[layer] = float(alpha) / len(A) ** root
+    except Exception as error:  # whatever stands there instead
+        raise SerialLoRAError(
+            f"{folder} does not say what its pairs are multiplied by ({error!r} in "
+            "adapter_config.json); save the adapter again."
+        ) from error
+    if len(set(scales.values())) == 1:
+        return dict(pairs), next(iter(scales.values()))
+    return {layer: (A, scales[layer] * B) for layer, (A, B) in pairs.items()}, 1.0
+
+
+def _configuration(
+    path: Path, model: nn.Module, pairs: Mapping[str, Pair], scale: float
+) -> LoRAConfig:
+    """Rank and places of these pairs; refuse those beside layers where no adapter can go."""
+    sites = every_site(unwrapped(model))
+    projections = [p for site in sites for p in site.projections.values()]
+    layers = {unwrapped_name(p.module) for p in projections if p.parameter == "weight"}
+    others = sorted(set(pairs) - layers)
+    if others or not pairs:
+        raise SerialLoRAError(
+            f"{path} adapts {others[0] if others else 'nothing'}, and only layers of attention and of "
+            "feed-forwards that this model has can be adapted here; use PEFT for it."
+        )
+    chosen: list[AttentionSite] = []
+    parts = set()
+    for site in sites:
+        here = {part for part, p in site.projections.items() if unwrapped_name(p.module) in pairs}
+        chosen += [site] if here else []
+        parts |= {"fc1" if part == "gate" else part for part in here}
+
+    def some(what: str) -> tuple | None:
+        """The towers or blocks that are meant; None for all."""
+        values, all_values = ({getattr(s, what) for s in among} for among in (chosen, sites))
+        return None if values == all_values else tuple(values)
+
+    streams = {site.stream for site in chosen if site.stream}
+    return LoRAConfig(
+        rank=max(len(A) for A, _ in pairs.values()),
+        scale=scale,
+        towers=some("tower"),
+        blocks=some("block"),
+        stream="both" if len(streams) > 1 else next(iter(streams), "image"),
+        parts=tuple(parts),
+    )
+
+
+def _by_our_names(
+    path: Path, root: nn.Module, injection: Injection, pairs: Mapping[str, Pair]
+) -> dict[str, Tensor]:
+    """The values of every pair in the model, by the names in our files."""
+    tensors = {}
+    for site in injection.sites:
+        for part, projection in changed_parts(site, injection.config).items():
+            place = unwrapped_name(child_name(site.name, site.pair_name(part)))
+            fresh = injection.pairs[place]
+            A, B = fresh.lora_A.detach().clone(), torch.zeros_like(fresh.lora_B)
+            layer = unwrapped_name(projection.module)
+            if layer in pairs:
+                first, second = pairs[layer]
+                rows = root.get_submodule(projection.module).out_features
+                if (first.shape[1], len(second)) != (projection.columns, rows):
+                    raise SerialLoRAError(
+                        f"the pair of {layer} in {path} has {first.shape[1]} inputs and {len(second)} "
+                        f"outputs, and the layer {projection.columns} and {rows}; open another base."
+                    )
+                A[: len(first)], B[:, : len(first)] = first, second[projection.row_slice]
+            tensors |= {f"{place}.lora_A": A, f"{place}.lora_B": B}
+    return tensors
