@@ -106,7 +106,7 @@ def contestants(subject: Subject, precision: str = "float32") -> dict[str, Conte
 
 
 def measure_steps(quick: bool) -> list[dict[str, Any]]:
-    """A row for each method on each model, and two for inference, the adapter unmerged and merged."""
+    """A row for each method on each model, and two for inference: adapter unmerged, and merged."""
     rows = []
     for make, precision in product(SUBJECTS.values(), ("float32", "bfloat16")):
         subject = make(quick)

@@ -75,7 +75,7 @@ class Adapted:
         for pair in self.acting():
             if not isinstance(pair, LowRankPair) or (pair.training and pair.dropout.p):
                 raise SerialLoRAError(
-                    f"the weight of {self.name} is read here, and that layer not called, so neither "
+                    f"the weight of {self.name} is read, and the layer not called, so neither "
                     "dropout nor an adapter for each sample can act; use dropout=0, or give the "
                     "samples of each adapter a batch of their own."
                 )
@@ -264,8 +264,8 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
         if hasattr(base, parameter):
             raise SerialLoRAError(
                 f"the weight of {adapted.name} is computed anew (a parametrization, such as "
-                "weight_norm) and was read, not its layer called; call eject(model) first to change "
-                "that, or let the model call the layer."
+                "weight_norm) and was read, not its layer called; call eject(model) first to "
+                "change that, or let the model call the layer."
             )
         return adapted.whole(weight) if torch.compiler.is_compiling() else ReadWeight.of(adapted)
 
