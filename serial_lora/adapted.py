@@ -330,6 +330,11 @@ class ReadWeight(Tensor):
                 layer, parameter = weight.adapted.layer, str(weight.adapted.parameter)
                 weight.adapted.read = True
                 return project(layer, parameter, call["input"], call.get("bias"))
+        if function == _DATA:  # to be read, or to be written? It cannot be right for both
+            raise SerialLoRAError(
+                "the .data of a weight was asked for while an adapter acts on it; call eject(model) "
+                "first, or merge(model)."
+            )
         name = getattr(function, "__name__", "")
         writes = name in ("__set__", "__setitem__") or (name.endswith("_") and name[-2:] != "__")
         first = [*args, *kwargs.values()][0] if writes else None
@@ -344,10 +349,10 @@ class ReadWeight(Tensor):
         return function(*args, **kwargs)
 
 
-_EMPTY = torch.empty(0)
+_EMPTY, _DATA = torch.empty(0), Tensor.data.__get__
 _FACTS = {
     getattr(Tensor, fact).__get__
-    for fact in ("data", "device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape")
+    for fact in ("device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape")
 } | {Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size}
 
 
