@@ -375,8 +375,9 @@ def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
 
 @pytest.mark.parametrize("wrong", ["mlp", (), ("attention", "out"), 3])
 def test_a_place_that_is_not_there_is_refused(wrong):
-    with pytest.raises(SerialLoRAError, match="places"):
-        SerialLoRAConfig(RANK, places=wrong)
+    for kind in (SerialLoRAConfig, LoRAConfig):  # whose places are its parts
+        with pytest.raises(SerialLoRAError, match="places"):
+            kind(RANK, places=wrong)
 
 
 def test_a_file_for_one_place_does_not_fit_another(kind, tmp_path):
