@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.models import SUBJECTS, Subject
-from serial_lora import disabled, inject, merge
+from serial_lora import disabled, inject, merge, unmerge
 from serial_lora_course.labs.memory import saved_activations
 
 FLOOR, OWN = "floor", "floor, the model's own attention"
@@ -106,7 +106,7 @@ def contestants(subject: Subject, precision: str = "float32") -> dict[str, Conte
 
 
 def measure_steps(quick: bool) -> list[dict[str, Any]]:
-    """A row for each method on each model, and one for inference with the adapter merged."""
+    """A row for each method on each model, and two for inference: adapter unmerged, and merged."""
     rows = []
     for make, precision in product(SUBJECTS.values(), ("float32", "bfloat16")):
         subject = make(quick)
@@ -119,11 +119,12 @@ def measure_steps(quick: bool) -> list[dict[str, Any]]:
                 steps[method]()
             sizes = {"adapter, MB": sum(p.nbytes for p in adapter) / 1e6, "kept, MB": kept[0] / 1e6}
             rows.append(about | {"method": method} | clock | sizes)
-        models = {"base": subject.model, "merged": merge(entries["Serial LoRA"].model)}
-        passes = {
-            name: torch.inference_mode()(partial(subject.run, model.eval(), precision))
-            for name, model in models.items()
-        }
-        about["method"] = "inference, merged; the floor is the base"
-        rows.append(about | clocked(passes, "base", "the floor")["merged"])
+        for state, change in {"unmerged": unmerge, "merged": merge}.items():
+            models = {"base": subject.model, state: change(entries["Serial LoRA"].model)}
+            passes = {
+                name: torch.inference_mode()(partial(subject.run, model.eval(), precision))
+                for name, model in models.items()
+            }
+            about["method"] = f"inference, {state}; the floor is the base"
+            rows.append(about | clocked(passes, "base", "the floor")[state])
     return rows

@@ -75,7 +75,7 @@ class Adapted:
         for pair in self.acting():
             if not isinstance(pair, LowRankPair) or (pair.training and pair.dropout.p):
                 raise SerialLoRAError(
-                    f"the weight of {self.name} is read here, and that layer not called, so neither "
+                    f"the weight of {self.name} is read, and the layer not called, so neither "
                     "dropout nor an adapter for each sample can act; use dropout=0, or give the "
                     "samples of each adapter a batch of their own."
                 )
@@ -264,8 +264,8 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
         if hasattr(base, parameter):
             raise SerialLoRAError(
                 f"the weight of {adapted.name} is computed anew (a parametrization, such as "
-                "weight_norm) and was read, not its layer called; call eject(model) first to change "
-                "that, or let the model call the layer."
+                "weight_norm) and was read, not its layer called; call eject(model) first to "
+                "change that, or let the model call the layer."
             )
         return adapted.whole(weight) if torch.compiler.is_compiling() else ReadWeight.of(adapted)
 
@@ -330,6 +330,11 @@ class ReadWeight(Tensor):
                 layer, parameter = weight.adapted.layer, str(weight.adapted.parameter)
                 weight.adapted.read = True
                 return project(layer, parameter, call["input"], call.get("bias"))
+        if function == _DATA:  # to be read, or to be written? It cannot be right for both
+            raise SerialLoRAError(
+                "the .data of a weight was asked for while an adapter acts on it; call eject(model) "
+                "first, or merge(model)."
+            )
         name = getattr(function, "__name__", "")
         writes = name in ("__set__", "__setitem__") or (name.endswith("_") and name[-2:] != "__")
         first = [*args, *kwargs.values()][0] if writes else None
@@ -344,10 +349,10 @@ class ReadWeight(Tensor):
         return function(*args, **kwargs)
 
 
-_EMPTY = torch.empty(0)
+_EMPTY, _DATA = torch.empty(0), Tensor.data.__get__
 _FACTS = {
     getattr(Tensor, fact).__get__
-    for fact in ("data", "device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape")
+    for fact in ("device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape")
 } | {Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size}
 
 

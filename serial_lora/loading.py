@@ -1,8 +1,8 @@
 """What `load_state_dict` finds under other names.
 
-transformers writes a checkpoint under the hub's names of layers, and its Trainer reads it back by the
-model's own, without an error where the two differ: `vit.encoder.layer.0.serial_lora.lora_B` in the
-file is `vit.layers.0.serial_lora.lora_B` in the model. The base may miss its values so, it has them;
+transformers writes a checkpoint under the hub's names of layers, and its Trainer reads it back by
+the model's own, without an error where the two differ: `vit.encoder.layer.0.serial_lora.lora_B` in
+the file is `vit.layers.0.serial_lora.lora_B` in the model. A frozen base has its values already;
 adapters would stay as they were.
 """
 
@@ -53,8 +53,8 @@ def rename(root: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None
     odd = [name for name in wanted if name not in state] + sorted(foreign & state.keys())
     if odd:
         raise SerialLoRAError(
-            f"{cut(odd[0])} is in the model or in this state dict, and not in both: its adapters are "
-            "of another model or other places; use save_adapter and load_adapter."
+            f"{cut(odd[0])} is in the model or in this state dict, and not in both: its adapters "
+            "are of another model or other places; use save_adapter and load_adapter."
         )
 
 

@@ -31,8 +31,8 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
     """The base model, for the length of a `with` block.
 
     Modules that learn beside the adapters have the base's own values. Blocks may be nested. Other
-    threads and asyncio tasks go on with the adapters; code that torch.compile made is without them in
-    every thread. A model is not copied or saved whole inside.
+    threads and asyncio tasks go on with the adapters; code that torch.compile made is without them
+    in every thread. A model is not copied or saved whole inside.
 
     Raises:
         SerialLoRAError: if there are no adapters, they are merged, or the model was rebuilt since.
@@ -48,8 +48,8 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     """Another adapter for each sample of a batch, in one forward pass, for the length of a block.
 
     The outputs are those of separate passes, however many adapters there are. For inference: the
-    adapters get no gradients. Other threads and asyncio tasks may have blocks of their own at the same
-    time, unless torch.compile has made code of the model, which has one for all.
+    adapters get no gradients. Other threads and asyncio tasks may have blocks of their own at the
+    same time, unless torch.compile has made code of the model, which has one for all.
 
     Args:
         names: for each sample the name of its adapter, None for the base.
@@ -75,8 +75,8 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     if injection.also_train:
         raise SerialLoRAError(
             f"the samples of a batch share {next(iter(injection.also_train))}, which learned "
-            "beside the adapters; run those of each adapter separately, or load the files with heads=False "
-            "and give each sample's features to its own head."
+            "beside the adapters; run those of each adapter separately, or load the files with "
+            "heads=False and give each sample's features to its own head."
         )
     with TURN, plain_context(root):
         pairs = _gathered(root, injection, names)
@@ -111,8 +111,8 @@ class SamplePairs:
 
     def misfit(self, sizes: Sequence[int]) -> SerialLoRAError:
         return SerialLoRAError(
-            f"per_sample was given {len(self.index)} names, but a batch of sizes {tuple(sizes)} came; "
-            "give one name for each sample of the batch, and run each tower by itself."
+            f"per_sample was given {len(self.index)} names, but a batch of sizes {tuple(sizes)} "
+            "came; give one name for each sample of the batch, and run each tower by itself."
         )
 
     def delta(self, x: Tensor) -> Tensor:
@@ -126,8 +126,8 @@ class SamplePairs:
         if len(tokens) != samples == tokens.shape[1]:
             raise SerialLoRAError(
                 f"tokens of sizes {tuple(x.shape)} are windows of {samples} tokens, or {samples} "
-                "samples with the tokens first, which per_sample cannot tell apart; run the samples "
-                "of each adapter separately."
+                "samples with the tokens first, which per_sample cannot tell apart; run the "
+                "samples of each adapter separately."
             )
         rows = tokens.reshape(samples, -1, x.shape[-1])  # windows are in the order of samples
         change = low_rank(rows, self.A[self.index], self.B[self.index])
@@ -166,8 +166,8 @@ def _standing_in(
         mixed = elsewhere and not all(other.base for other in (*elsewhere, override))
         if mixed and any(adapted.traced for adapted in injection.adapted):
             raise SerialLoRAError(
-                "torch.compile has made code of this model, which serves one per_sample block at a time; "
-                "wait for that of the other thread."
+                "torch.compile has made code of this model, which serves one per_sample block at a "
+                "time; wait for that of the other thread."
             )
         _now_open(root, injection, [*injection.open, override])
     OVERRIDES.set((*OVERRIDES.get(), override))
@@ -181,7 +181,7 @@ def _standing_in(
 
 
 def _now_open(root: nn.Module, injection: Injection, overrides: list[Override]) -> None:
-    """Give modules that learn the base's own values while any block is the base's; tell compiled code."""
+    """While any block is the base's, modules that learn have its values; tell compiled code too."""
     before, injection.open = injection.bare, overrides
     if injection.bare != before:
         with plain_context(root):

@@ -115,7 +115,8 @@ def _tell_who_does_not_learn(injection: Injection) -> None:
     if silent:
         more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
         warnings.warn(
-            f"the model itself runs {silent[0]}{more} without gradients, as under torch.no_grad, so "
-            "the adapters there do not learn; leave them out with towers or blocks.",
+            f"the model itself runs {silent[0]}{more} without gradients, as under "
+            "torch.no_grad, so the adapters there do not learn; leave them out with towers or "
+            "blocks.",
             stacklevel=3,
         )

@@ -36,7 +36,7 @@ from serial_lora.values import put_in
 try:
     import peft
     from packaging.version import Version
-    from peft import PeftConfig, PeftType
+    from peft import PeftConfig, PeftType, mapping
     from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
     from peft.utils import register_peft_method
 
@@ -389,6 +389,9 @@ def _in_peft(injection: Injection) -> dict[str, str]:
     return {ours: f"base_model.model.{theirs}" for ours, theirs in names.items()}
 
 
-if NAME.upper() not in PeftType.__members__:  # else this module is loaded anew
+if NAME.upper() in PeftType.__members__:  # this module is loaded anew
+    for table in ("PREFIX", "CONFIG", "TUNER"):
+        getattr(mapping, f"PEFT_TYPE_TO_{table}_MAPPING").pop(PeftType[NAME.upper()], None)
+else:
     _name_in_enum(NAME.upper())
 register_peft_method(name=NAME, config_cls=SerialLoRAConfig, model_cls=SerialLoRAModel)

@@ -162,7 +162,7 @@ RECORD = "serial_lora_injection"
 
 
 def records(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
-    """Every (module, record) that `inject` left in the model, be it wrapped (DDP, compile) or not."""
+    """Every (module, record) that `inject` left in the model, wrapped (DDP, compile) or not."""
     require_model(model)
     return [(m, vars(m)[RECORD]) for m in model.modules() if RECORD in vars(m)]
 
@@ -203,8 +203,9 @@ def with_values(model: nn.Module) -> tuple[nn.Module, Injection]:
     root, injection = injected(model)
     if any(pair.lora_A.is_meta for pair in injection.pairs.values()):
         raise SerialLoRAError(
-            "the adapters are on the meta device and have no values; load the base's weights, then "
-            'call to_empty(device="cpu") on each of adapters(model).values(), which makes them fresh.'
+            "the adapters are on the meta device and have no values; load the base's weights, "
+            'then call to_empty(device="cpu") on each of adapters(model).values(), which makes '
+            "them fresh."
         )
     return root, injection
 
@@ -261,7 +262,7 @@ def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
 
 @contextmanager
 def plain_context(model: nn.Module) -> Iterator[None]:
-    """Whatever surrounds the call, computed as it stands: no autocast, inference or default device."""
+    """Computed as it stands whatever surrounds it: no autocast, inference or default device."""
     with ExitStack() as stack, torch.device("cpu"), torch.inference_mode(False), torch.no_grad():
         for kind in {parameter.device.type for parameter in model.parameters()} - {"meta"}:
             stack.enter_context(torch.autocast(kind, enabled=False))

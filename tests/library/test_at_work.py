@@ -197,6 +197,7 @@ def test_a_weight_cannot_be_replaced_and_can_be_written(method):
         layer.weight = nn.Parameter(layer.weight.detach() / 2)
 
     refused(model, replace, "0.attention.q was to be replaced")
+    refused(model, lambda _: layer.weight.data, "eject")  # which projections are fused from
     with torch.no_grad():
         layer.weight.fill_(3.0)
     assert (raw == 3).all() and layer.weight.shape == raw.shape

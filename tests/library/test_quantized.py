@@ -85,7 +85,7 @@ def quantize(request):
 
 def matrix(layer: nn.Linear) -> torch.Tensor:
     """A layer's weight, as the library that keeps it says."""
-    weight = layer.weight
+    weight = layer._parameters["weight"]  # the base's own, of an adapted layer too
     if type(weight.data).__module__.startswith("torchao"):
         return weight.dequantize()
     if getattr(weight, "quant_state", None) is not None:
