@@ -349,11 +349,16 @@ class ReadWeight(Tensor):
         return function(*args, **kwargs)
 
 
-_EMPTY, _DATA = torch.empty(0), Tensor.data.__get__
-_FACTS = {
-    getattr(Tensor, fact).__get__
-    for fact in ("device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape")
-} | {Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size}
+def _getter(name: str) -> Callable:
+    """What a tensor's attribute is got by."""
+    return getattr(Tensor, name).__get__
+
+
+_EMPTY, _DATA = torch.empty(0), _getter("data")
+_FACTS = {Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size}
+_FACTS |= set(
+    map(_getter, ("device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape"))
+)
 
 
 # ----------------------------------------------------------------------------- onto a whole model
