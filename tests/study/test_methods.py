@@ -73,12 +73,13 @@ def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
     model = lab.backbone.model
     site = find_attention_sites(model)[0]
     fused = model.get_submodule(site.projections["q"].module)
+    before = fused.weight.detach().clone()  # once it is adapted, its weight is the merged one
     with ExitStack() as undo, torch.no_grad():
         lab.adapter(KNOWN[name]).put_in(model, undo)
         disturb(model)
         pairs = [model.get_submodule(site.name).get_submodule(f"lora_{part}") for part in "qkv"]
         changed = as_matrix(fused).chunk(3)
-        for pair, weight, whole in zip(pairs, fused.weight.chunk(3), changed, strict=True):
+        for pair, weight, whole in zip(pairs, before.chunk(3), changed, strict=True):
             added = 0.5 * pair.lora_B @ pair.lora_A
             if name == "serial_untied":
                 added = weight @ added
