@@ -71,7 +71,7 @@ class AdapterConfig:
 
     @property
     def where(self) -> tuple:
-        """Towers, blocks, stream and places: what `find_attention_sites` takes."""
+        """Towers, blocks, stream and places: what `find_sites` takes."""
         return self.towers, self.blocks, self.stream, self.places
 
     def __new__(cls, *_: Any, **settings: Any) -> AdapterConfig:

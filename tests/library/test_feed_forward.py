@@ -37,7 +37,7 @@ from serial_lora import (
     unmerge,
 )
 from serial_lora.files import read_header
-from serial_lora.sites import AttentionSite, Projection
+from serial_lora.sites import Projection, Site
 from tests.library.test_structure import FOUND, of_timm, separate, three
 from tests.library.tiny_models import (
     RANK,
@@ -371,7 +371,7 @@ def test_a_registered_family_may_name_one_of_another_shape(kind, monkeypatch):
     def narrow(model):
         layers = {"fc1": Projection("0.mlp.0", "weight", 0, 8, 32)}
         layers |= {"fc2": Projection("0.mlp.2", "weight", 0, 32, 8)}
-        yield AttentionSite("0", "image", 0, 32, None, layers, place="feed_forward")
+        yield Site("0", "image", 0, 32, None, layers, place="feed_forward")
 
     model = fill_adapters(inject(nn.Sequential(Bottleneck()), CONFIGS[kind](RANK)))
     assert adapters(model).keys() & {"0.serial_lora_ff", "0.lora_fc1"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from serial_lora.attention import find_attention_sites
+from serial_lora.attention import find_sites
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.labs.lab import adapted
 from study.methods import ADAPTERS, KNOWN
@@ -71,7 +71,7 @@ def as_matrix(layer) -> torch.Tensor:
 def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
     lab = small_lab("sam", monkeypatch, tmp_path).lab(rank=3, scale_factor=0.5)
     model = lab.backbone.model
-    site = find_attention_sites(model)[0]
+    site = find_sites(model)[0]
     fused = model.get_submodule(site.projections["q"].module)
     before = fused.weight.detach().clone()  # once it is adapted, its weight is the merged one
     with ExitStack() as undo, torch.no_grad():
