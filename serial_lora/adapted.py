@@ -21,7 +21,7 @@ from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LowRankPair, wide
 from serial_lora.passes import unwatch, watch
-from serial_lora.sites import AttentionSite
+from serial_lora.sites import Site
 from serial_lora.state import OVERRIDES, Injection, changed_parts
 from serial_lora.stored import Stored, is_packed, kind_of, own_weight
 
@@ -383,7 +383,7 @@ def detach(model: nn.Module, injection: Injection) -> None:
         adapted.take_off()
 
 
-def _serial(model: nn.Module, site: AttentionSite, injection: Injection) -> list[Adapted]:
+def _serial(model: nn.Module, site: Site, injection: Injection) -> list[Adapted]:
     """One pair where tokens leave the norm, or else in front of each layer that reads them."""
     pairs = (model.get_submodule(site.name).get_submodule(site.pair_name()),)
     if site.entry is not None:
@@ -399,7 +399,7 @@ def _serial(model: nn.Module, site: AttentionSite, injection: Injection) -> list
     ]
 
 
-def _lora(model: nn.Module, site: AttentionSite, injection: Injection) -> list[Adapted]:
+def _lora(model: nn.Module, site: Site, injection: Injection) -> list[Adapted]:
     """A pair beside each projection; several where one weight has several projections."""
     block = model.get_submodule(site.name)
     beside: dict[tuple[str, str], dict[int, nn.Module]] = {}

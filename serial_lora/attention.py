@@ -1,4 +1,4 @@
-"""Where a model keeps its attention: one `AttentionSite` for each block.
+"""Where a model keeps its attention: one `Site` for each block.
 
 Most attention is found by its structure (`serial_lora.sites`); the families here know more than that
 and come before it: open_clip has projections that are weights without a layer, segment-anything cuts
@@ -20,8 +20,8 @@ from serial_lora.config import PLACES
 from serial_lora.errors import SerialLoRAError
 from serial_lora.feed_forward import blocks_without, feed_forward_sites
 from serial_lora.sites import (
-    AttentionSite,
     Projection,
+    Site,
     child_name,
     index_of,
     linear_projection,
@@ -30,7 +30,7 @@ from serial_lora.sites import (
 )
 
 
-def open_clip_sites(model: nn.Module) -> Iterator[AttentionSite]:
+def open_clip_sites(model: nn.Module) -> Iterator[Site]:
     """open_clip's own image and text towers.
 
     `ln_1` and `in_proj_weight` are common to nn.MultiheadAttention and open_clip's own `Attention`.
@@ -47,7 +47,7 @@ def open_clip_sites(model: nn.Module) -> Iterator[AttentionSite]:
         weight = block.attn.in_proj_weight
         whole = Projection(child_name(name, "attn"), "in_proj_weight", 0, *weight.shape)
         is_text = not _inside(model, name, image) and _inside(model, name, text)
-        yield AttentionSite(
+        yield Site(
             name=name,
             tower="text" if is_text else "image",
             block=index_of(name),
@@ -57,7 +57,7 @@ def open_clip_sites(model: nn.Module) -> Iterator[AttentionSite]:
         )
 
 
-def segment_anything_sites(model: nn.Module) -> Iterator[AttentionSite]:
+def segment_anything_sites(model: nn.Module) -> Iterator[Site]:
     """segment-anything's image encoder, alone or inside `Sam`.
 
     The entry is `norm1`, before the picture is cut into windows: the zero tokens that pad the last
@@ -66,7 +66,7 @@ def segment_anything_sites(model: nn.Module) -> Iterator[AttentionSite]:
     kinds = _loaded("segment_anything.modeling.image_encoder", "Block")
     for name, block in _instances(model, kinds):
         whole = linear_projection(block, name, "attn.qkv")
-        yield AttentionSite(
+        yield Site(
             name=name,
             tower="image",
             block=index_of(name),
@@ -76,7 +76,7 @@ def segment_anything_sites(model: nn.Module) -> Iterator[AttentionSite]:
         )
 
 
-def stable_diffusion_3_sites(model: nn.Module) -> Iterator[AttentionSite]:
+def stable_diffusion_3_sites(model: nn.Module) -> Iterator[Site]:
     """diffusers' SD3Transformer2DModel: joint attention over an image and a text stream.
 
     Stable Diffusion 3.5 has blocks with a second attention over the image stream, which has its
@@ -105,7 +105,7 @@ def stable_diffusion_3_sites(model: nn.Module) -> Iterator[AttentionSite]:
                 if getattr(attention, path.split(".")[0], None) is not None
             }
             projections = _separate(block, name, **here)
-            yield AttentionSite(
+            yield Site(
                 name=name,
                 tower="image",
                 block=index_of(name),
@@ -138,13 +138,13 @@ def _inside(model: nn.Module, name: str, kinds: tuple[type, ...]) -> bool:
     return any(not other or name.startswith(f"{other}.") for other in around)
 
 
-def find_attention_sites(
+def find_sites(
     model: nn.Module,
     towers: Collection[str] | None = None,
     blocks: Collection[int] | None = None,
     stream: str = "image",
     places: Collection[str] = ("attention",),
-) -> list[AttentionSite]:
+) -> list[Site]:
     """Every place in the model where an adapter can go, in the model's own order.
 
     Args:
@@ -201,7 +201,7 @@ def find_attention_sites(
     return [site for site in sites if blocks is None or site.block in blocks]
 
 
-def every_site(model: nn.Module, places: Collection[str] = tuple(PLACES)) -> list[AttentionSite]:
+def every_site(model: nn.Module, places: Collection[str] = tuple(PLACES)) -> list[Site]:
     """Those of all towers, blocks and streams, attention first; empty if there is none."""
     known = [site for family in FAMILIES for site in family(model)]
     known += structural_sites(model, known)
@@ -210,7 +210,7 @@ def every_site(model: nn.Module, places: Collection[str] = tuple(PLACES)) -> lis
     return sorted((s for s in known if s.place in places), key=lambda s: s.place != "attention")
 
 
-Family = Callable[[nn.Module], Iterable[AttentionSite]]
+Family = Callable[[nn.Module], Iterable[Site]]
 
 FAMILIES: list[Family] = [open_clip_sites, segment_anything_sites, stable_diffusion_3_sites]
 
@@ -232,7 +232,7 @@ def register_family(family: Family) -> Family:
     name = family.__name__
 
     @functools.wraps(family)
-    def checked(model: nn.Module) -> Iterator[AttentionSite]:
+    def checked(model: nn.Module) -> Iterator[Site]:
         for site in family(model):
             _refuse_misnamed(model, site, name)
             yield site
@@ -241,7 +241,7 @@ def register_family(family: Family) -> Family:
     return family
 
 
-def _refuse_misnamed(model: nn.Module, site: AttentionSite, family: str) -> None:
+def _refuse_misnamed(model: nn.Module, site: Site, family: str) -> None:
     """Refuse a site that names what the model does not have."""
     modules = dict(model.named_modules(remove_duplicate=False))  # a shared one under each name
     wrong = [part for part in PLACES[site.place][:-1] if part not in site.projections]

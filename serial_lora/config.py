@@ -21,6 +21,8 @@ _ELSEWHERE = {
     "lora_dropout": "dropout=...",
     "target_modules": "towers=..., blocks=... and places=... (parts=... of LoRAConfig)",
     "modules_to_save": "also_train=... of inject",
+    "parts": "places=... (LoRAConfig has parts)",
+    "places": "parts=... (fc1 and fc2 are of the feed-forward)",
     "use_rslora": "scale=... (PEFT's lora_alpha / sqrt(r) then)",
     "use_dora": "nothing (the methods are Serial LoRA and LoRA)",
     "bias": "also_train=... of inject (modules, with their biases)",
@@ -69,7 +71,7 @@ class AdapterConfig:
 
     @property
     def where(self) -> tuple:
-        """Towers, blocks, stream and places: what `find_attention_sites` takes."""
+        """Towers, blocks, stream and places: what `find_sites` takes."""
         return self.towers, self.blocks, self.stream, self.places
 
     def __new__(cls, *_: Any, **settings: Any) -> AdapterConfig:

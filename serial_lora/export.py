@@ -18,7 +18,7 @@ from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_path
 from serial_lora.files import in_order
 from serial_lora.merging import change_factors, refuse_shared, refuse_sharers
-from serial_lora.sites import AttentionSite, unwrapped_name
+from serial_lora.sites import Site, unwrapped_name
 from serial_lora.state import Injection, changed_parts, plain_context, require_finite, with_values
 from serial_lora.whole_files import write_whole, written
 
@@ -176,7 +176,7 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
     return layers
 
 
-def _pair(root: nn.Module, injection: Injection, site: AttentionSite, parts: list[str]) -> Pair:
+def _pair(root: nn.Module, injection: Injection, site: Site, parts: list[str]) -> Pair:
     """One pair for the given parts of one weight: A, (r, inputs), and B, (outputs, r)."""
     with plain_context(root):
         factors = [change_factors(root, injection, site, part) for part in parts]

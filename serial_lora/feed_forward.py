@@ -17,8 +17,8 @@ from torch import nn
 
 from serial_lora.sites import (
     CONTAINERS,
-    AttentionSite,
     Projection,
+    Site,
     attends,
     block_name,
     is_inside,
@@ -29,9 +29,7 @@ Projections = dict[str, Projection]  # "fc1", "gate" where that is a layer of it
 Found = dict[str, tuple[str, Projections]]  # by the innermost module with the layers; and the block
 
 
-def feed_forward_sites(
-    model: nn.Module, known: Collection[AttentionSite]
-) -> Iterator[AttentionSite]:
+def feed_forward_sites(model: nn.Module, known: Collection[Site]) -> Iterator[Site]:
     """Every feed-forward in the blocks of the known attention, but for those that are known."""
     modules = dict(model.named_modules())
     attention = [site for site in known if site.place == "attention"]
@@ -45,7 +43,7 @@ def feed_forward_sites(
             stream = "_text" if is_text else ""
             times[block, stream] += 1
             again = f"_{times[block, stream]}" if times[block, stream] > 1 else ""
-            yield AttentionSite(
+            yield Site(
                 name=name if isinstance(modules[block], CONTAINERS) else block,
                 tower=beside.tower,
                 block=beside.block,
@@ -59,7 +57,7 @@ def feed_forward_sites(
             )
 
 
-def blocks_without(model: nn.Module, sites: Collection[AttentionSite]) -> list[str]:
+def blocks_without(model: nn.Module, sites: Collection[Site]) -> list[str]:
     """The blocks of these sites' attention with none of their feed-forwards: "layers.0 (Block)"."""
     modules = dict(model.named_modules())
     first = {modules[site.first.module] for site in sites if site.place == "feed_forward"}
@@ -75,7 +73,7 @@ def blocks_without(model: nn.Module, sites: Collection[AttentionSite]) -> list[s
     return missed
 
 
-def _by_block(modules: Modules, known: Collection[AttentionSite]) -> dict[str, Found]:
+def _by_block(modules: Modules, known: Collection[Site]) -> dict[str, Found]:
     """The feed-forwards of each block that has attention.
 
     Where a block is cut into numbered parts (T5, timm's parallel blocks) and the part with the attention
@@ -101,13 +99,13 @@ def _by_block(modules: Modules, known: Collection[AttentionSite]) -> dict[str, F
     return found
 
 
-def _attention_module(site: AttentionSite) -> str:
+def _attention_module(site: Site) -> str:
     """The module that has the layers for q, k and v, or one weight for them."""
     first = site.first
     return first.module.rpartition(".")[0] if first.parameter == "weight" else first.module
 
 
-def _block(site: AttentionSite) -> str:
+def _block(site: Site) -> str:
     """The block around an attention."""
     attention = _attention_module(site)
     named = is_inside(attention, site.name) and attention != site.name
@@ -123,10 +121,10 @@ def _around(block: str) -> str | None:
     return above if above[-1:].isdigit() else None
 
 
-def _nearest(layer: Projection, attention: Collection[AttentionSite]) -> AttentionSite:
+def _nearest(layer: Projection, attention: Collection[Site]) -> Site:
     """The attention that shares most of its path with a layer; of several one of its width."""
 
-    def nearness(site: AttentionSite) -> tuple[int, bool]:
+    def nearness(site: Site) -> tuple[int, bool]:
         names = zip(layer.module.split("."), site.first.module.split("."), strict=False)
         shared = takewhile(lambda pair: pair[0] == pair[1], names)
         return len(list(shared)), site.width == layer.columns

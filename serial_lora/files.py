@@ -22,7 +22,7 @@ from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, cut
 from serial_lora.injection import eject, inject_trained
 from serial_lora.merging import base_weight
-from serial_lora.sites import AttentionSite, unwrapped_name
+from serial_lora.sites import Site, unwrapped_name
 from serial_lora.state import (
     DEFAULT,
     Injection,
@@ -265,7 +265,7 @@ def _settings(config: AdapterConfig) -> dict[str, object]:
     return settings
 
 
-def _targets(sites: list[AttentionSite]) -> dict[str, int]:
+def _targets(sites: list[Site]) -> dict[str, int]:
     return {site.label: site.width for site in sites}
 
 

@@ -16,7 +16,7 @@ from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError, require_path
 from serial_lora.files import read_tensors, require_fitting
 from serial_lora.injection import eject, inject_trained, unwrapped
-from serial_lora.sites import AttentionSite, child_name, unwrapped_name
+from serial_lora.sites import Site, child_name, unwrapped_name
 from serial_lora.state import Injection, changed_parts, plain_context, with_values
 from serial_lora.values import put_in
 
@@ -164,7 +164,7 @@ def _configuration(
             f"{path} adapts {others[0] if others else 'nothing'}, and only layers of attention and of "
             "feed-forwards that this model has can be adapted here; use PEFT for it."
         )
-    chosen: list[AttentionSite] = []
+    chosen: list[Site] = []
     parts = set()
     for site in sites:
         here = {part for part, p in site.projections.items() if unwrapped_name(p.module) in pairs}

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from serial_lora.adapted import attach, detach
-from serial_lora.attention import every_site, find_attention_sites
+from serial_lora.attention import every_site, find_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_name, require_names
 from serial_lora.feed_forward import blocks_without
@@ -25,7 +25,7 @@ from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
 from serial_lora.passes import alone
-from serial_lora.sites import CONTAINERS, AttentionSite, child_name, unwrapped_name, without_sites
+from serial_lora.sites import CONTAINERS, Site, child_name, unwrapped_name, without_sites
 from serial_lora.state import (
     DEFAULT,
     RECORD,
@@ -87,7 +87,7 @@ def inject_trained(
     if adapters(model) or records(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")
 
-    sites = find_attention_sites(root, *config.where)
+    sites = find_sites(root, *config.where)
     check_fit(root, sites, config)
 
     required_grad = {unwrapped_name(n): p.requires_grad for n, p in root.named_parameters()}
@@ -115,7 +115,7 @@ def _not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
             "known, or none; name the towers that you mean, or register_family for this kind."
         )
     if "feed_forward" in config.places:
-        chosen = find_attention_sites(root, *config.where[:3])
+        chosen = find_sites(root, *config.where[:3])
         missed = blocks_without(root, chosen + every_site(root, ("feed_forward",)))
         if missed:
             yield f"no adapter went into a feed-forward of {_first(missed)}: none is known there."
@@ -224,7 +224,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return inside
 
 
-def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
+def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
     seen: set[object] = set()
@@ -302,7 +302,7 @@ def set_scale(model: nn.Module, scale: float) -> None:
 
 
 def also_trained(
-    root: nn.Module, sites: Collection[AttentionSite], names: Collection[str]
+    root: nn.Module, sites: Collection[Site], names: Collection[str]
 ) -> dict[str, nn.Module]:
     """The modules of these names."""
     modules = dict(root.named_modules())

@@ -15,7 +15,7 @@ from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import wide
 from serial_lora.passes import alone
-from serial_lora.sites import AttentionSite, Projection
+from serial_lora.sites import Projection, Site
 from serial_lora.state import Injection, changed_parts, injected, plain_context, with_values
 from serial_lora.stored import stored, writable
 
@@ -79,7 +79,7 @@ def base_weight(root: nn.Module, injection: Injection, projection: Projection) -
 
 
 def change_factors(
-    root: nn.Module, injection: Injection, site: AttentionSite, part: str
+    root: nn.Module, injection: Injection, site: Site, part: str
 ) -> tuple[Tensor, Tensor]:
     """What an adapter adds to the weight of one projection, as the two factors of a product.
 
@@ -126,11 +126,9 @@ def _merged_weights(root: nn.Module, injection: Injection) -> Weights:
     return merged
 
 
-def refuse_sharers(
-    root: nn.Module, injection: Injection
-) -> dict[Key, list[tuple[AttentionSite, str]]]:
+def refuse_sharers(root: nn.Module, injection: Injection) -> dict[Key, list[tuple[Site, str]]]:
     """For each adapted weight the sites and parts that it serves; refuse one that serves others too."""
-    readers: dict[Key, list[tuple[AttentionSite, str]]] = {}
+    readers: dict[Key, list[tuple[Site, str]]] = {}
     for site in injection.sites:
         for part, projection in changed_parts(site, injection.config).items():
             readers.setdefault((projection.module, projection.parameter), []).append((site, part))

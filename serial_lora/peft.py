@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from serial_lora.adapted import Acting, AdaptedTokens, Before
-from serial_lora.attention import every_site, find_attention_sites
+from serial_lora.attention import every_site, find_sites
 from serial_lora.config import PLACES, refuse_unknown
 from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError, require_path
@@ -28,7 +28,7 @@ from serial_lora.from_peft import read_peft_config
 from serial_lora.injection import eject, inject_trained
 from serial_lora.layers import SerialLoRA, wide
 from serial_lora.merging import refuse_shared, write_parts
-from serial_lora.sites import AttentionSite, child_name, unwrapped_name
+from serial_lora.sites import Site, child_name, unwrapped_name
 from serial_lora.state import Injection, check_rank, plain_context, require_finite, with_values
 from serial_lora.stored import refuse_without_gradient, switch, writable
 from serial_lora.values import put_in
@@ -235,7 +235,7 @@ class SerialLoRAModel(BaseTuner):
     def _choose(self, config: SerialLoRAConfig) -> None:
         """Refuse what no pair can stand before; remember which layers read the same tokens."""
         if config.target_modules is None:
-            sites = find_attention_sites(self.model, places=config.places)
+            sites = find_sites(self.model, places=config.places)
             config.target_modules = [name for site in sites for name in _layers_of(site)]
         names = [name for name, _ in self.model.named_modules()]
         chosen = {name for name in names if self._check_target_module_exists(config, name)}
@@ -299,7 +299,7 @@ class SerialLoRAModel(BaseTuner):
         require_finite({name: p for name, p in named if self.prefix in name}, "merged")
 
 
-def _layers_of(site: AttentionSite) -> tuple[str, ...]:
+def _layers_of(site: Site) -> tuple[str, ...]:
     """The layers that read the tokens, q or fc1 first."""
     return tuple(dict.fromkeys(p.module for p in (site.first, *site.readers.values())))
 

@@ -51,7 +51,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class AttentionSite:
+class Site:
     """One place where one stream of tokens enters attention, or a feed-forward.
 
     Attributes:
@@ -159,9 +159,7 @@ _CROSS = re.compile("cross(?!cov)|pool|encdec|encoder_decoder|enc(oder)?_att")
 _OWN = ("open_clip", "segment_anything")  # what is not in their families stays as it is
 
 
-def structural_sites(
-    model: nn.Module, known: Collection[AttentionSite] = ()
-) -> list[AttentionSite]:
+def structural_sites(model: nn.Module, known: Collection[Site] = ()) -> list[Site]:
     """Every attention that structure alone tells, but for what the known sites hold already."""
     claimed = {p.module for site in known for p in site.projections.values()}
     claimed |= {module.rpartition(".")[0] for module in claimed}
@@ -182,7 +180,7 @@ def structural_sites(
     for name, projections in found.items():
         block = block_name(name)
         alone = times[block] == 1 and not isinstance(modules[block], CONTAINERS)
-        site = AttentionSite(
+        site = Site(
             name=block if alone else name,
             tower=_tower(modules, name),
             block=index_of(block),
@@ -322,7 +320,7 @@ def _tower(modules: dict[str, nn.Module], name: str) -> str:
 
 
 def without_sites(
-    model: nn.Module, sites: Collection[AttentionSite], towers: Collection[str] | None
+    model: nn.Module, sites: Collection[Site], towers: Collection[str] | None
 ) -> list[str]:
     """What one would expect an adapter in and finds no site: "visual (ModifiedResNet)".
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
-from serial_lora.sites import AttentionSite, Projection, child_name, unwrapped_name
+from serial_lora.sites import Projection, Site, child_name, unwrapped_name
 
 DEFAULT = "default"  # the name of the adapter that `inject` makes
 
@@ -74,7 +74,7 @@ class Injection:
     """
 
     config: AdapterConfig
-    sites: list[AttentionSite]
+    sites: list[Site]
     required_grad: dict[str, bool]
     name: str = DEFAULT
     pairs: dict[str, SerialLoRA | LoRA] = field(default_factory=dict)
@@ -216,7 +216,7 @@ def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
     return {n: m for n, m in model.named_modules() if isinstance(m, SerialLoRA | LoRA)}
 
 
-def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tuple[int, int]]:
+def adapter_shapes(site: Site, config: AdapterConfig) -> dict[str, tuple[int, int]]:
     """The adapters of one site: the name each has in its block, and (inputs, outputs)."""
     if config.method == SerialLoRAConfig.method:
         return {site.pair_name(): (site.width, site.width)}
@@ -226,7 +226,7 @@ def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tupl
     }
 
 
-def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Projection]:
+def changed_parts(site: Site, config: AdapterConfig) -> dict[str, Projection]:
     """The projections an adapter acts on."""
     if config.method == SerialLoRAConfig.method:
         return site.readers
@@ -241,7 +241,7 @@ def new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | L
     return LoRA(inputs, outputs, config.rank, config.scale, config.dropout)
 
 
-def check_rank(sites: list[AttentionSite], config: AdapterConfig) -> None:
+def check_rank(sites: list[Site], config: AdapterConfig) -> None:
     narrowest = min(min(p.rows, p.columns) for site in sites for p in site.projections.values())
     if config.rank > narrowest:
         raise SerialLoRAError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from serial_lora import LoRAConfig, eject, inject
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA
-from serial_lora.sites import AttentionSite
+from serial_lora.sites import Site
 from study.variants import RepAdapter, StudyAdapter
 
 PEFT: dict[str, Callable[[int], peft.PeftConfig]] = {
@@ -39,7 +39,7 @@ class ByPeft(LoRA):
 
 
 def put_in_peft(
-    model: nn.Module, sites: Iterable[AttentionSite], config: StudyAdapter, undo: ExitStack
+    model: nn.Module, sites: Iterable[Site], config: StudyAdapter, undo: ExitStack
 ) -> None:
     """Put one of `PEFT` on q, k, v and out, until ``undo`` closes.
 
@@ -75,7 +75,7 @@ def put_in_peft(
 
 
 def repadapter_two(
-    model: nn.Module, sites: Iterable[AttentionSite], config: StudyAdapter, undo: ExitStack
+    model: nn.Module, sites: Iterable[Site], config: StudyAdapter, undo: ExitStack
 ) -> None:
     """RepAdapter in both of its places, before attention and before the feed-forward layer."""
     for site in sites:
@@ -91,9 +91,7 @@ def repadapter_two(
         undo.callback(block._modules.pop, "variant")
 
 
-def ln_bias(
-    model: nn.Module, sites: Iterable[AttentionSite], config: StudyAdapter, undo: ExitStack
-) -> None:
+def ln_bias(model: nn.Module, sites: Iterable[Site], config: StudyAdapter, undo: ExitStack) -> None:
     """No adapter at all: the adapted blocks' own norms and biases learn, and are put back."""
     for name in dict.fromkeys(site.name for site in sites):
         for parameter in model.get_submodule(name).parameters():

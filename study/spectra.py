@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from serial_lora import eject, merge
-from serial_lora.attention import find_attention_sites
-from serial_lora.sites import AttentionSite
+from serial_lora.attention import find_sites
+from serial_lora.sites import Site
 from serial_lora_course.labs.grid import Source
 from serial_lora_course.labs.lab import Lab, run_one
 from serial_lora_course.labs.methods import get_method
@@ -61,7 +61,7 @@ def compared(lab: Lab, serial: str, seed: int, about: dict, save_to: Path | None
         about: the record's settings.
         save_to: unused: a comparison that is stopped begins anew.
     """
-    sites = find_attention_sites(lab.backbone.model, **lab.adapter_options())
+    sites = find_sites(lab.backbone.model, **lab.adapter_options())
     base, measures = weights(lab, sites), {}
     lora, _ = learned(lab, sites, AGAINST[serial], seed)
     own, record = learned(lab, sites, serial, seed)
@@ -71,7 +71,7 @@ def compared(lab: Lab, serial: str, seed: int, about: dict, save_to: Path | None
     return replace(record, task="spectra", measures=measures, settings=about, command=COMMAND)
 
 
-def weights(lab: Lab, sites: Sequence[AttentionSite]) -> dict[str, Tensor]:
+def weights(lab: Lab, sites: Sequence[Site]) -> dict[str, Tensor]:
     """W of q, k and v, float64, with what is merged into it, by names such as "image 0 q"."""
     model = lab.backbone.model
     return {
@@ -83,7 +83,7 @@ def weights(lab: Lab, sites: Sequence[AttentionSite]) -> dict[str, Tensor]:
 
 
 def learned(
-    lab: Lab, sites: Sequence[AttentionSite], method: str, seed: int
+    lab: Lab, sites: Sequence[Site], method: str, seed: int
 ) -> tuple[dict[str, Tensor], Record]:
     """W with what a method learned; the model is as it was afterwards."""
     options = {"progress": False, "keep_adapter": True}

@@ -33,10 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from serial_lora import LoRAConfig, eject, inject
-from serial_lora.attention import find_attention_sites
+from serial_lora.attention import find_sites
 from serial_lora.config import AdapterConfig
 from serial_lora.layers import LoRA
-from serial_lora.sites import AttentionSite
+from serial_lora.sites import Site
 
 NAME = "variant"
 PARTS = ("q", "k", "v")
@@ -53,7 +53,7 @@ class StudyAdapter(AdapterConfig):
 
     def put_in(self, model: nn.Module, undo: ExitStack) -> None:
         """Freeze the model and put fresh adapters into it, until ``undo`` closes."""
-        sites = find_attention_sites(model, self.towers, self.blocks, self.stream)
+        sites = find_sites(model, self.towers, self.blocks, self.stream)
         for parameter in model.parameters():
             undo.callback(parameter.requires_grad_, parameter.requires_grad)
         model.requires_grad_(False)
@@ -110,7 +110,7 @@ BESIDE: dict[str, Callable[[Pairs, Weights], None]] = {
 
 
 def put_beside(
-    model: nn.Module, sites: Iterable[AttentionSite], config: StudyAdapter, undo: ExitStack
+    model: nn.Module, sites: Iterable[Site], config: StudyAdapter, undo: ExitStack
 ) -> None:
     """Put one of `BESIDE` into a model, until ``undo`` closes."""
     settings = (getattr(config, each.name) for each in fields(AdapterConfig))
@@ -160,7 +160,7 @@ class RepAdapter(nn.Module):
 
 
 def put_before(
-    model: nn.Module, sites: Iterable[AttentionSite], config: StudyAdapter, undo: ExitStack
+    model: nn.Module, sites: Iterable[Site], config: StudyAdapter, undo: ExitStack
 ) -> None:
     """Put RepAdapters before the attention of a model that is frozen, until ``undo`` closes."""
     for site in sites:
@@ -172,7 +172,7 @@ def put_before(
         undo.callback(block._modules.pop, NAME)
 
 
-def _hooks(model: nn.Module, site: AttentionSite, adapter: nn.Module) -> list:
+def _hooks(model: nn.Module, site: Site, adapter: nn.Module) -> list:
     """Where no layer gives the normed tokens (SD3), q, k and v read them through the adapter."""
     if site.entry is not None:
         norm = model.get_submodule(site.entry)

@@ -17,7 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from serial_lora.attention import find_attention_sites
+from serial_lora.attention import find_sites
 from serial_lora.errors import require_number
 from serial_lora.injection import check_fit
 from serial_lora_course.data.types import DividedData
@@ -155,7 +155,7 @@ def _check_fit(lab: Lab, runs: Sequence[Run]) -> None:
     for lab.config, method in dict.fromkeys((run.config, run.method) for run in runs):
         adapter = lab.adapter(method)
         if adapter.where not in sites:
-            sites[adapter.where] = find_attention_sites(lab.backbone.model, *adapter.where)
+            sites[adapter.where] = find_sites(lab.backbone.model, *adapter.where)
         check_fit(lab.backbone.model, sites[adapter.where], adapter)
 
 

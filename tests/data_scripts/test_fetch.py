@@ -336,8 +336,8 @@ def test_a_data_set_comes_whole_into_the_folder_of_the_labs(
     asked = len(server.ranges)
     assert not [*(tmp_path / "fetching").iterdir()]
     assert fetch.fetch_pictures(name, tmp_path) == folder and len(server.ranges) == asked
-    for table, load in (scales["paper"] for scales in DATASETS.values()):
-        for dataset in table:
+    for table in (scales["paper"] for scales in DATASETS.values()):
+        for dataset, load in table.items():
             if PAPER_RELEASES[dataset] is RELEASES[name]:
                 assert load(dataset, tmp_path).train[0] and not list(folder.rglob("evil"))
 

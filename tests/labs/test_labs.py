@@ -14,6 +14,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.labs import grid, training
 from serial_lora_course.labs import lab as labs
+from serial_lora_course.labs.config import for_key
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.grid import dry_run
 from serial_lora_course.labs.lab import keep_run, run_one
@@ -77,7 +78,7 @@ def test_places_say_where_each_method_goes_and_are_part_of_a_run_unless_usual(
             record = run_one(lab, METHODS[name], small.amounts[0], 1)
             parameters[name, places] = record.sizes["parameters"]
             keys.add(record.key)
-            assert ("places" in record.settings) == (places != both[:1])
+            assert ("places" in for_key(record.settings)) == (places != both[:1])
     pair = small.blocks * QUICK["rank"] * small.width
     assert [parameters["serial_lora", each] for each in (both[:1], both[1:], both)] == [
         2 * pair,

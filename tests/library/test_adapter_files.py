@@ -213,6 +213,21 @@ def test_what_there_is_nothing_to_save_of(tmp_path, method):
     eject(without_values)
 
 
+def test_equal_adapters_are_equal_bytes_and_the_usual_place_is_not_said(tmp_path):
+    """So that a hash of a file tells whether an adapter changed; files from before there were places too."""
+    model, notes = trained(), {name: "said" for name in "abcdefgh"}
+    files = [save_adapter(model, tmp_path / str(n), notes=notes).read_bytes() for n in range(4)]
+    assert len(set(files)) == 1
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        to_peft(model, folder)
+    one, other = ((folder / "adapter_model.safetensors").read_bytes() for folder in folders)
+    assert one == other
+    config = json.loads(header_of(tmp_path / "0")["config"])
+    assert set(config) == {"rank", "scale", "dropout", "towers", "blocks", "stream"}
+    assert read_header(tmp_path / "0").config == SerialLoRAConfig(RANK)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     "wrap", [lambda model: torch.compile(model, backend="eager"), torch.nn.DataParallel]

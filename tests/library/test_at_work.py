@@ -28,7 +28,7 @@ from serial_lora import (
     per_sample,
     save_adapter,
 )
-from serial_lora.attention import find_attention_sites
+from serial_lora.attention import find_sites
 from serial_lora.files import checksum
 from tests.library.test_attacks import refused
 from tests.library.tiny_models import (
@@ -118,7 +118,7 @@ def test_cross_attention_that_is_called_as_in_pytorch_is_left_alone():
             super().__init__()
             self.self_attn, self.multihead_attn = (nn.MultiheadAttention(32, 4) for _ in range(2))
 
-    names = [site.projections["q"].module for site in find_attention_sites(Decoder())]
+    names = [site.projections["q"].module for site in find_sites(Decoder())]
     assert names == ["self_attn"]
 
 

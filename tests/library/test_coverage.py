@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from serial_lora import adapters, eject, inject, merge
-from serial_lora.attention import every_site, find_attention_sites
+from serial_lora.attention import every_site, find_sites
 from serial_lora.feed_forward import blocks_without
 from serial_lora.sites import without_sites
 from tests.library.tiny_models import fill_adapters, noisy
@@ -153,7 +153,7 @@ def test_a_class_of_transformers_has_all_its_attention_found(name):
     config = getattr(transformers, f"{name}Config")()
     with torch.device("meta"):
         model = getattr(transformers, f"{name}Model")(config)
-    sites = find_attention_sites(model)
+    sites = find_sites(model)
     assert sites and all({"q", "k", "v"} <= set(site.projections) for site in sites)
     assert not without_sites(model, sites, None)
     assert not blocks_without(model, every_site(model))

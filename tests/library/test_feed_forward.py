@@ -22,6 +22,7 @@ from serial_lora import (
     adapter_parameters,
     adapters,
     add_adapter,
+    attention,
     combine,
     disabled,
     eject,
@@ -30,11 +31,13 @@ from serial_lora import (
     load_adapter,
     merge,
     per_sample,
+    register_family,
     save_adapter,
     to_peft,
     unmerge,
 )
 from serial_lora.files import read_header
+from serial_lora.sites import Projection, Site
 from tests.library.test_structure import FOUND, of_timm, separate, three
 from tests.library.tiny_models import (
     RANK,
@@ -361,6 +364,22 @@ def test_a_block_without_one_is_refused_by_name_and_beside_others_told(make, kin
 
 
 @torch.no_grad()
+def test_a_registered_family_may_name_one_of_another_shape(kind, monkeypatch):
+    monkeypatch.setattr(attention, "FAMILIES", list(attention.FAMILIES))
+
+    @register_family
+    def narrow(model):
+        layers = {"fc1": Projection("0.mlp.0", "weight", 0, 8, 32)}
+        layers |= {"fc2": Projection("0.mlp.2", "weight", 0, 32, 8)}
+        yield Site("0", "image", 0, 32, None, layers, place="feed_forward")
+
+    model = fill_adapters(inject(nn.Sequential(Bottleneck()), CONFIGS[kind](RANK)))
+    assert adapters(model).keys() & {"0.serial_lora_ff", "0.lora_fc1"}
+    expected = _run_plain(model)
+    torch.testing.assert_close(_run_plain(merge(model)), expected, **CLOSE)
+
+
+@torch.no_grad()
 def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
     shared = TINY["timm"].build()
     shared.blocks[1].mlp = shared.blocks[0].mlp
@@ -375,8 +394,9 @@ def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
 
 @pytest.mark.parametrize("wrong", ["mlp", (), ("attention", "out"), 3])
 def test_a_place_that_is_not_there_is_refused(wrong):
-    with pytest.raises(SerialLoRAError, match="places"):
-        SerialLoRAConfig(RANK, places=wrong)
+    for kind in (SerialLoRAConfig, LoRAConfig):  # whose places are its parts
+        with pytest.raises(SerialLoRAError, match="places"):
+            kind(RANK, places=wrong)
 
 
 def test_a_file_for_one_place_does_not_fit_another(kind, tmp_path):

@@ -79,8 +79,9 @@ def test_it_goes_on_learning_in_places_that_the_file_left_out_too(tmp_path):
 def test_our_own_export_comes_back(tmp_path):
     tiny = TINY["timm"]
     model = fill_adapters(inject(tiny.build(), LoRAConfig(3, scale=0.7)))
-    expected = tiny.run(model)
+    expected, model.name_or_path = tiny.run(model), "hub/name"  # as a model of transformers has it
     to_peft(model, tmp_path)
+    assert peft.PeftConfig.from_pretrained(tmp_path).base_model_name_or_path == "hub/name"
     torch.testing.assert_close(tiny.run(from_peft(tiny.build(), tmp_path)), expected, **CLOSE)
 
 

@@ -22,7 +22,7 @@ from serial_lora import (
     merge,
     save_adapter,
 )
-from serial_lora.attention import find_attention_sites
+from serial_lora.attention import find_sites
 from tests.library.tiny_models import (
     _VISION,
     _VIT,
@@ -329,7 +329,7 @@ def test_what_attends_elsewhere_is_left_alone():
             self.other = nn.MultiheadAttention(32, 4, kdim=16, vdim=16)
             self.decoder = nn.TransformerDecoderLayer(32, 4, 48)
 
-    names = [site.name for site in find_attention_sites(Mixed())]
+    names = [site.name for site in find_sites(Mixed())]
     assert names == ["own", "decoder.self_attn"]
 
 
@@ -407,7 +407,7 @@ def test_a_model_inside_another_module(method):
 def test_one_attention_in_two_blocks_has_one_adapter(method):
     model = _timm()
     model.blocks[1].attn = model.blocks[0].attn
-    assert len(find_attention_sites(model)) == 2
+    assert len(find_sites(model)) == 2
     fill_adapters(inject(model, method(rank=2)))
     x = torch.randn(1, 3, 16, 16)
     expected = model(x)

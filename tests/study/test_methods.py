@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from serial_lora.attention import find_attention_sites
+from serial_lora.attention import find_sites
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.labs.lab import adapted
 from study.field import PEFT, ByPeft
@@ -78,7 +78,7 @@ def as_matrix(layer) -> torch.Tensor:
 def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
     lab = small_lab("sam", monkeypatch, tmp_path).lab(rank=3, scale_factor=0.5)
     model = lab.backbone.model
-    site = find_attention_sites(model)[0]
+    site = find_sites(model)[0]
     fused = model.get_submodule(site.projections["q"].module)
     before = fused.weight.detach().clone()  # once it is adapted, its weight is the merged one
     with ExitStack() as undo, torch.no_grad():
@@ -112,7 +112,7 @@ def test_what_pefts_own_layers_make_of_each_weight_is_what_the_model_has(
 ):
     lab = small_lab("sam", monkeypatch, tmp_path).lab(rank=SIZES.get(name, 4))
     model = lab.backbone.model
-    site = find_attention_sites(model)[0]
+    site = find_sites(model)[0]
     fused = model.get_submodule(site.projections["q"].module)
     rows = fused.weight.detach().clone().chunk(3)
     with ExitStack() as undo, torch.no_grad():

@@ -124,11 +124,11 @@ PACKED = {
 @pytest.mark.parametrize("what", DAMAGED)
 def test_what_a_run_came_to_is_read_and_packed_whole_or_refused(tmp_path, what):
     results = Results(PLAN, tmp_path, tmp_path / "packed")
-    results.keep("good", {"dice": np.array([0.0, 0.25, 1.0])})
-    assert results.outcomes("good")["dice"].tolist() == [0.0, 0.25, 1.0]
-    np.savez(results.folder / "good.npz", **DAMAGED[what])
-    for read in (lambda: results.outcomes("good"), lambda: results.pack(tmp_path / "packed")):
-        with pytest.raises(SerialLoRAError, match="good.npz does not hold"):
+    results.keep("base_good", {"dice": np.array([0.0, 0.25, 1.0])})
+    assert results.outcomes("base_good")["dice"].tolist() == [0.0, 0.25, 1.0]
+    np.savez(results.folder / "base_good.npz", **DAMAGED[what])
+    for read in (lambda: results.outcomes("base_good"), lambda: results.pack(tmp_path / "packed")):
+        with pytest.raises(SerialLoRAError, match="base_good.npz does not hold"):
             read()
     assert not (tmp_path / "packed").exists()
 
