@@ -100,6 +100,9 @@ class Adapted:
         if not torch.compiler.is_compiling():
             self.gradient = torch.is_grad_enabled()
 
+    def forget(self) -> None:
+        """What was computed with values that are others now."""
+
     def put_on(self) -> None:
         if KEY in vars(self.layer):
             raise SerialLoRAError(
@@ -139,6 +142,9 @@ class Before(Adapted):
             return tokens
         self.seen()
         return self.shared.read(acting, tokens, self.number)
+
+    def forget(self) -> None:
+        self.shared.kept = None
 
 
 class Beside(Adapted):

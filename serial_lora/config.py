@@ -67,7 +67,11 @@ class AdapterConfig:
     stream: str = "image"
 
     method: ClassVar[str]
-    places: ClassVar[tuple[str, ...]] = ("attention",)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What adapters go to: "attention", "feed_forward" or both."""
+        return ("attention",)
 
     @property
     def where(self) -> tuple:
@@ -117,7 +121,7 @@ class LoRAConfig(AdapterConfig):
             feed-forward, where a gated one has two first layers and so two pairs for fc1.
     """
 
-    parts: tuple[str, ...] = PARTS  # type: ignore[misc]  # which others have as a constant
+    parts: tuple[str, ...] = PARTS
 
     method: ClassVar[str] = "lora"
 

@@ -33,7 +33,7 @@ def feed_forward_sites(model: nn.Module, known: Collection[Site]) -> Iterator[Si
     """Every feed-forward in the blocks of the known attention, but for those that are known."""
     modules = dict(model.named_modules())
     attention = [site for site in known if site.place == "attention"]
-    times = Counter()
+    times: Counter[tuple[str, str]] = Counter()
     for found in _by_block(modules, known).values():
         for name, (block, projections) in found.items():
             beside = _nearest(projections["fc1"], attention)
@@ -143,9 +143,9 @@ def _inside(
     names = [name for name in modules if is_inside(name, block)]
     names = [name for name in names if not any(is_inside(name, each) for each in apart)]
     layers = {
-        name: modules[name]
+        name: module
         for name in names
-        if isinstance(modules[name], nn.Linear) and name not in taken
+        if isinstance(module := modules[name], nn.Linear) and name not in taken
     }
     found = {}
     for name in reversed(names):  # innermost first
@@ -158,7 +158,7 @@ def _inside(
     return dict(reversed(found.items()))
 
 
-def _by_shapes(layers: Mapping[str, nn.Linear], widths: Collection[int]) -> Projections | None:
+def _by_shapes(layers: dict[str, nn.Linear], widths: Collection[int]) -> Projections | None:
     """Which of these layers are a feed-forward of tokens of such a width; the last of them decides."""
     for name in reversed(layers):
         hidden, width = layers[name].in_features, layers[name].out_features

@@ -95,7 +95,7 @@ def _refuse_more(folder: Path, options: Mapping[str, Any]) -> None:
         raise SerialLoRAError(
             f"{folder} is of PEFT's method {options['peft_type']}, not of LoRA; use PEFT for it."
         )
-    nothing = (None, False, [], {}, "none")
+    nothing: tuple = (None, False, [], {}, "none")
     more = [name for name in options if name not in _STILL_PAIRS and options[name] not in nothing]
     start = str(options.get("init_lora_weights"))
     if start.startswith(_CHANGED_BASE):
@@ -191,7 +191,7 @@ def _by_our_names(
     path: Path, root: nn.Module, injection: Injection, pairs: Mapping[str, Pair]
 ) -> dict[str, Tensor]:
     """The values of every pair in the model, by the names in our files."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for site in injection.sites:
         for part, projection in changed_parts(site, injection.config).items():
             place = unwrapped_name(child_name(site.name, site.pair_name(part)))

@@ -242,8 +242,9 @@ def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> Non
         block = model.get_submodule(site.name)
         names = adapter_shapes(site, config)
         if not names:  # LoRA's alone may be
+            parts = getattr(config, "parts", ())
             raise SerialLoRAError(
-                f"{site.label or 'the model'} has no {' or '.join(config.parts)} to adapt; name other parts."
+                f"{site.label or 'the model'} has no {' or '.join(parts)} to adapt; name other parts."
             )
         taken = [name for name in names if hasattr(block, name)]
         if taken or isinstance(block, CONTAINERS):

@@ -43,7 +43,7 @@ def unwatch(root: nn.Module) -> None:
 
 @contextmanager
 def alone(injection: Injection) -> Iterator[None]:
-    """While no other thread runs the model.
+    """While no other thread runs the model; what its layers kept for one another is forgotten.
 
     Raises:
         SerialLoRAError: one does not come to an end.
@@ -59,6 +59,8 @@ def alone(injection: Injection) -> Iterator[None]:
                 )
             yield
         finally:
+            for adapted in injection.adapted:
+                adapted.forget()
             injection.waiting -= 1
             TURN.notify_all()
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from serial_lora.config import AdapterConfig, SerialLoRAConfig
+from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import Projection, Site, child_name, unwrapped_name
@@ -228,7 +228,7 @@ def adapter_shapes(site: Site, config: AdapterConfig) -> dict[str, tuple[int, in
 
 def changed_parts(site: Site, config: AdapterConfig) -> dict[str, Projection]:
     """The projections an adapter acts on."""
-    if config.method == SerialLoRAConfig.method:
+    if not isinstance(config, LoRAConfig):
         return site.readers
     asked = {*config.parts, *(("gate",) if "fc1" in config.parts else ())}
     return {part: p for part, p in site.projections.items() if part in asked}
