@@ -387,9 +387,8 @@ back = Row("noise to drawing", studio.pictures(torch.cat(cats))[::-1], captioned
 display_figure(draw_rows([there, guessed, back]))
 
 # %% [markdown]
-# Not one grey level apart: you have written SD3's sampler. (With `SCALE = "paper"` a few levels remain. There the
-# pipeline rounds its points to bfloat16, the type of its prompts, at the start and after every step; yours stay in
-# float32.)
+# Not one grey level apart: you have written SD3's sampler. (At the paper's scale a few remain: the pipeline rounds to
+# bfloat16.)
 #
 # The lowest row, read from right to left, shows it at work.
 # It starts from the same noise that ends the first row, with nothing of the cat in it. First you see only noise, then
@@ -495,9 +494,9 @@ display_figure(plot_drawings(chosen | hers, captions))
 
 # %% [markdown]
 # Follow one column down. The subject stays, mostly in the same place: it comes from the word and the noise. The yellow
-# becomes her yellow, and black appears, with LoRA often a little stronger than with Serial LoRA; it has four times the
-# numbers. But neither draws as she does: the black lies in smears, and the lemon has no outline. A hundred steps on a
-# small model bring her colours and some of her black, and cost clean shapes.
+# becomes her yellow, and black appears, often stronger with LoRA, which has four times the
+# numbers. But neither draws as she does: the black lies in smears, and the lemon has no outline. A hundred steps
+# bring her colours and some of her black, and cost clean shapes.
 #
 # ## Move the slider
 #
@@ -657,7 +656,7 @@ pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 # %% [markdown]
 # The same picture every time fools the style classifier completely, but not FID. *Any* training picture fools both of
 # them: its FID is 15.3, about as good as LoRA's 14.9, for a "model" that ignores the prompt. CLIP-Score is not fooled
-# by it. (Here Serial LoRA's FID is below LoRA's. That is one run: in the course's records it is mostly above.)
+# by it. (Below LoRA's in this run, Serial LoRA's FID is mostly above in the course's records.)
 #
 # And what fools CLIP-Score? Read its column again. The untuned model gets 1.44, and her own drawings get 1.25. By this
 # number the untuned model shows her words better than she does. Note who judges here: this CLIP is the one whose text
