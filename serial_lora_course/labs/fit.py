@@ -1,6 +1,6 @@
 """Which settings of a lab at the paper's scale fit a GPU: a table of what a step of each takes.
 
-The numbers are the peaks of a whole step (forward, backward, AdamW) with LoRA, the largest method, in
+The numbers are the peaks of a whole step (forward, backward, AdamW) with LoRA on attention, in
 bfloat16, on a GPU that is only pretended: every tensor that lives at once was counted, with what
 autocast copies and the backward pass computes anew. 1.5 GiB come on top for what no tensor tells: CUDA's
 own, and memory in pieces too small to use. On a real GPU none has been measured.

@@ -1,8 +1,8 @@
 """What the labs take on a GPU that is not there: computed.json, and the tables of docs/labs.md.
 
-python -m tests.gpu              # all anew (minutes)
-python -m tests.gpu clip sam     # these labs
-python -m tests.gpu tables       # no lab, the tables alone
+python -m tests.gpu                 # all anew (minutes)
+python -m tests.gpu --only clip     # this lab
+python -m tests.gpu --tables        # no lab, the tables alone
 """
 
 from __future__ import annotations

@@ -33,13 +33,14 @@ from tests.models import sd3_models
 from tests.models.architectures import ARCHITECTURES
 
 #: What is put into a model. One more here is tested with every lab, and has a column in the tables.
-METHODS: dict[str, Callable[..., Any]] = {"LoRA": LoRAConfig, "Serial LoRA": SerialLoRAConfig}
+METHODS: dict[str, Callable[..., Any]] = {
+    "LoRA": LoRAConfig,
+    "Serial LoRA": SerialLoRAConfig,
+    "LoRA, both places": partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2")),
+    "Serial LoRA, both places": partial(SerialLoRAConfig, places=("attention", "feed_forward")),
+}
 CLASSES, BOXES = 101, 3  # CLIP's prompts; the boxes on each of SAM's pictures
-WHOLE = {
-    "clip": 9,
-    "sam": BOXES,
-    "sd3": 0,
-}  # what is read: the longest prompt's last position; boxes
+WHOLE = {"clip": 9, "sam": BOXES, "sd3": 0}  # read: the longest prompt's last position; boxes
 
 # ------------------------------------------------------- objectives, each with n examples for it
 
