@@ -232,7 +232,7 @@ def _through(acting: Acting, tokens: Tensor) -> Tensor:
 
 def project(layer: nn.Module, parameter: str, tokens: Tensor, bias: Tensor | None) -> Tensor:
     """Tokens times this weight of a layer, adapted if the layer is."""
-    weight, adapted = own_weight(layer, parameter), vars(layer).get(KEY)
+    weight, adapted = own_weight(layer, parameter), getattr(layer, KEY, None)
     if adapted is None:
         return F.linear(tokens, weight, bias)
     return adapted.after(tokens, F.linear(adapted.before(tokens), weight, bias))
@@ -248,11 +248,11 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
     """
 
     def output_adapted(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        output, adapted = base.forward(self, *args, **kwargs), vars(self).get(KEY)
+        output, adapted = base.forward(self, *args, **kwargs), getattr(self, KEY, None)
         return output if adapted is None else adapted.before(output)
 
     def input_adapted(self: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        adapted = vars(self).get(KEY)
+        adapted = getattr(self, KEY, None)
         if adapted is not None:
             adapted.called = True
         if read:
@@ -263,7 +263,7 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
         return adapted.after(input, output)
 
     def get(self: nn.Module) -> Tensor:
-        weight, adapted = own_weight(self, parameter), vars(self).get(KEY)
+        weight, adapted = own_weight(self, parameter), getattr(self, KEY, None)
         sharded = hasattr(weight, "full_tensor")  # by FSDP, which asks for it as it is
         if adapted is None or sharded or not adapted.acting():
             return weight

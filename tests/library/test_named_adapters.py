@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from packaging.version import Version
 
 from serial_lora import (
     LoRAConfig,
@@ -221,6 +222,8 @@ def test_nothing_of_this_compiles_anything_again(name, method):
 
     And none ever serves a plain model of the same class.
     """
+    if Version(torch.__version__) < Version("2.7"):
+        pytest.skip("PyTorch 2.6 compiles a batch of several adapters twice")
     tiny, graphs = TINY[name], []
 
     def backend(graph, inputs):
