@@ -108,12 +108,12 @@ def most_on_a_card(settings: dict[str, Any], cards: list[Card]) -> int:
 
 
 def shares(lab: str, settings: dict[str, Any], cards: list[Card]) -> tuple[float, float]:
-    """The least share of a card in which a lab trains, and the most with which everybody fits on it."""
+    """The least share of a card in which a lab trains and looks, and the most with which all fit on it."""
     # It loads PyTorch, which a class without a GPU need not wait for.
-    from serial_lora_course.labs.fit import CHOICES
+    from serial_lora_course.labs.fit import CHOICES, LOOKS
 
     count, gib = most_on_a_card(settings, cards), min(card.gib for card in cards)
-    needed = CHOICES[lab][-1][1]  # of its thriftiest settings
+    needed = max(CHOICES[lab][-1][1], LOOKS[lab])  # of its thriftiest settings
     room = gib / count - CONTEXT
     if settings["gpu"] == "queue":
         room = gib - count * CONTEXT - (count - 1) * WAITING[lab]

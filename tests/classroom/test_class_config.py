@@ -104,13 +104,13 @@ PAIRS = [f"pair{number}" for number in range(15)]
 @pytest.mark.parametrize(
     ("changes", "cards", "words"),
     [
-        ({}, [24, 24], None),  # 2 people on each, a quarter of 24 GiB for each of them
-        ({"gpu_share": 0.2}, [24, 24], "sd3 needs 0.24 or more"),
+        ({}, [24, 24], None),  # 2 people on each, 0.3 of 24 GiB for each of them
+        ({"gpu_share": 0.2}, [24, 24], "sd3 needs 0.30 or more"),
         ({"gpu_share": 0.2, "labs": ["clip", "sam"]}, [24], None),
         ({"gpu_share": 0.6}, [24, 24], "0.47 is the most"),
         ({"learners": PAIRS, "labs": ["sd3"]}, [24] * 4, "4 people do not fit"),
         ({"learners": PAIRS, "gpu": "queue"}, [24] * 4, None),  # only one of them trains
-        ({"learners": PAIRS, "gpu_share": 0.08, "gpu": "queue"}, [80], None),
+        ({"learners": PAIRS, "gpu_share": 0.09, "gpu": "queue"}, [80], None),
         ({"memory": "3G"}, [24, 24], "memory"),
     ],
 )

@@ -26,7 +26,7 @@ SETTINGS = {lab: [changes for changes, _ in choices] for lab, choices in CHOICES
 SETTINGS["sd3"].append({"gradient_checkpointing": True, "accumulation": 1})
 UNSEEN = 1.5  # GiB, for what shapes do not tell
 CARDS = (8, 16, 24, 48, 80)  # GB of 10^9 bytes
-#: NVIDIA's data sheets: 10^12 operations a second, in bfloat16 (without sparsity) and in float32.
+#: Of NVIDIA's data sheets, from memory: 10^12 operations a second, in bfloat16 (dense) and in float32.
 FIGURES = {"L4": (121, 30.3), "RTX 4090": (165, 82.6), "A100": (312, 19.5), "H100": (989, 67)}
 REACHED = 0.3
 #: A class's run: the paper's setting for one GPU, steps of training with it, and how often what is looked at.

@@ -15,7 +15,7 @@ from torch.utils import backend_registration
 
 from serial_lora_course.labs import clip
 from serial_lora_course.labs.device import GIB
-from serial_lora_course.labs.fit import CHOICES
+from serial_lora_course.labs.fit import CHOICES, LOOKS
 from tests.gpu.__main__ import COMPUTED, PAGE, SETTINGS, UNSEEN, label, page
 from tests.gpu.labs import METHODS, looked, step
 from tests.gpu.pretended import DEVICE, Refused, Taken, pretended_gpu
@@ -188,6 +188,9 @@ def test_the_table_of_what_fits_says_what_was_computed(lab):
     for changes, needed in CHOICES[lab]:
         peak = ROWS[lab]["steps"][label(changes)]["LoRA"]["peak"] / GIB
         assert needed == pytest.approx(peak + UNSEEN, abs=0.1), changes
+    looks = ROWS[lab]["looks"].items()  # text encoders that do not fit read on the CPU
+    peak = max(row["peak"] for what, row in looks if not what.startswith("read")) / GIB
+    assert LOOKS[lab] == pytest.approx(peak + UNSEEN, abs=0.1)
 
 
 def test_the_page_shows_what_was_computed():
