@@ -102,8 +102,21 @@ def clouds(count: int, size: int, generator: torch.Generator) -> Tensor:
 def edges(sheet: Tensor, alpha: Tensor) -> Tensor:
     """Where colour or coverage changes, as ink coverage (B, 1, size, size)."""
     layers = torch.cat([sheet, alpha], 1)
-    spread = F.max_pool2d(layers, 3, 1, 1) + F.max_pool2d(-layers, 3, 1, 1)
+    spread = largest_near(layers) + largest_near(-layers)
     return ((spread.amax(1, keepdim=True) - 0.15) * 3).clamp(0, 1)
+
+
+def largest_near(layers: Tensor) -> Tensor:
+    """The largest of each value and its eight neighbours, several times as fast as F.max_pool2d."""
+    for dim in (2, 3):
+        size = layers.shape[dim]
+        first, last = layers.narrow(dim, 0, 1), layers.narrow(dim, size - 1, 1)
+        padded = torch.cat([first, layers, last], dim)
+        shifted = (padded.narrow(dim, start, size) for start in (1, 2))
+        layers = padded.narrow(dim, 0, size)
+        for other in shifted:
+            layers = layers.maximum(other)
+    return layers
 
 
 def erase(sheet: Tensor, paper: Tensor, generator: torch.Generator) -> Tensor:
