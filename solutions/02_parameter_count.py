@@ -4,7 +4,10 @@
 # The abstract promises a quarter of LoRA's parameters. This afternoon you have to decide whether that is worth
 # changing your code. Is it true? And a quarter of *which* LoRA?
 #
-# You will count on the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight.
+# You will count on the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight. First the picture: the
+# four matrices of one attention block of CLIP, 768 × 768, <!-- from ViT-B/16's configuration: 768 --> drawn to scale
+# with pairs of rank 32, <!-- from the paper, Section III.B: 32 --> the paper's rank for CLIP. The squares at the right
+# compare how many parameters all the pairs of a method hold.
 
 # %%
 try:
@@ -26,28 +29,20 @@ from serial_lora_course.lessons.l02_count.figures import plot_quarter
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("02")
+display_figure(plot_quarter(width=768, rank=32))
 
 # %% [markdown]
 # ## One block
 #
-# An attention block of CLIP has four matrices of 768 × 768. <!-- from ViT-B/16's configuration: 768 --> Here they are,
-# drawn to scale with pairs of rank 32, <!-- from the paper, Section III.B: 32 --> the paper's rank for CLIP. The
-# squares at the right compare how many numbers all the pairs of a method hold.
-
-# %%
-display_figure(plot_quarter(width=768, rank=32))
-
-# %% [markdown]
 # That is the whole lesson in one picture. LoRA, as the paper describes it, has a pair for each of q, k, v and out.
 # Serial LoRA has one pair, which changes the tokens before q, k and v read them, and none for out. Write d for the
-# width and r for the rank. A pair is A, of shape (r, d), and B, of shape (d, r), so it holds 2dr numbers:
+# width and r for the rank. A pair is A, of shape (r, d), and B, of shape (d, r), so it holds 2dr parameters:
 #
 # $$\text{LoRA: } 4 \cdot 2dr = 8dr \qquad\qquad \text{Serial LoRA: } 2dr$$
 #
 # Both counts have the same d and the same r, so the ratio is 4 whatever these are. But matrices are not always square,
 # and not everybody adapts four of them. So first write a count for any set of matrices.
-
-# %% [markdown]
+#
 # ### Exercise 2.1 · The size of any LoRA
 #
 # | Difficulty | Importance | Minutes |
@@ -55,13 +50,13 @@ display_figure(plot_quarter(width=768, rank=32))
 # | ●○○○○ | ●●●●● | 4 |
 #
 # For a matrix that takes `inputs` numbers and returns `outputs` numbers, A has the shape (rank, inputs) and B the
-# shape (outputs, rank). There is no bias. Return how many numbers all pairs hold together. The check builds the
+# shape (outputs, rank). There is no bias. Return how many parameters all pairs hold together. The check builds the
 # tensors and counts.
 
 
 # %% tags=["exercise"]
 def numbers_in_pairs(shapes: list[tuple[int, int]], rank: int) -> int:
-    """How many numbers LoRA trains.
+    """How many parameters LoRA trains.
 
     Args:
         shapes: (inputs, outputs) of every matrix that gets a pair.
@@ -88,12 +83,19 @@ check("2.1", numbers_in_pairs)
 # </details>
 #
 # Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
-
-# %% [markdown]
+#
 # ## Three real models, without their weights
 #
 # A formula may leave something out that a real model has. So we take the real classes at their real size. They would
 # need gigabytes of memory, but one line avoids that: on the **meta** device a tensor has a shape and no storage.
+#
+# The formula needs the width of every attention block. We read it from the matrices that make q, which we find by their
+# names: CLIP and SAM keep q, k and v in one tall matrix, SD3 keeps them apart. In all three, the number of columns is
+# the width of a token.
+#
+# Then we put the adapters in, and count what can be trained. `inject` freezes everything else, so one adapter too many,
+# or one layer left unfrozen, would change the count. Expect your formula's numbers, and a ratio of 4. (CLIP has two towers
+# of twelve blocks, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one for text, of different widths.)
 
 # %%
 MAKE = {
@@ -110,16 +112,6 @@ def on_meta(name: str) -> torch.nn.Module:
         return MAKE[name]()
 
 
-for name in MAKE:
-    total = sum(p.numel() for p in on_meta(name).parameters())
-    print(f"{name:14} {total:13,} parameters, and not a byte of them is here")
-
-# %% [markdown]
-# Your formula needs the width of every attention block. We read it from the matrices that make q, which we find by
-# their names: CLIP and SAM keep q, k and v in one tall matrix, SD3 keeps them apart. In all three, the number of
-# columns is the width of a token.
-
-# %%
 MAKES_Q = ("in_proj_weight", "qkv.weight", "to_q.weight")  # in open_clip, SAM and SD3
 WIDTHS = {}  # name to the width of each attention block
 for name in MAKE:
@@ -129,15 +121,7 @@ for name in MAKE:
     first, last = list(found.items())[0], list(found.items())[-1]
     print(f"{name}: {len(found)} blocks, from", *first, "to", *last, sep="\n    ")
 
-# %% [markdown]
-# CLIP has 24 because it has two towers of twelve, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one
-# for text, of different widths.
-#
-# Now put the adapters in, and count what can be trained. `inject` freezes everything else, so one adapter too many, or
-# one layer left unfrozen, would change the count. Then compare it with your formula, at the widths that we have just
-# read. Expect equal numbers, and a ratio of 4.
-
-# %%
+# %% tags=["nbval-check-output"]
 numbers = yours("2.1")
 RANKS = {"CLIP ViT-B/16": 32, "SAM ViT-B": 64, "SD3 medium": 64}  # the paper's
 
@@ -147,7 +131,6 @@ def trained(name: str, config: LoRAConfig | SerialLoRAConfig) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-# %% tags=["nbval-check-output"]
 for name, widths in WIDTHS.items():
     r = RANKS[name]
     counted = trained(name, LoRAConfig(rank=r)), trained(name, SerialLoRAConfig(rank=r))
@@ -155,29 +138,20 @@ for name, widths in WIDTHS.items():
     print(f"{name}, rank {r}: LoRA {counted[0]:,}, Serial LoRA {counted[1]:,}")
     print(f"  as the formula says: {counted == formula}; ratio {Fraction(*counted)}")
 
-# %% [markdown]
-# Exactly 4, on all three models.
-#
-# (The paper's Table I has this ratio too, but do not be surprised that its numbers differ from yours. SAM's 18.87 and
-# 4.72 <!-- from the paper, Table I: 4.72, 18.87 --> "M" are megabytes of float32, not millions of parameters. CLIP's
-# 3.84 and 0.96 <!-- from the paper, Table I: 3.84, 0.96 --> take 1024 × 1000
-# <!-- from CLAIMS.md, inconsistency 2: 1024, 1000, 2.4 --> for a million, and SD3's are 2.4% too high; we do not know
-# why.)
-#
-# There is one more surprise in SD3. It carries picture tokens and text tokens, and each kind has matrices of its own.
-# So far we adapted only those of the picture. What is the ratio if we adapt both?
-
-# %%
 both = [
     trained("SD3 medium", kind(rank=64, stream="both")) for kind in (LoRAConfig, SerialLoRAConfig)
 ]
-print(f"LoRA {both[0]:,}, Serial LoRA {both[1]:,}, ratio {both[0] / both[1]:.4f}")
+print(f"SD3, text tokens too: {both[0]:,} and {both[1]:,}; ratio {both[0] / both[1]:.4f}")
 
 # %% [markdown]
-# A little less than 4! After its last block SD3 has no more use for the text tokens, so that block has no out matrix
-# for them, and LoRA has one pair fewer. Our formula would not have told us. Counting did.
-
-# %% [markdown]
+# Exactly 4, on all three models. (The paper's Table I has this ratio too, but other numbers: SAM's 18.87 and 4.72
+# <!-- from the paper, Table I: 4.72, 18.87 --> "M" are megabytes of float32, not millions of parameters.
+# [`CLAIMS.md`](../CLAIMS.md) has the rest.)
+#
+# And a little less than 4 in the last line. SD3 carries picture tokens and text tokens, and each kind has matrices of its
+# own. After its last block it has no more use for the text tokens, so that block has no out matrix for them, and LoRA has
+# one pair fewer. Our formula would not have told us. Counting did.
+#
 # ## A quarter of which LoRA?
 #
 # The 4 rests on three things: equal ranks, a pair on each of **four** matrices, and square matrices. But many people
@@ -205,15 +179,14 @@ for name, (shapes, rank) in PLACEMENTS.items():
 #
 # So a fair comparison asks two questions. At the same *rank*, how much does sharing lose? And at the same *size*,
 # which method is better? For the second you need to know which rank gives LoRA the same size.
-
-# %% [markdown]
+#
 # ### Exercise 2.2 · The rank of equal size
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 8 |
 #
-# Return the largest rank at which LoRA on the given matrices holds at most as many numbers as Serial LoRA's one pair.
+# Return the largest rank at which LoRA on the given matrices holds at most as many parameters as Serial LoRA's one pair.
 # If not even rank 1 fits, return 0.
 
 
@@ -256,8 +229,7 @@ for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
 # %% [markdown]
 # Remember that LoRA of rank 8 has the size of Serial LoRA of rank 32. Lesson 04 trains LoRA at a quarter of the rank,
 # too.
-
-# %% [markdown]
+#
 # ## Quiz
 #
 # **1. Your model has width 1024 and 24 blocks. You double the rank. What does the ratio become?**
@@ -285,11 +257,10 @@ for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
 # the frozen model and the activations, and a smaller adapter does not make those smaller.
 #
 # </details>
-
-# %% [markdown]
+#
 # ## What to remember
 #
-# - A pair holds rank · (inputs + outputs) numbers: 2dr when square.
+# - A pair holds rank · (inputs + outputs) parameters: 2dr when square.
 # - At attention, the paper's place, LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: exactly 4, on the
 #   real CLIP, SAM and SD3.
 # - Against LoRA on q, k and v the ratio is 3, on q and v it is 2, and against LoRA at a quarter of the rank it is 1.

@@ -14,9 +14,8 @@ from serial_lora.files import write_whole
 from serial_lora_course.door import enter
 from serial_lora_course.labs.frames import on_front
 from serial_lora_course.lessons.l09_trial import tables as shipped
-from serial_lora_course.lessons.l09_trial.figures import plot_front
 from serial_lora_course.plots.style import save_figure
-from study.figures import plot_answers
+from study.figures import plot_answers, plot_front
 from study.plan import PLANS
 from study.results import Results
 from study.runs import Study, go_on

@@ -62,8 +62,8 @@ def named() -> list[tuple[Any, str, str]]:
 
 
 def cut_out() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Ink drawings on photographs with SAM's masks, before and after: the largest gains in Dice."""
-    lab = SamLab(load_sam(), load_segmentation("lines"))
+    """Photographed things with SAM's masks, before and after: the largest gains in Dice."""
+    lab = SamLab(load_sam(), load_segmentation("photographs"))
     lab.base = {}
     tests = [lab.data.test[index] for index in range(len(lab.data.test))]
 

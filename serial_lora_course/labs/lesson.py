@@ -56,7 +56,7 @@ SETTINGS: dict[tuple[str, str], tuple[str, dict[str, Length]]] = {
         },
     ),
     ("sam", "tiny"): (
-        "lines",
+        "photographs",
         {"dry": Length(10, 4, _FEW), "class": Length(100), "full": Length(100)},
     ),
     ("sam", "paper"): (

@@ -20,6 +20,7 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.measures.metrics import dice
 from serial_lora_course.plots.pictures import as_array
 from serial_lora_course.plots.style import BLUE, INK, VERMILION, house_style, with_description
@@ -171,3 +172,19 @@ def _draw_box(axes: Any, box: Sequence[float]) -> None:
         outline = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False)
         outline.set(edgecolor=colour, linewidth=width, clip_on=False)
         axes.add_patch(outline)
+
+
+def plot_masks(
+    examples: Mapping[str, SegmentationExample], answers: Mapping[str, Sequence[Any]]
+) -> Figure:
+    """Pictures with their boxes, and answers of one model or more beside each other.
+
+    Args:
+        examples: title of a row -> its picture and true masks.
+        answers: name of a model -> its masks (N, height, width) of each picture, in that order.
+    """
+    rows = []
+    for number, (title, each) in enumerate(examples.items()):
+        found = {name: masks[number] for name, masks in answers.items()}
+        rows.append(OverlayRow(title.strip(), each.picture, found, each.masks, each.boxes))
+    return plot_overlays(rows, size=max(1.9, 8.4 / (1 + len(answers))))

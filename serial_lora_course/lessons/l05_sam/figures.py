@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.plots.masks import OverlayRow, plot_overlays
 from serial_lora_course.plots.style import (
     BLUE,
     INK,
@@ -92,19 +89,3 @@ def plot_token_errors(errors: Mapping[str, np.ndarray], window: int) -> Figure:
     return with_description(
         figure, f"Error of each output token, with the padding hatched. {words}."
     )
-
-
-def plot_masks(
-    examples: Mapping[str, SegmentationExample], answers: Mapping[str, Sequence[Any]]
-) -> Figure:
-    """Pictures with their boxes, and answers of one model or more beside each other.
-
-    Args:
-        examples: title of a row -> its picture and true masks.
-        answers: name of a model -> its masks (N, height, width) of each picture, in that order.
-    """
-    rows = []
-    for number, (title, each) in enumerate(examples.items()):
-        found = {name: masks[number] for name, masks in answers.items()}
-        rows.append(OverlayRow(title.strip(), each.picture, found, each.masks, each.boxes))
-    return plot_overlays(rows, size=max(1.9, 8.4 / (1 + len(answers))))

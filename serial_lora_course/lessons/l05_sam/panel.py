@@ -17,11 +17,10 @@ from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs.device import LOOKING, autocast
 from serial_lora_course.labs.sam import decode_each, encode, original_size_logits
 from serial_lora_course.labs.sam_inputs import PreparedExample, to_input_frame
-from serial_lora_course.lessons.l05_sam.figures import plot_masks
 from serial_lora_course.lessons.l05_sam.mask_picker import MaskPicker, png_bytes
 from serial_lora_course.measures.metrics import dice
 from serial_lora_course.models.sam import SamBackbone
-from serial_lora_course.plots.masks import COLOURS, WORDS, overlay
+from serial_lora_course.plots.masks import COLOURS, WORDS, overlay, plot_masks
 from serial_lora_course.plots.panel import Accessibility, at_scale, scale_slider, show
 from serial_lora_course.plots.style import display_figure
 

@@ -1,11 +1,14 @@
-"""Checks of the exercises on the paper's trial: RepAdapter's layer, a rule for a claim, a front."""
+"""Checks of the exercises on the paper's trial: RepAdapter's layer, two rivals, a rule for a claim."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 
 import torch
+from segment_anything.modeling.image_encoder import Block
+from torch import Tensor, nn
 from torch.nn.functional import conv1d
 
 from serial_lora_course.checking.case import Case, Parts
@@ -32,7 +35,112 @@ def serial_pair() -> Iterator[Case]:
         yield Case(what, (down, up, scale), expected, read=read, form=form, error=form)
 
 
-@exercise("9.2", "eleven verdicts are right, with ties, with and without a margin")
+def sam_blocks(*widths: int) -> nn.ModuleList:
+    """Two of SAM's own blocks or more, with relative positions, as they come: everything may learn."""
+    return nn.ModuleList(Block(w, 2, use_rel_pos=True, input_size=(4, 4)) for w in widths)
+
+
+@exercise(
+    "9.2",
+    "in blocks of segment-anything's the weights of the norms and all biases learn, and nothing else, "
+    "whether all or nothing was frozen before",
+)
+def norms_and_biases() -> Iterator[Case]:
+    """Against the kinds of the layers: a norm's parameters, and every layer's bias."""
+    for frozen in (False, True):
+        blocks = sam_blocks(8, 8).requires_grad_(not frozen)
+        learning = set()
+        for name, layer in blocks.named_modules():
+            kept = layer.named_parameters(recurse=False)
+            norm = isinstance(layer, nn.LayerNorm)
+            learning |= {f"{name}.{own}" for own, _ in kept if norm or own == "bias"}
+        yield Case(
+            f"the parameters that learn, in blocks where {'nothing' if frozen else 'all'} did",
+            (blocks,),
+            learning,
+            read=lambda _, blocks: {n for n, p in blocks.named_parameters() if p.requires_grad},
+            may_change=True,
+        )
+
+
+class Pair(nn.Module):
+    """x + B A x, as of exercise 3.1."""
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.lora_A = nn.Parameter(torch.randn(rank, width))
+        self.lora_B = nn.Parameter(torch.zeros(width, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x @ self.lora_A.T @ self.lora_B.T
+
+
+def tokens_for(block: nn.Module) -> Tensor:
+    width = len(block.norm1.weight)
+    return torch.randn(2, 4, 4, width, generator=torch.Generator().manual_seed(width))
+
+
+@torch.no_grad()
+def filled_outputs(returned: object, blocks: nn.ModuleList, *_: object) -> list:
+    """The shapes of A, how many the blocks own, and what each block makes of tokens once B is not zero."""
+    pairs = list(returned) if isinstance(returned, (list, tuple, nn.ModuleList)) else []
+    for place, pair in enumerate(pairs):
+        pair.lora_B.copy_(torch.linspace(-place, 1, pair.lora_B.numel()).view_as(pair.lora_B))
+    owned = sum(name.endswith("lora_A") for name, _ in blocks.named_parameters())
+    return [
+        [tuple(pair.lora_A.shape) for pair in pairs],
+        owned,
+        [block(tokens_for(block)) for block in blocks],
+    ]
+
+
+@exercise(
+    "9.3",
+    "each block has one pair of its own width, among its parameters, and its output is that of a feed-forward "
+    "layer into which the pair is merged",
+)
+def before_feed_forward() -> Iterator[Case]:
+    """Against W1 (I + B A) in a copy of each block's first feed-forward layer."""
+    for widths, rank in (((8, 8, 8), 2), ((12, 8), 3)):
+        blocks = sam_blocks(*widths)
+        what = f"{len(widths)} blocks of width {', '.join(map(str, widths))}"
+        yield Case(
+            what,
+            (blocks, seeded_pair, rank),
+            Parts(
+                {
+                    f"the shapes of A in {what}": [(rank, width) for width in widths],
+                    f"how many pairs {what} own": len(widths),
+                    f"the outputs of {what}": [*merged_outputs(blocks, rank)],
+                }
+            ),
+            read=filled_outputs,
+            form="return the pairs, in a list",
+            error="the pair reads what norm2 gives, and its width is that of the tokens",
+            may_change=True,
+            tolerance=1e-4,
+        )
+
+
+def seeded_pair(width: int, rank: int) -> Pair:
+    """A pair whose A is known from its shape."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(100 * width + rank)
+        return Pair(width, rank)
+
+
+@torch.no_grad()
+def merged_outputs(blocks: nn.ModuleList, rank: int) -> Iterator[Tensor]:
+    for place, block in enumerate(copy.deepcopy(blocks)):
+        first = block.mlp.lin1
+        width = first.in_features
+        A = seeded_pair(width, rank).lora_A
+        B = torch.linspace(-place, 1, width * rank).view(width, rank)
+        first.weight += first.weight @ B @ A
+        yield block(tokens_for(block))
+
+
+@exercise("9.4", "eleven verdicts are right, with ties, with and without a margin")
 def judge() -> Iterator[Case]:
     """Against the cells in order: the worst that must be good enough."""
     for differences, margin, share in (
@@ -55,34 +163,4 @@ def judge() -> Iterator[Case]:
             (differences, margin, share),
             "holds" if worst > -margin else "fails",
             form="return the word holds or the word fails",
-        )
-
-
-@exercise(
-    "9.3",
-    "the fronts of eight sets of methods agree with comparing every pair, unsorted and with ties",
-)
-def front() -> Iterator[Case]:
-    """Against every pair of arms."""
-    for arms in (
-        [(4, 2.0), (1, 1.0), (2, 3.0), (8, 5.0), (3, 0.5)],
-        [(3, 1.0), (3, 2.0), (1, 1.0), (5, 2.0), (6, 2.5)],
-        [(1, 0.5), (3, 1.0), (3, 2.0)],
-        [(9, -1.0), (2, -3.0), (2, -4.0), (9, -2.0)],
-        [(1, 4.0), (2, 3.0), (3, 3.5), (4, 4.5), (0.5, 0.1)],
-        [(3, 3.0), (1, 1.0), (2, 1.2)],
-        [(1, 2.0), (9, 1.0), (2, 3.0)],
-        [(7, 1.5)],
-    ):
-        costs, gains = [list(each) for each in zip(*arms, strict=True)]
-        unbeaten = {
-            i
-            for i, (cost, gain) in enumerate(arms)
-            if not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in arms)
-        }
-        yield Case(
-            f"the front of costs {costs} and gains {gains}",
-            (costs, gains),
-            unbeaten,
-            form="return a set of positions, such as {0, 2}",
         )

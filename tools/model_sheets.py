@@ -1,0 +1,94 @@
+"""Sheets of what the tiny models answer, for docs/models.md: the first pictures of a fixed order, none left out.
+
+    python -m tools.model_sheets         writes docs/models_clip.png and docs/models_sam.png; a minute
+
+What the tiny SD3 draws, `python -m tools.model_sheets` leaves alone: its pretraining writes a sheet of its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from serial_lora_course.data.emoji import EmojiSet, load_emoji
+from serial_lora_course.data.emoji_sets import unseen_drawings
+from serial_lora_course.data.registry import load_classification, load_segmentation
+from serial_lora_course.data.subsets import hash_order
+from serial_lora_course.door import enter
+from serial_lora_course.labs.sam import predict_masks
+from serial_lora_course.models.clip import load_clip
+from serial_lora_course.models.sam import load_sam
+from serial_lora_course.plots.masks import plot_masks
+from serial_lora_course.plots.pictures import show_pictures
+from serial_lora_course.plots.style import GREEN, VERMILION, save_figure
+from tools import ROOT
+
+ANSWERED, CUT_OUT = 24, 4  # drawings, and as many photographs; scenes
+
+
+@torch.no_grad()
+def nearest(backbone, pictures: list[Image.Image], texts: list[str]) -> list[int]:
+    """Of each picture, the position of the text that the model puts nearest to it."""
+    model = backbone.model
+    seen = torch.stack([backbone.test_transform(picture) for picture in pictures])
+    image = model.encode_image(seen, normalize=True)
+    text = model.encode_text(backbone.tokenizer(texts), normalize=True)
+    return (image @ text.T).argmax(1).tolist()
+
+
+def sheet_of_clip() -> Figure:
+    """OpenMoji's drawings among all names that it hides, and photographs among their nine classes."""
+    backbone, openmoji = load_clip(), load_emoji("openmoji")
+    drawings, names = hidden_drawings(openmoji)
+    photographs = load_classification("photographs")
+    shown = [photographs.test[i] for i in first(photographs.test.picture_ids)]
+    pictures = drawings + [picture for picture, _ in shown]
+    classes = photographs.class_names
+    chosen = nearest(backbone, drawings, [f"a drawing of {name}" for name in names])
+    answers = [(names[place], names[i]) for i, place in enumerate(chosen)]
+    prompts = [photographs.template.format(name) for name in classes]
+    chosen = nearest(backbone, pictures[ANSWERED:], prompts)
+    answers += [(classes[i], classes[label]) for i, (_, label) in zip(chosen, shown, strict=True)]
+    figure = show_pictures(pictures, [answer[:18] for answer, _ in answers], size=1.1)
+    for axes, (answer, truth) in zip(figure.axes, answers, strict=False):
+        axes.title.set(fontsize=7, color=GREEN if answer == truth else VERMILION)
+    right = sum(answer == truth for answer, truth in answers)
+    figure.alt_text = (
+        f"{len(answers)} pictures with the tiny CLIP's answers, {right} of them right."
+    )
+    return figure
+
+
+def hidden_drawings(emoji: EmojiSet) -> tuple[list[Image.Image], list[str]]:
+    """The first drawings of concepts that pretraining hid, and the names of all of these, theirs first."""
+    hidden = sorted(unseen_drawings(emoji))
+    order = hash_order([emoji.concepts[i].codepoints for i in hidden], 0, "sheet")
+    chosen = [hidden[place] for place in order]
+    names = [emoji.concepts[i].name.lower() for i in chosen]
+    return [emoji.picture(i) for i in chosen[:ANSWERED]], names
+
+
+def first(identities: list[str]) -> list[int]:
+    return hash_order(identities, 0, "sheet")[:ANSWERED]
+
+
+def sheet_of_sam() -> Figure:
+    """Photographs over photographs, and the masks in their boxes."""
+    backbone, data = load_sam(), load_segmentation("photographs")
+    order = hash_order(data.test.picture_ids, 0, "sheet")[:CUT_OUT]
+    scenes = [data.test[i] for i in order]
+    found = [predict_masks(backbone, each.picture, each.boxes)[0] for each in scenes]
+    truth = [np.asarray(each.masks) for each in scenes]
+    rows = {f"{'  ' * place}": each for place, each in enumerate(scenes)}
+    return plot_masks(rows, {"cut out by hand": truth, "by the tiny SAM": found})
+
+
+def main(words: list[str]) -> None:
+    for name, figure in (("clip", sheet_of_clip()), ("sam", sheet_of_sam())):
+        print(save_figure(figure, ROOT / "docs" / f"models_{name}.png", dpi=110))
+
+
+if __name__ == "__main__":
+    enter("tools.model_sheets", main)
