@@ -20,9 +20,8 @@ from torch.utils._pytree import tree_map
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LowRankPair, wide
-from serial_lora.passes import unwatch, watch
 from serial_lora.sites import Site
-from serial_lora.state import OVERRIDES, Injection, changed_parts
+from serial_lora.state import Injection, Override, changed_parts
 from serial_lora.stored import Stored, is_packed, kind_of, own_weight
 
 Acting = tuple[Any, ...]  # pairs, or what stands in for them: (tokens) -> tokens
@@ -36,10 +35,9 @@ class Adapted:
         name, layer: the layer's dotted name, and the layer.
         parameter: the name of the weight; None for a layer whose output is adapted.
         pairs: that act here.
-        compiled: what compiled code goes by, in every thread, as it cannot read a context variable.
-        traced: whether there is such code.
+        now: the pairs, or what stands in for them; nothing where the model is its base.
+        override: the `with` block for whose length others than the pairs act.
         called, read: whether the model has called the layer, and read its weight.
-        gradient: whether gradients were on when it last acted; None if it never did.
     """
 
     def __init__(
@@ -47,20 +45,22 @@ class Adapted:
     ) -> None:
         self.name, self.layer, self.parameter = name, layer, parameter
         self.pairs: Acting = pairs
-        self.compiled: Acting = pairs
-        self.traced = self.called = self.read = False
-        self.gradient: bool | None = None
+        self.now: Acting = pairs
+        self.override: Override | None = None
+        self.called = self.read = False
 
     def acting(self) -> Acting:
-        """The pairs, or what stands in for them; nothing where the model is its base."""
-        if torch.compiler.is_compiling():
-            self.traced = True
-            return self.compiled
-        for override in reversed(OVERRIDES.get()):
-            if override.open and self.pairs[0] in override.acting:
-                stand_ins = map(override.acting.__getitem__, self.pairs)
-                return tuple(each for each in stand_ins if each is not None)
-        return self.pairs
+        """What acts now; in compiled code in every thread, as that cannot ask which one it is."""
+        if not torch.compiler.is_compiling() and self.override is not None:
+            self.override.require_here()
+        return self.now
+
+    def stand_in(self, override: Override | None) -> None:
+        """Have this act in place of the pairs; None for the pairs themselves."""
+        self.override, self.now = override, self.pairs
+        if override is not None:
+            stand_ins = map(override.acting.__getitem__, self.pairs)
+            self.now = tuple(each for each in stand_ins if each is not None)
 
     def before(self, tokens: Tensor) -> Tensor:
         """What the layer reads in place of these tokens."""
@@ -79,7 +79,6 @@ class Adapted:
                     "dropout nor an adapter for each sample can act; use dropout=0, or give the "
                     "samples of each adapter a batch of their own."
                 )
-        self.seen()
         self.read = True
         kind = kind_of(weight)
         place = kind(self.layer, str(self.parameter))
@@ -95,10 +94,6 @@ class Adapted:
     def by_rows(self, outputs: int) -> list[tuple[Any, int, int]]:
         """What acts, the first row of the weight that it is for, and how many are."""
         return [(pair, 0, outputs) for pair in self.acting()]
-
-    def seen(self) -> None:
-        if not torch.compiler.is_compiling():
-            self.gradient = torch.is_grad_enabled()
 
     def forget(self) -> None:
         """What was computed with values that are others now."""
@@ -138,10 +133,7 @@ class Before(Adapted):
 
     def before(self, tokens: Tensor) -> Tensor:
         acting = self.acting()
-        if not acting:
-            return tokens
-        self.seen()
-        return self.shared.read(acting, tokens, self.number)
+        return self.shared.read(acting, tokens, self.number) if acting else tokens
 
     def forget(self) -> None:
         self.shared.kept = None
@@ -172,7 +164,6 @@ class Beside(Adapted):
         acting = self.acting()
         if not acting:
             return output
-        self.seen()
         deltas = [
             F.pad(pair(tokens), gap) if any(gap) else pair(tokens)
             for pair, gap in zip(acting, self.gaps, strict=True)
@@ -379,12 +370,10 @@ def attach(model: nn.Module, injection: Injection) -> None:
             injection.adapted += plan(model, site, injection)
     for adapted in injection.adapted:
         adapted.put_on()
-    watch(model)
 
 
-def detach(model: nn.Module, injection: Injection) -> None:
+def detach(injection: Injection) -> None:
     """The way back. What was attached stays in the record, for `attach`."""
-    unwatch(model)
     for adapted in reversed(injection.adapted):
         adapted.take_off()
 

@@ -24,7 +24,6 @@ from serial_lora.feed_forward import blocks_without
 from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
-from serial_lora.passes import alone
 from serial_lora.sites import CONTAINERS, Site, child_name, unwrapped_name, without_sites
 from serial_lora.state import (
     DEFAULT,
@@ -191,7 +190,7 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
 
 def _take_out(root: nn.Module, injection: Injection) -> None:
     """Everything that `_put_in` did, or had done before it failed, undone."""
-    detach(root, injection)
+    detach(injection)
     unwatch_loading(root)
     for layer, name, before in injection.switched:
         setattr(layer, name, before)
@@ -280,11 +279,10 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
         merge(model)
     else:
         unmerge(model)
-    with alone(injection):
-        if not keep_merged:
-            with plain_context(root):
-                injection.exchange()
-        _take_out(root, injection)
+    if not keep_merged:
+        with plain_context(root):
+            injection.exchange()
+    _take_out(root, injection)
     return model
 
 
@@ -296,10 +294,10 @@ def set_scale(model: nn.Module, scale: float) -> None:
     """
     _, injection = injected(model)
     injection.refuse_merged()
-    with alone(injection):
-        injection.config = replace(injection.config, scale=scale)
-        for pair in injection.pairs.values():
-            pair.scale = injection.config.scale
+    injection.config = replace(injection.config, scale=scale)
+    for pair in injection.pairs.values():
+        pair.scale = injection.config.scale
+    injection.forget()
 
 
 def also_trained(

@@ -14,7 +14,6 @@ from serial_lora.adapted import attach, detach
 from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import wide
-from serial_lora.passes import alone
 from serial_lora.sites import Projection, Site
 from serial_lora.state import Injection, changed_parts, injected, plain_context, with_values
 from serial_lora.stored import stored, writable
@@ -45,14 +44,13 @@ def merge(model: nn.Module) -> nn.Module:
     with plain_context(root):
         merged = _merged_weights(root, injection)
         originals = {key: [part.clone() for part in writable(root, key).parts()] for key in merged}
-        with alone(injection):
-            try:
-                write_parts(root, merged)
-            except BaseException:
-                write_parts(root, originals)
-                raise
-            detach(root, injection)
-            injection.originals = originals
+        try:
+            write_parts(root, merged)
+        except BaseException:
+            write_parts(root, originals)
+            raise
+        detach(injection)
+        injection.originals = originals
     return model
 
 

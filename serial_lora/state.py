@@ -32,23 +32,28 @@ class Override:
     """For the length of a `with` block of `disabled` or `per_sample`: what acts in place of pairs.
 
     Attributes:
-        injection: the record of the model it is for.
         acting: for each pair what acts in its place: nothing, or a pair for each sample.
-        open: False from the block's end on.
     """
 
-    injection: Injection
     acting: Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
-    open: bool = True
 
     @property
     def base(self) -> bool:
         """Whether nothing acts, so the model is its base."""
         return None in self.acting.values()
 
+    def require_here(self) -> None:
+        """Refuse another thread or asyncio task than the one that opened the block."""
+        if self not in HERE.get():
+            raise SerialLoRAError(INSIDE)
 
-OVERRIDES: ContextVar[tuple[Override, ...]] = ContextVar("OVERRIDES", default=())
-"""Those of this thread or asyncio task, the innermost last."""
+
+HERE: ContextVar[tuple[Override, ...]] = ContextVar("HERE", default=())
+"""Those of this thread or asyncio task."""
+INSIDE = (
+    "the adapters are disabled or given for each sample, here or in another thread; leave that "
+    "`with` block first."
+)
 
 
 @dataclass
@@ -67,10 +72,7 @@ class Injection:
         adapted: the layers whose tokens or weights go through adapters, except while merged.
         switched: attributes that are others as long as there are adapters: see `stored.switch`.
         originals: while merged, what the base's own weights consist of, keyed (module, parameter).
-        open: the `disabled` and `per_sample` blocks of all threads, the latest last.
-        running: the threads in which the model runs at this moment.
-        waiting: how many threads wait until they may change it.
-        training_passes: how many times it has run in training, up to 2.
+        open: the `disabled` and `per_sample` blocks, the innermost last.
     """
 
     config: AdapterConfig
@@ -85,9 +87,6 @@ class Injection:
     switched: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
     originals: dict[tuple[str, str], list[Tensor]] | None = None
     open: list[Override] = field(default_factory=list)
-    running: set[int] = field(default_factory=set)
-    waiting: int = 0
-    training_passes: int = 0
 
     @property
     def merged(self) -> bool:
@@ -96,7 +95,7 @@ class Injection:
 
     @property
     def bare(self) -> bool:
-        """Whether a `disabled` block is open, of whichever thread."""
+        """Whether a `disabled` block is open."""
         return any(override.base for override in self.open)
 
     def learned(self) -> dict[str, Tensor]:
@@ -122,6 +121,11 @@ class Injection:
         pairs = self.pairs.items()
         return {name: (pair.lora_A.shape[1], pair.lora_B.shape[0]) for name, pair in pairs}
 
+    def forget(self) -> None:
+        """What the adapted layers have computed with values that are others now."""
+        for adapted in self.adapted:
+            adapted.forget()
+
     @torch.no_grad()
     def exchange(self) -> None:
         """What the modules beside the adapters have learned for the base's own values, or back."""
@@ -131,25 +135,12 @@ class Injection:
 
     def __getstate__(self) -> dict[str, Any]:
         self.refuse_inside()
-        return vars(self) | {"running": set(), "waiting": 0}
+        return vars(self)
 
-    def refuse_inside(self, values_alone: bool = False) -> None:
-        """Refuse to change or copy a model inside a `with` block, of whichever thread.
-
-        Args:
-            values_alone: the pairs' values are to change, nothing else. Blocks of other threads
-                have values of their own, so they may go on, unless a head is switched with them.
-        """
-        own = set(OVERRIDES.get())
-        if any(override in own for override in self.open):
-            raise SerialLoRAError(
-                "the adapters are disabled or given for each sample; leave that `with` block first."
-            )
-        if self.open and not (values_alone and not self.also_train):
-            raise SerialLoRAError(
-                "another thread or task has the adapters disabled or given for each sample; try "
-                "again when it has left that `with` block."
-            )
+    def refuse_inside(self) -> None:
+        """Refuse to change or copy a model inside a `with` block."""
+        if self.open:
+            raise SerialLoRAError(INSIDE)
 
     def refuse_merged(self) -> None:
         if self.merged:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig
 from serial_lora.errors import SerialLoRAError, require_name
-from serial_lora.passes import alone
 from serial_lora.state import InactiveAdapter, Injection, check_rank, with_values
 
 Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
@@ -46,7 +45,7 @@ def read_pairs(injection: Injection, name: str | None) -> dict[str, Pair]:
 def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
     """The record, unless adapters are merged, disabled, given for each sample or sharded."""
     root, injection = with_values(model)
-    injection.refuse_inside(values_alone=True)
+    injection.refuse_inside()
     injection.refuse_merged()
     if any(hasattr(parameter, "full_tensor") for parameter in root.parameters()):
         raise SerialLoRAError(
@@ -83,23 +82,23 @@ def put_in(
     Args:
         name: of the adapter that they are, which is the active one then; None for the one that is.
     """
-    with alone(injection):
-        here = injection.active_tensors()
-        kept = {key: tensor.detach().clone() for key, tensor in here.items()}
-        values = {
-            key: tensors[key].to(old, copy=tensors[key].is_inference()) for key, old in here.items()
-        }
-        before = injection.name, injection.config, injection.inactive
-        others = {other: old for other, old in injection.inactive.items() if other != name}
-        if name not in (None, injection.name):
-            others[injection.name] = InactiveAdapter(injection.config, kept)
-        try:
-            _write(injection, (name or injection.name, config, others), values)
-        except BaseException:  # Ctrl-C too
-            _write(injection, before, kept)
-            raise
-        for tensor in here.values():
-            tensor.grad = None
+    here = injection.active_tensors()
+    kept = {key: tensor.detach().clone() for key, tensor in here.items()}
+    values = {
+        key: tensors[key].to(old, copy=tensors[key].is_inference()) for key, old in here.items()
+    }
+    before = injection.name, injection.config, injection.inactive
+    others = {other: old for other, old in injection.inactive.items() if other != name}
+    if name not in (None, injection.name):
+        others[injection.name] = InactiveAdapter(injection.config, kept)
+    try:
+        _write(injection, (name or injection.name, config, others), values)
+    except BaseException:  # Ctrl-C too
+        _write(injection, before, kept)
+        raise
+    injection.forget()
+    for tensor in here.values():
+        tensor.grad = None
 
 
 def _write(

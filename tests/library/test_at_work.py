@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,11 +13,8 @@ from serial_lora import (
     LoRAConfig,
     SerialLoRAConfig,
     SerialLoRAError,
-    activate,
     adapters,
-    add_adapter,
     combine,
-    disabled,
     inject,
     load_adapter,
     merge,
@@ -120,71 +113,6 @@ def test_cross_attention_that_is_called_as_in_pytorch_is_left_alone():
 
     names = [site.projections["q"].module for site in find_sites(Decoder())]
     assert names == ["self_attn"]
-
-
-class FrozenInside(nn.Module):
-    def __init__(self, silent: bool) -> None:
-        super().__init__()
-        self.first, self.second, self.silent = PlainBlock(), PlainBlock(), silent
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.silent):
-            x = self.first(x)
-        return self.second(x)
-
-
-@pytest.mark.parametrize("silent", [False, True])
-def test_adapters_that_the_model_itself_keeps_from_learning_are_named_once(silent, method):
-    model, x = inject(FrozenInside(silent), method(RANK)).train(), torch.randn(1, 5, 32)
-    with torch.no_grad():
-        model(x)  # an evaluation tells nothing
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        for _ in range(3):
-            model(x).sum().backward()
-    assert len(told) == silent
-    assert not silent or "first.attention.q" in str(told[0].message)
-
-
-@torch.no_grad()
-def test_adapters_are_switched_and_loaded_while_others_serve(method, tmp_path):
-    """Each answer is that of one adapter, whole, or of those that were asked for."""
-    model = fill_adapters(inject(TINY["plain"].build(), method(RANK), name="a"), 1)
-    fill_adapters(add_adapter(model, "b"), 2)
-    x, stop = torch.randn(2, 5, 32), threading.Event()
-    whole = {name: activate(model, name)(x) for name in "ab"}
-    path = save_adapter(model, tmp_path / "b")
-
-    def plain():
-        answer = model(x)
-        return any(torch.equal(answer, one) for one in whole.values())
-
-    def mixed():
-        with per_sample(model, ["a", "b"]):
-            answer = model(x)
-        return torch.allclose(answer, torch.stack([whole["a"][0], whole["b"][1]]), **CLOSE)
-
-    def base():
-        with disabled(model):
-            return model(x) is not None
-
-    def serve(act):
-        right = []
-        with torch.no_grad():
-            while not stop.is_set():
-                right.append(act())
-        return right
-
-    with ThreadPoolExecutor(4) as threads:
-        served = [threads.submit(serve, act) for act in (plain, mixed, base, plain)]
-        try:
-            for turn in range(20):
-                activate(model, "ab"[turn % 2])
-                load_adapter(activate(model, "b"), path)
-                load_adapter(model, path, f"more {turn}")
-        finally:
-            stop.set()
-    assert all(each.result() and all(each.result()) for each in served)
 
 
 def test_a_weight_cannot_be_replaced_and_can_be_written(method):

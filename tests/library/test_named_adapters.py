@@ -6,7 +6,7 @@ import asyncio
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -370,35 +370,35 @@ def test_requests_that_do_not_fit_are_refused(method):
 
 
 @torch.no_grad()
-def test_threads_and_tasks_have_blocks_of_their_own(method):
-    """Eight at once, each with other adapters in every pass; each gets what it gets alone."""
+def test_another_thread_or_task_is_refused_while_a_block_is_open(method):
     model = two_adapters(TINY["plain"], method)[0]
     x = torch.randn(2, 5, 32)
-    kinds = [["a", "b"], ["b", "a"], ["b", None], [None, None], None, "disabled", ["a", "a"], None]
+    expected = model(x)
 
-    def block(kind):
-        if kind is None:
-            return nullcontext()
-        return disabled(model) if kind == "disabled" else per_sample(model, kind)
+    async def elsewhere():
+        model(x)
 
-    alone = []
-    for kind in kinds:
-        with block(kind):
-            alone.append(model(x))
+    def inside():
+        disabled(model).__enter__()
 
-    async def turns(number, count):
-        for turn in range(number, number + count):
-            with block(kinds[turn % 8]):
-                await asyncio.sleep(0)
-                torch.testing.assert_close(model(x), alone[turn % 8], **CLOSE)
+    def threads(act):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(act).result()
 
-    async def tasks():
-        await asyncio.gather(*(turns(number, 5) for number in range(8)))
+    async def beside():
+        task = asyncio.get_running_loop().create_task(elsewhere())
+        with per_sample(model, ["a", "b"]):
+            await task
 
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda number: asyncio.run(turns(number, 30)), range(8)))
-    asyncio.run(tasks())
-    assert torch.equal(model(x), alone[kinds.index(None)])
+    for block in (disabled(model), per_sample(model, ["a", "b"])):
+        with block:
+            for act in (lambda: model(x), inside, lambda: activate(model, "a")):
+                with pytest.raises(SerialLoRAError, match="another thread"):
+                    threads(act)
+            model(x)
+    with pytest.raises(SerialLoRAError, match="another thread"):
+        asyncio.run(beside())
+    assert torch.equal(model(x), expected)
 
 
 @torch.no_grad()
