@@ -22,7 +22,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LowRankPair, wide
 from serial_lora.sites import Site
 from serial_lora.state import Injection, Override, changed_parts
-from serial_lora.stored import Stored, is_packed, kind_of, own_weight
+from serial_lora.stored import is_packed, is_quantized, matrix, own_weight
 
 Acting = tuple[Any, ...]  # pairs, or what stands in for them: (tokens) -> tokens
 KEY = "serial_lora_adapted"  # where a layer carries its `Adapted`
@@ -80,11 +80,11 @@ class Adapted:
                     "samples of each adapter a batch of their own."
                 )
         self.read = True
-        kind = kind_of(weight)
-        place = kind(self.layer, str(self.parameter))
-        matrix = weight if kind is Stored else place.matrix(place.parts())
         with torch.autocast(weight.device.type, enabled=False):
-            base = changed = wide(matrix)
+            if is_quantized(weight):
+                base = changed = matrix(self.layer, str(self.parameter))
+            else:
+                base = changed = wide(weight)
             for pair, start, rows in self.by_rows(len(base)):
                 left, right = pair.factors(base.narrow(0, start, rows))
                 gaps = (0, 0, start, len(base) - start - rows)  # left, right, above and below
@@ -105,7 +105,8 @@ class Adapted:
                 "other layers, or only one of them this one."
             )
         vars(self.layer)[KEY] = self
-        read = self.parameter is not None and not is_packed(self.layer, self.parameter)
+        weight = self.parameter and own_weight(self.layer, self.parameter)
+        read = self.parameter is not None and not is_packed(weight)
         base: Any = type(self.layer)
         self.layer.__class__ = adapted_class(base, self.parameter, read)
 

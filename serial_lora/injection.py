@@ -39,7 +39,7 @@ from serial_lora.state import (
     require_model,
     unwrapped_modules,
 )
-from serial_lora.stored import is_quantized, own_weight, refuse_without_gradient, stored, switch
+from serial_lora.stored import is_quantized, own_weight, switch, whole
 
 
 def inject(
@@ -66,17 +66,9 @@ def inject(
         looks as if it had never been trained.
 
     Raises:
-        SerialLoRAError: if the model has adapters already, has no attention that fits, no gradient
-            passes its layers, or the configuration does not fit it. The model is then as it was.
+        SerialLoRAError: if the model has adapters already, has no attention that fits, or the
+            configuration does not fit it. The model is then as it was.
     """
-    refuse_without_gradient(unwrapped(model))
-    return inject_trained(model, config, also_train, name)
-
-
-def inject_trained(
-    model: nn.Module, config: AdapterConfig, also_train: Collection[str], name: str = DEFAULT
-) -> nn.Module:
-    """`inject` for values that have been learned elsewhere: no gradient need pass the model's layers."""
     if not isinstance(config, SerialLoRAConfig | LoRAConfig):
         raise SerialLoRAError(
             f"inject needs a SerialLoRAConfig or a LoRAConfig, not a {type(config).__name__}."
@@ -150,10 +142,10 @@ def _not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
 
 def _looks_fresh(layer: nn.Linear) -> bool:
     """Whether its bias is zero, or its weight is spread as PyTorch draws one: evenly up to a bound."""
-    if layer.weight.is_meta or not layer.weight.numel():
+    weight, bound = layer.weight.detach(), layer.in_features**-0.5
+    if weight.is_meta or not weight.numel() or is_quantized(weight):
         return False
-    place, bound = stored(layer, "weight"), layer.in_features**-0.5
-    weight = place.matrix(place.parts()).float()
+    weight = whole(weight).float()
     evenly = weight.abs().max() <= bound and abs(weight.std() / bound * 3**0.5 - 1) < 0.05
     return bool(evenly or (layer.bias is not None and not layer.bias.any()))
 
@@ -320,7 +312,7 @@ def also_trained(
                 f"there is no module {name!r} with parameters to train beside the adapters; the model's "
                 f"own are: {', '.join(last)} (load_adapter takes the pairs alone with heads=False)."
             )
-        if is_quantized(modules[name]):
+        if any(is_quantized(parameter) for parameter in modules[name].parameters()):
             raise SerialLoRAError(
                 f"{name} is quantized, and numbers of 8 or 4 bits cannot be trained; keep it out of "
                 "the quantization."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import INSIDE, MERGED, NO_ADAPTERS, SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import Projection, Site, child_name, unwrapped_name
 
@@ -50,10 +50,6 @@ class Override:
 
 HERE: ContextVar[tuple[Override, ...]] = ContextVar("HERE", default=())
 """Those of this thread or asyncio task."""
-INSIDE = (
-    "the adapters are disabled or given for each sample, here or in another thread; leave that "
-    "`with` block first."
-)
 
 
 @dataclass
@@ -71,7 +67,7 @@ class Injection:
         own: the base's own values of those; while `bare`, what they have learned.
         adapted: the layers whose tokens or weights go through adapters, except while merged.
         switched: attributes that are others as long as there are adapters: see `stored.switch`.
-        originals: while merged, what the base's own weights consist of, keyed (module, parameter).
+        originals: while merged, the base's own weights, keyed (module, parameter).
         open: the `disabled` and `per_sample` blocks, the innermost last.
     """
 
@@ -85,7 +81,7 @@ class Injection:
     own: dict[str, Tensor] = field(default_factory=dict)
     adapted: list[Any] = field(default_factory=list)
     switched: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
-    originals: dict[tuple[str, str], list[Tensor]] | None = None
+    originals: dict[tuple[str, str], Tensor] | None = None
     open: list[Override] = field(default_factory=list)
 
     @property
@@ -144,9 +140,7 @@ class Injection:
 
     def refuse_merged(self) -> None:
         if self.merged:
-            raise SerialLoRAError(
-                "the model's adapters are merged; call unmerge(model) or eject(model) first."
-            )
+            raise SerialLoRAError(MERGED)
 
 
 RECORD = "serial_lora_injection"
@@ -173,10 +167,7 @@ def injected(model: nn.Module, to_change: bool = False) -> tuple[nn.Module, Inje
     """The record, after a look whether the model still is what it says, and may be changed."""
     found = records(model)
     if not found:
-        raise SerialLoRAError(
-            "the model has no adapters; call inject(model, config) first, or pass the larger model "
-            "that inject was given."
-        )
+        raise SerialLoRAError(NO_ADAPTERS)
     if len(found) > 1:
         raise SerialLoRAError(
             f"adapters were put into {len(found)} parts of this model separately; pass the part "
@@ -239,16 +230,6 @@ def check_rank(sites: list[Site], config: AdapterConfig) -> None:
             f"rank {config.rank} is above {narrowest}, the width of this model's layers; "
             f"choose a rank of at most {narrowest}."
         )
-
-
-def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
-    """Refuse values that are not finite in the number type that adapters are kept in."""
-    for name, tensor in tensors.items():
-        if not tensor.float().isfinite().all():
-            raise SerialLoRAError(
-                f"{name} holds values that are not finite numbers, so the training diverged and "
-                f"nothing was {done}; train again with a smaller learning rate."
-            )
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig
-from serial_lora.errors import SerialLoRAError, require_name
+from serial_lora.errors import SerialLoRAError, cut, require_finite, require_name
 from serial_lora.state import InactiveAdapter, Injection, check_rank, with_values
 
 Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
@@ -68,6 +69,30 @@ def refuse_misfit(injection: Injection, name: str, config: AdapterConfig) -> Non
             f"{injection.config}; call eject(model) to begin with others."
         )
     check_rank(injection.sites, config)
+
+
+def require_fitting(
+    path: Path, tensors: Mapping[str, Tensor], injection: Injection, rank: int
+) -> None:
+    """Refuse tensors that are not those of an adapter of this rank in this model, or not finite."""
+    learned = injection.learned()
+    expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
+    for pair, (inputs, outputs) in injection.pair_shapes().items():
+        expected |= {f"{pair}.lora_A": (rank, inputs), f"{pair}.lora_B": (outputs, rank)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    odd = sorted(n for n in shapes | expected if shapes.get(n) != expected.get(n))
+    if odd:
+        raise SerialLoRAError(
+            f"{cut(odd[0])} in {path} has shape {shapes.get(odd[0])}, and {expected.get(odd[0])} in this "
+            "model; save the adapter again, or give the module that learns the file's size."
+        )
+    for name, tensor in tensors.items():
+        counts = name in learned and not learned[name].is_floating_point()
+        if tensor.is_floating_point() == counts:
+            raise SerialLoRAError(
+                f"{cut(name)} in {path} holds numbers of type {tensor.dtype}; save the adapter again."
+            )
+    require_finite(tensors, "loaded")
 
 
 @torch.no_grad()

@@ -314,12 +314,11 @@ def test_inside_peft_it_is_what_inject_does(name, places, tmp_path):
     expected = tiny.run(model.get_base_model())
     assert (expected - tiny.run(tiny.build())).abs().max() > 1e-3
     model.save_pretrained(tmp_path)
-    here = ours.load_peft_folder(tiny.build(), tmp_path)
+    here = from_peft(tiny.build(), tmp_path)
     assert adapter_count(here) == adapter_count(model)
     torch.testing.assert_close(tiny.run(here), expected, **CLOSE)
     torch.testing.assert_close(tiny.run(merge(here)), expected, **CLOSE)
-    ours.save_peft_folder(unmerge(here), tmp_path / "again")
-    again = PeftModel.from_pretrained(tiny.build(), tmp_path / "again").eval()
+    again = PeftModel.from_pretrained(tiny.build(), tmp_path).eval()
     torch.testing.assert_close(tiny.run(again.get_base_model()), expected, **CLOSE)
 
 

@@ -108,7 +108,7 @@ REFUSED = {
     "another start": (option("init_lora_weights", "pissa_niter_4"), "init_lora_weights"),
     "an option of later": (option("use_something", {"a": 1}), "use_something"),
     "another method": (option("peft_type", "LOHA"), "LOHA"),
-    "no JSON": (lambda folder: (folder / "adapter_config.json").write_text("{"), "configuration"),
+    "no JSON": (lambda folder: (folder / "adapter_config.json").write_text("{"), "adapter_config"),
     "no tensors": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "no adapter"),
     "a layer elsewhere": (
         tensors(lambda all: {name.replace("attn.qkv", "norm1"): t for name, t in all.items()}),
