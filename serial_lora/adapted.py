@@ -101,8 +101,9 @@ class Adapted:
     def put_on(self) -> None:
         if KEY in vars(self.layer):
             raise SerialLoRAError(
-                f"two adapters would act at {self.name}, which several sites have; let them adapt "
-                "other layers, or only one of them this one."
+                f"two adapters would act at {self.name}, which was found twice: blocks share it, so "
+                "choose one with blocks=[...], or two families claim it, so let the function that you "
+                "registered pass over it."
             )
         vars(self.layer)[KEY] = self
         weight = self.parameter and own_weight(self.layer, self.parameter)
@@ -259,19 +260,7 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
         sharded = hasattr(weight, "full_tensor")  # by FSDP, which asks for it as it is
         if adapted is None or sharded or not adapted.acting():
             return weight
-        if hasattr(base, parameter):
-            raise SerialLoRAError(
-                f"the weight of {adapted.name} is computed anew (a parametrization, such as "
-                "weight_norm) and was read, not its layer called; call eject(model) first to "
-                "change that, or let the model call the layer."
-            )
         return adapted.whole(weight) if torch.compiler.is_compiling() else ReadWeight.of(adapted)
-
-    def set(self: nn.Module, value: Tensor) -> None:  # by the hooks of spectral_norm and pruning
-        vars(self)[parameter] = value
-
-    def delete(self: nn.Module) -> None:
-        vars(self).pop(parameter)
 
     def register_parameter(self: nn.Module, name: str, value: nn.Parameter | None) -> None:
         before = self._parameters.get(name)
@@ -292,7 +281,7 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
     elif base.forward is nn.Linear.forward or not read:  # a forward of its own reads the weight
         body["forward"] = input_adapted
     if parameter is not None and read:
-        body |= {parameter: property(get, set, delete), "register_parameter": register_parameter}
+        body |= {parameter: property(get), "register_parameter": register_parameter}
     return type(base.__name__, (base,), body)
 
 

@@ -7,7 +7,6 @@ attached is a plain object, so deepcopy, pickle and torch.save go on working.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -24,7 +23,14 @@ from serial_lora.feed_forward import blocks_without
 from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
-from serial_lora.sites import CONTAINERS, Site, child_name, unwrapped_name, without_sites
+from serial_lora.sites import (
+    CONTAINERS,
+    Site,
+    child_name,
+    is_inside,
+    unwrapped_name,
+    without_sites,
+)
 from serial_lora.state import (
     DEFAULT,
     RECORD,
@@ -129,11 +135,10 @@ def _not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
     norms = [m.weight for m in modules.values() if isinstance(m, nn.LayerNorm)]
     trained = [w for w in norms if w is not None and not w.is_meta and (w != 1).any()]
     adapted = tuple(f"{site.name}." for site in injection.sites)
-    last = [name for name, module in modules.items() if isinstance(module, nn.Linear)][-1:]
-    for name, module in modules.items():
-        named = name in last or re.search("head|classif|score|(^|[._])fc|logits|predict", name)
-        candidate = named and module not in learning and not name.startswith(adapted)
-        if trained and candidate and isinstance(module, nn.Linear) and _looks_fresh(module):
+    layers = {n: m for n, m in modules.items() if isinstance(m, nn.Linear)}
+    name, last = layers.popitem() if layers else ("", None)
+    if trained and last and last not in learning and not name.startswith(adapted):
+        if _looks_fresh(last):
             yield (
                 f"{name} looks as if it had never been trained, and it is frozen now; to train it "
                 f'beside the adapters, call inject with also_train=["{name}"].'
@@ -218,17 +223,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
-    seen: set[object] = set()
-    for site in sites:
-        layers = {each.module for each in site.readers.values()} if site.entry is None else ()
-        here: set[object] = {site.label, *map(model.get_submodule, layers)}
-        if seen & here:
-            raise SerialLoRAError(
-                f"the {site.place} of {site.label} was found twice, where two adapters would act: blocks "
-                "share it, so choose one with blocks=[...], or two families claim it, so let the "
-                "function that you registered pass over it."
-            )
-        seen |= here
+    seen: set[tuple[str, str]] = set()
     for site in sites:
         block = model.get_submodule(site.name)
         names = adapter_shapes(site, config)
@@ -237,7 +232,8 @@ def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> Non
             raise SerialLoRAError(
                 f"{site.label or 'the model'} has no {' or '.join(parts)} to adapt; name other parts."
             )
-        taken = [name for name in names if hasattr(block, name)]
+        taken = [name for name in names if hasattr(block, name) or (site.name, name) in seen]
+        seen |= {(site.name, name) for name in names}
         if taken or isinstance(block, CONTAINERS):
             raise SerialLoRAError(
                 f"{site.name or 'the model'}, a {type(block).__name__}, cannot have a child named "
@@ -246,7 +242,13 @@ def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> Non
             )
         for projection in site.projections.values():
             layer = model.get_submodule(projection.module)
-            if own_weight(layer, projection.parameter).is_meta and hasattr(layer, "_hf_hook"):
+            weight = layer._parameters.get(projection.parameter)
+            if weight is None:
+                raise SerialLoRAError(
+                    f"{projection.module}.{projection.parameter} is computed anew from other tensors "
+                    "(weight_norm, spectral_norm, pruning); make it an ordinary parameter first."
+                )
+            if weight.is_meta and hasattr(layer, "_hf_hook"):
                 raise SerialLoRAError(
                     f"the weights of {projection.module} are offloaded by accelerate, where adapters "
                     "would have no values; load the model without offloading."
@@ -299,37 +301,20 @@ def also_trained(
     modules = dict(root.named_modules())
     names = [names] if isinstance(names, str) else names
     names = list(dict.fromkeys(require_names("modules to train beside the adapters", names)))
+    adapted = [p.module for site in sites for p in site.projections.values()]
     for name in names:
         learners = modules[name].parameters() if name and name in modules else ()
-        if isinstance(getattr(_owner(root, name), name.rpartition(".")[2], None), nn.Parameter):
-            raise SerialLoRAError(
-                f"{name} is a parameter, and only modules can be trained beside the adapters; name the "
-                "module that has it, or train the parameter without saving it with the adapter."
-            )
-        if not any(parameter.is_floating_point() for parameter in learners):
+        if not any(p.is_floating_point() and not is_quantized(p) for p in learners):
             last = [other for other in modules if "." not in other and other]
             raise SerialLoRAError(
-                f"there is no module {name!r} with parameters to train beside the adapters; the model's "
-                f"own are: {', '.join(last)} (load_adapter takes the pairs alone with heads=False)."
+                f"there is no module {name!r} with parameters that can be trained beside the adapters; "
+                f"the model's own modules are: {', '.join(last)} (load_adapter takes the pairs alone "
+                "with heads=False)."
             )
-        if any(is_quantized(parameter) for parameter in modules[name].parameters()):
-            raise SerialLoRAError(
-                f"{name} is quantized, and numbers of 8 or 4 bits cannot be trained; keep it out of "
-                "the quantization."
-            )
-        adapted = [p.module for site in sites for p in site.projections.values()]
-        inside = [other for other in adapted if f"{other}.".startswith(f"{name}.")]
+        inside = [other for other in adapted if is_inside(other, name)]
         if inside:
             raise SerialLoRAError(
                 f"{name} holds {inside[0]}, which is adapted, so it cannot be trained beside the "
                 "adapters; name what is outside of that."
             )
     return {name: modules[name] for name in names}
-
-
-def _owner(root: nn.Module, name: str) -> nn.Module | None:
-    """The module inside which something of this dotted name is, or would be."""
-    try:
-        return root.get_submodule(name.rpartition(".")[0])
-    except AttributeError:
-        return None

@@ -15,7 +15,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import wide
 from serial_lora.sites import Projection, Site
 from serial_lora.state import Injection, changed_parts, injected, plain_context, with_values
-from serial_lora.stored import is_quantized, matrix, writable
+from serial_lora.stored import matrix, own_weight, writable
 
 Key = tuple[str, str]  # a weight's place: (module, parameter)
 Weights = dict[Key, Tensor]  # whole weights, by their places
@@ -88,9 +88,6 @@ def change_factors(
         lora = block.get_submodule(site.pair_name(part))
         return lora.factors(wide(lora.lora_B))
     serial, projection = block.get_submodule(site.pair_name()), site.projections[part]
-    weight = root.get_submodule(projection.module)._parameters.get(projection.parameter)
-    if weight is None or not is_quantized(weight):
-        writable(root, (projection.module, projection.parameter))  # or refuse
     return serial.factors(wide(base_weight(root, injection, projection)))
 
 
@@ -117,15 +114,15 @@ def refuse_sharers(root: nn.Module, injection: Injection) -> dict[Key, list[tupl
         for part, projection in changed_parts(site, injection.config).items():
             readers.setdefault((projection.module, projection.parameter), []).append((site, part))
     layers = {name: root.get_submodule(name) for name, _ in readers}
-    refuse_shared(root, {name: layers[name]._parameters.get(weight) for name, weight in readers})
+    refuse_shared(root, {name: own_weight(layers[name], weight) for name, weight in readers})
     return readers
 
 
-def refuse_shared(root: nn.Module, weights: Mapping[str, Tensor | None]) -> None:
-    """Refuse weights that another layer has too; None stands for one that is computed."""
+def refuse_shared(root: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that another layer has too."""
     everywhere = Counter(_memory(p) for m in root.modules() for p in m.parameters(recurse=False))
     for name, weight in weights.items():
-        if weight is not None and everywhere[_memory(weight)] > 1:
+        if everywhere[_memory(weight)] > 1:
             raise SerialLoRAError(
                 f"{name} shares a weight with another layer, for which a merged or exported adapter "
                 "would be wrong; use the adapters unmerged, with save_adapter."

@@ -251,13 +251,8 @@ def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
         for place, module in expected.items()
         if there.get(unwrapped_name(place)) is not getattr(module, "_orig_mod", module)
     ]
-    layers = [p.module for site in injection.sites for p in site.projections.values()]
-    gone += [layer for layer in layers if unwrapped_name(layer) not in there]
     if not injection.merged:
         gone += [adapted.name for adapted in injection.adapted if not adapted.is_on()]
-    learned, own = injection.learned(), injection.own
-    if {n: t.shape for n, t in learned.items()} != {n: t.shape for n, t in own.items()}:
-        gone += injection.also_train
     if gone:
         raise SerialLoRAError(
             f"{gone[0] or type(root).__name__} is not what inject found there: modules were added, "

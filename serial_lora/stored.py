@@ -19,8 +19,9 @@ _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def own_weight(layer: nn.Module, parameter: str) -> Tensor:
     """The base's own weight, of a layer whose adapted class answers with the merged one too."""
-    weight = layer._parameters.get(parameter)
-    return weight if weight is not None else getattr(_unadapted(layer), parameter)
+    weight = layer._parameters[parameter]
+    assert weight is not None
+    return weight
 
 
 def matrix(layer: nn.Module, parameter: str) -> Tensor:
@@ -28,8 +29,9 @@ def matrix(layer: nn.Module, parameter: str) -> Tensor:
     weight = own_weight(layer, parameter).detach()
     if not is_quantized(weight):
         return whole(weight)
-    plain: Any = _unadapted(layer)
-    vars(plain)["_parameters"] = plain._parameters | {"bias": None}
+    kind: Any = getattr(type(layer), "unadapted", type(layer))
+    plain = kind.__new__(kind)
+    vars(plain).update(vars(layer), _parameters=layer._parameters | {"bias": None})
     dtype = weight.dtype if weight.is_floating_point() else torch.float16
     with torch.no_grad():
         product = plain(torch.eye(plain.in_features, dtype=dtype, device=weight.device))
@@ -71,8 +73,8 @@ def refuse_without_gradient(model: nn.Module) -> None:
 def writable(root: nn.Module, key: tuple[str, str]) -> Tensor:
     """The weight of this module and name, to be read and written in place."""
     module, parameter = key
-    weight = root.get_submodule(module)._parameters.get(parameter)
-    if weight is not None and weight.dtype in _TYPES and type(weight.data) is Tensor:
+    weight = own_weight(root.get_submodule(module), parameter)
+    if weight.dtype in _TYPES and type(weight.data) is Tensor:
         return weight.detach()
     if hasattr(weight, "full_tensor"):
         raise SerialLoRAError(
@@ -80,9 +82,8 @@ def writable(root: nn.Module, key: tuple[str, str]) -> Tensor:
             "load the saved adapter onto a whole base, and merge there."
         )
     raise SerialLoRAError(
-        f"{module}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
-        "pruning) or kept in few bits, so nothing can be merged into it exactly; use the adapters "
-        "unmerged, or load the saved ones onto a base with ordinary weights, and merge there."
+        f"{module}.{parameter} is kept in few bits, so nothing can be merged into it exactly; use the "
+        "adapters unmerged, or load the saved ones onto a base with ordinary weights, and merge there."
     )
 
 
@@ -102,11 +103,3 @@ def switch(root: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     for layer, name, _ in switched:
         setattr(layer, name, False)
     return switched
-
-
-def _unadapted(layer: nn.Module) -> nn.Module:
-    """The layer as its own class sees it: the same values, in a module of its own."""
-    kind: Any = getattr(type(layer), "unadapted", type(layer))
-    other = kind.__new__(kind)
-    vars(other).update(vars(layer))
-    return other

@@ -177,7 +177,9 @@ def test_equal_adapters_are_equal_files(tmp_path):
 
 def test_what_a_user_mistakes_is_told_by_its_name(method, tmp_path):
     model = TINY["timm"].build()
-    refused(model, lambda m: inject(m, method(RANK), also_train="cls_token"), "only modules")
+    refused(
+        model, lambda m: inject(m, method(RANK), also_train="cls_token"), "no module 'cls_token'"
+    )
     inject(model, method(RANK))
     refused(model, lambda m: combine(m, {}, "c"), "name them with a dict")
     path = save_adapter(model, tmp_path / "a")

@@ -20,7 +20,6 @@ from serial_lora import (
     disabled,
     eject,
     inject,
-    load_adapter,
     lora_plus_groups,
     merge,
     save_adapter,
@@ -83,32 +82,17 @@ WEIGHTS = {  # what is done to one q layer before the adapters come, and how it 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.filterwarnings("ignore:.*spectral_norm.*:FutureWarning")
-def test_a_weight_that_is_computed_is_not_merged_into(kind, method, tmp_path):
-    """Refused until it is an ordinary weight; then the merged model is the adapted one."""
+def test_a_weight_that_is_computed_is_adapted_once_it_is_an_ordinary_one(kind, method):
     tiny, (do, undo) = TINY["plain"], WEIGHTS[kind]
     model = tiny.build()
-    layer = model[1].attention.q
-    layer.requires_grad_(True)
     with torch.enable_grad():
-        do(layer)
+        do(model[1].attention.q)
     model.eval()
     tiny.run(model)
+    refused(model, lambda m: inject(m, method(rank=RANK)), "1.attention.q.weight is computed")
+    undo(model[1].attention.q, "weight")
     expected = tiny.run(fill_adapters(inject(model, method(rank=RANK))))
-    verbs = [merge, lambda m: eject(m, keep_merged=True)]
-    for act in verbs + ([to_peft] if method is SerialLoRAConfig else []):
-        refused(model, act, "1.attention.q.weight is computed")
-    assert torch.equal(tiny.run(model), expected)
-    path = save_adapter(model, tmp_path / "a")
-    if kind == "weight_norm":
-        refused(model, lambda m: undo(layer, "weight"), "1.attention.q is computed")
-        eject(model)
-    with torch.enable_grad():
-        layer.requires_grad_(True)
-        undo(layer, "weight")
-    if kind == "weight_norm":
-        load_adapter(model, path)
     torch.testing.assert_close(tiny.run(merge(model)), expected, **CLOSE)
-    eject(model)
 
 
 AROUND = {
