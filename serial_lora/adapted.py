@@ -106,10 +106,9 @@ class Adapted:
                 "registered pass over it."
             )
         vars(self.layer)[KEY] = self
-        weight = self.parameter and own_weight(self.layer, self.parameter)
-        read = self.parameter is not None and not is_packed(weight)
-        base: Any = type(self.layer)
-        self.layer.__class__ = adapted_class(base, self.parameter, read)
+        name, base = self.parameter, type(self.layer)
+        read = name is not None and not is_packed(own_weight(self.layer, name))
+        self.layer.__class__ = adapted_class(base, name, read)
 
     def is_on(self) -> bool:
         return vars(self.layer).get(KEY) is self

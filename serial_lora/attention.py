@@ -1,6 +1,6 @@
 """Where a model keeps its attention: one `Site` for each block.
 
-Most attention is found by its structure (`serial_lora.sites`); the families here know more than that
+Most attention is found by its structure (`serial_lora.structure`); the families here know more than that
 and come before it: open_clip has projections that are weights without a layer, segment-anything cuts
 windows after its norm, and SD3 has two streams of tokens. Their libraries are never imported: a model
 of theirs can only exist where they already are. To support a model that nothing here finds, write one
@@ -26,8 +26,8 @@ from serial_lora.sites import (
     index_of,
     linear_projection,
     stacked,
-    structural_sites,
 )
+from serial_lora.structure import structural_sites
 
 
 def open_clip_sites(model: nn.Module) -> Iterator[Site]:

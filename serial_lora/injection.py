@@ -8,7 +8,7 @@ attached is a plain object, so deepcopy, pickle and torch.save go on working.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from serial_lora.adapted import attach, detach
-from serial_lora.attention import every_site, find_sites
-from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
+from serial_lora.attention import find_sites
+from serial_lora.config import AdapterConfig
 from serial_lora.errors import SerialLoRAError, require_name, require_names
-from serial_lora.feed_forward import blocks_without
+from serial_lora.left_out import not_adapted
 from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
@@ -29,7 +29,6 @@ from serial_lora.sites import (
     child_name,
     is_inside,
     unwrapped_name,
-    without_sites,
 )
 from serial_lora.state import (
     DEFAULT,
@@ -45,12 +44,12 @@ from serial_lora.state import (
     require_model,
     unwrapped_modules,
 )
-from serial_lora.stored import is_quantized, own_weight, switch, whole
+from serial_lora.stored import is_quantized, own_weight, switch
 
 
 def inject(
     model: nn.Module,
-    config: SerialLoRAConfig | LoRAConfig,
+    config: AdapterConfig,
     also_train: Collection[str] = (),
     name: str = DEFAULT,
 ) -> nn.Module:
@@ -75,7 +74,7 @@ def inject(
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
             configuration does not fit it. The model is then as it was.
     """
-    if not isinstance(config, SerialLoRAConfig | LoRAConfig):
+    if not isinstance(config, AdapterConfig):
         raise SerialLoRAError(
             f"inject needs a SerialLoRAConfig or a LoRAConfig, not a {type(config).__name__}."
         )
@@ -93,71 +92,12 @@ def inject(
     try:
         with torch.inference_mode(False), torch.device("cpu"):  # not those around the call
             _put_in(root, injection)
-        for warning in _not_adapted(root, injection):
+        for warning in not_adapted(root, injection):
             warnings.warn(warning, stacklevel=3)
     except BaseException:
         _take_out(root, injection)
         raise
     return model
-
-
-def _not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
-    """What is not adapted or not to be trained, and yet looks as if it were meant to be."""
-    config, modules = injection.config, dict(root.named_modules())
-    attention = every_site(root, ("attention",))
-    missed = without_sites(root, attention, config.towers)
-    if missed and config.blocks is None:
-        yield (
-            f"no adapter went into {_first(missed)}: attention of a kind that is not "
-            "known, or none; name the towers that you mean, or register_family for this kind."
-        )
-    if "feed_forward" in config.places:
-        chosen = find_sites(root, *config.where[:3])
-        missed = blocks_without(root, chosen + every_site(root, ("feed_forward",)))
-        if missed:
-            yield f"no adapter went into a feed-forward of {_first(missed)}: none is known there."
-    second = [name for name in modules if name.endswith("add_q_proj")]
-    if second and not any(site.stream for site in injection.sites):
-        yield f"{_first(second)} reads a second stream of tokens, in front of which is no adapter."
-    learning = {module for head in injection.also_train.values() for module in head.modules()}
-    drifting = [
-        name
-        for name, module in modules.items()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and module.running_mean is not None
-        and module not in learning
-    ]
-    if drifting:
-        yield (
-            f"the running statistics of {_first(drifting)} change in train(), and an adapter's file does "
-            "not hold them; keep these in eval() while adapters learn, or name them in also_train."
-        )
-    norms = [m.weight for m in modules.values() if isinstance(m, nn.LayerNorm)]
-    trained = [w for w in norms if w is not None and not w.is_meta and (w != 1).any()]
-    adapted = tuple(f"{site.name}." for site in injection.sites)
-    layers = {n: m for n, m in modules.items() if isinstance(m, nn.Linear)}
-    name, last = layers.popitem() if layers else ("", None)
-    if trained and last and last not in learning and not name.startswith(adapted):
-        if _looks_fresh(last):
-            yield (
-                f"{name} looks as if it had never been trained, and it is frozen now; to train it "
-                f'beside the adapters, call inject with also_train=["{name}"].'
-            )
-
-
-def _looks_fresh(layer: nn.Linear) -> bool:
-    """Whether its bias is zero, or its weight is spread as PyTorch draws one: evenly up to a bound."""
-    weight, bound = layer.weight.detach(), layer.in_features**-0.5
-    if weight.is_meta or not weight.numel() or is_quantized(weight):
-        return False
-    weight = whole(weight).float()
-    evenly = weight.abs().max() <= bound and abs(weight.std() / bound * 3**0.5 - 1) < 0.05
-    return bool(evenly or (layer.bias is not None and not layer.bias.any()))
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more}"
 
 
 def _put_in(root: nn.Module, injection: Injection) -> None:

@@ -164,11 +164,8 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
                 left, right = pair.factors(base)
                 weight = weight + left @ right
             weight = weight.to(original.dtype)
-            if safe_merge and not weight.isfinite().all():
-                raise SerialLoRAError(
-                    f"merging {', '.join(names)} would give values that are not finite; the adapter "
-                    "has diverged, or the base's number type is too narrow."
-                )
+            if safe_merge:
+                require_finite({", ".join(names): weight}, "merged")
             write_weights(self.base_layer, {("", "weight"): weight})
         self.original = original
         self.merged_adapters += names

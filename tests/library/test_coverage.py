@@ -15,7 +15,7 @@ from torch import nn
 from serial_lora import adapters, eject, inject, merge
 from serial_lora.attention import every_site, find_sites
 from serial_lora.feed_forward import blocks_without
-from serial_lora.sites import without_sites
+from serial_lora.left_out import without_sites
 from tests.library.tiny_models import fill_adapters, noisy
 
 SCALE = 0.7
