@@ -106,7 +106,8 @@ class Adapted:
                 "registered pass over it."
             )
         vars(self.layer)[KEY] = self
-        name, base = self.parameter, type(self.layer)
+        name = self.parameter
+        base: Any = type(self.layer)
         read = name is not None and not is_packed(own_weight(self.layer, name))
         self.layer.__class__ = adapted_class(base, name, read)
 

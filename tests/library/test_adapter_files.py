@@ -133,6 +133,10 @@ BROKEN = {
         lambda p: rewrite(p, tensors=load_file(p) | {"more": torch.ones(1)}),
         "shape",
     ),
+    "odd names": (
+        lambda p: rewrite(p, tensors={f"\x1b{n}" * 99: t for n, t in load_file(p).items()}),
+        "has shape",
+    ),
     "wrong shape": (lambda p: bad_tensors(p, lambda t: t[:-1]), "shape"),
     "not finite": (lambda p: bad_tensors(p, lambda t: t / 0), "not finite"),
     "no checksum": (lambda p: save_file(load_file(p), p, header_of(p, "checksum")), "damaged"),

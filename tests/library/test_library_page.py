@@ -13,7 +13,8 @@ from torch import nn
 
 import serial_lora
 from serial_lora import attention
-from tests.library.test_structure import assert_exact, three
+from tests.library.more_models import three
+from tests.library.test_dense import assert_reversible, assert_values
 from tests.library.tiny_models import TINY, Tiny, _separate, fill_adapters
 
 
@@ -89,7 +90,7 @@ def test_the_part_on_bases_in_few_bits_runs(tmp_path, monkeypatch):
     exec(code, names)
 
 
-def test_the_part_on_a_family_of_ones_own_runs_and_is_exact(method, monkeypatch):
+def test_the_part_on_a_family_of_ones_own_runs_and_is_exact(method, monkeypatch, tmp_path):
     monkeypatch.setattr(attention, "FAMILIES", list(attention.FAMILIES))
     names = {"MyBlock": MyBlock, "my_model": nn.Sequential(MyBlock())}
     names |= vars(serial_lora)
@@ -101,8 +102,10 @@ def test_the_part_on_a_family_of_ones_own_runs_and_is_exact(method, monkeypatch)
     layers = dict(q="ask", k="offer", v="carry", out="gather")
     blocks = [_separate(f"{number}", "", 16, **layers) for number in range(3)]
     tokens = torch.randn(2, 5, 16)
+    tiny = Tiny(lambda: three(MyBlock), lambda model: model(tokens), blocks)
+    assert_values(tiny, method(4))
     with torch.no_grad():
-        assert_exact(Tiny(lambda: three(MyBlock), lambda model: model(tokens), blocks), method)
+        assert_reversible(tiny, method(4), tmp_path)
 
 
 # What the README's example needs: torch, numpy and safetensors, and nothing loaded else.

@@ -210,29 +210,6 @@ def test_what_cannot_be_trained_in_so_few_bits_is_refused(quantize):
         inject(model, SerialLoRAConfig(RANK), also_train=["head"])
 
 
-@pytest.mark.parametrize("name", ["plain", "hf_vit"])
-def test_inside_peft_it_is_the_same(quantize, name):
-    peft = pytest.importorskip("peft", minversion="0.21", reason="pip install '.[peft]'")
-    from serial_lora.peft import SerialLoRAConfig as InPeft
-
-    tiny = TINY[name]
-    model = fill_adapters(peft.get_peft_model(quantize(tiny.build()), InPeft(r=RANK))).eval()
-    here = inject(quantize(tiny.build()), SerialLoRAConfig(RANK)).eval()
-    pairs = [p for p in model.parameters() if p.requires_grad]
-    for own, value in zip(adapter_parameters(here), pairs, strict=True):
-        own.data.copy_(value)
-    run = lambda: (tiny.run(model.get_base_model()), tiny.run(here))  # noqa: E731
-    for outputs in (run(), run()):  # the second time as after an evaluation
-        torch.testing.assert_close(*outputs)
-        for output in outputs:
-            output.square().sum().backward()
-    for own, value in zip(adapter_parameters(here), pairs, strict=True):
-        torch.testing.assert_close(own.grad, value.grad)
-    with pytest.raises(SerialLoRAError, match="in few bits"):
-        model.merge_adapter()
-    torch.testing.assert_close(*run())
-
-
 @pytest.mark.parametrize("kind", ["Float8WeightOnlyConfig", "IntxWeightOnlyConfig"])
 def test_over_other_tensors_of_torchao_adapters_learn_and_are_saved_unmerged(kind, tmp_path):
     torchao = installed("torchao.quantization")
