@@ -17,7 +17,7 @@ from torch import nn
 
 from serial_lora.adapted import attach, detach
 from serial_lora.attention import find_sites
-from serial_lora.config import AdapterConfig
+from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_name, require_names
 from serial_lora.left_out import not_adapted
 from serial_lora.loading import unwatch_loading, watch_loading
@@ -44,7 +44,7 @@ from serial_lora.state import (
     require_model,
     unwrapped_modules,
 )
-from serial_lora.stored import is_quantized, own_weight, switch
+from serial_lora.stored import is_quantized, switch
 
 
 def inject(
@@ -74,7 +74,7 @@ def inject(
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
             configuration does not fit it. The model is then as it was.
     """
-    if not isinstance(config, AdapterConfig):
+    if not isinstance(config, SerialLoRAConfig | LoRAConfig):
         raise SerialLoRAError(
             f"inject needs a SerialLoRAConfig or a LoRAConfig, not a {type(config).__name__}."
         )
@@ -93,7 +93,7 @@ def inject(
         with torch.inference_mode(False), torch.device("cpu"):  # not those around the call
             _put_in(root, injection)
         for warning in not_adapted(root, injection):
-            warnings.warn(warning, stacklevel=3)
+            warnings.warn(warning, stacklevel=2)
     except BaseException:
         _take_out(root, injection)
         raise
@@ -109,7 +109,7 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
             tensor.requires_grad_(True)
     for site in injection.sites:
         block = root.get_submodule(site.name)
-        weight = own_weight(root.get_submodule(site.first.module), site.first.parameter)
+        weight = site.first.weight(root)
         for name, shape in adapter_shapes(site, injection.config).items():
             adapter = new_adapter(shape, injection.config).to(weight.device).train(block.training)
             if weight.dtype == torch.float64:

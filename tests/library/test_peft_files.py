@@ -79,7 +79,7 @@ def test_peft_loads_it_with_equal_outputs(tiny, method, merged, tmp_path, monkey
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["sd3_image", "sd3_text", "sd35_both"])
+@pytest.mark.parametrize("name", ["sd3_image", "sd35_both"])
 def test_diffusers_loads_it_with_equal_outputs_and_forgets_it_again(name, method, tmp_path):
     """Into the transformer alone, and from the folder into a stock pipeline, without a warning."""
     from diffusers import StableDiffusion3Pipeline

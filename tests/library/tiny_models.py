@@ -357,7 +357,6 @@ TINY: dict[str, Tiny] = {
     ),
     "timm": Tiny(_timm, _run_pictures, _VIT, forward=MLP),
     "sd3_image": Tiny(_sd3, run_sd3, _SD3_IMAGE, forward=_FF),
-    "sd3_text": Tiny(_sd3, run_sd3, _SD3_TEXT, stream="text", forward=_FF),
     "sd35_both": Tiny(
         lambda: _sd3(dual=(0, 1), qk_norm="rms_norm"),
         run_sd3,
