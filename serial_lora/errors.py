@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -88,14 +87,6 @@ def require_choice(what: str, name: object, known: Collection[str]) -> None:
         raise SerialLoRAError(f"There is no {what} {name!r}; choose from {', '.join(known)}.")
 
 
-def require_path(what: str, path: Any) -> Path:
-    """Refuse what names no file or folder."""
-    try:
-        return Path(path)
-    except TypeError as error:
-        raise SerialLoRAError(f"{what} is a path, not {path!r}; name one.") from error
-
-
 def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
     """Refuse values that are not finite in the number type that adapters are kept in."""
     for name, tensor in tensors.items():
@@ -124,7 +115,7 @@ def writing(path: object) -> Iterator[None]:
     """What the system refuses, in one sentence."""
     try:
         yield
-    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+    except (OSError, TypeError, ValueError) as error:  # a name with a NUL is a ValueError
         why = getattr(error, "strerror", None) or error
         raise SerialLoRAError(
             f"{path} could not be written ({why}); free some space or choose another folder."

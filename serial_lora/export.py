@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_finite, require_path, writing
+from serial_lora.errors import SerialLoRAError, require_finite, writing
 from serial_lora.merging import change_factors, refuse_shared, refuse_sharers
 from serial_lora.sites import Site, unwrapped_name
 from serial_lora.state import Injection, changed_parts, plain_context, with_values
@@ -67,7 +67,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None,
         }
         with writing(folder):
-            _write_folder(require_path("PEFT's folder", folder), config, tensors)
+            _write_folder(Path(folder), config, tensors)
     return tensors
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from serial_lora.attention import every_site
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, reading, require_path
+from serial_lora.errors import SerialLoRAError, reading
 from serial_lora.injection import eject, inject, unwrapped
 from serial_lora.sites import Projection, Site, child_name, unwrapped_name
 from serial_lora.state import Injection, plain_context, with_values
@@ -48,12 +48,12 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
         SerialLoRAError: a file is missing or damaged, or the adapter is more than pairs beside linear
             layers of attention and feed-forward that this model has. The model is as it was.
     """
-    folder = require_path("a folder of PEFT's", folder)
-    folder = folder.parent if folder.suffix == ".safetensors" else folder
-    path = folder / "adapter_model.safetensors"
-    with reading(folder / "adapter_config.json"):
+    with reading(folder):
+        folder = Path(folder)
+        folder = folder.parent if folder.suffix == ".safetensors" else folder
         options = json.loads((folder / "adapter_config.json").read_bytes())
         options["peft_type"]
+    path = folder / "adapter_model.safetensors"
     _refuse_more(folder, options)
     _, tensors = read_tensors(path)
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}

@@ -192,7 +192,9 @@ def tower_of(modules: dict[str, nn.Module], name: str) -> str:
             return "text"
         if re.search("vision|visual|image", words):
             return "image"
-    reads_words = any(re.search("(^|[._])(word_embeddings|embed_tokens|wte)$", m) for m in modules)
+    reads_words = any(
+        re.search("(^|[._])(word_embeddings|token_embedding|embed_tokens|wte)$", m) for m in modules
+    )
     return "text" if reads_words else "image"
 
 
