@@ -26,15 +26,17 @@ def own_weight(layer: nn.Module, parameter: str) -> Tensor:
 
 def matrix(layer: nn.Module, parameter: str) -> Tensor:
     """The base's own weight as it acts, (outputs, inputs), gathered where FSDP has spread it."""
-    weight = own_weight(layer, parameter).detach()
+    weight = own_weight(layer, parameter)
     if not is_quantized(weight):
-        return whole(weight)
+        return whole(weight.detach())
     kind: Any = getattr(type(layer), "unadapted", type(layer))
     plain = kind.__new__(kind)
     vars(plain).update(vars(layer), _parameters=layer._parameters | {"bias": None})
     dtype = weight.dtype if weight.is_floating_point() else torch.float16
     with torch.no_grad():
-        product = plain(torch.eye(plain.in_features, dtype=dtype, device=weight.device))
+        product = kind.forward(
+            plain, torch.eye(plain.in_features, dtype=dtype, device=weight.device)
+        )
     return product.T.float()
 
 
@@ -50,7 +52,8 @@ def is_quantized(weight: Tensor) -> bool:
 
 def is_packed(weight: Tensor) -> bool:
     """Whether bitsandbytes has packed it, so that it is no matrix for anybody but its layer."""
-    return not weight.is_floating_point() or getattr(weight, "quant_state", None) is not None
+    eight_bits = type(weight).__name__ == "Int8Params" and weight.dtype == torch.int8
+    return eight_bits or getattr(weight, "quant_state", None) is not None
 
 
 def refuse_without_gradient(model: nn.Module) -> None:
