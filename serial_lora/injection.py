@@ -243,8 +243,9 @@ def also_trained(
     names = list(dict.fromkeys(require_names("modules to train beside the adapters", names)))
     adapted = [p.module for site in sites for p in site.projections.values()]
     for name in names:
-        learners = modules[name].parameters() if name and name in modules else ()
-        if not any(p.is_floating_point() and not is_quantized(p) for p in learners):
+        learners = list(modules[name].parameters()) if name and name in modules else []
+        floats = any(parameter.is_floating_point() for parameter in learners)
+        if not floats or any(map(is_quantized, learners)):
             last = [other for other in modules if "." not in other and other]
             raise SerialLoRAError(
                 f"there is no module {name!r} with parameters that can be trained beside the adapters; "

@@ -142,9 +142,13 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """(..., d) -> (..., outputs): the base layer's answer to x + the sum of scale * B A x."""
-        if self.disable_adapters and self.merged:
-            self.unmerge()
         return self.base_layer(x, *args, **kwargs)
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """On or off; off is the base's own weight, of a layer too that is read and never called."""
+        if not enabled:
+            self.unmerge()
+        super().enable_adapters(enabled)
 
     def pairs(self, names: list[str]) -> list[Any]:
         return [self.serial_lora_pairs[name] for name in names if name in self.serial_lora_pairs]
