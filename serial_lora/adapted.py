@@ -20,10 +20,9 @@ from torch.utils._pytree import tree_map
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LowRankPair, wide
-from serial_lora.passes import unwatch, watch
 from serial_lora.sites import Site
-from serial_lora.state import OVERRIDES, Injection, changed_parts
-from serial_lora.stored import Stored, is_packed, kind_of, own_weight
+from serial_lora.state import Injection, Override, changed_parts
+from serial_lora.stored import is_packed, is_quantized, matrix, own_weight
 
 Acting = tuple[Any, ...]  # pairs, or what stands in for them: (tokens) -> tokens
 KEY = "serial_lora_adapted"  # where a layer carries its `Adapted`
@@ -36,10 +35,9 @@ class Adapted:
         name, layer: the layer's dotted name, and the layer.
         parameter: the name of the weight; None for a layer whose output is adapted.
         pairs: that act here.
-        compiled: what compiled code goes by, in every thread, as it cannot read a context variable.
-        traced: whether there is such code.
+        now: the pairs, or what stands in for them; nothing where the model is its base.
+        override: the `with` block for whose length others than the pairs act.
         called, read: whether the model has called the layer, and read its weight.
-        gradient: whether gradients were on when it last acted; None if it never did.
     """
 
     def __init__(
@@ -47,20 +45,22 @@ class Adapted:
     ) -> None:
         self.name, self.layer, self.parameter = name, layer, parameter
         self.pairs: Acting = pairs
-        self.compiled: Acting = pairs
-        self.traced = self.called = self.read = False
-        self.gradient: bool | None = None
+        self.now: Acting = pairs
+        self.override: Override | None = None
+        self.called = self.read = False
 
     def acting(self) -> Acting:
-        """The pairs, or what stands in for them; nothing where the model is its base."""
-        if torch.compiler.is_compiling():
-            self.traced = True
-            return self.compiled
-        for override in reversed(OVERRIDES.get()):
-            if override.open and self.pairs[0] in override.acting:
-                stand_ins = map(override.acting.__getitem__, self.pairs)
-                return tuple(each for each in stand_ins if each is not None)
-        return self.pairs
+        """What acts now; in compiled code in every thread, as that cannot ask which one it is."""
+        if not torch.compiler.is_compiling() and self.override is not None:
+            self.override.require_here()
+        return self.now
+
+    def stand_in(self, override: Override | None) -> None:
+        """Have this act in place of the pairs; None for the pairs themselves."""
+        self.override, self.now = override, self.pairs
+        if override is not None:
+            stand_ins = map(override.acting.__getitem__, self.pairs)
+            self.now = tuple(each for each in stand_ins if each is not None)
 
     def before(self, tokens: Tensor) -> Tensor:
         """What the layer reads in place of these tokens."""
@@ -79,13 +79,12 @@ class Adapted:
                     "dropout nor an adapter for each sample can act; use dropout=0, or give the "
                     "samples of each adapter a batch of their own."
                 )
-        self.seen()
         self.read = True
-        kind = kind_of(weight)
-        place = kind(self.layer, str(self.parameter))
-        matrix = weight if kind is Stored else place.matrix(place.parts())
         with torch.autocast(weight.device.type, enabled=False):
-            base = changed = wide(matrix)
+            if is_quantized(weight):
+                base = changed = matrix(self.layer, str(self.parameter))
+            else:
+                base = changed = wide(weight)
             for pair, start, rows in self.by_rows(len(base)):
                 left, right = pair.factors(base.narrow(0, start, rows))
                 gaps = (0, 0, start, len(base) - start - rows)  # left, right, above and below
@@ -96,23 +95,21 @@ class Adapted:
         """What acts, the first row of the weight that it is for, and how many are."""
         return [(pair, 0, outputs) for pair in self.acting()]
 
-    def seen(self) -> None:
-        if not torch.compiler.is_compiling():
-            self.gradient = torch.is_grad_enabled()
-
     def forget(self) -> None:
         """What was computed with values that are others now."""
 
     def put_on(self) -> None:
         if KEY in vars(self.layer):
             raise SerialLoRAError(
-                f"two adapters would act at {self.name}, which several sites have; let them adapt "
-                "other layers, or only one of them this one."
+                f"two adapters would act at {self.name}, which was found twice: blocks share it, so "
+                "choose one with blocks=[...], or two families claim it, so let the function that you "
+                "registered pass over it."
             )
         vars(self.layer)[KEY] = self
-        read = self.parameter is not None and not is_packed(self.layer, self.parameter)
+        name = self.parameter
         base: Any = type(self.layer)
-        self.layer.__class__ = adapted_class(base, self.parameter, read)
+        read = name is not None and not is_packed(own_weight(self.layer, name))
+        self.layer.__class__ = adapted_class(base, name, read)
 
     def is_on(self) -> bool:
         return vars(self.layer).get(KEY) is self
@@ -138,10 +135,7 @@ class Before(Adapted):
 
     def before(self, tokens: Tensor) -> Tensor:
         acting = self.acting()
-        if not acting:
-            return tokens
-        self.seen()
-        return self.shared.read(acting, tokens, self.number)
+        return self.shared.read(acting, tokens, self.number) if acting else tokens
 
     def forget(self) -> None:
         self.shared.kept = None
@@ -172,7 +166,6 @@ class Beside(Adapted):
         acting = self.acting()
         if not acting:
             return output
-        self.seen()
         deltas = [
             F.pad(pair(tokens), gap) if any(gap) else pair(tokens)
             for pair, gap in zip(acting, self.gaps, strict=True)
@@ -267,19 +260,7 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
         sharded = hasattr(weight, "full_tensor")  # by FSDP, which asks for it as it is
         if adapted is None or sharded or not adapted.acting():
             return weight
-        if hasattr(base, parameter):
-            raise SerialLoRAError(
-                f"the weight of {adapted.name} is computed anew (a parametrization, such as "
-                "weight_norm) and was read, not its layer called; call eject(model) first to "
-                "change that, or let the model call the layer."
-            )
         return adapted.whole(weight) if torch.compiler.is_compiling() else ReadWeight.of(adapted)
-
-    def set(self: nn.Module, value: Tensor) -> None:  # by the hooks of spectral_norm and pruning
-        vars(self)[parameter] = value
-
-    def delete(self: nn.Module) -> None:
-        vars(self).pop(parameter)
 
     def register_parameter(self: nn.Module, name: str, value: nn.Parameter | None) -> None:
         before = self._parameters.get(name)
@@ -300,7 +281,7 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
     elif base.forward is nn.Linear.forward or not read:  # a forward of its own reads the weight
         body["forward"] = input_adapted
     if parameter is not None and read:
-        body |= {parameter: property(get, set, delete), "register_parameter": register_parameter}
+        body |= {parameter: property(get), "register_parameter": register_parameter}
     return type(base.__name__, (base,), body)
 
 
@@ -379,12 +360,10 @@ def attach(model: nn.Module, injection: Injection) -> None:
             injection.adapted += plan(model, site, injection)
     for adapted in injection.adapted:
         adapted.put_on()
-    watch(model)
 
 
-def detach(model: nn.Module, injection: Injection) -> None:
+def detach(injection: Injection) -> None:
     """The way back. What was attached stays in the record, for `attach`."""
-    unwatch(model)
     for adapted in reversed(injection.adapted):
         adapted.take_off()
 

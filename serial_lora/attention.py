@@ -1,6 +1,6 @@
 """Where a model keeps its attention: one `Site` for each block.
 
-Most attention is found by its structure (`serial_lora.sites`); the families here know more than that
+Most attention is found by its structure (`serial_lora.structure`); the families here know more than that
 and come before it: open_clip has projections that are weights without a layer, segment-anything cuts
 windows after its norm, and SD3 has two streams of tokens. Their libraries are never imported: a model
 of theirs can only exist where they already are. To support a model that nothing here finds, write one
@@ -26,8 +26,8 @@ from serial_lora.sites import (
     index_of,
     linear_projection,
     stacked,
-    structural_sites,
 )
+from serial_lora.structure import structural_sites, tower_of
 
 
 def open_clip_sites(model: nn.Module) -> Iterator[Site]:
@@ -38,18 +38,15 @@ def open_clip_sites(model: nn.Module) -> Iterator[Site]:
     blocks = _loaded(
         "open_clip.transformer", "ResidualAttentionBlock", "CustomResidualAttentionBlock"
     )
-    image = _loaded("open_clip.transformer", "VisionTransformer")
-    text = _loaded("open_clip.transformer", "TextTransformer", "MultimodalTransformer")
-    text += _loaded("open_clip.model", "CLIP")
+    modules = dict(model.named_modules())
     for name, block in _instances(model, blocks):
         if hasattr(block, "ln_1_kv"):
             continue  # attends from text to picture: its keys are not the tokens of `ln_1`
         weight = block.attn.in_proj_weight
         whole = Projection(child_name(name, "attn"), "in_proj_weight", 0, *weight.shape)
-        is_text = not _inside(model, name, image) and _inside(model, name, text)
         yield Site(
             name=name,
-            tower="text" if is_text else "image",
+            tower=tower_of(modules, name),
             block=index_of(name),
             width=weight.shape[1],
             entry=child_name(name, "ln_1"),
@@ -130,12 +127,6 @@ def _loaded(module: str, *names: str) -> tuple[type, ...]:
 def _instances(model: nn.Module, kinds: tuple[type, ...]) -> Iterator[tuple[str, Any]]:
     """Every module of these classes with its name; a module reached twice comes once."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, kinds))
-
-
-def _inside(model: nn.Module, name: str, kinds: tuple[type, ...]) -> bool:
-    """Whether a module of these classes contains the module of this name."""
-    around = [other for other, _ in _instances(model, kinds)]
-    return any(not other or name.startswith(f"{other}.") for other in around)
 
 
 def find_sites(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -25,20 +25,20 @@ _ELSEWHERE = {
     "places": "parts=... (fc1 and fc2 are of the feed-forward)",
     "use_rslora": "scale=... (PEFT's lora_alpha / sqrt(r) then)",
     "use_dora": "nothing (the methods are Serial LoRA and LoRA)",
-    "bias": "also_train=... of inject (modules, with their biases)",
+    "bias": "also_train=... of inject, modules_to_save=... in PEFT (modules, with their biases)",
     "rank_pattern": "one rank (inject parts of a model by themselves for several)",
     "alpha_pattern": "one scale (inject parts of a model by themselves for several)",
-    "layers_to_transform": "blocks=...",
+    "layers_to_transform": "blocks=..., target_modules=... in PEFT",
     "init_lora_weights": "nothing (A is drawn, B is zero)",
 }
 
 
-def refuse_unknown(kind: type, settings: Collection[str], elsewhere: Mapping[str, str]) -> None:
+def refuse_unknown(kind: type, settings: Collection[str]) -> None:
     """Refuse settings that a configuration does not have; tell what it has in their place."""
     known = [field.name for field in fields(kind)]
     for name in settings:
         if name not in known:
-            here = elsewhere.get(name)
+            here = _ELSEWHERE.get(name)
             what = f"{name} is {here} here" if here else f"there is no {name} here"
             raise SerialLoRAError(f"{what}; {kind.__name__} takes {', '.join(known)}.")
 
@@ -79,7 +79,7 @@ class AdapterConfig:
         return self.towers, self.blocks, self.stream, self.places
 
     def __new__(cls, *_: Any, **settings: Any) -> AdapterConfig:
-        refuse_unknown(cls, settings, _ELSEWHERE)
+        refuse_unknown(cls, settings)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

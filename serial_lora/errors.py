@@ -1,11 +1,13 @@
-"""The one kind of error that is meant for the person at the keyboard, and the check of a number."""
+"""The one kind of error that is meant for the person at the keyboard, and the sentences that files share."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from torch import Tensor
 
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 """Adapters are kept, and optimizers compute, in float32."""
@@ -17,6 +19,17 @@ class SerialLoRAError(ValueError):
     The command line prints the sentence without a traceback and ends with exit code 2. Whatever
     raises this error has changed nothing: no module, no file.
     """
+
+
+NO_ADAPTERS = (
+    "the model has no adapters; call inject(model, config) first, or pass the larger model that "
+    "inject was given."
+)
+MERGED = "the model's adapters are merged; call unmerge(model) or eject(model) first."
+INSIDE = (
+    "the adapters are disabled or given for each sample, here or in another thread; leave that "
+    "`with` block first."
+)
 
 
 def cut(text: object, length: int = 100) -> str:
@@ -74,9 +87,36 @@ def require_choice(what: str, name: object, known: Collection[str]) -> None:
         raise SerialLoRAError(f"There is no {what} {name!r}; choose from {', '.join(known)}.")
 
 
-def require_path(what: str, path: Any) -> Path:
-    """Refuse what names no file or folder."""
+def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
+    """Refuse values that are not finite in the number type that adapters are kept in."""
+    for name, tensor in tensors.items():
+        if not tensor.float().isfinite().all():
+            raise SerialLoRAError(
+                f"{cut(name)} holds values that are not finite numbers, so the training diverged and "
+                f"nothing was {done}; train again with a smaller learning rate, or take an earlier file."
+            )
+
+
+@contextmanager
+def reading(what: object) -> Iterator[None]:
+    """Whatever stands in a file in place of what should, in one sentence."""
     try:
-        return Path(path)
-    except TypeError as error:
-        raise SerialLoRAError(f"{what} is a path, not {path!r}; name one.") from error
+        yield
+    except Exception as error:  # the libraries that read have their own classes
+        why = getattr(error, "strerror", None) or error or type(error).__name__
+        raise SerialLoRAError(
+            f"{what} cannot be read or is damaged ({cut(why)}); check its name and rights, or save "
+            "the adapter again."
+        ) from error
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """What the system refuses, in one sentence."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as error:  # a name with a NUL is a ValueError
+        why = getattr(error, "strerror", None) or error
+        raise SerialLoRAError(
+            f"{path} could not be written ({why}); free some space or choose another folder."
+        ) from error

@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_path
-from serial_lora.files import in_order
+from serial_lora.errors import SerialLoRAError, require_finite, writing
 from serial_lora.merging import change_factors, refuse_shared, refuse_sharers
 from serial_lora.sites import Site, unwrapped_name
-from serial_lora.state import Injection, changed_parts, plain_context, require_finite, with_values
-from serial_lora.whole_files import write_whole, written
+from serial_lora.state import Injection, changed_parts, plain_context, with_values
+from serial_lora.tensor_files import bytes_of, write_whole
+from serial_lora.values import Pair
 
-Pair = tuple[Tensor, Tensor]
+_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_PLAIN = {"format": "pt"}
 _INSIDE = ".base_layer"  # what stands in the names of layers inside a layer of PEFT's
 
 
@@ -62,40 +62,13 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     }
     require_finite(tensors, "exported")
     if folder is not None:
-        config = _peft_config(layers, base_name(root)) | {
-            "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None
+        config = _peft_config(layers) | {
+            "base_model_name_or_path": str(getattr(root, "name_or_path", None) or "") or None,
+            "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None,
         }
-        write_peft_folder(folder, config, tensors)
+        with writing(folder):
+            _write_folder(Path(folder), config, tensors)
     return tensors
-
-
-def base_name(root: nn.Module) -> str | None:
-    """What the base is called on the hub, where transformers or diffusers know."""
-    return str(getattr(root, "name_or_path", None) or "") or None
-
-
-def write_peft_folder(
-    folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> None:
-    """What PEFT loads as an adapter.
-
-    The configuration is away while the files change places: whoever reads meanwhile, or after a kill,
-    finds the old files, the new ones, or no adapter, and never new ones with an old one.
-    """
-    folder = require_path("PEFT's folder", folder)
-    files = {
-        "adapter_model.safetensors": safetensors_of(tensors),
-        "adapter_config.json": json.dumps(config, indent=2).encode(),
-    }
-    places = {name: Path(folder, name) for name in files}
-    with written(folder):
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as aside:
-            for name, content in files.items():
-                write_whole(Path(aside, name), content)
-            places["adapter_config.json"].unlink(missing_ok=True)
-            for name, place in places.items():
-                os.replace(Path(aside, name), place)
 
 
 def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
@@ -126,14 +99,9 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
     require_finite(tensors, "exported")
     if folder is not None:
         path = Path(folder) / "pytorch_lora_weights.safetensors"
-        with written(path):
-            write_whole(path, safetensors_of(tensors))
+        with writing(path):
+            write_whole(path, bytes_of(tensors, _PLAIN))
     return tensors
-
-
-def safetensors_of(tensors: Mapping[str, Tensor]) -> bytes:
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return in_order(safetensors.torch.save(contiguous, {"format": "pt"}))
 
 
 def _named(root: str, layers: Mapping[str, Pair]) -> dict[str, Tensor]:
@@ -194,14 +162,30 @@ def _pair(root: nn.Module, injection: Injection, site: Site, parts: list[str]) -
         return first.float().cpu(), second.float().cpu()
 
 
-def _peft_config(layers: Mapping[str, Pair], base: str | None) -> dict[str, Any]:
+def _write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """What PEFT loads as an adapter.
+
+    The configuration is away while the files change places: whoever reads meanwhile, or after a kill,
+    finds the old files, the new ones, or no adapter, and never new ones with an old one.
+    """
+    files = {_WEIGHTS: bytes_of(tensors, _PLAIN), _CONFIG: json.dumps(config, indent=2).encode()}
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as aside:
+        for name, content in files.items():
+            write_whole(Path(aside, name), content)
+        Path(folder, _CONFIG).unlink(missing_ok=True)
+        for name in files:
+            os.replace(Path(aside, name), Path(folder, name))
+
+
+def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
     ranks = {name: len(first) for name, (first, _) in layers.items() if _INSIDE not in name}
     rank = min(ranks.values())
     others = {name: other for name, other in ranks.items() if other != rank}
     return {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": None,  # or what the model knows
         "inference_mode": True,
         "r": rank,
         "lora_alpha": rank,  # PEFT multiplies by lora_alpha / r: by one
@@ -216,13 +200,4 @@ def _peft_config(layers: Mapping[str, Pair], base: str | None) -> dict[str, Any]
 
 def _is_read(injection: Injection, layer: nn.Module) -> bool:
     """Whether the model hands on the weight of this layer and does not call it, where PEFT's is dead."""
-    for adapted in injection.adapted:
-        if adapted.layer is layer and not adapted.called:
-            if not adapted.read:
-                warnings.warn(
-                    f"the model has not run since inject, so whether it calls {adapted.name} is not "
-                    "known, and PEFT's LoRA acts only in layers that are called; compare the outputs.",
-                    stacklevel=4,
-                )
-            return adapted.read
-    return False
+    return any(a.read and not a.called for a in injection.adapted if a.layer is layer)

@@ -15,14 +15,8 @@ from itertools import takewhile
 
 from torch import nn
 
-from serial_lora.sites import (
-    CONTAINERS,
-    Projection,
-    Site,
-    attends,
-    block_name,
-    is_inside,
-)
+from serial_lora.sites import CONTAINERS, Projection, Site, is_inside
+from serial_lora.structure import attends, block_name
 
 Modules = Mapping[str, nn.Module]
 Projections = dict[str, Projection]  # "fc1", "gate" where that is a layer of its own, and "fc2"

@@ -14,13 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, cut
-from serial_lora.injection import eject, inject_trained
+from serial_lora.errors import SerialLoRAError, cut, reading, require_finite, writing
+from serial_lora.injection import eject, inject
 from serial_lora.merging import base_weight
 from serial_lora.sites import Site, unwrapped_name
 from serial_lora.state import (
@@ -28,12 +27,17 @@ from serial_lora.state import (
     Injection,
     adapters,
     plain_context,
-    require_finite,
     with_values,
 )
 from serial_lora.stored import is_quantized, whole
-from serial_lora.values import put_in, read_adapter, ready_to_change, refuse_misfit
-from serial_lora.whole_files import write_whole, written
+from serial_lora.tensor_files import bytes_of, read_tensors, write_whole
+from serial_lora.values import (
+    put_in,
+    read_adapter,
+    ready_to_change,
+    refuse_misfit,
+    require_fitting,
+)
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"
@@ -78,12 +82,12 @@ def save_adapter(
         "also_train": json.dumps([unwrapped_name(module) for module in injection.also_train]),
         "targets": json.dumps(_targets(injection.sites)),
         "sample": torch.cat(base_sample(root, injection)).view(torch.int16).numpy().tobytes().hex(),
-        "quantized": json.dumps(is_quantized(root)),
+        "quantized": json.dumps(_quantized(root)),
         "notes": json.dumps(dict(notes or {})),
     }
     metadata["checksum"] = checksum(metadata, tensors)
-    with written(path):
-        return write_whole(path, in_order(safetensors.torch.save(tensors, metadata)))
+    with writing(path):
+        return write_whole(path, bytes_of(tensors, metadata))
 
 
 def load_adapter(
@@ -119,7 +123,7 @@ def load_adapter(
     if not heads:
         saved, tensors = _pairs_alone(saved, tensors, None if fresh else with_values(model)[1])
     if fresh:
-        inject_trained(model, saved.config, saved.also_train, name or DEFAULT)
+        inject(model, saved.config, saved.also_train, name or DEFAULT)
     try:
         _put_in(model, path, saved, tensors, name, check_base)
     except BaseException:
@@ -201,12 +205,16 @@ def base_sample(root: nn.Module, injection: Injection) -> list[Tensor]:
     return samples
 
 
+def _quantized(root: nn.Module) -> bool:
+    return any(is_quantized(parameter) for parameter in root.parameters())
+
+
 def _refuse_other_base(
     path: Path, saved: SavedAdapter, root: nn.Module, injection: Injection
 ) -> None:
     here, there = base_sample(root, injection), saved.numbers()
     same = torch.equal(torch.cat(here), there)
-    if not same and sum(map(len, here)) == len(there) and (saved.quantized or is_quantized(root)):
+    if not same and sum(map(len, here)) == len(there) and (saved.quantized or _quantized(root)):
         pairs = zip(here, there.split(list(map(len, here))), strict=True)
         same = all(
             (one.float() - other.float()).norm() <= LARGEST_DIFFERENCE * one.float().norm()
@@ -269,50 +277,6 @@ def _targets(sites: list[Site]) -> dict[str, int]:
     return {site.label: site.width for site in sites}
 
 
-def read_tensors(
-    path: Path, form: str | None, what: str
-) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """A safetensors file's header and its tensors.
-
-    Args:
-        form: the format that its header must say; None for any.
-        what: the sentence calls it; ``save_`` and this is what writes it.
-    """
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            raise SerialLoRAError(f"there is no {what} file {path}; check the name and folder.")
-        content = path.read_bytes()  # opened once: it may be replaced meanwhile
-        tensors = safetensors.torch.load(content)
-        header = content[8 : 8 + int.from_bytes(content[:8], "little")]
-        metadata = json.loads(header).get("__metadata__") or {}
-    except SerialLoRAError:
-        raise
-    except OSError as error:
-        raise SerialLoRAError(
-            f"{path} cannot be read ({error.strerror or error}); check its name and rights."
-        ) from error
-    except Exception as error:  # safetensors' own error class, whatever the damage
-        raise SerialLoRAError(
-            f"{path} is not a whole safetensors file; copy or save the {what} again ({error})."
-        ) from error
-    if form is not None and metadata.get("format") != form:
-        raise SerialLoRAError(
-            f"{path} is a safetensors file, but not one that save_{what} wrote; no other can be "
-            "loaded."
-        )
-    return metadata, tensors
-
-
-def in_order(content: bytes) -> bytes:
-    """A safetensors file whose header lists its metadata by name: equal content is equal bytes."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format wants numbers to begin at a multiple of eight
-    return len(text).to_bytes(8, "little") + text + content[8 + length :]
-
-
 def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over metadata and every tensor: its name, type, shape and values."""
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
@@ -323,18 +287,21 @@ def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
 
 
 def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
-    metadata, tensors = read_tensors(path, FORMAT, "adapter")
+    metadata, tensors = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise SerialLoRAError(
+            f"{path} is a safetensors file, but not one that save_adapter wrote; no other can be "
+            "loaded."
+        )
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         raise SerialLoRAError(
             f"{path} has format version {cut(version)}, this library reads version {FORMAT_VERSION}; "
             f"use the library version that wrote it ({cut(metadata.get('library_version'))})."
         )
-    if metadata.pop("checksum", None) != checksum(metadata, tensors):
-        raise SerialLoRAError(
-            f"{path} is damaged, its content is not what was saved; copy it or save it again."
-        )
-    try:
+    with reading(path):
+        if metadata.pop("checksum", None) != checksum(metadata, tensors):
+            raise ValueError("its content is not what was saved")
         saved = SavedAdapter(
             config=METHODS[metadata["method"]](**json.loads(metadata["config"])),
             targets={str(n): int(width) for n, width in json.loads(metadata["targets"]).items()},
@@ -345,32 +312,4 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
             notes=dict(json.loads(metadata.get("notes", "{}"))),  # older files have none
         )
         saved.numbers()  # or it is damaged
-    except Exception as error:  # whatever stands there instead
-        raise SerialLoRAError(
-            f"the header of {path} is damaged ({cut(error)}); save the adapter again."
-        ) from error
     return saved, tensors
-
-
-def require_fitting(
-    path: Path, tensors: Mapping[str, Tensor], injection: Injection, rank: int
-) -> None:
-    """Refuse tensors that are not those of an adapter of this rank in this model, or not finite."""
-    learned = injection.learned()
-    expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
-    for pair, (inputs, outputs) in injection.pair_shapes().items():
-        expected |= {f"{pair}.lora_A": (rank, inputs), f"{pair}.lora_B": (outputs, rank)}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    odd = sorted(n for n in shapes | expected if shapes.get(n) != expected.get(n))
-    if odd:
-        raise SerialLoRAError(
-            f"{cut(odd[0])} in {path} has shape {shapes.get(odd[0])}, and {expected.get(odd[0])} in this "
-            "model; save the adapter again, or give the module that learns the file's size."
-        )
-    for name, tensor in tensors.items():
-        counts = name in learned and not learned[name].is_floating_point()
-        if tensor.is_floating_point() == counts or not tensor.float().isfinite().all():
-            raise SerialLoRAError(
-                f"{cut(name)} in {path} holds values that are not finite numbers; the training that "
-                "wrote it diverged, use an earlier file."
-            )

@@ -1,4 +1,4 @@
-"""A LoRA that PEFT has saved, as an adapter of this library: the way back of `to_peft`."""
+"""What PEFT has saved, a LoRA or Serial LoRA, as an adapter of this library: the way back."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.attention import every_site
-from serial_lora.config import LoRAConfig
-from serial_lora.errors import SerialLoRAError, require_path
-from serial_lora.files import read_tensors, require_fitting
-from serial_lora.injection import eject, inject_trained, unwrapped
-from serial_lora.sites import Site, child_name, unwrapped_name
-from serial_lora.state import Injection, changed_parts, plain_context, with_values
-from serial_lora.values import put_in
+from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError, reading
+from serial_lora.injection import eject, inject, unwrapped
+from serial_lora.sites import Projection, Site, child_name, unwrapped_name
+from serial_lora.state import Injection, plain_context, with_values
+from serial_lora.tensor_files import read_tensors
+from serial_lora.values import Pair, put_in, require_fitting
 
-Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
+SERIAL = "SERIAL_LORA"  # what PEFT calls the method of `serial_lora.peft`
+_SERIAL: dict[str, Any] = {"scale": 1.0, "dropout": 0.0}
 _PREFIX = "base_model.model."
 # With these options it still is pairs beside layers; any other that is set may be something else.
 _STILL_PAIRS = """alpha_pattern auto_mapping base_model_name_or_path corda_config ensure_weight_tying
@@ -33,7 +34,7 @@ _CHANGED_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
 
 
 def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
-    """Put a LoRA that PEFT saved into a plain model, with the same outputs, as `inject` would.
+    """Put a LoRA or Serial LoRA that PEFT saved into a plain model, with the same outputs, as `inject` would.
 
     PEFT is not needed for it. A pair beside a fused qkv weight becomes one for each of q, k and v, which
     begin with the same A. Where layers have ranks of their own, the smaller ones are filled up as a fresh
@@ -47,21 +48,28 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
         SerialLoRAError: a file is missing or damaged, or the adapter is more than pairs beside linear
             layers of attention and feed-forward that this model has. The model is as it was.
     """
-    folder = require_path("a folder of PEFT's", folder)
-    folder = folder.parent if folder.suffix == ".safetensors" else folder
+    with reading(folder):
+        folder = Path(folder)
+        folder = folder.parent if folder.suffix == ".safetensors" else folder
+        options = json.loads((folder / "adapter_config.json").read_bytes())
+        options["peft_type"]
     path = folder / "adapter_model.safetensors"
-    options = read_peft_config(folder)
     _refuse_more(folder, options)
-    _, tensors = read_tensors(path, None, "adapter")
+    _, tensors = read_tensors(path)
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
     heads = _heads(model, options)
     inside = tuple(f"{head}." for head in heads)
     beside = {name: tensor for name, tensor in tensors.items() if name.startswith(inside)}
     pairs = _pairs(path, {name: t for name, t in tensors.items() if name not in beside})
-    pairs, scale = _one_scale(folder, options, pairs)
-    config = _configuration(path, model, pairs, scale)
+    config: AdapterConfig
+    if options["peft_type"] == SERIAL:
+        settings = {name: options.get(name, default) for name, default in _SERIAL.items()}
+        config = SerialLoRAConfig(**settings, **_where(path, model, pairs, serial=True))
+    else:
+        pairs, scale = _one_scale(folder, options, pairs)
+        config = LoRAConfig(scale=scale, **_where(path, model, pairs, serial=False))
 
-    inject_trained(model, config, heads)
+    inject(model, config, heads)
     root, injection = with_values(model)
     try:
         ours = _by_our_names(path, root, injection, pairs) | beside
@@ -74,23 +82,10 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     return model
 
 
-def read_peft_config(folder: Path) -> dict[str, Any]:
-    """What a folder's adapter_config.json says."""
-    path = folder / "adapter_config.json"
-    try:
-        options = json.loads(path.read_bytes())
-        options["peft_type"]
-    except Exception as error:  # whatever stands there instead
-        why = getattr(error, "strerror", None) or error
-        raise SerialLoRAError(
-            f"{path} is not the configuration of an adapter that PEFT saved ({why}); name the folder "
-            "that has it, or save the adapter again."
-        ) from error
-    return options
-
-
 def _refuse_more(folder: Path, options: Mapping[str, Any]) -> None:
     """Refuse what PEFT's configuration says is not just pairs beside layers."""
+    if options["peft_type"] == SERIAL:
+        return
     if options["peft_type"] != "LORA":
         raise SerialLoRAError(
             f"{folder} is of PEFT's method {options['peft_type']}, not of LoRA; use PEFT for it."
@@ -111,7 +106,7 @@ def _pairs(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Pair]:
     """A and B of each layer, by the layer's name; refuse any other tensor."""
     layers: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        found = re.fullmatch(r"(.*)\.lora_([AB])\.weight", name)
+        found = re.fullmatch(r"(.*?)\.(?:serial_lora_pairs\.)?lora_([AB])(?:\.weight)?", name)
         if not found or ".base_layer" in name or tensor.ndim != 2:
             raise SerialLoRAError(
                 f"{path} has {name}, which is no pair beside a linear layer; use PEFT for it."
@@ -136,55 +131,52 @@ def _one_scale(
     """The pairs, and what all are multiplied by; where PEFT has several scales, they are within B."""
     alphas, root = options.get("alpha_pattern") or {}, 0.5 if options.get("use_rslora") else 1.0
     scales = {}
-    try:
+    with reading(folder / "adapter_config.json"):
         for layer, (A, _) in pairs.items():
             own = (p for p in alphas if re.match(rf"(.*\.)?({p})$", layer))  # as PEFT compares
             alpha = alphas.get(next(own, None), options["lora_alpha"])
             scales[layer] = float(alpha) / len(A) ** root
-    except Exception as error:  # whatever stands there instead
-        raise SerialLoRAError(
-            f"{folder} does not say what its pairs are multiplied by ({error!r} in "
-            "adapter_config.json); save the adapter again."
-        ) from error
     if len(set(scales.values())) == 1:
         return dict(pairs), next(iter(scales.values()))
     return {layer: (A, scales[layer] * B) for layer, (A, B) in pairs.items()}, 1.0
 
 
-def _configuration(
-    path: Path, model: nn.Module, pairs: Mapping[str, Pair], scale: float
-) -> LoRAConfig:
+def _where(path: Path, model: nn.Module, pairs: Mapping[str, Pair], serial: bool) -> dict[str, Any]:
     """Rank and places of these pairs; refuse those beside layers where no adapter can go."""
     sites = every_site(unwrapped(model))
-    projections = [p for site in sites for p in site.projections.values()]
-    layers = {unwrapped_name(p.module) for p in projections if p.parameter == "weight"}
-    others = sorted(set(pairs) - layers)
-    if others or not pairs:
+    layers = [
+        (site, part, unwrapped_name(projection.module))
+        for site in sites
+        for part, projection in _beside(site, serial).items()
+        if projection.parameter == "weight"
+    ]
+    here = [(site, part) for site, part, layer in layers if layer in pairs]
+    others = sorted(set(pairs) - {layer for *_, layer in layers})
+    if others or not here:
         raise SerialLoRAError(
             f"{path} adapts {others[0] if others else 'nothing'}, and only layers of attention and of "
             "feed-forwards that this model has can be adapted here; use PEFT for it."
         )
-    chosen: list[Site] = []
-    parts = set()
-    for site in sites:
-        here = {part for part, p in site.projections.items() if unwrapped_name(p.module) in pairs}
-        chosen += [site] if here else []
-        parts |= {"fc1" if part == "gate" else part for part in here}
 
     def some(what: str) -> tuple | None:
         """The towers or blocks that are meant; None for all."""
-        values, all_values = ({getattr(s, what) for s in among} for among in (chosen, sites))
+        values, all_values = {getattr(s, what) for s, _ in here}, {getattr(s, what) for s in sites}
         return None if values == all_values else tuple(values)
 
-    streams = {site.stream for site in chosen if site.stream}
-    return LoRAConfig(
-        rank=max(len(A) for A, _ in pairs.values()),
-        scale=scale,
-        towers=some("tower"),
-        blocks=some("block"),
-        stream="both" if len(streams) > 1 else next(iter(streams), "image"),
-        parts=tuple(parts),
-    )
+    streams = {site.stream for site, _ in here if site.stream}
+    parts = {"fc1" if part == "gate" else part for _, part in here}
+    return {
+        "rank": max(len(A) for A, _ in pairs.values()),
+        "towers": some("tower"),
+        "blocks": some("block"),
+        "stream": "both" if len(streams) > 1 else next(iter(streams), "image"),
+        **({"places": {site.place for site, _ in here}} if serial else {"parts": parts}),
+    }
+
+
+def _beside(site: Site, serial: bool) -> dict[str, Projection]:
+    """The layers under whose names PEFT has pairs of this place."""
+    return {"": site.first} if serial else site.projections
 
 
 def _by_our_names(
@@ -192,20 +184,25 @@ def _by_our_names(
 ) -> dict[str, Tensor]:
     """The values of every pair in the model, by the names in our files."""
     tensors: dict[str, Tensor] = {}
+    serial = injection.config.method == SerialLoRAConfig.method
     for site in injection.sites:
-        for part, projection in changed_parts(site, injection.config).items():
+        for part, projection in _beside(site, serial).items():
             place = unwrapped_name(child_name(site.name, site.pair_name(part)))
-            fresh = injection.pairs[place]
+            if place not in injection.pairs:
+                continue
+            fresh, rows = injection.pairs[place], slice(None) if serial else projection.row_slice
             A, B = fresh.lora_A.detach().clone(), torch.zeros_like(fresh.lora_B)
             layer = unwrapped_name(projection.module)
             if layer in pairs:
                 first, second = pairs[layer]
-                rows = root.get_submodule(projection.module).out_features
-                if (first.shape[1], len(second)) != (projection.columns, rows):
+                outputs = (
+                    site.width if serial else root.get_submodule(projection.module).out_features
+                )
+                if (first.shape[1], len(second)) != (projection.columns, outputs):
                     raise SerialLoRAError(
                         f"the pair of {layer} in {path} has {first.shape[1]} inputs and {len(second)} "
-                        f"outputs, and the layer {projection.columns} and {rows}; open another base."
+                        f"outputs, not {projection.columns} and {outputs}; open another base."
                     )
-                A[: len(first)], B[:, : len(first)] = first, second[projection.row_slice]
+                A[: len(first)], B[:, : len(first)] = first, second[rows]
             tensors |= {f"{place}.lora_A": A, f"{place}.lora_B": B}
     return tensors

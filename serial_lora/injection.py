@@ -7,9 +7,8 @@ attached is a plain object, so deepcopy, pickle and torch.save go on working.
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -17,15 +16,20 @@ import torch
 from torch import nn
 
 from serial_lora.adapted import attach, detach
-from serial_lora.attention import every_site, find_sites
+from serial_lora.attention import find_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_name, require_names
-from serial_lora.feed_forward import blocks_without
+from serial_lora.left_out import not_adapted
 from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
-from serial_lora.passes import alone
-from serial_lora.sites import CONTAINERS, Site, child_name, unwrapped_name, without_sites
+from serial_lora.sites import (
+    CONTAINERS,
+    Site,
+    child_name,
+    is_inside,
+    unwrapped_name,
+)
 from serial_lora.state import (
     DEFAULT,
     RECORD,
@@ -40,12 +44,12 @@ from serial_lora.state import (
     require_model,
     unwrapped_modules,
 )
-from serial_lora.stored import is_quantized, own_weight, refuse_without_gradient, stored, switch
+from serial_lora.stored import is_quantized, switch
 
 
 def inject(
     model: nn.Module,
-    config: SerialLoRAConfig | LoRAConfig,
+    config: AdapterConfig,
     also_train: Collection[str] = (),
     name: str = DEFAULT,
 ) -> nn.Module:
@@ -67,17 +71,9 @@ def inject(
         looks as if it had never been trained.
 
     Raises:
-        SerialLoRAError: if the model has adapters already, has no attention that fits, no gradient
-            passes its layers, or the configuration does not fit it. The model is then as it was.
+        SerialLoRAError: if the model has adapters already, has no attention that fits, or the
+            configuration does not fit it. The model is then as it was.
     """
-    refuse_without_gradient(unwrapped(model))
-    return inject_trained(model, config, also_train, name)
-
-
-def inject_trained(
-    model: nn.Module, config: AdapterConfig, also_train: Collection[str], name: str = DEFAULT
-) -> nn.Module:
-    """`inject` for values that have been learned elsewhere: no gradient need pass the model's layers."""
     if not isinstance(config, SerialLoRAConfig | LoRAConfig):
         raise SerialLoRAError(
             f"inject needs a SerialLoRAConfig or a LoRAConfig, not a {type(config).__name__}."
@@ -96,72 +92,12 @@ def inject_trained(
     try:
         with torch.inference_mode(False), torch.device("cpu"):  # not those around the call
             _put_in(root, injection)
-        for warning in _not_adapted(root, injection):
-            warnings.warn(warning, stacklevel=3)
+        for warning in not_adapted(root, injection):
+            warnings.warn(warning, stacklevel=2)
     except BaseException:
         _take_out(root, injection)
         raise
     return model
-
-
-def _not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
-    """What is not adapted or not to be trained, and yet looks as if it were meant to be."""
-    config, modules = injection.config, dict(root.named_modules())
-    attention = every_site(root, ("attention",))
-    missed = without_sites(root, attention, config.towers)
-    if missed and config.blocks is None:
-        yield (
-            f"no adapter went into {_first(missed)}: attention of a kind that is not "
-            "known, or none; name the towers that you mean, or register_family for this kind."
-        )
-    if "feed_forward" in config.places:
-        chosen = find_sites(root, *config.where[:3])
-        missed = blocks_without(root, chosen + every_site(root, ("feed_forward",)))
-        if missed:
-            yield f"no adapter went into a feed-forward of {_first(missed)}: none is known there."
-    second = [name for name in modules if name.endswith("add_q_proj")]
-    if second and not any(site.stream for site in injection.sites):
-        yield f"{_first(second)} reads a second stream of tokens, in front of which is no adapter."
-    learning = {module for head in injection.also_train.values() for module in head.modules()}
-    drifting = [
-        name
-        for name, module in modules.items()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and module.running_mean is not None
-        and module not in learning
-    ]
-    if drifting:
-        yield (
-            f"the running statistics of {_first(drifting)} change in train(), and an adapter's file does "
-            "not hold them; keep these in eval() while adapters learn, or name them in also_train."
-        )
-    norms = [m.weight for m in modules.values() if isinstance(m, nn.LayerNorm)]
-    trained = [w for w in norms if w is not None and not w.is_meta and (w != 1).any()]
-    adapted = tuple(f"{site.name}." for site in injection.sites)
-    last = [name for name, module in modules.items() if isinstance(module, nn.Linear)][-1:]
-    for name, module in modules.items():
-        named = name in last or re.search("head|classif|score|(^|[._])fc|logits|predict", name)
-        candidate = named and module not in learning and not name.startswith(adapted)
-        if trained and candidate and isinstance(module, nn.Linear) and _looks_fresh(module):
-            yield (
-                f"{name} looks as if it had never been trained, and it is frozen now; to train it "
-                f'beside the adapters, call inject with also_train=["{name}"].'
-            )
-
-
-def _looks_fresh(layer: nn.Linear) -> bool:
-    """Whether its bias is zero, or its weight is spread as PyTorch draws one: evenly up to a bound."""
-    if layer.weight.is_meta or not layer.weight.numel():
-        return False
-    place, bound = stored(layer, "weight"), layer.in_features**-0.5
-    weight = place.matrix(place.parts()).float()
-    evenly = weight.abs().max() <= bound and abs(weight.std() / bound * 3**0.5 - 1) < 0.05
-    return bool(evenly or (layer.bias is not None and not layer.bias.any()))
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more}"
 
 
 def _put_in(root: nn.Module, injection: Injection) -> None:
@@ -173,7 +109,7 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
             tensor.requires_grad_(True)
     for site in injection.sites:
         block = root.get_submodule(site.name)
-        weight = own_weight(root.get_submodule(site.first.module), site.first.parameter)
+        weight = site.first.weight(root)
         for name, shape in adapter_shapes(site, injection.config).items():
             adapter = new_adapter(shape, injection.config).to(weight.device).train(block.training)
             if weight.dtype == torch.float64:
@@ -191,7 +127,7 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
 
 def _take_out(root: nn.Module, injection: Injection) -> None:
     """Everything that `_put_in` did, or had done before it failed, undone."""
-    detach(root, injection)
+    detach(injection)
     unwatch_loading(root)
     for layer, name, before in injection.switched:
         setattr(layer, name, before)
@@ -227,17 +163,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
-    seen: set[object] = set()
-    for site in sites:
-        layers = {each.module for each in site.readers.values()} if site.entry is None else ()
-        here: set[object] = {site.label, *map(model.get_submodule, layers)}
-        if seen & here:
-            raise SerialLoRAError(
-                f"the {site.place} of {site.label} was found twice, where two adapters would act: blocks "
-                "share it, so choose one with blocks=[...], or two families claim it, so let the "
-                "function that you registered pass over it."
-            )
-        seen |= here
+    seen: set[tuple[str, str]] = set()
     for site in sites:
         block = model.get_submodule(site.name)
         names = adapter_shapes(site, config)
@@ -246,7 +172,8 @@ def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> Non
             raise SerialLoRAError(
                 f"{site.label or 'the model'} has no {' or '.join(parts)} to adapt; name other parts."
             )
-        taken = [name for name in names if hasattr(block, name)]
+        taken = [name for name in names if hasattr(block, name) or (site.name, name) in seen]
+        seen |= {(site.name, name) for name in names}
         if taken or isinstance(block, CONTAINERS):
             raise SerialLoRAError(
                 f"{site.name or 'the model'}, a {type(block).__name__}, cannot have a child named "
@@ -255,7 +182,13 @@ def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> Non
             )
         for projection in site.projections.values():
             layer = model.get_submodule(projection.module)
-            if own_weight(layer, projection.parameter).is_meta and hasattr(layer, "_hf_hook"):
+            weight = layer._parameters.get(projection.parameter)
+            if weight is None:
+                raise SerialLoRAError(
+                    f"{projection.module}.{projection.parameter} is computed anew from other tensors "
+                    "(weight_norm, spectral_norm, pruning); make it an ordinary parameter first."
+                )
+            if weight.is_meta and hasattr(layer, "_hf_hook"):
                 raise SerialLoRAError(
                     f"the weights of {projection.module} are offloaded by accelerate, where adapters "
                     "would have no values; load the model without offloading."
@@ -280,11 +213,10 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
         merge(model)
     else:
         unmerge(model)
-    with alone(injection):
-        if not keep_merged:
-            with plain_context(root):
-                injection.exchange()
-        _take_out(root, injection)
+    if not keep_merged:
+        with plain_context(root):
+            injection.exchange()
+    _take_out(root, injection)
     return model
 
 
@@ -296,10 +228,10 @@ def set_scale(model: nn.Module, scale: float) -> None:
     """
     _, injection = injected(model)
     injection.refuse_merged()
-    with alone(injection):
-        injection.config = replace(injection.config, scale=scale)
-        for pair in injection.pairs.values():
-            pair.scale = injection.config.scale
+    injection.config = replace(injection.config, scale=scale)
+    for pair in injection.pairs.values():
+        pair.scale = injection.config.scale
+    injection.forget()
 
 
 def also_trained(
@@ -309,37 +241,21 @@ def also_trained(
     modules = dict(root.named_modules())
     names = [names] if isinstance(names, str) else names
     names = list(dict.fromkeys(require_names("modules to train beside the adapters", names)))
+    adapted = [p.module for site in sites for p in site.projections.values()]
     for name in names:
-        learners = modules[name].parameters() if name and name in modules else ()
-        if isinstance(getattr(_owner(root, name), name.rpartition(".")[2], None), nn.Parameter):
-            raise SerialLoRAError(
-                f"{name} is a parameter, and only modules can be trained beside the adapters; name the "
-                "module that has it, or train the parameter without saving it with the adapter."
-            )
-        if not any(parameter.is_floating_point() for parameter in learners):
+        learners = list(modules[name].parameters()) if name and name in modules else []
+        floats = any(parameter.is_floating_point() for parameter in learners)
+        if not floats or any(map(is_quantized, learners)):
             last = [other for other in modules if "." not in other and other]
             raise SerialLoRAError(
-                f"there is no module {name!r} with parameters to train beside the adapters; the model's "
-                f"own are: {', '.join(last)} (load_adapter takes the pairs alone with heads=False)."
+                f"there is no module {name!r} with parameters that can be trained beside the adapters; "
+                f"the model's own modules are: {', '.join(last)} (load_adapter takes the pairs alone "
+                "with heads=False)."
             )
-        if is_quantized(modules[name]):
-            raise SerialLoRAError(
-                f"{name} is quantized, and numbers of 8 or 4 bits cannot be trained; keep it out of "
-                "the quantization."
-            )
-        adapted = [p.module for site in sites for p in site.projections.values()]
-        inside = [other for other in adapted if f"{other}.".startswith(f"{name}.")]
+        inside = [other for other in adapted if is_inside(other, name)]
         if inside:
             raise SerialLoRAError(
                 f"{name} holds {inside[0]}, which is adapted, so it cannot be trained beside the "
                 "adapters; name what is outside of that."
             )
     return {name: modules[name] for name in names}
-
-
-def _owner(root: nn.Module, name: str) -> nn.Module | None:
-    """The module inside which something of this dotted name is, or would be."""
-    try:
-        return root.get_submodule(name.rpartition(".")[0])
-    except AttributeError:
-        return None

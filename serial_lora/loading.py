@@ -9,7 +9,6 @@ adapters would stay as they were.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -40,14 +39,13 @@ def rename(root: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None
     injection: Injection = vars(root)[RECORD]
     ours = {unwrapped_name(name): name for name, _ in root.named_parameters()}
     wanted = [prefix + ours.get(name, name) for name in injection.active_tensors()]
-    kinds = {_kind(name) for name in wanted if name.endswith((".lora_A", ".lora_B"))}
-    known = set(wanted)
-    others = [name for name in state if name.startswith(prefix) and name not in known]
-    foreign = {name for name in others if _kind(name) in kinds}
+    kinds = {_words(name)[-2:] for name in wanted if name.endswith((".lora_A", ".lora_B"))}
+    others = [name for name in state if name.startswith(prefix) and name not in set(wanted)]
+    foreign = {name for name in others if _words(name)[-2:] in kinds}
     if not foreign:
         return
     for name in wanted:
-        alike = _alike(name, (other for other in others if other in state))
+        alike = [other for other in others if other in state and _words(other) == _words(name)]
         if name not in state and len(alike) == 1:
             state[name] = state.pop(alike[0])
     odd = [name for name in wanted if name not in state] + sorted(foreign & state.keys())
@@ -58,16 +56,6 @@ def rename(root: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None
         )
 
 
-def _kind(name: str) -> str:
-    """What an adapter and its tensor are called: "serial_lora.lora_A"."""
-    return ".".join(name.split(".")[-2:])
-
-
-def _alike(name: str, others: Iterable[str]) -> list[str]:
-    """Those whose last words are the same, and the numbers of their layers."""
-    numbers = re.findall(r"\d+", name)
-    return [
-        other
-        for other in others
-        if _kind(other) == _kind(name) and re.findall(r"\d+", other) == numbers
-    ]
+def _words(name: str) -> tuple[str, ...]:
+    """The numbers in a name, and what an adapter and its tensor are called."""
+    return (*re.findall(r"\d+", name), *name.split(".")[-2:])

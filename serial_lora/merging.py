@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +13,12 @@ from serial_lora.adapted import attach, detach
 from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import wide
-from serial_lora.passes import alone
 from serial_lora.sites import Projection, Site
 from serial_lora.state import Injection, changed_parts, injected, plain_context, with_values
-from serial_lora.stored import stored, writable
+from serial_lora.stored import matrix, own_weight, writable
 
 Key = tuple[str, str]  # a weight's place: (module, parameter)
-Weights = dict[Key, list[Tensor]]  # what weights consist of (`Stored.parts`), by their places
+Weights = dict[Key, Tensor]  # whole weights, by their places
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -29,14 +27,13 @@ def merge(model: nn.Module) -> nn.Module:
     Serial LoRA turns each of W_q, W_k, W_v into W (I + scale * B A); LoRA turns each projection
     into W + scale * B A. Computed in float32 whatever the base's type, and rounded once. The
     original weights are kept, so that `unmerge` and `eject` bring back every bit. Merging a merged
-    model does nothing. Weights in 8 or 4 bits are rounded to their bits again; a warning says what
-    that costs. The state dict of a merged model holds the merged weights *and* the adapters:
+    model does nothing. The state dict of a merged model holds the merged weights *and* the adapters:
     `eject(model, keep_merged=True)` leaves a plain model to save whole.
 
     Raises:
         SerialLoRAError: if there are no adapters or the model was rebuilt since, a weight is not
-            an ordinary one (computed by weight_norm, pruning or the like, float8), a merged weight
-            would not be finite, or another layer shares it. The model is then as it was.
+            an ordinary one (computed by weight_norm, pruning or the like, in 8 or 4 bits), a merged
+            weight would not be finite, or another layer shares it. The model is then as it was.
     """
     root, injection = with_values(model)
     injection.refuse_inside()
@@ -44,15 +41,14 @@ def merge(model: nn.Module) -> nn.Module:
         return model
     with plain_context(root):
         merged = _merged_weights(root, injection)
-        originals = {key: [part.clone() for part in writable(root, key).parts()] for key in merged}
-        with alone(injection):
-            try:
-                write_parts(root, merged)
-            except BaseException:
-                write_parts(root, originals)
-                raise
-            detach(root, injection)
-            injection.originals = originals
+        originals = {key: writable(root, key).clone() for key in merged}
+        try:
+            write_weights(root, merged)
+        except BaseException:
+            write_weights(root, originals)
+            raise
+        detach(injection)
+        injection.originals = originals
     return model
 
 
@@ -65,7 +61,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     root, injection = injected(model, to_change=True)
     if injection.merged:
         with plain_context(root):
-            write_parts(root, injection.originals or {})
+            write_weights(root, injection.originals or {})
         injection.originals = None
         attach(root, injection)
     return model
@@ -74,8 +70,9 @@ def unmerge(model: nn.Module) -> nn.Module:
 def base_weight(root: nn.Module, injection: Injection, projection: Projection) -> Tensor:
     """The base's own rows for a projection, (rows, columns), even while adapters are merged."""
     kept = (injection.originals or {}).get((projection.module, projection.parameter))
-    place = stored(root.get_submodule(projection.module), projection.parameter)
-    return place.matrix(place.parts() if kept is None else kept)[projection.row_slice]
+    if kept is None:
+        kept = matrix(root.get_submodule(projection.module), projection.parameter)
+    return kept[projection.row_slice]
 
 
 def change_factors(
@@ -91,38 +88,22 @@ def change_factors(
         lora = block.get_submodule(site.pair_name(part))
         return lora.factors(wide(lora.lora_B))
     serial, projection = block.get_submodule(site.pair_name()), site.projections[part]
-    writable(root, (projection.module, projection.parameter))  # or refuse
     return serial.factors(wide(base_weight(root, injection, projection)))
 
 
 def _merged_weights(root: nn.Module, injection: Injection) -> Weights:
-    readers = refuse_sharers(root, injection)
-    merged, sizes = {}, []
-    for key, parts in readers.items():
-        place = writable(root, key)
-        before = place.matrix(place.parts())
-        exact = before.clone()
+    merged = {}
+    for key, parts in refuse_sharers(root, injection).items():
+        merged[key] = writable(root, key).clone()
         for site, part in parts:
-            rows = exact[site.projections[part].row_slice]
+            rows = merged[key][site.projections[part].row_slice]
             left, right = change_factors(root, injection, site, part)
             rows.copy_(wide(rows) + left @ right)
-        merged[key] = place.rounded(exact)
-        after = place.matrix(merged[key])
-        if not after.isfinite().all():
+        if not merged[key].isfinite().all():
             raise SerialLoRAError(
                 f"merging would put values that are not finite into {key[0]}; the adapter has "
                 "diverged, or the base's number type is too narrow: nothing was merged."
             )
-        if place.quantized:
-            sizes.append([t.norm() for t in (before, exact - before, after - exact)])
-    if sizes:
-        whole, change, loss = torch.tensor(sizes).norm(dim=0).tolist()
-        warnings.warn(
-            f"the adapter changes the quantized weights by {change / whole:.2%} of their size, and "
-            f"rounding them to their bits again by {loss / whole:.2%}; to merge exactly, load the "
-            "adapter onto the base in bfloat16 or float32.",
-            stacklevel=3,
-        )
     return merged
 
 
@@ -133,15 +114,15 @@ def refuse_sharers(root: nn.Module, injection: Injection) -> dict[Key, list[tupl
         for part, projection in changed_parts(site, injection.config).items():
             readers.setdefault((projection.module, projection.parameter), []).append((site, part))
     layers = {name: root.get_submodule(name) for name, _ in readers}
-    refuse_shared(root, {name: layers[name]._parameters.get(weight) for name, weight in readers})
+    refuse_shared(root, {name: own_weight(layers[name], weight) for name, weight in readers})
     return readers
 
 
-def refuse_shared(root: nn.Module, weights: Mapping[str, Tensor | None]) -> None:
-    """Refuse weights that another layer has too; None stands for one that is computed."""
+def refuse_shared(root: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that another layer has too."""
     everywhere = Counter(_memory(p) for m in root.modules() for p in m.parameters(recurse=False))
     for name, weight in weights.items():
-        if weight is not None and everywhere[_memory(weight)] > 1:
+        if everywhere[_memory(weight)] > 1:
             raise SerialLoRAError(
                 f"{name} shares a weight with another layer, for which a merged or exported adapter "
                 "would be wrong; use the adapters unmerged, with save_adapter."
@@ -155,9 +136,8 @@ def _memory(parameter: Tensor) -> int:
 
 
 @torch.no_grad()
-def write_parts(root: nn.Module, weights: Weights) -> None:
-    """These tensors into the weights that consist of them, in place."""
-    places = {key: writable(root, key).parts() for key in weights}  # all, before the first write
-    for key, values in weights.items():
-        for place, value in zip(places[key], values, strict=True):
-            place.copy_(value)
+def write_weights(root: nn.Module, weights: Weights) -> None:
+    """These values into the weights, in place."""
+    places = {key: writable(root, key) for key in weights}  # all, before the first write
+    for key, value in weights.items():
+        places[key].copy_(value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,9 @@ from torch import Tensor, nn
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_names
 from serial_lora.layers import low_rank
-from serial_lora.passes import TURN
 from serial_lora.sites import child_name, unwrapped_name
 from serial_lora.state import (
-    OVERRIDES,
+    HERE,
     Injection,
     Override,
     adapter_shapes,
@@ -30,16 +30,15 @@ from serial_lora.values import read_pairs
 def disabled(model: nn.Module) -> Iterator[nn.Module]:
     """The base model, for the length of a `with` block.
 
-    Modules that learn beside the adapters have the base's own values. Blocks may be nested. Other
-    threads and asyncio tasks go on with the adapters; code that torch.compile made is without them
-    in every thread. A model is not copied or saved whole inside.
+    Modules that learn beside the adapters have the base's own values. Blocks may be nested. Meanwhile
+    other threads and asyncio tasks are refused, and a model is not copied or saved whole.
 
     Raises:
         SerialLoRAError: if there are no adapters, they are merged, or the model was rebuilt since.
     """
     root, injection = injected(model)
     injection.refuse_merged()
-    with _standing_in(root, injection, dict.fromkeys(adapters(root).values())):
+    with _standing_in(root, injection, dict.fromkeys(injection.pairs.values())):
         yield model
 
 
@@ -48,8 +47,7 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     """Another adapter for each sample of a batch, in one forward pass, for the length of a block.
 
     The outputs are those of separate passes, however many adapters there are. For inference: the
-    adapters get no gradients. Other threads and asyncio tasks may have blocks of their own at the
-    same time, unless torch.compile has made code of the model, which has one for all.
+    adapters get no gradients. Meanwhile other threads and asyncio tasks are refused.
 
     Args:
         names: for each sample the name of its adapter, None for the base.
@@ -65,8 +63,7 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
         raise SerialLoRAError(
             "per_sample was given no names; give one for each sample of the batch."
         )
-    if any(override.open and override.injection is injection for override in OVERRIDES.get()):
-        injection.refuse_inside()
+    injection.refuse_inside()
     if injection.merged or any(adapter.training for adapter in adapters(root).values()):
         raise SerialLoRAError(
             "adapters for each sample are for inference with unmerged adapters; call "
@@ -78,10 +75,14 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
             "beside the adapters; run those of each adapter separately, or load the files with "
             "heads=False and give each sample's features to its own head."
         )
-    with TURN, plain_context(root):
+    with plain_context(root):
         pairs = _gathered(root, injection, names)
-    with _standing_in(root, injection, pairs):
-        yield model
+    counted = root.register_forward_pre_hook(next(iter(pairs.values())).count, with_kwargs=True)
+    try:
+        with _standing_in(root, injection, pairs):
+            yield model
+    finally:
+        counted.remove()
 
 
 class SamplePairs:
@@ -115,6 +116,12 @@ class SamplePairs:
             "came; give one name for each sample of the batch, and run each tower by itself."
         )
 
+    def count(self, model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
+        """Before the model runs: refuse a batch of another number of samples."""
+        sizes = list(_sizes([*args, *kwargs.values()], self.dimension + 1))
+        if sizes and len(self.index) not in sizes:
+            raise self.misfit(sizes)
+
     def delta(self, x: Tensor) -> Tensor:
         samples, tokens = len(self.index), x.movedim(self.dimension, 0)
         if (
@@ -132,6 +139,18 @@ class SamplePairs:
         rows = tokens.reshape(samples, -1, x.shape[-1])  # windows are in the order of samples
         change = low_rank(rows, self.A[self.index], self.B[self.index])
         return change.reshape(*tokens.shape[:-1], -1).movedim(0, self.dimension)
+
+
+def _sizes(arguments: Iterable, leading: int) -> Iterator[int]:
+    """What may be the number of samples: sizes of tensors, in dicts too, and of lists."""
+    for each in arguments:
+        if isinstance(each, Tensor):
+            yield from each.shape[:leading]
+        elif isinstance(each, Mapping):
+            yield from _sizes(each.values(), leading)
+        elif isinstance(each, list):
+            yield len(each)
+            yield from _sizes([one for one in each if isinstance(one, Tensor)], leading)
 
 
 def _gathered(
@@ -159,34 +178,24 @@ def _gathered(
 def _standing_in(
     root: nn.Module, injection: Injection, acting: Mapping[nn.Module, Callable | None]
 ) -> Iterator[None]:
-    """These in place of adapters: in this thread or task, and in compiled code of all threads."""
-    override = Override(injection, acting)
-    with TURN:
-        elsewhere = [other for other in injection.open if other not in OVERRIDES.get()]
-        mixed = elsewhere and not all(other.base for other in (*elsewhere, override))
-        if mixed and any(adapted.traced for adapted in injection.adapted):
-            raise SerialLoRAError(
-                "torch.compile has made code of this model, which serves one per_sample block at a "
-                "time; wait for that of the other thread."
-            )
-        _now_open(root, injection, [*injection.open, override])
-    OVERRIDES.set((*OVERRIDES.get(), override))
+    """These in place of adapters."""
+    if injection.open:
+        injection.open[-1].require_here()
+    override = Override(acting)
+    HERE.set((*HERE.get(), override))
+    _now_open(root, injection, [*injection.open, override])
     try:
         yield
     finally:
-        with TURN:
-            override.open = False
-            _now_open(root, injection, [other for other in injection.open if other.open])
-        OVERRIDES.set(tuple(other for other in OVERRIDES.get() if other.open))
+        _now_open(root, injection, [other for other in injection.open if other is not override])
+        HERE.set(tuple(other for other in HERE.get() if other is not override))
 
 
 def _now_open(root: nn.Module, injection: Injection, overrides: list[Override]) -> None:
-    """While any block is the base's, modules that learn have its values; tell compiled code too."""
+    """The innermost acts; while any is the base's, modules that learn have its values."""
     before, injection.open = injection.bare, overrides
     if injection.bare != before:
         with plain_context(root):
             injection.exchange()
-    acting = overrides[-1].acting if overrides else {}
     for adapted in injection.adapted:
-        stand_ins = (acting.get(pair, pair) for pair in adapted.pairs)
-        adapted.compiled = tuple(each for each in stand_ins if each is not None)
+        adapted.stand_in(overrides[-1] if overrides else None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora.errors import NO_ADAPTERS, SerialLoRAError, require_number
 from serial_lora.state import adapters, records
 from serial_lora.stored import refuse_without_gradient
 
@@ -78,13 +78,10 @@ def lora_plus_groups(
     require_number("lr times ratio", lr * ratio)
     found = list(adapters(model).values())
     if not found:
-        raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
+        raise SerialLoRAError(NO_ADAPTERS)
     refuse_without_gradient(model)
     for _, injection in records(model):
-        if injection.merged:
-            raise SerialLoRAError(
-                "the adapters are merged, so they would not learn; call unmerge(model) before training."
-            )
+        injection.refuse_merged()  # they would not learn
         injection.refuse_inside()
     first, second = [pair.lora_A for pair in found], [pair.lora_B for pair in found]
     own = {id(parameter) for parameter in first + second}

@@ -11,8 +11,7 @@ is. The rest is PEFT's: adapters by name, `modules_to_save`, files, transformers
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,17 +20,12 @@ from serial_lora.adapted import Acting, AdaptedTokens, Before
 from serial_lora.attention import every_site, find_sites
 from serial_lora.config import PLACES, refuse_unknown
 from serial_lora.config import SerialLoRAConfig as Settings
-from serial_lora.errors import SerialLoRAError, require_path
-from serial_lora.export import base_name, write_peft_folder
-from serial_lora.files import read_tensors, require_fitting
-from serial_lora.from_peft import read_peft_config
-from serial_lora.injection import eject, inject_trained
+from serial_lora.errors import SerialLoRAError, require_finite
 from serial_lora.layers import SerialLoRA, wide
-from serial_lora.merging import refuse_shared, write_parts
-from serial_lora.sites import Site, child_name, unwrapped_name
-from serial_lora.state import Injection, check_rank, plain_context, require_finite, with_values
-from serial_lora.stored import refuse_without_gradient, switch, writable
-from serial_lora.values import put_in
+from serial_lora.merging import write_weights
+from serial_lora.sites import Site
+from serial_lora.state import check_rank, plain_context
+from serial_lora.stored import switch, writable
 
 try:
     import peft
@@ -48,14 +42,6 @@ except ImportError as error:
     ) from error
 
 NAME = "serial_lora"
-# What PEFT's LoRA calls these settings.
-_ELSEWHERE = {
-    "lora_alpha": "scale=... (lora_alpha / r)",
-    "lora_dropout": "dropout=...",
-    "use_rslora": "scale=... (lora_alpha / sqrt(r) then)",
-    "bias": "modules_to_save=... (modules, with their biases)",
-    "layers_to_transform": "target_modules=... or exclude_modules=... (names or a pattern)",
-}
 
 
 def _name_in_enum(name: str) -> None:
@@ -88,7 +74,7 @@ class SerialLoRAConfig(PeftConfig):
     places: list[str] = field(default_factory=lambda: list(Settings.places))
 
     def __new__(cls, *_: Any, **settings: Any) -> SerialLoRAConfig:
-        refuse_unknown(cls, settings, _ELSEWHERE)
+        refuse_unknown(cls, settings)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -122,7 +108,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         serial_lora_pairs: the pairs by the names of their adapters, a child of the first layer alone.
         number: which this is of the layers that read the same tokens.
         adapted: what adapts the layer inside.
-        original: while merged, what the base's own weight consists of.
+        original: while merged, the base's own weight.
     """
 
     adapter_layer_names = ("serial_lora_pairs",)
@@ -137,7 +123,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         self.base_layer, self.number = base_layer, number
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.merged_adapters: list[str] = []
-        self.original: list[Tensor] | None = None
+        self.original: Tensor | None = None
         pairs = nn.ModuleDict() if beside is None else beside.serial_lora_pairs
         if number == 0:
             self.serial_lora_pairs = pairs
@@ -156,9 +142,13 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """(..., d) -> (..., outputs): the base layer's answer to x + the sum of scale * B A x."""
-        if self.disable_adapters and self.merged:
-            self.unmerge()
         return self.base_layer(x, *args, **kwargs)
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """On or off; off is the base's own weight, of a layer too that is read and never called."""
+        if not enabled:
+            self.unmerge()
+        super().enable_adapters(enabled)
 
     def pairs(self, names: list[str]) -> list[Any]:
         return [self.serial_lora_pairs[name] for name in names if name in self.serial_lora_pairs]
@@ -169,28 +159,25 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         names = [name for name in names if name in self.serial_lora_pairs]
         if not names:
             return
-        place = writable(self.base_layer, ("", "weight"))
         with plain_context(self):
-            original = self.original or [part.clone() for part in place.parts()]
-            base = place.matrix(original)
-            weight = wide(base)
+            original = self.original
+            if original is None:
+                original = writable(self.base_layer, ("", "weight")).clone()
+            base = weight = wide(original)
             for pair in self.pairs([*self.merged_adapters, *names]):
-                left, right = pair.factors(wide(base))
+                left, right = pair.factors(base)
                 weight = weight + left @ right
-            weight = weight.to(base.dtype)
-            if safe_merge and not weight.isfinite().all():
-                raise SerialLoRAError(
-                    f"merging {', '.join(names)} would give values that are not finite; the adapter "
-                    "has diverged, or the base's number type is too narrow."
-                )
-            write_parts(self.base_layer, {("", "weight"): place.rounded(weight)})
+            weight = weight.to(original.dtype)
+            if safe_merge:
+                require_finite({", ".join(names): weight}, "merged")
+            write_weights(self.base_layer, {("", "weight"): weight})
         self.original = original
         self.merged_adapters += names
 
     def unmerge(self) -> None:
         """The base's own weight again, every bit of it."""
         if self.original is not None:
-            write_parts(self.base_layer, {("", "weight"): self.original})
+            write_weights(self.base_layer, {("", "weight"): self.original})
         self.original, self.merged_adapters = None, []
 
     def unload_and_optionally_merge_module(
@@ -220,8 +207,6 @@ class SerialLoRAModel(BaseTuner):
             for name, layer in layers.items():
                 self._put(name, layer.base_layer)
             self._choose(peft_config)
-            if not peft_config.inference_mode:
-                refuse_without_gradient(self.model)
         finally:
             for name, layer in layers.items():
                 self._put(name, layer)
@@ -302,91 +287,6 @@ class SerialLoRAModel(BaseTuner):
 def _layers_of(site: Site) -> tuple[str, ...]:
     """The layers that read the tokens, q or fc1 first."""
     return tuple(dict.fromkeys(p.module for p in (site.first, *site.readers.values())))
-
-
-# ----------------------------------------------------- between PEFT's folders and adapters in a model
-
-
-def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
-    """Write the active adapter of a model that `inject` changed, as `PeftModel.from_pretrained` reads it.
-
-    Raises:
-        SerialLoRAError: the model has no Serial LoRA adapter, or a file cannot be written.
-    """
-    root, injection = with_values(model)
-    settings = injection.config
-    if settings.method != Settings.method:
-        raise SerialLoRAError("this is LoRA, which PEFT has under that name; use to_peft.")
-    names, content = _in_peft(injection), injection.active_tensors()
-    require_finite(content, "saved")
-    refuse_shared(root, injection.learned())
-    config = SerialLoRAConfig(
-        r=settings.rank,
-        scale=settings.scale,
-        dropout=settings.dropout,
-        target_modules=[unwrapped_name(n) for site in injection.sites for n in _layers_of(site)],
-        modules_to_save=[unwrapped_name(name) for name in injection.also_train] or None,
-        places=list(settings.places),
-        base_model_name_or_path=base_name(root),
-        inference_mode=True,
-    ).to_dict()
-    tensors = {names[name]: tensor.detach().cpu() for name, tensor in content.items()}
-    write_peft_folder(folder, config | {"peft_type": NAME.upper()}, tensors)
-
-
-def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
-    """Put what PEFT saved into a plain model, as `inject` would: then `save_adapter` writes our file.
-
-    Whether this is the base it belongs to is not checked: PEFT's folder says nothing of it.
-
-    Raises:
-        SerialLoRAError: the folder is missing, damaged, of another method, not finite, or of other
-            places or sizes than `inject` finds in this model, which is then as it was.
-    """
-    folder = require_path("a folder of PEFT's", folder)
-    config = _read_config(folder)
-    path = folder / "adapter_model.safetensors"
-    _, saved = read_tensors(path, None, "adapter")
-    settings = config.settings
-    inject_trained(model, settings, config.modules_to_save or ())
-    root, injection = with_values(model)
-    ours = {theirs: own for own, theirs in _in_peft(injection).items()}
-    tensors = {ours.get(name, name): tensor for name, tensor in saved.items()}
-    try:
-        require_fitting(path, tensors, injection, settings.rank)
-        with plain_context(root):
-            put_in(injection, settings, tensors)
-    except BaseException:
-        eject(model)
-        raise
-    return model
-
-
-def _read_config(folder: Path) -> SerialLoRAConfig:
-    content = read_peft_config(folder)
-    if content["peft_type"] != NAME.upper():
-        raise SerialLoRAError(
-            f"{folder} is of PEFT's method {content['peft_type']}, not of Serial LoRA; use from_peft for a "
-            "LoRA, and PEFT itself for any other."
-        )
-    known = {field.name for field in fields(SerialLoRAConfig)}
-    try:
-        return SerialLoRAConfig(**{key: content[key] for key in known & content.keys()})
-    except Exception as error:  # whatever stands there instead
-        raise SerialLoRAError(
-            f"the configuration in {folder} is damaged ({error}); save the adapter again."
-        ) from error
-
-
-def _in_peft(injection: Injection) -> dict[str, str]:
-    """For each tensor of our adapter files its name in PEFT's."""
-    names = {name: name for name in injection.learned()}
-    for site in injection.sites:
-        ours = unwrapped_name(child_name(site.name, site.pair_name()))
-        for which in ("lora_A", "lora_B"):
-            first = unwrapped_name(_layers_of(site)[0])
-            names[f"{ours}.{which}"] = f"{first}.{NAME}_pairs.{which}"
-    return {ours: f"base_model.model.{theirs}" for ours, theirs in names.items()}
 
 
 if NAME.upper() in PeftType.__members__:  # this module is loaded anew

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_names, require_number
-from serial_lora.state import new_adapter, plain_context, require_finite, with_values
-from serial_lora.stored import refuse_without_gradient
+from serial_lora.errors import SerialLoRAError, require_finite, require_names, require_number
+from serial_lora.state import new_adapter, plain_context, with_values
 from serial_lora.values import (
     Pair,
     put_in,
@@ -36,11 +35,10 @@ def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None
         config: rank, scale and dropout may be others; None for those of the active adapter.
 
     Raises:
-        SerialLoRAError: there is an adapter of this name, the method or the places are others, no gradient
-            passes the base, the adapters are merged or disabled. The model is then as it was.
+        SerialLoRAError: there is an adapter of this name, the method or the places are others, the
+            adapters are merged or disabled. The model is then as it was.
     """
     root, injection = ready_to_change(model)
-    refuse_without_gradient(root)  # what is fresh is there to be trained
     config = injection.config if config is None else config
     refuse_misfit(injection, name, config)
     with plain_context(root):

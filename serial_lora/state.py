@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import INSIDE, MERGED, NO_ADAPTERS, SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import Projection, Site, child_name, unwrapped_name
 
@@ -32,23 +32,24 @@ class Override:
     """For the length of a `with` block of `disabled` or `per_sample`: what acts in place of pairs.
 
     Attributes:
-        injection: the record of the model it is for.
         acting: for each pair what acts in its place: nothing, or a pair for each sample.
-        open: False from the block's end on.
     """
 
-    injection: Injection
     acting: Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
-    open: bool = True
 
     @property
     def base(self) -> bool:
         """Whether nothing acts, so the model is its base."""
         return None in self.acting.values()
 
+    def require_here(self) -> None:
+        """Refuse another thread or asyncio task than the one that opened the block."""
+        if self not in HERE.get():
+            raise SerialLoRAError(INSIDE)
 
-OVERRIDES: ContextVar[tuple[Override, ...]] = ContextVar("OVERRIDES", default=())
-"""Those of this thread or asyncio task, the innermost last."""
+
+HERE: ContextVar[tuple[Override, ...]] = ContextVar("HERE", default=())
+"""Those of this thread or asyncio task."""
 
 
 @dataclass
@@ -66,11 +67,8 @@ class Injection:
         own: the base's own values of those; while `bare`, what they have learned.
         adapted: the layers whose tokens or weights go through adapters, except while merged.
         switched: attributes that are others as long as there are adapters: see `stored.switch`.
-        originals: while merged, what the base's own weights consist of, keyed (module, parameter).
-        open: the `disabled` and `per_sample` blocks of all threads, the latest last.
-        running: the threads in which the model runs at this moment.
-        waiting: how many threads wait until they may change it.
-        training_passes: how many times it has run in training, up to 2.
+        originals: while merged, the base's own weights, keyed (module, parameter).
+        open: the `disabled` and `per_sample` blocks, the innermost last.
     """
 
     config: AdapterConfig
@@ -83,11 +81,8 @@ class Injection:
     own: dict[str, Tensor] = field(default_factory=dict)
     adapted: list[Any] = field(default_factory=list)
     switched: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
-    originals: dict[tuple[str, str], list[Tensor]] | None = None
+    originals: dict[tuple[str, str], Tensor] | None = None
     open: list[Override] = field(default_factory=list)
-    running: set[int] = field(default_factory=set)
-    waiting: int = 0
-    training_passes: int = 0
 
     @property
     def merged(self) -> bool:
@@ -96,7 +91,7 @@ class Injection:
 
     @property
     def bare(self) -> bool:
-        """Whether a `disabled` block is open, of whichever thread."""
+        """Whether a `disabled` block is open."""
         return any(override.base for override in self.open)
 
     def learned(self) -> dict[str, Tensor]:
@@ -122,6 +117,11 @@ class Injection:
         pairs = self.pairs.items()
         return {name: (pair.lora_A.shape[1], pair.lora_B.shape[0]) for name, pair in pairs}
 
+    def forget(self) -> None:
+        """What the adapted layers have computed with values that are others now."""
+        for adapted in self.adapted:
+            adapted.forget()
+
     @torch.no_grad()
     def exchange(self) -> None:
         """What the modules beside the adapters have learned for the base's own values, or back."""
@@ -131,31 +131,16 @@ class Injection:
 
     def __getstate__(self) -> dict[str, Any]:
         self.refuse_inside()
-        return vars(self) | {"running": set(), "waiting": 0}
+        return vars(self)
 
-    def refuse_inside(self, values_alone: bool = False) -> None:
-        """Refuse to change or copy a model inside a `with` block, of whichever thread.
-
-        Args:
-            values_alone: the pairs' values are to change, nothing else. Blocks of other threads
-                have values of their own, so they may go on, unless a head is switched with them.
-        """
-        own = set(OVERRIDES.get())
-        if any(override in own for override in self.open):
-            raise SerialLoRAError(
-                "the adapters are disabled or given for each sample; leave that `with` block first."
-            )
-        if self.open and not (values_alone and not self.also_train):
-            raise SerialLoRAError(
-                "another thread or task has the adapters disabled or given for each sample; try "
-                "again when it has left that `with` block."
-            )
+    def refuse_inside(self) -> None:
+        """Refuse to change or copy a model inside a `with` block."""
+        if self.open:
+            raise SerialLoRAError(INSIDE)
 
     def refuse_merged(self) -> None:
         if self.merged:
-            raise SerialLoRAError(
-                "the model's adapters are merged; call unmerge(model) or eject(model) first."
-            )
+            raise SerialLoRAError(MERGED)
 
 
 RECORD = "serial_lora_injection"
@@ -182,10 +167,7 @@ def injected(model: nn.Module, to_change: bool = False) -> tuple[nn.Module, Inje
     """The record, after a look whether the model still is what it says, and may be changed."""
     found = records(model)
     if not found:
-        raise SerialLoRAError(
-            "the model has no adapters; call inject(model, config) first, or pass the larger model "
-            "that inject was given."
-        )
+        raise SerialLoRAError(NO_ADAPTERS)
     if len(found) > 1:
         raise SerialLoRAError(
             f"adapters were put into {len(found)} parts of this model separately; pass the part "
@@ -250,16 +232,6 @@ def check_rank(sites: list[Site], config: AdapterConfig) -> None:
         )
 
 
-def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
-    """Refuse values that are not finite in the number type that adapters are kept in."""
-    for name, tensor in tensors.items():
-        if not tensor.float().isfinite().all():
-            raise SerialLoRAError(
-                f"{name} holds values that are not finite numbers, so the training diverged and "
-                f"nothing was {done}; train again with a smaller learning rate."
-            )
-
-
 @contextmanager
 def plain_context(model: nn.Module) -> Iterator[None]:
     """Computed as it stands whatever surrounds it: no autocast, inference or default device."""
@@ -279,13 +251,8 @@ def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
         for place, module in expected.items()
         if there.get(unwrapped_name(place)) is not getattr(module, "_orig_mod", module)
     ]
-    layers = [p.module for site in injection.sites for p in site.projections.values()]
-    gone += [layer for layer in layers if unwrapped_name(layer) not in there]
     if not injection.merged:
         gone += [adapted.name for adapted in injection.adapted if not adapted.is_on()]
-    learned, own = injection.learned(), injection.own
-    if {n: t.shape for n, t in learned.items()} != {n: t.shape for n, t in own.items()}:
-        gone += injection.also_train
     if gone:
         raise SerialLoRAError(
             f"{gone[0] or type(root).__name__} is not what inject found there: modules were added, "

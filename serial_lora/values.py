@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig
-from serial_lora.errors import SerialLoRAError, require_name
-from serial_lora.passes import alone
+from serial_lora.errors import SerialLoRAError, cut, require_finite, require_name
 from serial_lora.state import InactiveAdapter, Injection, check_rank, with_values
 
 Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
@@ -46,7 +46,7 @@ def read_pairs(injection: Injection, name: str | None) -> dict[str, Pair]:
 def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
     """The record, unless adapters are merged, disabled, given for each sample or sharded."""
     root, injection = with_values(model)
-    injection.refuse_inside(values_alone=True)
+    injection.refuse_inside()
     injection.refuse_merged()
     if any(hasattr(parameter, "full_tensor") for parameter in root.parameters()):
         raise SerialLoRAError(
@@ -71,6 +71,30 @@ def refuse_misfit(injection: Injection, name: str, config: AdapterConfig) -> Non
     check_rank(injection.sites, config)
 
 
+def require_fitting(
+    path: Path, tensors: Mapping[str, Tensor], injection: Injection, rank: int
+) -> None:
+    """Refuse tensors that are not those of an adapter of this rank in this model, or not finite."""
+    learned = injection.learned()
+    expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
+    for pair, (inputs, outputs) in injection.pair_shapes().items():
+        expected |= {f"{pair}.lora_A": (rank, inputs), f"{pair}.lora_B": (outputs, rank)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    odd = sorted(n for n in shapes | expected if shapes.get(n) != expected.get(n))
+    if odd:
+        raise SerialLoRAError(
+            f"{cut(odd[0])} in {path} has shape {shapes.get(odd[0])}, and {expected.get(odd[0])} in this "
+            "model; save the adapter again, or give the module that learns the file's size."
+        )
+    for name, tensor in tensors.items():
+        counts = name in learned and not learned[name].is_floating_point()
+        if tensor.is_floating_point() == counts:
+            raise SerialLoRAError(
+                f"{cut(name)} in {path} holds numbers of type {tensor.dtype}; save the adapter again."
+            )
+    require_finite(tensors, "loaded")
+
+
 @torch.no_grad()
 def put_in(
     injection: Injection,
@@ -83,23 +107,23 @@ def put_in(
     Args:
         name: of the adapter that they are, which is the active one then; None for the one that is.
     """
-    with alone(injection):
-        here = injection.active_tensors()
-        kept = {key: tensor.detach().clone() for key, tensor in here.items()}
-        values = {
-            key: tensors[key].to(old, copy=tensors[key].is_inference()) for key, old in here.items()
-        }
-        before = injection.name, injection.config, injection.inactive
-        others = {other: old for other, old in injection.inactive.items() if other != name}
-        if name not in (None, injection.name):
-            others[injection.name] = InactiveAdapter(injection.config, kept)
-        try:
-            _write(injection, (name or injection.name, config, others), values)
-        except BaseException:  # Ctrl-C too
-            _write(injection, before, kept)
-            raise
-        for tensor in here.values():
-            tensor.grad = None
+    here = injection.active_tensors()
+    kept = {key: tensor.detach().clone() for key, tensor in here.items()}
+    values = {
+        key: tensors[key].to(old, copy=tensors[key].is_inference()) for key, old in here.items()
+    }
+    before = injection.name, injection.config, injection.inactive
+    others = {other: old for other, old in injection.inactive.items() if other != name}
+    if name not in (None, injection.name):
+        others[injection.name] = InactiveAdapter(injection.config, kept)
+    try:
+        _write(injection, (name or injection.name, config, others), values)
+    except BaseException:  # Ctrl-C too
+        _write(injection, before, kept)
+        raise
+    injection.forget()
+    for tensor in here.values():
+        tensor.grad = None
 
 
 def _write(

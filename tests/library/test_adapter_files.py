@@ -121,7 +121,7 @@ def bad_tensors(path, change):
 # What happens to the file at a path, and the noun of the sentence; flipped bits are in tests/hostile.
 BROKEN = {
     "missing": (lambda p: p.unlink(), "no adapter file"),
-    "pickle": (lambda p: p.write_bytes(pickle.dumps({"lora_A": [1]})), "whole safetensors"),
+    "pickle": (lambda p: p.write_bytes(pickle.dumps({"lora_A": [1]})), "damaged"),
     "foreign": (lambda p: save_file({"weight": torch.ones(2)}, p), "save_adapter"),
     "version": (lambda p: rewrite(p, format_version="9" * 9999), "version 999.*9[.]{3},"),
     "method": (lambda p: rewrite(p, method="dora"), "damaged"),
@@ -132,6 +132,10 @@ BROKEN = {
     "extra tensor": (
         lambda p: rewrite(p, tensors=load_file(p) | {"more": torch.ones(1)}),
         "shape",
+    ),
+    "odd names": (
+        lambda p: rewrite(p, tensors={f"\x1b{n}" * 99: t for n, t in load_file(p).items()}),
+        "has shape",
     ),
     "wrong shape": (lambda p: bad_tensors(p, lambda t: t[:-1]), "shape"),
     "not finite": (lambda p: bad_tensors(p, lambda t: t / 0), "not finite"),

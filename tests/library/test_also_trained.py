@@ -217,3 +217,11 @@ def test_statistics_that_drift_are_named_unless_they_are_saved():
         with warnings.catch_warnings():
             warnings.filterwarnings("error", ".*statistics")
             inject(build(), SerialLoRAConfig(RANK), also)
+
+
+def test_pairs_that_are_frozen_count_as_the_adapters_and_do_not_learn():
+    model = inject(TINY["plain"].build(), SerialLoRAConfig(rank=2))
+    before = count_parameters(model)
+    model.requires_grad_(False)
+    after = count_parameters(model)
+    assert (after.trainable, after.adapter, after.total) == (0, before.adapter, before.total)

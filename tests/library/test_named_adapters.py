@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
+import gc
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 import torch
 from packaging.version import Version
+from torch import nn
 
 from serial_lora import (
     LoRAConfig,
@@ -36,11 +40,12 @@ from serial_lora import (
     set_scale,
     unmerge,
 )
+from tests.library.more_models import FOUND, GATED
 from tests.library.test_attacks import refused
-from tests.library.test_structure import FOUND
 from tests.library.tiny_models import (
     RANK,
     TINY,
+    PlainAttention,
     assert_same_bits,
     bits,
     fill_adapters,
@@ -147,15 +152,23 @@ BATCHES = {  # models whose outputs have the samples first
     **{name: (TINY[name], TINY[name].run) for name in ("plain", "timm", "segment_anything")},
     **{name: (TINY[name], TINY[name].run) for name in ("sd35_both", "hf_vit", "torchvision")},
     **{name: (FOUND[name], FOUND[name].run) for name in ("grouped", "timm_swin", "timm_beit")},
+    "gated": (GATED["gated"], GATED["gated"].run),
     "open_clip": (TINY["open_clip"], run_image_tower),
     "open_clip_own_attention": (TINY["open_clip_own_attention"], run_image_tower),
     "sequence_first": (TINY["encoder_pre_norm_sequence_first"], run_sequence_first),
 }
 
 
+BOTH = functools.partial(SerialLoRAConfig, places=("attention", "feed_forward"))
+ALL = functools.partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2"))
+SAMPLES = [(batch, method) for batch in BATCHES for method in (SerialLoRAConfig, LoRAConfig)]
+SAMPLES += [(batch, method) for batch in ("sequence_first", "gated") for method in (BOTH, ALL)]
+SAMPLES += [("segment_anything", BOTH), ("segment_anything", ALL)]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(("batch", "method"), SAMPLES)
 def test_one_adapter_for_each_sample(batch, method, dtype):
     """One pass over a mixed batch gives each sample what its adapter gives it alone."""
     tiny, run = BATCHES[batch]
@@ -182,7 +195,7 @@ def test_one_adapter_for_each_sample(batch, method, dtype):
             torch.testing.assert_close(run(model), alone[None], **close)
 
 
-class Packed(torch.nn.Sequential):
+class Packed(nn.Sequential):
     """Takes its pictures as some libraries hand them over."""
 
     def forward(self, packed):
@@ -370,35 +383,35 @@ def test_requests_that_do_not_fit_are_refused(method):
 
 
 @torch.no_grad()
-def test_threads_and_tasks_have_blocks_of_their_own(method):
-    """Eight at once, each with other adapters in every pass; each gets what it gets alone."""
+def test_another_thread_or_task_is_refused_while_a_block_is_open(method):
     model = two_adapters(TINY["plain"], method)[0]
     x = torch.randn(2, 5, 32)
-    kinds = [["a", "b"], ["b", "a"], ["b", None], [None, None], None, "disabled", ["a", "a"], None]
+    expected = model(x)
 
-    def block(kind):
-        if kind is None:
-            return nullcontext()
-        return disabled(model) if kind == "disabled" else per_sample(model, kind)
+    async def elsewhere():
+        model(x)
 
-    alone = []
-    for kind in kinds:
-        with block(kind):
-            alone.append(model(x))
+    def inside():
+        disabled(model).__enter__()
 
-    async def turns(number, count):
-        for turn in range(number, number + count):
-            with block(kinds[turn % 8]):
-                await asyncio.sleep(0)
-                torch.testing.assert_close(model(x), alone[turn % 8], **CLOSE)
+    def threads(act):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(act).result()
 
-    async def tasks():
-        await asyncio.gather(*(turns(number, 5) for number in range(8)))
+    async def beside():
+        task = asyncio.get_running_loop().create_task(elsewhere())
+        with per_sample(model, ["a", "b"]):
+            await task
 
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda number: asyncio.run(turns(number, 30)), range(8)))
-    asyncio.run(tasks())
-    assert torch.equal(model(x), alone[kinds.index(None)])
+    for block in (disabled(model), per_sample(model, ["a", "b"])):
+        with block:
+            for act in (lambda: model(x), inside, lambda: activate(model, "a")):
+                with pytest.raises(SerialLoRAError, match="another thread"):
+                    threads(act)
+            model(x)
+    with pytest.raises(SerialLoRAError, match="another thread"):
+        asyncio.run(beside())
+    assert torch.equal(model(x), expected)
 
 
 @torch.no_grad()
@@ -415,3 +428,52 @@ def test_blocks_may_end_in_another_order(method):
     second.__exit__(None, None, None)
     assert torch.equal(tiny.run(model), expected)
     assert_same_bits(before, bits(model))
+
+
+# ------------------------------------------------------------- tokens that q, k and v have in common
+
+
+def keys_first() -> tuple[nn.Module, PlainAttention, torch.Tensor, dict[str, torch.Tensor]]:
+    """A model whose keys are computed first, its tokens, and its queries with either adapter."""
+    model = two_adapters(TINY["plain"], SerialLoRAConfig)[0].eval()
+    attention = next(m for m in model.modules() if isinstance(m, PlainAttention))
+    tokens = torch.randn(2, 5, 32)
+    queries = {}
+    for name in ("a", "b"):
+        activate(model, name)
+        queries[name] = attention.q(tokens.clone())
+    assert not torch.allclose(queries["a"], queries["b"])
+    attention.k(tokens)
+    return model, attention, tokens, queries
+
+
+@torch.no_grad()
+def test_tokens_that_a_layer_read_with_one_adapter_are_not_given_to_another_in_a_block():
+    model, attention, tokens, queries = keys_first()
+    with per_sample(model, ["a", "b"]):
+        mixed = attention.q(tokens)
+    expected = torch.stack([queries["a"][0], queries["b"][1]])
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)
+    attention.k(tokens)
+    with disabled(model):
+        base = attention.q(tokens)
+    torch.testing.assert_close(attention.q(tokens), queries["b"], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(base, queries["b"], atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [lambda m: activate(m, "a"), lambda m: set_scale(m, 0.0)])
+@torch.no_grad()
+def test_tokens_that_a_layer_read_before_a_switch_are_not_given_to_another_after_it(change):
+    model, attention, tokens, _ = keys_first()
+    change(model)
+    torch.testing.assert_close(attention.q(tokens), attention.q(tokens.clone()))
+
+
+@torch.no_grad()
+def test_no_tokens_are_kept_once_all_have_read_them():
+    model, attention, tokens, _ = keys_first()
+    attention.q(tokens), attention.v(tokens)
+    seen = weakref.ref(tokens)
+    del tokens
+    gc.collect()
+    assert seen() is None

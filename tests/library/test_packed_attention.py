@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora.packed import PackedAttention
 
 
@@ -65,3 +67,28 @@ def test_same_outputs_and_gradients(
         results.append((output, *gradients, *([] if seen is None else [seen])))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("method", [SerialLoRAConfig, LoRAConfig])
+@torch.no_grad()
+def test_the_dropout_of_attention_itself_stays(method, weights):
+    """A fresh adapter changes nothing, so outputs spread in training as those of the plain layer do."""
+    torch.manual_seed(0)
+    plain = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+    plain.self_attn.dropout = 0.5
+    adapted = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+    adapted.load_state_dict(plain.state_dict())
+    adapted.self_attn.dropout = 0.5
+    inject(adapted, method(rank=2))
+    tokens = torch.randn(1, 6, 16)
+    spread = {}
+    for name, layer in (("plain", plain.train()), ("adapted", adapted.train())):
+        attention = layer.self_attn
+        runs = [attention(tokens, tokens, tokens, need_weights=weights)[0] for _ in range(400)]
+        spread[name] = torch.stack(runs).std(0).mean().item()
+        still = [attention.eval()(tokens, tokens, tokens, need_weights=weights)[0] for _ in "12"]
+        assert torch.equal(*still)
+        attention.train()
+    assert spread["plain"] > 0.01
+    assert spread["adapted"] == pytest.approx(spread["plain"], rel=0.15)

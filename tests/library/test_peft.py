@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
-import os
 import pickle
-import shutil
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 import serial_lora
-from serial_lora import SerialLoRAError, inject, save_adapter, to_peft
-from tests.library.test_structure import FOUND
-from tests.library.tiny_models import _VISION, RANK, TINY, fill_adapters, write_dense
+from serial_lora import SerialLoRAError, from_peft, inject
+from tests.library.more_models import MODELS
+from tests.library.tiny_models import _VISION, RANK, SCALE, TINY, fill_adapters
 
 peft = pytest.importorskip("peft", minversion="0.21", reason='pip install "peft>=0.21"')
 
 from serial_lora import peft as ours  # noqa: E402
-from serial_lora.peft import SerialLoRAConfig, load_peft_folder, save_peft_folder  # noqa: E402
+from serial_lora.peft import SerialLoRAConfig  # noqa: E402
 
 CLOSE = dict(rtol=1e-4, atol=1e-5)
 NAMES = ["plain", "timm", "segment_anything", "hf_vit", "sd3_image"]
@@ -55,19 +50,63 @@ def injected_alike(tiny, model: peft.PeftModel, name: str = "default", **options
 
 # ------------------------------------------------------------------------------ the same as `inject`
 
+BOTH = dict(places=["attention", "feed_forward"])
+CASES = [(name, {}) for name in (*NAMES, "timm_beit", "torchvision_swin_1", "weights as matrices")]
+CASES += [(name, BOTH) for name in ("timm", "gated", "sd3_image")]
+CASES += [("gated", dict(places=["feed_forward"])), ("timm", dict(exclude_modules=r".*\b1\..*"))]
 
-def test_it_is_what_inject_does_in_values_and_gradients(tiny):
-    model = adapted(tiny, scale=0.7)
-    here = injected_alike(tiny, model, scale=0.7)
-    outputs, expected = run(tiny, model), tiny.run(here)
-    torch.testing.assert_close(outputs, expected, **CLOSE)
-    dense = write_dense(tiny, tiny.build(), here, 0.7)
-    torch.testing.assert_close(outputs, tiny.run(dense), **CLOSE)
-    for output in (outputs, expected):
-        output.square().sum().backward()
-    gradients = [p.grad for p in model.parameters() if p.requires_grad]
-    for gradient, other in zip(gradients, serial_lora.adapter_parameters(here), strict=True):
-        torch.testing.assert_close(gradient, other.grad, rtol=1e-3, atol=1e-4)
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_it_is_what_inject_does(name, options, tmp_path):
+    """Fresh, in values and gradients, in a folder, merged and taken out again."""
+    tiny, base = MODELS[name], MODELS[name].build()
+    model = peft.get_peft_model(
+        tiny.build(), SerialLoRAConfig(r=RANK, scale=SCALE, **options)
+    ).eval()
+    torch.testing.assert_close(run(tiny, model), tiny.run(base), rtol=0, atol=0)
+    fill_adapters(model, size=0.3)
+    where = dict(places=options.get("places", ("attention",)))
+    if "exclude_modules" in options:
+        where["blocks"] = [0, 2]
+    here = injected_alike(tiny, model, scale=SCALE, **where)
+    expected = run(tiny, model)
+    assert (expected - tiny.run(base)).abs().max() > 1e-3
+    torch.testing.assert_close(expected, tiny.run(here), **CLOSE)
+    ours, theirs = list(serial_lora.adapter_parameters(here)), trained(model)
+    assert model.get_nb_trainable_parameters()[0] == sum(p.numel() for p in ours)
+    gradients = (
+        torch.autograd.grad(output.square().mean(), parameters)
+        for output, parameters in ((expected, theirs), (tiny.run(here), ours))
+    )
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        model.save_pretrained(tmp_path)
+        saved = load_file(tmp_path / "adapter_model.safetensors")
+        assert sum(tensor.numel() for tensor in saved.values()) == sum(p.numel() for p in ours)
+        for more in ({}, {"low_cpu_mem_usage": True}):
+            again = peft.PeftModel.from_pretrained(tiny.build(), tmp_path, **more).eval()
+            assert torch.equal(run(tiny, again), expected)
+        as_ours = from_peft(tiny.build(), tmp_path)
+        torch.testing.assert_close(tiny.run(as_ours), expected, **CLOSE)
+        assert serial_lora.adapters(as_ours).keys() == serial_lora.adapters(here).keys()
+        model.merge_adapter(safe_merge=True)
+        torch.testing.assert_close(run(tiny, model), expected, **CLOSE)
+        with model.disable_adapter():
+            torch.testing.assert_close(run(tiny, model), tiny.run(base), rtol=0, atol=0)
+        model.merge_adapter()
+        model.unmerge_adapter()
+        torch.testing.assert_close(run(tiny, model), expected, rtol=0, atol=0)
+        merged = model.merge_and_unload()
+        torch.testing.assert_close(tiny.run(merged), expected, **CLOSE)
+        assert type(merged) is type(base) and merged.state_dict().keys() == base.state_dict().keys()
+        assert torch.equal(tiny.run(again.unload()), tiny.run(base))
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 @pytest.mark.parametrize("name", ["hf_vit", "timm"])
@@ -85,65 +124,7 @@ def test_one_dropout_mask_and_one_product_serve_q_k_and_v(name):
     assert len(calls) == 3  # one for each block
 
 
-def test_autocast_and_a_bfloat16_base(tiny):
-    model = adapted(tiny)
-    with torch.autocast("cpu", torch.bfloat16):
-        expected = tiny.run(injected_alike(tiny, model))
-        torch.testing.assert_close(run(tiny, model), expected, rtol=0, atol=0)
-    half = peft.get_peft_model(tiny.build().bfloat16(), SerialLoRAConfig(r=RANK))
-    assert {p.dtype for p in half.parameters() if p.requires_grad} == {torch.float32}
-
-
 # ---------------------------------------------------------------------- what PEFT asks of a method
-
-
-def test_a_fresh_adapter_changes_nothing_and_only_pairs_learn(tiny):
-    base, model = tiny.build(), peft.get_peft_model(tiny.build(), SerialLoRAConfig(r=RANK))
-    torch.testing.assert_close(run(tiny, model), tiny.run(base), rtol=0, atol=0)
-    blocks = 3  # of each of these models
-    assert model.get_nb_trainable_parameters()[0] == 2 * 32 * RANK * blocks
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    for _ in range(2):
-        optimizer.zero_grad()
-        run(tiny, model).square().sum().backward()
-        optimizer.step()
-    changed = [n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])]
-    assert len(changed) == 2 * blocks and all(".default.lora_" in name for name in changed)
-
-
-def test_a_saved_folder_holds_each_pair_once_and_loads_equal(tiny, tmp_path):
-    model = adapted(tiny, scale=0.5)
-    model.save_pretrained(tmp_path)
-    saved = load_file(tmp_path / "adapter_model.safetensors")
-    assert len(saved) == 2 * 3 and all("default" not in name for name in saved)
-    assert sum(t.numel() for t in saved.values()) == model.get_nb_trainable_parameters()[0]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Found missing adapter keys")
-        again = peft.PeftModel.from_pretrained(tiny.build(), tmp_path).eval()
-    torch.testing.assert_close(run(tiny, again), run(tiny, model), rtol=0, atol=0)
-    sparing = peft.PeftModel.from_pretrained(tiny.build(), tmp_path, low_cpu_mem_usage=True).eval()
-    torch.testing.assert_close(run(tiny, sparing), run(tiny, model), rtol=0, atol=0)
-
-
-@torch.no_grad()
-def test_merging_is_exact_and_comes_undone_bit_for_bit(tiny):
-    model, base = adapted(tiny, scale=0.5), tiny.build()
-    expected = run(tiny, model)
-    model.merge_adapter(safe_merge=True)
-    torch.testing.assert_close(run(tiny, model), expected, **CLOSE)
-    with model.disable_adapter():
-        torch.testing.assert_close(run(tiny, model), tiny.run(base), rtol=0, atol=0)
-    model.merge_adapter()
-    model.unmerge_adapter()
-    torch.testing.assert_close(run(tiny, model), expected, rtol=0, atol=0)
-    merged = model.merge_and_unload()
-    torch.testing.assert_close(tiny.run(merged), expected, **CLOSE)
-    assert type(merged) is type(base) and merged.state_dict().keys() == base.state_dict().keys()
-    untouched = {n: t for n, t in base.state_dict().items() if n.endswith("bias")}
-    assert all(torch.equal(merged.state_dict()[name], bias) for name, bias in untouched.items())
-    bare = adapted(tiny).unload()
-    torch.testing.assert_close(tiny.run(bare), tiny.run(base), rtol=0, atol=0)
 
 
 @torch.no_grad()
@@ -233,16 +214,6 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(name, options, noun):
     assert list(model.state_dict()) == keys
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("name", ["timm_beit", "torchvision_swin_1", "weights as matrices"])
-def test_a_weight_that_is_read_is_the_adapted_one(name):
-    tiny = FOUND[name]
-    model = adapted(tiny, scale=0.7)
-    expected = tiny.run(write_dense(tiny, tiny.build(), injected_alike(tiny, model), 0.7))
-    torch.testing.assert_close(run(tiny, model), expected, **CLOSE)
-    torch.testing.assert_close(tiny.run(model.merge_and_unload()), expected, **CLOSE)
-
-
 def test_adapters_for_samples_are_refused():
     model = peft.get_peft_model(TINY["plain"].build(), SerialLoRAConfig(r=RANK))
     with pytest.raises(SerialLoRAError, match="adapter_names"):
@@ -291,155 +262,3 @@ def test_transformers_loads_it_by_itself(tmp_path):
     for layer in _layers(model):
         layer.set_adapter("two")
     torch.testing.assert_close(logits(model), two, rtol=0, atol=0)
-
-
-def test_a_trainer_trains_pairs_and_head_and_goes_on_from_its_folder(tmp_path):
-    from transformers import Trainer, TrainingArguments
-
-    model = trained_classifier()
-    before = logits(model).detach()
-    pictures = torch.randn(4, 3, 16, 16)
-    data = [{"pixel_values": picture, "labels": i % 3} for i, picture in enumerate(pictures)]
-    options = dict(
-        save_steps=2,
-        per_device_train_batch_size=2,
-        learning_rate=0.05,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-    )
-    arguments = TrainingArguments(str(tmp_path), max_steps=2, **options)
-    Trainer(model, arguments, train_dataset=data).train()
-    model.eval()
-    assert not torch.allclose(logits(model), before, **CLOSE)
-    again = peft.PeftModel.from_pretrained(a_classifier(), tmp_path / "checkpoint-2").eval()
-    torch.testing.assert_close(logits(again), logits(model), rtol=0, atol=0)
-    with again.disable_adapter():
-        torch.testing.assert_close(logits(again), logits(a_classifier()), rtol=0, atol=0)
-    torch.testing.assert_close(logits(again.merge_and_unload()), logits(model), **CLOSE)
-
-    more = trained_classifier()
-    arguments = TrainingArguments(str(tmp_path), max_steps=4, **options)
-    trainer = Trainer(more, arguments, train_dataset=data)
-    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert trainer.state.global_step == 4
-    assert not torch.allclose(logits(more.eval()), logits(model), **CLOSE)
-
-
-def trained_classifier(**options) -> nn.Module:
-    config = SerialLoRAConfig(r=RANK, modules_to_save=["classifier"], **options)
-    return fill_adapters(peft.get_peft_model(a_classifier(), config)).eval()
-
-
-@torch.no_grad()
-def test_folders_and_our_files_hold_the_same(tmp_path):
-    model = trained_classifier(scale=0.5)
-    head = model.get_submodule("base_model.model.classifier.modules_to_save.default")
-    head.bias.fill_(1.0)
-    model.save_pretrained(tmp_path / "theirs")
-    here = load_peft_folder(a_classifier(), tmp_path / "theirs")
-    torch.testing.assert_close(logits(here), logits(model), **CLOSE)
-    save_adapter(here, tmp_path / "ours.safetensors")
-    compiled = a_classifier()
-    compiled.vit = torch.compile(compiled.vit, backend="eager")  # whose names are not in the files
-    loaded = serial_lora.load_adapter(compiled, tmp_path / "ours.safetensors")
-    to_peft(loaded, tmp_path / "as LoRA")
-    save_peft_folder(loaded, tmp_path / "back")
-    first, second = (
-        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("theirs", "back")
-    )
-    assert first.keys() == second.keys()
-    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-    for name in ("back", "as LoRA"):
-        again = peft.PeftModel.from_pretrained(a_classifier(), tmp_path / name).eval()
-        torch.testing.assert_close(logits(again), logits(model), **CLOSE)
-
-
-def config_changed(**changes):
-    def change(folder: Path) -> None:
-        file = folder / "adapter_config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-    return change
-
-
-def weights_changed(change):
-    def spoil(folder: Path) -> None:
-        file = folder / "adapter_model.safetensors"
-        save_file({name: change(tensor) for name, tensor in load_file(file).items()}, file)
-
-    return spoil
-
-
-SPOILED = {
-    "no configuration": lambda folder: (folder / "adapter_config.json").unlink(),
-    "not JSON": lambda folder: (folder / "adapter_config.json").write_bytes(b"{"),
-    "a list": lambda folder: (folder / "adapter_config.json").write_bytes(b"[]"),
-    "no weights": lambda folder: (folder / "adapter_model.safetensors").unlink(),
-    "half of the weights": lambda folder: os.truncate(folder / "adapter_model.safetensors", 500),
-    "nothing there": shutil.rmtree,
-    "another method": config_changed(peft_type="LORA"),
-    "a rank in words": config_changed(r="many"),
-    "another rank": config_changed(r=RANK + 1),
-    "another head": config_changed(modules_to_save=["nothing"]),
-    "no head": config_changed(modules_to_save=None),
-    "not finite": weights_changed(lambda tensor: tensor * float("nan")),
-    "too large": weights_changed(lambda tensor: tensor.double() * 1e300),
-    "whole numbers": weights_changed(lambda tensor: tensor.long()),
-}
-
-
-@pytest.mark.parametrize("spoil", SPOILED)
-def test_a_folder_that_is_damaged_or_not_ours_changes_nothing(spoil, tmp_path):
-    trained_classifier().save_pretrained(tmp_path / "a")
-    SPOILED[spoil](tmp_path / "a")
-    model = a_classifier()
-    before = logits(model)
-    with pytest.raises(SerialLoRAError):
-        load_peft_folder(model, tmp_path / "a")
-    assert not serial_lora.adapters(model) and torch.equal(logits(model), before)
-
-
-@pytest.mark.parametrize("call", range(1, 6))
-@torch.no_grad()
-def test_a_folder_is_the_old_one_the_new_one_or_none(call, tmp_path, monkeypatch):
-    """Each file that takes another's place is in turn the last before the program is killed."""
-    old, new = (
-        fill_adapters(inject(a_classifier(), serial_lora.SerialLoRAConfig(RANK, scale=scale)))
-        for scale in (0.5, 2.0)
-    )
-    save_peft_folder(old, tmp_path)
-    (tmp_path / "README.md").write_text("mine")
-    replace, calls = os.replace, []
-
-    def killed(*places):
-        calls.append(places)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        replace(*places)
-
-    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(os, "replace", killed)
-        save_peft_folder(new, tmp_path)
-    assert (tmp_path / "README.md").read_text() == "mine"
-    try:
-        read = logits(peft.PeftModel.from_pretrained(a_classifier(), tmp_path).eval())
-    except ValueError:
-        assert not (tmp_path / "adapter_config.json").exists()
-        with pytest.raises(SerialLoRAError):
-            load_peft_folder(a_classifier(), tmp_path)
-        save_peft_folder(new, tmp_path)  # the next time all is well
-        read = logits(load_peft_folder(a_classifier(), tmp_path))
-    assert any(torch.allclose(read, logits(model), **CLOSE) for model in (old, new))
-
-
-def test_what_cannot_be_written_leaves_nothing(tmp_path):
-    model = inject(a_classifier(), serial_lora.SerialLoRAConfig(RANK))
-    (tmp_path / "file").touch()
-    with pytest.raises(SerialLoRAError):
-        save_peft_folder(model, tmp_path / "file" / "new")
-    next(serial_lora.adapter_parameters(model)).data[0, 0] = float("nan")
-    with pytest.raises(SerialLoRAError, match="finite"):
-        save_peft_folder(model, tmp_path / "new")
-    assert [place.name for place in tmp_path.iterdir()] == ["file"]

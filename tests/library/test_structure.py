@@ -1,313 +1,44 @@
-"""Attention found by structure: exact where it is adapted, left alone or refused elsewhere."""
+"""Where adapters go, found by structure: exact where it is, left alone or refused elsewhere."""
 
 from __future__ import annotations
 
 import functools
-import importlib
+import warnings
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from serial_lora import (
     LoRAConfig,
+    SerialLoRAConfig,
     SerialLoRAError,
     adapters,
-    count_parameters,
+    attention,
     disabled,
     eject,
     inject,
     load_adapter,
     merge,
+    register_family,
     save_adapter,
 )
 from serial_lora.attention import find_sites
+from serial_lora.sites import Projection, Site
+from tests.library.more_models import MODELS, Gated
 from tests.library.tiny_models import (
-    _VISION,
-    _VIT,
     RANK,
+    SCALE,
     TINY,
     PlainAttention,
     PlainBlock,
-    Tiny,
-    _fused,
-    _hf,
-    _hf_blocks,
-    _open_clip_timm,
-    _run_hf_vision,
-    _run_open_clip,
     _run_pictures,
     _run_plain,
-    _separate,
     _timm,
     fill_adapters,
-    write_dense,
 )
 
-
-class GroupedAttention(nn.Module):
-    """Fewer keys and values than queries; q and k read positions, v does not; a gate reads x."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.wq, self.wk, self.wv = nn.Linear(32, 32), nn.Linear(32, 16), nn.Linear(32, 16)
-        self.gate, self.wo = nn.Linear(32, 32), nn.Linear(32, 32)
-        self.position = nn.Parameter(torch.randn(5, 32))
-
-    def forward(self, x: Tensor) -> Tensor:
-        placed = x + self.position
-        q, k, v = (
-            layer(tokens).unflatten(-1, (-1, 8)).transpose(1, 2)
-            for layer, tokens in ((self.wq, placed), (self.wk, placed), (self.wv, x))
-        )
-        mixed = F.scaled_dot_product_attention(q, *(t.repeat_interleave(2, 1) for t in (k, v)))
-        return self.wo(mixed.transpose(1, 2).flatten(2) * self.gate(x).sigmoid())
-
-
-class TwoLayers(nn.Module):
-    """One layer for two of q, k and v, and one for the third."""
-
-    def __init__(self, one: str, other: str) -> None:
-        super().__init__()
-        self.one, self.other, self.proj = one, other, nn.Linear(32, 32)
-        self.add_module(one, nn.Linear(32, 32 * len(one)))
-        self.add_module(other, nn.Linear(32, 32 * len(other)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = torch.cat([getattr(self, name)(x) for name in (self.one, self.other)], dim=-1)
-        q, k, v = (part.unflatten(-1, (4, 8)).transpose(1, 2) for part in parts.chunk(3, dim=-1))
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-
-class HandsOnWeights(PlainAttention):
-    """Two of its weights go to functions, one of which is not F.linear itself; k is called."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed = F.linear(x, self.q.weight, self.q.bias) * self.k(x).sigmoid()
-        return _linear(mixed + F.linear(x, weight=self.v.weight), self.out.weight, self.out.bias)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.linear(x, weight, bias)
-
-
-class ReadsWeights(PlainAttention):
-    """As matrices, past layers and `F.linear`; it asks one for its number type first."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = x.to(self.q.weight.dtype)
-        q, k, v = h @ self.q.weight.T, h @ self.k.weight.mT, torch.matmul(h, self.v.weight.t())
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return torch.addmm(self.out.bias, mixed.flatten(0, 1), self.out.weight.t()).view_as(x)
-
-
-class OwnMultihead(nn.MultiheadAttention):
-    """A subclass with a forward of its own."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x, x, x, need_weights=False)[0]
-
-
-class OwnLinear(nn.Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, 2 * self.weight, self.bias)
-
-
-class OwnLayers(PlainAttention):
-    def __init__(self) -> None:
-        super().__init__()
-        self.q, self.v = OwnLinear(32, 32), OwnLinear(32, 32)
-
-
-class WeightsOnRequest(nn.Module):
-    """nn.MultiheadAttention as tutorials call it: with weights, from x to y, one sequence, padding."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attn = nn.MultiheadAttention(32, 4, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed, weights = self.attn(x, x, x)
-        elsewhere, each_heads = self.attn(x, mixed, mixed, average_attn_weights=False)
-        other, _ = self.attn(x, mixed, mixed, need_weights=False)
-        padding = torch.tensor([[False] * 4 + [True], [False] * 5])
-        alone, _ = self.attn(x[0], x[0], x[0], key_padding_mask=padding[0])
-        padded, _ = self.attn(x, x, x, key_padding_mask=padding, need_weights=False)
-        seen = (mixed, weights, elsewhere, each_heads, other, alone, padded)
-        return torch.cat([each.flatten() for each in seen])
-
-
-def three(make) -> nn.Module:
-    return nn.Sequential(make(), make(), make())
-
-
-def separate(**layers: str) -> list:
-    return [_separate(f"{i}", "", **layers) for i in range(3)]
-
-
-def of_timm(module: str, name: str, **options) -> nn.Module:
-    return getattr(importlib.import_module(f"timm.models.{module}"), name)(img_size=16, **options)
-
-
-def torchvision_swin(version: str) -> nn.Module:
-    from torchvision.models import swin_transformer as flat
-    from torchvision.models.video import swin_transformer as video
-
-    sizes = dict(embed_dim=32, depths=[2, 1], num_heads=[4, 8], num_classes=5)
-    if version == "3D":
-        return video.SwinTransformer3d([2, 2, 2], window_size=[2, 3, 3], **sizes)
-    if version == "2":
-        sizes |= dict(block=flat.SwinTransformerBlockV2, downsample_layer=flat.PatchMergingV2)
-    return flat.SwinTransformer([2, 2], window_size=[3, 3], **sizes)
-
-
-def _run_swin(model: nn.Module) -> Tensor:
-    """Pictures, or films of two, that windows do not fill, so that some tokens are padding."""
-    film = (2,) if "3d" in type(model).__name__ else ()
-    pictures = torch.randn(2, 3, *film, 16, 16, generator=torch.Generator().manual_seed(0))
-    return model(pictures).flatten()
-
-
-def swin_blocks(first: int) -> list:
-    """The stages are numbered among what else there is."""
-    at, after = f"features.{first}", f"features.{first + 2}"
-    places = (f"{at}.0", 32), (f"{at}.1", 32), (f"{after}.0", 64)
-    return [_fused(block, "attn.qkv.weight", "attn.proj", width) for block, width in places]
-
-
-def grouped() -> Tiny:
-    names = separate(q="wq", k="wk", v="wv", out="wo")
-    names = [
-        (block, suffix, {p: (w, 0, 16 if p in "kv" else 32) for p, (w, _, _) in parts.items()})
-        for block, suffix, parts in names
-    ]
-    return Tiny(lambda: three(GroupedAttention), _run_plain, names)
-
-
-def two_layers(one: str, other: str) -> Tiny:
-    rows = {p: (f"{one}.weight", 32 * i, 32) for i, p in enumerate(one)}
-    rows |= {p: (f"{other}.weight", 32 * i, 32) for i, p in enumerate(other)}
-    rows |= {"out": ("proj.weight", 0, 32)}
-    names = [
-        (f"{i}", "", {p: (f"{i}.{w}", a, n) for p, (w, a, n) in rows.items()}) for i in range(3)
-    ]
-    return Tiny(lambda: three(lambda: TwoLayers(one, other)), _run_plain, names)
-
-
-def timm_vit(build, **options) -> Tiny:
-    return Tiny(functools.partial(build, **options), _run_pictures, _VIT)
-
-
-def hugging_face(name: str, **changes) -> Tiny:
-    config = _VISION | changes
-    return Tiny(lambda: _hf(f"{name}Model", f"{name}Config", config), _run_hf_vision, _hf_blocks)
-
-
-SMALL = dict(patch_size=8, embed_dim=32, depth=3, num_heads=4)
-SWIN = dict(patch_size=2, embed_dim=32, depths=(2,), num_heads=(4,), window_size=4)
-FOUND = {
-    "grouped": grouped(),
-    "q and kv": two_layers("q", "kv"),
-    "qk and v": two_layers("qk", "v"),
-    "multihead": Tiny(WeightsOnRequest, _run_plain, [_fused("attn", "in_proj_weight", "out_proj")]),
-    "open_clip_timm": Tiny(
-        _open_clip_timm,
-        _run_open_clip,
-        [_fused(f"visual.trunk.blocks.{i}", "attn.qkv.weight", "attn.proj", 64) for i in range(6)]
-        + [
-            _fused(f"text.transformer.resblocks.{i}", "attn.in_proj_weight", "attn.out_proj")
-            for i in range(2)
-        ],
-    ),
-    "timm_no_bias": timm_vit(_timm, qkv_bias=False, qk_norm=True),
-    "timm_beit": timm_vit(of_timm, module="beit", name="Beit", **SMALL),  # both call F.linear on a
-    "timm_eva": timm_vit(of_timm, module="eva", name="Eva", **SMALL),  # layer's weight
-    "timm_swin": Tiny(
-        lambda: of_timm("swin_transformer", "SwinTransformer", **SWIN),
-        _run_pictures,
-        [_fused(f"layers.0.blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(2)],
-    ),
-    "weights handed on": Tiny(
-        lambda: three(HandsOnWeights), _run_plain, separate(q="q", k="k", v="v", out="out")
-    ),
-    "weights as matrices": Tiny(
-        lambda: three(ReadsWeights), _run_plain, separate(q="q", k="k", v="v", out="out")
-    ),
-    "a subclass of multihead": Tiny(
-        lambda: three(lambda: OwnMultihead(32, 4, batch_first=True)),
-        _run_plain,
-        [_fused(f"{i}", "in_proj_weight", "out_proj") for i in range(3)],
-    ),
-    "subclasses of linear": Tiny(
-        lambda: three(OwnLayers), _run_plain, separate(q="q", k="k", v="v", out="out")
-    ),
-    **{
-        f"torchvision_swin_{version}": Tiny(
-            functools.partial(torchvision_swin, version), _run_swin, swin_blocks(first)
-        )
-        for version, first in (("1", 1), ("2", 1), ("3D", 0))
-    },
-    "hf_clip_vision": hugging_face("CLIPVision"),
-    "hf_dinov2": hugging_face("Dinov2", mlp_ratio=2),
-    "hf_deit": hugging_face("DeiT"),
-    "hf_siglip": hugging_face("SiglipVision"),
-    "hf_beit": hugging_face("Beit"),
-    "hf_data2vec": hugging_face("Data2VecVision"),  # its output projection is a neighbour
-    "hf_dinov2_registers": hugging_face("Dinov2WithRegisters", mlp_ratio=2),
-}
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", FOUND)
-def test_equals_dense_weights_written_by_hand_and_leaves_no_trace(name, method):
-    assert_exact(FOUND[name], method)
-
-
-def assert_exact(tiny, method):
-    model = tiny.build()
-    base, bits = tiny.run(model), {n: p.clone() for n, p in model.state_dict().items()}
-    inject(model, method(rank=RANK, scale=0.7))
-    torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=5e-6)
-    fill_adapters(model)
-    with disabled(model):
-        torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=5e-6)
-    expected = tiny.run(write_dense(tiny, tiny.build(), model, 0.7))
-    assert (expected - base).abs().max() > 1e-3
-    close = dict(rtol=1e-4, atol=5e-5)
-    torch.testing.assert_close(tiny.run(model), expected, **close)
-    torch.testing.assert_close(tiny.run(merge(model)), expected, **close)
-    assert torch.equal(tiny.run(eject(model)), base)
-    assert all(torch.equal(bits[name], tensor) for name, tensor in model.state_dict().items())
-
-
-CHOSEN = {name: TINY[name] for name in ("plain", "timm", "torchvision", "open_clip_own_attention")}
-CHOSEN |= {name: FOUND[name] for name in ("grouped", "qk and v", "multihead", "weights handed on")}
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("parts", [("v", "q"), ("k",), ("out",)])
-@pytest.mark.parametrize("name", CHOSEN)
-def test_lora_on_some_projections_is_lora_whose_other_pairs_are_zero(name, parts, tmp_path):
-    tiny = CHOSEN[name]
-    model = fill_adapters(inject(tiny.build(), LoRAConfig(RANK, scale=0.7, parts=parts)))
-    whole = inject(tiny.build(), LoRAConfig(RANK, scale=0.7))
-    own = model.state_dict()
-    for key, tensor in whole.state_dict().items():
-        if key.endswith(("lora_A", "lora_B")):
-            tensor.copy_(own.get(key, tensor))
-    base, expected = tiny.run(tiny.build()), tiny.run(whole)
-    close = dict(rtol=1e-4, atol=5e-5)
-    assert not torch.allclose(base, expected, **close)
-    torch.testing.assert_close(tiny.run(model), expected, **close)
-    assert count_parameters(model).adapter < count_parameters(whole).adapter
-    path = save_adapter(model, tmp_path / "some.safetensors")
-    torch.testing.assert_close(tiny.run(merge(model)), expected, **close)
-    torch.testing.assert_close(tiny.run(load_adapter(tiny.build(), path)), expected, **close)
-    with pytest.raises(SerialLoRAError):
-        load_adapter(whole, path)
-    eject(model)
-    assert torch.equal(tiny.run(model), base)
+CLOSE = dict(rtol=1e-4, atol=2e-5)
 
 
 def test_a_part_that_is_not_there_is_refused():
@@ -328,9 +59,10 @@ def test_what_attends_elsewhere_is_left_alone():
             self.narrow.k, self.narrow.v = nn.Linear(16, 32), nn.Linear(16, 32)
             self.other = nn.MultiheadAttention(32, 4, kdim=16, vdim=16)
             self.decoder = nn.TransformerDecoderLayer(32, 4, 48)
+            self.self_attn, self.multihead_attn = (nn.MultiheadAttention(32, 4) for _ in range(2))
 
-    names = [site.name for site in find_sites(Mixed())]
-    assert names == ["own", "decoder.self_attn"]
+    names = [site.projections["q"].module for site in find_sites(Mixed())]
+    assert names == ["own.q", "decoder.self_attn", "self_attn"]
 
 
 def with_layer(layer: nn.Module) -> nn.Module:
@@ -412,3 +144,102 @@ def test_one_attention_in_two_blocks_has_one_adapter(method):
     x = torch.randn(1, 3, 16, 16)
     expected = model(x)
     torch.testing.assert_close(merge(model)(x), expected, rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------- feed-forwards
+
+CONFIGS = {
+    "serial": functools.partial(SerialLoRAConfig, places=("feed_forward",)),
+    "serial, both": functools.partial(SerialLoRAConfig, places=("attention", "feed_forward")),
+    "lora, both": functools.partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2")),
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def kind(request) -> str:
+    return request.param
+
+
+def adapted(name: str, kind: str) -> nn.Module:
+    tiny = MODELS[name]
+    config = CONFIGS[kind](RANK, scale=SCALE, stream=tiny.stream)
+    return fill_adapters(inject(tiny.build(), config), size=0.3)
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+class Convolutions(PlainBlock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Conv1d(32, 48, 1), nn.GELU(), nn.Conv1d(48, 32, 1))
+
+
+class Two(PlainBlock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = Gated(fused=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(super().forward(x))
+
+
+class Bottleneck(PlainBlock):
+    """Narrow in the middle: squeeze and excitation, or an adapter of somebody else's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(32, 8), nn.GELU(), nn.Linear(8, 32))
+
+
+@pytest.mark.parametrize("make", [Convolutions, Bottleneck, PlainAttention])
+def test_a_block_without_one_is_refused_by_name_and_beside_others_told(make, kind):
+    model = nn.Sequential(make(), make())
+    with pytest.raises(SerialLoRAError, match=rf"no feed-forward .* 0 \({make.__name__}\)"):
+        inject(model, CONFIGS[kind](RANK))
+    assert not adapters(model) and all(p.requires_grad for p in model.parameters())
+    with pytest.warns(match=rf"no adapter went into a feed-forward of 1 \({make.__name__}\)"):
+        inject(nn.Sequential(PlainBlock(), make()), CONFIGS[kind](RANK))
+
+
+@torch.no_grad()
+def test_a_registered_family_may_name_one_of_another_shape(kind, monkeypatch):
+    monkeypatch.setattr(attention, "FAMILIES", list(attention.FAMILIES))
+
+    @register_family
+    def narrow(model):
+        layers = {"fc1": Projection("0.mlp.0", "weight", 0, 8, 32)}
+        layers |= {"fc2": Projection("0.mlp.2", "weight", 0, 32, 8)}
+        yield Site("0", "image", 0, 32, None, layers, place="feed_forward")
+
+    model = fill_adapters(inject(nn.Sequential(Bottleneck()), CONFIGS[kind](RANK)))
+    assert adapters(model).keys() & {"0.serial_lora_ff", "0.lora_fc1"}
+    expected = _run_plain(model)
+    torch.testing.assert_close(_run_plain(merge(model)), expected, **CLOSE)
+
+
+@torch.no_grad()
+def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
+    shared = TINY["timm"].build()
+    shared.blocks[1].mlp = shared.blocks[0].mlp
+    for model, run in ((shared, _run_pictures), (nn.Sequential(Two()), _run_plain)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fill_adapters(inject(model, CONFIGS[kind](RANK)))
+        assert sum("fc2" in name or "_ff" in name for name in adapters(model)) == 2
+        expected = run(model)
+        torch.testing.assert_close(run(merge(model)), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("wrong", ["mlp", (), ("attention", "out"), 3])
+def test_a_place_that_is_not_there_is_refused(wrong):
+    for kind in (SerialLoRAConfig, LoRAConfig):  # whose places are its parts
+        with pytest.raises(SerialLoRAError, match="places"):
+            kind(RANK, places=wrong)
+
+
+def test_a_file_for_one_place_does_not_fit_another(kind, tmp_path):
+    path = save_adapter(adapted("timm", kind), tmp_path / "adapter.safetensors")
+    other = inject(TINY["timm"].build(), type(CONFIGS[kind](1))(RANK))
+    with pytest.raises(SerialLoRAError, match="places"):
+        load_adapter(other, path)

@@ -1,13 +1,13 @@
 """Tiny random models of every family, and for each an independent dense reference.
 
-The reference knows nothing of the package: `write_dense` puts W (I + s B A) (Serial LoRA) or
-W + s B A (LoRA) into the weights of a copy by hand, with the layers' names spelled out here.
+The reference knows nothing of the package: `dense_weights` makes W (I + s B A) (Serial LoRA) or
+W + s B A (LoRA) of the weights by hand, with the layers' names spelled out here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from serial_lora import inject
 
-RANK = 4
-# (name of the block, suffix of its adapters, {part: (weight, first row, rows)})
-Block = tuple[str, str, dict[str, tuple[str, int, int]]]
+RANK, SCALE = 4, 0.7
+Parts = dict[str, tuple[str, int, int]]  # part: (weight, first row, rows)
+Block = tuple[
+    str, str, Parts
+]  # its name, the suffix of its adapters, and the parts of its attention
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Tiny:
         names: every adapted block, or a function that finds them in the model.
         towers: those that it has.
         stream: of tokens, that adapters go to.
+        forward: the layers of each block's feed-forward: what reads the tokens, what gates where that
+            is a layer of its own, and the last one.
     """
 
     constructor: Callable[[], nn.Module]
@@ -37,6 +41,7 @@ class Tiny:
     names: list[Block] | Callable[[nn.Module], list[Block]]
     towers: tuple[str, ...] = ("image",)
     stream: str = "image"
+    forward: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
         return noisy(self.constructor)
@@ -94,17 +99,8 @@ def _open_clip(vision: dict | None = None, text: dict | None = None) -> nn.Modul
     )
 
 
-def _open_clip_timm() -> nn.Module:
-    from open_clip.model import CustomTextCLIP
-
-    vision = dict(timm_model_name="test_vit", timm_pool="token", timm_proj="linear", image_size=160)
-    text = dict(context_length=6, vocab_size=40, width=32, heads=4, layers=2)
-    return CustomTextCLIP(32, vision, text)
-
-
 def _run_open_clip(model: nn.Module) -> Tensor:
-    size = 160 if hasattr(model.visual, "trunk") else 16
-    image = model.encode_image(_pictures(size))
+    image = model.encode_image(_pictures(16))
     text = model.encode_text(_tokens(40, 6))
     return torch.cat([image.flatten(), text.flatten()])
 
@@ -319,6 +315,7 @@ _TORCHVISION = _three_fused(
     "encoder.layers.encoder_layer_{}", "self_attention.in_proj_weight", "self_attention.out_proj"
 )
 _BOTH = ("image", "text")
+MLP, _C_FC, _FF = ("mlp.fc1", "mlp.fc2"), ("mlp.c_fc", "mlp.c_proj"), ("ff.net.0.proj", "ff.net.2")
 
 
 def _run_plain(model: nn.Module) -> Tensor:
@@ -330,33 +327,47 @@ def _run_pictures(model: nn.Module) -> Tensor:
 
 
 TINY: dict[str, Tiny] = {
-    "plain": Tiny(_plain, _run_plain, _PLAIN),
+    "plain": Tiny(_plain, _run_plain, _PLAIN, forward=("mlp.0", "mlp.2")),
     "encoder_post_norm": Tiny(
-        lambda: _encoder(batch_first=True, norm_first=False), _run_encoder, _ENCODER
+        lambda: _encoder(batch_first=True, norm_first=False),
+        _run_encoder,
+        _ENCODER,
+        forward=("linear1", "linear2"),
     ),
     "encoder_pre_norm_sequence_first": Tiny(
-        lambda: _encoder(batch_first=False, norm_first=True), _run_encoder, _ENCODER
+        lambda: _encoder(batch_first=False, norm_first=True),
+        _run_encoder,
+        _ENCODER,
+        forward=("linear1", "linear2"),
     ),
-    "torchvision": Tiny(_torchvision, _run_pictures, _TORCHVISION),
-    "open_clip": Tiny(_open_clip, _run_open_clip, _CLIP_NAMES, _BOTH),
+    "torchvision": Tiny(_torchvision, _run_pictures, _TORCHVISION, forward=("mlp.0", "mlp.3")),
+    "open_clip": Tiny(_open_clip, _run_open_clip, _CLIP_NAMES, _BOTH, forward=_C_FC),
     "open_clip_own_attention": Tiny(
         lambda: _open_clip({"block_type": "custom", "qk_norm": True}),
         _run_open_clip,
         _CLIP_NAMES,
         _BOTH,
+        forward=_C_FC,
     ),
-    "segment_anything": Tiny(_segment_anything, lambda model: model(_pictures(40)), _VIT),
-    "timm": Tiny(_timm, _run_pictures, _VIT),
-    "sd3_image": Tiny(_sd3, run_sd3, _SD3_IMAGE),
-    "sd3_text": Tiny(_sd3, run_sd3, _SD3_TEXT, stream="text"),
+    "segment_anything": Tiny(
+        _segment_anything,
+        lambda model: model(_pictures(40)),
+        _VIT,
+        forward=("mlp.lin1", "mlp.lin2"),
+    ),
+    "timm": Tiny(_timm, _run_pictures, _VIT, forward=MLP),
+    "sd3_image": Tiny(_sd3, run_sd3, _SD3_IMAGE, forward=_FF),
     "sd35_both": Tiny(
         lambda: _sd3(dual=(0, 1), qk_norm="rms_norm"),
         run_sd3,
         _SD3_IMAGE + _SD3_TEXT + [_sd3_image(i, "attn2", "_2") for i in range(2)],
         stream="both",
+        forward=_FF,
     ),
-    "hf_clip": Tiny(_hf_clip, _run_hf_clip, _hf_blocks, _BOTH),
-    "hf_vit": Tiny(lambda: _hf("ViTModel", "ViTConfig", _VISION), _run_hf_vision, _hf_blocks),
+    "hf_clip": Tiny(_hf_clip, _run_hf_clip, _hf_blocks, _BOTH, forward=MLP),
+    "hf_vit": Tiny(
+        lambda: _hf("ViTModel", "ViTConfig", _VISION), _run_hf_vision, _hf_blocks, forward=MLP
+    ),
 }
 
 
@@ -391,21 +402,52 @@ def assert_same_bits(before: dict[str, Tensor], after: dict[str, Tensor]) -> Non
     assert not [name for name in before if not torch.equal(before[name], after[name])]
 
 
+def feed_forwards(tiny: Tiny, model: nn.Module) -> dict[str, Parts]:
+    """The layers of each block's feed-forward, by the name that Serial LoRA's pair there has."""
+    weights, found = dict(model.named_parameters()), {}
+    for block, suffix, _ in blocks_of(tiny, model):
+        layers = tiny.forward
+        if suffix == "_text":
+            layers = tuple(layer.replace("ff.", "ff_context.") for layer in layers)
+        parts = ("fc1", "gate", "fc2") if len(layers) == 3 else ("fc1", "fc2")
+        layers = {
+            part: f"{block}.{layer}.weight" for part, layer in zip(parts, layers, strict=False)
+        }
+        # the last text stream of SD3 and second attentions have none
+        if layers and layers["fc1"] in weights and suffix != "_2":
+            here = {part: (weight, 0, len(weights[weight])) for part, weight in layers.items()}
+            found[f"{block}.serial_lora_ff{suffix}"] = here
+    return found
+
+
+def places_of(tiny: Tiny, model: nn.Module) -> dict[str, Parts]:
+    """The parts of every place, by the name that Serial LoRA's pair there has."""
+    blocks = blocks_of(tiny, model)
+    attention = {f"{block}.serial_lora{suffix}": parts for block, suffix, parts in blocks}
+    return attention | feed_forwards(tiny, model)
+
+
+def dense_weights(
+    tiny: Tiny, plain: nn.Module, tensors: Mapping[str, Tensor], scale: float = SCALE
+) -> dict[str, Tensor]:
+    """The weights of a plain model with the change that is made of these pairs, by hand."""
+    weights = {key: parameter.detach() for key, parameter in plain.named_parameters()}
+    for serial, parts in places_of(tiny, plain).items():
+        for part, (weight, first, rows) in parts.items():
+            lora = re.sub("serial_lora(_ff)?", f"lora_{part}", serial)
+            pair = lora if f"{lora}.lora_A" in tensors else serial
+            if f"{pair}.lora_A" not in tensors or (pair == serial and part in ("out", "fc2")):
+                continue
+            before, here, behind = weights[weight].tensor_split((first, first + rows))
+            change = scale * tensors[f"{pair}.lora_B"] @ tensors[f"{pair}.lora_A"]
+            here = here + (here @ change if pair == serial else change)
+            weights[weight] = torch.cat([before, here, behind])
+    return weights
+
+
+@torch.no_grad()
 def write_dense(tiny: Tiny, plain: nn.Module, adapted: nn.Module, scale: float) -> nn.Module:
-    """A plain model with the adapted weights written into it by hand."""
-    tensors = adapted.state_dict()
-    weights = dict(plain.named_parameters())
-    with torch.no_grad():
-        for block, suffix, parts in blocks_of(tiny, plain):
-            for part, (weight_name, first, rows) in parts.items():
-                weight = weights[weight_name][first : first + rows]
-                eye = torch.eye(weight.shape[1], dtype=weight.dtype)
-                serial = f"{block}.serial_lora{suffix}"
-                lora = f"{block}.lora_{part}{suffix}"
-                if f"{lora}.lora_A" in tensors:
-                    product = tensors[f"{lora}.lora_B"] @ tensors[f"{lora}.lora_A"]
-                    weight.copy_(weight + scale * product)
-                elif part != "out":
-                    product = tensors[f"{serial}.lora_B"] @ tensors[f"{serial}.lora_A"]
-                    weight.copy_(weight @ (eye + scale * product))
+    """A plain model with the adapted weights written into it."""
+    for name, weight in dense_weights(tiny, plain, adapted.state_dict(), scale).items():
+        plain.get_parameter(name).copy_(weight)
     return plain

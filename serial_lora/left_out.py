@@ -1,0 +1,107 @@
+"""What inject leaves out, and yet looks as if it were meant to be adapted, or to be trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from torch import nn
+
+from serial_lora.attention import every_site, find_sites
+from serial_lora.feed_forward import blocks_without
+from serial_lora.sites import Site
+from serial_lora.state import Injection
+from serial_lora.stored import is_quantized, whole
+from serial_lora.structure import attends, left_alone, tower_of
+
+
+def not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
+    """What is not adapted or not to be trained, and yet looks as if it were meant to be."""
+    config, modules = injection.config, dict(root.named_modules())
+    attention = every_site(root, ("attention",))
+    missed = without_sites(root, attention, config.towers)
+    if missed and config.blocks is None:
+        yield (
+            f"no adapter went into {_first(missed)}: attention of a kind that is not "
+            "known, or none; name the towers that you mean, or register_family for this kind."
+        )
+    if "feed_forward" in config.places:
+        chosen = find_sites(root, *config.where[:3])
+        missed = blocks_without(root, chosen + every_site(root, ("feed_forward",)))
+        if missed:
+            yield f"no adapter went into a feed-forward of {_first(missed)}: none is known there."
+    second = [name for name in modules if name.endswith("add_q_proj")]
+    if second and not any(site.stream for site in injection.sites):
+        yield f"{_first(second)} reads a second stream of tokens, in front of which is no adapter."
+    learning = {module for head in injection.also_train.values() for module in head.modules()}
+    drifting = [
+        name
+        for name, module in modules.items()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is not None
+        and module not in learning
+    ]
+    if drifting:
+        yield (
+            f"the running statistics of {_first(drifting)} change in train(), and an adapter's file does "
+            "not hold them; keep these in eval() while adapters learn, or name them in also_train."
+        )
+    norms = [m.weight for m in modules.values() if isinstance(m, nn.LayerNorm)]
+    trained = [w for w in norms if w is not None and not w.is_meta and (w != 1).any()]
+    adapted = tuple(f"{site.name}." for site in injection.sites)
+    layers = {n: m for n, m in modules.items() if isinstance(m, nn.Linear)}
+    name, last = layers.popitem() if layers else ("", None)
+    if trained and last and last not in learning and not name.startswith(adapted):
+        if _looks_fresh(last):
+            yield (
+                f"{name} looks as if it had never been trained, and it is frozen now; to train it "
+                f'beside the adapters, call inject with also_train=["{name}"].'
+            )
+
+
+def _looks_fresh(layer: nn.Linear) -> bool:
+    """Whether its bias is zero, or its weight is spread as PyTorch draws one: evenly up to a bound."""
+    weight, bound = layer.weight.detach(), layer.in_features**-0.5
+    if weight.is_meta or not weight.numel() or is_quantized(weight):
+        return False
+    weight = whole(weight).float()
+    evenly = weight.abs().max() <= bound and abs(weight.std() / bound * 3**0.5 - 1) < 0.05
+    return bool(evenly or (layer.bias is not None and not layer.bias.any()))
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
+
+
+def without_sites(
+    model: nn.Module, sites: Collection[Site], towers: Collection[str] | None
+) -> list[str]:
+    """What one would expect an adapter in and finds no site: "visual (ModifiedResNet)".
+
+    That is a tower or decoder none of whose parts has a site, and attention of a kind that is not
+    known beside some that is. Attention to tokens from elsewhere is left alone on purpose.
+    """
+    modules = dict(model.named_modules())
+    inside = [site.name for site in sites]
+    inside += [p.module for site in sites for p in site.projections.values()]
+    reached = {name.rsplit(".", up)[0] for name in inside for up in range(name.count(".") + 1)}
+    left = {name: module for name, module in modules.items() if name not in reached}
+    missed = [] if towers else [name for name, module in left.items() if _is_tower(name, module)]
+    for name, module in left.items():
+        below = any(name.startswith(f"{tower}.") for tower in missed)
+        asked = towers is None or tower_of(modules, name) in towers
+        parent = modules[name.rpartition(".")[0]]
+        if asked and not below and attends(name, module) and not left_alone(name, module, parent):
+            missed.append(name)
+    return [f"{name} ({type(modules[name]).__name__})" for name in missed]
+
+
+def _is_tower(name: str, module: nn.Module) -> bool:
+    """A child of the model that is named as a tower or decoder and has several layers."""
+    words = f"{name} {type(module).__name__}".lower()
+    if not name or "." in name or type(module).__module__.partition(".")[0] == "segment_anything":
+        return False  # SAM's mask decoder is left as it is
+    layers = [m for m in module.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
+    named = re.search("visual|vision|image|text|language|decoder", words)
+    return len(layers) > 3 and bool(named) and not re.search("embed|projection|neck", words)

@@ -1,0 +1,341 @@
+"""Between this library's adapters and PEFT's and diffusers' files: equal outputs, or one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import warnings
+from contextlib import nullcontext
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import serial_lora
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    SerialLoRAError,
+    adapter_parameters,
+    adapters,
+    from_peft,
+    inject,
+    load_adapter,
+    merge,
+    save_adapter,
+    to_diffusers,
+    to_peft,
+)
+from serial_lora.peft import SerialLoRAConfig as InPeft
+from tests.library.more_models import FOUND, MODELS
+from tests.library.test_peft import a_classifier, logits
+from tests.library.tiny_models import (
+    RANK,
+    TINY,
+    adapted,
+    assert_same_bits,
+    bits,
+    fill_adapters,
+    run_sd3,
+)
+
+peft = pytest.importorskip("peft", minversion="0.21", reason='pip install "peft>=0.21"')
+CLOSE = dict(rtol=1e-4, atol=2e-5)
+
+
+# -------------------------------------------------------------------------------- to them
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("merged", [False, True])
+def test_peft_loads_it_with_equal_outputs(tiny, method, merged, tmp_path, monkeypatch):
+    some = dict(parts=("k", "v")) if merged and method is LoRAConfig else {}
+    model = adapted(tiny, method, scale=0.6, dropout=0.1, **some).eval()
+    expected = tiny.run(model)
+    if merged:
+        merge(model)
+    packed = any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
+    if tiny is TINY["open_clip_own_attention"] or (packed and method is LoRAConfig):
+        with pytest.raises(SerialLoRAError, match="twice|PEFT has no LoRA layer"):
+            to_peft(model, tmp_path)
+        assert not list(tmp_path.iterdir())
+        return
+    shortcut = any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules())
+    with pytest.warns(match="set_fastpath_enabled") if shortcut else nullcontext():
+        tensors = to_peft(model, tmp_path)
+    stored = load_file(tmp_path / "adapter_model.safetensors")
+    assert stored.keys() == tensors.keys()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # PEFT warns of missing and unexpected keys
+        for other in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", category=other)
+        loaded = peft.PeftModel.from_pretrained(tiny.build(), tmp_path).eval()
+    monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)
+    torch.testing.assert_close(tiny.run(loaded.get_base_model()), expected, **CLOSE)
+    assert not torch.allclose(tiny.run(tiny.build()), expected, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["sd3_image", "sd35_both"])
+def test_diffusers_loads_it_with_equal_outputs_and_forgets_it_again(name, method, tmp_path):
+    """Into the transformer alone, and from the folder into a stock pipeline, without a warning."""
+    from diffusers import StableDiffusion3Pipeline
+
+    tiny = TINY[name]
+    model = adapted(tiny, method, scale=0.6)
+    expected = run_sd3(model)
+    tensors = to_diffusers(model, tmp_path)
+    other = tiny.build()
+    other.load_lora_adapter(dict(tensors), prefix="transformer")
+    torch.testing.assert_close(run_sd3(other), expected, **CLOSE)
+    pipeline = StableDiffusion3Pipeline(tiny.build(), *[None] * 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipeline.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
+    torch.testing.assert_close(run_sd3(pipeline.transformer), expected, **CLOSE)
+    pipeline.unload_lora_weights()
+    assert torch.equal(run_sd3(pipeline.transformer), run_sd3(tiny.build()))
+
+
+def diverged() -> nn.Module:
+    model = inject(TINY["sd3_image"].build(), SerialLoRAConfig(rank=RANK))
+    next(adapter_parameters(model)).data[0, 0] = float("nan")
+    return model
+
+
+def with_output() -> nn.Module:
+    model = TINY["sd3_image"].build()
+    return inject(model, SerialLoRAConfig(rank=RANK), also_train=["proj_out"])
+
+
+def with_tied_output() -> nn.Module:
+    """PEFT would train and save a copy, and the embedding that shares the weight would stay."""
+    model = TINY["plain"].build()
+    model.embedding, model.head = nn.Embedding(5, 32), nn.Linear(32, 5)
+    model.head.weight = model.embedding.weight
+    return inject(model, SerialLoRAConfig(rank=RANK), also_train=["head"])
+
+
+def serial(tiny) -> nn.Module:
+    model = inject(tiny.build(), SerialLoRAConfig(rank=RANK))
+    tiny.run(model)  # only now it is known what the model calls
+    return model
+
+
+def beside_output_alone(tiny) -> nn.Module:
+    return inject(tiny.build(), LoRAConfig(rank=RANK, parts=("out",)))
+
+
+REFUSED = {
+    "no adapters": (to_peft, TINY["timm"].build, "no adapters"),
+    "no SD3": (to_diffusers, lambda: serial(TINY["timm"]), "only an SD3"),
+    "a trained module": (to_diffusers, with_output, "proj_out"),
+    "diverged, for PEFT": (to_peft, diverged, "finite"),
+    "diverged, for diffusers": (to_diffusers, diverged, "finite"),
+    "a tied head": (to_peft, with_tied_output, "head.weight shares a weight"),
+    "no layer is called": (
+        to_peft,
+        lambda: beside_output_alone(TINY["torchvision"]),
+        "does not act",
+    ),
+    "a weight read past its layer": (to_peft, lambda: serial(FOUND["timm_beit"]), "qkv"),
+    "a weight handed on": (to_peft, lambda: serial(FOUND["torchvision_swin_1"]), "qkv"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_exported_leaves_nothing(case, tmp_path):
+    export, build, noun = REFUSED[case]
+    with pytest.raises(SerialLoRAError, match=noun):
+        export(build(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+FORWARD = functools.partial(SerialLoRAConfig, places=("feed_forward",))
+BOTH = functools.partial(SerialLoRAConfig, places=("attention", "feed_forward"))
+EVERY = functools.partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [FORWARD, BOTH, EVERY])
+@pytest.mark.parametrize("name", ["plain", "timm", "gated", "gated, fused", "hf_data2vec"])
+def test_peft_loads_the_export_and_it_comes_back(name, kind, tmp_path):
+    tiny = MODELS[name]
+    model = fill_adapters(inject(tiny.build(), kind(RANK, scale=0.7)), size=0.3)
+    model.name_or_path = "hub/name"  # as a model of transformers has it
+    expected = tiny.run(model)
+    to_peft(model, tmp_path)
+    loaded = peft.PeftModel.from_pretrained(tiny.build(), tmp_path).eval()
+    torch.testing.assert_close(tiny.run(loaded.get_base_model()), expected, **CLOSE)
+    torch.testing.assert_close(tiny.run(from_peft(tiny.build(), tmp_path)), expected, **CLOSE)
+    known = peft.PeftConfig.from_pretrained(tmp_path).base_model_name_or_path
+    assert known == "hub/name"
+
+
+# ------------------------------------------------------------------------------ from PEFT
+
+ALL = ["qkv", "attn.proj", "fc1", "fc2"]
+CASES = {
+    "timm": dict(target_modules=ALL),
+    "timm, ranks and alphas by layer, rsLoRA": dict(
+        target_modules=ALL,
+        use_rslora=True,
+        rank_pattern={"fc1": 2, r"blocks\.1\.attn\.qkv": 6},
+        alpha_pattern={"blocks.0.mlp.fc1": 3},
+    ),
+    "timm, some blocks": dict(target_modules=r"blocks\.[02]\.attn\.qkv"),
+    "timm, with a head": dict(target_modules=["qkv", "fc2"], modules_to_save=["head"]),
+    "hf_vit, two of a block": dict(target_modules=["q_proj", "v_proj"], init_lora_weights=False),
+    "plain": dict(target_modules="all-linear"),
+    "sd3_image": dict(target_modules=["to_q", "add_k_proj", "net.0.proj"]),
+}
+
+
+def by_peft(case: str, folder, **options):
+    """The outputs of PEFT's own model, whose folder this becomes."""
+    tiny = TINY[case.partition(",")[0]]
+    config = peft.LoraConfig(r=4, lora_alpha=6, **CASES[case] | options)
+    model = fill_adapters(peft.get_peft_model(tiny.build(), config)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or "modules_to_save" in name:
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    model.save_pretrained(folder)
+    return tiny, tiny.run(model.get_base_model())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_are_peft_s_and_go_into_a_file_of_ours(case, tmp_path):
+    tiny, expected = by_peft(case, tmp_path)
+    model = from_peft(tiny.build(), tmp_path)
+    assert (tiny.run(tiny.build()) - expected).abs().max() > 1e-2
+    torch.testing.assert_close(tiny.run(model), expected, **CLOSE)
+    path = save_adapter(model, tmp_path / "ours.safetensors")
+    assert torch.equal(tiny.run(load_adapter(tiny.build(), path)), tiny.run(model))
+    again = from_peft(tiny.build(), tmp_path / "adapter_model.safetensors")
+    assert torch.equal(tiny.run(again), tiny.run(model))
+
+
+def test_it_goes_on_learning_in_places_that_the_file_left_out_too(tmp_path):
+    tiny, _ = by_peft("timm, some blocks", tmp_path)
+    model = from_peft(tiny.build(), tmp_path)
+    assert {name.partition(".attn")[0][:8] for name in adapters(model)} == {"blocks.0", "blocks.2"}
+    tiny.run(model).square().mean().backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if n.endswith("lora_B")}
+    assert gradients and all(gradient.any() for gradient in gradients.values())
+
+
+def option(name, value):
+    def write(folder) -> None:
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+
+    return write
+
+
+def tensors(change):
+    def write(folder) -> None:
+        path = folder / "adapter_model.safetensors"
+        save_file(change(load_file(path)), path)
+
+    return write
+
+
+FIRST = "base_model.model.blocks.0.attn.qkv"
+NOT_TAKEN = {
+    "DoRA": (option("use_dora", True), "use_dora=True"),
+    "biases": (option("bias", "lora_only"), "bias='lora_only'"),
+    "another start": (option("init_lora_weights", "pissa_niter_4"), "init_lora_weights"),
+    "an option of later": (option("use_something", {"a": 1}), "use_something"),
+    "another method": (option("peft_type", "LOHA"), "LOHA"),
+    "no JSON": (lambda folder: (folder / "adapter_config.json").write_text("{"), "adapter_config"),
+    "no tensors": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "no adapter"),
+    "a layer elsewhere": (
+        tensors(lambda all: {name.replace("attn.qkv", "norm1"): t for name, t in all.items()}),
+        "adapts blocks.0.norm1",
+    ),
+    "an embedding": (tensors(lambda all: all | {"lora_embedding_A": torch.ones(2)}), "embedding"),
+    "half a pair": (
+        tensors(lambda all: {n: t for n, t in all.items() if n != f"{FIRST}.lora_B.weight"}),
+        "half of the pair",
+    ),
+    "another size": (
+        tensors(lambda all: all | {f"{FIRST}.lora_B.weight": torch.ones(9, 4)}),
+        "open another base",
+    ),
+    "no numbers": (
+        tensors(lambda all: all | {f"{FIRST}.lora_A.weight": torch.full((4, 32), torch.nan)}),
+        "finite",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_TAKEN)
+def test_what_it_cannot_take_is_one_sentence_and_the_model_as_it_was(case, tmp_path):
+    write, noun = NOT_TAKEN[case]
+    tiny, _ = by_peft("timm, some blocks", tmp_path)
+    write(tmp_path)
+    model = tiny.build()
+    before = bits(model)
+    with pytest.raises(SerialLoRAError, match=noun):
+        from_peft(model, tmp_path)
+    assert_same_bits(before, bits(model))
+    assert not adapters(model) and all(p.requires_grad for p in model.parameters())
+
+
+def trained_classifier(**options) -> nn.Module:
+    config = InPeft(r=RANK, modules_to_save=["classifier"], **options)
+    return fill_adapters(peft.get_peft_model(a_classifier(), config)).eval()
+
+
+@torch.no_grad()
+def test_a_folder_becomes_an_adapter_of_ours(tmp_path):
+    """And a file of ours becomes one of PEFT's: an ordinary LoRA."""
+    model = trained_classifier(scale=0.5)
+    head = model.get_submodule("base_model.model.classifier.modules_to_save.default")
+    head.bias.fill_(1.0)
+    model.save_pretrained(tmp_path / "theirs")
+    here = from_peft(a_classifier(), tmp_path / "theirs")
+    torch.testing.assert_close(logits(here), logits(model), **CLOSE)
+    save_adapter(here, tmp_path / "ours.safetensors")
+    compiled = a_classifier()
+    compiled.vit = torch.compile(compiled.vit, backend="eager")  # whose names are not in the files
+    loaded = serial_lora.load_adapter(compiled, tmp_path / "ours.safetensors")
+    to_peft(loaded, tmp_path / "as LoRA")
+    again = peft.PeftModel.from_pretrained(a_classifier(), tmp_path / "as LoRA").eval()
+    torch.testing.assert_close(logits(again), logits(model), **CLOSE)
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+@torch.no_grad()
+def test_an_export_is_the_old_one_the_new_one_or_none(call, tmp_path, monkeypatch):
+    """Each file that takes another's place is in turn the last before the program is killed."""
+    old, new = (
+        fill_adapters(inject(a_classifier(), SerialLoRAConfig(RANK, scale=scale)))
+        for scale in (0.5, 2.0)
+    )
+    to_peft(old, tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    replace, calls = os.replace, []
+
+    def killed(*places):
+        calls.append(places)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        replace(*places)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        to_peft(new, tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    try:
+        read = logits(peft.PeftModel.from_pretrained(a_classifier(), tmp_path).eval())
+    except ValueError:
+        assert not (tmp_path / "adapter_config.json").exists()
+        to_peft(new, tmp_path)  # the next time all is well
+        read = logits(peft.PeftModel.from_pretrained(a_classifier(), tmp_path).eval())
+    assert any(torch.allclose(read, logits(model), **CLOSE) for model in (old, new))
