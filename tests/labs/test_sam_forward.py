@@ -11,19 +11,10 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from serial_lora.config import SerialLoRAConfig
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs import sam as lab
-from serial_lora_course.labs.sam import (
-    SamLab,
-    SamLabConfig,
-    SamObjective,
-    encode,
-    original_size_logits,
-    predict_logits,
-)
+from serial_lora_course.labs.sam import SamObjective, encode, original_size_logits, predict_logits
 from serial_lora_course.labs.sam_inputs import PreparedExample, jitter_boxes, prepare
-from serial_lora_course.labs.training import TrainingConfig, train
 from serial_lora_course.measures.metrics import dice_ce
-from serial_lora_course.models.sam import SamBackbone
-from tests.models.sam_models import ODD_SIZES, SMALL_SAM, adapted_sam, example, segmentation_data
+from tests.models.sam_models import ODD_SIZES, SMALL_SAM, adapted_sam, example
 
 SIDE = SMALL_SAM["image_size"]
 
@@ -193,21 +184,3 @@ def test_a_jittered_box_is_a_box_inside_the_picture(width, height, amount, seed,
 
 
 # --- memory --------------------------------------------------------------------------------------
-
-
-def kept_bytes(checkpointing: bool, precision: str, blocks: int) -> int:
-    model = adapted_sam(blocks=blocks)
-    backbone = SamBackbone(model, "small", "tiny")
-    lab_of_it = SamLab(backbone, segmentation_data(), SamLabConfig(batch_size=4))
-    stream = lab_of_it.stream(range(8), seed=1)
-    training = TrainingConfig(1, 1e-3, precision=precision)
-    return train(SamObjective(model, checkpointing), stream, training).activation_bytes
-
-
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_a_checkpointed_block_keeps_its_input_and_nothing_else(precision):
-    tokens = 4 * 5 * 5  # of four pictures
-    more = kept_bytes(True, precision, 5) - kept_bytes(True, precision, 3)
-    assert more == 2 * tokens * SMALL_SAM["width"] * 4  # bytes of a float32
-    plain = kept_bytes(False, precision, 5) - kept_bytes(False, precision, 3)
-    assert plain > 5 * more
