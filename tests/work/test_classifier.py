@@ -29,8 +29,7 @@ from serial_lora_course.work.classifier import (
     save_classifier,
 )
 from serial_lora_course.work.fit import fit_folder
-from tests.labs.lab_models import register_small, small_clip, weights_file
-from tests.labs.test_full_disk import full_after
+from tests.labs.lab_models import register_small, weights_file
 
 SIDE = 32
 WIDTHS = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
@@ -327,17 +326,6 @@ def test_a_merge_over_another_that_is_killed_leaves_the_old_the_new_or_none(
     assert not [name for name in names if name[0] == "."] and "model.onnx" not in names
 
 
-@pytest.mark.parametrize("share", [0, 0.01, 0.9])
-def test_a_merge_on_a_full_disk_leaves_the_older_one(two, share, tmp_path):
-    out = tmp_path / "merged"
-    commands.merge(two[0], out)
-    before = {each.name: each.read_bytes() for each in out.iterdir()}
-    size = share * len(before["model.safetensors"])
-    with full_after(int(size)), pytest.raises((SerialLoRAError, OSError)):
-        commands.merge(two[1], out)
-    assert {each.name: each.read_bytes() for each in out.iterdir()} == before
-
-
 LYING = {
     "vision": ["x", "[]", "{}", '{"name": 1, "weights": null, "image_size": null}', "[" * 60_000],
     "class_names": ['"ab"', "null", "2", "[null, null]", '[["a"], ["b"]]'],
@@ -356,11 +344,3 @@ def test_a_file_whose_notes_lie_is_refused(two, what):
             open_classifier(two[1])
     save_adapter(classifier, path, notes=notes)
     assert open_classifier(two[1]).class_names == ["bee", "cow"]
-
-
-def test_a_file_without_classes_is_refused(tmp_path):
-    """One that an earlier version wrote, say."""
-    model, notes = inject(small_clip(), SerialLoRAConfig(rank=2)), {"mine": "no JSON"}
-    save_adapter(model, tmp_path / "adapter.safetensors", notes=notes)
-    with pytest.raises(SerialLoRAError, match="fit the pictures again"):
-        open_classifier(tmp_path)

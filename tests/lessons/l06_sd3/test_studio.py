@@ -6,13 +6,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from serial_lora_course.checking.solved import solved
-from serial_lora_course.labs.sd3_pictures import (
-    decode_latents,
-    draw,
-    read_prompts,
-    starting_noise,
-)
-from serial_lora_course.lessons.l06_sd3.studio import PHOTOGRAPHS, known_pictures
+from serial_lora_course.labs.sd3_pictures import decode_latents, draw, read_prompts, starting_noise
 from tests.models.sd3_models import small_backbone
 
 
@@ -52,9 +46,3 @@ def test_the_learners_sampler_draws_what_the_stock_pipeline_draws(backbone, guid
     stock = draw(backbone, ["fox face"], [3], 4, guidance, 16, precision="no")
     apart = np.abs(decode_latents(backbone, latents).astype(int) - stock)
     assert apart.max() <= 1 and stock.std() > 1
-
-
-def test_known_pictures_of_both_scales():
-    tiny = known_pictures("tiny")
-    assert tiny["cat"].size == (64, 64) and len(tiny) > 1000
-    assert set(known_pictures("paper")) == set(PHOTOGRAPHS)
