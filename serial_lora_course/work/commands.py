@@ -45,7 +45,6 @@ def fit(**chosen: Any) -> None:
     import pandas as pd
     from scipy.stats import binomtest
 
-    from serial_lora.errors import SerialLoRAError
     from serial_lora_course.work.fit import fit_folder
     from serial_lora_course.work.reports import CLASSES_FILE, in_words
 
@@ -53,10 +52,7 @@ def fit(**chosen: Any) -> None:
     reached = fit_folder(job)
     _print_lines(in_words(reached) | {"classifier": job.out})
     table = expanded(job.out) / CLASSES_FILE
-    try:
-        classes = pd.read_csv(table, dtype=str, keep_default_na=False)
-    except ValueError as error:  # pandas' kinds are all of this one
-        raise SerialLoRAError(f"{table} is no table any more; fit in another --out.") from error
+    classes = pd.read_csv(table, dtype=str, keep_default_na=False)
     print(f"\n{classes.to_string(index=False)}")
     ours, its = (reached.get(f"only {which} right", 0) for which in ("adapter", "regression"))
     # Were both equally good, these would be as heads and tails.

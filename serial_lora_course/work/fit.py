@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,6 @@ COMPARED = {
     "only regression right": int,
 }
 """Of what was reached on the test pictures, and its kind."""
-LONG = 5  # minutes, of which a note is worth its line
 
 
 @refusals_told()
@@ -144,7 +142,6 @@ def _fitted(
 ) -> dict[str, Any]:
     """Train, save the best state, and measure it."""
     class_names = classifier.class_names
-    _tell_if_long(classifier, job, len(parts["train"]))
     features = {name: encode(classifier, part)[::2] for name, part in parts.items()}
     balance = "balanced" if job.balanced else None
     probes = [
@@ -209,7 +206,7 @@ def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) ->
     every = -(-count // batch)
     best = {"step": 0, "loss": np.inf}
     if (out / UNFINISHED).exists() and (out / ADAPTER_FILE).exists():  # it goes on
-        best = _best_so_far(out / ADAPTER_FILE)
+        best = json.loads(read_header(out / ADAPTER_FILE).notes["best"])
 
     def over(step: int) -> bool:
         nonlocal best
@@ -236,32 +233,3 @@ def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) ->
     config = job.training(steps, seed=job.seed)
     history = train(objective, stream, config, out / UNFINISHED, after_step=over)
     return len(history.losses), best
-
-
-def _best_so_far(file: Path) -> dict[str, float]:
-    """The step, loss and accuracy that an unfinished training's classifier was saved with."""
-    notes = read_header(file).notes
-    try:
-        best = json.loads(notes["best"])
-        return {"step": int(best["step"]), **{n: float(best[n]) for n in ("loss", "accuracy")}}
-    except Exception as error:  # whatever stands there instead
-        raise SerialLoRAError(
-            f"{file} does not say how good it is; delete its folder and run the same command again."
-        ) from error
-
-
-def _tell_if_long(classifier: PictureClassifier, job: Job, pictures: int) -> None:
-    """A note of how long a training on so many pictures may take, where that is minutes."""
-    batch, steps, side = min(job.batch_size, pictures), job.steps(pictures), classifier.vision.size
-    few = torch.zeros(min(batch, 4), 3, side, side, device=classifier.head.weight.device)
-    for _ in range(2):  # the first time, memory and code are fetched as well
-        started = time.monotonic()
-        with torch.no_grad():
-            classifier(few).cpu()
-    step = 2 * batch / len(few) * (time.monotonic() - started)  # the base is frozen: there and back
-    if step * steps / 60 > LONG:
-        warnings.warn(
-            f"a step of {batch} pictures of {side} x {side} takes about {step:.1f} seconds, and all {steps} "
-            f"some {step * steps / 60:.0f} minutes; a smaller --image-size or model, or a GPU, is faster.",
-            stacklevel=4,
-        )

@@ -27,7 +27,6 @@ from serial_lora_course.lab_command import options_of
 from serial_lora_course.labs import clip, lab, sam, sd3
 from serial_lora_course.labs.records import Kept, append_record, read_records, shipped_records
 from serial_lora_course.labs.registry import get_lab
-from serial_lora_course.labs.resume import SavedState, TrainingHistory
 from serial_lora_course.models.clip import build_test_transform
 from tests.doors import through_the_door
 from tests.hostile.test_commands import contents
@@ -213,30 +212,6 @@ def picture_folders(folder: Path) -> Attack:
     return folders, check
 
 
-def states(folder: Path) -> Attack:
-    path, model = folder / "run.pt", nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.ones(3)).sum().backward()
-    optimizer.step()
-
-    def kept() -> SavedState:
-        return SavedState(model, optimizer, "a run", path)
-
-    kept().save(TrainingHistory([1.0], 1.0))
-    good = path.read_bytes()
-
-    def check(content: bytes) -> None:
-        path.write_bytes(content)
-        before = state(model), optimizer.state_dict()
-        try:
-            kept().restore()
-        except SerialLoRAError:
-            pass
-        assert same_tensors(state(model), before[0]) and path.read_bytes() == content
-
-    return damaged(good), check
-
-
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -258,7 +233,7 @@ def nothing_is_trained(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("examples", [100, pytest.param(5000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", [adapter_files, records, options, picture_folders, states])
+@pytest.mark.parametrize("kind", [adapter_files, records, options, picture_folders])
 def test_hostile_inputs(kind, examples, tmp_path):
     strategy, check = kind(tmp_path)
     usual = settings(max_examples=examples, derandomize=examples < 1000, database=None)

@@ -12,7 +12,6 @@ from serial_lora_course.checking import CheckFailed, check, yours
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.mistake import Exercise
 from serial_lora_course.checking.running import EXERCISES, STRICT, TRIED, exercise
-from serial_lora_course.checking.worked import shortened, steps_of
 
 
 @pytest.fixture(autouse=True)
@@ -316,19 +315,6 @@ def test_the_smallest_case_is_worked_by_both():
     with pytest.raises(CheckFailed) as caught:
         check("2.1", lambda shapes, rank: sum(rank * inputs for inputs, _ in shapes))
     assert caught.value.causes and not caught.value.worked
-
-
-def test_large_values_are_cut_and_errors_are_the_last_step():
-    assert shortened(torch.arange(12.0).reshape(3, 4)) == "3x4 [0, 1, 2, 3, ...], sum 66"
-    assert shortened([1 / 3] * 3) == "[0.3333, 0.3333, 0.3333]"
-    assert len(shortened(["x" * 50] * 50)) < 100
-
-    def fails(values):
-        half = values[:2]
-        return half.no_such_thing
-
-    steps = steps_of(fails, lambda answer: answer, Case("", ([1, 2, 3],), 0))
-    assert steps.named["half"] == "[1, 2]" and "AttributeError" in list(steps.named)[-1]
 
 
 # --------------------------------------------------------------------- whose answer is used
