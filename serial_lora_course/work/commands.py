@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import os
-import shutil
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -140,29 +138,21 @@ def merge(
 def _replace_merged(out: Path, weights: dict[str, bytes], told: dict[str, bytes]) -> None:
     """Write a merged classifier, also over an older one.
 
-    What tells of the weights is away while they change places: whoever reads meanwhile, or after a
-    kill, finds the old classifier, the new one, or none, and never one's classes with the other's
-    weights.
+    What tells of the weights goes first and comes last: whoever reads meanwhile, or after a kill, finds
+    one's classes with its own weights, or none.
 
     Args:
         weights, told: name of a file -> its content.
     """
     from serial_lora.files import write_whole
 
-    aside, files = out / ".merging", weights | told
     out.mkdir(parents=True, exist_ok=True)
     with alone(out / ".lock", f"another process is merging into {out}; wait until it ends."):
-        shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
-        try:
-            for name, content in files.items():
-                write_whole(aside / name, content)
-            for name in OTHERS_FILES if (out / FACTS_FILE).exists() else told:
-                (out / name).unlink(missing_ok=True)
-            for name, content in files.items():
-                os.replace(aside / name, out / name)
-                print(printable(f"{out / name}: {len(content):,} bytes"))
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        for name in OTHERS_FILES if (out / FACTS_FILE).exists() else told:
+            (out / name).unlink(missing_ok=True)
+        for name, content in (weights | told).items():
+            write_whole(out / name, content)
+            print(printable(f"{out / name}: {len(content):,} bytes"))
 
 
 def _as_onnx(model: Any, file: Path) -> bytes:

@@ -6,30 +6,23 @@ The same examples at every run of `make test`; many other ones under `make test-
 import functools
 import json
 import os
-import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torch import nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, load_adapter, save_adapter
 from serial_lora_course import cli
-from serial_lora_course.data.folder import examine_folder, load_folder
 from serial_lora_course.lab_command import options_of
 from serial_lora_course.labs import clip, lab, sam, sd3
 from serial_lora_course.labs.records import Kept, append_record, read_records, shipped_records
 from serial_lora_course.labs.registry import get_lab
-from serial_lora_course.models.clip import build_test_transform
 from tests.doors import through_the_door
-from tests.hostile.test_commands import contents
 from tests.labs.lab_models import same_tensors, small_clip
 
 Attack = tuple[st.SearchStrategy, Callable]
@@ -158,60 +151,6 @@ def options(folder: Path) -> Attack:
     return st.one_of(map(typed, labs)), check
 
 
-def picture_folders(folder: Path) -> Attack:
-    pictures = [b"", b"a text"]
-    for made in "RGB:PNG L:JPEG P:GIF F:TIFF CMYK:TIFF".split():
-        (mode, ending), stream = made.split(":"), BytesIO()
-        Image.new(mode, (5, 4), 1).save(stream, ending)
-        pictures.append(stream.getvalue())
-    name = st.one_of(
-        st.sampled_from(["cat", "dog", "train", "test", "Train", ".hidden", "_none", " "]),
-        st.text(max_size=6).map(lambda text: text.replace("/", "").replace("\0", "")),
-        st.binary(min_size=1, max_size=4).map(lambda odd: os.fsdecode(odd.translate(None, b"/\0"))),
-    ).filter(lambda text: text not in ("", ".", "..") and not text.startswith("\ud800"))
-    made = st.sampled_from(pictures).flatmap(lambda good: st.just(good) | damaged(good or b"0"))
-    made |= st.sampled_from(["a link to nothing", "a link to itself", "a pipe", "a folder"])
-    ending = st.sampled_from([".png", ".jpg", ".tiff", ".heic", ".txt", ""])
-    file = st.tuples(name, ending, made)
-    folders = st.dictionaries(name, st.lists(file, max_size=4), min_size=1, max_size=3)
-    look = build_test_transform(4)
-
-    def make(place: Path, what: bytes | str) -> None:
-        if isinstance(what, bytes):
-            place.write_bytes(what)
-        elif what == "a pipe":
-            os.mkfifo(place)
-        elif what == "a folder":
-            place.mkdir()
-        else:
-            place.symlink_to(place if what == "a link to itself" else "nothing")
-
-    def check(classes: dict[str, list]) -> None:
-        whole = folder / "pictures"
-        shutil.rmtree(whole, ignore_errors=True)
-        for class_name, files in ({"cat": [], "dog": []} | classes).items():
-            try:
-                (whole / class_name).mkdir(parents=True)
-                for number, (file_name, ending, what) in enumerate(files):
-                    make(whole / class_name / f"{number}{file_name}{ending}", what)
-            except (OSError, UnicodeError):
-                return  # this file system takes no such name
-        before = contents(whole)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            examine_folder(whole)
-            try:
-                data = load_folder(whole)
-            except SerialLoRAError:
-                pass
-            else:
-                assert all(look(data.train[i][0]).isfinite().all() for i in range(len(data.train)))
-                data.fingerprint()
-        assert contents(whole) == before
-
-    return folders, check
-
-
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -233,7 +172,7 @@ def nothing_is_trained(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("examples", [100, pytest.param(5000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", [adapter_files, records, options, picture_folders])
+@pytest.mark.parametrize("kind", [adapter_files, records, options])
 def test_hostile_inputs(kind, examples, tmp_path):
     strategy, check = kind(tmp_path)
     usual = settings(max_examples=examples, derandomize=examples < 1000, database=None)

@@ -3,7 +3,6 @@
 Each is a function, or the solved answer with parts replaced: old -> new.
 """
 
-import math
 from itertools import chain
 
 import numpy as np
@@ -45,26 +44,6 @@ def pairs_in_another_basis(weights, A, B):
     turn = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
     turn = torch.block_diag(turn, torch.eye(len(A) - 2))
     return {p: (turn @ A, torch.linalg.solve(turn.T, (w @ B).T).T) for p, w in weights.items()}
-
-
-def train_by_loader(clip, groups, shots, prompts, loss_of, steps, batch_size):
-    """With a DataLoader, and the rates set by hand."""
-    optimizer = torch.optim.AdamW(groups, lr=1.0)
-    started, losses = [group["lr"] for group in groups], []
-    order = [i for _ in range(steps * batch_size) for i in torch.randperm(len(shots)).tolist()]
-    loader = torch.utils.data.DataLoader(shots, batch_size, sampler=order[: steps * batch_size])
-    clip.train()
-    for step, (pictures, labels) in enumerate(loader):
-        share = (1 + math.cos(math.pi * step / steps)) / 2
-        for group, rate in zip(optimizer.param_groups, started, strict=True):
-            group["lr"] = rate * share
-        optimizer.zero_grad()
-        loss = loss_of(clip, pictures, labels, prompts)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    clip.eval()
-    return losses
 
 
 def padded_at_the_border(block, adapter, x):
@@ -163,15 +142,6 @@ ANSWERS = {
             "tokens, tokens, tokens, *args[3:]": "tuple(map(layer.serial_lora, args)), kwargs",
             "(adapt_tokens)": "(adapt_tokens, with_kwargs=True)",
         },
-        {  # no hook: the layer's own forward, behind the pair
-            "def adapt_tokens(layer, args)": "def forward(q, k, v, layer, before, **named)",
-            "tokens = layer.serial_lora(args[0])": "tokens = layer.serial_lora(q)",
-            "return tokens, tokens, tokens, *args[3:]": "return before(*[tokens] * 3, **named)",
-            "layer.register_forward_pre_hook(adapt_tokens)": (
-                "from functools import partial\n        "
-                "layer.forward = partial(forward, layer=layer, before=layer.forward)"
-            ),
-        },
     ],
     "4.2": [
         lambda image, classes, labels: np.mean(
@@ -188,7 +158,6 @@ ANSWERS = {
         },
     ],
     "4.4": [
-        train_by_loader,
         {
             "CosineAnnealingLR(optimizer, steps)": (
                 "LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))"
@@ -273,15 +242,6 @@ ANSWERS = {
             "        optimizer.zero_grad()\n": "",
             "AdamW": "Adam",
             ", elementwise_affine=False": "",
-        },
-        {  # a split of its own, batches from Python's random numbers, all of the model ejected
-            'yours("12.1")(objects, labels.tolist(), 0.25)': (
-                "[[i for i, name in enumerate(objects) if (int(name[-2:]) % 4 == 0) == held]"
-                " for held in (False, True)]"
-            ),
-            "optimizer = torch": "import random\n    optimizer = torch",
-            "torch.tensor(train)[torch.randperm(len(train))[:32]]": "random.sample(train, 20)",
-            "eject(adapted": "eject(model",
         },
     ],
 }
