@@ -17,7 +17,6 @@ from serial_lora_course.labs import resume
 from serial_lora_course.labs.clip import CLIPObjective
 from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from tests.labs.lab_models import (
-    a_second_a_step,
     adapted_objective,
     power_cut,
     same_tensors,
@@ -146,29 +145,6 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_adapter(monkeypatc
 
 
 # --- interruption --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
-    tmp_path, monkeypatch, dropout, accumulation
-):
-    a_second_a_step(monkeypatch)
-    state = tmp_path / "new folder" / "run.pt"
-    config = settings(save_every=2, accumulation=accumulation)
-    whole, stopped, resumed = (adapted_objective(dropout=dropout) for _ in range(3))
-    expected = train(whole, stream(STEPS), config)
-
-    with power_cut(CLIPObjective, 3 * accumulation):
-        train(stopped, stream(STEPS), config, save_to=state)
-    assert state.exists()
-    history = train(resumed, stream(STEPS), config, save_to=state)
-
-    assert history.losses == expected.losses
-    assert same_tensors(trained_tensors(resumed), trained_tensors(whole))
-    assert list(state.parent.iterdir()) == [state]  # its owner deletes it
-    again = train(adapted_objective(dropout=dropout), stream(STEPS), config, state)
-    assert again == history  # there is nothing left to do
 
 
 def test_a_run_begun_on_a_gpu_can_go_on_without_one(tmp_path, monkeypatch):
