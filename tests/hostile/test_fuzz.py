@@ -1,9 +1,8 @@
-"""Hostile inputs by Hypothesis: taken, or refused in one sentence; no file and no model is changed.
+"""Hostile files by Hypothesis: taken, or refused in one sentence; no file and no model is changed.
 
 The same examples at every run of `make test`; many other ones under `make test-all`.
 """
 
-import functools
 import json
 import os
 from collections.abc import Callable
@@ -17,27 +16,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, load_adapter, save_adapter
-from serial_lora_course import cli
-from serial_lora_course.lab_command import options_of
-from serial_lora_course.labs import clip, lab, sam, sd3
 from serial_lora_course.labs.records import Kept, append_record, read_records, shipped_records
-from serial_lora_course.labs.registry import get_lab
-from tests.doors import through_the_door
 from tests.labs.lab_models import same_tensors, small_clip
 
 Attack = tuple[st.SearchStrategy, Callable]
 
 # ----------------------------------------------------------------------------- what is handed in
 
-HOSTILE_TEXT = st.one_of(
-    st.sampled_from(
-        ["", " ", "9" * 400, "x" * 300, "\n", "\x1b[31m", "\udcff"]
-        + ", -1 nan inf 1e308 ~nobody/x ~ .. . [/b] :cat: all true 0 1,1 1,,2 food".split()
-    ),
-    st.text(max_size=12),
-    st.floats().map(repr),
-    st.integers().map(str),
-)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
@@ -128,29 +113,6 @@ def records(folder: Path) -> Attack:
     return files, check
 
 
-def options(folder: Path) -> Attack:
-    """Whatever a lab is asked for; what it would run is not run."""
-    labs = {"clip": "food", "sam": "food", "sd3": "night"}
-
-    def typed(name: str) -> st.SearchStrategy:
-        names = [each.flag for each in options_of(get_lab(name))]
-        pairs = st.tuples(st.sampled_from(names), HOSTILE_TEXT)
-        return st.tuples(st.just(name), st.lists(pairs, min_size=1, max_size=3))
-
-    def check(example: tuple[str, list[tuple[str, str]]]) -> None:
-        name, pairs = example
-        words = [f"{option}={value}" for option, value in pairs]
-        words = [word.replace("/", "|").replace("\0", "") for word in words]
-        common = [f"--dataset={labs[name]}", "--seeds=1", "--out=runs/r.jsonl"]
-        ran = through_the_door(cli.command, "lab", name, *common, *words)
-        assert ran.exit_code in (0, 2), ran.output
-        if ran.exit_code == 2:
-            assert ran.err.count("\n") == 1
-        assert "Traceback" not in ran.output
-
-    return st.one_of(map(typed, labs)), check
-
-
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -158,21 +120,8 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
 # ------------------------------------------------------------------------------------- handed in
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_trained(tmp_path, monkeypatch):
-    """In a folder of its own, with a model that is loaded once, and no run that is run."""
-
-    def enough(*_, **__):
-        raise SerialLoRAError("Enough was seen.")
-
-    monkeypatch.chdir(tmp_path)
-    for module, name in ((clip, "load_clip"), (sam, "load_sam"), (sd3, "load_sd3")):
-        monkeypatch.setattr(module, name, functools.lru_cache(getattr(module, name)))
-    monkeypatch.setattr(lab.Lab, "settings", enough)
-
-
 @pytest.mark.parametrize("examples", [100, pytest.param(5000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", [adapter_files, records, options])
+@pytest.mark.parametrize("kind", [adapter_files, records])
 def test_hostile_inputs(kind, examples, tmp_path):
     strategy, check = kind(tmp_path)
     usual = settings(max_examples=examples, derandomize=examples < 1000, database=None)

@@ -84,19 +84,6 @@ def test_a_folder_in_the_official_layout(official):
     assert same_tensors(pipeline.vae.state_dict(), {k: t.float() for k, t in stored.items()})
 
 
-def test_t5_is_left_out_where_the_folder_lacks_it(official, folder):
-    for part in ("text_encoder_3", "tokenizer_3"):  # model_index.json goes on naming them
-        shutil.rmtree(folder / part)
-    backbone = load_sd3("paper", folder)
-    assert backbone.pipeline.text_encoder_3 is None and backbone.text_tokens == 77
-    tokens = backbone.pipeline.encode_prompt(PROMPTS, None, None, max_sequence_length=77)[0]
-    with_t5 = load_sd3("paper", official).pipeline.encode_prompt(
-        PROMPTS, None, None, max_sequence_length=77
-    )[0]
-    assert tokens.shape == with_t5.shape
-    assert torch.equal(tokens[:, :77], with_t5[:, :77]) and not tokens[:, 77:].any()
-
-
 # --- refusals ------------------------------------------------------------------------------------
 
 

@@ -286,21 +286,6 @@ def test_the_picture_of_classes_has_no_empty_boxes(tmp_path, recwarn):
     assert (tmp_path / "classes.csv").read_text("utf-8").splitlines()[1].startswith("猫,")
 
 
-@pytest.mark.parametrize("to", ["green", "red"])
-def test_a_picture_that_is_there_twice_is_named_first(own, monkeypatch, to):
-    """Under two classes; in training and in test."""
-    pictures, _, job = own
-    data = load_folder(pictures)
-    trained = next(name for name in data.train.picture_ids if name.startswith("red"))
-    tested = next(name for name in data.test.picture_ids if name.startswith(to))
-    shutil.copy(pictures / trained, pictures / tested)
-    monkeypatch.setattr(fit, "encode", stop)
-    with pytest.warns(UserWarning, match="the same picture as") as told:
-        with pytest.raises(KeyboardInterrupt):
-            fit_folder(job)
-    assert {trained, tested} <= set(str(told[0].message).replace(":", "").split())
-
-
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_probe_can_be_the_classifier(own, classes, monkeypatch):
     pictures, weights, job = own
