@@ -1,6 +1,5 @@
 """The training loop: the same pictures, the same steps and the same end, however it is run."""
 
-import io
 import math
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from torch.utils.data import DataLoader
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.parameters import lora_plus_groups
-from serial_lora_course.labs import resume
 from serial_lora_course.labs.clip import CLIPObjective
 from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from tests.labs.lab_models import (
@@ -145,21 +143,6 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_adapter(monkeypatc
 
 
 # --- interruption --------------------------------------------------------------------------------
-
-
-def test_a_run_begun_on_a_gpu_can_go_on_without_one(tmp_path, monkeypatch):
-    expected = train(adapted_objective(), stream(STEPS), settings()).losses
-    state = interrupted_state(tmp_path)
-    saved = torch.load(io.BytesIO(state.read_bytes().partition(b"\n")[2]), weights_only=True)
-    saved["random_on_gpu"] = torch.arange(16, dtype=torch.uint8)
-    content = io.BytesIO()
-    with monkeypatch.context() as writing:  # torch writes where each tensor was; a GPU's as this
-        writing.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
-        torch.save(saved, content)
-    assert content.getvalue().count(b"cuda:0") and not content.getvalue().count(b"cpu")
-    state.write_bytes(resume.signed(content.getvalue()))
-    history = train(adapted_objective(), stream(STEPS), settings(), save_to=state)
-    assert history.losses == pytest.approx(expected, abs=1e-6)
 
 
 def interrupted_state(folder: Path) -> Path:

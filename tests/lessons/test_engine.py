@@ -272,17 +272,12 @@ def test_the_smallest_case_is_worked_by_both():
 
     with pytest.raises(CheckFailed) as caught:
         check("2.1", counted)
-    worked = caught.value.worked
-    (shapes,) = [line for line in worked if "shapes = " in line]
-    given = eval(shapes.partition("=")[2])
-    sizes = [2 * (inputs + outputs) for inputs, outputs in given]
-    lines = [line.split(" = ", 1) for line in worked[1:]]
-    found = {words.split()[-1]: text for words, text in lines[2:]}
-    rank = int(lines[1][1])
-    assert found["both"] == str([each // 2 for each in sizes])
-    assert found["sizes"] == str([rank * each // 2 for each in sizes])
-    assert found["result"] == str(rank * sum(sizes) // 2 + 1)
-    assert len(worked) < 12
+    lines = [line.split(" = ", 1) for line in caught.value.worked[1:]]
+    told = {words.split()[-1]: text for words, text in lines}
+    shapes, rank = eval(told["shapes"]), int(told["rank"])
+    both = [inputs + outputs for inputs, outputs in shapes]
+    assert told["both"] == str(both) and told["sizes"] == str([rank * each for each in both])
+    assert told["result"] == str(rank * sum(both) + 1)
     with pytest.raises(CheckFailed) as caught:
         check("2.1", lambda shapes, rank: sum(rank * inputs for inputs, _ in shapes))
     assert caught.value.causes and not caught.value.worked

@@ -14,18 +14,16 @@ ADDRESS = "https://course.example/serial/"  # where the site would lie
 
 
 class Page(HTMLParser):
-    """The anchors, links and files of a page, and what it tells search engines."""
+    """The anchors, links and files of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.anchors, self.links, self.files, self.told = set(), [], set(), {}
+        self.anchors, self.links, self.files = set(), [], set()
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
         self.anchors.add(given.get("id"))
-        if tag == "meta":
-            self.told[given.get("property") or given.get("name")] = given.get("content")
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
         if "src" in given or (tag == "link" and given["rel"] != "canonical"):

@@ -2,13 +2,10 @@
 
 import re
 import shutil
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pytest
-from IPython.core.inputtransformer2 import TransformerManager
 
 from tests.doors import through_the_door
 from tools import ROOT, notebooks, sources
@@ -103,24 +100,6 @@ def test_build_writes_both_notebooks(built):
     assert [cell.execution_count for cell in kept] == [3]
     assert all(cell.get("execution_count") is None for cell in student.cells if cell not in kept)
     assert (built / "measured.json").is_file()
-
-
-def test_with_an_address_one_cell_below_the_title_fetches_the_course_on_colab(built):
-    solved = nbformat.read(built / BOTH[0], as_version=4)
-    usual, public = sources.derive(solved), sources.derive(solved, "https://github.com/ada/course")
-    assert public.cells[:1] + public.cells[2:] == usual.cells
-    code = TransformerManager().transform_cell(public.cells[1].source)
-    asked = []
-    shell = SimpleNamespace(system=asked.append, run_line_magic=lambda *words: asked.append(words))
-    exec(code, {"get_ipython": lambda: shell})
-    assert asked == []  # it is not Colab
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "google.colab", None)
-        patch.setattr(sys, "path", [*sys.path])
-        exec(code, {"get_ipython": lambda: shell})
-        assert sys.path[0] == "/content/course"
-    assert "git clone --quiet --depth 1 https://github.com/ada/course /content" in asked[0]
-    assert ("pip", 'install --quiet -e "/content/course[lessons]"') in asked
 
 
 def test_joined_lessons_run_each_exercise_solved_and_then_open(small_course):
