@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.plots.pictures import as_array
+from serial_lora_course.plots.pictures import as_array, draw_bare
 from serial_lora_course.plots.style import SCREEN_DPI, house_style, with_description
 
 CELL = 128
@@ -67,12 +67,8 @@ def draw_rows(rows: Sequence[Row], heading: str = "", cell: int = CELL) -> Figur
             for column, picture in enumerate(row.pictures):
                 x = left + column * (cell + GAP)
                 axes = figure.add_axes((x / width, y / height, cell / width, cell / height))
-                array = as_array(picture)
-                crisp = max(array.shape[:2]) <= cell
-                axes.imshow(array, cmap="gray", interpolation="nearest" if crisp else "antialiased")
-                axes.set(xticks=[], yticks=[])
-                axes.grid(False)
-                axes.spines[:].set_visible(False)
+                crisp = max(as_array(picture).shape[:2]) <= cell
+                draw_bare(axes, picture, "nearest" if crisp else "antialiased")
                 if row.captions:
                     axes.set_title(captions[i][column], **CAPTION)
                 if column == 0:

@@ -21,7 +21,7 @@ from scipy.ndimage import binary_erosion
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.measures.metrics import dice
-from serial_lora_course.plots.pictures import as_array
+from serial_lora_course.plots.pictures import as_array, draw_bare
 from serial_lora_course.plots.style import BLUE, INK, VERMILION, house_style, with_description
 
 NOTHING, AGREED, MISSED, FALSE_POSITIVE = range(4)
@@ -142,10 +142,7 @@ def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
             sheets = [as_array(row.picture)]
             sheets += [overlay(row.picture, row.truth, row.found[name]) for name in names]
             for axes, sheet in zip(line, sheets, strict=True):
-                axes.imshow(sheet, cmap="gray", interpolation="nearest")
-                axes.set(xticks=[], yticks=[])
-                axes.grid(False)
-                axes.spines[:].set_visible(False)
+                draw_bare(axes, sheet)
             line[0].set_ylabel(row.title, fontsize=10, weight="bold")
             for box in np.reshape([] if row.boxes is None else row.boxes, (-1, 4)):
                 _draw_box(line[0], box)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -35,6 +36,14 @@ def as_array(picture: Any) -> np.ndarray:
             f"a picture has 2 or 3 dimensions, not {array.ndim}; pass a list of pictures."
         )
     return np.clip(array, 0, 1) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def draw_bare(axes: Axes, picture: Any, interpolation: str = "nearest") -> None:
+    """A picture without ticks, grid and frame, on axes that may still be labelled."""
+    axes.imshow(as_array(picture), cmap="gray", interpolation=interpolation)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
 
 
 def show_pictures(
