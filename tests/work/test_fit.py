@@ -199,21 +199,11 @@ def test_a_refused_run_leaves_no_folder_and_one_that_never_began_leaves_its_to_a
     assert fit_folder(job)["steps"] == 0
 
 
-CHANGED = [[], "all", {}, {"test accuracy": None}, {"test accuracy": "x"}]
-CHANGED += [{"only regression right": True}]
-
-
-def test_a_record_that_was_changed_is_one_sentence_and_what_it_says_is_weighed(own, run):
+def test_a_regression_that_is_clearly_better_is_recommended(own, run):
     *_, job = own
     fit_folder(job)
     record = Path(job.out, "record.json")
     whole = record.read_text()
-    for change in CHANGED:
-        known = json.loads(whole)
-        reached = known["reached"] | change if change and isinstance(change, dict) else change
-        record.write_text(json.dumps(known | {"reached": reached}))
-        with pytest.raises(SerialLoRAError, match="a record that was changed"):
-            fit_folder(job)
     for ours, its in ((0, 1), (9, 1), (1, 9), (2, 9)):  # of heads and tails
         tosses = ours + its
         chance = 2 * sum(math.comb(tosses, n) for n in range(min(ours, its) + 1)) / 2**tosses
