@@ -250,7 +250,7 @@ def test_code_beside_the_stubs_line_is_told_so(capsys):
         raise NotImplementedError("Exercise 99.1: your code goes here")
 
     for attempt in (below, above):
-        with pytest.raises(CheckFailed, match=rf"stands {attempt.__name__} the line `raise"):
+        with pytest.raises(CheckFailed, match="the line `raise"):
             check("99.1", attempt)
 
     class Layer(nn.Module):
