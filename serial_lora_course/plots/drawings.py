@@ -40,17 +40,7 @@ def _wrapped(words: str, letters: int) -> str:
 
 
 def draw_rows(rows: Sequence[Row]) -> Figure:
-    """Every picture `CELL` screen pixels wide and high, in rows from the top.
-
-    Raises:
-        SerialLoRAError: there are no pictures, or captions and pictures differ in number.
-    """
-    if not rows or any(
-        not len(row.pictures) or len(row.captions) not in (0, len(row.pictures)) for row in rows
-    ):
-        raise SerialLoRAError(
-            "pass at least one picture per row, and a caption for each or for none."
-        )
+    """Every picture `CELL` screen pixels wide and high, in rows from the top."""
     captions = [[_wrapped(words, LETTERS) for words in row.captions] for row in rows]
     titles = [_wrapped(row.title, 13) for row in rows]
     lines = [max((text.count("\n") + 1 for text in some), default=0) for some in captions]
