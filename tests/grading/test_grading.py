@@ -238,3 +238,22 @@ def test_every_exercise_of_a_lesson_can_be_graded(path):
         for exercise in exercises:
             before = prepared.cells[names.index(cells.check_id(exercise.number)) - 1].source
             assert f'check("{exercise.number}"' in before
+
+
+def test_a_submission_is_the_newest_notebook_of_the_lesson_with_an_answer(tmp_path):
+    pytest.importorskip("nbgrader.apps.api", reason="needs the extra [class]")
+    from serial_lora_course.grading.nbgrader import name_by_heading
+
+    wanted, stub = tmp_path / f"{LESSON}.ipynb", sources.make_stub(ANSWERS["1.1"])
+    ages = {"older": ANSWERS["1.1"], "copy": ANSWERS["1.3"], "open": stub}
+    for age, (name, answer) in enumerate(ages.items()):
+        os.utime(write(tmp_path / f"{name}.ipynb", answer), (age, age))
+    (tmp_path / "broken.ipynb").write_text("{")
+    found = [str(path) for path in tmp_path.iterdir()]
+    name_by_heading(LESSON, found)
+    assert found == [str(wanted)]
+    assert wanted.read_bytes() == (tmp_path / "copy.ipynb").read_bytes()
+    os.utime(write(wanted, stub), (9, 9))  # now somebody's own: it stays
+    name_by_heading(LESSON, [str(wanted)])
+    assert report.newest_of(tmp_path, LESSON).name == "copy.ipynb"
+    assert sources.BEGIN not in wanted.read_text("utf-8")
