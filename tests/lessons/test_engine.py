@@ -210,6 +210,14 @@ def test_nothing_that_an_answer_returns_breaks_the_check(number, name):
     assert len(str(caught.value)) < 3000
 
 
+def test_hooks_that_stay_are_a_change():
+    def attempt(layer):
+        layer.register_forward_hook(lambda *_: None)
+        return 1
+
+    assert "hooks" in failure_of(attempt, Case("one", (nn.Linear(1, 1),), 1)).cause
+
+
 def test_checks_leave_the_random_numbers_alone():
     torch.manual_seed(3)
     first = torch.rand(1)
