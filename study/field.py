@@ -1,4 +1,4 @@
-"""What the field offers beside Serial LoRA: PEFT's own classes, RepAdapter in both places, norms and biases."""
+"""What the field offers beside Serial LoRA: PEFT's own classes, and norms and biases."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora import LoRAConfig, eject, inject
-from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA
 from serial_lora.sites import Site
-from study.variants import RepAdapter, StudyAdapter
+from study.variants import StudyAdapter
 
 PEFT: dict[str, Callable[[int], peft.PeftConfig]] = {
     "dora": lambda size: peft.LoraConfig(r=size, lora_alpha=size, use_dora=True),
@@ -45,9 +44,6 @@ def put_in_peft(
 
     PEFT is shown the projections alone, each a layer of its own, all at once: some of its methods share
     matrices among them. A bias is no part of the change, so the layers have none.
-
-    Raises:
-        SerialLoRAError: PEFT refuses the size.
     """
     names, layers = [], nn.ModuleDict()
     for site in sites:
@@ -60,35 +56,13 @@ def put_in_peft(
     where = {"towers": config.towers, "blocks": config.blocks, "stream": config.stream}
     inject(model, LoRAConfig(rank=1, **where))
     undo.callback(eject, model)
-    try:
-        asked = PEFT[config.method](config.rank)
-        asked.target_modules = set(layers)
-        peft.get_peft_model(layers, asked)
-    except (ValueError, AssertionError) as error:
-        raise SerialLoRAError(
-            f"PEFT refuses {config.method} of size {config.rank} ({error}); choose another size."
-        ) from error
+    asked = PEFT[config.method](config.rank)
+    asked.target_modules = set(layers)
+    peft.get_peft_model(layers, asked)
     for (block, name), layer in zip(names, layers.values(), strict=True):
         pair = getattr(model.get_submodule(block), name)
         pair.requires_grad_(False)  # its own two factors are not asked
         pair.__class__, pair.layer = ByPeft, layer
-
-
-def repadapter_two(
-    model: nn.Module, sites: Iterable[Site], config: StudyAdapter, undo: ExitStack
-) -> None:
-    """RepAdapter in both of its places, before attention and before the feed-forward layer."""
-    for site in sites:
-        block = model.get_submodule(site.name)
-        size = (site.width, config.rank, config.scale, config.dropout)
-        both = nn.ModuleList([RepAdapter(*size), RepAdapter(*size)])
-        norm = model.get_submodule(site.entry)  # which makes attention's tokens
-        first = norm.register_forward_hook(lambda _, args, out, one=both[0]: one(out))
-        second = block.mlp.register_forward_pre_hook(lambda _, args, one=both[1]: one(args[0]))
-        undo.callback(first.remove)
-        undo.callback(second.remove)
-        block.add_module("variant", both.to(next(block.parameters()).device).train(block.training))
-        undo.callback(block._modules.pop, "variant")
 
 
 def ln_bias(model: nn.Module, sites: Iterable[Site], config: StudyAdapter, undo: ExitStack) -> None:
@@ -100,5 +74,5 @@ def ln_bias(model: nn.Module, sites: Iterable[Site], config: StudyAdapter, undo:
                 parameter.requires_grad_(True)
 
 
-FIELD = dict.fromkeys(PEFT, put_in_peft) | {"repadapter_two": repadapter_two, "ln_bias": ln_bias}
+FIELD = dict.fromkeys(PEFT, put_in_peft) | {"ln_bias": ln_bias}
 """What puts each method into a frozen model, until a stack closes."""

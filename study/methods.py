@@ -7,7 +7,7 @@ from functools import partial
 from serial_lora.config import SerialLoRAConfig
 from serial_lora_course.labs.methods import METHODS, Method
 from study.field import FIELD
-from study.variants import BESIDE, StudyAdapter, put_before, put_beside
+from study.variants import BESIDE, TWICE, StudyAdapter, put_before, put_beside
 
 ADAPTERS = {
     "repadapter": ("RepAdapter before attention", "width {}"),
@@ -30,7 +30,7 @@ ADAPTERS = {
 """Label, and how the size is written."""
 
 
-PUT = dict.fromkeys(BESIDE, put_beside) | {"repadapter": put_before} | FIELD
+PUT = dict.fromkeys(BESIDE, put_beside) | dict.fromkeys(("repadapter", TWICE), put_before) | FIELD
 KINDS = {name: partial(StudyAdapter, method=name, put=put) for name, put in PUT.items()}
 KINDS["serial_ffn"] = partial(SerialLoRAConfig, places=("feed_forward",))
 KNOWN = METHODS | {

@@ -38,7 +38,7 @@ from serial_lora.config import AdapterConfig
 from serial_lora.layers import LoRA
 from serial_lora.sites import Site
 
-NAME = "variant"
+NAME, TWICE = "variant", "repadapter_two"
 PARTS = ("q", "k", "v")
 Pairs = Mapping[str, LoRA]  # of q, k and v
 Weights = Mapping[str, Tensor]
@@ -162,13 +162,22 @@ class RepAdapter(nn.Module):
 def put_before(
     model: nn.Module, sites: Iterable[Site], config: StudyAdapter, undo: ExitStack
 ) -> None:
-    """Put RepAdapters before the attention of a model that is frozen, until ``undo`` closes."""
+    """Put RepAdapters before the attention of a model that is frozen, until ``undo`` closes.
+
+    Those of both places come before the feed-forward as well.
+    """
+    size = (config.rank, config.scale, config.dropout)
     for site in sites:
         block = model.get_submodule(site.name)
-        adapter = RepAdapter(site.width, config.rank, config.scale, config.dropout)
-        for hook in _hooks(model, site, adapter):
+        both = [RepAdapter(site.width, *size) for _ in range(2 if config.method == TWICE else 1)]
+        hooks = _hooks(model, site, both[0])
+        for second in both[1:]:
+            before = lambda _, args, second=second: second(args[0])  # noqa: E731
+            hooks.append(block.mlp.register_forward_pre_hook(before))
+        for hook in hooks:
             undo.callback(hook.remove)
-        block.add_module(NAME, adapter.to(next(block.parameters()).device).train(block.training))
+        device = next(block.parameters()).device
+        block.add_module(NAME, nn.ModuleList(both).to(device).train(block.training))
         undo.callback(block._modules.pop, NAME)
 
 

@@ -21,24 +21,22 @@ NAMING = (LIBRARY, "serial_lora/README.md", "README.md", "classroom/README.md", 
 ADDRESS = re.compile(r"https://github\.com/[\w-]+/[\w.-]*\w")  # these files name no other
 
 
-def lesson_table(measured: dict[str, dict]) -> str:
+def lesson_table() -> str:
     """Every lesson with links to its notebook and to the solved one."""
     lines = ["| Lesson | What you build | Minutes |", "| --- | --- | ---: |"]
     for lesson in LESSONS:
-        minutes, name = measured.get(lesson.number, {}).get("minutes", ""), f"{lesson.stem}.ipynb"
-        lines.append(
-            f"| [{lesson.number} {lesson.title}](notebooks/{name}) ([solved](solutions/{name})) "
-            f"| {lesson.builds} | {minutes} |"
-        )
+        name = f"{lesson.stem}.ipynb"
+        linked = f"[{lesson.number} {lesson.title}](notebooks/{name}) ([solved](solutions/{name}))"
+        lines.append(f"| {linked} | {lesson.builds} | {lesson.minutes} |")
     return "\n".join(lines)
 
 
-def what_learners_can(measured: dict[str, dict]) -> str:
+def what_learners_can() -> str:
     """Every lesson with what one can do afterwards, and its minutes."""
     lines = ["| Lesson | Minutes | Afterwards a learner can |", "| --- | ---: | --- |"]
-    for lesson in LESSONS:
-        minutes = measured.get(lesson.number, {}).get("minutes", "")
-        lines.append(f"| {lesson.number} {lesson.title} | {minutes} | {'; '.join(lesson.can)} |")
+    for each in LESSONS:
+        can = "; ".join(each.can)
+        lines.append(f"| {each.number} {each.title} | {each.minutes} | {can} |")
     return "\n".join(lines)
 
 
@@ -78,12 +76,11 @@ def public_address(root: Path) -> str:
 
 def pages(root: Path) -> dict[Path, str]:
     """Every document with a generated part, and the text that it should have."""
-    measured = read_measured()
     written = {page: (root / page).read_text("utf-8") for page in (*NAMING, "INSTRUCTORS.md")}
     for page, name, part in (
-        ("README.md", "lessons", lesson_table(measured)),
-        ("INSTRUCTORS.md", "memory", class_memory(measured)),
-        ("INSTRUCTORS.md", "afterwards", what_learners_can(measured)),
+        ("README.md", "lessons", lesson_table()),
+        ("INSTRUCTORS.md", "memory", class_memory(read_measured())),
+        ("INSTRUCTORS.md", "afterwards", what_learners_can()),
     ):
         written[page] = put_between(written[page], name, part)
     for page in NAMING:

@@ -26,7 +26,7 @@ from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.sd3 import load_sd3
 from serial_lora_course.plots.masks import overlay
-from serial_lora_course.plots.pictures import as_array
+from serial_lora_course.plots.pictures import draw_bare
 from serial_lora_course.plots.style import GREEN, VERMILION, house_style, save_figure
 from tools import ROOT
 
@@ -122,10 +122,7 @@ def draw() -> Figure:
         grid = figure.subplots(len(rows), COLUMNS)
         for line, (title, pictures) in zip(grid, rows.items(), strict=True):
             for axes, picture in zip(line, pictures, strict=True):
-                axes.imshow(as_array(picture), interpolation="nearest")
-                axes.set(xticks=[], yticks=[])
-                axes.grid(False)
-                axes.spines[:].set_visible(False)
+                draw_bare(axes, picture)
             line[0].set_ylabel(title, weight="bold", rotation=0, ha="right", va="center")
         for axes, (_, was, now) in zip(grid[0], answers, strict=True):
             axes.set_title(

@@ -15,13 +15,10 @@ fails ends the run, with its exit code.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
-from serial_lora_course.checking.lessons import MEASURED
 from serial_lora_course.door import enter
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
@@ -34,9 +31,8 @@ STYLE = [
     ["-c", "from importlinter import cli; raise SystemExit(cli.lint_imports())"],
     ["-m", "mypy"],
 ]
-# A file, and so a notebook, stays in one process, and the processes take files as they are listed: the
-# longest lessons are begun first, so that the end does not wait for one. nbval compares the outputs of
-# proof cells.
+# A file, and so a notebook, stays in one process, and the processes take files as they are listed. nbval
+# compares the outputs of proof cells.
 PYTEST = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 OWN = {"OMP_NUM_THREADS": "1", "SERIAL_LORA_STRICT": "1"}
 # With glibc, what a step frees stays with its process for the next step.
@@ -69,7 +65,7 @@ def planned(arguments: list[str] | None = None) -> list[list[str]]:
         return chosen
     if options.all:
         return [*STYLE, [*PYTEST, *NBVAL, *lesson_files(), "tests"]]
-    joined = [f"{JOINED}/{stem}.ipynb" for stem in longest_first(find_sources(ROOT))]
+    joined = [f"{JOINED}/{source.stem}.ipynb" for source in find_sources(ROOT)]
     return [
         *STYLE,
         ["-m", "tools.notebooks", "join"],
@@ -77,16 +73,9 @@ def planned(arguments: list[str] | None = None) -> list[list[str]]:
     ]
 
 
-def longest_first(sources: list[Path]) -> list[str]:
-    """The lessons' names by the seconds that they were measured to take; one never measured is first."""
-    measured, new = json.loads(MEASURED.read_text("utf-8")), {"seconds": float("inf")}
-    seconds = {source.stem: measured.get(source.name[:2], new)["seconds"] for source in sources}
-    return sorted(seconds, key=seconds.get, reverse=True)
-
-
 def lesson_files(numbers: Iterable[str] = ()) -> list[str]:
     """Both notebooks of these lessons; of every lesson when there are none."""
-    stems = longest_first(find_sources(ROOT, numbers))
+    stems = [source.stem for source in find_sources(ROOT, numbers)]
     return [f"{folder}/{stem}.ipynb" for folder in ("notebooks", "solutions") for stem in stems]
 
 

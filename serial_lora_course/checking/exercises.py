@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     import nbformat
 
 _CARD = re.compile(
-    r"^### Exercise (?P<number>\d+\.\d+) · (?P<title>.+)\n\n.*\n.*\n"
-    r"\| ●+○* \| (?P<importance>●+)○* \| (?P<minutes>\d+) \|$",
+    r"^### Exercise (\d+\.\d+) · .+\n\n.*\n.*\n\| ●+○* \| (●+)○* \| (\d+) \|$",
     re.MULTILINE,
 )
 CHECK_CALL = re.compile(r'^check\("(\d+\.\d+)"', re.MULTILINE)
@@ -26,17 +24,15 @@ class Exercise:
 
     Attributes:
         number: such as ``"2.3"``.
-        title: its heading.
         importance: dots out of five.
         minutes: how long a learner should give it.
-        names: what the learner's cell defines, in the order in which the check takes them.
+        name: what the learner's cell defines, and the check takes.
     """
 
     number: str
-    title: str
     importance: int
     minutes: int
-    names: tuple[str, ...]
+    name: str
 
 
 def read_exercises(notebook: nbformat.NotebookNode) -> list[Exercise]:
@@ -50,29 +46,11 @@ def read_exercises(notebook: nbformat.NotebookNode) -> list[Exercise]:
         card = _CARD.search(text.source) if text.cell_type == "markdown" else None
         if card is None:
             continue
-        names = _checked_names(card["number"], code.source)
-        found.append(
-            Exercise(
-                card["number"],
-                card["title"].strip(),
-                len(card["importance"]),
-                int(card["minutes"]),
-                names,
+        number, importance, minutes = card.groups()
+        call = re.search(rf'^check\("{number}", (\w+)\)', code.source, re.MULTILINE)
+        if call is None:
+            raise SerialLoRAError(
+                f'The cell below the card of exercise {number} has no check("{number}", ...).'
             )
-        )
+        found.append(Exercise(number, len(importance), int(minutes), call[1]))
     return found
-
-
-def _checked_names(number: str, source: str) -> tuple[str, ...]:
-    """The names in ``check("2.3", name, ...)``, called outside any function."""
-    for node in ast.parse(source).body:
-        call = node.value if isinstance(node, ast.Expr) else None
-        if (
-            isinstance(call, ast.Call)
-            and isinstance(call.func, ast.Name)
-            and call.func.id == "check"
-            and isinstance(call.args[0], ast.Constant)
-            and call.args[0].value == number
-        ):
-            return tuple(argument.id for argument in call.args[1:])
-    raise SerialLoRAError(f'The cell below the card of exercise {number} has no check("{number}").')

@@ -47,6 +47,11 @@ class Lesson:
         """Its two digits."""
         return self.stem[:2]
 
+    @property
+    def minutes(self) -> int | str:
+        """For reading and exercises; a question mark for a lesson that was never built."""
+        return read_measured().get(self.number, {}).get("minutes", "?")
+
 
 LESSONS = [Lesson(**e) for e in yaml.safe_load((ASSETS / "lessons.yaml").read_text("utf-8"))]
 
@@ -80,9 +85,8 @@ def read_measured(path: Path = MEASURED) -> dict[str, dict]:
 def lesson_card(number: str) -> None:
     """Show what comes before a lesson, its minutes, which run its text describes, and what it is good for."""
     lesson = find_lesson(number)
-    minutes = read_measured().get(lesson.number, {}).get("minutes", "?")
     before = (
-        f"*Before this lesson: {lesson.before}. It takes about {minutes} minutes, computed from its "
+        f"*Before this lesson: {lesson.before}. It takes about {lesson.minutes} minutes, computed from its "
         "words and exercises. The text describes the saved run: change a cell, and your numbers will "
         "differ.*"
     )
@@ -92,10 +96,8 @@ def lesson_card(number: str) -> None:
 
 def lesson_list() -> None:
     """Show all lessons with links that work from inside a notebook; for lesson 00."""
-    measured = read_measured()
     rows = [
-        f"| [{lesson.number} {lesson.title}]({lesson.stem}.ipynb) | {lesson.builds} "
-        f"| {measured.get(lesson.number, {}).get('minutes', '?')} |"
+        f"| [{lesson.number} {lesson.title}]({lesson.stem}.ipynb) | {lesson.builds} | {lesson.minutes} |"
         for lesson in LESSONS
     ]
     head = ["| Lesson | What you build | Minutes |", "|---|---|---:|"]

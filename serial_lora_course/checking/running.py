@@ -22,7 +22,7 @@ from serial_lora_course.checking.message import (
     lines_of_the_learner,
 )
 from serial_lora_course.checking.mistake import Exercise, Mistakes
-from serial_lora_course.checking.stub import place_beside_stub
+from serial_lora_course.checking.stub import stands_beside_stub
 
 FOLDERS = Path(__file__).resolve().parents[1] / "lessons"
 EXERCISES: dict[str, Callable[..., str]] = {}
@@ -145,14 +145,13 @@ def run_check(number: str, attempt: Any) -> str | None:
     except NotImplementedError as error:
         if not is_open(error):
             raise
-        if not (place := place_beside_stub(attempt)):
+        if not stands_beside_stub(attempt):
             return None
         failure = CheckFailed(
             "the stub's line",
             "your code in its place",
-            f"your code {place} it",
-            f"your code stands {place} the line `raise NotImplementedError(...)`, which ends the "
-            "function: delete that line",
+            "your code beside it",
+            "the line `raise NotImplementedError(...)` is still there, and ends the function: delete it",
         )
         failure.number = number
         raise failure from None

@@ -6,28 +6,21 @@ import ast
 import inspect
 import textwrap
 from contextlib import suppress
-from types import FunctionType
 from typing import Any
 
 
-def place_beside_stub(answer: Any) -> str:
-    """Where code stands beside the stub's line in a function or a method: "above" or "below"."""
-    functions = vars(answer).values() if isinstance(answer, type) else [answer]
-    for function in functions:
-        if isinstance(function, FunctionType) and (place := _place(function)):
-            return place
-    return ""
+def stands_beside_stub(answer: Any) -> bool:
+    """Whether a function, or a method of a class, has code beside the line that raises."""
+    with suppress(OSError, TypeError, SyntaxError):  # its source cannot be found
+        tree = ast.parse(textwrap.dedent(inspect.getsource(answer)))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        lines = [[node for node in each.body if not _is_given(node)] for each in functions]
+        return any(len(own) > 1 and any(map(_is_stub, own)) for own in lines)
+    return False
 
 
-def _place(function: FunctionType) -> str:
-    """That of one function; nothing if its source cannot be found."""
-    with suppress(OSError, TypeError, SyntaxError, ValueError):
-        (defined,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
-        lines = [node for node in defined.body if not _is_given(node)]
-        stubs = [i for i, node in enumerate(lines) if isinstance(node, ast.Raise)]
-        if len(lines) > 1 and stubs and "NotImplementedError" in ast.unparse(lines[stubs[0]]):
-            return "above" if stubs[0] else "below"
-    return ""
+def _is_stub(node: ast.stmt) -> bool:
+    return ast.unparse(node).startswith("raise NotImplementedError")
 
 
 def _is_given(node: ast.stmt) -> bool:

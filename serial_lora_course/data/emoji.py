@@ -115,19 +115,20 @@ def shipped_file(style: str) -> Path:
 
 
 @lru_cache
-def _shipped(style: str) -> zipfile.ZipFile:
+def shipped_zip(style: str) -> zipfile.ZipFile:
+    """That file, opened."""
     # In memory: processes that a data loader forks must not share one place in an open file.
     return zipfile.ZipFile(io.BytesIO(shipped_file(style).read_bytes()))
 
 
 @lru_cache
 def _index(style: str) -> dict[str, dict]:
-    return json.loads(_shipped(style).read(INDEX))
+    return json.loads(shipped_zip(style).read(INDEX))
 
 
 @lru_cache(maxsize=16)  # neighbours in the list lie on one sheet; all would take 100 MB
 def _sheet(style: str, name: str) -> Image.Image:
-    with Image.open(io.BytesIO(_shipped(style).read(name))) as sheet:
+    with Image.open(io.BytesIO(shipped_zip(style).read(name))) as sheet:
         return sheet.convert("RGBA")
 
 

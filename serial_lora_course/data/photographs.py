@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -18,7 +17,7 @@ from functools import cache, lru_cache, partial
 import numpy as np
 from PIL import Image
 
-from serial_lora_course.data.emoji import ATTRIBUTION, INDEX, fit, shipped_file
+from serial_lora_course.data.emoji import ATTRIBUTION, INDEX, fit, shipped_zip
 from serial_lora_course.data.subsets import SPLIT_SEED, hash_order
 from serial_lora_course.data.types import ClassificationData, Pictures
 
@@ -41,14 +40,14 @@ class Thing:
 @lru_cache
 def photographed_things() -> tuple[Thing, ...]:
     """Every photograph that the package carries."""
-    listed = json.loads(_shipped().read(INDEX))["photographs"]
+    listed = json.loads(shipped_zip(PHOTOGRAPHS).read(INDEX))["photographs"]
     return tuple(Thing(row["file"], row["name"], row["class"]) for row in listed)
 
 
 @cache
 def cut_out(file: str, size: int) -> np.ndarray:
     """A photograph in the middle of a square, uint8 (size, size, 4): red, green, blue, alpha."""
-    with Image.open(io.BytesIO(_shipped().read(f"{file}.webp"))) as picture:
+    with Image.open(io.BytesIO(shipped_zip(PHOTOGRAPHS).read(f"{file}.webp"))) as picture:
         drawing = np.asarray(fit(picture.convert("RGBA"), size))
     drawing.flags.writeable = False  # everybody who asks for it gets this one
     return drawing
@@ -97,9 +96,3 @@ def kept_apart(things: Sequence[Thing], count: int) -> tuple[list[Thing], list[T
 def _on_white(size: int, file: str) -> Image.Image:
     drawing = Image.fromarray(cut_out(file, size), "RGBA")
     return Image.alpha_composite(Image.new("RGBA", drawing.size, "white"), drawing).convert("RGB")
-
-
-@lru_cache
-def _shipped() -> zipfile.ZipFile:
-    # In memory: processes that a data loader forks must not share one place in an open file.
-    return zipfile.ZipFile(io.BytesIO(shipped_file(PHOTOGRAPHS).read_bytes()))

@@ -76,7 +76,7 @@ def as_submission(notebook: NotebookNode, solved: NotebookNode) -> NotebookNode:
     cells = [cell for cell in submission.cells if not grade_id(cell).startswith("check-")]
     ours = {grade_id(cell): cell for cell in as_source(solved).cells}
     for exercise in read_exercises(solved):
-        place = max(_last_definition(cells, name) for name in exercise.names)
+        place = _last_definition(cells, exercise.name)
         checks.setdefault(place, []).append(ours[check_id(exercise.number)])
     submission.cells = checks.get(-1, [])
     for place, cell in enumerate(cells):
@@ -87,8 +87,7 @@ def as_submission(notebook: NotebookNode, solved: NotebookNode) -> NotebookNode:
 
 def is_answered(notebook: NotebookNode, solved: NotebookNode) -> bool:
     """Whether an exercise's name is defined without the stub's line."""
-    names = [name for exercise in read_exercises(solved) for name in exercise.names]
-    places = [_last_definition(notebook.cells, name) for name in names]
+    places = [_last_definition(notebook.cells, each.name) for each in read_exercises(solved)]
     return any(STUB not in notebook.cells[place].source for place in places if place >= 0)
 
 

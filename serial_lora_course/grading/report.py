@@ -33,10 +33,7 @@ def run(paths: Sequence[Path], seconds: int, out: Path, unconfined: bool) -> int
     """
     if not unconfined:
         sandbox.require_bubblewrap()
-    for name in (
-        "SIGTERM",
-        "SIGHUP",
-    ):  # as Ctrl-C: clean up; Windows has no SIGHUP, nohup ignores it
+    for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C; Windows has no SIGHUP, nohup ignores it
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -86,28 +86,18 @@ TINY = CLIPLabConfig(
 class CLIPObjective(nn.Module):
     """Mean cross-entropy of pictures (B, 3, size, size) and labels (B,) against all class prompts.
 
-    ``tokens`` are those, (classes, context_length). Where the text tower learns nothing, they are read once.
+    ``tokens`` are those, (classes, context_length).
     """
 
     def __init__(self, model: nn.Module, tokens: Tensor) -> None:
         super().__init__()
         self.model = model
-        self.read_before: Tensor | None = None
         self.register_buffer("tokens", tokens, persistent=False)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         pictures, labels = batch
-        scores = class_scores(self.model, pictures, self.class_features())
+        scores = class_scores(self.model, pictures, encode_prompts(self.model, self.tokens))
         return nn.functional.cross_entropy(scores, labels)
-
-    def class_features(self) -> Tensor:
-        """Of every class prompt, (classes, embed_dim)."""
-        named = self.model.named_parameters()
-        if any(p.requires_grad for name, p in named if not name.startswith("visual.")):
-            return encode_prompts(self.model, self.tokens)
-        if self.read_before is None:
-            self.read_before = encode_prompts(self.model, self.tokens)
-        return self.read_before
 
 
 def class_scores(model: nn.Module, pictures: Tensor, class_features: Tensor) -> Tensor:

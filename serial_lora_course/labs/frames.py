@@ -31,13 +31,12 @@ def swept(records: Iterable[Record]) -> list[str]:
     return [name for name, values in found.items() if values > 1]
 
 
-def on_front(table: pd.DataFrame, measure: str, cost: str = "parameters") -> pd.DataFrame:
-    """The rows that no other one beats at the same cost or less, from the cheapest.
+def on_front(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The rows that no other one with as many parameters or fewer beats, from the smallest.
 
     Args:
         measure: a column of which more is better.
-        cost: one of which less is.
     """
-    ordered = table.dropna(subset=[cost]).sort_values([cost, measure], ascending=[True, False])
+    ordered = table.sort_values(["parameters", measure], ascending=[True, False])
     best = ordered[measure].cummax().shift(fill_value=float("-inf"))
     return ordered[ordered[measure] > best]

@@ -42,46 +42,31 @@ class Length:
 
 _FEW = {"epochs": 1, "min_steps": 2}
 
-SETTINGS: dict[tuple[str, str], tuple[str, dict[str, Length]]] = {
-    ("clip", "tiny"): (
-        "symbols",
-        {"dry": Length(2, 40, _FEW), "class": Length(16), "full": Length(16)},
-    ),
+SETTINGS: dict[tuple[str, str], tuple[str, Length, Length, Length]] = {
+    ("clip", "tiny"): ("symbols", Length(2, 40, _FEW), Length(16), Length(16)),
     ("clip", "paper"): (
         "eurosat",
-        {
-            "dry": Length(2, 20, _FEW),
-            "class": Length(16, 500, {"epochs": 20}),
-            "full": Length(16),
-        },
+        Length(2, 20, _FEW),
+        Length(16, 500, {"epochs": 20}),
+        Length(16),
     ),
-    ("sam", "tiny"): (
-        "photographs",
-        {"dry": Length(10, 4, _FEW), "class": Length(100), "full": Length(100)},
-    ),
+    ("sam", "tiny"): ("photographs", Length(10, 4, _FEW), Length(100), Length(100)),
     ("sam", "paper"): (
         "icecream",
-        {
-            "dry": Length(1, 2, _FEW),
-            "class": Length(20, 24, {"epochs": 1}),
-            "full": Length(100),
-        },
+        Length(1, 2, _FEW),
+        Length(20, 24, {"epochs": 1}),
+        Length(100),
     ),
-    ("sd3", "tiny"): (
-        "openmoji",
-        {"dry": Length(5, 3, _FEW), "class": Length(50, 64), "full": Length(100)},
-    ),
+    ("sd3", "tiny"): ("openmoji", Length(5, 3, _FEW), Length(50, 64), Length(100)),
     ("sd3", "paper"): (
         "art_nouveau",
-        {
-            "dry": Length(2, 3, _FEW | {"drawing_steps": 10}),
-            "class": Length(5, 16, {"epochs": 2, "drawing_steps": 14}),
-            "full": Length(100, 100),
-        },
+        Length(2, 3, _FEW | {"drawing_steps": 10}),
+        Length(5, 16, {"epochs": 2, "drawing_steps": 14}),
+        Length(100, 100),
     ),
 }
-"""Lab and scale -> the data set to adapt to, and a length for each word: dry (a few steps, to see that all of it
-runs here), class and full."""
+"""Lab and scale -> the data set to adapt to, and its `LENGTHS`."""
+LENGTHS = ("dry", "class", "full")  # dry: a few steps, to see that all of it runs here
 
 
 def open_lesson(lab: str, scale: str = "tiny", length: str = "class") -> Lesson:
@@ -98,7 +83,7 @@ def open_lesson(lab: str, scale: str = "tiny", length: str = "class") -> Lesson:
     """
     get_lab(lab)
     require_scale(scale)
-    require_choice("length", length, SETTINGS[lab, scale][1])
+    require_choice("length", length, LENGTHS)
     try:
         return Lesson(lab, scale, length)
     except SerialLoRAError as error:
@@ -119,9 +104,10 @@ class Lesson:
     """
 
     def __init__(self, lab: str, scale: str, length: str) -> None:
-        adapt_to, lengths = SETTINGS[lab, scale]
+        adapt_to, *lengths = SETTINGS[lab, scale]
+        long = lengths[LENGTHS.index(length)]
         self.kind, self.scale, self.precision = get_lab(lab), scale, LOOKING[scale]
-        self.amount, self.tests = lengths[length].amount, lengths[length].tests
+        self.amount, self.tests = long.amount, long.tests
         self.device = this_device()
         free = free_memory(self.device)  # before anything is loaded
         few = None if lab == "sd3" else self.tests  # SD3's are drawn, the first of the held-out
@@ -130,7 +116,7 @@ class Lesson:
             name: with_few_tests(self.kind.load_data(name, scale, None), few) for name in looked_at
         }
         self.data = self.sets[adapt_to]
-        wished = self.kind.configured(scale, **lengths[length].changes)
+        wished = self.kind.configured(scale, **long.changes)
         self.backbone = self.kind.load_backbone(wished, scale, "default")
         self.judge = self.kind.load_tools(scale).get("judge")
         self.config = fitted(lab, scale, wished, free)

@@ -15,12 +15,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.plots.pictures import as_array
+from serial_lora_course.plots.pictures import as_array, draw_bare
 from serial_lora_course.plots.style import SCREEN_DPI, house_style, with_description
 
 CELL = 128
 """Screen pixels of a picture's longer side."""
-GAP, MARGIN, LINE, HEADING = 8, 16, 15, 28  # pixels; a line of a caption is so high
+GAP, MARGIN, LINE = 8, 16, 15  # pixels; a line of a caption is so high
 LETTERS = 17  # in a line of a caption
 CAPTION = {"fontsize": 8.5, "linespacing": 1.15, "weight": "normal", "loc": "center", "pad": 4}
 TITLE = {"fontsize": 10, "weight": "bold", "linespacing": 1.1, "labelpad": 5}
@@ -39,40 +39,24 @@ def _wrapped(words: str, letters: int) -> str:
     return textwrap.fill(words, letters, max_lines=4, placeholder=" …")
 
 
-def draw_rows(rows: Sequence[Row], heading: str = "", cell: int = CELL) -> Figure:
-    """Every picture ``cell`` screen pixels wide and high, in rows from the top.
-
-    Raises:
-        SerialLoRAError: there are no pictures, or captions and pictures differ in number.
-    """
-    if not rows or any(
-        not len(row.pictures) or len(row.captions) not in (0, len(row.pictures)) for row in rows
-    ):
-        raise SerialLoRAError(
-            "pass at least one picture per row, and a caption for each or for none."
-        )
-    letters = LETTERS * cell // CELL
-    captions = [[_wrapped(words, letters) for words in row.captions] for row in rows]
+def draw_rows(rows: Sequence[Row]) -> Figure:
+    """Every picture `CELL` screen pixels wide and high, in rows from the top."""
+    captions = [[_wrapped(words, LETTERS) for words in row.captions] for row in rows]
     titles = [_wrapped(row.title, 13) for row in rows]
     lines = [max((text.count("\n") + 1 for text in some), default=0) for some in captions]
     left = MARGIN + LINE * max(text.count("\n") + bool(text) for text in titles)
-    width = left + (cell + GAP) * max(len(row.pictures) for row in rows)
-    height = HEADING * bool(heading) + len(rows) * (cell + 2 * GAP) + LINE * sum(lines)
+    width = left + (CELL + GAP) * max(len(row.pictures) for row in rows)
+    height = len(rows) * (CELL + 2 * GAP) + LINE * sum(lines)
     with house_style():
         figure = Figure(figsize=(width / SCREEN_DPI, height / SCREEN_DPI))
-        figure.text(left / width, 1 - 6 / height, heading, fontsize=11, weight="bold", va="top")
-        y = height - HEADING * bool(heading)
+        y = height
         for i, row in enumerate(rows):
-            y -= LINE * lines[i] + GAP + cell
+            y -= LINE * lines[i] + GAP + CELL
             for column, picture in enumerate(row.pictures):
-                x = left + column * (cell + GAP)
-                axes = figure.add_axes((x / width, y / height, cell / width, cell / height))
-                array = as_array(picture)
-                crisp = max(array.shape[:2]) <= cell
-                axes.imshow(array, cmap="gray", interpolation="nearest" if crisp else "antialiased")
-                axes.set(xticks=[], yticks=[])
-                axes.grid(False)
-                axes.spines[:].set_visible(False)
+                x = left + column * (CELL + GAP)
+                axes = figure.add_axes((x / width, y / height, CELL / width, CELL / height))
+                crisp = max(as_array(picture).shape[:2]) <= CELL
+                draw_bare(axes, picture, "nearest" if crisp else "antialiased")
                 if row.captions:
                     axes.set_title(captions[i][column], **CAPTION)
                 if column == 0:
@@ -81,22 +65,19 @@ def draw_rows(rows: Sequence[Row], heading: str = "", cell: int = CELL) -> Figur
     words = "; ".join(
         f"{row.title} {', '.join(f'“{words}”' for words in row.captions)}".strip() for row in rows
     )
-    return with_description(figure, f"Drawings in rows. {heading} {words}.")
+    return with_description(figure, f"Drawings in rows. {words}.")
 
 
-def plot_drawings(
-    rows: Mapping[str, Sequence[Any]], captions: Sequence[str], title: str = "", cell: int = CELL
-) -> Figure:
+def plot_drawings(rows: Mapping[str, Sequence[Any]], captions: Sequence[str]) -> Figure:
     """What several models draw for the same prompts: one row per model, one column per prompt.
 
     Args:
         rows: name of a model ("not adapted", "Serial LoRA", "real") to N pictures as in
             :func:`serial_lora_course.plots.pictures.show_pictures`.
-        captions: N prompts, over the columns; ``title``: over everything.
-        cell: screen pixels of a picture's longer side.
+        captions: N prompts, over the columns.
     """
     if any(len(pictures) != len(captions) for pictures in rows.values()):
         raise SerialLoRAError(f"pass one picture per caption, {len(captions)}, in every row.")
     over = [captions, *[()] * len(rows)]
     drawn = [Row(name, rows[name], words) for name, words in zip(rows, over, strict=False)]
-    return draw_rows(drawn, title, cell)
+    return draw_rows(drawn)

@@ -22,7 +22,7 @@ from scipy.ndimage import binary_erosion
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.measures.metrics import dice
-from serial_lora_course.plots.pictures import as_array
+from serial_lora_course.plots.pictures import draw_bare
 from serial_lora_course.plots.style import BLUE, INK, VERMILION, house_style, with_description
 
 NOTHING, AGREED, MISSED, FALSE_POSITIVE = range(4)
@@ -34,16 +34,10 @@ STRENGTH = 0.65
 BOX_COLOUR = VERMILION
 
 
-def _masks(mask: Any, size: tuple[int, ...]) -> np.ndarray:
+def _masks(mask: Any) -> np.ndarray:
     """A mask, or several, as bool (N, height, width)."""
-    array = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
-    array = array[None] if array.ndim == 2 else array
-    if array.shape[1:] != size or not np.isin(array, (0, 1)).all():
-        raise SerialLoRAError(
-            f"a mask of shape {np.shape(mask)} does not fit a picture of {size}, or is no mask; pass True "
-            "and False, of the picture's own size."
-        )
-    return array.astype(bool)
+    array = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask, bool)
+    return array[None] if array.ndim == 2 else array
 
 
 def compare_masks(truth: Any, found: Any) -> np.ndarray:
@@ -53,24 +47,22 @@ def compare_masks(truth: Any, found: Any) -> np.ndarray:
         truth, found: bool, (height, width), or (N, height, width) for N objects in one order. With
             several objects a mistake about one is never hidden by another.
     """
-    size = np.shape(truth)[-2:]
-    truth, found = _masks(truth, size), _masks(found, size)
+    truth, found = _masks(truth), _masks(found)
     if len(truth) != len(found):
         raise SerialLoRAError(
             f"{len(truth)} true masks came with {len(found)} predicted ones; pass as many of each."
         )
-    kinds = np.zeros(size, np.uint8)
+    kinds = np.zeros(truth.shape[1:], np.uint8)
     kinds[(truth & found).any(0)] = AGREED
     kinds[(truth & ~found).any(0)] = MISSED
     kinds[(found & ~truth).any(0)] = FALSE_POSITIVE
     return kinds
 
 
-def overlay(picture: Any, truth: Any | None, found: Any) -> np.ndarray:
+def overlay(picture: Image.Image, truth: Any | None, found: Any) -> np.ndarray:
     """The picture in grey with agreement, missed and false positive pixels coloured.
 
     Args:
-        picture: as in :func:`serial_lora_course.plots.pictures.show_pictures`.
         truth: bool, (height, width) or (N, height, width), whose outermost pixels are drawn white; None
             when it is not known: what was found is then all blue.
         found: the prediction, as many masks as in ``truth``.
@@ -78,11 +70,8 @@ def overlay(picture: Any, truth: Any | None, found: Any) -> np.ndarray:
     Returns:
         uint8, (height, width, 3).
     """
-    array = as_array(picture)
-    if array.dtype == bool or np.issubdtype(array.dtype, np.floating):
-        array = np.rint(255 * array.astype(float))
-    grey = np.asarray(Image.fromarray(array.astype(np.uint8)).convert("L"), float)[..., None]
-    known = _masks(found if truth is None else truth, grey.shape[:2])
+    grey = np.asarray(picture.convert("L"), float)[..., None]
+    known = _masks(found if truth is None else truth)
     kinds = compare_masks(known, found)
     sheet = np.repeat(grey, 3, axis=2)
     for kind, colour in COLOURS.items():
@@ -101,22 +90,21 @@ class OverlayRow:
 
     Attributes:
         title: what the row is, such as "best".
-        picture: as in :func:`serial_lora_course.plots.pictures.show_pictures`.
+        picture: what was looked at.
         found: name of a prediction to its mask or masks; every row has the same names.
         truth: bool, (height, width) or (N, height, width).
         boxes: (4,) or (N, 4), x0, y0, x1, y1 at pixel edges, or None.
     """
 
     title: str
-    picture: Any
+    picture: Image.Image
     found: Mapping[str, Any]
     truth: Any
     boxes: Any | None = None
 
     def dice(self, name: str) -> float:
         """The mean Dice of a prediction over the row's objects."""
-        size = np.shape(self.truth)[-2:]
-        return float(dice(_masks(self.found[name], size), _masks(self.truth, size)).mean())
+        return float(dice(_masks(self.found[name]), _masks(self.truth)).mean())
 
 
 def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
@@ -129,8 +117,7 @@ def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
     """
     names = list(rows[0].found)
     columns = ["picture", *names]
-    shapes = np.array([np.shape(as_array(row.picture))[:2] for row in rows])
-    tallest, widest = shapes.max(0)
+    widest, tallest = np.max([row.picture.size for row in rows], axis=0)
     height = size * min(1.6, max(0.6, tallest / widest)) + 0.25
     with house_style():
         figure = Figure(
@@ -140,13 +127,10 @@ def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
         for axes, name in zip(grid[0], columns, strict=True):
             axes.set_title(name, fontsize=10, loc="center")
         for line, row in zip(grid, rows, strict=True):
-            sheets = [as_array(row.picture)]
+            sheets = [row.picture]
             sheets += [overlay(row.picture, row.truth, row.found[name]) for name in names]
             for axes, sheet in zip(line, sheets, strict=True):
-                axes.imshow(sheet, cmap="gray", interpolation="nearest")
-                axes.set(xticks=[], yticks=[])
-                axes.grid(False)
-                axes.spines[:].set_visible(False)
+                draw_bare(axes, sheet)
             line[0].set_ylabel(row.title, fontsize=10, weight="bold")
             for box in np.reshape([] if row.boxes is None else row.boxes, (-1, 4)):
                 _draw_box(line[0], box)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -15,26 +16,18 @@ from serial_lora_course.plots.style import house_style, with_description
 
 
 def as_array(picture: Any) -> np.ndarray:
-    """A picture as an array to draw: PIL image, (H, W), (H, W, C) or (C, H, W) array or tensor."""
+    """A picture as an array to draw: PIL's, or numbers of shape (H, W) or (H, W, C)."""
     if isinstance(picture, Image.Image):
         return np.asarray(picture.convert("RGBA" if "A" in picture.getbands() else "RGB"))
-    channels = (1, 3, 4)
-    is_tensor = hasattr(picture, "detach")
-    if is_tensor:
-        picture = picture.detach().cpu()
-        picture = picture.float() if picture.is_floating_point() else picture
-    array = np.asarray(picture)
-    # A shape such as (4, 4, 4) can be read both ways: tensors keep channels first, arrays last.
-    if array.ndim == 3 and array.shape[0] in channels:
-        if is_tensor or array.shape[2] not in channels:
-            array = array.transpose(1, 2, 0)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.ndim not in (2, 3):
-        raise SerialLoRAError(
-            f"a picture has 2 or 3 dimensions, not {array.ndim}; pass a list of pictures."
-        )
-    return np.clip(array, 0, 1) if np.issubdtype(array.dtype, np.floating) else array
+    return np.asarray(picture)
+
+
+def draw_bare(axes: Axes, picture: Any, interpolation: str = "nearest") -> None:
+    """A picture without ticks, grid and frame, on axes that may still be labelled."""
+    axes.imshow(as_array(picture), cmap="gray", interpolation=interpolation)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
 
 
 def show_pictures(
@@ -46,8 +39,7 @@ def show_pictures(
     """A grid of pictures, each with a short title above it.
 
     Args:
-        pictures: PIL images, or arrays or tensors of shape (H, W), (H, W, C) or (C, H, W); floats
-            are between 0 and 1.
+        pictures: PIL images, or arrays of shape (H, W) or (H, W, C); floats are between 0 and 1.
         columns: pictures in a row; eight at most when left out.
         size: inches each.
     """

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import timm
 import torch
@@ -22,7 +23,7 @@ from torchvision.transforms import Compose
 from transformers import AutoImageProcessor, AutoModel
 
 from serial_lora import load_adapter, save_adapter
-from serial_lora.errors import SerialLoRAError, require_names
+from serial_lora.errors import SerialLoRAError
 from serial_lora.files import read_header
 from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.data.types import Pictures
@@ -261,34 +262,20 @@ def open_classifier(folder: str | Path) -> PictureClassifier:
             or as `load_vision` and `load_adapter`.
     """
     path = expanded(folder) / ADAPTER_FILE
-    source, class_names, seen = _notes(path)
-    classifier = PictureClassifier(load_vision(**source), class_names)
-    with warnings.catch_warnings(action="ignore"):  # fit has told what inject warns of
-        load_adapter(classifier, path)
-    if seen is not None:
-        now = torch.tensor(_seen(classifier))
-        # of features with a deviation of 1
-        if now.shape != seen.shape or not torch.allclose(now, seen, atol=0.05):
-            raise SerialLoRAError(
-                f"{source['name']} gives other features than when {path.parent} was fitted: its weights, or how it "
-                "prepares pictures, have changed; restore them, or fit again."
-            )
-    return classifier.eval()
-
-
-def _notes(path: Path) -> tuple[dict[str, Any], list[str], Tensor | None]:
-    """What `save_classifier` noted: what the model was made of, the classes, and what it saw."""
     notes = read_header(path).notes
     try:
-        source, names = (json.loads(notes[name]) for name in ("vision", "class_names"))
-        kinds = {"name": (str,), "weights": (str, type(None)), "image_size": (int, type(None))}
-        if source.keys() != kinds.keys() or not all(
-            isinstance(source[name], kind) for name, kind in kinds.items()
-        ):
-            raise TypeError
-        seen = torch.tensor(json.loads(notes["seen"])) if "seen" in notes else None  # if earlier
-        return source, require_names("classes", names), seen
-    except Exception as error:  # whatever stands there instead
+        names = ("vision", "class_names", "seen")
+        source, class_names, seen = (json.loads(notes[name]) for name in names)
+    except (KeyError, ValueError) as error:
         raise SerialLoRAError(
             f"{path} is no classifier of this version of `serial-lora fit`; fit the pictures again."
         ) from error
+    classifier = PictureClassifier(load_vision(**source), class_names)
+    with warnings.catch_warnings(action="ignore"):  # fit has told what inject warns of
+        load_adapter(classifier, path)
+    if not np.allclose(_seen(classifier), seen, atol=0.05):  # of features with a deviation of 1
+        raise SerialLoRAError(
+            f"{source['name']} gives other features than when {path.parent} was fitted: its weights, or how it "
+            "prepares pictures, have changed; restore them, or fit again."
+        )
+    return classifier.eval()

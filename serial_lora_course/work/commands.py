@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import os
-import shutil
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,7 +43,6 @@ def fit(**chosen: Any) -> None:
     import pandas as pd
     from scipy.stats import binomtest
 
-    from serial_lora.errors import SerialLoRAError
     from serial_lora_course.work.fit import fit_folder
     from serial_lora_course.work.reports import CLASSES_FILE, in_words
 
@@ -53,10 +50,7 @@ def fit(**chosen: Any) -> None:
     reached = fit_folder(job)
     _print_lines(in_words(reached) | {"classifier": job.out})
     table = expanded(job.out) / CLASSES_FILE
-    try:
-        classes = pd.read_csv(table, dtype=str, keep_default_na=False)
-    except ValueError as error:  # pandas' kinds are all of this one
-        raise SerialLoRAError(f"{table} is no table any more; fit in another --out.") from error
+    classes = pd.read_csv(table, dtype=str, keep_default_na=False)
     print(f"\n{classes.to_string(index=False)}")
     ours, its = (reached.get(f"only {which} right", 0) for which in ("adapter", "regression"))
     # Were both equally good, these would be as heads and tails.
@@ -144,29 +138,21 @@ def merge(
 def _replace_merged(out: Path, weights: dict[str, bytes], told: dict[str, bytes]) -> None:
     """Write a merged classifier, also over an older one.
 
-    What tells of the weights is away while they change places: whoever reads meanwhile, or after a
-    kill, finds the old classifier, the new one, or none, and never one's classes with the other's
-    weights.
+    What tells of the weights goes first and comes last: whoever reads meanwhile, or after a kill, finds
+    one's classes with its own weights, or none.
 
     Args:
         weights, told: name of a file -> its content.
     """
     from serial_lora.files import write_whole
 
-    aside, files = out / ".merging", weights | told
     out.mkdir(parents=True, exist_ok=True)
     with alone(out / ".lock", f"another process is merging into {out}; wait until it ends."):
-        shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
-        try:
-            for name, content in files.items():
-                write_whole(aside / name, content)
-            for name in OTHERS_FILES if (out / FACTS_FILE).exists() else told:
-                (out / name).unlink(missing_ok=True)
-            for name, content in files.items():
-                os.replace(aside / name, out / name)
-                print(printable(f"{out / name}: {len(content):,} bytes"))
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        for name in OTHERS_FILES if (out / FACTS_FILE).exists() else told:
+            (out / name).unlink(missing_ok=True)
+        for name, content in (weights | told).items():
+            write_whole(out / name, content)
+            print(printable(f"{out / name}: {len(content):,} bytes"))
 
 
 def _as_onnx(model: Any, file: Path) -> bytes:

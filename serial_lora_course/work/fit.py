@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -42,18 +41,10 @@ from serial_lora_course.work.classifier import (
     load_vision,
     save_classifier,
 )
-from serial_lora_course.work.reports import in_words, write_card, write_reports
+from serial_lora_course.work.reports import write_card, write_reports
 
 RUN_FILE, RECORD_FILE = "run.yaml", "record.json"
 UNFINISHED = "unfinished.pt"
-COMPARED = {
-    "test accuracy": float,
-    "logistic regression": float,
-    "only adapter right": int,
-    "only regression right": int,
-}
-"""Of what was reached on the test pictures, and its kind."""
-LONG = 5  # minutes, of which a note is worth its line
 
 
 @refusals_told()
@@ -107,16 +98,9 @@ def _claimed(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
     try:
         known = json.loads((out / RECORD_FILE).read_bytes()) if inside else new
         begun, reached = known["made_from"], known["reached"]
-        if reached is not None and not (
-            in_words(reached)
-            and all(type(reached.get(name, kind())) is kind for name, kind in COMPARED.items())
-        ):
-            raise TypeError
         changed = [what for what, is_now in made_from.items() if begun.get(what, is_now) != is_now]
     except Exception as error:  # there is no record, or it is none of ours
-        raise SerialLoRAError(
-            f"{out} holds other files, or a record that was changed; give --out another folder."
-        ) from error
+        raise SerialLoRAError(f"{out} holds other files; give --out another folder.") from error
     if inside <= {RECORD_FILE, RUN_FILE}:  # nothing has come of it yet
         write_json(out / RECORD_FILE, new)
         return None
@@ -144,7 +128,6 @@ def _fitted(
 ) -> dict[str, Any]:
     """Train, save the best state, and measure it."""
     class_names = classifier.class_names
-    _tell_if_long(classifier, job, len(parts["train"]))
     features = {name: encode(classifier, part)[::2] for name, part in parts.items()}
     balance = "balanced" if job.balanced else None
     probes = [
@@ -209,7 +192,7 @@ def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) ->
     every = -(-count // batch)
     best = {"step": 0, "loss": np.inf}
     if (out / UNFINISHED).exists() and (out / ADAPTER_FILE).exists():  # it goes on
-        best = _best_so_far(out / ADAPTER_FILE)
+        best = json.loads(read_header(out / ADAPTER_FILE).notes["best"])
 
     def over(step: int) -> bool:
         nonlocal best
@@ -236,32 +219,3 @@ def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) ->
     config = job.training(steps, seed=job.seed)
     history = train(objective, stream, config, out / UNFINISHED, after_step=over)
     return len(history.losses), best
-
-
-def _best_so_far(file: Path) -> dict[str, float]:
-    """The step, loss and accuracy that an unfinished training's classifier was saved with."""
-    notes = read_header(file).notes
-    try:
-        best = json.loads(notes["best"])
-        return {"step": int(best["step"]), **{n: float(best[n]) for n in ("loss", "accuracy")}}
-    except Exception as error:  # whatever stands there instead
-        raise SerialLoRAError(
-            f"{file} does not say how good it is; delete its folder and run the same command again."
-        ) from error
-
-
-def _tell_if_long(classifier: PictureClassifier, job: Job, pictures: int) -> None:
-    """A note of how long a training on so many pictures may take, where that is minutes."""
-    batch, steps, side = min(job.batch_size, pictures), job.steps(pictures), classifier.vision.size
-    few = torch.zeros(min(batch, 4), 3, side, side, device=classifier.head.weight.device)
-    for _ in range(2):  # the first time, memory and code are fetched as well
-        started = time.monotonic()
-        with torch.no_grad():
-            classifier(few).cpu()
-    step = 2 * batch / len(few) * (time.monotonic() - started)  # the base is frozen: there and back
-    if step * steps / 60 > LONG:
-        warnings.warn(
-            f"a step of {batch} pictures of {side} x {side} takes about {step:.1f} seconds, and all {steps} "
-            f"some {step * steps / 60:.0f} minutes; a smaller --image-size or model, or a GPU, is faster.",
-            stacklevel=4,
-        )

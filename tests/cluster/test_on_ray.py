@@ -81,15 +81,3 @@ def test_a_worker_with_other_pictures_is_refused(cluster, out, monkeypatch):
     with pytest.raises(SerialLoRAError, match="1 of 1 runs failed.*other pictures of halves"):
         run_lab(*ONE, out=out, **DOING, **QUICK)
     assert read_records(out) == []
-
-
-def test_what_no_cluster_can_give_is_refused(cluster, out, run):
-    for words, told in (
-        (("--on", "ray", "--cpus-per-run", "1000"), "no machine"),
-        (("--on", "ray", "--cpus-per-run", "0"), "cpus_per_run"),
-        (("--on", "ray", "--gpus-per-run", "-1"), "gpus_per_run"),
-        (("--on", "dask"), "not on 'dask'"),
-    ):
-        code, _, err = run("lab", "halves", "--min-steps", "3", "--out", out, *words)
-        assert code == 2 and told in err
-    assert read_records(out) == []

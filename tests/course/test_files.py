@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, on a full disk too."""
+"""Files are there whole; on a full disk, see tests/labs/test_full_disk.py."""
 
 import os
 import stat
@@ -8,25 +8,12 @@ import pytest
 from serial_lora.files import write_whole
 
 
-def no_space(*_):
-    raise OSError(28, "No space left on device")
-
-
 def test_a_file_is_written_with_its_folder_for_everybody_to_read(tmp_path):
     path = write_whole(tmp_path / "a" / "b.bin", b"one")
     assert path.read_bytes() == b"one"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert write_whole(path, b"two").read_bytes() == b"two"
     assert os.listdir(path.parent) == ["b.bin"]
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, call):
-    path = write_whole(tmp_path / "b.bin", b"old")
-    monkeypatch.setattr(os, call, no_space)
-    with pytest.raises(OSError, match="No space"):
-        write_whole(path, b"new")
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["b.bin"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")

@@ -257,12 +257,3 @@ def test_a_submission_is_the_newest_notebook_of_the_lesson_with_an_answer(tmp_pa
     name_by_heading(LESSON, [str(wanted)])
     assert report.newest_of(tmp_path, LESSON).name == "copy.ipynb"
     assert sources.BEGIN not in wanted.read_text("utf-8")
-
-
-def test_a_check_follows_the_last_definition():
-    codes = ["def misses(x):\n    pass", "misses == 2", "    misses = 3", "misses_of = 4"]
-    for more, place in ([], 1), (["misses: int = 5"], 5), (["class misses(int): pass"], 5):
-        lesson = new_notebook(cells=list(map(new_code_cell, codes + more)))
-        names = [cells.grade_id(cell) for cell in cells.as_submission(lesson, SOLVED).cells]
-        absent = COUNT - 1  # exercises that nothing here defines: their checks come first
-        assert names.index("check-1-1") == absent + place

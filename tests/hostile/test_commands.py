@@ -2,23 +2,18 @@
 
 import os
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import open_clip
 import pytest
 from PIL import Image
 
 from serial_lora import SerialLoRAConfig, inject
-from serial_lora_course import __main__, cli, doctor
-from serial_lora_course.door import STOPPED, enter
-from serial_lora_course.labs.training import progress_bar
+from serial_lora_course import cli, doctor
 from serial_lora_course.work.classifier import PictureClassifier, load_vision, save_classifier
-from tests.doors import as_nobody, through_the_door
+from tests.doors import through_the_door
 
 QUICK = "--methods serial_lora --shots 1 --seeds 1 --min-steps 1 --epochs 1".split()
 LONG = "x" * 5000
@@ -92,15 +87,6 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def everything_is_imported(tmp_path_factory):
-    """By root, since another user may not be allowed to read the interpreter's own files."""
-    assert through_the_door(cli.command, "fit", "--help").exit_code == 0
-    out = tmp_path_factory.mktemp("first") / "records.jsonl"
-    ran = through_the_door(cli.command, "lab", "clip", "--dataset", "food", *QUICK, "--out", out)
-    assert ran.exit_code == 0, ran.output
-
-
 def refused(*words: object) -> str:
     """What is said of a command, which must change nothing in the folder that this process is in."""
     before = contents(Path.cwd())
@@ -126,32 +112,6 @@ def test_the_sentence_of_a_mistake_names_it(line, noun, tmp_path, monkeypatch):
     assert not Path("new.jsonl").exists()
 
 
-RIGHTS = {  # what is closed, its rights, and the option that names it or what is inside
-    "a class that can be listed": ("data/cat", 0o744, "--dataset", "data"),
-    "the records' folder": (".", 0o755, "--out", "records.jsonl"),
-    "the records": ("file.jsonl", 0o000, "--out", "file.jsonl"),
-    "the weights": ("file.jsonl", 0o000, "--weights", "file.jsonl"),
-}
-
-
-@pytest.mark.parametrize(("closed", "rights", "option", "named"), RIGHTS.values(), ids=RIGHTS)
-def test_permission_denied(tmp_path, monkeypatch, closed, rights, option, named):
-    own = Path(open_clip.__file__).parent / "model_configs"
-    if any(not folder.stat().st_mode & 0o001 for folder in (own, *own.parents)):
-        pytest.skip("the packages lie in a folder that only its owner may enter")
-    # Other tests' folders of configurations may be root's alone.
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [own])
-    data(tmp_path / "data")
-    (tmp_path / "file.jsonl").touch()
-    (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o777)
-    (tmp_path / closed).chmod(rights)
-    with as_nobody(tmp_path):
-        words = ["--out", tmp_path / "open" / "new.jsonl", option, tmp_path / named]
-        ran = through_the_door(cli.command, *lab(*words))
-    assert ran.exit_code == 2 and re.fullmatch(rf"test: .*{closed}.*\n", ran.err), ran.output
-
-
 # ------------------------------------------------------------------------------------- the door
 
 
@@ -159,34 +119,6 @@ def test_a_note_is_told_whatever_the_environment_says_of_warnings():
     with warnings.catch_warnings(action="ignore"):  # as PYTHONWARNINGS=ignore
         ran = through_the_door(lambda words: [warnings.warn(w, stacklevel=1) for w in words], "odd")
     assert ran.err == "test: note: odd\n"
-
-
-def test_ctrl_c_while_packages_load_is_one_sentence(monkeypatch, capsys):
-    def stop(name, *_):
-        if name == cli.__name__:
-            raise KeyboardInterrupt
-
-    monkeypatch.delitem(sys.modules, cli.__name__)
-    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=stop), *sys.meta_path])
-    monkeypatch.setattr(sys, "argv", ["serial-lora", "doctor"])
-    with pytest.raises(SystemExit) as ended:
-        __main__.main()
-    said = capsys.readouterr()
-    assert ended.value.code == STOPPED and said.out == "" and said.err.count("\n") == 1
-
-
-@pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_a_stream_that_was_closed_is_written_to_no_more(name, monkeypatch):
-    monkeypatch.setattr(sys, name, None)  # as Python does, where the shell said 2>&-
-
-    def command(words):
-        with progress_bar("runs", 2, shown=True) as bar:
-            bar.update()
-        print("done", file=getattr(sys, name))
-
-    with pytest.raises(SystemExit) as ended:
-        enter("test", command, [])
-    assert not ended.value.code
 
 
 # -------------------------------------------------------------------------------- held, and odd

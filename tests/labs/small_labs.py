@@ -84,7 +84,6 @@ class SmallLab:
         objective: the class of its objective.
         amounts: two amounts of training data.
         options: of `run_lab`, so that a run takes a blink.
-        learns: settings under which a run learns.
         blocks, width: of the model's attention, all towers together.
     """
 
@@ -93,7 +92,6 @@ class SmallLab:
     amounts: tuple[int, int]
     sets: dict[str, Any]
     blocks: int
-    learns: dict[str, Any]
     width: int = 16
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -118,21 +116,18 @@ def small_lab(name: str, monkeypatch, folder: Path) -> SmallLab:
         model = register_small(folder / "configs", "small-lab-clip")
         options = {"model_name": model, "weights": weights_file(folder / "clip.safetensors", model)}
         sets = {each: coloured(name=each) for each in ("one", "two")}
-        learns = {"min_steps": 30, "lr": 1e-2, "plus_lr": 2e-3, "dropout": 0.0}
-        small = SmallLab(clip.CLIPLab, clip.CLIPObjective, (2, 4), sets, 2, learns)
+        small = SmallLab(clip.CLIPLab, clip.CLIPObjective, (2, 4), sets, 2)
     elif name == "sam":
         make_small_sam_the_tiny_one(monkeypatch)
         options = {"weights": sam_weights_file(folder / "sam.safetensors")}
         sets = {each: segmentation_data(name=each) for each in ("one", "two")}
-        learns = {"min_steps": 25, "lr": 3e-2, "plus_lr": 6e-3, "batch_size": 5}
-        small = SmallLab(sam.SamLab, sam.SamObjective, (50, 100), sets, 3, learns)
+        small = SmallLab(sam.SamLab, sam.SamObjective, (50, 100), sets, 3)
     else:
         make_small_sd3_the_tiny_one(monkeypatch, folder / "tiny")
         options = {"resolution": 16, "drawing_steps": 2}
         sets = {each: style_data(name=each) for each in ("one", "two")}
         monkeypatch.setattr(sd3, "load_judge", lambda scale: ColourJudge())
-        learns = {"min_steps": 60, "lr": 2e-2, "plus_lr": 2e-2, "text_dropout": 0.0}
-        small = SmallLab(sd3.Sd3Lab, sd3.StyleObjective, (50, 100), sets, 2, learns)
+        small = SmallLab(sd3.Sd3Lab, sd3.StyleObjective, (50, 100), sets, 2)
     small.options = QUICK | options
     monkeypatch.setattr(small.kind, "load_data", staticmethod(lambda name, *_: sets[name]))
     return small

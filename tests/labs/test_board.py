@@ -1,7 +1,6 @@
 """The board of a class: everybody's records beside one another, or one sentence why not."""
 
 import json
-import random
 from dataclasses import asdict, replace
 
 import pytest
@@ -28,19 +27,6 @@ CLASS = {
     "emmy": [entry(0.6, 100, rank=4, method="lora"), entry(0.3, 50, rank=2)],
     "grace": [entry(0.2, 400, rank=8)],
 }
-
-
-def test_the_front_is_that_of_a_comparison_of_all_pairs():
-    draw = random.Random(7)
-    some = {
-        f"learner {i}": [entry(draw.randint(0, 9) / 10, draw.randint(1, 9), seed=i)]
-        for i in range(40)
-    }
-    table = class_entries(some)
-    for row in table.itertuples():
-        fewer = table[(table["parameters"] < row.parameters) & (table["accuracy"] >= row.accuracy)]
-        better = table[(table["parameters"] <= row.parameters) & (table["accuracy"] > row.accuracy)]
-        assert row.front == (fewer.empty and better.empty), row
 
 
 @pytest.mark.parametrize(

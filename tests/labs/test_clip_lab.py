@@ -1,16 +1,12 @@
 """What is the CLIP lab's own: its loss, its measures, folders of pictures."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-from serial_lora_course.labs import clip
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.clip import CLIPLab, CLIPObjective, class_scores, zero_shot
-from serial_lora_course.labs.grid import run_lab
-from serial_lora_course.labs.lab import adapted, run_one
+from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.models.clip import load_clip
 from tests.labs.lab_models import calls
@@ -75,29 +71,3 @@ def test_the_rates_are_the_ones_that_train(backbone, monkeypatch):
         run_one(lab, method, 1, 1)
     rates = [(training.lr, training.ratio) for (_, _, training, *_), _ in trained]
     assert rates == [(0.1, 1), (0.01, 1), (0.01, 5)]
-
-
-def test_the_paper_scale_runs_end_to_end(registered_clip, prepared_root, tmp_path):
-    out, methods, (name, weights) = tmp_path / "paper.jsonl", ["serial_lora"], registered_clip
-    some = QUICK | {"scale": "paper", "model_name": name, "weights": weights, "min_steps": 1}
-    (record,) = run_lab("clip", ["eurosat"], methods, 1, 1, out=out, root=prepared_root, **some)
-    assert record.scale == "paper" and record.settings["crop"] == 0.08
-    assert record.sizes["training_pictures"] == 3
-    assert json.loads(out.read_text())["dataset"] == "eurosat"
-
-
-def test_prompts_are_read_once_where_their_tower_learns_nothing(backbone, monkeypatch):
-    read, lab = [], CLIPLab(backbone, coloured(), config(towers=("image",), dropout=0.0))
-    encoding = clip.encode_prompts
-    monkeypatch.setattr(clip, "encode_prompts", lambda *a: read.append(1) or encoding(*a))
-    for towers, times in ((("image",), 1), (None, 3)):
-        lab.config = config(towers=towers, dropout=0.0)
-        with adapted(backbone.model, lab.adapter(METHODS["serial_lora"]), seed=1):
-            objective, stream = lab.objective(), lab.stream(range(4), 1)
-            batch = next(iter(stream.batches()))
-            read.clear()
-            losses = [objective(batch) for _ in range(3)]
-            features = encoding(backbone.model, objective.tokens)
-            scores = class_scores(backbone.model, batch[0], features)
-            expected = torch.nn.functional.cross_entropy(scores, batch[1])
-        assert len(read) == times and all(torch.equal(loss, expected) for loss in losses)

@@ -1,7 +1,5 @@
 """Several processes on one records file: each run is done by one of them, and none is lost with it."""
 
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -10,7 +8,6 @@ from serial_lora_course.labs.grid import Run, make_grid, run_lab
 from serial_lora_course.labs.records import Kept, read_records
 from serial_lora_course.labs.registry import LABS
 from tests.labs.lab_models import calls
-from tests.labs.test_records import RECORD
 
 ASKED = dict(methods=["lora", "serial_lora"], amounts=[50, 100], seeds=1, min_steps=2)
 
@@ -51,21 +48,3 @@ def test_a_run_that_another_process_is_at_is_done_once_and_found_by_both(out, mo
     assert len(done) == len(records) == 4
     assert [is_new for _, is_new in seen] == [True] * 3 + [False] and seen[-1][0] == records[0]
     assert sorted(r.key for r in read_records(out)) == sorted({r.key for r in records})
-
-
-def test_a_claim_ends_with_its_process(out):
-    """Killed, so that it can say nothing; its run is another's at once."""
-    code = "import sys, time; from pathlib import Path; from serial_lora_course.labs.records import Kept\n"
-    code += f"with Kept(Path({str(out)!r})).claim('key') as mine: print(mine, flush=True); time.sleep(60)"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "True\n"
-        with Kept(out).claim("key", wait=False) as mine:
-            assert not mine
-        process.kill()
-    kept = Kept(out)
-    with kept.claim("key", wait=False) as mine:
-        assert mine
-        kept.add("key", RECORD)
-    assert [p.name for p in out.parent.glob(".*key*")] == []

@@ -14,7 +14,6 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.labs import grid, training
 from serial_lora_course.labs import lab as labs
-from serial_lora_course.labs.config import for_key
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.grid import dry_run
 from serial_lora_course.labs.lab import keep_run, run_one
@@ -66,32 +65,6 @@ def test_runs_leave_the_model_as_it_was_and_equal_budget_is_equal(small):
     assert sizes["serial_lora_plus"]["activation_bytes"] <= sizes["lora"]["activation_bytes"]
 
 
-def test_places_say_where_each_method_goes_and_are_part_of_a_run_unless_usual(
-    monkeypatch, tmp_path
-):
-    small = small_lab("sam", monkeypatch, tmp_path / "models")
-    both = ("attention", "feed_forward")
-    parameters, keys = {}, set()
-    for places in (both[:1], both[1:], both):
-        lab = small.lab(places=places)
-        for name in ("serial_lora", "lora"):
-            record = run_one(lab, METHODS[name], small.amounts[0], 1)
-            parameters[name, places] = record.sizes["parameters"]
-            keys.add(record.key)
-            assert ("places" in for_key(record.settings)) == (places != both[:1])
-    pair = small.blocks * QUICK["rank"] * small.width
-    assert [parameters["serial_lora", each] for each in (both[:1], both[1:], both)] == [
-        2 * pair,
-        2 * pair,
-        4 * pair,
-    ]
-    wider = 1 + 4  # of a feed-forward, beside the width itself
-    assert parameters["lora", both] == 8 * pair + 2 * wider * pair
-    assert len(keys) == 6
-    with pytest.raises(SerialLoRAError, match="places"):
-        small.lab(places=("mlp",))
-
-
 def test_a_failed_run_leaves_the_model_as_it_was_and_the_next_one_works(small, monkeypatch):
     lab, method, amount = small.lab(), METHODS["serial_lora"], small.amounts[1]
     before, usual = state_of(lab.backbone.model), lab.config
@@ -116,14 +89,6 @@ def test_another_seed_is_another_run_and_checkpointing_is_not(small):
         checkpointed = run_one(lab, method, amount, 1)
         assert checkpointed.measures == pytest.approx(one.measures, rel=1e-3, abs=1e-4)
         assert checkpointed.sizes["activation_bytes"] < one.sizes["activation_bytes"]
-
-
-def test_a_longer_run_learns(small):
-    lab, method = small.lab(), METHODS["serial_lora_plus"]
-    short = run_one(lab, method, small.amounts[1], 1)
-    lab.config = replace(lab.config, **small.learns)
-    long = run_one(lab, method, small.amounts[1], 1)
-    assert long.measures["loss"] < 0.95 * short.measures["loss"]
 
 
 # --- many runs -----------------------------------------------------------------------------------

@@ -34,24 +34,6 @@ def test_saved_activations_of_steps_counted_by_hand():
     assert bytes_kept(frozen_step, frozen) == 0  # weights only, which do not count
 
 
-def test_buffers_are_the_models_and_do_not_count():
-    model, x = nn.Module(), torch.randn(4, 8, requires_grad=True)
-    model.register_buffer("by", torch.randn(4, 8))
-    assert bytes_kept(lambda: x * model.by, model) == 0
-    assert bytes_kept(lambda: x * model.by, nn.Identity()) == 4 * 4 * 8
-
-
-def test_what_was_let_go_still_counts():
-    """Each product keeps its factor and is let go at once, so the next may lie where it lay."""
-    x = torch.randn(4, 8, requires_grad=True)
-
-    def step():
-        for _ in range(10):
-            x * torch.randn(4, 8)
-
-    assert bytes_kept(step, nn.Identity()) == 10 * 4 * 8 * 4
-
-
 def test_counting_holds_on_to_nothing():
     """An output that its own backward pass needs, as a softmax's, was once kept for good."""
     x, weak = torch.randn(4, 8, requires_grad=True), []

@@ -58,15 +58,3 @@ def test_runs_that_share_a_file_lose_no_record(path):
         list(pool.map(run, range(4)))
     found = sorted((record.amount, record.seed) for record in read_records(path))
     assert found == [(number, seed) for number in range(4) for seed in range(10)]
-
-
-def test_a_key_changes_with_everything_a_run_depends_on_and_nothing_else():
-    names = {"task": "sam", "scale": "paper", "dataset": "food", "method": "lora"}
-    changes = [{name: value} for name, value in names.items()]
-    changes += [{"amount": 1}, {"seed": 2}, {"rank": 8}]
-    for setting in ({"lr": 2e-3}, {"towers": ["image"]}, {"more": 1}):
-        changes.append({"settings": RECORD.settings | setting})
-    others = [replace(RECORD, **change) for change in changes]
-    assert len({record.key for record in [RECORD, *others]}) == len(others) + 1
-    found = dict(measures={}, sizes={}, seconds=9.0, environment={}, command="")
-    assert replace(RECORD, **found).key == RECORD.key

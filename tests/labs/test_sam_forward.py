@@ -6,24 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.ndimage import binary_dilation, binary_erosion
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs import sam as lab
-from serial_lora_course.labs.sam import (
-    SamLab,
-    SamLabConfig,
-    SamObjective,
-    encode,
-    original_size_logits,
-    predict_logits,
-)
+from serial_lora_course.labs.sam import SamObjective, original_size_logits, predict_logits
 from serial_lora_course.labs.sam_inputs import PreparedExample, jitter_boxes, prepare
-from serial_lora_course.labs.training import TrainingConfig, train
 from serial_lora_course.measures.metrics import dice_ce
-from serial_lora_course.models.sam import SamBackbone
-from tests.models.sam_models import ODD_SIZES, SMALL_SAM, adapted_sam, example, segmentation_data
+from tests.models.sam_models import ODD_SIZES, SMALL_SAM, adapted_sam, example
 
 SIDE = SMALL_SAM["image_size"]
 
@@ -47,8 +37,12 @@ def gradients(loss: torch.Tensor, model: torch.nn.Module) -> dict[str, torch.Ten
 # --- segment-anything's own results --------------------------------------------------------------
 
 
-def test_the_training_forward_is_sams_forward(model):
+@pytest.mark.parametrize("together", [1, 5, 100])
+def test_the_training_forward_is_sams_forward(model, together, monkeypatch):
+    """However many boxes are decoded together, whatever pictures they are in."""
+    monkeypatch.setattr(lab, "BOXES_AT_ONCE", together)
     prepared = batch()
+    assert len({len(p.boxes) for p in prepared}) == 3
     ours = predict_logits(model, prepared)
     records = [
         {"image": p.picture, "boxes": p.boxes, "original_size": p.original_size} for p in prepared
@@ -61,31 +55,6 @@ def test_the_training_forward_is_sams_forward(model):
         assert masks.shape == (len(p.boxes), *p.original_size)
         assert torch.equal(masks, result["masks"][:, 0])
     assert any(0 < result["masks"].float().mean() < 1 for result in theirs)
-
-
-@pytest.mark.parametrize("together", [1, 4, 7, 100])
-def test_boxes_decoded_together_are_those_decoded_alone(model, together, monkeypatch):
-    """Whatever pictures they are in: parts of a picture, several at once, and a rest at the end."""
-    monkeypatch.setattr(lab, "BOXES_AT_ONCE", together)
-    prepared = batch()
-    assert len({len(p.boxes) for p in prepared}) == 3
-    seen = []
-    handle = model.mask_decoder.register_forward_hook(
-        lambda _, inputs, masks: seen.append(len(masks[0]))
-    )
-    with torch.no_grad():
-        found = predict_logits(model, prepared)
-        handle.remove()
-        for p, logits in zip(prepared, found, strict=True):
-            embedding = encode(model, model.preprocess(p.picture)[None])
-            for box, of_box in zip(p.boxes, logits, strict=True):
-                sparse, dense = model.prompt_encoder(None, box[None], None)
-                place = model.prompt_encoder.get_dense_pe()
-                alone, _ = model.mask_decoder(embedding, place, sparse, dense, False)
-                torch.testing.assert_close(of_box, alone[0], atol=1e-5, rtol=0)
-    boxes = sum(len(p.boxes) for p in prepared)
-    whole, rest = divmod(boxes, together)
-    assert seen == [together] * whole + [rest] * bool(rest)
 
 
 def test_the_loss_is_dice_ce_of_the_part_that_is_no_padding(model):
@@ -135,25 +104,6 @@ def test_autocast_is_for_the_image_encoder_alone():
 # --- a picture's way in and back -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [*ODD_SIZES, (161, 83), (7, 5)])
-def test_masks_survive_the_way_in_and_back(model, size):
-    given_example = example(size, objects=2, seed=4)
-    p = prepare(given_example, SIDE)
-    height, width = p.input_size
-    certain = torch.full((2, 1, SIDE, SIDE), 20.0)  # object everywhere on the padding
-    certain[:, 0, :height, :width] = torch.where(p.truth, 20.0, -20.0)
-    back = (original_size_logits(model, certain, p) > 0).numpy()
-    assert back.shape == given_example.masks.shape
-    # A pixel of the input frame is so many of the picture's: no border can be known better.
-    blur = int(np.ceil(max(size) / SIDE))
-    for found, truth in zip(back, given_example.masks, strict=True):
-        assert (found <= binary_dilation(truth, iterations=blur)).all()
-        assert (binary_erosion(truth, iterations=blur) <= found).all()
-        # No shift to one side: the middles agree to a fraction of a pixel of the input frame.
-        middles = [np.argwhere(mask).mean(0) for mask in (found, truth)]
-        np.testing.assert_allclose(*middles, atol=0.5 * max(1, max(size) / SIDE))
-
-
 @pytest.mark.parametrize("place", [(0, 0), (599, 799), (311, 402)])
 def test_an_object_of_one_pixel_is_still_there_in_a_smaller_frame(place):
     masks = np.zeros((2, 600, 800), bool)
@@ -193,21 +143,3 @@ def test_a_jittered_box_is_a_box_inside_the_picture(width, height, amount, seed,
 
 
 # --- memory --------------------------------------------------------------------------------------
-
-
-def kept_bytes(checkpointing: bool, precision: str, blocks: int) -> int:
-    model = adapted_sam(blocks=blocks)
-    backbone = SamBackbone(model, "small", "tiny")
-    lab_of_it = SamLab(backbone, segmentation_data(), SamLabConfig(batch_size=4))
-    stream = lab_of_it.stream(range(8), seed=1)
-    training = TrainingConfig(1, 1e-3, precision=precision)
-    return train(SamObjective(model, checkpointing), stream, training).activation_bytes
-
-
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_a_checkpointed_block_keeps_its_input_and_nothing_else(precision):
-    tokens = 4 * 5 * 5  # of four pictures
-    more = kept_bytes(True, precision, 5) - kept_bytes(True, precision, 3)
-    assert more == 2 * tokens * SMALL_SAM["width"] * 4  # bytes of a float32
-    plain = kept_bytes(False, precision, 5) - kept_bytes(False, precision, 3)
-    assert plain > 5 * more

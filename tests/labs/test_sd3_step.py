@@ -138,19 +138,6 @@ def test_the_loss_is_that_of_each_picture_alone(encoded, empty, weighting):
     torch.testing.assert_close(lab.StyleObjective(model, weighting)(batch), expected)
 
 
-def test_gradient_checkpointing_gives_equal_gradients_and_is_switched_off(encoded, empty):
-    model, batch, found = adapted_transformer(), batch_of(encoded, empty), []
-    adapted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for checkpointing in (True, False):
-        loss = lab.StyleObjective(model, gradient_checkpointing=checkpointing)(batch)
-        assert model.is_gradient_checkpointing == checkpointing
-        found.append(torch.autograd.grad(loss, adapted))
-    assert len(adapted) == 4
-    for checkpointed, plain in zip(*found, strict=True):
-        assert plain.abs().max() > 0
-        torch.testing.assert_close(checkpointed, plain)
-
-
 # --- drawing -------------------------------------------------------------------------------------
 
 few_steps = partial(drawings.draw, steps=3, guidance=2.5, precision="no")

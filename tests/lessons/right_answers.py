@@ -3,7 +3,6 @@
 Each is a function, or the solved answer with parts replaced: old -> new.
 """
 
-import math
 from itertools import chain
 
 import numpy as np
@@ -45,40 +44,6 @@ def pairs_in_another_basis(weights, A, B):
     turn = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
     turn = torch.block_diag(turn, torch.eye(len(A) - 2))
     return {p: (turn @ A, torch.linalg.solve(turn.T, (w @ B).T).T) for p, w in weights.items()}
-
-
-def train_by_loader(clip, groups, shots, prompts, loss_of, steps, batch_size):
-    """With a DataLoader, and the rates set by hand."""
-    optimizer = torch.optim.AdamW(groups, lr=1.0)
-    started, losses = [group["lr"] for group in groups], []
-    order = [i for _ in range(steps * batch_size) for i in torch.randperm(len(shots)).tolist()]
-    loader = torch.utils.data.DataLoader(shots, batch_size, sampler=order[: steps * batch_size])
-    clip.train()
-    for step, (pictures, labels) in enumerate(loader):
-        share = (1 + math.cos(math.pi * step / steps)) / 2
-        for group, rate in zip(optimizer.param_groups, started, strict=True):
-            group["lr"] = rate * share
-        optimizer.zero_grad()
-        loss = loss_of(clip, pictures, labels, prompts)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    clip.eval()
-    return losses
-
-
-def padded_at_the_border(block, adapter, x):
-    """Pad, cut into windows, join."""
-    tokens, side = adapter(block.norm1(x)), block.window_size
-    if not side:
-        return x + block.attn(tokens)
-    height, width = x.shape[1:3]
-    tokens = nn.functional.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
-    rows = [
-        torch.cat([block.attn(cut) for cut in strip.split(side, dim=2)], dim=2)
-        for strip in tokens.split(side, dim=1)
-    ]
-    return x + torch.cat(rows, dim=1)[:, :height, :width]
 
 
 def fid_by_scipy(features, reference):
@@ -123,18 +88,11 @@ def pair_by_hook(blocks, adapter, rank):
     return nn.ModuleList(block.pair for block in blocks)
 
 
-def rank_by_torch(before, after):
-    """By torch.linalg.matrix_rank with a limit of one's own."""
-    limit = max(after.shape) * torch.finfo(torch.float32).eps * torch.linalg.svdvals(after)[0]
-    return torch.linalg.matrix_rank(after.double() - before.double(), atol=limit, rtol=0.0).item()
-
-
 ANSWERS = {
     "0.2": [lambda model: model.requires_grad_(False).eval()],
     "1.1": [misses_by_numpy],
     "1.2": [LoRAAsLinear],
     "1.3": [pairs_in_another_basis],
-    "2.1": [lambda shapes, rank: int(rank * np.sum(shapes))],
     "3.1": [
         {
             "self.scale = scale": "self.factor = scale",
@@ -173,32 +131,13 @@ ANSWERS = {
             "tokens, tokens, tokens, *args[3:]": "tuple(map(layer.serial_lora, args)), kwargs",
             "(adapt_tokens)": "(adapt_tokens, with_kwargs=True)",
         },
-        {  # no hook: the layer's own forward, behind the pair
-            "def adapt_tokens(layer, args)": "def forward(q, k, v, layer, before, **named)",
-            "tokens = layer.serial_lora(args[0])": "tokens = layer.serial_lora(q)",
-            "return tokens, tokens, tokens, *args[3:]": "return before(*[tokens] * 3, **named)",
-            "layer.register_forward_pre_hook(adapt_tokens)": (
-                "from functools import partial\n        "
-                "layer.forward = partial(forward, layer=layer, before=layer.forward)"
-            ),
-        },
     ],
     "4.2": [
         lambda image, classes, labels: np.mean(
             np.argmax(image.numpy() @ classes.numpy().T, axis=1) == labels.numpy()
         ),
     ],
-    "4.3": [
-        {
-            "pictures, normalize=True": "pictures",
-            "* image_features": "* F.normalize(image_features)",
-            "F.cross_entropy(scores, labels)": (
-                "-scores.log_softmax(-1).gather(1, labels[:, None]).mean()"
-            ),
-        },
-    ],
     "4.4": [
-        train_by_loader,
         {
             "CosineAnnealingLR(optimizer, steps)": (
                 "LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))"
@@ -208,7 +147,6 @@ ANSWERS = {
             "clip.eval()": "clip.train(False)",
         },
     ],
-    "5.2": [padded_at_the_border],
     "5.4": [
         {
             "losses.append(loss_of(logits, each.truth))": (
@@ -221,32 +159,11 @@ ANSWERS = {
             "optimizer.step()": "optimizer.step(), model.zero_grad()",
         },
     ],
-    "6.3": [{"points = noise": "points = noise.clone()", "points = points +": "points +="}],
-    "6.4": [torch.lerp],
     "6.5": [fid_by_scipy],
     "7.1": [groups_by_lists],
     "8.1": [interval_by_pandas],
-    "8.2": [
-        lambda mean, half, margin: (
-            "fails" if mean + half + margin < 0 else "open" if mean + margin <= half else "holds"
-        )
-    ],
-    "8.4": [
-        lambda sweep: next(
-            rank
-            for rank in sorted(sweep)
-            if np.mean(sweep[rank])
-            >= max((np.mean(runs), np.mean(runs) - stats.sem(runs)) for runs in sweep.values())[1]
-        )
-    ],
     "9.2": [norms_by_kind],
     "9.3": [pair_by_hook],
-    "9.4": [
-        lambda differences, margin, share: (
-            "holds" if np.mean(np.array(differences) + margin > 0) >= share else "fails"
-        )
-    ],
-    "10.1": [rank_by_torch],
     "10.2": [
         lambda values: torch.distributions.Categorical(values).entropy().exp().item(),
     ],
@@ -260,9 +177,6 @@ ANSWERS = {
         }
     ],
     "11.2": [{"A2 + A2 @ B1 @ A1": "A2", "[B1, B2]": "[B1 + B2 @ A2 @ B1, B2]"}],
-    "11.3": [
-        lambda x, A, B, which: x.baddbmm(torch.bmm(x, A[which].mT), B[which].mT),
-    ],
     "12.2": [
         {
             "(merged - adapted).abs().max() <= allowed": (
@@ -284,15 +198,6 @@ ANSWERS = {
             "        optimizer.zero_grad()\n": "",
             "AdamW": "Adam",
             ", elementwise_affine=False": "",
-        },
-        {  # a split of its own, batches from Python's random numbers, all of the model ejected
-            'yours("12.1")(objects, labels.tolist(), 0.25)': (
-                "[[i for i, name in enumerate(objects) if (int(name[-2:]) % 4 == 0) == held]"
-                " for held in (False, True)]"
-            ),
-            "optimizer = torch": "import random\n    optimizer = torch",
-            "torch.tensor(train)[torch.randperm(len(train))[:32]]": "random.sample(train, 20)",
-            "eject(adapted": "eject(model",
         },
     ],
 }

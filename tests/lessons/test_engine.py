@@ -12,7 +12,6 @@ from serial_lora_course.checking import CheckFailed, check, yours
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.mistake import Exercise
 from serial_lora_course.checking.running import EXERCISES, STRICT, TRIED, exercise
-from serial_lora_course.checking.worked import shortened, steps_of
 
 
 @pytest.fixture(autouse=True)
@@ -132,14 +131,6 @@ def test_other_cases_decide_between_mistakes():
     assert both == "possibly: twice; or: squared; or: plus"
 
 
-def test_a_mistake_may_be_impossible_on_some_inputs():
-    wide, square = torch.ones(2, 3), torch.full((2, 2), 3.0)
-    cases = [Case(f"of {len(x)}", (x,), float(x.sum())) for x in (square, wide)]
-    mistakes = {"product": lambda x: (x @ x).sum().item(), "none": lambda x: 0.0}
-    assert failure_of(lambda x: (x @ x).sum().item(), *cases, **mistakes).causes == ["product"]
-    assert failure_of(lambda x: 0.0, *cases, **mistakes).causes == ["none"]
-
-
 def test_each_of_several_things_is_judged_by_itself():
     case = Case("both", (2, 3), Parts({"the sum": 5, "the product": 6}))
     twice = {"the product twice": lambda a, b: (a * b, a * b)}
@@ -185,19 +176,6 @@ def test_an_answer_that_turns_gradients_off_is_told_and_undone():
     assert torch.is_grad_enabled()
     with torch.no_grad():  # a cell above the check turned them off
         check("0.1", lambda x, A, B: x @ A.T @ B.T)
-
-
-def test_the_form_is_said_of_a_wrong_number_of_things_only():
-    expected = Parts({"the size": (2, 3), "the tensor": torch.ones(2, 2)})
-    case = Case("both", (2,), expected, form="return both")
-    told = {
-        "return both": lambda n: torch.ones(3),
-        "not a list": lambda n: ((2, 3), [[1.0, 1.0]] * 2),
-        "the shapes differ": lambda n: ((2, 3), torch.ones(1, 2)),
-        "the size comes first": lambda n: (torch.ones(2, 2), (2, 3)),
-    }
-    for words, attempt in told.items():
-        assert words in failure_of(attempt, case).cause
 
 
 class Odd:
@@ -280,7 +258,7 @@ def test_code_beside_the_stubs_line_is_told_so(capsys):
         raise NotImplementedError("Exercise 99.1: your code goes here")
 
     for attempt in (below, above):
-        with pytest.raises(CheckFailed, match=rf"stands {attempt.__name__} the line `raise"):
+        with pytest.raises(CheckFailed, match="the line `raise"):
             check("99.1", attempt)
 
     class Layer(nn.Module):
@@ -302,33 +280,15 @@ def test_the_smallest_case_is_worked_by_both():
 
     with pytest.raises(CheckFailed) as caught:
         check("2.1", counted)
-    worked = caught.value.worked
-    (shapes,) = [line for line in worked if "shapes = " in line]
-    given = eval(shapes.partition("=")[2])
-    sizes = [2 * (inputs + outputs) for inputs, outputs in given]
-    lines = [line.split(" = ", 1) for line in worked[1:]]
-    found = {words.split()[-1]: text for words, text in lines[2:]}
-    rank = int(lines[1][1])
-    assert found["both"] == str([each // 2 for each in sizes])
-    assert found["sizes"] == str([rank * each // 2 for each in sizes])
-    assert found["result"] == str(rank * sum(sizes) // 2 + 1)
-    assert len(worked) < 12
+    lines = [line.split(" = ", 1) for line in caught.value.worked[1:]]
+    told = {words.split()[-1]: text for words, text in lines}
+    shapes, rank = eval(told["shapes"]), int(told["rank"])
+    both = [inputs + outputs for inputs, outputs in shapes]
+    assert told["both"] == str(both) and told["sizes"] == str([rank * each for each in both])
+    assert told["result"] == str(rank * sum(both) + 1)
     with pytest.raises(CheckFailed) as caught:
         check("2.1", lambda shapes, rank: sum(rank * inputs for inputs, _ in shapes))
     assert caught.value.causes and not caught.value.worked
-
-
-def test_large_values_are_cut_and_errors_are_the_last_step():
-    assert shortened(torch.arange(12.0).reshape(3, 4)) == "3x4 [0, 1, 2, 3, ...], sum 66"
-    assert shortened([1 / 3] * 3) == "[0.3333, 0.3333, 0.3333]"
-    assert len(shortened(["x" * 50] * 50)) < 100
-
-    def fails(values):
-        half = values[:2]
-        return half.no_such_thing
-
-    steps = steps_of(fails, lambda answer: answer, Case("", ([1, 2, 3],), 0))
-    assert steps.named["half"] == "[1, 2]" and "AttributeError" in list(steps.named)[-1]
 
 
 # --------------------------------------------------------------------- whose answer is used

@@ -1,6 +1,5 @@
 """The SD3 backbones: diffusers' own pipeline from folders, and no foreign or broken ones."""
 
-import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models.clip import load_clip
@@ -85,51 +84,13 @@ def test_a_folder_in_the_official_layout(official):
     assert same_tensors(pipeline.vae.state_dict(), {k: t.float() for k, t in stored.items()})
 
 
-def test_t5_is_left_out_where_the_folder_lacks_it(official, folder):
-    for part in ("text_encoder_3", "tokenizer_3"):  # model_index.json goes on naming them
-        shutil.rmtree(folder / part)
-    backbone = load_sd3("paper", folder)
-    assert backbone.pipeline.text_encoder_3 is None and backbone.text_tokens == 77
-    tokens = backbone.pipeline.encode_prompt(PROMPTS, None, None, max_sequence_length=77)[0]
-    with_t5 = load_sd3("paper", official).pipeline.encode_prompt(
-        PROMPTS, None, None, max_sequence_length=77
-    )[0]
-    assert tokens.shape == with_t5.shape
-    assert torch.equal(tokens[:, :77], with_t5[:, :77]) and not tokens[:, 77:].any()
-
-
 # --- refusals ------------------------------------------------------------------------------------
 
 
-def sd35(folder: Path) -> None:
-    path = folder / "transformer" / "config.json"
-    text = path.read_text()
-    assert '"qk_norm": null' in text
-    path.write_text(text.replace('"qk_norm": null', '"qk_norm": "rms_norm"'))
-
-
-def foreign_tensor(folder: Path) -> None:
-    path = folder / "vae" / WEIGHTS
-    save_file({**load_file(path), "more": torch.zeros(1)}, path)
-
-
-def pickled(folder: Path) -> None:
+def test_a_folder_with_pickles_is_refused_in_one_sentence(folder):
     path = folder / "transformer" / WEIGHTS
     torch.save(load_file(path), path.with_name("diffusion_pytorch_model.bin"))
     path.unlink()
-
-
-BROKEN = {
-    "pickle": (pickled, "cannot be loaded"),
-    "SD3.5": (sd35, "it lacks"),
-    "foreign": (foreign_tensor, "it has more"),
-}
-
-
-@pytest.mark.parametrize("spoil, message", BROKEN.values(), ids=BROKEN.keys())
-def test_a_folder_that_is_not_sd3_is_refused_in_one_sentence(folder, spoil, message):
-    spoil(folder)
-    with pytest.raises(SerialLoRAError, match=re.escape(message)) as caught:
+    with pytest.raises(SerialLoRAError, match="cannot be loaded") as caught:
         load_sd3("paper", folder)
-    said = str(caught.value)
-    assert all(part in said for part in (folder.name, "fetch.py sd3", "--weights"))
+    assert all(part in str(caught.value) for part in (folder.name, "fetch.py sd3", "--weights"))

@@ -10,7 +10,6 @@ from torch import nn
 from serial_lora.attention import find_sites
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.labs.lab import adapted
-from study.field import PEFT, ByPeft
 from study.methods import ADAPTERS, KNOWN
 from study.plan import PLANS
 from study.variants import BESIDE, RepAdapter
@@ -104,27 +103,6 @@ def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
         assert len({id(pair.lora_B) for pair in pairs}) == (
             3 if name in (*UNTIED, "lora_tied") else 1
         )
-
-
-@pytest.mark.parametrize("name", PEFT)
-def test_what_pefts_own_layers_make_of_each_weight_is_what_the_model_has(
-    monkeypatch, tmp_path, name
-):
-    lab = small_lab("sam", monkeypatch, tmp_path).lab(rank=SIZES.get(name, 4))
-    model = lab.backbone.model
-    site = find_sites(model)[0]
-    fused = model.get_submodule(site.projections["q"].module)
-    rows = fused.weight.detach().clone().chunk(3)
-    with ExitStack() as undo, torch.no_grad():
-        lab.adapter(KNOWN[name]).put_in(model, undo)
-        learning = disturb(model)
-        own = {id(p) for pair in model.modules() if type(pair) is ByPeft for p in pair.parameters()}
-        assert {id(p) for p in learning} <= own
-        for part, row, changed in zip("qkv", rows, as_matrix(fused).chunk(3), strict=True):
-            layer = getattr(model.get_submodule(site.name), f"lora_{part}").layer
-            assert torch.equal(layer.get_base_layer().weight, row)
-            assert torch.allclose(changed, as_matrix(layer), atol=1e-5)
-            assert not torch.allclose(changed, row, atol=1e-3)
 
 
 # ------------------------------------------------------------------------------------ RepAdapter

@@ -1,7 +1,5 @@
 """The study: runs are made once, packed and told; its shipped records say what the course ships."""
 
-import lzma
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -105,37 +103,3 @@ def test_an_arm_that_fails_is_told_and_the_others_are_run(study, tmp_path, monke
     assert len(tried) == MOST_RATES == len([r for r in records if r.method == "lora"])
     assert {m["dice"] for m in tried.values()} == {0.0} and min(tried) < 1e-5
     assert sum(r.method == "serial_lora" and r.seed < 3 for r in records) == 2 * 2
-
-
-DAMAGED = {
-    "a pickle": {"dice": np.array([{}], dtype=object)},
-    "without its measure": {"other": np.zeros(3)},
-    "of two dimensions": {"dice": np.zeros((3, 2))},
-    "not a number": {"dice": np.array([0.5, np.nan])},
-    "above 1": {"dice": np.array([0.5, 7.0])},
-}
-PACKED = {
-    "without its measure": {"names": ["a"], "lengths": [2]},
-    "of other lengths": {"names": ["a", "b"], "lengths": [1, 2], "dice": [0, 1, 2, 3]},
-    "of too few names": {"names": ["a"], "lengths": [1, 2], "dice": [0, 1, 2]},
-}
-
-
-@pytest.mark.parametrize("what", DAMAGED)
-def test_what_a_run_came_to_is_read_and_packed_whole_or_refused(tmp_path, what):
-    results = Results(PLAN, tmp_path, tmp_path / "packed")
-    results.keep("base_good", {"dice": np.array([0.0, 0.25, 1.0])})
-    assert results.outcomes("base_good")["dice"].tolist() == [0.0, 0.25, 1.0]
-    np.savez(results.folder / "base_good.npz", **DAMAGED[what])
-    for read in (lambda: results.outcomes("base_good"), lambda: results.pack(tmp_path / "packed")):
-        with pytest.raises(SerialLoRAError, match="base_good.npz does not hold"):
-            read()
-    assert not (tmp_path / "packed").exists()
-
-
-@pytest.mark.parametrize("what", PACKED)
-def test_packed_values_are_given_to_no_other_run(tmp_path, what):
-    np.savez(tmp_path / "sam.npz", **{name: np.array(each) for name, each in PACKED[what].items()})
-    (tmp_path / "sam.jsonl.xz").write_bytes(lzma.compress(b""))
-    with pytest.raises(SerialLoRAError, match="sam.npz does not hold"):
-        Results(PLAN, tmp_path / "nowhere", tmp_path)

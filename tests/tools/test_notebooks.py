@@ -1,19 +1,14 @@
 """The notebook builder on small lessons of its own: derivation, execution, the search for drift."""
 
-import re
 import shutil
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pytest
-from IPython.core.inputtransformer2 import TransformerManager
 
 from tests.doors import through_the_door
-from tools import ROOT, notebooks, sources
+from tools import notebooks
 
-OPEN = r" *raise NotImplementedError\(.*\n"
 BOTH = ("solutions/90_small.ipynb", "notebooks/90_small.ipynb")
 SOLVED_CELL = '''\
 def double(number: int) -> int:
@@ -82,16 +77,6 @@ def run_main(root: Path, *arguments: str, monkeypatch) -> tuple[int, str]:
     return ran.exit_code, ran.output
 
 
-@pytest.mark.parametrize("source", sources.find_sources(ROOT), ids=lambda source: source.stem)
-def test_a_lessons_stubs_differ_from_solutions_in_marked_lines_only(source):
-    for cell in sources.read_source(source).cells:
-        if "exercise" in sources.tags(cell):
-            stub, times = re.subn(OPEN, "", sources.make_stub(cell.source))
-            unmarked = re.sub(rf"(?s) *{sources.BEGIN}.*?{sources.END}\n", "", cell.source)
-            assert stub == re.sub(OPEN, "", unmarked)
-            assert times == len(re.findall(OPEN, unmarked)) + cell.source.count(sources.BEGIN)
-
-
 def test_build_writes_both_notebooks(built):
     solved, student = (nbformat.read(built / path, as_version=4) for path in BOTH)
     texts = ["".join(output.text for output in cell.get("outputs", [])) for cell in solved.cells]
@@ -103,24 +88,6 @@ def test_build_writes_both_notebooks(built):
     assert [cell.execution_count for cell in kept] == [3]
     assert all(cell.get("execution_count") is None for cell in student.cells if cell not in kept)
     assert (built / "measured.json").is_file()
-
-
-def test_with_an_address_one_cell_below_the_title_fetches_the_course_on_colab(built):
-    solved = nbformat.read(built / BOTH[0], as_version=4)
-    usual, public = sources.derive(solved), sources.derive(solved, "https://github.com/ada/course")
-    assert public.cells[:1] + public.cells[2:] == usual.cells
-    code = TransformerManager().transform_cell(public.cells[1].source)
-    asked = []
-    shell = SimpleNamespace(system=asked.append, run_line_magic=lambda *words: asked.append(words))
-    exec(code, {"get_ipython": lambda: shell})
-    assert asked == []  # it is not Colab
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "google.colab", None)
-        patch.setattr(sys, "path", [*sys.path])
-        exec(code, {"get_ipython": lambda: shell})
-        assert sys.path[0] == "/content/course"
-    assert "git clone --quiet --depth 1 https://github.com/ada/course /content" in asked[0]
-    assert ("pip", 'install --quiet -e "/content/course[lessons]"') in asked
 
 
 def test_joined_lessons_run_each_exercise_solved_and_then_open(small_course):

@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 
 import huggingface_hub
 import pytest
@@ -86,18 +84,3 @@ def test_both_places_can_be_asked_for(words, tmp_path, run):
     assert any("serial_lora_ff" in name for name in load_file(saved / "adapter.safetensors"))
     code, _, told = run(*words, "--places", "mlp")
     assert code == 2 and "attention, feed_forward" in told
-
-
-def test_what_is_asked_first_waits_for_no_model_library(fitted):
-    program = (
-        "import sys\n"
-        "from serial_lora_course.cli import main\n"
-        "for words in (['fit', '--help'], ['merge', '--help'], ['show', sys.argv[1]]):\n"
-        "    try: main(words)\n"
-        "    except SystemExit as end:\n"
-        "        loaded = {'timm', 'transformers', 'torch'} & {*sys.modules}\n"
-        "        print(end.code or 0, *loaded, file=sys.stderr)\n"
-    )
-    command = [sys.executable, "-c", program, fitted]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stderr.splitlines() == ["0", "0", "0 torch"]
