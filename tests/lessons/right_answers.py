@@ -12,6 +12,7 @@ import torch
 from scipy import linalg, stats
 from scipy.linalg import subspace_angles
 from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
 
 from serial_lora_course.checking.solved import solved
 
@@ -117,6 +118,28 @@ def rank_by_torch(before, after):
     """By torch.linalg.matrix_rank with a limit of one's own."""
     limit = max(after.shape) * torch.finfo(torch.float32).eps * torch.linalg.svdvals(after)[0]
     return torch.linalg.matrix_rank(after.double() - before.double(), atol=limit, rtol=0.0).item()
+
+
+def trained_by_hand(model):
+    """All in bfloat16, and what is trained put back."""
+    kept = {name: p.detach().float() for name, p in model.named_parameters() if p.requires_grad}
+    model.to(torch.bfloat16)
+    for name, values in kept.items():
+        model.get_parameter(name).data = values
+    return model
+
+
+def share_by_schedulers(step, steps):
+    """By two of torch's schedulers."""
+    warm_up = max(1, steps // 10)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    rise = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: (done + 1) / warm_up)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - warm_up)
+    both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], [warm_up])
+    for _ in range(step):
+        optimizer.step()
+        both.step()
+    return optimizer.param_groups[0]["lr"]
 
 
 ANSWERS = {
@@ -284,6 +307,23 @@ ANSWERS = {
             "eject(adapted": "eject(model",
         },
     ],
+    "13.1": [
+        {
+            "learns = [": "from serial_lora import adapter_parameters\n    learns = [*adapter_parameters(model)] or ["
+        }
+    ],
+    "13.2": [
+        {  # one checkpoint around all
+            "for block in blocks:\n    ": "for block in [nn.Sequential(*blocks)]:\n    ",
+        },
+        {  # the other kind, on tokens that need a gradient
+            "for block in blocks:": "tokens = tokens.clone().requires_grad_()\n    for block in blocks:",
+            "False": "True",
+        },
+    ],
+    "13.3": [lambda picture: pil_to_tensor(picture.convert("RGB"))],
+    "13.4": [trained_by_hand],
+    "13.5": [share_by_schedulers],
 }
 RIGHT = {
     number: [
