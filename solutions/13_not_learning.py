@@ -4,7 +4,7 @@
 # Sooner or later it happens to everybody: the script runs, no error comes, the GPU is warm, and the model does not
 # learn. You ask in an issue, and post your curve. In this lesson you are the one who answers. Five people have posted
 # a run each, and each run is broken in one place. You find the place with a **probe**, a few lines that ask one
-# question, then you mend it, and you keep the probes.
+# question, then you mend it, and you keep the probes. (The words of the posts are ours. The threads are real.)
 
 # %%
 try:
@@ -73,18 +73,18 @@ display_figure(plot_curves(curves))
 #
 # <details><summary>Answer</summary>
 #
-# You cannot know, and that is the point. A, D and E are flat, for three different reasons: in A nothing is trained, in D
-# a tenth of the numbers, in E all of them. B looks healthy, and its adapter has not moved. C learns a
-# little, from nothing but boxes. A curve shows *that* something is wrong; only a probe shows what.
+# You cannot know, and that is the point. A, D and E are flat, for three different reasons: in A nothing is trained,
+# in D a tenth of the numbers, in E all of them. B looks healthy, and its adapter has not moved. C learns a little,
+# from nothing but boxes. A curve shows *that* something is wrong; only a probe shows what.
 #
 # </details>
 #
 # ## A: flat
 #
 # *"I add an adapter to a model that I used to fine-tune, and the loss only goes up and down with the batches. All
-# parameters of the adapter have `requires_grad=True`, and they get gradients, too."* You find this in
-# [`adapters #260`](https://github.com/adapter-hub/adapters/issues/260) and in
-# [`peft #1303`](https://github.com/huggingface/peft/issues/1303), where the first adapter trains and the second does not.
+# parameters of the adapter have `requires_grad=True`, and they get gradients, too."* You find it in
+# [`adapters #260`](https://github.com/adapter-hub/adapters/issues/260), and in
+# [`peft #1303`](https://github.com/huggingface/peft/issues/1303) a second adapter that does not train.
 #
 # Gradients alone move nothing. Who does? Ask the optimizer what it holds. A tensor is known by its identity, `id`.
 
@@ -102,8 +102,8 @@ print("A:       ", in_optimizer(posted.run_a()))
 print(f"\nas posted:\n\n{inspect.getsource(posted.optimizer_of)}")
 
 # %% [markdown]
-# None of 12. The optimizer got its list *before* `inject` added the pairs and froze the rest. It holds the frozen base,
-# finds no gradient there, and steps nothing, without a word.
+# None of 12. The optimizer got its list *before* `inject` added the pairs and froze the rest. It holds the frozen
+# base, finds no gradient there, and steps nothing, without a word.
 #
 # ### Exercise 13.1 · Who is stepped?
 #
@@ -111,8 +111,8 @@ print(f"\nas posted:\n\n{inspect.getsource(posted.optimizer_of)}")
 # |---|---|---|
 # | ●○○○○ | ●●●●● | 4 |
 #
-# Write the poster's function anew: put the adapter into the model, and return an AdamW with that rate that holds every
-# tensor that is trained, and no other.
+# Write the poster's function anew: put the adapter into the model, and return an AdamW with that rate that holds
+# every tensor that is trained, and no other.
 
 
 # %% tags=["exercise"]
@@ -136,7 +136,8 @@ check("13.1", optimizer_of)
 # %% [markdown]
 # <details><summary>Hint 1: when is the list made?</summary>
 #
-# `AdamW(...)` goes through `model.parameters()` once, when it is made. What comes into the model later is unknown to it.
+# `AdamW(...)` goes through `model.parameters()` once, when it is made. What comes into the model later is unknown to
+# it.
 #
 # </details>
 # <details><summary>Hint 2: which tensors?</summary>
@@ -156,15 +157,15 @@ display_figure(plot_mended(curves["A"], train(posted.run_a(yours("13.1")))))
 #
 # ## B: it falls
 #
-# *"With gradient checkpointing LoRA fits on my card, and it is even faster than without. But in the end it is no better
-# than a linear probe."* Faster should make you suspicious: checkpointing computes each block twice. The posters of
-# [`blog #1824`](https://github.com/huggingface/blog/issues/1824) noticed just that; others are
+# *"With gradient checkpointing LoRA fits on my card, and it is even faster than without. But in the end it is no
+# better than a linear probe."* Faster should make you suspicious: checkpointing computes each block twice. In
+# [`blog #1824`](https://github.com/huggingface/blog/issues/1824) somebody noticed just that; other threads are
 # [`transformers #26221`](https://github.com/huggingface/transformers/issues/26221) and
 # [`LoRA #120`](https://github.com/microsoft/LoRA/issues/120).
 #
-# Here the adapter *and* the vectors of the classes are trained, and the optimizer holds them all. So go one step back:
-# does a gradient arrive? `None` means that none does. Zeros are fine: `A` gets zeros in the first step, because `B` is
-# zero.
+# Here the adapter *and* the vectors of the classes are trained, and the optimizer holds them all. So go one step
+# back: does a gradient arrive? `None` means that none does. Zeros are fine: `A` gets zeros in the first step, because
+# `B` is zero.
 
 
 # %%
@@ -186,10 +187,10 @@ print(f"\nas posted:\n\n{inspect.getsource(posted.through_blocks)}")
 
 # %% [markdown]
 # The class vectors learn, alone, and they make the whole curve. A checkpoint of the *reentrant* kind runs its block
-# without gradients, and on the way back asks its *inputs* whether they need one. Behind a frozen stem they do not, so it
-# never looks at the pairs inside. PyTorch warns of that once, and so does this course's library, but logs are long: in
-# [a thread about that warning](https://github.com/2U1/Qwen-VL-Series-Finetune/issues/56) somebody tells how to silence
-# it. (Here it is silenced, too.)
+# without gradients, and on the way back asks its *inputs* whether they need one. Behind a frozen stem they do not, so
+# it never looks at the pairs inside. PyTorch warns of that once, and so does this course's library, but logs are
+# long: in [a thread about that warning](https://github.com/2U1/Qwen-VL-Series-Finetune/issues/56) somebody tells how
+# to silence it. (Here it is silenced, too.)
 #
 # ### Exercise 13.2 · Checkpoints that let gradients through
 #
@@ -197,8 +198,8 @@ print(f"\nas posted:\n\n{inspect.getsource(posted.through_blocks)}")
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 5 |
 #
-# Run the blocks one after another, each checkpointed, so that the gradients of pairs *and* tokens are those of the plain
-# tower. The check counts how often each block runs, with tokens that need a gradient and tokens that do not.
+# Run the blocks one after another, each checkpointed, so that the gradients of pairs *and* tokens are those of the
+# plain tower. The check counts how often each block runs, with tokens that need a gradient and tokens that do not.
 
 
 # %% tags=["exercise"]
@@ -242,11 +243,11 @@ display_figure(plot_mended(curves["B"], mended))
 #
 # ## C: a plateau
 #
-# *"I fine-tune SAM. The loss starts high, comes down a little, and stays. Rate, rank and decay change nothing, and the
-# pictures that I plot from my data loader are fine."* The question behind it is
+# *"I fine-tune SAM. The loss starts high, comes down a little, and stays. Rate, rank and decay change nothing, and
+# the pictures that I plot from my data loader are fine."* The question behind it is
 # [`segment-anything #202`](https://github.com/facebookresearch/segment-anything/issues/202), which range SAM's pixels
-# have, and [kornia's tutorial](https://github.com/kornia/tutorials/pull/76) shows how easily one errs: there it is another
-# one.
+# have, and [kornia's tutorial](https://github.com/kornia/tutorials/pull/76) shows how easily one errs: there it is
+# another one.
 #
 # The two probes find nothing here, since the loop is right. So look at the other end. Not at what the data loader
 # gives, but at **what the model sees**: take the tensor that enters the encoder, and undo the model's own
@@ -273,9 +274,10 @@ display_figure(
 print(f"as posted:\n\n{inspect.getsource(posted.pixels_of)}")
 
 # %% [markdown]
-# Black. `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean of 124, 116
-# and 104. (The photographs are Tux Paint's stamps, GPL 2 or later, on photographs from scikit-image.) What little it learned it
-# learned from the boxes. An input that is normalised twice, or whose channels are exchanged, is found in the same way.
+# Black. `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116,
+# 104). (The photographs are Tux Paint's stamps, GPL 2 or later, on photographs from scikit-image.) What little it
+# learned it learned from the boxes. An input that is normalised twice, or whose channels are exchanged, is found in
+# the same way.
 #
 # ### Exercise 13.3 · The pixels that SAM expects
 #
@@ -327,14 +329,12 @@ display_figure(plot_mended(curves["C"], train(posted.run_c(yours("13.3")))))
 #
 # ## D: flat again
 #
-# *"To save memory I train in bfloat16, at the rate that everybody takes for fine-tuning. Hundreds of steps, and nothing.
-# In float32 it works."* You find it in [`CausVid #19`](https://github.com/tianweiy/CausVid/issues/19), and the
-# explanation in [`ao #1124`](https://github.com/pytorch/ao/pull/1124).
+# *"To save memory I train in bfloat16, at the rate that everybody takes for fine-tuning. Hundreds of steps, and
+# nothing. In float32 it works."* You find it in [`CausVid #19`](https://github.com/tianweiy/CausVid/issues/19), and
+# the explanation in [`ao #1124`](https://github.com/pytorch/ao/pull/1124).
 #
-# (There is no adapter here: the poster trains the last matrix of CLIP's tower, 192 by 192.)
-# <!-- from the tiny CLIP's configuration: 192 -->
-# Both probes say that all is well. What is left is the last step: the optimizer adds something to each number. Does the
-# number change?
+# There is no adapter here: the poster trains the last matrix of CLIP's tower. Both probes say that all is well. What
+# is left is the last step: the optimizer adds something to each number. Does the number change?
 
 
 # %%
@@ -354,10 +354,9 @@ print("0.07 + 0.00002 is 0.07 in bfloat16:", (number + 2e-5 == number).item())
 print(f"\nas posted:\n\n{inspect.getsource(posted.lower)}")
 
 # %% [markdown]
-# A bfloat16 has eight bits for its digits, <!-- from the format: 8 --> so around 0.07 the next number is hundreds of times
-# further away than
-# one step. Each step is rounded away, the next one too, and so 300 steps move the same few numbers as one: those that
-# were near zero. More steps do not help.
+# A bfloat16 has eight bits for its digits, <!-- from the format: 8 --> so around 0.07 the next number is more than
+# twenty steps away. Each step is rounded away, the next one too, and so 300 steps move the same few numbers as one:
+# those that were near zero. More steps do not help.
 #
 # ### Exercise 13.4 · What is trained is float32
 #
@@ -394,7 +393,8 @@ check("13.4", lower)
 # </details>
 # <details><summary>Hint 2: the same object</summary>
 #
-# `tensor.data = tensor.data.to(...)`. `model.to(torch.bfloat16).float()` would not do: what was rounded stays rounded.
+# `tensor.data = tensor.data.to(...)`. `model.to(torch.bfloat16).float()` would not do: what was rounded stays
+# rounded.
 #
 # </details>
 #
@@ -405,17 +405,17 @@ display_figure(plot_mended(curves["D"], train(posted.run_d(yours("13.4")))))
 print(f"after 1 step {moved(posted.run_d(yours('13.4'))):.0%} of the numbers have moved")
 
 # %% [markdown]
-# Products are still computed in bfloat16, by `torch.autocast`; that is what one calls mixed precision. `inject` makes its
-# pairs in float32 even in a bfloat16 model, and diffusers has a function like yours,
+# Products are still computed in bfloat16, by `torch.autocast`; that is what one calls mixed precision. `inject` makes
+# its pairs in float32 even in a bfloat16 model, and diffusers has a function like yours,
 # [`cast_training_params`](https://github.com/huggingface/diffusers/pull/6553). A fresh `B` hides this fault, by the
 # way: numbers near zero can take small steps.
 #
 # ## E: flat, once more
 #
-# *"I train a LoRA with a script that has always worked, on few pictures this time. The loss barely moves."* The script
-# has a warm-up, and its length was chosen for somebody else's run:
-# [`sd_dreambooth_extension #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the default of 500
-# steps to zero because of the confusion that it caused.
+# *"I train a LoRA with a script that has always worked, on few pictures this time. The loss barely moves."* The
+# script has a warm-up, and its length was chosen for somebody else's run:
+# [`sd_dreambooth_extension #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the default of
+# 500 steps to zero because of the confusion that it caused.
 # <!-- from that change: 500 -->
 #
 # Three probes pass. What moves, moves, but how far? Ask for the rate that the optimizer really uses, at every step.
@@ -446,9 +446,9 @@ print(f"\nas posted:\n\n{inspect.getsource(posted.share_of_rate)}")
 # |---|---|---|
 # | ●●○○○ | ●●●○○ | 6 |
 #
-# Return the share of the rate in a step. It rises in a straight line over the first tenth of the run, rounded down, but
-# at least one step: the first step has more than zero, the last of the warm-up all of it. Then it falls by half a cosine,
-# from all of it in the next step towards zero, which it would reach just after the run.
+# Return the share of the rate in a step. It rises in a straight line over the first tenth of the run, rounded down,
+# but at least one step: the first step has more than zero, the last of the warm-up all of it. Then it falls by half a
+# cosine, from all of it in the next step towards zero, which it would reach just after the run.
 
 
 # %% tags=["exercise"]
@@ -518,7 +518,7 @@ display(pd.DataFrame(table).T)
 # | flat in bfloat16 | the share of numbers that a step changes | steps that are rounded away |
 # | flat, or falling at the very end | the rate at every step | a schedule that does not fit |
 # | training falls, tests get worse | show some pictures with *their* labels | pairs in disorder, as in [`diffusers #14430`](https://github.com/huggingface/diffusers/issues/14430) |
-# | the loss stays, accuracy rises | the loss of a perfect answer | a missing scale, as in [`transformers #13430`](https://github.com/huggingface/transformers/issues/13430), or a softmax too many |
+# | the loss stays, accuracy rises | the loss of a perfect answer | a wrong scale, as in [`transformers #13430`](https://github.com/huggingface/transformers/issues/13430), or a softmax too many |
 # | after loading as before training | is `B` zero in the loaded model? | names that did not match, as in [`peft #2115`](https://github.com/huggingface/peft/issues/2115) |
 
 # %% [markdown]
@@ -528,8 +528,8 @@ display(pd.DataFrame(table).T)
 #
 # <details><summary>Answer</summary>
 #
-# What share of the numbers one step changes, and the rate at that step. Few numbers: rounding. All, by next to nothing:
-# the rate.
+# What share of the numbers one step changes, and the rate at that step. Few numbers: rounding. All, by next to
+# nothing: the rate.
 #
 # </details>
 #
@@ -537,8 +537,8 @@ display(pd.DataFrame(table).T)
 #
 # <details><summary>Answer</summary>
 #
-# Yes: sixteen wrong labels can be learned by heart like sixteen right ones. Over-fitting one batch tests the loop, from
-# loss to weights. It would have found A and E, and slowly D; it says nothing about the data.
+# Yes: sixteen wrong labels can be learned by heart like sixteen right ones. Over-fitting one batch tests the loop,
+# from loss to weights. It finds A, D and E; it says nothing about the data.
 #
 # </details>
 #
@@ -546,8 +546,8 @@ display(pd.DataFrame(table).T)
 #
 # <details><summary>Answer</summary>
 #
-# They are outside the checkpoints and learn. Without them nothing that is trained would reach the loss, and `backward`
-# says so: "element 0 of tensors does not require grad".
+# They are outside the checkpoints and learn. Without them nothing that is trained would reach the loss, and
+# `backward` says so: "element 0 of tensors does not require grad".
 #
 # </details>
 

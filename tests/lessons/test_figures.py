@@ -13,6 +13,7 @@ from serial_lora_course.lessons.l07_lora_plus.figures import plot_race, plot_swe
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l11_many.figures import plot_path
 from serial_lora_course.lessons.l12_your_own.figures import show_predictions
+from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_mended
 
 GOOD, BASE = {"a": 80, "b": 50}, {"a": 30, "b": 40}
 RACES = {"one rate": {"A": [0, 0, 1], "B": [0, 2, 3]}, "LoRA+": {"A": [0, 0, 4], "B": [0, 20, 30]}}
@@ -27,6 +28,12 @@ LINES = {  # the figure, what it is given, lines that must be there
         [(0, 0.5, 1), {"sum": [GOOD, BASE, GOOD], "average": [BASE] * 3}, ("a", "b")],
         [[80, 30, 80], [30] * 3, [50, 40, 50], [40] * 3],
     ),
+    "curves": (  # each step, and the mean over a sixth of the run
+        plot_curves,
+        [{"A": range(12), "B": [2, 4] * 6}],
+        [list(range(12)), np.arange(0.5, 11), [3] * 11],
+    ),
+    "mended": (plot_mended, [[3] * 6, [3, 2, 1] * 2], [[3] * 6, [3, 2, 1] * 2]),
     "race": (plot_race, [RACES], [[0, 0, 1], [0, 2, 3], [0, 0, 4], [0, 20, 30]]),
 }
 

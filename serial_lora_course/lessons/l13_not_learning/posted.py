@@ -116,7 +116,11 @@ def clip_and_batches() -> tuple[Classifier, list[tuple[Tensor, Tensor]]]:
     classes = encode_prompts(clip.model.requires_grad_(False), clip.tokenizer(data.prompts()))
     pictures = torch.stack([clip.test_transform(picture) for picture, _ in data.train])
     labels, draw = torch.tensor(data.train.labels), torch.Generator().manual_seed(0)
-    chosen = torch.randint(len(labels), (STEPS, BATCH), generator=draw)
+    each = (labels == torch.arange(len(classes))[:, None]).float()  # (C, N)
+    chosen = [  # as many of each class, so that one batch is as hard as another
+        torch.multinomial(each, BATCH // len(classes), generator=draw).flatten()
+        for _ in range(STEPS)
+    ]
     model = Classifier(clip.model.visual, classes, clip.model.logit_scale.exp().item())
     return model, [(pictures[some], labels[some]) for some in chosen]
 
