@@ -601,4 +601,4 @@ print({side.name: len(list(side.glob("*/*.png"))) for side in sorted(divided.ite
 # - A merge is proved by two numbers: no difference from the adapted model, and an effect.
 #
 # You have built an adapter, put a paper on trial, and shipped a model. Now do it with pictures of your own, and show
-# somebody the grid.
+# somebody the grid. And if it does not learn: [lesson 13](13_not_learning.ipynb).

@@ -11,6 +11,7 @@ import torch
 from scipy import linalg, stats
 from scipy.linalg import subspace_angles
 from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
 
 from serial_lora_course.checking.solved import solved
 
@@ -86,6 +87,28 @@ def pair_by_hook(blocks, adapter, rank):
         block.pair = adapter(block.mlp.lin1.in_features, rank)
         block.norm2.register_forward_hook(lambda _, args, tokens, pair=block.pair: pair(tokens))
     return nn.ModuleList(block.pair for block in blocks)
+
+
+def trained_by_hand(model):
+    """All in bfloat16, and what is trained put back."""
+    kept = {name: p.detach().float() for name, p in model.named_parameters() if p.requires_grad}
+    model.to(torch.bfloat16)
+    for name, values in kept.items():
+        model.get_parameter(name).data = values
+    return model
+
+
+def share_by_schedulers(step, steps):
+    """By two of torch's schedulers."""
+    warm_up = max(1, steps // 10)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    rise = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: (done + 1) / warm_up)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - warm_up)
+    both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], [warm_up])
+    for _ in range(step):
+        optimizer.step()
+        both.step()
+    return optimizer.param_groups[0]["lr"]
 
 
 ANSWERS = {
@@ -200,6 +223,23 @@ ANSWERS = {
             ", elementwise_affine=False": "",
         },
     ],
+    "13.1": [
+        {
+            "learns = [": "from serial_lora import adapter_parameters\n    learns = [*adapter_parameters(model)] or ["
+        }
+    ],
+    "13.2": [
+        {  # one checkpoint around all
+            "for block in blocks:\n    ": "for block in [nn.Sequential(*blocks)]:\n    ",
+        },
+        {  # the other kind, on tokens that need a gradient
+            "for block in blocks:": "tokens = tokens.clone().requires_grad_()\n    for block in blocks:",
+            "False": "True",
+        },
+    ],
+    "13.3": [lambda picture: pil_to_tensor(picture.convert("RGB"))],
+    "13.4": [trained_by_hand],
+    "13.5": [share_by_schedulers],
 }
 RIGHT = {
     number: [

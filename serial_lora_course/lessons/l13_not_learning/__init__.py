@@ -1,0 +1,1 @@
+"""It does not learn: the posted runs, the checks and the figures of this lesson alone."""

@@ -1,0 +1,68 @@
+"""Loss curves side by side, and one before and after it was mended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from serial_lora_course.plots.style import BLUE, VERMILION, house_style, with_description
+
+PARTS = 6  # of a run: a mean is over one of them
+
+
+def plot_curves(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """A panel for each run: the loss of every step, faint, and its running mean.
+
+    Args:
+        curves: title -> losses.
+    """
+    with house_style():
+        figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+        panels = figure.subplots(2, -(-len(curves) // 2)).flat
+        for axes, (title, losses) in zip(panels, curves.items(), strict=False):
+            draw_curve(axes, losses, VERMILION)
+            axes.set(title=title, ylim=(0, 1.05 * max(losses)))
+        for axes in figure.axes[len(curves) // 2 :]:
+            axes.set_xlabel("step")
+        for axes in figure.axes[:: len(curves) // 2]:
+            axes.set_ylabel("loss")
+    said = (
+        f"{title}: {first(losses):.2f} to {last(losses):.2f}" for title, losses in curves.items()
+    )
+    return with_description(figure, f"Loss of each run, first and last sixth: {'; '.join(said)}.")
+
+
+def plot_mended(posted: Sequence[float], mended: Sequence[float]) -> Figure:
+    """The loss of a run as it was posted, dashed, and mended."""
+    with house_style():
+        figure = Figure(figsize=(4.4, 2.6), layout="constrained")
+        axes = figure.subplots()
+        draw_curve(axes, posted, VERMILION, label="as posted", linestyle="--")
+        draw_curve(axes, mended, BLUE, label="mended")
+        axes.set(xlabel="step", ylabel="loss", ylim=(0, 1.05 * max(*posted, *mended)))
+        axes.legend(loc="lower left")
+    return with_description(
+        figure,
+        f"Loss in the last sixth of the run: {last(posted):.2f} as posted, {last(mended):.2f} mended.",
+    )
+
+
+def draw_curve(axes: Axes, losses: Sequence[float], color: str, **look: str) -> None:
+    """Each step's loss, faint, and the mean over a sixth of the run that ends there."""
+    width = len(losses) // PARTS
+    means = np.convolve(losses, np.ones(width) / width, "valid")
+    axes.plot(losses, color=color, alpha=0.25, linewidth=1)
+    axes.plot(range(width - 1, len(losses)), means, color=color, linewidth=2.2, **look)
+
+
+def first(losses: Sequence[float]) -> float:
+    """The mean over the first sixth of a run."""
+    return float(np.mean(losses[: len(losses) // PARTS]))
+
+
+def last(losses: Sequence[float]) -> float:
+    """The mean over the last sixth of a run."""
+    return float(np.mean(losses[-(len(losses) // PARTS) :]))
