@@ -116,7 +116,7 @@ class Exercise:
 
         def fits(mistake: Callable, place: int, which: int | None) -> bool:
             if (mistake, place) not in self.outcomes:
-                with warnings.catch_warnings(action="ignore"):  # of a line that is not the learner's
+                with warnings.catch_warnings(action="ignore"):  # its lines are not the learner's
                     self.outcomes[mistake, place] = observe(cases[place], mistake)
             return explains(cases[place], self.outcomes[mistake, place], seen[place], which)
 
