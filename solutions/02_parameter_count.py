@@ -34,9 +34,10 @@ display_figure(plot_quarter(width=768, rank=32))
 # %% [markdown]
 # ## One block
 #
-# That is the whole lesson in one picture. LoRA, as the paper describes it, has a pair for each of q, k, v and out.
-# Serial LoRA has one pair, which changes the tokens before q, k and v read them, and none for out. Write d for the
-# width and r for the rank. A pair is A, of shape (r, d), and B, of shape (d, r), so it holds 2dr parameters:
+# That is the whole lesson in one picture. LoRA, as we infer from the paper's text and its Table I, has a pair for each
+# of q, k, v and out. Serial LoRA has one pair, which changes the tokens before q, k and v read them, and none for out.
+# Write d for the width and r for the rank. A pair is A, of shape (r, d), and B, of shape (d, r), so it holds 2dr
+# parameters:
 #
 # $$\text{LoRA: } 4 \cdot 2dr = 8dr \qquad\qquad \text{Serial LoRA: } 2dr$$
 #

@@ -519,8 +519,8 @@ print("drawn at the scales", *scales)
 fade_panel(fade, scales, list(typed))
 
 # %% [markdown]
-# All the drawings were made in the cell above, so the slider needs no running kernel. Put in words of your own and run
-# the cell again: that takes some ten seconds.
+# All drawings were made in the cell above, so the slider needs no running kernel. Put in your own words and run the
+# cell again: it takes ten seconds.
 #
 # The style does not grow evenly. Up to 0.5 you hardly see it; then the yellow turns and the black appears; at 1 some
 # shapes break up. We like it best at about 0.75.
@@ -661,9 +661,8 @@ pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 # And what fools CLIP-Score? Read its column again. The untuned model gets 1.44, and her own drawings get 1.25. By this
 # number the untuned model shows her words better than she does. Note who judges here: this CLIP is the one whose text
 # tower also reads the prompts for our SD3, so the score is biased in the model's favour. And since her own drawings
-# score no more than 1.25, the fall to 1.24 does not mean that the tuned model follows the prompt less. (By the way,
-# all these words were in the pretraining data. No number here says how well the model draws things that it does not
-# know.)
+# score no more than 1.25, the fall to 1.24 does not mean that the tuned model follows the prompt less. (All these words
+# were in the pretraining data. No number here says how well the model draws things that it does not know.)
 #
 # So read the three numbers together, with as many pictures for each model. And look at the drawings.
 
@@ -695,8 +694,8 @@ for amount in (1.0, 3.0):  # change this and run again
     print(f"shift {amount:g}:", " ".join(f"{level:.2f}" for level in scheduler.sigmas))
 
 # %% [markdown]
-# With shift 3 half of the steps are spent above 0.7. A scheduler's list is *already* shifted: if you shift it again,
-# you train at levels that the sampler hardly visits.
+# The last level, 0, is the picture itself. With shift 3 half of the steps are spent above 0.7. A scheduler's list is
+# *already* shifted: if you shift it again, you train at levels that the sampler hardly visits.
 #
 # **Two streams.** Patches of the picture and words of the prompt run side by side, each kind with its own norms
 # and its own q, k and v, and meet in one place only.

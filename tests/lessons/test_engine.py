@@ -1,6 +1,7 @@
 """The engine of the checks: what a learner reads, what every exercise asks for, whose answer is used."""
 
 import os
+import warnings
 
 import nbformat
 import pytest
@@ -129,6 +130,17 @@ def test_other_cases_decide_between_mistakes():
     assert failure_of(lambda n: 4, *cases, **mistakes).causes == []
     both = failure_of(lambda n: 4, cases[0], **mistakes).cause
     assert both == "possibly: twice; or: squared; or: plus"
+
+
+def test_warnings_are_shown_of_the_learners_own_lines_only(recwarn):
+    def warned(n, word):
+        warnings.warn(word, stacklevel=1)
+        return 2 * n
+
+    mistakes = {"twice": lambda n: warned(n, "of a mistake"), "plus": lambda n: n + 2}
+    failure = failure_of(lambda n: warned(n, "of the answer"), Case("2", (2,), 6), **mistakes)
+    assert "twice" in failure.causes
+    assert {str(each.message) for each in recwarn} == {"of the answer"}
 
 
 def test_each_of_several_things_is_judged_by_itself():
