@@ -23,10 +23,22 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
 from data_scripts.pretraining.augment import augment
-from data_scripts.pretraining.icons import ICON_STYLES, Icons, load_icons, load_named_icons
+from data_scripts.pretraining.icons import (
+    ICON_STYLES,
+    ICONIFY,
+    Icons,
+    load_icons,
+    load_named_icons,
+)
 from data_scripts.pretraining.kinds import kinds_of
 from data_scripts.pretraining.loop import PretrainingRun
-from serial_lora_course.data.emoji import Concept, EmojiSet, emoji_concepts, load_emoji
+from serial_lora_course.data.emoji import (
+    ATTRIBUTION,
+    Concept,
+    EmojiSet,
+    emoji_concepts,
+    load_emoji,
+)
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, load_emoji_set, unseen_drawings
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import encode_prompts
@@ -120,7 +132,10 @@ class Pretraining(PretrainingRun):
         size = ARCHITECTURE["vision_cfg"]["image_size"]
         sets = [load_emoji(style, size) for style in SEEN_STYLES]
         sets += [load_icons(style, size) for style in ICON_STYLES]
-        self.drawings = Drawings(sets, load_named_icons(size))
+        named = load_named_icons(size)
+        self.drawings = Drawings(sets, named)
+        self.counts = {emoji.style: len(emoji.concepts) for emoji in sets}
+        self.counts["icon sets"] = len(named.names)
         kinds = {kind for kinds in self.drawings.kinds.values() for kind in kinds}
         self.tokenizer, config = write_model_files(folder, kinds.union(self.drawings.names))
         model = open_clip.CLIP(
@@ -211,6 +226,14 @@ class Pretraining(PretrainingRun):
 
     def write_model(self) -> None:
         self.write_weights()  # config and merges are there since the start
+
+    def card(self) -> dict:
+        """With what it was trained on, and by whom that is."""
+        licences = {style: ATTRIBUTION[style] for style in SEEN_STYLES}
+        licences |= {style: f"{ICONIFY}, {licence}" for style, (_, licence) in ICON_STYLES.items()}
+        licences["icon sets"] = f"{ICONIFY}; data_scripts/pretraining/icon_sets.tsv has each one's"
+        seen = {"data": self.counts, "licences": licences}
+        return super().card() | seen | {"training_pictures": len(self.drawings.names)}
 
 
 def normalize(pictures: Tensor) -> Tensor:

@@ -49,6 +49,9 @@ def test_clip_is_pretrained_and_on_no_drawing_of_openmoji(monkeypatch, tmp_path)
     card = json.loads((tmp_path / "tiny-clip.card.json").read_text())
     assert card["steps"] == 2 and card["recipe"] == json.loads(json.dumps(asdict(run.recipe)))
     assert {f"zero-shot {name}" for name in EMOJI_SETS} < card["measured"].keys()
+    seen = len(run.drawings.names)
+    assert sum(card["data"].values()) == card["training_pictures"] == seen
+    assert card["data"].keys() == card["licences"].keys() == {*DRAWERS, "icon sets"}
     assert load_file(tmp_path / "tiny-clip.safetensors").keys() == run.model.state_dict().keys()
     seen = {p.numpy().tobytes() for p in run.drawings.pictures.permute(0, 2, 3, 1)}
     for style in ("openmoji", "openmoji-line", "unifont"):
