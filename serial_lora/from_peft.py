@@ -51,6 +51,7 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     with reading(folder):
         folder = Path(folder)
         folder = folder.parent if folder.suffix == ".safetensors" else folder
+    with reading(folder / "adapter_config.json"):
         options = json.loads((folder / "adapter_config.json").read_bytes())
         options["peft_type"]
     path = folder / "adapter_model.safetensors"

@@ -39,8 +39,7 @@ lesson = open_lesson("sam", SCALE, os.environ.get("SERIAL_LORA_LENGTH", "class")
 model, config, data = lesson.model, lesson.config, lesson.data
 tests = [data.test[i] for i in range(len(data.test))]
 
-number = max(range(len(tests)), key=lambda n: len(tests[n].masks))  # most things
-some = {"": tests[number], " ": tests[0]}  # change the 0 and run again: 1, 2, 3
+some = {"": max(tests, key=lambda each: len(each.masks)), " ": tests[0]}  # or another one
 by_hand = [each.masks for each in some.values()]  # (N, H, W), bool
 by_sam = [lab.predict_masks(lesson.backbone, each.picture, each.boxes)[0] for each in some.values()]
 display_figure(plot_masks(some, {"cut out by hand": by_hand, "by SAM": by_sam}))
@@ -221,6 +220,7 @@ print(f"{pictures} of {len(tests)} pictures are equal, and boxes differ by {boxe
 # of its boxes comes out.
 
 # %%
+number = tests.index(some[""])  # the scene with most things
 ready = prepare(tests[number])
 with torch.no_grad():
     picture = model.preprocess(ready.picture)[None]  # minus the mean colour, padded with zeros

@@ -268,9 +268,8 @@ run = posted.run_c()
 loaded = run.batches[0][0].picture
 print("in the optimizer:     ", in_optimizer(run))
 print("reached by a gradient:", reached(run))
-display_figure(
-    show_pictures([loaded, seen(run)], ["from the data loader", "seen by SAM"], size=2.2)
-)
+both = [each.permute(1, 2, 0).clamp(0, 1) for each in (loaded, seen(run))]  # (h, w, 3)
+display_figure(show_pictures(both, ["from the data loader", "seen by SAM"], size=2.2))
 print(f"as posted:\n\n{inspect.getsource(posted.pixels_of)}")
 
 # %% [markdown]
