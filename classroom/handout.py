@@ -1,4 +1,4 @@
-"""The course without ``solutions/``, as a repository for learners: ``solutions: false`` in class.yaml.
+"""The course without its answers, as a repository for learners: ``solutions: false`` in class.yaml.
 
     cd /srv/class
     /srv/venv/bin/python /srv/serial-lora/classroom/handout.py     # after an update of the course
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from check_class import read_settings, stop
 
-LEFT_OUT = "solutions"
+LEFT_OUT = ("solutions", "tests")  # tests hold right answers in other words
 NAME = "handout.git"
 
 
 def hand_out(course: str, branch: str, folder: Path) -> str:
-    """Commit the course's newest state without its solutions; return the address of the repository.
+    """Commit the course's newest state without its answers; return the address of the repository.
 
     Args:
         course: a repository that git can fetch from, and its ``branch``.
@@ -37,7 +37,7 @@ def hand_out(course: str, branch: str, folder: Path) -> str:
         git("init", "--quiet", "--bare", f"--initial-branch={branch}")
     git("fetch", "--quiet", course, branch)
     entries = git("ls-tree", "FETCH_HEAD").splitlines()
-    kept = [entry for entry in entries if entry.partition("\t")[2] != LEFT_OUT]
+    kept = [entry for entry in entries if entry.partition("\t")[2] not in LEFT_OUT]
     tree = git("mktree", text="\n".join(kept) + "\n")
     before = git("for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
     if not before or git("rev-parse", f"{before}^{{tree}}") != tree:

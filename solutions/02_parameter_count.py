@@ -99,6 +99,7 @@ check("2.1", numbers_in_pairs)
 # of twelve blocks, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one for text, of different widths.)
 
 # %%
+numbers = yours("2.1")
 MAKE = {
     "CLIP ViT-B/16": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
     "SAM ViT-B": lambda: sam_model_registry["vit_b"](),
@@ -123,7 +124,6 @@ for name in MAKE:
     print(f"{name}: {len(found)} blocks, from", *first, "to", *last, sep="\n    ")
 
 # %% tags=["nbval-check-output"]
-numbers = yours("2.1")
 RANKS = {"CLIP ViT-B/16": 32, "SAM ViT-B": 64, "SD3 medium": 64}  # the paper's
 
 

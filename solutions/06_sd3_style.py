@@ -387,8 +387,8 @@ back = Row("noise to drawing", studio.pictures(torch.cat(cats))[::-1], captioned
 display_figure(draw_rows([there, guessed, back]))
 
 # %% [markdown]
-# Not one grey level apart: you have written SD3's sampler. (At the paper's scale a few remain: the pipeline rounds to
-# bfloat16.)
+# Not one grey level apart: you have written SD3's sampler. (At the paper's scale several remain: the pipeline's
+# latents are bfloat16.)
 #
 # The lowest row, read from right to left, shows it at work.
 # It starts from the same noise that ends the first row, with nothing of the cat in it. First you see only noise, then

@@ -131,7 +131,7 @@ def test_what_waits_on_a_card_is_counted_on_the_real_models(lab):
     assert gib == pytest.approx(check_class.WAITING[lab], abs=0.06)
 
 
-def test_learners_get_the_course_without_its_solutions_and_its_updates(configured, tmp_path):
+def test_learners_get_the_course_without_its_answers_and_its_updates(configured, tmp_path):
     course, out, theirs = (tmp_path / name for name in ("course", "out.git", "theirs"))
 
     def git(folder, *words):
@@ -140,7 +140,7 @@ def test_learners_get_the_course_without_its_solutions_and_its_updates(configure
         return subprocess.run(run, check=True, capture_output=True, text=True).stdout
 
     def commit(text):
-        for name in ("notebooks/02.ipynb", "solutions/02.ipynb"):
+        for name in ("notebooks/02.ipynb", "solutions/02.ipynb", "tests/lessons/right_answers.py"):
             (course / name).parent.mkdir(parents=True, exist_ok=True)
             (course / name).write_text(text)
         git(course, "add", "--all")
@@ -159,7 +159,8 @@ def test_learners_get_the_course_without_its_solutions_and_its_updates(configure
     hand_out(str(course), "main", out)
     git(theirs, "pull", "--ff-only")
     assert (theirs / "notebooks/02.ipynb").read_text() == "second"
-    assert "solutions" not in git(theirs, "log", "--all", "--name-only", "--format=")
+    given = git(theirs, "log", "--all", "--name-only", "--format=").split()
+    assert set(given) == {"notebooks/02.ipynb"}
     with pytest.raises(SystemExit, match="^class.yaml: [^\n]*nowhere[^\n]*$"):
         hand_out(str(tmp_path / "nowhere"), "main", out)
 

@@ -93,6 +93,7 @@ def test_a_lab_trains(elsewhere, lab, method, changes):
     assert taken.silent == 0 and set(taken.waits) == WAITS[lab]
     assert taken.operations[torch.bfloat16] > 0.97 * taken.operations.total()
     known = ROWS[lab]["steps"][label(changes)][method]
+    assert taken.waits.total() == known["waits"]
     assert taken.peak == pytest.approx(known["peak"], rel=0.02)
 
 

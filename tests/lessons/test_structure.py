@@ -49,6 +49,13 @@ def test_files_are_small_and_clean(source):
 
 
 @each_lesson
+def test_a_proof_cell_prints_the_same_before_and_after_the_exercises(source):
+    """`yours` says a line more where an exercise is open."""
+    for cell in sources.read_source(source).cells:
+        assert sources.PROOF not in sources.tags(cell) or "yours(" not in cell.source
+
+
+@each_lesson
 def test_solved_lessons_ran_quietly(source):
     solved, student = (
         nbformat.read(ROOT / folder / f"{source.stem}.ipynb", as_version=4)
