@@ -16,7 +16,7 @@ from typing import Any
 
 def refusal(error: OSError) -> str | None:
     """What the system refuses, in one sentence: no rights, a name too long, a full disk."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk is full ({error.strerror}); free some space or choose another place."
     if error.filename is None:
         return None

@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import json
 import lzma
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from serial_lora.errors import SerialLoRAError, reading
 from serial_lora.files import write_whole
 from serial_lora_course.labs.records import Record, read_records
 from study.labs import STUDIES
@@ -65,15 +66,17 @@ class Results:
         self._packed: dict[str, dict[str, np.ndarray]] = {}
         records = read_records(folder / f"{plan.lab}.jsonl")
         if (lines := packed / f"{plan.lab}.jsonl.xz").exists():
-            with lzma.open(lines) as file:
+            with reading(lines), lzma.open(lines) as file:
                 records = [*(Record(**json.loads(line)) for line in file), *records]
-            with np.load(packed / f"{plan.lab}.npz") as kept:
-                ends = np.cumsum(kept["lengths"], dtype=int)
-                for measure in self.measures:
-                    values = (kept[measure] / LEVELS).astype(np.float32)
-                    each = np.split(values, ends[:-1])
-                    for name, its in zip(kept["names"].tolist(), each, strict=True):
-                        self._packed.setdefault(name, {})[measure] = its
+            kept = _arrays(packed / f"{plan.lab}.npz", ("names", "lengths", *self.measures))
+            ends = np.cumsum(kept["lengths"], dtype=int)
+            for measure in self.measures:
+                if kept[measure].shape != (ends[-1],):
+                    raise SerialLoRAError(f"{packed} has values of other runs; fetch it again.")
+                values = (kept[measure] / LEVELS).astype(np.float32)
+                each = np.split(values, ends[:-1])
+                for name, its in zip(kept["names"].tolist(), each, strict=True):
+                    self._packed.setdefault(name, {})[measure] = its
         known = {run_of(record, plan): record for record in records}
         self.records = {run.name: known[run] for run in known if run.arm in plan.arms}
 
@@ -82,8 +85,7 @@ class Results:
         file = self.folder / f"{name}.npz"
         if not file.exists() and name in self._packed:
             return self._packed[name]
-        with np.load(file) as kept:
-            return dict(kept)
+        return _arrays(file, self.measures)
 
     def keep(self, name: str, outcomes: Mapping[str, np.ndarray]) -> None:
         """Write what a run came to, whole or not at all."""
@@ -129,6 +131,15 @@ class Results:
         rate = max(sorted(tried), key=tried.__getitem__)
         sets, seeds = STUDIES[self.plan.lab].datasets("tiny"), range(1, arm.seeds + 1)
         return [Run(arm, dataset, seed, rate) for seed in seeds for dataset in sets]
+
+
+def _arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """What `_npz` wrote, which has these arrays at least, of finite numbers or texts."""
+    with reading(file), np.load(file) as kept:
+        arrays = dict(kept)
+        if any(arrays[n].dtype.kind == "f" and not np.isfinite(arrays[n]).all() for n in names):
+            raise ValueError("not all of it are numbers")
+    return arrays
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -43,14 +43,18 @@ def fit(**chosen: Any) -> None:
     import pandas as pd
     from scipy.stats import binomtest
 
+    from serial_lora.errors import SerialLoRAError
     from serial_lora_course.work.fit import fit_folder
     from serial_lora_course.work.reports import CLASSES_FILE, in_words
 
     job = Job(**{name: value for name, value in chosen.items() if value is not None})
     reached = fit_folder(job)
-    _print_lines(in_words(reached) | {"classifier": job.out})
     table = expanded(job.out) / CLASSES_FILE
-    classes = pd.read_csv(table, dtype=str, keep_default_na=False)
+    try:
+        classes = pd.read_csv(table, dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' own are of that kind
+        raise SerialLoRAError(f"{table} is damaged; give another --out.") from error
+    _print_lines(in_words(reached) | {"classifier": job.out})
     print(f"\n{classes.to_string(index=False)}")
     ours, its = (reached.get(f"only {which} right", 0) for which in ("adapter", "regression"))
     # Were both equally good, these would be as heads and tails.
@@ -145,9 +149,12 @@ def _replace_merged(out: Path, weights: dict[str, bytes], told: dict[str, bytes]
         weights, told: name of a file -> its content.
     """
     from serial_lora.files import write_whole
+    from serial_lora.tensor_files import UNFINISHED
 
     out.mkdir(parents=True, exist_ok=True)
     with alone(out / ".lock", f"another process is merging into {out}; wait until it ends."):
+        for left in out.glob(UNFINISHED):  # by a merge that was killed
+            left.unlink()
         for name in OTHERS_FILES if (out / FACTS_FILE).exists() else told:
             (out / name).unlink(missing_ok=True)
         for name, content in (weights | told).items():

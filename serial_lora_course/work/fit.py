@@ -110,7 +110,17 @@ def _claimed(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
         )
     if reached is not None:
         read_header(out / ADAPTER_FILE)  # refused, if it is gone or damaged
+        if not _is_whole(reached):
+            raise SerialLoRAError(f"{out / RECORD_FILE} is damaged; give another --out.")
     return reached
+
+
+def _is_whole(reached: object) -> bool:
+    """Whether this is what `fit_folder` writes of a finished training."""
+    if not isinstance(reached, dict) or "test accuracy" not in reached:
+        return False
+    kinds = {"division": (str,)}  # all others are numbers
+    return all(type(said) in kinds.get(what, (int, float)) for what, said in reached.items())
 
 
 def _adapted(classifier: PictureClassifier, job: Job) -> PictureClassifier:
@@ -179,6 +189,18 @@ class Objective(nn.Module):
         return self.loss(self.classifier(pictures).float(), labels)
 
 
+def _best_so_far(file: Path) -> dict[str, float]:
+    """What the state in an interrupted training's file reached on the validation pictures."""
+    notes = read_header(file).notes
+    try:
+        best = json.loads(notes["best"])
+        return {"step": int(best["step"]), **{n: float(best[n]) for n in ("loss", "accuracy")}}
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise SerialLoRAError(
+            f"{file} does not say which state was the best; give another --out."
+        ) from error
+
+
 def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) -> tuple[int, dict]:
     """Train, and save what is best after a round; the steps, and what the best was.
 
@@ -192,7 +214,7 @@ def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) ->
     every = -(-count // batch)
     best = {"step": 0, "loss": np.inf}
     if (out / UNFINISHED).exists() and (out / ADAPTER_FILE).exists():  # it goes on
-        best = json.loads(read_header(out / ADAPTER_FILE).notes["best"])
+        best = _best_so_far(out / ADAPTER_FILE)
 
     def over(step: int) -> bool:
         nonlocal best

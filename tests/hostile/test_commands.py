@@ -1,5 +1,6 @@
 """What was typed to break the command line, by kind: one sentence, exit code 2, no file changed."""
 
+import errno
 import os
 import re
 import warnings
@@ -119,6 +120,27 @@ def test_a_note_is_told_whatever_the_environment_says_of_warnings():
     with warnings.catch_warnings(action="ignore"):  # as PYTHONWARNINGS=ignore
         ran = through_the_door(lambda words: [warnings.warn(w, stacklevel=1) for w in words], "odd")
     assert ran.err == "test: note: odd\n"
+
+
+REFUSED_BY_THE_SYSTEM = {
+    "a full disk": (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+    "a quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
+    "a limit of size": (OSError(errno.EFBIG, "File too large"), "the disk is full"),
+    "no rights": (PermissionError(errno.EACCES, "Permission denied", "mine.csv"), "mine.csv"),
+    "no such file": (FileNotFoundError(errno.ENOENT, "No such file", "mine.csv"), "mine.csv"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_BY_THE_SYSTEM)
+def test_what_the_system_refuses_is_one_sentence(what, capfd):  # a full disk closes descriptor 1
+    error, said = REFUSED_BY_THE_SYSTEM[what]
+
+    def command(_):
+        raise error
+
+    ran = through_the_door(command)
+    assert ran.exit_code == 2 and ran.out == ""
+    assert re.fullmatch(rf"test: .*{said}.*\n", ran.err) and error.strerror in ran.err
 
 
 # -------------------------------------------------------------------------------- held, and odd

@@ -66,14 +66,15 @@ def plain_dice_ce(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
         p = 1 / (1 + math.exp(-logit))
         overlap += p * inside
         squares += p * p + inside * inside
-        entropy -= math.log(p) if inside else math.log(1 - p)
+        entropy -= inside * math.log(p) + (1 - inside) * math.log(1 - p)
     return 1 - (2 * overlap + 1e-5) / (squares + 1e-5), entropy / logits.size
 
 
 @given(
     array_shapes(min_dims=2, max_dims=2, max_side=6).flatmap(
         lambda shape: st.tuples(
-            arrays(np.float64, shape, elements=st.floats(-12, 12)), arrays(bool, shape)
+            arrays(np.float64, shape, elements=st.floats(-12, 12)),
+            arrays(bool, shape) | arrays(np.float64, shape, elements=st.floats(0, 1)),
         )
     )
 )

@@ -285,6 +285,7 @@ def test_a_merge_over_another_leaves_its_own_files_alone(two, first, tmp_path, m
     commands.merge(two[first], out)
     (out / "model.onnx").write_bytes(b"of the first")
     (out / "mine.txt").write_text("not of a merge")
+    (out / ".0123456789abcdef.partial").write_bytes(b"of a merge that was killed as it wrote")
     commands.merge(two[1 - first], fresh)
     told = {"classifier.json", "config.json"}
 

@@ -84,3 +84,10 @@ def test_both_places_can_be_asked_for(words, tmp_path, run):
     assert any("serial_lora_ff" in name for name in load_file(saved / "adapter.safetensors"))
     code, _, told = run(*words, "--places", "mlp")
     assert code == 2 and "attention, feed_forward" in told
+
+
+@pytest.mark.parametrize("content", [b"", b'class,"\n', b"\xff\xfe\x00"])
+def test_a_damaged_table_of_classes_is_told(fitted, words, run, content):
+    (fitted / "classes.csv").write_bytes(content)
+    code, _, said = run(*words)
+    assert code == 2 and "classes.csv is damaged" in said
