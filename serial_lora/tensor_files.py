@@ -15,9 +15,6 @@ from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError, reading
 
-UNFINISHED = f".{'?' * 16}.partial"
-"""What `write_whole` leaves in a folder if it is killed, as a pattern of names."""
-
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """A safetensors file's header and its tensors.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -142,24 +143,42 @@ def merge(
 def _replace_merged(out: Path, weights: dict[str, bytes], told: dict[str, bytes]) -> None:
     """Write a merged classifier, also over an older one.
 
-    What tells of the weights goes first and comes last: whoever reads meanwhile, or after a kill, finds
-    one's classes with its own weights, or none.
+    The new weights are on the disk before anything of the older one goes. Then what tells of the weights
+    goes first and comes last: whoever reads meanwhile, or after a kill, finds one's classes with its own
+    weights, or none.
 
     Args:
         weights, told: name of a file -> its content.
     """
     from serial_lora.files import write_whole
-    from serial_lora.tensor_files import UNFINISHED
 
+    new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    with alone(out / ".lock", f"another process is merging into {out}; wait until it ends."):
-        for left in out.glob(UNFINISHED):  # by a merge that was killed
-            left.unlink()
-        for name in OTHERS_FILES if (out / FACTS_FILE).exists() else told:
-            (out / name).unlink(missing_ok=True)
-        for name, content in (weights | told).items():
-            write_whole(out / name, content)
-            print(printable(f"{out / name}: {len(content):,} bytes"))
+    try:
+        with alone(out / ".lock", f"another process is merging into {out}; wait until it ends."):
+            _without_leftovers(out)  # of a merge that was killed
+            waiting = {name: out / f".{name}.partial" for name in weights}
+            for name, file in waiting.items():
+                write_whole(file, weights[name])
+            for name in OTHERS_FILES if (out / FACTS_FILE).exists() else told:
+                (out / name).unlink(missing_ok=True)
+            for name, file in waiting.items():
+                file.replace(out / name)
+            for name, content in told.items():
+                write_whole(out / name, content)
+    except BaseException:
+        _without_leftovers(out)
+        if new:
+            with suppress(OSError):  # no longer empty: somebody else's files stay
+                out.rmdir()
+        raise
+    for name, content in (weights | told).items():
+        print(printable(f"{out / name}: {len(content):,} bytes"))
+
+
+def _without_leftovers(folder: Path) -> None:
+    for left in folder.glob(".*.partial"):
+        left.unlink()
 
 
 def _as_onnx(model: Any, file: Path) -> bytes:

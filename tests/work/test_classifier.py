@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, save_adapter
+from serial_lora.files import write_whole
 from serial_lora_course.work import commands
 from serial_lora_course.work.classifier import (
     PictureClassifier,
@@ -289,13 +290,29 @@ def test_a_merge_over_another_leaves_its_own_files_alone(two, first, tmp_path, m
     commands.merge(two[1 - first], fresh)
     told = {"classifier.json", "config.json"}
 
-    def stopped(*_):
-        assert told.isdisjoint(os.listdir(out))
-        raise KeyboardInterrupt
+    def contents():
+        return {file.name: file.read_bytes() for file in out.iterdir() if file.suffix != ".lock"}
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("serial_lora.files.write_whole", stopped)
-        commands._replace_merged(out, {"model.safetensors": b"new"}, dict.fromkeys(told, b"new"))
+    before, new = contents(), {"model.safetensors": b"new"}
+    before.pop(".0123456789abcdef.partial")
+
+    def stopped_at(last):
+        def stopped(path, content):
+            if path.name not in told:  # the disk is full: all of the older one is still there
+                assert "classifier.json" in os.listdir(out)
+            elif told & set(os.listdir(out)):
+                raise AssertionError("classes beside weights that are not theirs")
+            if path.name == last:
+                raise KeyboardInterrupt
+            return write_whole(path, content)
+
+        return stopped
+
+    for last, kept in ((".model.safetensors.partial", before), ("config.json", None)):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("serial_lora.files.write_whole", stopped_at(last))
+            commands._replace_merged(out, new, dict.fromkeys(sorted(told)[::-1], b"new"))
+        assert kept is None or contents() == kept
     commands.merge(two[1 - first], out)
     (out / "mine.txt").unlink()
     merged = [{each.name: each.read_bytes() for each in of.iterdir()} for of in (out, fresh)]
