@@ -2,12 +2,11 @@
 
     python -m tools.model_sheets         writes docs/models_clip.png and docs/models_sam.png; a minute
 
-What the tiny SD3 draws, `python -m tools.model_sheets` leaves alone: its pretraining writes a sheet of its own.
+The tiny SD3's sheet is written by its pretraining.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -71,6 +70,7 @@ def hidden_drawings(emoji: EmojiSet) -> tuple[list[Image.Image], list[str]]:
 
 
 def first(identities: list[str]) -> list[int]:
+    """Positions of as many as are shown, in an order that nobody chose."""
     return hash_order(identities, 0, "sheet")[:ANSWERED]
 
 
@@ -80,8 +80,8 @@ def sheet_of_sam() -> Figure:
     order = hash_order(data.test.picture_ids, 0, "sheet")[:CUT_OUT]
     scenes = [data.test[i] for i in order]
     found = [predict_masks(backbone, each.picture, each.boxes)[0] for each in scenes]
-    truth = [np.asarray(each.masks) for each in scenes]
-    rows = {f"{'  ' * place}": each for place, each in enumerate(scenes)}
+    truth = [each.masks for each in scenes]
+    rows = {" " * place: each for place, each in enumerate(scenes)}  # without titles
     return plot_masks(rows, {"cut out by hand": truth, "by the tiny SAM": found})
 
 
