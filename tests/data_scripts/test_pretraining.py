@@ -7,8 +7,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from safetensors.torch import load_file
+from torch.nn.functional import max_pool2d
 
 from data_scripts.pretraining import clip, loop, sam, sd3
+from data_scripts.pretraining.augment import largest_near
 from data_scripts.pretraining.icons import Icons
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import load_emoji
@@ -149,3 +151,8 @@ def test_sd3_is_pretrained_on_visible_drawings_and_its_latents_have_unit_size(
         latents = vae.encode(2 * sd3.on_paper(drawings) - 1).latent_dist.mode()
     latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
     assert abs(latents.mean()) < 0.1 and 0.9 < latents.std() < 1.1
+
+
+def test_the_largest_neighbours_are_those_of_max_pooling():
+    layers = torch.randn(2, 3, 7, 5)
+    assert torch.equal(largest_near(layers), max_pool2d(layers, 3, 1, 1))
