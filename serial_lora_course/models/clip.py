@@ -29,6 +29,8 @@ from serial_lora_course.models.weights import (
 )
 
 TINY_MODEL = "tiny-clip"
+SD3_TINY_MODEL = "tiny-sd3-clip"
+"""An older tiny CLIP, whose text tower the tiny SD3 was pretrained with; it judges its drawings too."""
 PAPER_MODEL = "ViT-B-16-quickgelu"
 # CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
 CROP = {"tiny": (0.6, 1.0), "paper": (0.08, 1.0)}
@@ -65,13 +67,14 @@ def load_clip(
             that is missing, damaged or of another model.
     """
     require_scale(scale)
-    open_clip.add_model_config(tiny_file(f"{TINY_MODEL}.json"))
+    for each in (TINY_MODEL, SD3_TINY_MODEL):
+        open_clip.add_model_config(tiny_file(f"{each}.json"))
     own = TINY_MODEL if scale == "tiny" else PAPER_MODEL
     name = own if model_name is None else model_name
     _check_name(name, weights)
-    tiny = name == TINY_MODEL
+    tiny = name in (TINY_MODEL, SD3_TINY_MODEL)
     if weights == "default" and tiny:
-        weights = tiny_file(f"{TINY_MODEL}.safetensors")
+        weights = tiny_file(f"{name}.safetensors")
     elif weights == "default":
         weights = fetched(openai_file(name), f"clip --model {name}")
     if weights is not None and Path(weights).suffix in PICKLE_ENDINGS:
@@ -83,7 +86,7 @@ def load_clip(
     if weights is not None:
         load_weights(model, Path(weights))
     size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
-    merges = {"bpe_path": str(tiny_file(f"{TINY_MODEL}.merges.txt.gz"))} if tiny else {}
+    merges = {"bpe_path": str(tiny_file(f"{name}.merges.txt.gz"))} if tiny else {}
     return CLIPBackbone(
         model=model.eval(),
         name=name,

@@ -32,7 +32,7 @@ from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.data.style_sets import SIZE
 from serial_lora_course.measures.pictures import clip_score
-from serial_lora_course.models.clip import CLIPBackbone, encode_prompts, load_clip
+from serial_lora_course.models.clip import SD3_TINY_MODEL, CLIPBackbone, encode_prompts, load_clip
 from serial_lora_course.models.inception import load_inception
 from serial_lora_course.models.style_classifier import STYLES, style_classifier
 from serial_lora_course.models.weights import require_scale
@@ -111,7 +111,7 @@ class TinyJudge(Judge):
     styles = STYLES
 
     def __init__(self) -> None:
-        self.clip = load_clip("tiny")
+        self.clip = load_clip("tiny", SD3_TINY_MODEL)
         self._kept: dict[Hashable, Any] = {}
 
     def picture_features(self, pictures: Pictures) -> Tensor:

@@ -167,8 +167,8 @@ def build_pipeline(
     transformer: SD3Transformer2DModel, autoencoder: AutoencoderKL
 ) -> StableDiffusion3Pipeline:
     """A pipeline whose prompts the tiny CLIP reads, without T5; text widths are twice the tiny CLIP's."""
-    model = clip.load_clip("tiny").model
-    merges = tiny_file(f"{clip.TINY_MODEL}.merges.txt.gz")
+    model = clip.load_clip("tiny", clip.SD3_TINY_MODEL).model
+    merges = tiny_file(f"{clip.SD3_TINY_MODEL}.merges.txt.gz")
     tokenizers = [clip_tokenizer(merges, len(model.positional_embedding)) for _ in range(2)]
     return StableDiffusion3Pipeline(
         transformer=transformer,
