@@ -45,8 +45,8 @@ SERIAL = get_method("serial_lora")
 
 
 def named() -> list[tuple[Any, str, str]]:
-    """Animals and plants: the picture, the class that CLIP named before, and the one named after."""
-    backbone, data = load_clip(), load_classification("nature")
+    """Photographs: the picture, the class that CLIP named before, and the one named after."""
+    backbone, data = load_clip(), load_classification("photographs")
     before, truth = classify(backbone, data, data.template)
     lab = CLIPLab(backbone, data)
     lab.base = {}  # which nobody asks for

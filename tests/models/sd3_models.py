@@ -147,8 +147,8 @@ def official_pipeline(
         text_encoder=one,
         text_encoder_2=two,
         text_encoder_3=t5,
-        tokenizer=clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77),
-        tokenizer_2=clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77),
+        tokenizer=clip_tokenizer(tiny_file("tiny-sd3-clip.merges.txt.gz"), 77),
+        tokenizer_2=clip_tokenizer(tiny_file("tiny-sd3-clip.merges.txt.gz"), 77),
         tokenizer_3=_t5_tokenizer(),
     )
 
