@@ -159,8 +159,8 @@ for name, drawing in drawings.items():
 #
 # LoRA adds a matrix of low rank to a weight. You often hear that this works because "weights are of low rank anyway".
 # Let us look at real ones: $W_q$, $W_k$ and $W_v$ of one block of the course's small CLIP. The model has to sort
-# drawings of nature, the test's kept out of its pretraining. All we need is the loss as a function of these
-# weights.
+# symbols (arrows, hearts, number keys) by a designer whom it has never seen. All we need is the loss as a function of
+# these weights.
 #
 # From it we get two kinds of update. The *gradient* is what one step of gradient descent adds to W, up to sign and
 # length. The *update of full fine-tuning* is what twenty steps of Adam change when all of W may move.
@@ -169,7 +169,7 @@ for name, drawing in drawings.items():
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.models.clip import encode_prompts, load_clip
 
-backbone, data = load_clip(), load_classification("nature")
+backbone, data = load_clip(), load_classification("symbols")
 clip, prompts = backbone.model.requires_grad_(False), backbone.tokenizer(data.prompts())
 NAME = "visual.transformer.resblocks.2.attn.in_proj_weight"
 texts = encode_prompts(clip, prompts)  # (classes, d), rows of length one

@@ -80,7 +80,7 @@ for label, config in (("LoRA", LoRAConfig), ("Serial LoRA", SerialLoRAConfig)):
         print(f"{label}, seed {seed}: {(answers(model) == truth).sum()} of {len(truth)} right")
 
 # %% [markdown]
-# Each of the four names far more drawings right. And each is a CLIP like any other: same modules, same shapes, no
+# Each of the four names more drawings right. And each is a CLIP like any other: same modules, same shapes, no
 # adapter to be seen. From here on, pretend that you don't know how they were made.
 #
 # ## What is in the difference?
@@ -363,7 +363,7 @@ print(f"r / d = {RANK} / {d} = {RANK / d:.3f}")
 # that meets the token.
 #
 # Chance is not zero: two random subspaces overlap by r / d, here 0.083, and the smallest angle between them is 59
-# degrees. Without the grey line you might have taken LoRA's 56 degrees for a finding.
+# degrees. Without the grey line you might have taken LoRA's 55 degrees for a finding.
 #
 # ## Compare with a second seed
 #
@@ -389,11 +389,11 @@ shown = {name: curves[name] for name in list(pairs)[:3]}
 display_figure(plot_angles(shown, chance, "two adapters: where they write"))
 
 # %% [markdown]
-# LoRA and Serial LoRA write at twice the overlap of chance. "They learn much the same", one might say. But two seeds
+# LoRA and Serial LoRA write at more than twice the overlap of chance. "They learn much the same", one might say. But two seeds
 # of LoRA agree far better than that, and two seeds of Serial LoRA better still. So the two methods do write in
 # different directions. Only the second seed shows that; chance alone would have misled us.
 #
-# And the row "the same, with one seed"? When both methods have the *same* seed, they read more alike (0.137) than
+# And the row "the same, with one seed"? When both methods have the *same* seed, they read more alike (0.143) than
 # either method reads like itself. That is no discovery: with one seed they saw the same drawings, and some A's had
 # the same random start. That is why the other rows compare different seeds.
 #
