@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from serial_lora_course.data.registry import load_classification
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.clip import CLIPLab, CLIPObjective, class_scores, zero_shot
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.models.clip import load_clip
 from tests.labs.lab_models import calls
 from tests.labs.small_labs import QUICK, coloured
@@ -62,6 +64,24 @@ def test_under_autocast_scores_of_24_are_still_told_apart(backbone, monkeypatch)
         scores = class_scores(model, torch.zeros(6), features)
     expected = model.logit_scale.exp().double() * rounded @ features.double().T
     torch.testing.assert_close(scores.double(), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method, dataset", [("serial_lora", "travel"), ("lora", "photographs")])
+def test_a_shipped_record_is_what_its_command_makes(method, dataset):
+    """Digit by digit on the machine that made it; another one rounds otherwise, by a picture or two."""
+    (told,) = (
+        record
+        for record in shipped_records("clip")
+        if (record.method, record.dataset, record.amount, record.seed) == (method, dataset, 1, 1)
+    )
+    data = load_classification(dataset)
+    lab = CLIPLab(load_clip(), data, CLIPLab.configured("tiny", lr=told.settings["lr"]))
+    lab.base = {}  # which is not what is compared
+    found = run_one(lab, METHODS[method], 1, 1)
+    assert found.key == told.key
+    apart = abs(found.measures["accuracy"] - told.measures["accuracy"]) * len(data.test)
+    assert apart < 2.5
+    assert found.measures["loss"] == pytest.approx(told.measures["loss"], rel=0.2)
 
 
 def test_the_rates_are_the_ones_that_train(backbone, monkeypatch):

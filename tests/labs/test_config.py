@@ -55,6 +55,7 @@ def test_what_differs_between_a_methods_runs_is_swept():
 
 
 CONTENTS = ("model_name", "data", "weights", "shift", "text_tokens", "precision")
+RATES = ("lr", "plus_lr")  # which a record's command may give
 PINNED = json.loads((HERE / "shipped.json").read_text())["pictures"]
 TASKS = {"clip": "classification", "sam": "segmentation", "sd3": "style"}
 
@@ -73,7 +74,7 @@ def test_shipped_records_are_of_what_is_shipped_and_of_todays_keys(name):
         assert found.settings["model_name"] == backbone.name
         assert PINNED[f"{TASKS[name]} {found.dataset}"][:16] == found.settings["data"]
         method = METHODS[found.method]
-        own = {k: found.settings[k] for k in CONTENTS if k in found.settings}
+        own = {k: found.settings[k] for k in CONTENTS + RATES if k in found.settings}
         run = (name, "tiny", found.dataset, found.method, found.amount, found.seed)
         today = config.as_settings() | own | method.settings
         assert run_key(*run, method.rank(config.rank), today) == found.key
