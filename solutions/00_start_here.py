@@ -93,14 +93,14 @@ for name, given in answers.items():
 
 mended = [i for i in range(len(truth)) if before[i] != truth[i] == after[i]]
 broken = [i for i in range(len(truth)) if before[i] == truth[i] != after[i]]
-some = mended[:: len(mended) // 6][:6] + broken[:2]
+some = mended[:: len(mended) // 6 or 1][:6] + broken[:2]
 titles = [f"was: {names[before[i]]}\nnow: {names[after[i]]}" for i in some]
 display_figure(show_pictures([data.test[i][0] for i in some], titles, columns=4, size=2.0))
 print(data.attribution)
 
 # %% [markdown]
-# CLIP named 24 of 70 right: it took a black bird for a vehicle, and a deer for a musical instrument. After forty steps it is
-# 35. That is far from perfect, and something was lost too: the last two pictures were right before.
+# CLIP named 24 of 70 right: it took a black bird for a vehicle, and a deer for a musical instrument. After forty steps
+# it is 35. That is far from perfect, and something was lost too: the last two pictures were right before.
 #
 # Now look at the last row. The probe has 35 as well, without any add-on. So the labels did this: the old CLIP's vectors
 # held as much all the time, and its nine sentences did not find it. The probe knows nine kinds, though, and no tenth. The

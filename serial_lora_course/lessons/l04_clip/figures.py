@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -21,8 +21,8 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-OTHERS = (BLUE, GREEN, INK)
-"""Colours of the methods that one method is compared with."""
+COLOURS = {"zero-shot": QUIET, "linear probe": INK, "LoRA": BLUE, "Serial LoRA": VERMILION}
+"""Of the classifiers that are compared one by one; those of any other are green."""
 
 
 def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
@@ -79,7 +79,7 @@ def show_changes(
 
 
 def plot_shots(accuracy: pd.DataFrame, ours: str) -> Figure:
-    """Mean accuracy over the shots, then the lead of one method over each other one that learns.
+    """Mean accuracy over the shots, then the lead of one method over each other one of `COLOURS`.
 
     A lead is over the seeds' mean on a data set: a thin line for each set, a thick one for their mean.
 
@@ -89,32 +89,40 @@ def plot_shots(accuracy: pd.DataFrame, ours: str) -> Figure:
     """
     sets = accuracy.groupby(["dataset", "shots"]).mean()  # over the seeds
     means = sets.groupby("shots").mean()
-    rivals = [name for name in sets if name not in (ours, "zero-shot")]
-    colours = {"zero-shot": QUIET, ours: VERMILION, **dict(zip(rivals, OTHERS, strict=False))}
+    rivals = [name for name in COLOURS if name in sets and name != ours]
     words = [f"{ours} over the shots {list(means.index)}: {_in_words(means[ours])}."]
     with house_style():
         figure = Figure(figsize=(9.5, 7.5), layout="constrained")
         first, *others = figure.subplots(2, 2, sharex=True).flat
         for name, values in means.items():
-            style = ":" if name == "zero-shot" else "-"
-            first.plot(values, style, color=colours[name], marker="o", markersize=4, label=name)
+            style = {"color": COLOURS.get(name, GREEN), "marker": "o", "markersize": 4}
+            first.plot(values, linestyle=":" if name == "zero-shot" else "-", label=name, **style)
         first.set(title=f"Mean of {len(sets.unstack())} data sets", ylabel="accuracy in percent")
         first.legend(fontsize=9)
         for axes, name in zip(others, rivals, strict=False):
             lead = (sets[ours] - sets[name]).dropna().unstack("dataset")  # (shots, sets)
             axes.axhline(0, color=INK, linewidth=1)
-            axes.plot(lead, color=colours[name], linewidth=0.9, alpha=0.5)
-            axes.plot(lead.mean(axis=1), color=colours[name], linewidth=3)
+            axes.plot(lead, color=COLOURS[name], linewidth=0.9, alpha=0.6)
+            axes.plot(lead.mean(axis=1), color=COLOURS[name], linewidth=3)
             axes.set(title=f"{ours} ahead of {name}", ylabel="points of accuracy")
-            words.append(f"Its mean lead over {name}: {_in_words(lead.mean(axis=1), '+')}.")
+            ends = lead.iloc[-1].dropna()
+            for each in (ends.idxmin(), ends.idxmax()):
+                place = (lead.index[-1], ends[each])
+                axes.annotate(each, place, ha="right", va="bottom", fontsize=9, color=QUIET)
+            words.append(f"Its mean lead over {name}: {_in_words(lead.mean(axis=1), '+')};")
+            extremes = lead.min().min(), lead.max().max()
+            words.append(f"its lowest and highest: {_in_words(extremes, '+')}.")
         for axes in figure.axes:
             axes.set_xscale("log", base=2)
-            axes.set_xticks(means.index, means.index)
+            axes.set_xticks(means.index, [str(shots) for shots in means.index])
+            axes.minorticks_off()
         for axes in figure.axes[2:]:
             axes.set_xlabel("shots")
+        for axes in others[len(rivals) :]:
+            axes.set_visible(False)
     return with_description(figure, " ".join(words))
 
 
-def _in_words(values: pd.Series, sign: str = "") -> str:
-    """Numbers with one decimal, in their order."""
-    return ", ".join(f"{value:{sign}.1f}" for value in values)
+def _in_words(values: Iterable[float], sign: str = "") -> str:
+    """Numbers with one decimal, in their order; what is rounded to zero has no minus."""
+    return ", ".join(f"{value:{sign}z.1f}" for value in values)
