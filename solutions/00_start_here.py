@@ -102,10 +102,10 @@ print(data.attribution)
 # CLIP named 24 of 70 right: it took a black bird for a vehicle, and a deer for a musical instrument. After forty steps
 # it is 35. That is far from perfect, and something was lost too: the last two pictures were right before.
 #
-# Now look at the last row. The probe has 35 as well, without any add-on. So the labels did this: the old CLIP's vectors
-# held as much all the time, and its nine sentences did not find it. The probe knows nine kinds, though, and no tenth. The
-# steered CLIP still compares pictures with any sentences. Whether an add-on can do more than a probe is a question of
-# lesson 04; here it did not.
+# Now look at the last row. The probe has 35 as well, without any add-on. So the labels did this: the old CLIP's
+# vectors held as much all the time, and its nine sentences did not find it. The probe knows nine kinds, though, and no
+# tenth. The steered CLIP still compares pictures with any sentences. Whether an add-on can do more than a probe is a
+# question of lesson 04; here it did not.
 #
 # **Change this and run again**: `range(80)`, or drawings in place of photographs, `load_classification("symbols")`.
 
@@ -143,19 +143,19 @@ for scale in (0, 0.05, 0.1, 0.25, 0.5, 1, 2, 3):
 set_scale(model, 1)
 
 # %% [markdown]
-# At 0 the old CLIP is back, with its 24. At a half all of the gain is there, and even two more are right. At 2 the gain
-# is lost, and at 3 half of what CLIP knew as well: the add-on overpowers the model. So an adapter is not a new model but
-# a direction in which you push the old one, and you can push too far. (Another seed or machine gives another curve, from
-# the same 24.)
+# At 0 the old CLIP is back, with its 24. At a half all of the gain is there, and even two more are right. At 2 the
+# gain is lost, and at 3 half of what CLIP knew as well: the add-on overpowers the model. So an adapter is not a new
+# model but a direction in which you push the old one, and you can push too far. (Another seed or machine gives another
+# curve, from the same 24.)
 
 # %% [markdown]
 # ## Why so few numbers can do it
 #
 # `B` is tall, (d, r), and `A` is wide, (r, d). Their product is as large as the big matrices, (d, d), but the pair
-# holds far fewer numbers, because r is small. For a token x, a row of d numbers, it computes x Aᵀ Bᵀ: down to r numbers,
-# and up to d again. This r is the **rank**. How much can such a product express? A grey
-# picture of 64 x 64 pixels is a matrix too, so try it there. The *singular value decomposition* gives the best pair
-# for each rank. Guess first: at which rank will you recognise the picture?
+# holds far fewer numbers, because r is small. For a token x, a row of d numbers, it computes x Aᵀ Bᵀ: down to r
+# numbers, and up to d again. This r is the **rank**. How much can such a product express? A grey picture of 64 x 64
+# pixels is a matrix too, so try it there. The *singular value decomposition* gives the best pair for each rank. Guess
+# first: at which rank will you recognise the picture?
 
 # %%
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji

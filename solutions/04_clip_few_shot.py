@@ -407,11 +407,12 @@ check("4.4", train_few_shot)
 
 # %% [markdown]
 # All the parts are yours: the pair and the `inject` of lesson 03, the loss, the training. Only the crops come from the
-# course. Usually pictures are also flipped at random, left to right. But a letter in a mirror is no letter, so these are
-# not.
+# course. Usually pictures are also flipped at random, left to right. But a letter in a mirror is no letter, so these
+# are not.
 #
-# Each method has a rate of its own, since the same rate is not the same step (lesson 03). We tried three for each, three
-# times apart, on training pictures that were held out, and took the best. A small adapter wants a larger rate.
+# Each method has a rate of its own, since the same rate is not the same step (lesson 01). We tried rates three times
+# apart, on training pictures of three sets that were held out, and took the best. A small adapter wants a larger one.
+# (For full fine-tuning three rates did equally well on symbols, and we took the one in the middle.)
 
 # %%
 Adapter, inject_pairs, train = yours("3.1"), yours("3.5"), yours("4.4")
@@ -639,8 +640,8 @@ print("C:", probe.C)
 # ## A gain is not a difference
 #
 # One run on one data set shows you how things work, not which is better. The course ships the records of many: seven
-# data sets, one to sixteen shots, three draws of the shots each, for the three adapters. For each of them we fit a probe
-# on the very same pictures.
+# data sets, one to sixteen shots, three draws of the shots each, for the three adapters. For each of them we fit a
+# probe on the very same pictures.
 
 # %%
 from serial_lora_course.labs.frames import frame
@@ -670,13 +671,13 @@ display_figure(plot_shots(accuracy, "Serial LoRA"))
 # %% [markdown]
 # Begin at one shot, in the first panel. The probe is nine points below zero-shot: it threw the sentences away, and has
 # one picture of each kind in their place. The adapters begin with the sentences. Even so Serial LoRA only stays where
-# zero-shot is; LoRA at a quarter of the rank is almost four points above. At sixteen shots all three are at 57 or 58, and
-# the probe is some three points behind. So where labels are few, zero-shot is the rival to name; where they are many, it
-# is the probe.
+# zero-shot is; LoRA at a quarter of the rank is almost four points above. At sixteen shots all three are at 57 or 58,
+# and the probe is some three points behind. So where labels are few, zero-shot is the rival to name; where they are
+# many, it is the probe.
 #
-# Now the thin lines, each a data set. On nature, which CLIP knows best, Serial LoRA is below zero-shot at every number of
-# shots: it unlearns more than it learns. And beside LoRA they go from 11 points behind to 7 ahead. So with one data set,
-# anybody can show you either method ahead.
+# Now the thin lines, each a data set. On nature, which CLIP knows best, Serial LoRA is below zero-shot at every number
+# of shots: it unlearns more than it learns. And beside LoRA they go from 11 points behind to 7 ahead. So with one data
+# set, anybody can show you either method ahead.
 #
 # This is the idea to keep. "It works" is a gain, and a few runs show it. "It is better" is a difference, and needs far
 # more runs: how many, lesson 08 says. (The records' rates are those of above. Their symbols were flipped.)
