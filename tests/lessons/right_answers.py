@@ -23,6 +23,12 @@ def misses_by_numpy(matrix):
     return torch.from_numpy(np.sqrt(np.clip(left, 0, None)))
 
 
+def gained_and_lost_by_numpy(before, after, truth):
+    """By the change from picture to picture: up, down, or none."""
+    change = (after == truth).numpy().astype(int) - (before == truth).numpy()
+    return int((change > 0).sum()), int((change < 0).sum())
+
+
 class LoRAAsLinear(nn.Linear):
     """Takes the base's tensors over."""
 
@@ -112,6 +118,7 @@ def share_by_schedulers(step, steps):
 
 
 ANSWERS = {
+    "0.1": [gained_and_lost_by_numpy],
     "0.2": [lambda model: model.requires_grad_(False).eval()],
     "1.1": [misses_by_numpy],
     "1.2": [LoRAAsLinear],

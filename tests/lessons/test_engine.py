@@ -7,6 +7,7 @@ import nbformat
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking import CheckFailed, check, yours
@@ -187,7 +188,7 @@ def test_an_answer_that_turns_gradients_off_is_told_and_undone():
     assert "off for the whole notebook" in failure_of(attempt, Case("twice", (1.0,), 2.0)).cause
     assert torch.is_grad_enabled()
     with torch.no_grad():  # a cell above the check turned them off
-        check("0.1", lambda x, A, B: x @ A.T @ B.T)
+        check("4.1", lambda x, y, scale: scale.exp() * F.normalize(x) @ F.normalize(y).T)
 
 
 class Odd:

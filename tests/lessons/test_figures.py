@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from serial_lora_course.lessons.l04_clip.figures import plot_shots
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_sweep
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_mended
@@ -21,6 +22,28 @@ def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, argumen
     drawn = [list(line.get_ydata()) for axes in plot(*arguments).axes for line in axes.lines]
     for expected in lines:
         assert any(found == pytest.approx(expected) for found in drawn if len(found) > 1), drawn
+
+
+def test_a_lead_over_the_shots_is_drawn_for_each_set_and_for_their_mean():
+    chance = np.random.default_rng(2)
+    index = pd.MultiIndex.from_product([(1, 4, 16), list("abc"), (1, 2)])
+    table = pd.DataFrame(
+        chance.uniform(30, 90, (18, 3)),
+        index.set_names(["shots", "dataset", "seed"]),
+        ["LoRA", "zero-shot", "Serial LoRA"],
+    )
+    means, *leads = plot_shots(table, "Serial LoRA").axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in means.lines}
+    for name in table:
+        own = [table.loc[shots, name].mean() for shots in (1, 4, 16)]
+        assert drawn[name] == pytest.approx(own)
+    for axes, rival in zip(leads, ("zero-shot", "LoRA"), strict=False):
+        lead = table["Serial LoRA"] - table[rival]
+        lines = [list(line.get_ydata()) for line in axes.lines[1:]]  # the first is at zero
+        for line, each in zip(lines, "abc", strict=False):
+            own = [lead.loc[shots, each].mean() for shots in (1, 4, 16)]
+            assert line == pytest.approx(own)
+        assert lines[3] == pytest.approx([lead.loc[shots].mean() for shots in (1, 4, 16)])
 
 
 def test_a_sweep_draws_the_mean_over_sets_and_seeds():

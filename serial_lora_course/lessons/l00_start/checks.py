@@ -1,4 +1,4 @@
-"""Checks of lesson 00: a low-rank product, and a frozen model."""
+"""Checks of lesson 00: answers gained and lost, and a frozen model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
 
-@exercise(
-    "0.1",
-    "x Aᵀ Bᵀ and its gradients equal those of torch.einsum, for vectors, matrices and batches",
-)
-def low_rank_product() -> Iterator[Case]:
-    """x A^T B^T against a product written out with einsum, at three shapes of x."""
-    for shape, rank in (((5, 6), 2), ((2, 1, 8), 3), ((7,), 1)):
-        width = shape[-1]
-        x, A, B = torch.randn(shape), torch.randn(rank, width), torch.randn(width, rank)
-        trained = len(shape) == 3
-        A.requires_grad_(trained), B.requires_grad_(trained)
+@exercise("0.1", "both counts equal those of going through the pictures one by one")
+def gained_and_lost() -> Iterator[Case]:
+    """Six pictures, answers that did not change, and forty pictures, each looked at alone."""
+    few = torch.tensor([0, 2, 1, 0, 1, 2]), torch.tensor([0, 1, 2, 1, 2, 2])
+    truth = torch.tensor([0, 1, 2, 0, 0, 2])
+    many = torch.randint(3, (3, 40))
+    for before, after, right in ((*few, truth), (few[0], few[0], truth), tuple(many)):
+        gained = lost = 0
+        for was, now, label in zip(before.tolist(), after.tolist(), right.tolist(), strict=True):
+            gained += was != label and now == label
+            lost += was == label and now != label
         yield Case(
-            f"the product for x of shape {tuple(shape)} at rank {rank}",
-            (x, A, B),
-            torch.einsum("...i,ri,or->...o", x, A, B),
-            leaves=(lambda x, A, B: {"lora_A": A, "lora_B": B}) if trained else None,
+            f"gained and lost among {len(right)} pictures",
+            (before, after, right),
+            (gained, lost),
+            form="return two numbers, first what was gained and then what was lost",
         )
 
 

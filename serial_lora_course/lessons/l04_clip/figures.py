@@ -1,8 +1,8 @@
-"""What adapting changed: pictures, confusion matrices, and gains beside differences."""
+"""What adapting changed: pictures, confusion matrices, and curves over the shots."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -11,7 +11,18 @@ from torch import Tensor
 
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.plots.pictures import show_pictures
-from serial_lora_course.plots.style import BLUE, INK, VERMILION, house_style, with_description
+from serial_lora_course.plots.style import (
+    BLUE,
+    GREEN,
+    INK,
+    QUIET,
+    VERMILION,
+    house_style,
+    with_description,
+)
+
+COLOURS = {"zero-shot": QUIET, "linear probe": INK, "LoRA": BLUE, "Serial LoRA": VERMILION}
+"""Of the classifiers that are compared one by one; those of any other are green."""
 
 
 def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
@@ -67,26 +78,51 @@ def show_changes(
     return with_description(figure, f"{len(titles)} of {len(indices)}, {what}: {words}.")
 
 
-def plot_gains(title: str, dots: Mapping[str, pd.Series]) -> Figure:
-    """A row of dots for each comparison, in points, and a bar at the mean; the first in another colour."""
-    dots = {name: values for name, values in dots.items() if len(values)}
-    means = {name: values.mean() for name, values in dots.items()}
+def plot_shots(accuracy: pd.DataFrame, ours: str) -> Figure:
+    """Mean accuracy over the shots, then the lead of one method over each other one of `COLOURS`.
+
+    A lead is over the seeds' mean on a data set: a thin line for each set, a thick one for their mean.
+
+    Args:
+        accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
+        ours: the method whose lead is drawn.
+    """
+    sets = accuracy.groupby(["dataset", "shots"]).mean()  # over the seeds
+    means = sets.groupby("shots").mean()
+    rivals = [name for name in COLOURS if name in sets and name != ours]
+    words = [f"{ours} over the shots {list(means.index)}: {_in_words(means[ours])}."]
     with house_style():
-        figure = Figure(figsize=(9, 0.9 + 0.8 * len(dots)), layout="constrained")
-        axes = figure.subplots()
-        axes.axvline(0, color=INK, linewidth=1)
-        for row, (name, values) in enumerate(dots.items()):
-            spread = torch.linspace(-0.22, 0.22, len(values)).tolist()
-            colour = BLUE if row else VERMILION
-            axes.scatter(values, [row + each for each in spread], s=28, color=colour, alpha=0.65)
-            axes.plot([means[name]] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=3)
-            axes.annotate(f"mean {means[name]:+.1f}", (values.max() + 1, row), va="center")
-        axes.set_yticks(range(len(dots)), list(dots))
-        axes.set(title=title, xlabel="points of accuracy", ylim=(len(dots) - 0.5, -0.5))
-        axes.set_xlim(right=axes.get_xlim()[1] + 6)
-        axes.grid(False, axis="y")
-    words = "; ".join(
-        f"{name}: mean {means[name]:+.1f}, from {values.min():+.0f} to {values.max():+.0f}"
-        for name, values in dots.items()
-    )
-    return with_description(figure, f"{title}. {words} points.")
+        figure = Figure(figsize=(9.5, 7.5), layout="constrained")
+        first, *others = figure.subplots(2, 2, sharex=True).flat
+        for name, values in means.items():
+            style = {"color": COLOURS.get(name, GREEN), "marker": "o", "markersize": 4}
+            first.plot(values, linestyle=":" if name == "zero-shot" else "-", label=name, **style)
+        first.set(title=f"Mean of {len(sets.unstack())} data sets", ylabel="accuracy in percent")
+        first.legend(fontsize=9)
+        for axes, name in zip(others, rivals, strict=False):
+            lead = (sets[ours] - sets[name]).dropna().unstack("dataset")  # (shots, sets)
+            axes.axhline(0, color=INK, linewidth=1)
+            axes.plot(lead, color=COLOURS[name], linewidth=0.9, alpha=0.6)
+            axes.plot(lead.mean(axis=1), color=COLOURS[name], linewidth=3)
+            axes.set(title=f"{ours} ahead of {name}", ylabel="points of accuracy")
+            ends = lead.iloc[-1].dropna()
+            for each in (ends.idxmin(), ends.idxmax()):
+                place = (lead.index[-1], ends[each])
+                axes.annotate(each, place, ha="right", va="bottom", fontsize=9, color=QUIET)
+            words.append(f"Its mean lead over {name}: {_in_words(lead.mean(axis=1), '+')};")
+            extremes = lead.min().min(), lead.max().max()
+            words.append(f"its lowest and highest: {_in_words(extremes, '+')}.")
+        for axes in figure.axes:
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(means.index, [str(shots) for shots in means.index])
+            axes.minorticks_off()
+        for axes in figure.axes[2:]:
+            axes.set_xlabel("shots")
+        for axes in others[len(rivals) :]:
+            axes.set_visible(False)
+    return with_description(figure, " ".join(words))
+
+
+def _in_words(values: Iterable[float], sign: str = "") -> str:
+    """Numbers with one decimal, in their order; what is rounded to zero has no minus."""
+    return ", ".join(f"{value:{sign}z.1f}" for value in values)
