@@ -65,7 +65,8 @@ def scores(model: nn.Module, drawings: Tensor, prompts: Tensor) -> Tensor:
 
 # %%
 train, loss_of = yours("4.4"), yours("4.3")
-RANK, SHOTS, STEPS, CROPS = 16, 16, 40, 10  # change this and run again, and all below
+RANK, RATE, STEPS, BATCH = 16, 3e-3, 40, 32  # change this and run again, and all below
+SHOTS, CROPS = 16, 10  # drawings of a class, and crops of each
 
 
 def adapter_for(task: str) -> dict[str, Pair]:
@@ -74,9 +75,9 @@ def adapter_for(task: str) -> dict[str, Pair]:
     chosen = [tasks[task].train[i] for i in few_shot_split(tasks[task], SHOTS, seed=1).indices]
     drawings, labels = batch(CROPS * chosen, clip.train_transform)
     learns = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": learns, "lr": 3e-3, "weight_decay": 0.01}]
+    groups = [{"params": learns, "lr": RATE, "weight_decay": 0.01}]
     shots = list(zip(drawings, labels, strict=True))
-    train(model, groups, shots, prompts[task], loss_of, STEPS, batch_size=32)
+    train(model, groups, shots, prompts[task], loss_of, STEPS, BATCH)
     pairs = adapters(model).items()
     return {place: (pair.lora_A.detach(), pair.lora_B.detach()) for place, pair in pairs}
 

@@ -7,6 +7,7 @@ from scipy import stats
 
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_sweep
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
+from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_mended
 
 
@@ -21,6 +22,17 @@ def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, argumen
     drawn = [list(line.get_ydata()) for axes in plot(*arguments).axes for line in axes.lines]
     for expected in lines:
         assert any(found == pytest.approx(expected) for found in drawn if len(found) > 1), drawn
+
+
+def test_each_seed_is_a_dot_in_the_row_of_its_method():
+    accuracies = {
+        "one": {"probe": [50, 60], "adapter": [70]},
+        "other": {"probe": [1], "adapter": [2, 3]},
+    }
+    for axes, methods in zip(plot_seeds(accuracies).axes, accuracies.values(), strict=True):
+        names = [label.get_text() for label in axes.get_yticklabels()]
+        drawn = [dots.get_offsets().tolist() for dots in axes.collections]
+        assert drawn == [[[x, names.index(name)] for x in xs] for name, xs in methods.items()]
 
 
 def test_a_sweep_draws_the_mean_over_sets_and_seeds():
