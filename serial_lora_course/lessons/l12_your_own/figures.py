@@ -29,7 +29,7 @@ def show_predictions(
     """
     best = shares.max(-1)
     answers = [class_names[i].replace("_", " ") for i in best.indices]
-    titles = [f"{name}, {sure:.0%}" for name, sure in zip(answers, best.values, strict=True)]
+    titles = [f"{name}\n{sure:.0%}" for name, sure in zip(answers, best.values, strict=True)]
     figure = show_pictures(pictures, titles, size=1.25)
     right = (best.indices == labels).tolist()
     for axes, good in zip(figure.axes, right, strict=False):
@@ -38,7 +38,8 @@ def show_predictions(
         axes.axis("on")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=colour, linewidth=3)
-    said = f"{sum(right)} of {len(right)} answers are right: {'; '.join(titles)}."
+    told = "; ".join(titles).replace("\n", ", ")
+    said = f"{sum(right)} of {len(right)} answers are right: {told}."
     return with_description(figure, said)
 
 
@@ -51,7 +52,7 @@ def plot_seeds(accuracies: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
     looks = ((BLUE, "s"), (VERMILION, "o"))
     with house_style():
         figure = Figure(figsize=(9, 2.2), layout="constrained")
-        panels = figure.subplots(1, len(accuracies), sharey=True)
+        panels = figure.subplots(1, len(accuracies), sharex=True, sharey=True)
         for axes, (split, methods) in zip(panels, accuracies.items(), strict=True):
             for row, (name, (colour, marker)) in enumerate(zip(methods, looks, strict=True)):
                 heights = [row] * len(methods[name])
