@@ -530,8 +530,8 @@ display_figure(plot_seeds(dots))
 
 # %% [markdown]
 # Neither was right. With four seeds the adapter gets 48.8% to 56.4% of the honest test and the probe 52.3% to 55.8%: the
-# dots lie among each other, and two adapters with different seeds are further apart than adapter and probe. On the left
-# it is the same. The true sentence is: **on this folder we cannot tell adapter and probe apart, and the leak makes both
+# dots lie among each other, and two adapters with different seeds are further apart than adapter and probe. On the left,
+# with two seeds, it is the same. The true sentence is: **on this folder we cannot tell adapter and probe apart, and the leak makes both
 # look more than fifteen points better than they are.** And it makes pure memory look best of all.
 #
 # What to ship is clear nevertheless: where nothing shows that the adapter is better, the probe is simpler. An adapter
@@ -578,10 +578,9 @@ print(f"{class_names[often]}: named {named} times of {len(test)}, right would be
 
 # %% [markdown]
 # 19 of 32. Now you know more than the accuracy could tell you: a red rose and a red anemone are called fruit, grapes a
-# bird, a corn cob a musical instrument, and a mouse a bird with 84%. These are answers of somebody who looks at colour
-# and outline, which is what drawings are made of. Does the model lean towards one class? Count: it says "bird" of 34
-# photographs, and 32 are birds. So it does not. Anybody sees in five seconds what kind of mistake this model makes, and
-# counting says which guess about it is wrong.
+# bird, a corn cob a musical instrument, and a mouse a bird with 84%. Does it look at colour and outline alone? That is a
+# guess, and the same photographs in grey would test it. Does the model lean towards one class? Count: it says "bird" of 34
+# photographs, and 32 are birds. So it does not: counting takes a line, and rules out a guess that the grid invites.
 #
 # ## On a model that you have heard of
 #
