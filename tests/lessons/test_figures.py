@@ -29,8 +29,9 @@ def test_each_seed_is_a_dot_in_the_row_of_its_method():
         "one": {"probe": [50, 60], "adapter": [70]},
         "other": {"probe": [1], "adapter": [2, 3]},
     }
-    for axes, methods in zip(plot_seeds(accuracies).axes, accuracies.values(), strict=True):
-        names = [label.get_text() for label in axes.get_yticklabels()]
+    figure = plot_seeds(accuracies)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]  # of both panels
+    for axes, methods in zip(figure.axes, accuracies.values(), strict=True):
         drawn = [dots.get_offsets().tolist() for dots in axes.collections]
         assert drawn == [[[x, names.index(name)] for x in xs] for name, xs in methods.items()]
 
