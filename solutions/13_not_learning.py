@@ -68,14 +68,14 @@ display_figure(plot_curves(curves))
 # %% [markdown]
 # Write down a guess for each letter before you open the answers.
 #
-# **In which runs is nothing trained at all? Which one is nearly as good as the one that works? If you could ask each
-# poster for one number, which would it be?**
+# **In which runs is nothing trained at all? Which one looks best? If you could ask each poster for one number, which
+# would it be?**
 #
 # <details><summary>Answer</summary>
 #
 # You cannot know, and that is the point. A, D and E are flat, for three different reasons: in A nothing is trained,
-# in D a tenth of the numbers, in E all of them. B looks healthy, and its adapter has not moved. C learns a little,
-# from nothing but boxes. A curve shows *that* something is wrong; only a probe shows what.
+# in D a tenth of the parameters, in E all of them. B looks best, better than the run that works, and its adapter has
+# not moved. C learns a little, from nothing but boxes. A curve shows *that* something is wrong; only a probe shows what.
 #
 # </details>
 #
@@ -186,7 +186,8 @@ print("reached by a gradient:", reached(run))
 print(f"\nas posted:\n\n{inspect.getsource(posted.through_blocks)}")
 
 # %% [markdown]
-# The class vectors learn, alone, and they make the whole curve. A checkpoint of the *reentrant* kind runs its block
+# The class vectors learn, alone, and they make the whole curve. (The run that works leaves them as they are. That is why
+# B could even end below it.) A checkpoint of the *reentrant* kind runs its block
 # without gradients, and on the way back asks its *inputs* whether they need one. Behind a frozen stem they do not, so
 # it never looks at the pairs inside. PyTorch warns of that once, and so does this course's library, but logs are
 # long: in [a thread about that warning](https://github.com/2U1/Qwen-VL-Series-Finetune/issues/56) somebody tells how
@@ -239,7 +240,8 @@ mended = train(posted.run_b(yours("13.2")))
 display_figure(plot_mended(curves["B"], mended))
 
 # %% [markdown]
-# The most dangerous of the five: nobody posts a curve that falls. Run the probe before *every* long training.
+# Vectors and adapter together end clearly lower than the vectors alone. This is the most dangerous of the five: nobody
+# posts a curve that falls. Run the probe before *every* long training.
 #
 # ## C: a plateau
 #

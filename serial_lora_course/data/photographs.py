@@ -66,7 +66,7 @@ def load_photograph_classes(name: str = PHOTOGRAPHS) -> ClassificationData:
         for part, chosen in zip(("test", "train"), kept_apart(things, count), strict=True):
             parts[part] += [(thing.file, label) for thing in chosen]
     train, test = (
-        Pictures(files, partial(_on_white, SIZE), labels=labels)
+        Pictures(files, partial(on_white, SIZE), labels=labels)
         for files, labels in (zip(*part, strict=True) for part in parts.values())
     )
     return ClassificationData(
@@ -93,6 +93,7 @@ def kept_apart(things: Sequence[Thing], count: int) -> tuple[list[Thing], list[T
     )
 
 
-def _on_white(size: int, file: str) -> Image.Image:
+def on_white(size: int, file: str) -> Image.Image:
+    """A photograph in the middle of a white square, RGB of (size, size)."""
     drawing = Image.fromarray(cut_out(file, size), "RGBA")
     return Image.alpha_composite(Image.new("RGBA", drawing.size, "white"), drawing).convert("RGB")

@@ -1,11 +1,15 @@
 """One's own pictures: RGB whatever they were; a folder of them, loaded and looked into before that."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.example_folder import write_example_folder
 from serial_lora_course.data.folder import examine_folder, load_folder
+from serial_lora_course.data.photographs import photographed_things
 from serial_lora_course.data.pictures import picture_files, read_picture
 from serial_lora_course.data.registry import load_classification
 from tests.data.official import picture_bytes
@@ -101,3 +105,23 @@ def test_a_copy_is_found_whatever_its_name_class_and_format(tmp_path):
     found = remarks(tmp_path)
     assert "the same picture as test/dog/b.bmp" in found.pop("train/cat/a.png")
     assert set(found.values()) == {""}
+
+
+def test_in_the_example_folder_photographs_of_one_name_can_be_kept_together(tmp_path):
+    folder = write_example_folder(tmp_path / "example")
+    shown = Counter((thing.kind, thing.name) for thing in photographed_things() if thing.kind)
+    found = Counter(file.stem.rpartition(" ")[0] for file in folder.glob("*/*.png"))
+    assert sorted(found.values()) == sorted(shown.values()) and max(found.values()) > 1
+    assert found["zebra"] == shown["a hoofed animal", "a zebra"] == 2
+    data = load_folder(folder, groups="([^/]+) [0-9]")
+    sides = (
+        {name.rpartition(" ")[0] for name in part.picture_ids} for part in data.parts().values()
+    )
+    assert not set.intersection(*sides)
+
+
+def test_a_spoilt_example_folder_has_a_remark_for_each_thing_that_is_wrong(tmp_path):
+    facts = examine_folder(write_example_folder(tmp_path / "spoilt", flawed=True))
+    spoilt = facts[facts["remark"] != ""]
+    assert Counter(spoilt["class"]) == {"bird": 3, "flower": 4}  # flower: with a file of notes
+    assert Counter(facts["class"])["landscape"] == 1

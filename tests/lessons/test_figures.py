@@ -8,6 +8,7 @@ from scipy import stats
 from serial_lora_course.lessons.l04_clip.figures import plot_shots
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_sweep
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
+from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_mended
 
 
@@ -44,6 +45,18 @@ def test_a_lead_over_the_shots_is_drawn_for_each_set_and_for_their_mean():
             own = [lead.loc[shots, each].mean() for shots in (1, 4, 16)]
             assert line == pytest.approx(own)
         assert lines[3] == pytest.approx([lead.loc[shots].mean() for shots in (1, 4, 16)])
+
+
+def test_each_seed_is_a_dot_in_the_row_of_its_method():
+    accuracies = {
+        "one": {"probe": [50, 60], "adapter": [70]},
+        "other": {"probe": [1], "adapter": [2, 3]},
+    }
+    figure = plot_seeds(accuracies)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]  # of both panels
+    for axes, methods in zip(figure.axes, accuracies.values(), strict=True):
+        drawn = [dots.get_offsets().tolist() for dots in axes.collections]
+        assert drawn == [[[x, names.index(name)] for x in xs] for name, xs in methods.items()]
 
 
 def test_a_sweep_draws_the_mean_over_sets_and_seeds():

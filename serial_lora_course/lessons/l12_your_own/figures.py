@@ -1,15 +1,21 @@
-"""A classifier's answers, on the pictures themselves."""
+"""A classifier's answers on the pictures themselves, and two methods on the same seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
 
 from serial_lora_course.plots.pictures import show_pictures
-from serial_lora_course.plots.style import GREEN, VERMILION, with_description
+from serial_lora_course.plots.style import (
+    BLUE,
+    GREEN,
+    VERMILION,
+    house_style,
+    with_description,
+)
 
 
 def show_predictions(
@@ -23,7 +29,7 @@ def show_predictions(
     """
     best = shares.max(-1)
     answers = [class_names[i].replace("_", " ") for i in best.indices]
-    titles = [f"{name}, {sure:.0%}" for name, sure in zip(answers, best.values, strict=True)]
+    titles = [f"{name}\n{sure:.0%}" for name, sure in zip(answers, best.values, strict=True)]
     figure = show_pictures(pictures, titles, size=1.25)
     right = (best.indices == labels).tolist()
     for axes, good in zip(figure.axes, right, strict=False):
@@ -32,5 +38,30 @@ def show_predictions(
         axes.axis("on")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=colour, linewidth=3)
-    said = f"{sum(right)} of {len(right)} answers are right: {'; '.join(titles)}."
+    told = "; ".join(titles).replace("\n", ", ")
+    said = f"{sum(right)} of {len(right)} answers are right: {told}."
     return with_description(figure, said)
+
+
+def plot_seeds(accuracies: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """A panel for each split, a row for each method, a dot for each seed.
+
+    Args:
+        accuracies: split -> method -> accuracy in per cent, one a seed.
+    """
+    looks = ((BLUE, "s"), (VERMILION, "o"))
+    with house_style():
+        figure = Figure(figsize=(9, 2.2), layout="constrained")
+        panels = figure.subplots(1, len(accuracies), sharex=True, sharey=True)
+        for axes, (split, methods) in zip(panels, accuracies.items(), strict=True):
+            for row, (name, (colour, marker)) in enumerate(zip(methods, looks, strict=True)):
+                heights = [row] * len(methods[name])
+                axes.scatter(methods[name], heights, color=colour, marker=marker, s=60, alpha=0.7)
+            axes.set(title=split, xlabel="accuracy (%)", ylim=(len(methods) - 0.5, -0.5))
+            axes.set_yticks(range(len(methods)), list(methods))
+    said = [
+        f"{split}, {name}: {', '.join(f'{each:.1f}' for each in sorted(found))}"
+        for split, methods in accuracies.items()
+        for name, found in methods.items()
+    ]
+    return with_description(figure, f"Accuracy in per cent, one dot a seed. {'; '.join(said)}.")
