@@ -25,7 +25,7 @@ from serial_lora_course.files import printable, refusal
 
 DEBUG = "--debug"
 OTHERS = ("MPLBACKEND", "SOURCE_DATE_EPOCH")
-"""What notebooks and builds tell matplotlib, which ends at odd values; commands draw into files without dates."""
+"""What others tell matplotlib, which ends at odd values; commands draw into files, without a date."""
 STOPPED = 130  # by Ctrl-C
 GOES_ON = "stopped; what was recorded is kept, and the same command goes on."
 
@@ -78,7 +78,7 @@ def enter(
 
 @contextmanager
 def _stops_noted() -> Iterator[list[int]]:
-    """A list that has an entry after Ctrl-C: a package that was loading may raise something else then."""
+    """A list that has an entry after Ctrl-C, of which a package that is loading makes other errors."""
     stops: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
