@@ -11,16 +11,21 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 from serial_lora_course.files import printable, refusal
 
 DEBUG = "--debug"
+OTHERS = ("MPLBACKEND", "SOURCE_DATE_EPOCH")
+"""What others tell matplotlib, which ends at odd values; commands draw into files, without a date."""
 STOPPED = 130  # by Ctrl-C
 GOES_ON = "stopped; what was recorded is kept, and the same command goes on."
 
@@ -45,12 +50,14 @@ def enter(
     for stream in (sys.stdout, sys.stderr):  # names may hold any bytes, and logs are watched
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    for name in OTHERS:
+        os.environ.pop(name, None)
 
     def say(sentence: object) -> None:
         print(f"{program}: {printable(str(sentence))}", file=sys.stderr)
 
     try:
-        with warnings.catch_warnings():
+        with _stops_noted() as stops, warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)  # whatever PYTHONWARNINGS says
             warnings.showwarning = lambda warned, *_: say(f"note: {warned}")
             code, sentence = command(words), ""
@@ -63,10 +70,28 @@ def enter(
             traceback.print_exc()
         if isinstance(error, OSError) and error.filename is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else what was left is tried again
-        code, sentence = _ending(program, words, error)
+        code, sentence = (STOPPED, GOES_ON) if stops else _ending(program, words, error)
     if sentence:
         say(sentence)
     sys.exit(code)
+
+
+@contextmanager
+def _stops_noted() -> Iterator[list[int]]:
+    """A list that has an entry after Ctrl-C, of which a package that is loading makes other errors."""
+    stops: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stops.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # else whoever started this ignores it
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield stops
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ending(program: str, words: Sequence[str], error: Exception) -> tuple[int, str]:

@@ -68,6 +68,15 @@ def alone(lock: Path, sentence: str) -> Iterator[None]:
         held.release()
 
 
+def without_leftovers(folder: Path) -> None:
+    """Delete what a program that was killed had begun to write there, for `write_whole` moves it last.
+
+    For folders in which one process at a time is :func:`alone`.
+    """
+    for left in folder.glob(".*.partial"):
+        left.unlink()
+
+
 def expanded(path: str | os.PathLike[str]) -> Path:
     """A path with ``~`` for a home; that of a user who is not there stays as it was typed."""
     return Path(os.path.expanduser(path))

@@ -14,9 +14,11 @@ from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 from nbformat import NotebookNode
 
+from tools.sources import FOLDED
+
 NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?%?(?!\w)")
 UNREAD = re.compile(
-    r"(?s)<details>.*?</details>|<!--.*?-->|```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$|\]\([^)]*\)"
+    rf"(?s){FOLDED}|<!--.*?-->|```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$|\]\([^)]*\)"
     r"|(?m:^\|[^\n]*●[^\n]*$)|(?m:^#[^\n]*$)"
     r"|(?i:lessons?|exercises?|tables?|figures?|sections?|equations?|python|ViT-\w/)"
     r"\s?[\d.]+(?:(?:,| and| to| or)+ \d[\d.]*)*"
@@ -60,6 +62,7 @@ def text_of(output: NotebookNode) -> str:
     """What a reader sees of an output, pictures' alternative text with it."""
     data = output.get("data", {})
     page = data.get("text/html") or data.get("text/markdown") or data.get("text/plain") or ""
+    page = "".join(page)  # a notebook's file may hold its lines
     alternative = " ".join(re.findall(r'alt="([^"]*)"', page))
     return f"{output.get('text', '')} {re.sub(r'(?s)<style.*?</style>|<[^>]*>', ' ', page)} {alternative}"
 

@@ -23,6 +23,7 @@ BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 REGION = re.compile(rf"^( +){BEGIN}$.*?^ +{END}$", re.MULTILINE | re.DOTALL)
 PROOF, EXERCISE = "nbval-check-output", "exercise"
 SOLUTION_ONLY = "solution-only"
+FOLDED = r"<details>(?:(?!<details>).)*?</details>"  # hints and answers
 COLAB = """\
 import sys
 
@@ -141,7 +142,7 @@ def derive(solved: NotebookNode, address: str = "") -> NotebookNode:
 def words_to_read(notebook: NotebookNode) -> int:
     """The words of the text cells, but for what is folded away: hints and answers."""
     texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return sum(len(re.sub(r"(?s)<details>.*?</details>", "", text).split()) for text in texts)
+    return sum(len(re.sub(rf"(?s){FOLDED}", "", text).split()) for text in texts)
 
 
 def write(notebook: NotebookNode) -> str:

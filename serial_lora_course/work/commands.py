@@ -16,6 +16,7 @@ from serial_lora_course.files import (
     expanded,
     printable,
     refusals_told,
+    without_leftovers,
     write_json,
 )
 from serial_lora_course.options import Command, Option, settings_of
@@ -156,7 +157,7 @@ def _replace_merged(out: Path, weights: dict[str, bytes], told: dict[str, bytes]
     out.mkdir(parents=True, exist_ok=True)
     try:
         with alone(out / ".lock", f"another process is merging into {out}; wait until it ends."):
-            _without_leftovers(out)  # of a merge that was killed
+            without_leftovers(out)  # of a merge that was killed
             waiting = {name: out / f".{name}.partial" for name in weights}
             for name, file in waiting.items():
                 write_whole(file, weights[name])
@@ -167,18 +168,13 @@ def _replace_merged(out: Path, weights: dict[str, bytes], told: dict[str, bytes]
             for name, content in told.items():
                 write_whole(out / name, content)
     except BaseException:
-        _without_leftovers(out)
+        without_leftovers(out)
         if new:
             with suppress(OSError):  # no longer empty: somebody else's files stay
                 out.rmdir()
         raise
     for name, content in (weights | told).items():
         print(printable(f"{out / name}: {len(content):,} bytes"))
-
-
-def _without_leftovers(folder: Path) -> None:
-    for left in folder.glob(".*.partial"):
-        left.unlink()
 
 
 def _as_onnx(model: Any, file: Path) -> bytes:

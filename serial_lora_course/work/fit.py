@@ -25,6 +25,7 @@ from serial_lora_course.files import (
     alone,
     expanded,
     refusals_told,
+    without_leftovers,
     write_json,
 )
 from serial_lora_course.labs.config import for_key
@@ -78,6 +79,7 @@ def fit_folder(job: Job) -> dict[str, Any]:
     told = f"another process is training into {out}; wait until it ends, or give another --out."
     with alone(out / ".lock", told):
         reached = _claimed(out, made_from)
+        without_leftovers(out)  # not before the folder is known to be this job's
         write_whole(out / RUN_FILE, options)
         if reached is None:
             facts = examine_folder(job.pictures)

@@ -272,7 +272,8 @@ def flipped(content, place):
 NOISE = {"a": b"".join(hashlib.sha256(bytes([n])).digest() for n in range(250)) * 4}
 CUT = [tar(NOISE)[:5000], tar(NOISE, "w")[:5000], zipped(NOISE)[:5000]]
 NAMELESS = zipped({"x": b""}).replace(b"x", b"\0")  # its only member
-DAMAGED = [*CUT, flipped(zipped(NOISE), 5000), flipped(tar(FILES), -6), b"<html>", NAMELESS]
+NUL = tar({101 * "x" + "\0": b""})  # of more than 100 letters, or the name ends there
+DAMAGED = [*CUT, flipped(zipped(NOISE), 5000), flipped(tar(FILES), -6), b"<html>", NAMELESS, NUL]
 
 
 @pytest.mark.parametrize("number", range(len(DAMAGED)))

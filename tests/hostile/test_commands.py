@@ -3,8 +3,12 @@
 import errno
 import os
 import re
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +124,36 @@ def test_a_note_is_told_whatever_the_environment_says_of_warnings():
     with warnings.catch_warnings(action="ignore"):  # as PYTHONWARNINGS=ignore
         ran = through_the_door(lambda words: [warnings.warn(w, stacklevel=1) for w in words], "odd")
     assert ran.err == "test: note: odd\n"
+
+
+def test_ctrl_c_while_a_package_loads_is_ctrl_c_whatever_the_package_makes_of_it():
+    def loading(_):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise ImportError("numpy.core.multiarray failed to import")  # as packages in C do
+
+    before = signal.getsignal(signal.SIGINT)
+    ran = through_the_door(loading)
+    assert ran.exit_code == 130 and "not foreseen" not in ran.err
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+DRAWING = """
+import sys
+from serial_lora_course.door import enter
+
+def command(_):
+    from matplotlib.figure import Figure
+    Figure(layout="constrained").savefig(sys.stdout.buffer, format="svg", metadata={"Date": None})
+
+enter("test", command)
+"""
+
+
+def test_a_command_draws_whatever_others_tell_matplotlib():
+    odd = os.environ | {"MPLBACKEND": "nonsense", "SOURCE_DATE_EPOCH": "x"}
+    done = subprocess.run([sys.executable, "-c", DRAWING], env=odd, capture_output=True)
+    assert b"<svg" in done.stdout and done.stderr == b"" and done.returncode == 0
 
 
 REFUSED_BY_THE_SYSTEM = {

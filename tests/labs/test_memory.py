@@ -61,3 +61,5 @@ def test_copies_of_weights_are_told_from_what_has_their_shape():
     kept = bytes_kept(step, layer)
     # The mask, what is left of the hidden numbers, and the scale itself: a leaf that is no parameter.
     assert kept == 8 * 8 * (2 + 2 + 4)
+    # A weight that learns: its copy, made for this step, and that of what it is multiplied with.
+    assert bytes_kept(step, layer.requires_grad_(True)) == kept + 8 * 8 * (2 + 2)

@@ -72,6 +72,7 @@ def test_wrong_tells_expected_got_and_cause():
         ("99.1", lambda: 3, "arguments do not match"),
         ("99.1", lambda number: 3.0 * number, "right in value, but a float"),
         ("99.2", lambda x: x.T + 1, "entry 0 of tensor 3x2"),
+        ("99.2", lambda x: x.T.double(), "right in value, but of type float64"),
         ("99.2", lambda x: x.T * torch.nan, "the result is nan"),
         ("99.2", lambda x: x.T[:1], "the shapes differ"),
         ("99.2", lambda x: x.mul_(2).T / 2, "changed in place"),
@@ -223,12 +224,24 @@ def test_nothing_that_an_answer_returns_breaks_the_check(number, name):
     assert len(str(caught.value)) < 3000
 
 
-def test_hooks_that_stay_are_a_change():
-    def attempt(layer):
-        layer.register_forward_hook(lambda *_: None)
+STAYS = {
+    "a hook": lambda model: model[0].register_forward_hook(lambda *_: None),
+    "the mode": lambda model: model.eval(),
+    "the mode of a part": lambda model: model[0].eval(),
+    "frozen": lambda model: model[0].requires_grad_(False),
+    "a gradient": lambda model: model(torch.ones(1, 2)).sum().backward(),
+    "a weight": lambda model: nn.init.zeros_(model[0].weight),
+}
+
+
+@pytest.mark.parametrize("what", STAYS)
+def test_whatever_stays_of_an_answer_in_a_model_is_a_change(what):
+    def attempt(model):
+        STAYS[what](model)
         return 1
 
-    assert "hooks" in failure_of(attempt, Case("one", (nn.Linear(1, 1),), 1)).cause
+    case = Case("one", (nn.Sequential(nn.Linear(2, 2)),), 1)
+    assert "hooks" in failure_of(attempt, case).cause  # the sentence lists what can stay
 
 
 def test_checks_leave_the_random_numbers_alone():

@@ -41,6 +41,21 @@ def test_formulas_entry_by_entry(shape, scale, leading):
         assert adapter(x).dtype == x.dtype
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("pair", [SerialLoRA(16, 16, 1.0, 0.25), LoRA(16, 16, 16, 1.0, 0.25)])
+def test_dropout_takes_single_numbers_of_what_the_pair_reads(pair):
+    """With A and B the identity, the change is what dropout leaves of the tokens, here ones."""
+    for matrix in pair.parameters():
+        matrix.copy_(torch.eye(16))
+    torch.manual_seed(0)
+    tokens, share = torch.ones(20, 50, 16), 0.25
+    change = pair(tokens) - (tokens if isinstance(pair, SerialLoRA) else 0)
+    assert change.unique().tolist() == pytest.approx([0, 1 / (1 - share)])
+    lost = (change == 0).sum(-1).float()  # of each token: binomial, if each number is for itself
+    assert lost.mean().item() == pytest.approx(16 * share, rel=0.05)
+    assert lost.var().item() == pytest.approx(16 * share * (1 - share), rel=0.2)
+
+
 def test_birth():
     torch.manual_seed(0)
     adapter = SerialLoRA(300, 200)

@@ -298,6 +298,19 @@ def test_what_trains_is_the_adapter_in_force(tmp_path):
     assert_same_bits(trained, bits(activate(model, "b")))
 
 
+@torch.no_grad()
+def test_each_adapter_has_its_own_dropout():
+    tiny = TINY["timm"]
+    model, _ = two_adapters(tiny, SerialLoRAConfig)
+    add_adapter(model, "c", SerialLoRAConfig(RANK, dropout=0.5))
+    fill_adapters(model, seed=3)
+    for name in ("b", "c", "a"):
+        activate(model, name)
+        alike = torch.equal(*(tiny.run(model.train()) for _ in range(2)))
+        assert alike is (name != "c")
+        assert torch.equal(*(tiny.run(model.eval()) for _ in range(2)))
+
+
 WHOLE = {  # what a Ctrl-C leaves undone or done
     "activate": lambda model, path: activate(model, "a"),
     "add": lambda model, path: add_adapter(model, "c"),

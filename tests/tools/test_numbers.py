@@ -1,5 +1,7 @@
 """The check that a lesson's text tells numbers which an output above it shows."""
 
+import time
+
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -51,7 +53,22 @@ def test_a_wrong_number_is_caught(text, printed, below):
 def test_the_code_that_a_text_leads_to_and_a_pictures_alternative_text_count():
     batch, few = new_markdown_cell("In batches of 32:"), new_markdown_cell("It has 61.")
     code, nothing = new_code_cell("size = 32"), new_code_cell("")
-    html = new_output("display_data", data={"text/html": '<img alt="61 of 73 right"/>'})
-    shown = new_code_cell("", outputs=[html])
-    for cells, wrong in (([batch, code], 0), ([batch, nothing, code], 1), ([shown, few], 0)):
+    page = '<img alt="61 of 73 right"/>'
+    shown, lines = (
+        new_code_cell("", outputs=[new_output("display_data", data={"text/html": each})])
+        for each in (page, [page])
+    )
+    for cells, wrong in (
+        ([batch, code], 0),
+        ([batch, nothing, code], 1),
+        ([shown, few], 0),
+        ([lines, few], 0),
+    ):
         assert len(unshown_numbers(new_notebook(cells=cells))) == wrong
+
+
+def test_what_is_folded_is_not_read_and_what_is_never_closed_is_read_in_time():
+    begun = time.process_time()
+    assert unshown_numbers(lesson("<details>77</details>\n" * 9)) == []
+    assert len(unshown_numbers(lesson("<details>\n" * 10_000 + "It is 77."))) == 1
+    assert time.process_time() - begun < 10  # a search from each to the end takes minutes

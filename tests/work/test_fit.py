@@ -121,6 +121,7 @@ def test_an_end_anywhere_loses_nothing(job, rounds, uninterrupted, monkeypatch, 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(fit, place, ended)
         fit_folder(job)
+    Path(job.out, ".0123456789abcdef.partial").touch()  # as after a kill, while it wrote
     rounds.clear()
     assert (fit_folder(job), kept(job.out)) == uninterrupted
     assert len(rounds) <= (2 if place == "save_classifier" else 1)
