@@ -375,7 +375,7 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
 
 # %% [markdown]
 # Of the fifteen, none is left! Yet chance would give one or two of thirty, and fifteen in at most one study of ten
-# (Markov's inequality), so some of these differences are probably real. With four to six data sets we cannot say
+# (Markov's inequality), so some of these differences are probably real. With four to seven data sets we cannot say
 # which.
 #
 # If we ask only the three questions that we came for, SAM's survives: LoRA is ahead there. SD3's does not, by a hair:
