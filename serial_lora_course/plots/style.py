@@ -76,7 +76,7 @@ STYLE: dict[str, Any] = {
 """Matplotlib settings that every figure is drawn and saved under."""
 
 SCREEN_DPI = 110
-LARGE = 50_000
+LARGE = 10_000
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
