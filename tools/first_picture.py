@@ -125,10 +125,9 @@ def draw() -> Figure:
                 draw_bare(axes, picture)
             line[0].set_ylabel(title, weight="bold", rotation=0, ha="right", va="center")
         for axes, (_, was, now) in zip(grid[0], answers, strict=True):
-            axes.set_title(
-                f"before: {was}", fontsize=8, color=VERMILION, weight="normal", loc="center"
-            )
-            axes.set_xlabel(f"after: {now}", fontsize=8, color=GREEN)
+            said = [f"{when}:\n{name}" for when, name in (("before", was), ("after", now))]
+            axes.set_title(said[0], fontsize=7, color=VERMILION, weight="normal", loc="center")
+            axes.set_xlabel(said[1], fontsize=7, color=GREEN)
     return figure
 
 
