@@ -63,7 +63,8 @@ JOINED = "build/lessons"
 PUBLIC = public_address(ROOT)
 CELL_TIMEOUT_SECONDS = 400
 TINY = {"SERIAL_LORA_SCALE": "tiny", "SERIAL_LORA_LENGTH": "class"}
-WORDS_A_MINUTE = 200  # of technical prose, read once
+# How a learner takes a lesson: technical prose, lines of code and figures, each read once.
+WORDS_A_MINUTE, SECONDS_A_LINE, SECONDS_A_FIGURE = 130, 3, 20
 PEAK = """\
 from pathlib import Path
 status = Path("/proc/self/status")  # Linux; getrusage counts what the parent process had, too
@@ -179,8 +180,13 @@ def with_outputs(notebook: NotebookNode, source: Path) -> NotebookNode:
 
 
 def minutes_alone(notebook: NotebookNode) -> int:
-    """Minutes to read a lesson once and do every exercise by its card, rounded to five."""
-    reading = words_to_read(notebook) / WORDS_A_MINUTE
+    """Minutes to read a lesson once, with its code and figures, and do every exercise by its card; in fives."""
+    cells = [cell for cell in derive(notebook, PUBLIC).cells if cell.cell_type == "code"]
+    lines = [line.strip() for cell in cells for line in cell.source.splitlines()]
+    code = [line for line in lines if line and not line.startswith("#")]
+    figures = sum(line.startswith(("display_figure(", "display_drawing(")) for line in code)
+    seconds = SECONDS_A_LINE * len(code) + SECONDS_A_FIGURE * figures
+    reading = words_to_read(notebook) / WORDS_A_MINUTE + seconds / 60
     exercises = sum(exercise.minutes for exercise in read_exercises(notebook))
     return 5 * math.ceil((reading + exercises) / 5)
 
