@@ -639,7 +639,7 @@ rule, rows = yours("9.4"), []
 for claim, where, one, rivals, margin, share in CLAIMS:
     row = {"claim": claim, "": where}
     for whose, table in zip(("the paper's tables", "ours"), TABLES[where], strict=True):
-        differences = (table[one] - table[rivals].max(axis=1)).dropna().tolist()
+        differences = (table[one] - table[rivals].max(axis=1)).tolist()
         good = sum(difference > -margin for difference in differences)
         row[whose] = f"{good} of {len(differences)}: {rule(differences, margin, share)}"
     rows.append(row)
