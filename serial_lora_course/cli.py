@@ -23,8 +23,8 @@ from serial_lora_course.work.commands import fit_command, merge, predict, show
 FIRST_LESSON = "00_start_here.ipynb"
 COURSE = (
     "doctor",
-    "lab clip --dataset food,nature,travel --shots 16 --methods lora,serial_lora --seeds 1",
-    "lab sam --dataset food,lines --percent 100 --methods lora,serial_lora --seeds 1",
+    "lab clip --dataset photographs --shots 16 --methods lora,serial_lora --seeds 1",
+    "lab sam --dataset photographs --percent 100 --methods lora,serial_lora --seeds 1",
     "lab sd3 --dataset openmoji --percent 100 --methods lora,serial_lora --seeds 1",
 )
 FOOT = (
