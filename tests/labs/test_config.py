@@ -74,7 +74,11 @@ def test_shipped_records_are_of_what_is_shipped_and_of_todays_keys(name):
         assert found.settings["model_name"] == backbone.name
         assert PINNED[f"{TASKS[name]} {found.dataset}"][:16] == found.settings["data"]
         method = METHODS[found.method]
-        own = {k: found.settings[k] for k in CONTENTS + RATES if k in found.settings}
+        own = {k: found.settings[k] for k in CONTENTS if k in found.settings}
+        asked = found.command.split()
+        for rate in RATES:
+            if (option := f"--{rate.replace('_', '-')}") in asked:
+                own[rate] = float(asked[asked.index(option) + 1])
         run = (name, "tiny", found.dataset, found.method, found.amount, found.seed)
         today = config.as_settings() | own | method.settings
         assert run_key(*run, method.rank(config.rank), today) == found.key
