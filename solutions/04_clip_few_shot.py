@@ -225,9 +225,10 @@ for name, some in lesson.sets.items():
 display(pd.DataFrame(rows).T.map("{:.1%}".format))
 
 # %% [markdown]
-# Nothing was trained, and on nature one other word leaves a quarter of the accuracy. This model read "a drawing of" thousands of
-# times in its captions, and "a sketch of" never. A report that trains with one sentence and quotes zero-shot with
-# another credits the training with what the words did. From here on we use the same sentence throughout.
+# Nothing was trained, and on nature one other word leaves a quarter of the accuracy. This model read "a drawing of"
+# thousands of times in its captions, and "a sketch of" never. A report that trains with one sentence and quotes
+# zero-shot with another credits the training with what the words did. From here on we use the same sentence
+# throughout.
 #
 # **Change this and run again**: put your own sentence into `words`. Can you find a better one than ours?
 
@@ -411,7 +412,8 @@ check("4.4", train_few_shot)
 # are not.
 #
 # Each method has a rate of its own, since the same rate is not the same step (lesson 01). We tried rates three times
-# apart, on training pictures of three sets that were held out, and took the best. A small adapter wants a larger one.
+# apart, up to 0.003, on training pictures of three sets that were held out, and took the best. A small adapter wants a
+# larger one.
 # (For full fine-tuning three rates did equally well on symbols, and we took the one in the middle.)
 
 # %%

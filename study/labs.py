@@ -20,7 +20,7 @@ from serial_lora_course.labs import clip, sam, sd3
 from serial_lora_course.labs.device import autocast
 from serial_lora_course.labs.lab import Lab, Outcomes
 from serial_lora_course.measures.metrics import accuracy
-from serial_lora_course.models.clip import SD3_TINY_MODEL
+from serial_lora_course.models.clip import OLDER_TINY_MODEL
 from study.sets import SETS, VALIDATION, kept_scenes, load_set
 
 STEPS = 60  # of every run, whatever the method and the amount of data
@@ -56,7 +56,7 @@ class ClipStudy(StudyLab, clip.CLIPLab):
     Of the older tiny CLIP, which was the only one when the study was run, and which knows OpenMoji.
     """
 
-    configs = {"tiny": replace(clip.TINY, model_name=SD3_TINY_MODEL, **SAME_FOR_ALL)}
+    configs = {"tiny": replace(clip.TINY, model_name=OLDER_TINY_MODEL, **SAME_FOR_ALL)}
     base_names = ("zero_shot_", "base_")
 
     def measure(self) -> tuple[dict[str, float], Outcomes]:

@@ -5,7 +5,7 @@ OpenMoji in changing colours, so that whatever style the transformer is tuned to
 it; the adaptation styles' drawings of hidden concepts (`serial_lora_course.data.emoji_sets`) measure
 it. Then, by rectified flow in its latents, the transformer: the drawings of every thing of
 `serial_lora_course.data.style_sets` by several designers, the designer named in the prompt. Its
-prompts are read by the tiny CLIP's text tower, which stays as it is.
+prompts are read by the older tiny CLIP's text tower, which stays as it is.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ class TransformerPretraining(PretrainingRun):
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """How often the tiny CLIP finds the right name of a drawing among a hundred."""
+        """How often the older tiny CLIP finds the right name of a drawing among a hundred."""
         rng = torch.Generator().manual_seed(self.recipe.seed)
         picked = torch.randperm(len(things()), generator=rng)[:100].tolist()  # Twemoji's come first
         captions, real = ([known[i] for i in picked] for known in (self.captions, self.pictures))

@@ -29,8 +29,8 @@ from serial_lora_course.models.weights import (
 )
 
 TINY_MODEL = "tiny-clip"
-SD3_TINY_MODEL = "tiny-sd3-clip"
-"""An older tiny CLIP, whose text tower the tiny SD3 was pretrained with; it judges its drawings too."""
+OLDER_TINY_MODEL = "tiny-sd3-clip"
+"""Its text tower reads the tiny SD3's prompts, it judges what that draws, and the study's runs are of it."""
 PAPER_MODEL = "ViT-B-16-quickgelu"
 # CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
 CROP = {"tiny": (0.6, 1.0), "paper": (0.08, 1.0)}
@@ -67,12 +67,12 @@ def load_clip(
             that is missing, damaged or of another model.
     """
     require_scale(scale)
-    for each in (TINY_MODEL, SD3_TINY_MODEL):
+    for each in (TINY_MODEL, OLDER_TINY_MODEL):
         open_clip.add_model_config(tiny_file(f"{each}.json"))
     own = TINY_MODEL if scale == "tiny" else PAPER_MODEL
     name = own if model_name is None else model_name
     _check_name(name, weights)
-    tiny = name in (TINY_MODEL, SD3_TINY_MODEL)
+    tiny = name in (TINY_MODEL, OLDER_TINY_MODEL)
     if weights == "default" and tiny:
         weights = tiny_file(f"{name}.safetensors")
     elif weights == "default":

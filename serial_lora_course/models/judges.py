@@ -10,8 +10,8 @@ A judge has no part in the tuning that it judges.
 =======================  ==================================  =====================================
                          tiny                                paper
 =======================  ==================================  =====================================
-features for FID, KID    tiny CLIP, block 4, mean of tokens  Inception (December 2015), 2048
-CLIP-Score               tiny CLIP                           OpenAI's ViT-B/32
+features for FID, KID    older tiny CLIP, block 4, its mean   Inception (December 2015), 2048
+CLIP-Score               older tiny CLIP                     OpenAI's ViT-B/32
 style                    :mod:`serial_lora_course.models.style_classifier` the same ViT-B/32, zero-shot
 =======================  ==================================  =====================================
 """
@@ -32,7 +32,7 @@ from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.data.style_sets import SIZE
 from serial_lora_course.measures.pictures import clip_score
-from serial_lora_course.models.clip import SD3_TINY_MODEL, CLIPBackbone, encode_prompts, load_clip
+from serial_lora_course.models.clip import OLDER_TINY_MODEL, CLIPBackbone, encode_prompts, load_clip
 from serial_lora_course.models.inception import load_inception
 from serial_lora_course.models.style_classifier import STYLES, style_classifier
 from serial_lora_course.models.weights import require_scale
@@ -101,7 +101,7 @@ class Judge:
 
 
 class TinyJudge(Judge):
-    """Judges drawings by the tiny CLIP and, as to style, by colours and detail.
+    """Judges drawings by the older tiny CLIP and, as to style, by colours and detail.
 
     FID's features are not CLIP's answer, which was trained to be the same whoever draws. Two thirds
     of the way up the tower, what a drawing shows and how it is drawn are both still there. Their
@@ -111,7 +111,7 @@ class TinyJudge(Judge):
     styles = STYLES
 
     def __init__(self) -> None:
-        self.clip = load_clip("tiny", SD3_TINY_MODEL)
+        self.clip = load_clip("tiny", OLDER_TINY_MODEL)
         self._kept: dict[Hashable, Any] = {}
 
     def picture_features(self, pictures: Pictures) -> Tensor:
