@@ -487,7 +487,7 @@ print(f"{len(losses)} steps, loss {losses[0]:.2f} to {losses[-1]:.2f}")
 print(f"right: {(zero == labels).sum()} of {n} before, {(serial == labels).sum()} after")
 
 # %% [markdown]
-# From 36 to 57 of 73, with the settings of `serial-lora lab clip`. (Another processor rounds differently, so a picture
+# From 36 to 57 of 73, with the settings of the line above. (Another processor rounds differently, so a picture
 # or two may differ.) It feels like magic, so look closer.
 #
 # ## What changed
