@@ -72,7 +72,9 @@ class PretrainingRun(ABC):
             model.parameters(), decay=average, use_ema_warmup=True, power=0.75
         )
         groups = param_groups_weight_decay(self.trained, self.recipe.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=self.betas)
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=self.recipe.learning_rate, betas=self.betas, fused=True
+        )
 
     def run(self) -> None:
         """Train to the last step, from where an earlier call stopped; then write model and card."""

@@ -7,7 +7,7 @@ in plain GELU it loads without a word and is several points worse, so that is re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ OLDER_TINY_MODEL = "tiny-sd3-clip"
 """Its text tower reads the tiny SD3's prompts, it judges what that draws, and the study's runs are of it."""
 PAPER_MODEL = "ViT-B-16-quickgelu"
 # CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
+AT_ONCE = 100  # pictures that the image tower sees together
 CROP = {"tiny": (0.6, 1.0), "paper": (0.08, 1.0)}
 
 
@@ -95,6 +96,36 @@ def load_clip(
         train_transform=build_train_transform(size, crop_scale or CROP[scale]),
         test_transform=build_test_transform(size),
     )
+
+
+@torch.no_grad()
+def look(
+    clip: CLIPBackbone, pictures: Sequence[Image.Image], blocks: Sequence[int] = ()
+) -> tuple[list[Tensor], Tensor]:
+    """What a CLIP's image tower sees in N pictures, on the CPU.
+
+    Returns:
+        The patches' tokens (N, patches, width) after each of ``blocks``, counted from 0, and the
+        normalised features (N, d).
+    """
+    model, tokens = clip.model, [[] for _ in blocks]
+    device = next(model.parameters()).device
+    handles = [  # tokens are (n, 1 + patches, width); the first stands for no patch
+        model.visual.transformer.resblocks[block].register_forward_hook(
+            lambda module, inputs, seen, kept=kept: kept.append(seen[:, 1:].cpu())
+        )
+        for block, kept in zip(blocks, tokens, strict=True)
+    ]
+    try:
+        features = []
+        for start in range(0, len(pictures), AT_ONCE):
+            part = [clip.test_transform(each) for each in pictures[start : start + AT_ONCE]]
+            part = torch.stack(part).to(device)  # (n, 3, size, size)
+            features.append(model.encode_image(part, normalize=True).cpu())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [torch.cat(kept) for kept in tokens], torch.cat(features)
 
 
 def openai_file(name: str) -> str:

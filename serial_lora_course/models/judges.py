@@ -10,8 +10,8 @@ A judge has no part in the tuning that it judges.
 =======================  ==================================  =====================================
                          tiny                                paper
 =======================  ==================================  =====================================
-features for FID, KID    older tiny CLIP, block 4, its mean   Inception (December 2015), 2048
-CLIP-Score               older tiny CLIP                     OpenAI's ViT-B/32
+features for FID, KID    tiny CLIP, block 4, its mean        Inception (December 2015), 2048
+CLIP-Score               tiny CLIP                           OpenAI's ViT-B/32
 style                    :mod:`serial_lora_course.models.style_classifier` the same ViT-B/32, zero-shot
 =======================  ==================================  =====================================
 """
@@ -22,25 +22,26 @@ import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import center_crop, pil_to_tensor
 
-from serial_lora.errors import SerialLoRAError, require_choice
+from serial_lora.errors import require_choice
 from serial_lora_course.data.style_files import RELEASE_OF
-from serial_lora_course.data.style_sets import SIZE
 from serial_lora_course.measures.pictures import clip_score
-from serial_lora_course.models.clip import OLDER_TINY_MODEL, CLIPBackbone, encode_prompts, load_clip
+from serial_lora_course.models.clip import (
+    AT_ONCE,
+    CLIPBackbone,
+    encode_prompts,
+    load_clip,
+    look,
+)
 from serial_lora_course.models.inception import load_inception
-from serial_lora_course.models.style_classifier import STYLES, style_classifier
+from serial_lora_course.models.pictures import Pictures, as_pictures
+from serial_lora_course.models.style_classifier import style_classifier
 from serial_lora_course.models.weights import require_scale
 
-Pictures = np.ndarray | Tensor | Sequence[Any]
-"""uint8 (N, height, width, 3), or N PIL pictures, which may differ in size."""
-
-AT_ONCE = 100  # pictures or captions that a network sees together
 KEPT = 8  # sets of pictures or of captions whose features the tiny judge keeps
 FEATURE_BLOCK = 3  # of the tiny CLIP's six, counted from 0
 PAPER_CLIP = "ViT-B-32-quickgelu"
@@ -60,19 +61,12 @@ class Judge:
     styles: tuple[str, ...]
 
     def networks(self) -> list[nn.Module]:
-        """All that it judges by, but for the tiny style classifier."""
+        """All networks that it judges by."""
         return [self.clip.model]
 
-    @torch.no_grad()
     def clip_features(self, pictures: Pictures) -> Tensor:
         """CLIP's normalised features (N, d) of pictures."""
-        model, features = self.clip.model, []
-        sheet = as_pictures(pictures)
-        for start in range(0, len(sheet), AT_ONCE):
-            part = [self.clip.test_transform(p) for p in sheet[start : start + AT_ONCE]]
-            part = torch.stack(part).to(_device(model))  # (n, 3, size, size)
-            features.append(model.encode_image(part, normalize=True).cpu())
-        return torch.cat(features)
+        return look(self.clip, as_pictures(pictures))[1]
 
     @torch.no_grad()
     def text_features(self, captions: Sequence[str]) -> Tensor:
@@ -101,17 +95,17 @@ class Judge:
 
 
 class TinyJudge(Judge):
-    """Judges drawings by the older tiny CLIP and, as to style, by colours and detail.
+    """Judges drawings by the tiny CLIP and, as to style, by a classifier of its own.
 
     FID's features are not CLIP's answer, which was trained to be the same whoever draws. Two thirds
     of the way up the tower, what a drawing shows and how it is drawn are both still there. Their
     mean over the patches stands for the whole picture, as Inception's pooled features do.
     """
 
-    styles = STYLES
-
     def __init__(self) -> None:
-        self.clip = load_clip("tiny", OLDER_TINY_MODEL)
+        self.clip = load_clip("tiny")
+        self.classifier = style_classifier(self.clip)
+        self.styles = self.classifier.names
         self._kept: dict[Hashable, Any] = {}
 
     def picture_features(self, pictures: Pictures) -> Tensor:
@@ -137,27 +131,14 @@ class TinyJudge(Judge):
             self._kept = dict([*self._kept.items(), (key, look(seen))][-KEPT:])
         return self._kept[key]
 
-    @torch.no_grad()
-    def _block_and_answer(self, pictures: Pictures) -> tuple[Tensor, Tensor]:
+    def _block_and_answer(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """A block's mean token and CLIP's normalised features of each picture."""
-        features: list[Tensor] = []
-        block = self.clip.model.visual.transformer.resblocks[FEATURE_BLOCK]
-        # Tokens are (n, 1 + patches, width); the first stands for no patch.
-        handle = block.register_forward_hook(
-            lambda module, inputs, tokens: features.append(tokens[:, 1:].mean(1))
-        )
-        try:
-            answer = super().clip_features(pictures)
-        finally:
-            handle.remove()
-        return torch.cat(features), answer
+        (tokens,), answer = look(self.clip, pictures, [FEATURE_BLOCK])
+        return tokens.mean(1), answer
 
     def style_probabilities(self, pictures: Pictures) -> Tensor:
-        """How likely each of ``styles`` is, (N, 5), by colours and detail."""
-        classifier = style_classifier()
-        pixels = [pil_to_tensor(picture.resize((SIZE, SIZE))) for picture in as_pictures(pictures)]
-        order = [classifier.names.index(name) for name in self.styles]
-        return classifier.probabilities(torch.stack(pixels))[:, order].float()
+        """How likely each of ``styles`` is, (N, styles)."""
+        return self.classifier.probabilities(as_pictures(pictures)).float()
 
 
 class PaperJudge(Judge):
@@ -200,21 +181,6 @@ def load_judge(scale: str = "tiny") -> Judge:
     """The judge of a scale; errors as for :class:`PaperJudge`."""
     require_scale(scale)
     return TinyJudge() if scale == "tiny" else PaperJudge()
-
-
-def as_pictures(pictures: Pictures) -> list[Image.Image]:
-    """Pictures as PIL RGB."""
-    if isinstance(pictures, np.ndarray | Tensor):
-        array = np.asarray(pictures)
-        if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8:
-            raise SerialLoRAError(
-                "Pictures are uint8 of shape (N, height, width, 3), not "
-                f"{array.dtype} of shape {array.shape}."
-            )
-        pictures = [Image.fromarray(picture) for picture in array]
-    if not len(pictures):
-        raise SerialLoRAError("There are no pictures to judge; give at least one.")
-    return [picture.convert("RGB") for picture in pictures]
 
 
 def _device(module: torch.nn.Module) -> torch.device:

@@ -1,27 +1,33 @@
-"""Which of the tiny styles a picture is in, told from its colours and its detail alone.
+"""Which of the tiny styles a picture is in, if it is in any: told from colours, detail and shapes.
 
-The verdict stands beside FID and is to be independent of it and of what was tuned: it looks at
-pixels, not at CLIP's features. It was fitted by `data_scripts.pretraining.styles`.
+Colours and detail are counted in pixels; shapes are what the tiny CLIP's image tower sees at three
+depths. It was fitted by `data_scripts.pretraining.styles`, which showed it spoiled drawings too: tiles in
+the wrong order, black bars, another style's colours. Those are in no style.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
+from torchvision.transforms.functional import pil_to_tensor
 
 from serial_lora_course.data.style_sets import SIZE, TINY_STYLES
+from serial_lora_course.models.clip import CLIPBackbone, look
+from serial_lora_course.models.pictures import Pictures, as_pictures
 from serial_lora_course.models.weights import tiny_file
 
 NAME = "tiny-styles"
 BASE = "twemoji"  # what the tiny SD3 draws before it is tuned
 STYLES = (BASE, *TINY_STYLES)
+NO_STYLE = "none"
+BLOCKS = (1, 3, 5)  # of CLIP's image tower, counted from 0, that shapes are read from
 LEVELS = 5  # of each colour channel
 EDGE = 3  # pixels at the border of a picture that count as its paper
 
@@ -30,39 +36,42 @@ class StyleClassifier:
     """Logistic regression over :func:`describe`.
 
     Attributes:
-        names: the styles that it knows, in the order of :meth:`probabilities`.
+        names: the styles that it knows and :data:`NO_STYLE`, in the order of :meth:`probabilities`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clip: CLIPBackbone) -> None:
         with safe_open(path, "np") as file:
             self.names = tuple(file.metadata()["names"].split(","))
             self._weight, self._bias = file.get_tensor("weight"), file.get_tensor("bias")
+        self._clip = clip
 
-    def probabilities(self, pictures: Tensor) -> Tensor:
-        """How likely each style is, (N, styles), of pictures, uint8 (N, 3, height, width)."""
-        if pictures.shape[-2:] != (SIZE, SIZE):
-            pictures = v2.functional.resize(pictures, [SIZE, SIZE])
-        scores = describe(pictures) @ self._weight.T + self._bias
+    def probabilities(self, pictures: Pictures) -> Tensor:
+        """How likely each of ``names`` is, (N, names), of N pictures."""
+        scores = describe(as_pictures(pictures), self._clip) @ self._weight.T + self._bias
         return torch.from_numpy(scores).softmax(1)
 
-
-@lru_cache
-def style_classifier() -> StyleClassifier:
-    """The one that the package carries."""
-    return StyleClassifier(tiny_file(f"{NAME}.safetensors"))
+    def style_of(self, pictures: Pictures) -> np.ndarray:
+        """The likeliest of ``names`` for each of N pictures."""
+        return np.array(self.names)[self.probabilities(pictures).argmax(1).numpy()]
 
 
-def describe(pictures: Tensor) -> np.ndarray:
-    """What a picture looks like without what it shows: colours, paper, and fineness of detail.
+def style_classifier(clip: CLIPBackbone) -> StyleClassifier:
+    """The one that the package carries; ``clip`` is the tiny CLIP."""
+    return StyleClassifier(tiny_file(f"{NAME}.safetensors"), clip)
 
-    Args:
-        pictures: uint8, (N, 3, height, width).
 
-    Returns:
-        float32, (N, numbers).
-    """
-    pixels = pictures.float() / 255
-    return torch.cat([_colours(pixels), _paper(pixels), _detail(pixels)], dim=1).numpy()
+def describe(pictures: Sequence[Image.Image], clip: CLIPBackbone) -> np.ndarray:
+    """What RGB pictures look like, float32 (N, numbers): colours, paper, fineness of detail, shapes."""
+    square = [pil_to_tensor(picture.resize((SIZE, SIZE))) for picture in pictures]
+    pixels = torch.stack(square).float() / 255
+    parts = [_colours(pixels), _paper(pixels), _detail(pixels), _shapes(pictures, clip)]
+    return torch.cat(parts, dim=1).numpy()
+
+
+def _shapes(pictures: Sequence[Image.Image], clip: CLIPBackbone) -> Tensor:
+    """Mean and spread over the patches of CLIP's tokens after three blocks, (N, 6 widths)."""
+    tokens, _ = look(clip, pictures, BLOCKS)
+    return torch.cat([part for each in tokens for part in (each.mean(1), each.std(1))], dim=1)
 
 
 def _colours(pixels: Tensor) -> Tensor:
