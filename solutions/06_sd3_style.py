@@ -300,12 +300,15 @@ word = "cat" if SCALE == "tiny" else "a photo of a cat"  # change this and run a
 cat, level = studio.encode_known([word]), torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
 start = studio.noise([5])
 points, _ = path(cat.latents.expand(6, -1, -1, -1), start.expand(6, -1, -1, -1), level)
-with torch.no_grad():
-    guesses = points - level.view(-1, 1, 1, 1) * velocity_of(model, cat.words)(points, level)
-
 there = Row("picture to noise", studio.pictures(points), [f"σ = {s:.1f}" for s in level])
-guessed = Row("guessed in one step", studio.pictures(guesses))
-display_figure(draw_rows([there, guessed]))
+
+three = {"its word": cat.words, "no word": studio.empty, "another word": studio.read(["rocket"])}
+guesses = []
+for told, words in three.items():
+    with torch.no_grad():
+        velocities = velocity_of(model, words)(points, level)
+    guesses.append(Row(told, studio.pictures(points - level.view(-1, 1, 1, 1) * velocities)))
+display_figure(draw_rows([there, *guesses]))
 
 # %% [markdown]
 # Look at σ = 0.6: we see almost nothing but noise, and the model, which knows the word, still sees the cat. But follow
@@ -379,12 +382,16 @@ stock = studio.stock(studio.asked.rows(shown), shown, guidance=1.0)
 apart = abs(studio.pictures(mine).astype(int) - stock).max()
 print(f"largest difference from the stock pipeline: {apart} of 255 grey levels")
 
-seen = [len(levels) // 5 * part for part in range(5)] + [len(levels) - 1]  # where to look
-with torch.no_grad():
-    cats = [walk(velocity_of(model, cat.words), start, levels[: stop + 1]) for stop in seen]
-captioned = [f"σ = {levels[stop]:.1f}" for stop in reversed(seen)]
-back = Row("noise to drawing", studio.pictures(torch.cat(cats))[::-1], captioned)
-display_figure(draw_rows([there, guessed, back]))
+velocity, given, guessed = velocity_of(model, cat.words), [], []
+for step, here in enumerate(levels):
+    with torch.no_grad():
+        reached = walk(velocity, start, levels[: step + 1])
+        given.append(reached)
+        guessed.append(reached - here * velocity(reached, here))
+captioned = [f"σ = {here:.2f}" for here in levels]
+rows = [Row("it is given", studio.pictures(torch.cat(given)), captioned)]
+rows.append(Row("it guesses", studio.pictures(torch.cat(guessed))))
+display_figure(draw_rows(rows))
 
 # %% [markdown]
 # Not one grey level apart: you have written SD3's sampler. (At the paper's scale several remain: the pipeline's
@@ -483,12 +490,18 @@ display_figure(plot_drawings(stronger, captions))  # change this and run again: 
 # by the same loop. What do you expect to change more: what is drawn, or how?
 
 # %%
+in_words = "outlined {}" if SCALE == "tiny" else "{}, in the style of Art Nouveau"
+asked_for = studio.read([in_words.format(caption) for caption in studio.captions])
 other = lesson.twin().model
 tune(other, LoRAConfig(config.rank))
 
-networks = {"before": model, "Serial LoRA": adapted, "LoRA": other}
 everything = list(range(len(studio.captions)))
-drawings = {name: draw(each, studio.asked, everything) for name, each in networks.items()}
+drawings = {
+    "before": draw(model, studio.asked, everything),
+    "before, asked in words": draw(model, asked_for, everything),
+    "Serial LoRA": draw(adapted, studio.asked, everything),
+    "LoRA": draw(other, studio.asked, everything),
+}
 chosen = {name: drawn[shown] for name, drawn in drawings.items()}
 display_figure(plot_drawings(chosen | hers, captions))
 
@@ -641,16 +654,33 @@ for count in (most // 6, most // 3, most):
 # number will each of them fool?
 
 # %%
-count = len(studio.real)
-cheats = {"any training picture": [lesson.data.train[index].picture for index in range(count)]}
-cheats |= {"one picture": [studio.real[0]] * count}
-asked, table = judge.text_features(studio.captions), {}
+from serial_lora_course.measures.deceptions import in_colours_of, in_tiles, under_bars
+
+count, rng = len(studio.real), np.random.default_rng(0)
+own = studio.as_drawn(studio.real)  # (N, side, side, 3), like drawings
+cheats = {
+    "any training picture": [lesson.data.train[index].picture for index in range(count)],
+    "one picture": [studio.real[0]] * count,
+    "her own, in tiles": in_tiles(own, 4, rng),
+    "before, under black bars": under_bars(drawings["before"], 3, 9, rng),
+    "before, in her colours": in_colours_of(drawings["before"], own, rng),
+}
+display_figure(plot_drawings({name: [cheats[name][i] for i in shown] for name in [*cheats][2:]}, captions))
+
+# %%
+def found(features: Tensor, words: Tensor) -> float:
+    """Share of N drawings whose own caption, of N, is the nearest: both (N, d), of length one."""
+    return ((features @ words.T).argmax(1) == torch.arange(len(words))).float().mean().item()
+
+
+texts, table = judge.text_features(studio.captions), {}
 for name, pictures in (drawings | cheats | {"her own": studio.real}).items():
-    cosines = (judge.clip_features(pictures) * asked).sum(-1)  # (N,): vectors of length one
-    style = [found == lesson.data.name for found in judge.style_of(pictures)]
-    score = 2.5 * cosines.clamp(min=0).mean().item()
-    table[name] = [fid(judge.picture_features(pictures), reference), score, np.mean(style)]
-columns = ["FID", "CLIP-Score", "in her style"]
+    features = judge.clip_features(pictures)  # (N, d), of length one
+    score = 2.5 * (features * texts).sum(-1).clamp(min=0).mean().item()
+    style = judge.style_share(pictures, lesson.data.name)
+    distance = fid(judge.picture_features(pictures), reference)
+    table[name] = [distance, score, found(features, texts), style]
+columns = ["FID", "CLIP-Score", "own words found", "in her style"]
 pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 
 # %% [markdown]

@@ -49,7 +49,6 @@ MEASURED = 200  # drawings of each style, of the autoencoder
 # The first words of a prompt -> who draws for it; Twemoji's are what one gets unasked.
 DESIGNERS = {
     "": "twemoji",
-    "noto": "noto",
     "fluent": "fluent-flat",
     "ink": "noto-mono",
     "outlined": "twemoji",

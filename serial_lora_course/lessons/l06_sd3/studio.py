@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from serial_lora_course.labs.sd3_pictures import (
     encode_pictures,
     read_prompts,
     starting_noise,
+    to_square,
 )
 
 PHOTOGRAPHS = {
@@ -87,6 +89,11 @@ class Studio:
     def pictures(self, latents: Tensor) -> np.ndarray:
         """Latents (N, c, h, w) through the autoencoder: uint8, (N, side, side, 3)."""
         return decode_latents(self.lesson.backbone, latents.cpu())
+
+    def as_drawn(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """Pictures in the form of drawings: uint8, (N, side, side, 3), the middle square."""
+        square = torch.stack([to_square(picture, self.side) for picture in pictures])
+        return ((square + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
     def stock(self, words: Prompts, seeds: Sequence[int], guidance: float) -> np.ndarray:
         """What diffusers' own pipeline draws: uint8, (N, side, side, 3)."""
