@@ -665,7 +665,10 @@ cheats = {
     "before, under black bars": under_bars(drawings["before"], 3, 9, rng),
     "before, in her colours": in_colours_of(drawings["before"], own, rng),
 }
-display_figure(plot_drawings({name: [cheats[name][i] for i in shown] for name in [*cheats][2:]}, captions))
+display_figure(
+    plot_drawings({name: [cheats[name][i] for i in shown] for name in [*cheats][2:]}, captions)
+)
+
 
 # %%
 def found(features: Tensor, words: Tensor) -> float:
