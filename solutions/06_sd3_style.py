@@ -48,8 +48,8 @@ display_figure(plot_drawings({"SD3": base} | hers, captions))
 # them: black outlines, flat colour, a purer yellow. The drawings in the lower row are never used in training.
 #
 # (Ines's drawings are OpenMoji's, openmoji.org, CC BY-SA 4.0. <!-- from the licence: 4.0 --> The SD3 is a small one,
-# made of diffusers' own classes and pretrained on Twemoji, another set of emoji, these very words among them. So it
-# already knows *what* to draw. What it has to learn is *how*. With `SCALE = "paper"` this notebook runs on SD3
+# made of diffusers' own classes and pretrained on the drawings of three other designers, these very words among them.
+# So it already knows *what* to draw. What it has to learn is *how*. With `SCALE = "paper"` this notebook runs on SD3
 # medium.)
 #
 # ## A straight line from picture to noise
@@ -290,8 +290,9 @@ print(f"loss: first 20 steps {np.mean(losses[:20]):.2f}, last 20 {np.mean(losses
 # ## Why drawing takes steps
 #
 # If the velocity is right, one step is enough: from the point $x_\sigma$ walk back all the way,
-# $\hat x = x_\sigma - \sigma \hat v$. Try it on a picture that the model knows, at six noise levels. The upper row is
-# what the model is given, the lower row is its guess. Where do you expect it to fail?
+# $\hat x = x_\sigma - \sigma \hat v$. Try it on a picture that the model knows, at six noise levels. The first row is
+# what the model is given. Below are its guesses: with the picture's own word, without a word, and with a word that is
+# wrong. Where do you expect them to differ?
 
 # %%
 from serial_lora_course.plots.drawings import Row, draw_rows
@@ -369,8 +370,9 @@ check("6.3", sample)
 # Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
-# Run your sampler for the eight prompts, and for the cat, where we look at the result at several levels on the way.
-# The eight start from the same noise as in diffusers' own pipeline, so its drawings should be the same as yours.
+# Run your sampler for the eight prompts, and for the cat, where we look at every step: what the model is given, and what
+# it would guess from there. The eight start from the same noise as in diffusers' own pipeline, so its drawings should be
+# the same as yours.
 
 # %%
 walk = yours("6.3")

@@ -1,7 +1,7 @@
 """Stable Diffusion 3 at both scales: a pipeline of diffusers' own classes.
 
-``tiny`` is a small SD3 that this project pretrained on emoji (``assets/weights/tiny-sd3``); its
-prompts are read by the tiny CLIP. ``paper`` is SD3 medium, from a diffusers folder on this machine.
+``tiny`` is a small SD3 that this project pretrained on emoji (``assets/weights/tiny-sd3``); the tiny
+CLIP reads its prompts. ``paper`` is SD3 medium, from a diffusers folder on this machine.
 """
 
 from __future__ import annotations
