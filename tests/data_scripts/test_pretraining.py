@@ -135,7 +135,7 @@ def test_sd3_is_pretrained_on_visible_drawings_and_its_latents_have_unit_size(
     monkeypatch.setattr(sd3, "things", lambda: few)
     monkeypatch.setattr(sd3, "seen_emoji", lambda: visible[:8])
     monkeypatch.setattr(sd3, "load_named_icons", lambda size: Icons(visible[8:16].numpy(), (), ()))
-    monkeypatch.setattr(sd3, "DESIGNERS", {"twemoji": "", "noto-mono": "ink"})
+    monkeypatch.setattr(sd3, "DESIGNERS", {"": "twemoji", "ink": "noto-mono"})
     for name, number in (("MEASURED", 4), ("STEPS", 2)):
         monkeypatch.setattr(sd3, name, number)
     captions, _ = sd3.captioned_drawings()
@@ -156,3 +156,16 @@ def test_sd3_is_pretrained_on_visible_drawings_and_its_latents_have_unit_size(
 def test_the_largest_neighbours_are_those_of_max_pooling():
     layers = torch.randn(2, 3, 7, 5)
     assert torch.equal(largest_near(layers), max_pool2d(layers, 3, 1, 1))
+
+
+def test_an_outline_is_black_thin_and_only_where_something_ends():
+    square = torch.zeros(1, 4, 32, 32)
+    square[:, 0, 8:24, 8:24] = square[:, 3, 8:24, 8:24] = 1  # red
+    (outlined,) = sd3.outlined(square)
+    inside, outside = outlined[:, 10:22, 10:22], torch.cat([outlined[:, :6], outlined[:, 26:]], 1)
+    assert (inside == torch.tensor([1.0, 0.0, 0.0])[:, None, None]).all() and (outside == 1).all()
+    row = outlined[:, 16].amax(0)  # of all three colours: 0 is black
+    for border in (slice(6, 10), slice(22, 26)):
+        assert row[border].min() < 0.3  # nearly black in the middle,
+        assert 1 <= (1 - row[border]).sum() <= 2.5  # and two pixels wide at most
+    assert (sd3.outlined(torch.zeros(1, 4, 32, 32)) == 1).all()
