@@ -260,6 +260,7 @@ class Recipe:
     weight_decay: float = 0.01
     warmup: int = 300  # steps
     decay: float = 0.25  # share of the steps in which the rate falls
+    broad: int = 3265  # steps on everybody's drawings, before those on Twemoji's alone, plain and outlined
     text_dropout: float = 0.1  # share of pictures whose prompt is the empty one, for guidance
     padded: int = 16  # one step in so many carries the pipeline's empty T5 tokens
     average: float = 0.9995  # decay of the moving average of the weights
@@ -275,7 +276,9 @@ class TransformerPretraining(PretrainingRun):
     def __init__(self, folder: Path, recipe: Recipe, autoencoder: Path, asked: str = "sd3") -> None:
         super().__init__(folder, recipe, asked)
         self.autoencoder_card = json.loads(autoencoder.with_suffix(".card.json").read_text("utf-8"))
-        self.captions, self.pictures = captioned_drawings()
+        self.captions, self.pictures, styles = captioned_drawings()
+        self.everything = torch.arange(len(styles))
+        self.twemoji = self.everything[torch.tensor([style == "twemoji" for style in styles])]
         transformer = build_transformer()
         pipeline = build_pipeline(transformer, AutoencoderKL.from_pretrained(autoencoder))
         pipeline.set_progress_bar_config(disable=True)
@@ -290,7 +293,8 @@ class TransformerPretraining(PretrainingRun):
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
         padded = self.step % recipe.padded == 0
         count = recipe.batch // 4 if padded else recipe.batch  # four times the work a picture
-        picked = torch.randint(len(self.latents), (count,), generator=generator)
+        pool = self.everything if self.step < recipe.broad else self.twemoji
+        picked = pool[torch.randint(len(pool), (count,), generator=generator)]
         empty = drop_text(count, recipe.text_dropout, generator)
         prompts = self.prompts.rows(picked)
         tokens = torch.where(empty[:, None, None], self.empty.tokens, prompts.tokens)
@@ -333,9 +337,9 @@ class TransformerPretraining(PretrainingRun):
         return super().card() | {"autoencoder": self.autoencoder_card}
 
 
-def captioned_drawings() -> tuple[list[str], list[Image.Image]]:
-    """Every thing as each designer draws it, with a prompt that names the designer and the thing."""
-    captions, pictures = [], []
+def captioned_drawings() -> tuple[list[str], list[Image.Image], list[str]]:
+    """Every thing as each designer draws it: a prompt that names designer and thing, the picture, the set."""
+    captions, pictures, styles = [], [], []
     for words, style in DESIGNERS.items():
         emoji = load_emoji(style, SIZE) if style in STYLES else load_icons(style, SIZE)
         drawn = [concept for concept in things() if concept.codepoints in emoji.positions]
@@ -344,7 +348,8 @@ def captioned_drawings() -> tuple[list[str], list[Image.Image]]:
         sheets = outlined(sheets) if words.startswith("outlined") else on_paper(sheets)
         captions += [f"{words} {caption(concept)}".strip() for concept in drawn]
         pictures += [to_pil_image(sheet) for sheet in sheets]
-    return captions, pictures
+        styles += [style] * len(drawn)
+    return captions, pictures, styles
 
 
 def outlined(drawings: Tensor) -> Tensor:

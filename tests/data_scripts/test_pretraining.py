@@ -138,7 +138,7 @@ def test_sd3_is_pretrained_on_visible_drawings_and_its_latents_have_unit_size(
     monkeypatch.setattr(sd3, "DESIGNERS", {"": "twemoji", "ink": "noto-mono"})
     for name, number in (("MEASURED", 4), ("STEPS", 2)):
         monkeypatch.setattr(sd3, name, number)
-    captions, _ = sd3.captioned_drawings()
+    captions, _, _ = sd3.captioned_drawings()
     assert len(captions) == 2 * len(few) and captions[-1] == f"ink {captions[len(few) - 1]}"
     sd3.pretrain(tmp_path, "sd3 --seed 0", 2, 2, 0)
     card = json.loads((tmp_path / "tiny-sd3.card.json").read_text())
