@@ -40,6 +40,7 @@ from serial_lora_course.measures.flow import (
     sample_sigmas,
     velocity,
 )
+from serial_lora_course.models.clip import TINY_MODEL as CLIP_MODEL
 from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sd3 import TINY_MODEL, Sd3Backbone, build_pipeline
 from serial_lora_course.models.weights import tiny_file
@@ -260,7 +261,9 @@ class Recipe:
     weight_decay: float = 0.01
     warmup: int = 300  # steps
     decay: float = 0.25  # share of the steps in which the rate falls
-    twemoji: int = 3  # times as often as another designer's, plain or outlined: what one gets unasked
+    twemoji: int = (
+        3  # times as often as another designer's, plain or outlined: what one gets unasked
+    )
     text_dropout: float = 0.1  # share of pictures whose prompt is the empty one, for guidance
     padded: int = 16  # one step in so many carries the pipeline's empty T5 tokens
     average: float = 0.9995  # decay of the moving average of the weights
@@ -280,7 +283,8 @@ class TransformerPretraining(PretrainingRun):
         often = torch.tensor([recipe.twemoji if style == "twemoji" else 1 for style in styles])
         self.pool = torch.arange(len(styles)).repeat_interleave(often)
         transformer = build_transformer()
-        pipeline = build_pipeline(transformer, AutoencoderKL.from_pretrained(autoencoder))
+        vae = AutoencoderKL.from_pretrained(autoencoder)
+        pipeline = build_pipeline(transformer, vae, CLIP_MODEL)
         pipeline.set_progress_bar_config(disable=True)
         self.backbone = Sd3Backbone(transformer, self.name, "tiny", pipeline, text_tokens=0)
         self.latents = encode_pictures(self.backbone, self.pictures, SIZE)

@@ -30,7 +30,7 @@ from serial_lora_course.models.weights import (
 
 TINY_MODEL = "tiny-clip"
 OLDER_TINY_MODEL = "tiny-sd3-clip"
-"""The tiny CLIP of the study's runs."""
+"""Its text tower reads the tiny SD3's prompts, and the study's runs are of it."""
 PAPER_MODEL = "ViT-B-16-quickgelu"
 # CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
 AT_ONCE = 100  # pictures that the image tower sees together
