@@ -2,8 +2,8 @@
 # # 00 · Start here
 #
 # The small CLIP of this course has only ever seen drawings: emoji and icons. Now it meets photographs, of birds, tools,
-# flowers, nine classes in all, and gets two of three wrong. You have a laptop, about a hundred photographs that somebody
-# sorted, and a minute. Adapt the model first; the explanations come after.
+# flowers, nine classes in all, and gets two of three wrong. You have a laptop, about a hundred photographs that
+# somebody sorted, and a minute. Adapt the model first; the explanations come after.
 
 # %%
 try:
@@ -108,9 +108,9 @@ print(data.attribution)
 # it is 35. That is far from perfect, and something was lost too: the lower pictures were right before.
 #
 # Now look at the probe. It has 35 as well, without any adapter. So the gain needs no adapter: a probe with the same
-# labels gets it too. The old CLIP's vectors held as much all the time, and its nine sentences did not find it. The probe
-# knows nine classes, though, and no tenth. The adapted CLIP still takes any sentence; lesson 09 measures how much it
-# forgot. Whether an adapter can do more than a probe is a question of lesson 04; here it did not.
+# labels gets it too. The old CLIP's vectors held as much all the time, and its nine sentences did not find it. The
+# probe knows nine classes, though, and no tenth. The adapted CLIP still takes any sentence; lesson 09 measures how much
+# it forgot. Whether an adapter can do more than a probe is a question of lesson 04; here it did not.
 #
 # **Change this and run again**: `range(80)`, or drawings in place of photographs, `load_classification("symbols")`.
 
@@ -126,10 +126,10 @@ display_drawing("serial_vs_lora")
 
 # %% [markdown]
 # [*LoRA*](https://arxiv.org/abs/2106.09685) (Hu et al., 2021) gives each of the four matrices its own pair, which works
-# beside it. *Serial LoRA* has a single pair in front of q, k and v, so all three read the same slightly changed tokens. It
-# is from *Serial Low-rank Adaptation of Vision Transformer* (Zhong et al., 2025), which this course calls
-# [the paper](https://arxiv.org/abs/2503.17750). <!-- from the two papers: 2021, 2025 --> One pair instead of four: a
-# quarter of the parameters. You trained these:
+# beside it. *Serial LoRA* has a single pair in front of q, k and v, so all three read the same slightly changed tokens.
+# It is from *Serial Low-rank Adaptation of Vision Transformer* (Zhong et al., 2025), which this course calls [the
+# paper](https://arxiv.org/abs/2503.17750). <!-- from the two papers: 2021, 2025 --> One pair instead of four: a quarter
+# of the parameters. You trained these:
 
 # %%
 count = count_parameters(model)

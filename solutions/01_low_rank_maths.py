@@ -391,8 +391,8 @@ print(
 )
 
 # %% [markdown]
-# The loss falls further than with all of W, on a twelfth of the parameters. (LoRA took a rate ten times as high, so this
-# is no race.) And forty customers do fit into an e-mail, if it is enough for them to adapt one block of the six.
+# The loss falls further than with all of W, on a twelfth of the parameters. (LoRA took a rate ten times as high, so
+# this is no race.) And forty customers do fit into an e-mail, if it is enough for them to adapt one block of the six.
 
 # %% [markdown]
 # ## One pair for q, k and v
@@ -551,8 +551,8 @@ for lr in (0.01, 0.02, 0.04):
 # %% [markdown]
 # At LoRA's rate, 0.01, the shared pair is behind: 0.42 against 0.20. But it needs a rate of its own (the next section
 # shows why), and at 0.04 it reaches 0.19. There LoRA has 0.03. Both still gain at this rate, the highest that we tried.
-# So LoRA fits the training drawings better, with three times as many parameters. On the 73 test drawings it has 51 right
-# at that rate, and the pair 46, too little difference to judge by. (On another processor these numbers may move a
+# So LoRA fits the training drawings better, with three times as many parameters. On the 73 test drawings it has 51
+# right at that rate, and the pair 46, too little difference to judge by. (On another processor these numbers may move a
 # little.)
 #
 # What cannot be imitated is not a failure. Nobody needs *that* change; a low loss is enough, and many changes give one.
@@ -702,7 +702,8 @@ print(f"B's entry by hand: {of_B[5, 3]:.4f}; the largest entry of A's gradient: 
 # %% [markdown]
 # ## What to remember
 #
-# - A matrix is a sum of rank-one terms. The first r are the best of rank r, and the other singular values give the error.
+# - A matrix is a sum of rank-one terms. The first r are the best of rank r, and the other singular values give the
+#   error.
 # - The gradient is thin; an Adam update is less so; the weight is nearly full. LoRA bets that a thin update is enough.
 # - LoRA is twenty lines: freeze, A random, B zero, $\alpha / r$, merge.
 # - Serial LoRA is LoRA with one A and with columns tied by $B_p = W_p B$. A higher rank makes up for the one A, not for

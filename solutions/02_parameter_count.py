@@ -1,13 +1,14 @@
 # %% [markdown]
 # # 02 · The count, proved
 #
-# The paper on Serial LoRA (Zhong et al., 2025) promises a quarter of LoRA's parameters. <!-- from the paper's title page: 2025 -->
-# But LoRA can have a quarter too: take a quarter of its rank. So is the promise true? And a quarter of *which* LoRA?
+# The paper on Serial LoRA (Zhong et al., 2025) promises a quarter of LoRA's parameters. <!-- from the paper's title
+# page: 2025 --> But LoRA can have a quarter too: take a quarter of its rank. So is the promise true? And a quarter of
+# *which* LoRA?
 #
-# You will count on the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight. First the picture: the
-# four matrices of one attention block of CLIP, 768 × 768, <!-- from ViT-B/16's configuration: 768 --> drawn to scale
-# with pairs of rank 32, <!-- from the paper, Section III.B: 32 --> the paper's rank for CLIP. The squares at the right
-# compare how many parameters all the pairs of a method hold.
+# You will count on the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight. First the picture:
+# the four matrices of one attention block of CLIP, 768 × 768, <!-- from ViT-B/16's configuration: 768 --> drawn to
+# scale with pairs of rank 32, <!-- from the paper, Section III.B: 32 --> the paper's rank for CLIP. The squares at the
+# right compare how many parameters all the pairs of a method hold.
 
 # %%
 try:
@@ -95,8 +96,9 @@ check("2.1", lora_parameters)
 # the width of a token.
 #
 # Then we put the adapters in, and count what can be trained. `inject` freezes everything else, so one adapter too many,
-# or one layer left unfrozen, would change the count. Expect your formula's numbers, and a ratio of 4. (CLIP has two towers
-# of twelve blocks, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one for text, of different widths.)
+# or one layer left unfrozen, would change the count. Expect your formula's numbers, and a ratio of 4. (CLIP has two
+# towers of twelve blocks, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one for text, of different
+# widths.)
 
 # %%
 parameters = yours("2.1")
@@ -148,8 +150,8 @@ print(f"SD3, text tokens too: {both[0]:,} and {both[1]:,}; ratio {both[0] / both
 # Exactly 4, on all three models, as in the paper's Table I.
 #
 # And a little less than 4 in the last line. SD3 carries picture tokens and text tokens, and each have matrices of their
-# own. After its last block it has no more use for the text tokens, so that block has no out matrix for them, and LoRA has
-# one pair fewer. Our formula would not have told us. Counting did.
+# own. After its last block it has no more use for the text tokens, so that block has no out matrix for them, and LoRA
+# has one pair fewer. Our formula would not have told us. Counting did.
 #
 # ## A quarter of which LoRA?
 #
@@ -173,9 +175,9 @@ for name, (shapes, rank) in PLACEMENTS.items():
     print(f"{Fraction(parameters(shapes, rank), serial)!s:>5} times Serial LoRA: {name}")
 
 # %% [markdown]
-# Four in the first row, and in no other. For people who adapt q and v it saves half. Where q, k and v are fused into one
-# tall matrix, its pair has one A, dr parameters, and a B three times as tall, 3dr: twice Serial LoRA's 2dr. And look at
-# the last row: LoRA can have a quarter of the parameters too, simply by taking a quarter of the rank.
+# Four in the first row, and in no other. For people who adapt q and v it saves half. Where q, k and v are fused into
+# one tall matrix, its pair has one A, dr parameters, and a B three times as tall, 3dr: twice Serial LoRA's 2dr. And
+# look at the last row: LoRA can have a quarter of the parameters too, simply by taking a quarter of the rank.
 #
 # So a fair comparison asks two questions. At the same *rank*, how much does sharing lose? And at the same *size*,
 # which method is better? For the second you need to know which rank gives LoRA the same size.
@@ -186,8 +188,8 @@ for name, (shapes, rank) in PLACEMENTS.items():
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 8 |
 #
-# Return the largest rank at which LoRA on the given matrices holds at most as many parameters as Serial LoRA's one pair.
-# If not even rank 1 fits, return 0.
+# Return the largest rank at which LoRA on the given matrices holds at most as many parameters as Serial LoRA's one
+# pair. If not even rank 1 fits, return 0.
 
 
 # %% tags=["exercise"]

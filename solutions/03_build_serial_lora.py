@@ -96,8 +96,8 @@ print(block(x).shape)
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# Fill in both methods. Call the matrices `lora_A` and `lora_B`: other tools find them by these names. `A` starts
-# at random (lesson 01 took `kaiming_uniform_`; any start of ordinary size will do), `B` with zeros, so that a new adapter
+# Fill in both methods. Call the matrices `lora_A` and `lora_B`: other tools find them by these names. `A` starts at
+# random (lesson 01 took `kaiming_uniform_`; any start of ordinary size will do), `B` with zeros, so that a new adapter
 # changes nothing.
 
 
@@ -138,8 +138,8 @@ check("3.1", SerialAdapter)
 # </details>
 # <details><summary>Hint 2: the forward pass</summary>
 #
-# Go down with `x @ A.T`, then up with `... @ B.T`: the shapes are (..., r), then (..., d). Multiply by the scale, and add
-# `x`: the tokens themselves must arrive whole.
+# Go down with `x @ A.T`, then up with `... @ B.T`: the shapes are (..., r), then (..., d). Multiply by the scale, and
+# add `x`: the tokens themselves must arrive whole.
 #
 # </details>
 #
@@ -375,9 +375,9 @@ for version in versions:
 # had only this one, you would blame the learning rate. A falling loss says that *something* learns. It does not say
 # what.
 #
-# A **diagnostic** does: a short function that asks one question of any block. Here are two. The first compares the block
-# with a copy of it in which `B` is not zero. It works on a copy because a diagnostic should leave the block unchanged, and
-# `B` must not be zero because a fresh adapter changes nothing anyway. The second counts the pairs.
+# A **diagnostic** does: a short function that asks one question of any block. Here are two. The first compares the
+# block with a copy of it in which `B` is not zero. It works on a copy because a diagnostic should leave the block
+# unchanged, and `B` must not be zero because a fresh adapter changes nothing anyway. The second counts the pairs.
 
 
 # %%
@@ -409,8 +409,8 @@ def pairs_in(adapted: nn.Module) -> int:
 # | ●●●○○ | ●●●●○ | 7 |
 #
 # Does the adapter leave the residual stream alone? If attention added nothing, a correct block would return x
-# unchanged, whatever its adapter holds. Turn that into a diagnostic: take a copy, make its attention add nothing, give its
-# `B` some values, and compare its output with x.
+# unchanged, whatever its adapter holds. Turn that into a diagnostic: take a copy, make its attention add nothing, give
+# its `B` some values, and compare its output with x.
 
 
 # %% tags=["exercise"]
@@ -701,11 +701,12 @@ display_figure(show_pictures([data.test[i][0] for i in gained], titles, columns=
 print(data.attribution)
 
 # %% [markdown]
-# Twenty steps took CLIP from 33 right answers to 43 of 78, and not one of its own 134 tensors changed in training. (PROBE.)
-# The merged model gets as many right and again has 134 tensors, under the same names as before: you can save it as an
-# ordinary open_clip checkpoint. Nobody needs an adapter library to run it, and you needed
-# none to make it: only PyTorch, and one hook in each attention layer. (On another machine the answer for a drawing or
-# two may differ.)
+# Twenty steps took CLIP from 33 right answers to 43 of 78, and not one of its own 134 tensors changed in training. The
+# linear probe has 51, and whoever always says the same 20. So your pairs learn; whether an adapter gets past a probe,
+# lesson 04 asks. The merged model gets as many right and again has 134 tensors, under the same names as before: you can
+# save it as an ordinary open_clip checkpoint. Nobody needs an adapter library to run it, and you needed none to make
+# it: only PyTorch, and one hook in each attention layer. (On another machine the answer for a drawing or two may
+# differ.)
 #
 # **Change this and run again**: `rank=1` where you put the pairs in. Guess first how much of the gain is left.
 
@@ -735,15 +736,15 @@ print("parameters that can learn:", trainable, "and", count_parameters(library).
 
 # %% [markdown]
 # Up to rounding it is the same model, with as many parameters to train. So why use a library at all? It knows other
-# forms of attention (q, k and v in one fused layer, SAM's windows, SD3's two streams), it keeps the pairs in float32 even
-# in a bfloat16 model, it writes and reads files, it undoes what it did (`disabled`, `unmerge`, `eject`), and it refuses
-# many more things that would go wrong silently.
+# forms of attention (q, k and v in one fused layer, SAM's windows, SD3's two streams), it keeps the pairs in float32
+# even in a bfloat16 model, it writes and reads files, it undoes what it did (`disabled`, `unmerge`, `eject`), and it
+# refuses many more things that would go wrong silently.
 
 # %% [markdown]
 # ## Your colleague's code
 #
-# Back to the forty lines. Without names and loading, they come down to one: the adapter is behind attention, place 5. Do
-# your three diagnostics catch it? And does the comparison with the merged block?
+# Back to the forty lines. Without names and loading, they come down to one: the adapter is behind attention, place 5.
+# Do your three diagnostics catch it? And does the comparison with the merged block?
 
 
 # %%
