@@ -83,7 +83,8 @@ for r in (1, 2, 4, 8, 16, 32):
 # Is there a better matrix of rank r than the first r terms? No (Eckart and Young, 1936).
 # <!-- from Psychometrika, volume 1: 1936 --> What they leave out is the tail of the singular values:
 #
-# $$\text{relative error}(r) = \sqrt{\frac{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}{\sigma_1^2 + \sigma_2^2 + \dots}} .$$
+# $$\text{relative error}(r)
+# = \sqrt{\frac{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}{\sigma_1^2 + \sigma_2^2 + \dots}} .$$
 #
 # <details><summary>Why nothing is better</summary>
 #
@@ -247,7 +248,7 @@ for name, curve in curves.items():
 # token. Tokens resemble one another, so a few terms are nearly enough.
 #
 # And the update? Adam divides every entry by its own size: its first step is the gradient's signs alone, and of these
-# rank 8 misses 00%. Perhaps we do not need all of the update. What if only a thin one is allowed, from the first step
+# rank 8 misses 68%. Perhaps we do not need all of the update. What if only a thin one is allowed, from the first step
 # on?
 
 # %% [markdown]
