@@ -16,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from serial_lora_course.checking.solved import solved
 
 
-def misses_by_numpy(matrix):
+def relative_errors_by_numpy(matrix):
     """From what is kept, by numpy."""
     kept = np.cumsum(np.linalg.svd(matrix.numpy(), compute_uv=False) ** 2)
     left = 1 - np.concatenate([[0], kept]) / kept[-1]
@@ -120,7 +120,7 @@ def share_by_schedulers(step, steps):
 ANSWERS = {
     "0.1": [gained_and_lost_by_numpy],
     "0.2": [lambda model: model.requires_grad_(False).eval()],
-    "1.1": [misses_by_numpy],
+    "1.1": [relative_errors_by_numpy],
     "1.2": [LoRAAsLinear],
     "1.3": [pairs_in_another_basis],
     "3.1": [
