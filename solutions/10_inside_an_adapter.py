@@ -273,9 +273,9 @@ for name, model in merged.items():
 
 # %% [markdown]
 # One `torch.equal` answers. But suppose that LoRA had been on q, k and v only. Then neither this nor size nor shape
-# tells us. Directions do. Write dW as a sum of rank-one terms $\sigma_i u_i v_i^\top$, as in lesson 01.
-# The scalar product of a token with $v_i$ decides how much of term i it gets: in the directions $v_i$ dW *reads*. What
-# it adds has the directions $u_i$: there it *writes*. The sixteen $v_i$ span dW's row space, the $u_i$ its column space.
+# tells us. Directions do. Write dW as a sum of rank-one terms $\sigma_i u_i v_i^\top$, as in lesson 01. The scalar
+# product of a token with $v_i$ decides how much of term i it gets: in the directions $v_i$ dW *reads*. What it adds
+# has the directions $u_i$: there it *writes*. The sixteen $v_i$ span dW's row space, the $u_i$ its column space.
 #
 # Two subspaces have **principal angles**: the smallest angle between any vector of the one and any of the other, then
 # the next smallest at right angles to these, and so on. If all angles are zero, the two subspaces are the same. If
@@ -331,8 +331,8 @@ check("10.3", angles_between)
 
 # %% [markdown]
 # Do q and k of one block read the same directions? What a pair reads is its A, and the two methods differ in how many
-# A's a block has. To judge an angle, compare it with *chance*: the angles between random subspaces. Before you run the cells, guess: what is the smallest angle between two random subspaces of 16
-# dimensions, in a space of 192?
+# A's a block has. To judge an angle, compare it with *chance*: the angles between random subspaces. Before you run the
+# cells, guess: what is the smallest angle between two random subspaces of 16 dimensions, in a space of 192?
 
 
 # %%
@@ -420,7 +420,7 @@ display_figure(plot_angles(curves, chance, "two adapters: where they write", thr
 # So here the two methods do write in somewhat different directions, and only the other seeds show that.
 #
 # Serial LoRA's seeds agree best, at 0.49 to 0.51. Does it find the same directions each time? Much of that is W, not
-# learning: random B's behind W already overlap by 0.24, where two random subspaces overlap by 0.08.
+# learning: random B's behind W already overlap by 0.23, where two random subspaces overlap by 0.08.
 #
 # (No row compares equal seeds: those saw the same drawings, and some A's had the same random start.)
 #
@@ -458,8 +458,8 @@ print(f"the found adapter and the merged model agree on {alike.sum()} of {len(al
 # The adapter is back: all 73 answers are those of the merged model. The matrices are not the ones that were
 # lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes.
 #
-# (For LoRA, split each dW itself.) Can you do this with any two files? Many are in half precision. Round both files, and
-# ask your function again.
+# (For LoRA, split each dW itself.) Can you do this with any two files? Many are in half precision. Round both files,
+# and ask your function again.
 
 # %%
 W, dW = before[6], changes["Serial LoRA, seed 1"][6]
@@ -473,10 +473,10 @@ for kind in (torch.float32, torch.float16, torch.bfloat16):
     )
 
 # %% [markdown]
-# In float16 and bfloat16 the rank is lost: with float32's eps the function counts rounding, with the format's own eps it
-# misses most of the adapter. The cliff is still there, but it is low, and a smaller change would be below it. After a
-# full fine-tune there is no cliff at all. So it takes two files in float32 and an adapter between them. Show *that* to
-# somebody who believes that merging hides how a model was tuned.
+# In float16 and bfloat16 the rank is lost: with float32's eps the function counts rounding, with the format's own eps
+# it misses most of the adapter. The cliff is still there, but it is low, and a smaller change would be below it. After
+# a full fine-tune there is no cliff at all. So it takes two files in float32 and an adapter between them. Show *that*
+# to somebody who believes that merging hides how a model was tuned.
 #
 # ## Quiz
 #

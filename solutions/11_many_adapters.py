@@ -86,8 +86,8 @@ torch.manual_seed(1)
 trained = {task: adapter_for(task) for task in tasks}
 
 # %% [markdown]
-# To switch adapters, put the matrices of one of them into the model's pairs. That is all. Before you run the cell:
-# how will the adapter for symbols do on travel?
+# To switch adapters, put the matrices of one of them into the model's pairs. That is all. How will the adapter for
+# symbols do on travel?
 
 # %%
 model = inject(copy.deepcopy(clip.model), SerialLoRAConfig(RANK)).eval()
@@ -124,12 +124,12 @@ print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 
 # %% [markdown]
 # The adapter for symbols takes its own task from 49.3% to 76.7%, and travel stays at 42.3%. The other adapter takes
-# travel to 67.9%, and symbols lose one drawing. So each does its own work, and next to none of the other's. (With 73 and
-# 78 drawings and one seed, a few points mean nothing, here and below.) With a switch every customer gets the right one.
+# travel to 67.9%, and symbols lose one drawing. So each does its own work, and next to none of the other's. (With 73
+# and 78 drawings and one seed, a few points mean nothing, here and below.)
 #
 # A switch copies nothing: it points the model at other matrices. A gigabyte holds the adapters of 4,069 customers, and
 # the base is in memory once. Merging is no switch: to take a merged adapter out again you need W as well, since
-# Serial LoRA's change is W B A. (LoRA's is B A alone.)
+# Serial LoRA's change is W B A, where LoRA's is B A alone.
 #
 # ## Sum
 #
@@ -214,10 +214,10 @@ show("half of each, stacked", accuracy())
 
 # %% [markdown]
 # Rank 32, and correct up to rounding. Is the result any good? Half of each adapter gets 65.8% on symbols and 62.8% on
-# travel. So one adapter does serve both: far better than the base, and worse than either specialist. An exact sum is
-# not automatically a good one. The two changes are nearly at right angles, so neither stands in for the other, and each
-# has half its strength. This is *task arithmetic* (Ilharco et al., 2023 <!-- from their paper's year: 2023 -->); TIES and
-# DARE first drop entries of each change, so that fewer collide.
+# travel. So one adapter does serve both: far better than the base, and worse than either specialist. The two changes
+# are nearly at right angles, so neither stands in for the other, and each has half its strength. Adding with weights
+# is *task arithmetic* (Ilharco et al., 2023 <!-- from their paper's year: 2023 -->); TIES and DARE first drop entries,
+# so that fewer collide.
 #
 # Many tools do it in another way, to keep the rank. PEFT's `linear` adds the A's and adds the B's, each times the
 # *square root* of its weight. Multiply it out:
@@ -225,8 +225,8 @@ show("half of each, stacked", accuracy())
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 + \sqrt{w_1 w_2}\,(B_1 A_2 + B_2 A_1) . $$
 #
 # Thanks to the roots both changes get the weights that you asked for. But two more products come in, which nobody
-# trained. What will they do to the accuracy? The cell shows five mixtures in both ways. At the two ends only one
-# adapter is left, so there the ways agree. (To *choose* a weight, take validation drawings, not these.)
+# trained. What will they do to the accuracy? The cell shows five mixtures in both ways. (To *choose* a weight, take
+# validation drawings, not these.)
 
 
 # %%
@@ -248,12 +248,12 @@ A, B = mix(average, [0.5, 0.5])[place]
 print(f"the average is {(B @ A - wanted).norm() / wanted.norm():.0%} away from the sum, in norm")
 
 # %% [markdown]
-# The two extra products do no harm that one can see. As a matrix the average is 75% away from the sum, and yet on travel
-# the curves lie almost on top of each other. On symbols the average is ahead, by four drawings at most.
+# The two extra products do no harm that one can see. As a matrix the average is 75% away from the sum, and yet on
+# travel the curves lie almost on top of each other. On symbols the average is ahead, by four drawings at most.
 #
 # Then why stack? Because you get exactly what you asked for, with any ranks and any weights. PEFT's own documentation
-# calls `linear` "a very rough approximation" (its `cat` stacks, as you did). The average is a different adapter,
-# which happens to do well here. The price of stacking is the rank, 32 instead of 16.
+# calls `linear` "a very rough approximation" (its `cat` stacks, as you did). The price of stacking is the rank, 32
+# instead of 16.
 #
 # ## Chain
 #
@@ -391,8 +391,8 @@ check("11.3", adapt_each)
 # Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 
 # %% [markdown]
-# Now put it into the model, between the norm and the attention of each block, where lesson 03 put its pairs by a
-# pre-hook on the attention. Here a module takes the norm's place. The base is an adapter too: one whose B is zero.
+# Now put it into the model. Lesson 03 used a pre-hook on each attention; here a module takes the place of the norm
+# before it. The base is an adapter too: one whose B is zero.
 
 
 # %%
@@ -433,8 +433,8 @@ with torch.no_grad():
     together = server.encode_image(drawings, normalize=True)  # (B, D), in one pass
 
 # %% [markdown]
-# Is the result the same as with one drawing after another, each with its own adapter switched on? And which classes
-# come out? Each drawing is compared with the class prompts of its own customer, encoded with that customer's adapter.
+# Is the result that of one drawing after another, each with its own adapter switched on? And which classes come out,
+# of its own customer's prompts?
 
 # %%
 answers, apart = [], torch.empty_like(together)
@@ -458,13 +458,11 @@ print(tasks["travel"].attribution)
 # %% [markdown]
 # One pass, each sample with its own adapter, and the difference is rounding.
 #
-# With LoRA's four pairs a block you would gather four times as much.
-#
 # ## Milliseconds and megabytes
 #
 # What is it worth? Sixty-four drawings come in at once, from 1, 8 or 64 customers. Three servers answer them: one
-# *switches* from customer to customer, one takes them all in *one pass*, and one holds a *merged copy* of the image tower
-# for each customer. Guess the column that grows.
+# *switches* from customer to customer, one takes them all in *one pass*, and one holds a *merged copy* of the image
+# tower for each customer. Guess the column that grows.
 
 # %%
 from time import perf_counter
@@ -512,15 +510,13 @@ display(table.rename_axis("customers").style.format("{:.0f}"))
 
 # %% [markdown]
 # One pass takes about as long for 64 customers as for one. Switching does not: a CPU is quick with many drawings
-# together and slow with one after another. Merged copies answer as slowly, for the same reason, and need a tower for
-# each customer. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather as you did, in a kernel of
-# their own.
+# together and slow with one after another. Merged copies answer as slowly, and need a tower for each customer.
+# Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather as you did, in a kernel of their own.
 #
 # ## The package does the same
 #
 # In the library `load_adapter(model, file, name=...)` and `activate` switch, `combine` adds, `chain` chains, and
-# `per_sample` gathers. They work for any model that `inject` can adapt and, all but `chain`, for LoRA too. You know
-# now what they do inside.
+# `per_sample` gathers. They work for any model that `inject` can adapt and, all but `chain`, for LoRA too.
 #
 # ## Quiz
 #

@@ -2,10 +2,10 @@
 # # 12 · Your own model and pictures
 #
 # Ada has photographs of birds, flowers, tools and other things, four of each. She sorted them into nine folders and
-# trained a classifier. In her test it was right almost every time. Then her sister brought photographs of other things,
-# and it was wrong about half of them. In this lesson you find out why. Then you go the whole way from a folder to a
-# model: an honest split, a linear probe, an adapter, and a merged model, with the merge verified. At the end you look at
-# its answers, and take a model that you have heard of.
+# trained a classifier. In her test it was right almost every time. Then her sister brought photographs of other
+# things, and it was wrong about half of them. In this lesson you find out why. Then you go the whole way from a folder
+# to a model: an honest split, a linear probe, an adapter, and a merged model, with the merge verified. At the end you
+# look at its answers, and take a model that you have heard of.
 
 # %%
 try:
@@ -79,7 +79,8 @@ print(ATTRIBUTION["photographs"])
 
 # %% [markdown]
 # The files that are called `zebra 1` and `zebra 2` are two photographs of zebras. They count as one thing here, and so
-# do the flowers that are only called `flower`: where names don't tell, it is better to keep too much together than too little.
+# do the flowers that are only called `flower`: where names don't tell, it is better to keep too much together than too
+# little.
 
 # %% [markdown]
 # ## Right every time
@@ -526,11 +527,11 @@ dots = {
 display_figure(plot_seeds(dots))
 
 # %% [markdown]
-# Neither was right. With three seeds the adapter gets 48.8% to 56.4% of the honest test and the probe 52.3% to 55.8%: the
-# dots lie among each other, and two adapters with different seeds are further apart than adapter and probe. On the left
-# it is the same. Neither method was tuned, so this compares two settings. The true sentence is: **on this folder, at
-# these settings, we cannot tell adapter and probe apart, and the leak makes both look more than fifteen points better
-# than they are.** And it makes pure memory look best of all.
+# Neither was right. With three seeds the adapter gets 48.8% to 56.4% of the honest test and the probe 52.3% to 55.8%:
+# the dots lie among each other, and two adapters with different seeds are further apart than adapter and probe. On the
+# left it is the same. Neither method was tuned, so this compares two settings. The true sentence is: **on this folder,
+# at these settings, we cannot tell adapter and probe apart, and the leak makes both look more than fifteen points
+# better than they are.** And it makes pure memory look best of all.
 #
 # What to ship is clear nevertheless: where nothing shows that the adapter is better, the probe is simpler. An adapter
 # is worth its effort where the features lack what you need, as for SAM in [lesson 05](05_sam_segmentation.ipynb), and
@@ -577,16 +578,17 @@ print(f"{class_names[often]}: named {named} times of {len(test)}, right would be
 
 # %% [markdown]
 # 19 of 32. Now you know more than the accuracy could tell you: a red rose and a red anemone are called fruit, grapes a
-# bird, a corn cob a musical instrument, and a mouse a bird with 84%. Does it look at colour and outline alone? That is a
-# guess, and the same photographs in grey would test it. Does the model lean towards one class? Count: it says "bird" of 34
-# photographs, and 32 are birds. So it does not: counting takes a line, and rules out a guess that the grid invites.
+# bird, a corn cob a musical instrument, and a mouse a bird with 84%. Does it look at colour and outline alone? That is
+# a guess, and the same photographs in grey would test it. Does the model lean towards one class? Count: it says "bird"
+# of 34 photographs, and 32 are birds. So it does not: counting takes a line, and rules out a guess that the grid
+# invites.
 #
 # ## On a model that you have heard of
 #
 # Everything so far ran on a tiny model, which has seen drawings and nothing else. Your function takes any image tower:
-# here that of OpenAI's CLIP, ViT-B/32, as timm has it. Its weights do not come with this course, so they are **random**,
-# and we print no answer. But whether your function runs on it, whether the merge is exact, and what it costs, do not
-# depend on the weights. (Where there is a network, set `PRETRAINED = True`: timm fetches them once.)
+# here that of OpenAI's CLIP, ViT-B/32, as timm has it. Its weights do not come with this course, so they are
+# **random**, and we print no answer. But whether your function runs on it, whether the merge is exact, and what it
+# costs, do not depend on the weights. (Where there is a network, set `PRETRAINED = True`: timm fetches them once.)
 
 # %%
 import timm
@@ -604,9 +606,9 @@ large = torch.stack([prepare(pictures[i]) for i in few])  # (8, 3, 224, 224)
 print("two steps on", tuple(large.shape), "and the merge is verified:", verified)
 
 # %% [markdown]
-# Two things of two classes, and your function went the whole way: split, copy, pairs, steps, merge, verification. Now the
-# costs. The cell reads eight photographs once, then makes one training step with them, with both models. From that it
-# counts how long a probe would take (it reads each photograph once), and an adapter of 75 steps.
+# Two things of two classes, and your function went the whole way: split, copy, pairs, steps, merge, verification. Now
+# the costs. The cell reads eight photographs once, then makes one training step with them, with both models. From that
+# it counts how long a probe would take (it reads each photograph once), and an adapter of 75 steps.
 
 # %%
 from time import perf_counter
@@ -640,7 +642,7 @@ display(pd.DataFrame(costs).T.style.format("{:.1f}"))
 # %% [markdown]
 # The known tower has some thirty times as many parameters, and its pairs are still next to nothing. A probe reads each
 # photograph once. The adapter trains on 32 of them 75 times, and each costs two to three times as much as a reading.
-# (The minutes are those of the machine that wrote this page, which was busy. Yours are the ones that count.)
+# (The minutes are those of a busy machine. Yours are the ones that count.)
 #
 # So run the probe first, here too. With its weights, this tower has learnt from 400 million pictures with captions.
 # <!-- from the CLIP paper, section 2.2: 400 --> Ask again what is left for an adapter once you have the probe's number.

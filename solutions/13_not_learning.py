@@ -103,15 +103,14 @@ print("it works:", in_optimizer(posted.works()))
 print("A:       ", in_optimizer(posted.run_a()))
 
 # %% [markdown]
-# None of 12. The function below puts the adapter in and makes the optimizer. Before you run the cell, guess: what is
-# wrong in it?
+# None of 12. How can that be? Guess, before you look at the function that makes the optimizer.
 
 # %%
 print(inspect.getsource(posted.optimizer_of))
 
 # %% [markdown]
-# The optimizer got its list *before* `inject` added the pairs and froze the rest. It holds the frozen
-# base, finds no gradient there, and steps nothing, without a word.
+# The optimizer got its list *before* `inject` added the pairs and froze the rest. It holds the frozen base, finds no
+# gradient there, and steps nothing, without a word.
 #
 # ### Exercise 13.1 · Who is stepped?
 #
@@ -193,17 +192,18 @@ print("in the optimizer:     ", in_optimizer(run))
 print("reached by a gradient:", reached(run))
 
 # %% [markdown]
-# The class vectors learn, alone, and they make the whole curve. (The run that works leaves them as they are. That is why
-# B could even end below it.) What stops the gradient on its way to the pairs?
+# The class vectors learn, alone, and they make the whole curve. (The run that works leaves them as they are. That is
+# why B could even end below it.) What stops the gradient on its way to the pairs?
 
 # %%
 print(inspect.getsource(posted.through_blocks))
 
 # %% [markdown]
-# A checkpoint of the *reentrant* kind runs its block without gradients, and on the way back asks its *inputs* whether they need one. Behind a frozen stem they do not, so
-# it never looks at the pairs inside. PyTorch warns of that once, and so does this course's library, but logs are
-# long: in [a thread about that warning](https://github.com/2U1/Qwen-VL-Series-Finetune/issues/56) somebody tells how
-# to silence it. (Here it is silenced, too.)
+# A checkpoint of the *reentrant* kind runs its block without gradients, and on the way back asks its *inputs* whether
+# they need one. Behind a frozen stem they do not, so it never looks at the pairs inside. PyTorch warns of that once,
+# and so does this course's library, but logs are long: in [a thread about that
+# warning](https://github.com/2U1/Qwen-VL-Series-Finetune/issues/56) somebody tells how to silence it. (Here it is
+# silenced, too.)
 #
 # ### Exercise 13.2 · Checkpoints that let gradients through
 #
@@ -340,8 +340,8 @@ check("13.3", pixels_of)
 display_figure(plot_fixed(curves["C"], train(posted.run_c(yours("13.3")))))
 
 # %% [markdown]
-# The fixed curve begins where the running mean of the posted one never arrives. A loss at the start that is far from what
-# the pretrained model should have is a diagnostic too, and it is free.
+# The fixed curve begins where the running mean of the posted one never arrives. A loss at the start that is far from
+# what the pretrained model should have is a diagnostic too, and it is free.
 #
 # ## D: flat again
 #
@@ -442,8 +442,8 @@ print(f"after 1 step {moved(posted.run_d(yours('13.4'))):.0%} of the parameters 
 # 500 steps to zero because of the confusion that it caused.
 # <!-- from that change: 500 -->
 #
-# What moves, moves, but how far? Ask for the rate that the optimizer really uses, at every step. Ask a fresh run, not one
-# in the middle of its training: the question advances its schedule.
+# What moves, moves, but how far? Ask for the rate that the optimizer really uses, at every step. Ask a fresh run, not
+# one in the middle of its training: the question advances its schedule.
 
 
 # %%
