@@ -6,7 +6,7 @@
 # drawings of both, can you run it in one pass?
 #
 # An adapter is two thin matrices in each block, and thin matrices are easy to keep, to stack and to select. You will
-# do all of it by hand, and measure each time whether the result is any good.
+# do all of it by hand, and measure whether the result is any good.
 
 # %%
 try:
@@ -40,7 +40,7 @@ display_drawing("many_adapters")
 # ## Switch
 #
 # First you need two adapters. Your loop from lesson 04 trains them, on sixteen drawings of each class. From each run
-# we keep a pair (A, B) for every block, and nothing else.
+# we keep a pair (A, B) for every block.
 
 # %%
 Pair = tuple[Tensor, Tensor]  # A (r, d) and B (d, r)
@@ -86,7 +86,7 @@ torch.manual_seed(1)
 trained = {task: adapter_for(task) for task in tasks}
 
 # %% [markdown]
-# To switch adapters, put the matrices of one of them into the model's pairs. That is all. How will the adapter for
+# To switch adapters, put the matrices of one of them into the model's pairs. How will the adapter for
 # symbols do on travel?
 
 # %%
@@ -219,7 +219,7 @@ show("half of each, stacked", accuracy())
 # is *task arithmetic* (Ilharco et al., 2023 <!-- from their paper's year: 2023 -->); TIES and DARE first drop entries,
 # so that fewer collide.
 #
-# Many tools do it in another way, to keep the rank. PEFT's `linear` adds the A's and adds the B's, each times the
+# Many tools do otherwise, to keep the rank. PEFT's `linear` adds the A's and adds the B's, each times the
 # *square root* of its weight. Multiply it out:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 + \sqrt{w_1 w_2}\,(B_1 A_2 + B_2 A_1) . $$
@@ -251,7 +251,7 @@ print(f"the average is {(B @ A - wanted).norm() / wanted.norm():.0%} away from t
 # The two extra products do no harm that one can see. As a matrix the average is 75% away from the sum, and yet on
 # travel the curves lie almost on top of each other. On symbols the average is ahead, by four drawings at most.
 #
-# Then why stack? Because you get exactly what you asked for, with any ranks and any weights. PEFT's own documentation
+# Then why stack? You get exactly what you asked for, with any ranks and weights. PEFT's own documentation
 # calls `linear` "a very rough approximation" (its `cat` stacks, as you did). The price of stacking is the rank, 32
 # instead of 16.
 #
@@ -456,11 +456,12 @@ display_figure(show_pictures([drawing for drawing, _ in picked], titles, columns
 print(tasks["travel"].attribution)
 
 # %% [markdown]
-# One pass, each sample with its own adapter, and the difference is rounding.
+# One pass, each sample with its own adapter, and the difference is rounding. (Three answers are wrong. One by one they
+# would be, too.)
 #
 # ## Milliseconds and megabytes
 #
-# What is it worth? Sixty-four drawings come in at once, from 1, 8 or 64 customers. Three servers answer them: one
+# Sixty-four drawings come in at once, from 1, 8 or 64 customers. Three servers answer them: one
 # *switches* from customer to customer, one takes them all in *one pass*, and one holds a *merged copy* of the image
 # tower for each customer. Guess the column that grows.
 

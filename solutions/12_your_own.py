@@ -527,11 +527,10 @@ dots = {
 display_figure(plot_seeds(dots))
 
 # %% [markdown]
-# Neither was right. With three seeds the adapter gets 48.8% to 56.4% of the honest test and the probe 52.3% to 55.8%:
-# the dots lie among each other, and two adapters with different seeds are further apart than adapter and probe. On the
-# left it is the same. Neither method was tuned, so this compares two settings. The true sentence is: **on this folder,
-# at these settings, we cannot tell adapter and probe apart, and the leak makes both look more than fifteen points
-# better than they are.** And it makes pure memory look best of all.
+# Neither was right. With three seeds the dots of adapter and probe lie among each other, in both panels, and two adapters
+# with different seeds are further apart than adapter and probe. Neither method was tuned, so this compares two settings.
+# The true sentence is: **on this folder, at these settings, we cannot tell adapter and probe apart, and the leak makes
+# both look more than fifteen points better than they are.** And it makes pure memory look best of all.
 #
 # What to ship is clear nevertheless: where nothing shows that the adapter is better, the probe is simpler. An adapter
 # is worth its effort where the features lack what you need, as for SAM in [lesson 05](05_sam_segmentation.ipynb), and
@@ -577,11 +576,10 @@ named, true = ((each == often).sum().item() for each in (scores.argmax(-1), labe
 print(f"{class_names[often]}: named {named} times of {len(test)}, right would be {true}")
 
 # %% [markdown]
-# 19 of 32. Now you know more than the accuracy could tell you: a red rose and a red anemone are called fruit, grapes a
-# bird, a corn cob a musical instrument, and a mouse a bird with 84%. Does it look at colour and outline alone? That is
-# a guess, and the same photographs in grey would test it. Does the model lean towards one class? Count: it says "bird"
-# of 34 photographs, and 32 are birds. So it does not: counting takes a line, and rules out a guess that the grid
-# invites.
+# Now you know more than the accuracy could tell you. Go through the wrong answers: what do they have in common? If it
+# looks like colour and outline alone, that is a guess, and the same photographs in grey would test it. Does the model
+# lean towards one class? Count: it says "bird" of 34 photographs, and 32 are birds. So it does not: counting takes a
+# line, and rules out a guess that a grid invites.
 #
 # ## On a model that you have heard of
 #

@@ -121,7 +121,8 @@ def plot_angles(
             words = {"color": look(name)["color"], "fontweight": "bold", "rotation_mode": "anchor"}
             slope = float(angles[4] - angles[1]) / 3  # a name goes along its line
             turned = {"rotation": np.degrees(np.arctan(slope)), "transform_rotates_text": True}
-            under = float(angles[1]) > 20  # and under it, if there is room
+            crossed = through_W is not None and name.startswith("LoRA and")  # by the dashed line
+            under = float(angles[1]) > 20 and not crossed  # and under it, if there is room
             height = float(angles[0]) + 0.4 * slope + (-2.2 if under else 2)
             axes.text(1.4, height, name, va="top" if under else "bottom", **words, **turned)
         axes.set(title=title, xlabel="principal angle, the smallest first")
