@@ -576,10 +576,11 @@ named, true = ((each == often).sum().item() for each in (scores.argmax(-1), labe
 print(f"{class_names[often]}: named {named} times of {len(test)}, right would be {true}")
 
 # %% [markdown]
-# Now you know more than the accuracy could tell you. Go through the wrong answers: what do they have in common? If it
-# looks like colour and outline alone, that is a guess, and the same photographs in grey would test it. Does the model
-# lean towards one class? Count: it says "bird" of 34 photographs, and 32 are birds. So it does not: counting takes a
-# line, and rules out a guess that a grid invites.
+# 21 of 40. Now you know more than the accuracy could tell you: a red rose and a red anemone are called fruit, grapes a
+# bird, a corn cob a musical instrument, and a spiny fish a flower with 95%. Does it look at colour and outline alone?
+# That is a guess, and the same photographs in grey would test it. Does the model lean towards one class? Count: it says
+# "bird" of 34 photographs, and 32 are birds. So it does not: counting takes a line, and rules out a guess that the grid
+# invites.
 #
 # ## On a model that you have heard of
 #
