@@ -202,8 +202,8 @@ ANSWERS = {
     ],
     "11.1": [
         {  # the root of each weight on both factors, and its sign on one
-            "A for A, _ in pairs": "abs(w) ** 0.5 * A for w, (A, _) in zip(weights, pairs)",
-            "w * B": "w / abs(w) ** 0.5 * B",
+            "A_i for A_i, _ in pairs": "abs(w) ** 0.5 * A_i for w, (A_i, _) in zip(weights, pairs)",
+            "w * B_i": "w / abs(w) ** 0.5 * B_i",
         }
     ],
     "11.2": [{"A2 + A2 @ B1 @ A1": "A2", "[B1, B2]": "[B1 + B2 @ A2 @ B1, B2]"}],
