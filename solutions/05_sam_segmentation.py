@@ -276,8 +276,9 @@ display_figure(plot_masks({"": tests[number]}, shown))
 # and if you did not know the right one, you would not notice.
 #
 # Somebody with the third bug would start at 0.52, train the model to make up for the bug, see a gain, and publish it.
-# So test pre- and postprocessing alone, before any training, on pictures that are not square. And look at the masks:
-# in the last picture above, the whole mask is squeezed upwards, which no number would have told you.
+# So test pre- and postprocessing alone, before any training, on pictures that are not square. And look at the masks. In
+# the last picture above, the Dice says that something is wrong, 0.78 in place of 0.91. Only the mask says what: all of it
+# is squeezed upwards.
 #
 # ## Windows, and zeros that must stay zero
 #
@@ -295,7 +296,7 @@ display_figure(plot_masks({"": tests[number]}, shown))
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●●● | 10 |
+# | ●●●○○ | ●●●○○ | 10 |
 #
 # Write the attention half of a SAM block with an adapter in it. Use two functions of segment-anything:
 #
@@ -404,9 +405,6 @@ for name, error in errors.items():
 # The pair alone is exact in both places: without a bias, it leaves a zero token zero. With a bias every added zero
 # becomes a token with content, and the picture's own tokens in those windows attend to it. 960 of them come out wrong,
 # nearly a quarter of the picture, and all others are exact. No error is raised.
-#
-# Worse, on our tiny model this bug cannot even happen: two windows of 8 fit its grid of 16. You would first meet it on
-# the large model, on a rented GPU.
 #
 # So the library puts its pair right after the norm, before the padding. Run your function in all blocks, one after
 # another: does it give what `inject` gives?
@@ -564,15 +562,13 @@ check("5.4", training_step)
 # %% [markdown]
 # ## The run
 #
-# What is left is the loop, and here is all of it: rounds over the training scenes, each in a new order; boxes moved a
+# What is left is the loop, and here is all of it: epochs over the training scenes, each in a new order; boxes moved a
 # little at random, since nobody draws a perfect box; AdamW, with a rate that falls to zero along a cosine.
 # `serial-lora lab sam` does the same. The rate is the one that did best of three for both methods at this rank, in the
 # study of lesson 09.
 #
-# A word on memory, for the day when you rent a GPU. Activations fill it, not parameters. So at the paper's scale each
-# block keeps only its input, and its activations are computed again in the backward pass: *gradient checkpointing*. Do
-# not forget `use_reentrant=False`. The older variant finds that a block's input needs no gradient, decides that
-# nothing inside the block does either, and your pairs learn nothing.
+# (At the paper's scale each block keeps only its input, and computes the rest again on the way back: *gradient
+# checkpointing*. Lesson 13 shows what the argument `use_reentrant` is about.)
 
 # %%
 from functools import partial
@@ -632,7 +628,8 @@ print(
 
 # %% [markdown]
 # From 0.67 to 0.76, with 36,864 parameters, 1.1% of the model, on things and backgrounds that it has never seen. Now
-# SAM does better than the rectangle.
+# SAM does better than the rectangle. (Each loss is a mean over fifteen steps of four scenes. It goes up and down, because
+# some scenes are harder.)
 #
 # ## Look at every mask
 #
@@ -668,10 +665,10 @@ show_before_and_after(order[:2])
 show_before_and_after(order[:-3:-1])
 
 # %% [markdown]
-# Both lie in one cup of coffee. The orange basketball on the orange table loses a little more of its right side, and
-# what the heron leaves of its box is taken for heron, before and after. What gained 0.72 above
-# costs 0.05 here, and a mean of 0.76 shows you nothing of it. Would you cut out with this model? I would, and look at
-# every mask.
+# Both scenes have the same background, a cup of coffee. The orange basketball on the orange table loses a little more
+# of its right side. The rest of the heron's box is marked as heron, before and after. The best scene gained 0.72, the
+# worst lost 0.05, and a mean of 0.76 shows you nothing of it. Would you use it on your own pictures? I would, and look
+# at every mask.
 #
 # ## LoRA through the same loop
 #
@@ -687,8 +684,9 @@ for name, sam, dice in (("Serial LoRA", serial, after), ("LoRA", lora, after_lor
     print(f"{name:12} {learnt:7,} parameters, Dice {dice.mean():.3f}")
 
 # %% [markdown]
-# LoRA ends at 0.764 against 0.756, with four times the parameters; it is better on 41 scenes, Serial LoRA on 19. A real
-# difference? One run of each cannot tell you. Lesson 08 judges, and lesson 09 puts both beside five other ways.
+# LoRA ends at 0.764 against 0.756, with four times the parameters; it is better on 41 scenes, Serial LoRA on 19. A coin
+# would seldom split 60 scenes like that. So these two runs do differ. What one run of each cannot tell you: would it be
+# so with other seeds, and on other data sets? Lesson 08 judges that, and lesson 09 puts both beside five other ways.
 #
 # ## Drag a box
 #
@@ -700,7 +698,7 @@ for name, sam, dice in (("Serial LoRA", serial, after), ("LoRA", lora, after_lor
 # - scale 0.5: is the mask halfway between the two? And a scale above 1, at which nothing was trained?
 #
 # The first picture is the one that gained most, the second the one that lost most. (Without a running kernel you see
-# these two as still pictures.)
+# these two as still pictures, each with the name of its first thing.)
 
 # %%
 from serial_lora_course.lessons.l05_sam.panel import mask_panel
