@@ -642,8 +642,7 @@ print("C:", probe.C)
 # %% [markdown]
 # The probe, 1,544 parameters and no adapter, has 59 right, as many as LoRA. So on these drawings the labels explain the
 # gain of Serial LoRA and of LoRA, and the three drawings more of LoRA at a quarter of the rank are within luck. A table
-# of adapters cannot show you that. Whenever you report a gain, report a probe too. (It gives something up, though: it
-# knows these eight classes and no ninth.)
+# of adapters cannot show you that. Whenever you report a gain, report a probe too.
 #
 # ## A gain is not a difference
 #
@@ -736,8 +735,8 @@ display_figure(plot_shots(accuracy, "Serial LoRA"))
 # - In CLIP the sentences are the classifier. Other words are another classifier, without any training.
 # - Measure zero-shot first, under the sentence that you train with.
 # - The whole method is a loss of four lines and a loop of a dozen. Both towers learn, so both are read in each step.
-# - Beside an adapter report zero-shot and a linear probe, its C chosen. At one and two shots zero-shot is the higher of
-#   the two; from four on it is the probe, and at eight it came closest to the adapters.
+# - Beside an adapter report zero-shot and a linear probe, its C chosen. Up to two shots zero-shot is the higher; from
+#   four on it is the probe, and at eight it came closest to the adapters.
 # - A method has its own rate. Print it, with batch, steps and rank, beside every result.
 # - A gain is not a difference. Ask on how many pictures, and on how many data sets, two methods disagree.
 #
