@@ -2,7 +2,7 @@
 # # 07 · LoRA+: whose rate is it?
 #
 # A reviewer writes: have you tried LoRA+? B gets ten times the learning rate of A, it is one line, and it always helps.
-# You try it, and accuracy nearly doubles. Should it go into your paper?
+# You try it, and accuracy rises by more than twenty points. Should it go into your paper?
 #
 # In this lesson you write that line, find out why A and B behave so differently, and then make the one run that shows
 # where the gain comes from.
@@ -238,10 +238,9 @@ display_figure(plot_race({"one rate": moved(slow_pair), "LoRA+": moved(plus_pair
 # B starts, and A waits one step: A's gradient has the factor B, and B is zero. From then on the two run side by side.
 # (In the table B's part stays the largest, because A's part also has the factor B, and B is still small.)
 #
-# With LoRA+ (dashed) B leaves the plot within two steps, and A, at the same rate as before, ends up behind. Why? The
-# loss falls so fast that A's later gradients are small beside its early ones, and Adam divides each step by the size
-# of the gradients that it remembers. (All lines flatten towards the end, because your loop lowers the rates step by
-# step.)
+# With LoRA+ (dashed) B leaves the plot within two steps, and A, at the same rate as before, ends up behind. Why?
+# Probably because the loss falls so fast that A's later gradients are small beside its early ones, and Adam divides
+# each step by the size of the gradients that it remembers. (All lines flatten, because your loop lowers the rates.)
 #
 # ### Adam gives every entry the same step
 #
@@ -310,7 +309,7 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
 #
 # ## Why width matters
 #
-# Take one token x with entries of ordinary size, and one Adam step, which moves every entry by the rate η.
+# Take one token x and a B with entries of ordinary size, and one Adam step, which moves every entry by the rate η.
 #
 # - **B's step**, $\Delta B\,(A x)$: an output entry sums r numbers of ordinary size, times η, whatever the width d.
 # - **A's step**, $B\,(\Delta A\, x)$: each entry of $\Delta A\, x$ sums *d* terms $\eta\,|x_j|$. They do not cancel, as the
@@ -347,9 +346,10 @@ display(effects.rename_axis("width").map("{:.3g}".format))
 
 # %% [markdown]
 # Double the width, and a step of A moves the output about twice as far; a step of B moves it as far as before. That
-# is the argument for LoRA+: in a wide model A needs a small rate, and B can take a larger one. The argument says how
-# the ratio should *grow* with d. It does not say what the ratio should be at your d. Twenty, as the paper takes it, is
-# a choice; LoRA+'s authors suggest about 16. <!-- from arXiv 2402.12354: 16 -->
+# is the argument for LoRA+: in a wide model A needs a small rate, and B can take a larger one. (A trained
+# B may be far smaller, as in our slow run; then a step of A moves the output less.) So the argument says how the ratio of
+# rates should *grow* with d, not what it should be at your d. Twenty, as the Serial LoRA paper takes it, is a choice;
+# LoRA+'s authors suggest about 16. <!-- from arXiv 2402.12354: 16 -->
 #
 # ## Whose rate is it?
 #
@@ -374,7 +374,8 @@ for pair in ("LoRA", "Serial LoRA"):
 # %% [markdown]
 # LoRA+ beat slow LoRA by 22 points, and lost to LoRA at the same fast rate by 1. For Serial LoRA it is 22 up and 8
 # down. It was the rate. If you had published that first table, you would have presented a larger learning rate under
-# another name. (Single short runs: on another machine a picture or two may fall to the other side.)
+# another name. (These are single short runs, and one point is one picture: for the 1 and the 8 you would need several
+# seeds.)
 #
 # ## More rates, and a fairer question
 #
@@ -401,10 +402,9 @@ for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.ite
 display(pd.DataFrame(best).T)
 
 # %% [markdown]
-# Tuned with equal care, two rates bring one or two points more than one. That is the best of many cells, each the mean
-# of two seeds, so part of it may be luck; lesson 08 shows how to judge such differences.
-# (In lesson 09's study, with a rate for each method, LoRA+ is ahead of LoRA on SAM, not on CLIP; nobody had planned
-# to ask.) And look at the right end: when B's rate is too large, accuracy collapses.
+# Two rates bring one or two points more than one. But theirs is the best of eighteen cells, the other the best of three,
+# each cell the mean of two seeds. So part of it may be luck; lesson 08 shows how to judge such differences. And look at
+# the right end: when B's rate is too large, accuracy collapses.
 #
 # So what should you do? If you can try one thing, try the rate. If you can try a grid, include a ratio of 1, and
 # choose with pictures that you don't report. And if you take a larger ratio from a paper, lower A's rate to go with
@@ -433,8 +433,8 @@ display(pd.DataFrame(rows).T)
 
 # %% [markdown]
 # Only `lora_B` got twenty times the rate. Under the other names B gets A's rate, without any warning. The weight
-# decay that we asked for, 0.01, is lost too: that function takes it under another name. (And decay is multiplied by
-# each group's own rate, so a larger ratio decays B more strongly as well.)
+# decay that we asked for, 0.01, is lost too: that function takes it as `loraplus_weight_decay`. (And decay is
+# multiplied by each group's own rate, so a larger ratio decays B more strongly as well.)
 
 # %% [markdown]
 # ## Quiz
@@ -468,7 +468,8 @@ display(pd.DataFrame(rows).T)
 # ## What to remember
 #
 # - B moves first: while it is zero, A has no gradient.
-# - Under Adam the rate is the size of the step. The effect of A's step grows with the width, that of B's does not.
+# - Under Adam the rate is the size of the first step, and roughly bounds the later ones. The effect of A's step grows
+#   with the width, that of B's does not.
 # - LoRA+ is two parameter groups, and names decide which tensor goes where. Print the groups once.
 # - A new ratio is also a new rate. Before you credit the ratio, try the larger rate alone.
 #
