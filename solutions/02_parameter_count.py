@@ -1,13 +1,14 @@
 # %% [markdown]
 # # 02 · The count, proved
 #
-# The abstract promises a quarter of LoRA's parameters. This afternoon you have to decide whether that is worth
-# changing your code. Is it true? And a quarter of *which* LoRA?
+# The paper on Serial LoRA (Zhong et al., 2025) promises a quarter of LoRA's parameters. <!-- from the paper's title
+# page: 2025 --> But LoRA can have a quarter too: take a quarter of its rank. So is the promise true? And a quarter of
+# *which* LoRA?
 #
-# You will count on the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight. First the picture: the
-# four matrices of one attention block of CLIP, 768 × 768, <!-- from ViT-B/16's configuration: 768 --> drawn to scale
-# with pairs of rank 32, <!-- from the paper, Section III.B: 32 --> the paper's rank for CLIP. The squares at the right
-# compare how many parameters all the pairs of a method hold.
+# You will count on the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight. First the picture:
+# the four matrices of one attention block of CLIP, 768 × 768, <!-- from ViT-B/16's configuration: 768 --> drawn to
+# scale with pairs of rank 32, <!-- from the paper, Section III.B: 32 --> the paper's rank for CLIP. The squares at the
+# right compare how many parameters all the pairs of a method hold.
 
 # %%
 try:
@@ -56,7 +57,7 @@ display_figure(plot_quarter(width=768, rank=32))
 
 
 # %% tags=["exercise"]
-def numbers_in_pairs(shapes: list[tuple[int, int]], rank: int) -> int:
+def lora_parameters(shapes: list[tuple[int, int]], rank: int) -> int:
     """How many parameters LoRA trains.
 
     Args:
@@ -69,12 +70,12 @@ def numbers_in_pairs(shapes: list[tuple[int, int]], rank: int) -> int:
     # END SOLUTION
 
 
-check("2.1", numbers_in_pairs)
+check("2.1", lora_parameters)
 
 # %% [markdown]
 # <details><summary>Hint 1: one matrix at a time</summary>
 #
-# A matrix with a rows and b columns holds a · b numbers. Write the product for A, then for B.
+# A matrix with a rows and b columns holds a · b parameters. Write the product for A, then for B.
 #
 # </details>
 # <details><summary>Hint 2: a case to test with</summary>
@@ -95,11 +96,12 @@ check("2.1", numbers_in_pairs)
 # the width of a token.
 #
 # Then we put the adapters in, and count what can be trained. `inject` freezes everything else, so one adapter too many,
-# or one layer left unfrozen, would change the count. Expect your formula's numbers, and a ratio of 4. (CLIP has two towers
-# of twelve blocks, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one for text, of different widths.)
+# or one layer left unfrozen, would change the count. Expect your formula's numbers, and a ratio of 4. (CLIP has two
+# towers of twelve blocks, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one for text, of different
+# widths.)
 
 # %%
-numbers = yours("2.1")
+parameters = yours("2.1")
 MAKE = {
     "CLIP ViT-B/16": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
     "SAM ViT-B": lambda: sam_model_registry["vit_b"](),
@@ -135,7 +137,7 @@ def trained(name: str, config: LoRAConfig | SerialLoRAConfig) -> int:
 for name, widths in WIDTHS.items():
     r = RANKS[name]
     counted = trained(name, LoRAConfig(rank=r)), trained(name, SerialLoRAConfig(rank=r))
-    formula = tuple(sum(numbers([(d, d)] * pairs, r) for d in widths) for pairs in (4, 1))
+    formula = tuple(sum(parameters([(d, d)] * pairs, r) for d in widths) for pairs in (4, 1))
     print(f"{name}, rank {r}: LoRA {counted[0]:,}, Serial LoRA {counted[1]:,}")
     print(f"  as the formula says: {counted == formula}; ratio {Fraction(*counted)}")
 
@@ -145,13 +147,11 @@ both = [
 print(f"SD3, text tokens too: {both[0]:,} and {both[1]:,}; ratio {both[0] / both[1]:.4f}")
 
 # %% [markdown]
-# Exactly 4, on all three models. (The paper's Table I has this ratio too, but other numbers: SAM's 18.87 and 4.72
-# <!-- from the paper, Table I: 4.72, 18.87 --> "M" are megabytes of float32, not millions of parameters.
-# [`CLAIMS.md`](../CLAIMS.md) has the rest.)
+# Exactly 4, on all three models, as in the paper's Table I.
 #
-# And a little less than 4 in the last line. SD3 carries picture tokens and text tokens, and each kind has matrices of its
-# own. After its last block it has no more use for the text tokens, so that block has no out matrix for them, and LoRA has
-# one pair fewer. Our formula would not have told us. Counting did.
+# And a little less than 4 in the last line. SD3 carries picture tokens and text tokens, and each have matrices of their
+# own. After its last block it has no more use for the text tokens, so that block has no out matrix for them, and LoRA
+# has one pair fewer. Our formula would not have told us. Counting did.
 #
 # ## A quarter of which LoRA?
 #
@@ -165,18 +165,19 @@ PLACEMENTS = {  # where the pairs are: (inputs, outputs) of each matrix, and the
     "q, k, v and out: the paper's baseline": ([(d, d)] * 4, r),
     "q, k and v: CLIP-LoRA's default": ([(d, d)] * 3, r),
     "q and v: LoRA's own experiments": ([(d, d)] * 2, r),
-    "qkv as one tall matrix, so one shared A": ([(d, 3 * d)], r),
-    "that, and out": ([(d, 3 * d), (d, d)], r),
+    "fused qkv (one A, one tall B)": ([(d, 3 * d)], r),
+    "fused qkv, and out": ([(d, 3 * d), (d, d)], r),
     "q, k, v and out, k and v a quarter as wide": ([(d, d), (d, d // 4), (d, d // 4), (d, d)], r),
     "q, k, v and out, at a quarter of the rank": ([(d, d)] * 4, r // 4),
 }
-serial = numbers([(d, d)], r)
+serial = parameters([(d, d)], r)
 for name, (shapes, rank) in PLACEMENTS.items():
-    print(f"{Fraction(numbers(shapes, rank), serial)!s:>5} times Serial LoRA: {name}")
+    print(f"{Fraction(parameters(shapes, rank), serial)!s:>5} times Serial LoRA: {name}")
 
 # %% [markdown]
-# Four in the first row, and in no other. For people who adapt q and v it saves half. And look at the last row: LoRA
-# can have a quarter of the parameters too, simply by taking a quarter of the rank.
+# Four in the first row, and in no other. For people who adapt q and v it saves half. Where q, k and v are fused into
+# one tall matrix, its pair has one A, dr parameters, and a B three times as tall, 3dr: twice Serial LoRA's 2dr. And
+# look at the last row: LoRA can have a quarter of the parameters too, simply by taking a quarter of the rank.
 #
 # So a fair comparison asks two questions. At the same *rank*, how much does sharing lose? And at the same *size*,
 # which method is better? For the second you need to know which rank gives LoRA the same size.
@@ -187,8 +188,8 @@ for name, (shapes, rank) in PLACEMENTS.items():
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 8 |
 #
-# Return the largest rank at which LoRA on the given matrices holds at most as many parameters as Serial LoRA's one pair.
-# If not even rank 1 fits, return 0.
+# Return the largest rank at which LoRA on the given matrices holds at most as many parameters as Serial LoRA's one
+# pair. If not even rank 1 fits, return 0.
 
 
 # %% tags=["exercise"]
@@ -227,9 +228,16 @@ equal_rank = yours("2.2")
 for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
     print(f"rank {equal_rank(shapes, d, r):2} holds no more than Serial LoRA at rank {r}: {name}")
 
+name = "CLIP ViT-B/16"
+frozen = 4 * sum(p.numel() for p in on_meta(name).parameters()) / 1e6  # MB in float32
+for method, config in (("LoRA", LoRAConfig(rank=r)), ("Serial LoRA", SerialLoRAConfig(rank=r))):
+    pairs = 4 * 4 * trained(name, config) / 1e6  # themselves, their gradients, Adam's two means
+    print(f"{method}: {frozen:.0f} MB of CLIP + {pairs:.0f} MB to train = {frozen + pairs:.0f} MB")
+
 # %% [markdown]
-# Remember that LoRA of rank 8 has the size of Serial LoRA of rank 32. Lesson 04 trains LoRA at a quarter of the rank,
-# too.
+# Remember that LoRA of rank 8 has the size of Serial LoRA of rank 32. So the promise holds, and is no reason to change
+# your code: LoRA can keep it as well. The reason would be that Serial LoRA learns more *at that size*. Lesson 04 trains
+# both. (The last two lines count what training keeps in memory, without activations. Quiz 3 needs them.)
 #
 # ## Quiz
 #
@@ -254,8 +262,8 @@ for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
 #
 # <details><summary>Answer</summary>
 #
-# No, it needs almost as much as before. Its gradients and optimizer state shrink with it, but most of the memory holds
-# the frozen model and the activations, and a smaller adapter does not make those smaller.
+# No. The last output counts CLIP with the adapter's gradients and optimizer state: 614 MB in place of 661. The
+# activations come on top of both, and a smaller adapter hardly makes those smaller.
 #
 # </details>
 #

@@ -2,9 +2,10 @@
 # # 03 · Build Serial LoRA
 #
 # A colleague sends you forty lines that put Serial LoRA into CLIP. They run without an error, and the loss falls. Is
-# it Serial LoRA? PyTorch cannot tell you: an adapter fits into a block in six places, and only one of them is right.
-# You will build the adapter, find its place, and catch three wrong versions that train without complaint. Then you
-# write `inject` yourself and use it to adapt a CLIP that somebody else wrote and trained.
+# it Serial LoRA? PyTorch cannot tell you: an adapter fits into a block in six places, and only one of them gives
+# W (I + B A) with one pair. You will build the adapter, find its place, and catch three wrong versions that train
+# without complaint. Then you write `inject` yourself and adapt a CLIP that somebody else wrote and trained. At the end
+# you answer your colleague.
 
 # %%
 try:
@@ -18,6 +19,8 @@ import copy
 import pandas as pd
 import torch
 from IPython.display import display
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from torch import nn
 from torch.nn import functional as F
 
@@ -93,8 +96,9 @@ print(block(x).shape)
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# Fill in both methods. Call the matrices `lora_A` and `lora_B`: other tools find them by these names. `A` starts
-# with random numbers, `B` with zeros, so that a new adapter changes nothing.
+# Fill in both methods. Call the matrices `lora_A` and `lora_B`: other tools find them by these names. `A` starts at
+# random (lesson 01 took `kaiming_uniform_`; any start of ordinary size will do), `B` with zeros, so that a new adapter
+# changes nothing.
 
 
 # %% tags=["exercise"]
@@ -134,8 +138,8 @@ check("3.1", SerialAdapter)
 # </details>
 # <details><summary>Hint 2: the forward pass</summary>
 #
-# You wrote x Aᵀ Bᵀ in exercise 0.1. Multiply it by the scale, and add `x`: the tokens themselves
-# must arrive whole.
+# Go down with `x @ A.T`, then up with `... @ B.T`: the shapes are (..., r), then (..., d). Multiply by the scale, and
+# add `x`: the tokens themselves must arrive whole.
 #
 # </details>
 #
@@ -162,7 +166,7 @@ with torch.no_grad():
 # ## One place is right
 #
 # Back to the six places. One requirement decides between them. After training we want to throw the adapter away and
-# keep what it learnt: we write new numbers into $W_q$, $W_k$ and $W_v$, once, and the block must compute the same as
+# keep what it learnt: we write new values into $W_q$, $W_k$ and $W_v$, once, and the block must compute the same as
 # before, now without any adapter in it. So the adapted block must equal a plain block whose three weights are
 # $W_p\,(I + s\,BA)$, with nothing else changed.
 
@@ -299,8 +303,8 @@ with torch.no_grad():
 # %% [markdown]
 # ## Three bugs that train
 #
-# Here is your adapter in its place, as a module. Below it are three variants that are easily written in its place, and
-# none of them is Serial LoRA. Read each and decide what is wrong.
+# Here is your adapter in its place, as a module. Below it are three variants that are easily written instead, and none
+# of them is Serial LoRA. Read each and decide what is wrong.
 
 
 # %% tags=["idea"]
@@ -361,19 +365,19 @@ def losses(adapted: nn.Module, steps: int = 40) -> list[float]:
     return found
 
 
-kinds = (RightBlock, VariantOne, VariantTwo, VariantThree)
-for kind in kinds:
-    found = losses(kind(copy.deepcopy(block), rank))
-    print(f"{kind.__name__:12} {found[0]:.2f} -> {found[-1]:.2f}")
+versions = (RightBlock, VariantOne, VariantTwo, VariantThree)
+for version in versions:
+    found = losses(version(copy.deepcopy(block), rank))
+    print(f"{version.__name__:12} {found[0]:.2f} -> {found[-1]:.2f}")
 
 # %% [markdown]
 # All four fall, although one of these adapters is not even connected. VariantOne is slower than the others, but if you
 # had only this one, you would blame the learning rate. A falling loss says that *something* learns. It does not say
 # what.
 #
-# A **probe** does: a short function that asks one question of any block. Here are two. The first compares the block
-# with a copy of it in which `B` is not zero. It works on a copy because a probe should leave the block unchanged, and
-# `B` must not be zero because a fresh adapter changes nothing anyway. The second counts the pairs.
+# A **diagnostic** does: a short function that asks one question of any block. Here are two. The first compares the
+# block with a copy of it in which `B` is not zero. It works on a copy because a diagnostic should leave the block
+# unchanged, and `B` must not be zero because a fresh adapter changes nothing anyway. The second counts the pairs.
 
 
 # %%
@@ -398,15 +402,15 @@ def pairs_in(adapted: nn.Module) -> int:
 
 
 # %% [markdown]
-# ### Exercise 3.4 · A probe of your own
+# ### Exercise 3.4 · A diagnostic of your own
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 7 |
 #
 # Does the adapter leave the residual stream alone? If attention added nothing, a correct block would return x
-# unchanged, whatever its adapter holds. Turn that into a probe: take a copy, make its attention add nothing, give its
-# `B` some values, and compare its output with x.
+# unchanged, whatever its adapter holds. Turn that into a diagnostic: take a copy, make its attention add nothing, give
+# its `B` some values, and compare its output with x.
 
 
 # %% tags=["exercise"]
@@ -449,33 +453,32 @@ check("3.4", keeps_residual)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# Now all three probes on all four blocks. In which column will each variant fail?
+# Now all three diagnostics on all four blocks. In which column will each variant fail?
 
 # %%
 stream_alone = yours("3.4")
-rows = {}
-for kind in kinds:
-    adapted = kind(copy.deepcopy(block), rank)
-    rows[kind.__name__] = {
+
+
+def diagnose(adapted: nn.Module) -> dict[str, bool | int]:
+    return {
         "has an effect": has_effect(adapted, x),
         "stream left alone": stream_alone(adapted, x),
         "pairs": pairs_in(adapted),
     }
+
+
+rows = {each.__name__: diagnose(each(copy.deepcopy(block), rank)) for each in versions}
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# One block passes all three. Each variant fails exactly one, so no single probe would have been enough.
+# One block passes all three. Each variant fails exactly one, so no single diagnostic would have been enough.
 #
 # - **VariantOne** stores adapted queries, keys and values as attributes that nobody reads, and then runs the plain
 #   block. Whatever was learnt, the classifier learnt it.
 # - **VariantTwo** adapts the block's *input*, which is place 1. The change goes past the attention into all later
 #   blocks, and no choice of $W_q$, $W_k$ and $W_v$ can do that.
 # - **VariantThree** has a pair for each projection, place 4. That is a good method, but a different one, with three
-#   times as many numbers.
-#
-# **Change this and run again**: write a fourth variant with the adapter behind `attention`, place 5, and add it to
-# `kinds`. It passes all three! A probe finds only what it was written to find. Only the comparison with the merged
-# block catches this one.
+#   times as many parameters.
 
 # %% [markdown]
 # ## Into a CLIP that somebody else wrote
@@ -617,7 +620,7 @@ check("3.5", inject_pairs)
 # `def adapt_tokens(layer, args)` can take its pair from the layer that it is called with: `tokens =
 # layer.serial_lora(args[0])`, and it returns `tokens, tokens, tokens`. If you write the hook as a lambda inside the
 # loop that uses `pair`, all hooks use the *last* pair, because Python looks the name up when the hook runs; `pair=pair`
-# among the lambda's arguments mends that.
+# among the lambda's arguments fixes that.
 #
 # </details>
 #
@@ -635,8 +638,77 @@ pairs = put_in(mine.visual, Adapter, rank=16)
 trainable = sum(p.numel() for p in mine.parameters() if p.requires_grad)
 total = sum(p.numel() for p in mine.parameters())
 print("fresh:", number_right(mine), "of", len(test_labels))
-print(f"{len(pairs)} pairs; {trainable:,} of {total:,} numbers can learn")
+print(f"{len(pairs)} pairs; {trainable:,} of {total:,} parameters can learn")
 print(mine.visual.transformer.resblocks[0].attn)
+
+# %% [markdown]
+# ## Train it
+#
+# Your own adapted CLIP still has fresh pairs. Give it twenty steps of an ordinary training loop. Only the pairs can
+# change, less than one parameter in a hundred. What do you expect from so little? A linear probe on the CLIP that you
+# were given has the same labels, and whoever always says the same has the most frequent class.
+
+# %%
+torch.manual_seed(0)
+optimizer = torch.optim.AdamW([p for pair in pairs for p in pair.parameters()], lr=3e-3)
+for _ in range(20):
+    chosen = torch.randint(len(train_labels), (32,))
+    features = mine.encode_image(train_pictures[chosen], normalize=True)  # (32, d)
+    scores = mine.logit_scale.exp() * features @ classes.T  # (32, 8)
+    loss = F.cross_entropy(scores, train_labels[chosen])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+same = [torch.equal(p, mine.get_parameter(name)) for name, p in clip.named_parameters()]
+print("trained:", number_right(mine), "of", len(test_labels))
+print(f"{sum(same)} of CLIP's own {len(same)} tensors are as they were")
+
+with torch.no_grad():
+    seen, new = (clip.encode_image(p, normalize=True) for p in (train_pictures, test_pictures))
+probe = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.1, 1, 10, 100]})
+probed = torch.from_numpy(probe.fit(seen, train_labels).predict(new))
+print("a linear probe:", (probed == test_labels).sum().item())
+print("always the same:", (test_labels == train_labels.mode().values).sum().item())
+
+# %% [markdown]
+# And now throw the adapter away. `nn.MultiheadAttention` keeps its three weights in one tall matrix, `in_proj_weight`
+# (3 d, d). That makes merging even simpler: every row of it multiplies the same tokens, so your function of exercise
+# 3.3 merges all three weights at once. (In the pictures below, the classes are Unicode's groups of emoji. That is why a
+# compass, which stands among the maps, counts as a sight.)
+
+# %%
+plain = copy.deepcopy(clip)
+attentions = [m for m in plain.visual.modules() if isinstance(m, nn.MultiheadAttention)]
+for layer, pair in zip(attentions, pairs, strict=True):
+    weight = merge_weight(layer.in_proj_weight, pair.lora_A, pair.lora_B, scale=1.0)
+    layer.in_proj_weight.data.copy_(weight)
+
+models = {"the CLIP that you were given": clip, "with your pairs": mine, "merged": plain}
+right, tensors_in = f"right, of {len(test_labels)}", "tensors"
+table = {n: {right: number_right(m), tensors_in: len(m.state_dict())} for n, m in models.items()}
+display(pd.DataFrame(table).T)
+
+# %%
+from serial_lora_course.plots.pictures import show_pictures
+from serial_lora_course.plots.style import display_figure
+
+was, now = answers(clip), answers(plain)
+gained = [i for i in range(len(was)) if was[i] != test_labels[i] == now[i]]
+gained = gained[:: len(gained) // 8][:8]  # some of each class
+titles = [f"{data.class_names[was[i]]} →\n{data.class_names[now[i]]}" for i in gained]
+display_figure(show_pictures([data.test[i][0] for i in gained], titles, columns=8))
+print(data.attribution)
+
+# %% [markdown]
+# Twenty steps took CLIP from 33 right answers to 43 of 78, and not one of its own 134 tensors changed in training. The
+# linear probe has 51, and whoever always says the same 20. So your pairs learn; whether an adapter gets past a probe,
+# lesson 04 asks. The merged model gets as many right and again has 134 tensors, under the same names as before: you can
+# save it as an ordinary open_clip checkpoint. Nobody needs an adapter library to run it, and you needed none to make
+# it: only PyTorch, and one hook in each attention layer. (On another machine the answer for a drawing or two may
+# differ.)
+#
+# **Change this and run again**: `rank=1` where you put the pairs in. Guess first how much of the gain is left.
 
 # %% [markdown]
 # ## Against the library
@@ -660,94 +732,48 @@ with torch.no_grad():
 print(f"largest feature: {by_base.abs().max().item():.1f}")
 print(f"yours and the library's: {(by_own - by_library).abs().max().item():.0e} apart")
 print(f"yours and the base's: {(by_own - by_base).abs().max().item():.1f} apart")
-print("numbers that can learn:", trainable, "and", count_parameters(library).trainable)
+print("parameters that can learn:", trainable, "and", count_parameters(library).trainable)
 
 # %% [markdown]
-# Up to rounding it is the same model, with the same number of trainable numbers. So why use a library at all? It knows
-# attention of other kinds (q, k and v in one fused layer, SAM's windows, SD3's two streams), it keeps the pairs in
-# float32 even in a bfloat16 model, it writes and reads files, and it refuses many more things that would go wrong
-# silently. It can also undo what it did, each time with one call:
+# Up to rounding it is the same model, with as many parameters to train. So why use a library at all? It knows other
+# forms of attention (q, k and v in one fused layer, SAM's windows, SD3's two streams), it keeps the pairs in float32
+# even in a bfloat16 model, it writes and reads files, it undoes what it did (`disabled`, `unmerge`, `eject`), and it
+# refuses many more things that would go wrong silently.
+
+# %% [markdown]
+# ## Your colleague's code
+#
+# Back to the forty lines. Without names and loading, they come down to one: the adapter is behind attention, place 5.
+# Do your three diagnostics catch it? And does the comparison with the merged block?
+
 
 # %%
-from serial_lora import disabled, eject, merge, unmerge
+class ColleaguesBlock(RightBlock):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.pair(self.block.attention(self.block.norm(x)))
 
 
-def apart(model: nn.Module, features: torch.Tensor) -> str:
-    """The largest difference of a model's features from given ones."""
+def from_merged(adapted: RightBlock) -> float:
+    """How far a block with one pair is from its own weights with that pair merged in."""
+    used = as_if_trained(adapted)
+    merged = copy.deepcopy(used.block)
     with torch.no_grad():
-        return f"{(model.encode_image(test_pictures) - features).abs().max().item():.0e}"
+        for layer in (merged.q, merged.k, merged.v):
+            weight = merge_weight(layer.weight, used.pair.lora_A, used.pair.lora_B, scale=1.0)
+            layer.weight.copy_(weight)
+        return (used(x) - merged(x)).abs().max().item()
 
 
-with disabled(library):
-    print("disabled, from the base:   ", apart(library, by_base))
-print("merged, from the adapted:  ", apart(merge(library), by_library))
-print("unmerged, from the adapted:", apart(unmerge(library), by_library))
-print("ejected, from the base:    ", apart(eject(library), by_base))
-
-# %% [markdown]
-# `disabled` and `merge` differ by rounding, since the sums run in another order. `unmerge` and `eject` are exact: they
-# put the original weights and layers back, bit for bit. So it is safe to try an adapter on a model that you care
-# about.
+rows = {}
+for version in (RightBlock, ColleaguesBlock):
+    adapted = version(copy.deepcopy(block), rank)
+    rows[version.__name__] = diagnose(adapted) | {"from the merged": f"{from_merged(adapted):.0e}"}
+display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# ## Train it
-#
-# Your own adapted CLIP still has fresh pairs. Give it twenty steps of an ordinary training loop. Only the pairs can
-# change, which is less than one number in a hundred. What do you expect from so little?
-
-# %%
-torch.manual_seed(0)
-optimizer = torch.optim.AdamW([p for pair in pairs for p in pair.parameters()], lr=3e-3)
-for _ in range(20):
-    chosen = torch.randint(len(train_labels), (32,))
-    features = mine.encode_image(train_pictures[chosen], normalize=True)  # (32, d)
-    scores = mine.logit_scale.exp() * features @ classes.T  # (32, 8)
-    loss = F.cross_entropy(scores, train_labels[chosen])
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-same = [torch.equal(p, mine.get_parameter(name)) for name, p in clip.named_parameters()]
-print("trained:", number_right(mine), "of", len(test_labels))
-print(f"{sum(same)} of CLIP's own {len(same)} tensors are as they were")
-
-# %% [markdown]
-# And now throw the adapter away. `nn.MultiheadAttention` keeps its three weights in one tall matrix, `in_proj_weight`
-# (3 d, d). That makes merging even simpler: every row of it multiplies the same tokens, so your function of exercise
-# 3.3 merges all three weights at once.
-
-# %%
-plain = copy.deepcopy(clip)
-attentions = [m for m in plain.visual.modules() if isinstance(m, nn.MultiheadAttention)]
-for layer, pair in zip(attentions, pairs, strict=True):
-    weight = merge_weight(layer.in_proj_weight, pair.lora_A, pair.lora_B, scale=1.0)
-    layer.in_proj_weight.data.copy_(weight)
-
-models = {"the CLIP that you were given": clip, "with your pairs": mine, "merged": plain}
-right, tensors_in = f"right, of {len(test_labels)}", "tensors"
-table = {n: {right: number_right(m), tensors_in: len(m.state_dict())} for n, m in models.items()}
-display(pd.DataFrame(table).T)
-
-# %%
-from serial_lora_course.plots.pictures import show_pictures
-from serial_lora_course.plots.style import display_figure
-
-was, now = answers(clip), answers(plain)
-mended = [i for i in range(len(was)) if was[i] != test_labels[i] == now[i]]
-mended = mended[:: len(mended) // 8][:8]  # some of each class
-titles = [f"{data.class_names[was[i]]} →\n{data.class_names[now[i]]}" for i in mended]
-display_figure(show_pictures([data.test[i][0] for i in mended], titles, columns=8))
-print(data.attribution)
-
-# %% [markdown]
-# Twenty steps took CLIP from 33 right answers to 43 of 78, and not one of its own 134 tensors changed in training. The
-# merged model gets as many right and again has 134 tensors, under the same names as before: you can save it as an
-# ordinary open_clip checkpoint. Send it to your colleague. Nobody needs an adapter library to run it, and you needed
-# none to make it: only PyTorch, and one hook in each attention layer. (On another machine the answer for a drawing or
-# two may differ.)
-#
-# **Change this and run again**: `rank=1` where you put the pairs in. Guess first how much of the gain is left. (About
-# half. One pattern in each block already does a lot.)
+# It passes all three, and it is not Serial LoRA: q, k and v never see the change, and no weights of theirs can replace
+# it. A diagnostic finds only what it was written to find. The last column asks for the definition itself. Send your
+# colleague that function.
 
 # %% [markdown]
 # ## Quiz
@@ -797,7 +823,7 @@ print(data.attribution)
 # - Serial LoRA is x + s x Aᵀ Bᵀ: behind the norm, before q, k and v, off the residual stream.
 # - `B` = 0 makes a fresh adapter exact. A random `A` makes it able to learn.
 # - It turns each W into W (I + s B A). So it can be merged, and then nothing is left of it.
-# - A falling loss proves that something learns. Probes say what.
+# - A falling loss proves that something learns. Diagnostics say what; the surest compares with the merged block.
 # - `inject` is no magic: freeze the model, find its attentions, and give each one pair and one pre-hook.
 #
 # Next: [04 · CLIP with a few shots](04_clip_few_shot.ipynb), where you train these pairs on a few labelled pictures,

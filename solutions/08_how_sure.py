@@ -30,14 +30,15 @@ from serial_lora_course.plots.style import display_figure
 lesson_card("08")
 
 # %% [markdown]
-# The course ships the records of the runs that lessons 04 to 07 make. Here are your friend's: Dice on SAM (how
-# well a mask fits, lesson 05) in hundredths, five data sets, three seeds, each number a mean over three amounts of training pictures. Two runs of one
-# data set and seed saw the same pictures, so we subtract them, and keep the difference.
+# The course ships the records of the runs that lessons 04 to 07 make. Here are your friend's: Dice on SAM (how well a
+# mask fits, lesson 05), times 100, for five data sets and three seeds. Each value is a mean over three amounts of
+# training pictures. Two runs of one data set and seed saw the same pictures, so we subtract them, and keep the
+# difference.
 
 
 # %%
 def results(lab: str, measure: str) -> pd.DataFrame:
-    """In hundredths: a row for each data set and seed, the mean over amounts; a column for each method."""
+    """Times 100: a row for each data set and seed, the mean over amounts; a column for each method."""
     runs = frame(shipped_records(lab))
     return 100 * runs.pivot_table(measure, ["dataset", "seed"], "method")
 
@@ -70,7 +71,8 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 #
 # Middle: how far each line rises. The three seeds of a data set stay together; the sets do not. A method that suits
 # `lines` suits it with every seed, so the second and third seed tell you little that is new. It is like a survey:
-# your friend did not ask fifteen people, but five people three times each.
+# your friend did not ask fifteen people, but five people three times each. Counting repeats as samples is called
+# *pseudoreplication*.
 #
 # So **the data set is the measurement**, and its seeds are averaged first. Right: the same mean with two intervals,
 # one that counts fifteen runs and one that counts five data sets. The wide one contains zero.
@@ -98,8 +100,9 @@ display(pd.DataFrame(rows, index=columns).T.rename_axis("measurements"))
 # standard errors. With five measurements you need 2.8, and from fifty on two are enough.
 #
 # Why? The standard error is itself an estimate, made from the same few numbers. When they happen to agree, it comes
-# out too small. Student's *t* is the exact correction, and `stats.t.ppf(0.975, n - 1)` gives it. (Why 0.975? Half of
-# the 5% is left out at each end.)
+# out too small. Student's *t* corrects that, and `stats.t.ppf(0.975, n - 1)` gives it. (Why 0.975? Half of the 5% is
+# left out at each end.) It is exact for independent normal measurements; our data sets were chosen, not sampled at
+# random, so for them it is an approximation.
 
 # %% [markdown]
 # ### Exercise 8.1 · An interval over data sets
@@ -148,14 +151,17 @@ check("8.1", interval)
 interval_of = yours("8.1")
 mean, half = interval_of(won_by.to_numpy())
 print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
+print(f"the interval: {mean - half:+.2f} to {mean + half:+.2f}")
 
 # %% [markdown]
-# The same mean, and zero is inside the interval. You don't sign. That does not mean that Serial LoRA is no better:
-# five data sets are too few to tell.
+# The same mean, and zero is inside the interval, from -0.04 to +0.85. You don't sign. That does not mean that Serial
+# LoRA is no better: five data sets are too few to tell. And there is a second reason: in these runs on SAM, and on SD3,
+# one learning rate served all methods, and may suit one of them best. (On CLIP each had its own; lesson 09 has runs in
+# which each got its own there, too.)
 #
 # Your friend could still sign a smaller claim, about *these* five data sets. For that, the seeds are a fair sample,
-# and the narrow interval is wide enough. But the sentence was about data sets in general, as most sentences in papers
-# are.
+# and the narrow interval is on the safe side. But the sentence was about data sets in general, as most sentences in
+# papers are.
 #
 # Let's test both intervals where we know the truth. We make up two methods that are exactly
 # equal: data sets favour one or the other by chance, and seeds add some noise. Every interval that leaves out zero is
@@ -221,12 +227,14 @@ display(pd.DataFrame(rows, index=columns).T)
 #
 # The paper's favourite word is "comparable". It can't mean "not significant" (zero is inside the interval): with two
 # runs hardly anything is significant, so everything would be comparable. You need a **margin**, chosen before you
-# look: how far behind is too far behind? For us that is one point of accuracy, one hundredth of Dice, and five points
+# look: how far behind is too far behind? For us that is one point of accuracy, one point of Dice, and five points
 # of style share, lesson 06's measure.
 #
 # - The whole interval is above minus the margin: it *holds*.
 # - The whole interval is below: it *fails*.
 # - Otherwise the question is *open*.
+#
+# This is a *non-inferiority test*.
 
 # %% [markdown]
 # ### Exercise 8.2 · Comparable
@@ -295,8 +303,6 @@ display_figure(plot_margins(judged))
 # and still Serial LoRA may be five points behind. Not significant and comparable are two different things.
 #
 # Against the small LoRA no lab shows that Serial LoRA is better. On CLIP it is behind: zero is outside the interval.
-# (On CLIP each method had a learning rate of its own. On SAM and SD3 one rate served all, and may suit one of them best.
-# Lesson 09 has runs in which each got its own there, too.)
 #
 # ## Many questions
 #
@@ -394,13 +400,13 @@ sweep = sweep[sweep["method"] == "serial_lora"].assign(accuracy=100 * sweep["acc
 grid = sweep.pivot_table("accuracy", "rank", "dataset")  # (ranks, sets)
 display(grid.style.format("{:.1f}"))
 print(
-    f"the best of each column: {grid.max().mean():.1f}; a rank drawn by lot: {grid.stack().mean():.1f}"
+    f"the best of each column: {grid.max().mean():.1f}; a rank at random: {grid.stack().mean():.1f}"
 )
 
 # %% [markdown]
-# The best cells average four points more than a rank drawn at random. But among nearly equal numbers the
-# highest is often just the luckiest. An old rule is more careful: take the best mean, subtract its standard error,
-# and choose the **smallest rank** that still reaches this bar (Breiman and others, 1984).
+# The best cells average four points more than a rank at random. But among nearly equal means the highest is often just
+# the luckiest. The *one-standard-error rule* is more careful: take the best mean, subtract its standard error, and
+# choose the **smallest rank** that still reaches this bar (Breiman and others, 1984).
 # <!-- from the book's cover: 1984 -->
 
 # %% [markdown]
@@ -463,14 +469,9 @@ for left_out in grid.columns:
 print(f"mean {np.mean(reached):.1f}")
 
 # %% [markdown]
-# 50.9. Not 53.5, but a little more than the 49.6 of a rank drawn at random. (The bar's error is over seeds, so for these
-# sets.) Each time a small rank is chosen, and the table shows why: on `nature` more rank does harm, and on `symbols` it
-# gains little. Perhaps the larger pairs would have wanted a smaller rate; this sweep has one for all ranks. Either way,
-# nothing here is a reason to pay for rank 64. (The bar comes from the best mean *observed*, which is often too high, so
-# what you really lose may be more than the rule allows, or less.)
-#
-# For your own pictures it is easier: choose on validation pictures, and look at the test pictures once. `serial-lora
-# fit`, in lesson 12, does that.
+# 50.9. Not 53.5, but a little more than the 49.6 of a rank at random. On `nature` the rule took rank 8, with 48.8, though
+# rank 4 has 52.8. And it breaks this lesson's own law: its standard error is over seeds, since two data sets are too few
+# to take one over. With three sets and one rate this is a demonstration, not advice.
 #
 # ## Quiz
 #
@@ -489,8 +490,8 @@ print(f"mean {np.mean(reached):.1f}")
 # <details><summary>Answer</summary>
 #
 # Neither. The interval goes from -0.6 to +1.4. With a margin of one point the first is *comparable*, since the lower
-# end is above -1. To show that it is better you would need about four times as many data sets, if the difference
-# stays.
+# end is above -1. If the true difference is 0.4, four times as many data sets would show that the first is better in
+# only half of such studies. For four studies in five you need about eight times as many.
 #
 # </details>
 #

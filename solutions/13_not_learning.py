@@ -3,8 +3,8 @@
 #
 # Sooner or later it happens to everybody: the script runs, no error comes, the GPU is warm, and the model does not
 # learn. You ask in an issue, and post your curve. In this lesson you are the one who answers. Five people have posted
-# a run each, and each run is broken in one place. You find the place with a **probe**, a few lines that ask one
-# question, then you mend it, and you keep the probes. (The words of the posts are ours. The threads are real.)
+# a run each, and each run is broken in one place. You find the place with a **diagnostic**, a few lines that ask one
+# question. Then you fix it, and you keep the diagnostics. (The words of the posts are ours. The threads are real.)
 
 # %%
 try:
@@ -16,6 +16,7 @@ except ModuleNotFoundError:
 import dataclasses
 import inspect
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from serial_lora import SerialLoRAConfig, inject
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.lessons.l13_not_learning import posted
-from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_mended
+from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import display_figure
 
@@ -74,8 +75,9 @@ display_figure(plot_curves(curves))
 # <details><summary>Answer</summary>
 #
 # You cannot know, and that is the point. A, D and E are flat, for three different reasons: in A nothing is trained,
-# in D a tenth of the parameters, in E all of them. B looks best, better than the run that works, and its adapter has
-# not moved. C learns a little, from nothing but boxes. A curve shows *that* something is wrong; only a probe shows what.
+# in D a tenth of the parameters, in E all of them. (A's drift is the order of the batches: its weights never change.) B
+# looks best, better than the run that works, and its adapter has not moved. C sees nothing but boxes. A curve shows
+# *that* something is wrong; only a diagnostic shows what.
 #
 # </details>
 #
@@ -99,11 +101,16 @@ def in_optimizer(run: posted.Run) -> str:
 
 print("it works:", in_optimizer(posted.works()))
 print("A:       ", in_optimizer(posted.run_a()))
-print(f"\nas posted:\n\n{inspect.getsource(posted.optimizer_of)}")
 
 # %% [markdown]
-# None of 12. The optimizer got its list *before* `inject` added the pairs and froze the rest. It holds the frozen
-# base, finds no gradient there, and steps nothing, without a word.
+# None of 12. How can that be? Guess, before you look at the function that makes the optimizer.
+
+# %%
+print(inspect.getsource(posted.optimizer_of))
+
+# %% [markdown]
+# The optimizer got its list *before* `inject` added the pairs and froze the rest. It holds the frozen base, finds no
+# gradient there, and steps nothing, without a word.
 #
 # ### Exercise 13.1 · Who is stepped?
 #
@@ -149,7 +156,7 @@ check("13.1", optimizer_of)
 # Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-display_figure(plot_mended(curves["A"], train(posted.run_a(yours("13.1")))))
+display_figure(plot_fixed(curves["A"], train(posted.run_a(yours("13.1")))))
 
 # %% [markdown]
 # The same happens whenever parameters are *replaced* after the optimizer was made: a new head, a reloaded model,
@@ -183,15 +190,20 @@ def reached(run: posted.Run) -> str:
 run = posted.run_b()
 print("in the optimizer:     ", in_optimizer(run))
 print("reached by a gradient:", reached(run))
-print(f"\nas posted:\n\n{inspect.getsource(posted.through_blocks)}")
 
 # %% [markdown]
-# The class vectors learn, alone, and they make the whole curve. (The run that works leaves them as they are. That is why
-# B could even end below it.) A checkpoint of the *reentrant* kind runs its block
-# without gradients, and on the way back asks its *inputs* whether they need one. Behind a frozen stem they do not, so
-# it never looks at the pairs inside. PyTorch warns of that once, and so does this course's library, but logs are
-# long: in [a thread about that warning](https://github.com/2U1/Qwen-VL-Series-Finetune/issues/56) somebody tells how
-# to silence it. (Here it is silenced, too.)
+# The class vectors learn, alone, and they make the whole curve. (The run that works leaves them as they are. That is
+# why B could even end below it.) What stops the gradient on its way to the pairs?
+
+# %%
+print(inspect.getsource(posted.through_blocks))
+
+# %% [markdown]
+# A checkpoint of the *reentrant* kind runs its block without gradients, and on the way back asks its *inputs* whether
+# they need one. Behind a frozen stem they do not, so it never looks at the pairs inside. PyTorch warns of that once,
+# and so does this course's library, but logs are long: in [a thread about that
+# warning](https://github.com/2U1/Qwen-VL-Series-Finetune/issues/56) somebody tells how to silence it. (Here it is
+# silenced, too.)
 #
 # ### Exercise 13.2 · Checkpoints that let gradients through
 #
@@ -236,22 +248,21 @@ check("13.2", through_blocks)
 # Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-mended = train(posted.run_b(yours("13.2")))
-display_figure(plot_mended(curves["B"], mended))
+display_figure(plot_fixed(curves["B"], train(posted.run_b(yours("13.2")))))
 
 # %% [markdown]
 # Vectors and adapter together end clearly lower than the vectors alone. This is the most dangerous of the five: nobody
-# posts a curve that falls. Run the probe before *every* long training.
+# posts a curve that falls. Run the diagnostic before *every* long training.
 #
-# ## C: a plateau
+# ## C: no lower than its start
 #
-# *"I fine-tune SAM. The loss starts high, comes down a little, and stays. Rate, rank and decay change nothing, and
-# the pictures that I plot from my data loader are fine."* The question behind it is
+# *"I fine-tune SAM. The loss never gets below what it started with. Rate, rank and decay change nothing, and the
+# pictures that I plot from my data loader are fine."* The question behind it is
 # [`segment-anything #202`](https://github.com/facebookresearch/segment-anything/issues/202), which range SAM's pixels
 # have, and [kornia's tutorial](https://github.com/kornia/tutorials/pull/76) shows how easily one errs: there it is
 # another one.
 #
-# The two probes find nothing here, since the loop is right. So look at the other end. Not at what the data loader
+# The two diagnostics find nothing here, since the loop is right. So look at the other end. Not at what the data loader
 # gives, but at **what the model sees**: take the tensor that enters the encoder, and undo the model's own
 # normalisation.
 
@@ -272,12 +283,16 @@ print("in the optimizer:     ", in_optimizer(run))
 print("reached by a gradient:", reached(run))
 both = [each.permute(1, 2, 0).clamp(0, 1) for each in (loaded, seen(run))]  # (h, w, 3)
 display_figure(show_pictures(both, ["from the data loader", "seen by SAM"], size=2.2))
-print(f"as posted:\n\n{inspect.getsource(posted.pixels_of)}")
 
 # %% [markdown]
-# Black. `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116,
-# 104). (The photographs are Tux Paint's stamps, GPL 2 or later, on photographs from scikit-image.) What little it
-# learned it learned from the boxes. An input that is normalised twice, or whose channels are exchanged, is found in
+# Black. (The photographs are Tux Paint's stamps, GPL 2 or later, on photographs from scikit-image.) Why?
+
+# %%
+print(inspect.getsource(posted.pixels_of))
+
+# %% [markdown]
+# `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116, 104). So
+# all that it has are the boxes. An input that is normalised twice, or whose channels are exchanged, is found in
 # the same way.
 #
 # ### Exercise 13.3 · The pixels that SAM expects
@@ -322,11 +337,11 @@ check("13.3", pixels_of)
 # Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-display_figure(plot_mended(curves["C"], train(posted.run_c(yours("13.3")))))
+display_figure(plot_fixed(curves["C"], train(posted.run_c(yours("13.3")))))
 
 # %% [markdown]
-# The mended curve begins where the posted one never arrives. A loss at the start that is far from what the pretrained
-# model should have is a probe too, and it is free.
+# The fixed curve begins where the running mean of the posted one never arrives. A loss at the start that is far from
+# what the pretrained model should have is a diagnostic too, and it is free.
 #
 # ## D: flat again
 #
@@ -334,13 +349,13 @@ display_figure(plot_mended(curves["C"], train(posted.run_c(yours("13.3")))))
 # nothing. In float32 it works."* You find it in [`CausVid #19`](https://github.com/tianweiy/CausVid/issues/19), and
 # the explanation in [`ao #1124`](https://github.com/pytorch/ao/pull/1124).
 #
-# There is no adapter here: the poster trains the last matrix of CLIP's tower. Both probes say that all is well. What
-# is left is the last step: the optimizer adds something to each number. Does the number change?
+# There is no adapter here: the poster trains the last matrix of CLIP's tower. What if both diagnostics say that all is
+# well? Then the last step is left: the optimizer adds something to each parameter. Does the parameter change?
 
 
 # %%
 def moved(run: posted.Run, steps: int = 1) -> float:
-    """The share of trained numbers that are others after some steps."""
+    """The fraction of trained parameters whose value has changed."""
     learns = [tensor for tensor in run.model.parameters() if tensor.requires_grad]
     before = [tensor.detach().clone() for tensor in learns]
     train(dataclasses.replace(run, batches=run.batches[:steps]))
@@ -348,16 +363,24 @@ def moved(run: posted.Run, steps: int = 1) -> float:
     return changed / sum(tensor.numel() for tensor in learns)
 
 
+run = posted.run_d()
+print("in the optimizer:     ", in_optimizer(run))
+print("reached by a gradient:", reached(run))
 for steps in (1, 300):
-    print(f"after {steps:3} steps {moved(posted.run_d(), steps):.0%} of the numbers have moved")
-number = torch.tensor(0.07, dtype=torch.bfloat16)
-print("0.07 + 0.00002 is 0.07 in bfloat16:", (number + 2e-5 == number).item())
-print(f"\nas posted:\n\n{inspect.getsource(posted.lower)}")
+    print(f"after {steps:3} steps {moved(posted.run_d(), steps):.0%} of the parameters have moved")
 
 # %% [markdown]
-# A bfloat16 has eight bits for its digits, <!-- from the format: 8 --> so around 0.07 the next number is more than
-# twenty steps away. Each step is rounded away, the next one too, and so 300 steps move the same few numbers as one:
-# those that were near zero. More steps do not help.
+# A tenth of them, and no more after 300 steps. What holds the others? Guess before you look.
+
+# %%
+print(inspect.getsource(posted.lower))
+number = torch.tensor(0.07, dtype=torch.bfloat16)
+print("0.07 + 0.00002 is 0.07 in bfloat16:", (number + 2e-5 == number).item())
+
+# %% [markdown]
+# A bfloat16 has eight bits of precision (seven stored), so around 0.07 the next number is more than twenty steps away.
+# Each step is rounded away, the next one too, and so 300 steps move the same few parameters as one: those that were
+# near zero. More steps do not help.
 #
 # ### Exercise 13.4 · What is trained is float32
 #
@@ -402,8 +425,8 @@ check("13.4", lower)
 # Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-display_figure(plot_mended(curves["D"], train(posted.run_d(yours("13.4")))))
-print(f"after 1 step {moved(posted.run_d(yours('13.4'))):.0%} of the numbers have moved")
+display_figure(plot_fixed(curves["D"], train(posted.run_d(yours("13.4")))))
+print(f"after 1 step {moved(posted.run_d(yours('13.4'))):.0%} of the parameters have moved")
 
 # %% [markdown]
 # Products are still computed in bfloat16, by `torch.autocast`; that is what one calls mixed precision. `inject` makes
@@ -419,7 +442,8 @@ print(f"after 1 step {moved(posted.run_d(yours('13.4'))):.0%} of the numbers hav
 # 500 steps to zero because of the confusion that it caused.
 # <!-- from that change: 500 -->
 #
-# Three probes pass. What moves, moves, but how far? Ask for the rate that the optimizer really uses, at every step.
+# What moves, moves, but how far? Ask for the rate that the optimizer really uses, at every step. Ask a fresh run, not
+# one in the middle of its training: the question advances its schedule.
 
 
 # %%
@@ -433,10 +457,17 @@ def rates(run: posted.Run) -> list[float]:
     return found
 
 
-found = rates(posted.run_e())
-print(f"moved in a step: {moved(posted.run_e()):.0%}")
+run, found = posted.run_e(), rates(posted.run_e())
+print("in the optimizer:     ", in_optimizer(run))
+print("reached by a gradient:", reached(run))
+print(f"moved in a step:       {moved(run):.0%}")
 print(f"asked for: {posted.RATE}, first step: {found[0]:.6f}, last step: {found[-1]:.6f}")
-print(f"\nas posted:\n\n{inspect.getsource(posted.share_of_rate)}")
+
+# %% [markdown]
+# Three diagnostics pass, and the fourth does not. Where does the small rate come from?
+
+# %%
+print(inspect.getsource(posted.share_of_rate))
 
 # %% [markdown]
 # The run ends long before the warm-up does. Its largest rate, in its last step, is 0.00018 in place of 0.003.
@@ -486,39 +517,56 @@ check("13.5", share_of_rate)
 # Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-display_figure(plot_mended(curves["E"], train(posted.run_e(yours("13.5")))))
+display_figure(plot_fixed(curves["E"], train(posted.run_e(yours("13.5")))))
 
 # %% [markdown]
-# ## All probes, all runs
+# ## All diagnostics, all runs
 #
-# Each probe takes a step or less. So run them all on every run, before the first long training. In which column does
-# each letter stand out?
+# Each takes a step or less. So run them all on every run, before the first long training. In which column does each
+# letter stand out?
+
 
 # %%
-table = {}
-for name, make in makers.items():
-    run = make()
-    table[name] = {
+def diagnose(make: Callable[[], posted.Run]) -> dict[str, str]:
+    """Four answers about a run, which is made twice: one of them advances its schedule."""
+    run, fresh = make(), make()
+    used = rates(fresh) if fresh.schedule else [fresh.optimizer.param_groups[0]["lr"]]
+    return {
         "in the optimizer": in_optimizer(run),
         "reached by a gradient": reached(run),
         "moved in a step": f"{moved(run):.0%}",
-        "largest rate": max(
-            rates(make()) if run.schedule else [run.optimizer.param_groups[0]["lr"]]
-        ),
+        "largest rate": f"{max(used):g}",
     }
-display(pd.DataFrame(table).T)
+
+
+display(pd.DataFrame({name: diagnose(make) for name, make in makers.items()}).T)
 
 # %% [markdown]
-# C stands out nowhere: its loop is right. Its picture is the fifth probe.
+# C stands out nowhere: its loop is right. Its picture is the fifth diagnostic.
 #
-# | What you see | Probe | What it shows |
+# The field's usual check asks the whole loop at once: can the run *overfit one batch*? Which letters will it miss?
+
+# %%
+for name, make in makers.items():
+    run = make()
+    losses = train(dataclasses.replace(run, batches=len(run.batches) * run.batches[:1]))
+    print(f"{name:8} {losses[0]:.2f} to {losses[-1]:.2f}")
+
+# %% [markdown]
+# A stays where it is, D and E nearly: these three it finds. It misses B, whose class vectors learn the batch by heart,
+# and C, which gets it right from the boxes. The check tests the loop, not what goes in, nor which part learns.
+#
+# | What you see | Diagnostic | What it shows |
 # |---|---|---|
 # | flat, up and down with the batches | compare `id`s with the optimizer's groups | what is never stepped |
 # | it falls, but no lower than a head alone | is `grad` None, for each kind of tensor? | what no gradient reaches |
-# | a high start, then a plateau | undo the normalisation, and look | what the model sees |
-# | flat in bfloat16 | the share of numbers that a step changes | steps that are rounded away |
+# | it never gets below its start | undo the normalisation, and look | what the model sees |
+# | flat in bfloat16 | the fraction of parameters that a step changes | steps that are rounded away |
 # | flat, or falling at the very end | the rate at every step | a schedule that does not fit |
-# | training falls, tests get worse | show some pictures with *their* labels | pairs in disorder, as in [`diffusers #14430`](https://github.com/huggingface/diffusers/issues/14430) |
+# | up, or wildly up and down | the same run at a tenth of the rate | a rate that is too high |
+# | `nan` | `torch.isfinite(loss)` at every step | the batch and the step where it begins |
+# | another answer for the same picture each time | `model.training` | a forgotten `model.eval()` |
+# | training falls, tests get worse | show some pictures with *their* labels | shuffled pairs, as in [`diffusers #14430`](https://github.com/huggingface/diffusers/issues/14430) |
 # | the loss stays, accuracy rises | the loss of a perfect answer | a wrong scale, as in [`transformers #13430`](https://github.com/huggingface/transformers/issues/13430), or a softmax too many |
 # | after loading as before training | is `B` zero in the loaded model? | names that did not match, as in [`peft #2115`](https://github.com/huggingface/peft/issues/2115) |
 
@@ -529,17 +577,17 @@ display(pd.DataFrame(table).T)
 #
 # <details><summary>Answer</summary>
 #
-# What share of the numbers one step changes, and the rate at that step. Few numbers: rounding. All, by next to
+# What fraction of the parameters one step changes, and the rate at that step. Few parameters: rounding. All, by next to
 # nothing: the rate.
 #
 # </details>
 #
-# **2. Can a model with a hundred pictures over-fit one batch of sixteen, if their labels are in disorder?**
+# **2. Can a model overfit one batch of sixteen pictures, if their labels are shuffled?**
 #
 # <details><summary>Answer</summary>
 #
-# Yes: sixteen wrong labels can be learned by heart like sixteen right ones. Over-fitting one batch tests the loop,
-# from loss to weights. It finds A, D and E; it says nothing about the data.
+# Yes: sixteen wrong labels can be learned by heart like sixteen right ones. Overfitting one batch tests the loop,
+# from loss to weights. It says nothing about the data.
 #
 # </details>
 #
@@ -555,10 +603,10 @@ display(pd.DataFrame(table).T)
 # %% [markdown]
 # ## What to remember
 #
-# - A loop has five places: what goes in, the loss, the gradient, the optimizer, the number that it changes. Each has a
-#   probe of a few lines.
-# - Equal curves have different causes. Do not tune a rate before the probes have passed.
+# - A loop has five places: what goes in, the loss, the gradient, the optimizer, the parameter that it changes. Each has
+#   a diagnostic of a few lines.
+# - Equal curves have different causes. Do not tune a rate before the diagnostics have passed.
 # - Silent faults sit where two right pieces meet: an order, a range, a type, a length.
-# - Keep the probes, and post their output with your curve.
+# - Keep the diagnostics, and post their output with your curve.
 #
 # Back to [lesson 12](12_your_own.ipynb): run them on your own model.

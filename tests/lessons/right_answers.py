@@ -16,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from serial_lora_course.checking.solved import solved
 
 
-def misses_by_numpy(matrix):
+def relative_errors_by_numpy(matrix):
     """From what is kept, by numpy."""
     kept = np.cumsum(np.linalg.svd(matrix.numpy(), compute_uv=False) ** 2)
     left = 1 - np.concatenate([[0], kept]) / kept[-1]
@@ -120,7 +120,7 @@ def share_by_schedulers(step, steps):
 ANSWERS = {
     "0.1": [gained_and_lost_by_numpy],
     "0.2": [lambda model: model.requires_grad_(False).eval()],
-    "1.1": [misses_by_numpy],
+    "1.1": [relative_errors_by_numpy],
     "1.2": [LoRAAsLinear],
     "1.3": [pairs_in_another_basis],
     "3.1": [
@@ -202,8 +202,8 @@ ANSWERS = {
     ],
     "11.1": [
         {  # the root of each weight on both factors, and its sign on one
-            "A for A, _ in pairs": "abs(w) ** 0.5 * A for w, (A, _) in zip(weights, pairs)",
-            "w * B": "w / abs(w) ** 0.5 * B",
+            "A_i for A_i, _ in pairs": "abs(w) ** 0.5 * A_i for w, (A_i, _) in zip(weights, pairs)",
+            "w * B_i": "w / abs(w) ** 0.5 * B_i",
         }
     ],
     "11.2": [{"A2 + A2 @ B1 @ A1": "A2", "[B1, B2]": "[B1 + B2 @ A2 @ B1, B2]"}],

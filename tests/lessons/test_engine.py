@@ -360,7 +360,7 @@ def test_what_passed_is_used_until_it_no_longer_does(capsys):
 )
 def test_an_answer_is_read_from_the_notebook_of_its_lesson(capsys, body, said):
     helper = "def helper(shapes, rank):\n    return rank * sum(map(sum, shapes))"
-    answer = f'def numbers_in_pairs(shapes, rank):\n    {body}\n\n\ncheck("2.1", numbers_in_pairs)'
+    answer = f'def lora_parameters(shapes, rank):\n    {body}\n\n\ncheck("2.1", lora_parameters)'
     codes = ["%matplotlib inline", "import numpy as np", helper, answer]
     notebook = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, codes)])
     nbformat.write(notebook, "02_parameter_count.ipynb")

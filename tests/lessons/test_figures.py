@@ -9,14 +9,14 @@ from serial_lora_course.lessons.l04_clip.figures import plot_shots
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_sweep
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
-from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_mended
+from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
 
 
 @pytest.mark.parametrize(
     ("plot", "arguments", "lines"),
     [
         (plot_curves, [{"A": range(12), "B": [2, 4] * 6}], [list(range(12)), np.arange(0.5, 11)]),
-        (plot_mended, [[3] * 6, [3, 2, 1] * 2], [[3] * 6, [3, 2, 1] * 2]),
+        (plot_fixed, [[3] * 6, [3, 2, 1] * 2], [[3] * 6, [3, 2, 1] * 2]),
     ],
 )
 def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, arguments, lines):

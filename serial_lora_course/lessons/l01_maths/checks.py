@@ -1,4 +1,4 @@
-"""Checks of lesson 01: what a rank misses, LoRA itself, LoRA's pairs for a shared one, two gradients.
+"""Checks of lesson 01: the error of a rank, LoRA itself, LoRA's pairs for a shared one, two gradients.
 
 Each compares with the same numbers computed another way: approximations that are made and measured,
 dense weights in place of pairs, and autograd.
@@ -20,8 +20,8 @@ from serial_lora_course.checking.message import likely, require
 from serial_lora_course.checking.running import exercise
 
 
-def missed_by_making(matrix: Tensor) -> Tensor:
-    """The misses of a matrix (m, n), by making each approximation from an eigenbasis of its rows."""
+def errors_by_making(matrix: Tensor) -> Tensor:
+    """The relative errors of a matrix (m, n), by making each approximation from an eigenbasis of its rows."""
     _, axes = torch.linalg.eigh(matrix.T @ matrix)  # (n, n), ascending
     kept = [matrix @ axes[:, k:] @ axes[:, k:].T for k in reversed(range(len(axes) + 1))]
     left = [(matrix - near).norm() for near in kept[: min(matrix.shape)]]
@@ -30,17 +30,18 @@ def missed_by_making(matrix: Tensor) -> Tensor:
 
 @exercise(
     "1.1",
-    "the miss at each rank equals that of the best approximation, built and measured, for tall, wide and low-rank matrices",
+    "the relative error at each rank equals that of the best approximation, built and measured, for tall, "
+    "wide and low-rank matrices",
 )
-def misses() -> Iterator[Case]:
-    """Entry r is what the best matrix of rank r misses."""
+def relative_errors() -> Iterator[Case]:
+    """Entry r is the relative error of the best matrix of rank r."""
     for rows, columns, rank in ((7, 5, 5), (4, 6, 4), (6, 6, 3)):
         left, right = torch.randn(rows, rank).double(), torch.randn(rank, columns).double()
         matrix = left @ right
         yield Case(
-            f"the misses at ranks 0 to {min(rows, columns)} of a {rows}x{columns} matrix of rank {rank}",
+            f"the relative errors at ranks 0 to {min(rows, columns)} of a {rows}x{columns} matrix of rank {rank}",
             (matrix,),
-            missed_by_making(matrix),
+            errors_by_making(matrix),
             form=f"one number for each rank from 0 to {min(rows, columns)}, in one tensor",
             nan="at full rank, 1 minus the share that is kept can round to just below 0, whose root is nan: "
             "sum the share that is left out, or use clamp(min=0)",

@@ -1,4 +1,4 @@
-"""Low rank, seen: layers of a matrix, what each rank misses, where tokens move."""
+"""Low rank, seen: rank-one terms of a matrix, the error of each rank, where tokens move."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from serial_lora_course.plots.style import (
 )
 
 
-def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
-    """The first layers of a matrix (m, n) of numbers between 0 and 1, and under each their sum so far.
+def plot_terms(matrix: Tensor, count: int = 4) -> Figure:
+    """The first rank-one terms of a matrix (m, n) of numbers between 0 and 1, and under each their sum so far.
 
-    A layer is one column times one row, with the column drawn to its left and the row over it.
+    A term is one column times one row, with the column drawn to its left and the row over it.
     """
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
     with house_style():
@@ -35,12 +35,12 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
         grid = figure.add_gridspec(3, 2 * count, **ratios)
         for i in range(count):
             image = figure.add_subplot(grid[1, 2 * i + 1])
-            layer = S[i] * torch.outer(U[:, i], Vh[i])
-            limit = layer.abs().max()
-            image.imshow(layer, cmap="RdBu", vmin=-limit, vmax=limit)
+            term = S[i] * torch.outer(U[:, i], Vh[i])
+            limit = term.abs().max()
+            image.imshow(term, cmap="RdBu", vmin=-limit, vmax=limit)
             row = figure.add_subplot(grid[0, 2 * i + 1], sharex=image)
             row.plot(Vh[i], color=INK, linewidth=1.2)
-            row.set_title(f"layer {i + 1}: σ = {S[i]:.1f}", fontsize=10, loc="center")
+            row.set_title(f"term {i + 1}: σ = {S[i]:.1f}", fontsize=10, loc="center")
             column = figure.add_subplot(grid[1, 2 * i], sharey=image)
             column.plot(U[:, i], range(len(U)), color=INK, linewidth=1.2)
             total = figure.add_subplot(grid[2, 2 * i + 1])
@@ -52,8 +52,8 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
     values = ", ".join(f"{value:.1f}" for value in S[:count])
     return with_description(
         figure,
-        f"The first {count} layers of a picture, each one column times one row, with singular values "
-        f"{values}; under each, the sum of the layers so far.",
+        f"The first {count} rank-one terms of a picture, each one column times one row, with singular values "
+        f"{values}; under each, the sum of the terms so far.",
     )
 
 
@@ -61,7 +61,7 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
     """The spectrum of a matrix (m, n) with the values that a rank keeps, and the matrix beside what they make."""
     U, S, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     kept = (U[:, :rank] * S[:rank]) @ Vh[:rank]
-    missed = float(S[rank:].norm() / S.norm())
+    error = float(S[rank:].norm() / S.norm())
     with house_style():
         figure = Figure(figsize=(9, 2.9), layout="constrained")
         spectrum, whole, part = figure.subplots(1, 3, width_ratios=(5, 3, 3))
@@ -70,7 +70,7 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
         spectrum.set(xlabel="index", title=f"{name}: singular values", yscale="log")
         spectrum.set_ylim(bottom=1e-4 * S[0].item())
         look = {"vmin": matrix.min(), "vmax": matrix.max(), "cmap": "gray"}
-        titles = {"the matrix": (whole, matrix), f"rank {rank} misses {missed:.0%}": (part, kept)}
+        titles = {"the matrix": (whole, matrix), f"rank {rank}, error {error:.0%}": (part, kept)}
         for title, (axes, picture) in titles.items():
             axes.imshow(picture, interpolation="nearest", **look)
             axes.set_title(title)
@@ -78,7 +78,7 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
     return with_description(
         figure,
         f"{name}: its singular values with the first {rank} marked, and the matrix beside their sum, "
-        f"which misses {missed:.0%}.",
+        f"whose relative error is {error:.0%}.",
     )
 
 
@@ -87,13 +87,13 @@ OTHERS = (INK, GREEN, QUIET, PURPLE)
 SHADES = matplotlib.colormaps["viridis_r"]
 
 
-def plot_misses(
+def plot_relative_errors(
     curves: Mapping[str, Tensor], ranks: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)
 ) -> Figure:
-    """What is missed at some ranks, on a logarithmic axis, each line named at its end.
+    """The relative error at some ranks, on a logarithmic axis, each line named at its end.
 
     Args:
-        curves: what to call it -> the misses at ranks 0, 1, ...; at most four.
+        curves: what to call it -> the errors at ranks 0, 1, ...; at most four.
     """
     with house_style():
         figure = Figure(figsize=(8.2, 3.7), layout="constrained")
@@ -108,11 +108,13 @@ def plot_misses(
         axes.set_xscale("log", base=2)
         axes.set_xticks(ranks, [str(rank) for rank in ranks])
         axes.minorticks_off()
-        axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="share missed")
+        axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="relative error")
         axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
     shares = {n: ", ".join(f"{float(curve[r]):.0%}" for r in ranks) for n, curve in curves.items()}
     words = "; ".join(f"{name}: {said}" for name, said in shares.items())
-    return with_description(figure, f"Share missed at ranks {', '.join(map(str, ranks))}. {words}.")
+    return with_description(
+        figure, f"Relative error at ranks {', '.join(map(str, ranks))}. {words}."
+    )
 
 
 def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tensor]]]) -> Figure:

@@ -1,4 +1,4 @@
-"""The panel of lesson 01: the rank moves over a matrix's spectrum, and what is missed is seen."""
+"""The panel of lesson 01: the rank moves over a matrix's spectrum, and the error is seen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serial_lora_course.plots.style import display_figure
 
 
 def rank_panel(matrices: Mapping[str, Tensor], rank: int = 4) -> ipywidgets.VBox | None:
-    """Show what a rank keeps of some matrices (m, n) and what it misses.
+    """Show what a rank keeps of some matrices (m, n), and the error.
 
     Args:
         matrices: what to call each -> the matrix.

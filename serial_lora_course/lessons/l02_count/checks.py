@@ -17,7 +17,7 @@ def numel_of(shapes: list[tuple[int, int]], rank: int) -> int:
 
 
 @exercise("2.1", "the formula equals numel() for one matrix and for several, square or not")
-def numbers_in_pairs() -> Iterator[Case]:
+def lora_parameters() -> Iterator[Case]:
     """The formula against numel() of tensors with these shapes."""
     for shapes, rank in (
         ([(3, 3), (6, 3), (2, 5)], 2),
@@ -27,7 +27,7 @@ def numbers_in_pairs() -> Iterator[Case]:
         ([(768, 768)] * 4, 32),
         ([(768, 2304), (768, 768)], 5),
     ):
-        what = f"the numbers in pairs of rank {rank} for {shapes}"
+        what = f"the parameters of pairs of rank {rank} for {shapes}"
         yield Case(what, (shapes, rank), numel_of(shapes, rank))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, Rectangle
 
-from serial_lora_course.plots.style import QUIET, house_style, method_look, with_description
+from serial_lora_course.plots.style import INK, QUIET, house_style, method_look, with_description
 
 MATRICES = {"q": 1.6, "k": 3.2, "v": 4.8, "out": 6.4}  # where each begins, one wide
 GAP = 0.12  # between a matrix and its pair
@@ -30,19 +30,18 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
                 corner = (8.1 + 0.5 * (cell % 2), bottom + 0.5 - 0.5 * (cell // 2))
                 filled = look["color"] if cell < len(lefts) else "none"
                 _box(axes, *corner, (0.5, 0.5), filled, QUIET)
-            said = f"{look['label']}\n{len(lefts) * pair:,}\nnumbers"
+            said = f"{look['label']}\n{len(lefts) * pair:,}\nparameters"
             axes.text(9.3, bottom + 0.5, said, color=look["color"], va="center")
         readers = (1.42, -0.18, (4.56, 1.36))  # what reads the changed tokens
         _box(axes, *readers, "none", look["color"], linestyle="--")
-        style = {"arrowstyle": "-|>", "color": look["color"]}
-        axes.annotate("", (1.42, 0.5), (0.3, 0.5), arrowprops=style)
-        axes.set(xlim=(-0.5, 10.9), ylim=(-0.25, 3.4), aspect="equal")
+        _draw_sum(axes, look["color"])
+        axes.set(xlim=(-0.9, 10.9), ylim=(-0.25, 3.4), aspect="equal")
         axes.axis("off")
     return with_description(
         figure,
         f"An attention block's four matrices, {width} by {width}, drawn to scale with pairs of rank {rank}. LoRA "
-        f"has a thin column and a thin row beside each of q, k, v and out: {4 * pair:,} numbers. Serial LoRA has "
-        f"one such pair, in front of q, k and v: {pair:,} numbers, a quarter.",
+        f"has a thin column and a thin row beside each of q, k, v and out: {4 * pair:,} parameters. Serial LoRA "
+        f"has one such pair, in front of q, k and v, and x runs past it: {pair:,} parameters, a quarter.",
     )
 
 
@@ -59,3 +58,21 @@ def _draw_pair(axes: Axes, left: float, bottom: float, thin: float, colour: str)
     style = {"color": colour, "fontsize": 10, "ha": "center", "va": "center"}
     axes.text(left - GAP - 0.12, bottom + 0.5, "B", **style)
     axes.text(left + 0.5, bottom + 1 + GAP + 0.14, "A", **style)
+
+
+def _draw_sum(axes: Axes, colour: str) -> None:
+    """The tokens x on their way past Serial LoRA's pair, what it makes of them, and the sum."""
+    stream, adapted, plus = -0.08, 0.5, 1.2
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
+    axes.text(-0.8, stream, "x", ha="center", va="center", fontsize=13, style="italic")
+    axes.plot((-0.6, -0.6), (stream, adapted), color=colour, linewidth=1)
+    for end, start, ink in (
+        ((plus - 0.1, stream), (-0.68, stream), INK),
+        ((-0.34, adapted), (-0.6, adapted), colour),
+        ((plus, stream + 0.1), (plus, adapted), colour),
+        ((1.42, stream), (plus + 0.1, stream), INK),
+    ):
+        axes.annotate("", end, start, arrowprops=arrow | {"color": ink})
+    axes.plot((0, plus), (adapted, adapted), color=colour, linewidth=1)
+    axes.add_patch(Circle((plus, stream), 0.1, facecolor="white", edgecolor=INK))
+    axes.text(plus, stream, "+", ha="center", va="center")

@@ -1,4 +1,4 @@
-"""Checks of lesson 03: the adapter, its place, its merge, a probe, and `inject` itself."""
+"""Checks of lesson 03: the adapter, its place, its merge, a diagnostic, and `inject` itself."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def merged_weight() -> Iterator[Case]:
         yield Case(what, (weight, A, B, scale), torch.stack(rows).T)
 
 
-# ----------------------------------------------------------------------------------- 3.4 a probe
+# ------------------------------------------------------------------------------ 3.4 a diagnostic
 
 
 @exercise(

@@ -127,8 +127,8 @@ def few_shot_loss() -> Iterator[Case]:
 
 LOSSES, WEIGHTS = "the loss of each step", "the weights of both towers afterwards"
 SIZES, OFTEN = "how many pictures each step sees", "how often each shot is seen"
-MODES, SHUFFLED = "the model's mode in the steps and afterwards", "rounds in different orders"
-PAIRED, FETCHED = "each picture comes with its own class", "each shot is fetched anew in each round"
+MODES, SHUFFLED = "the model's mode in the steps and afterwards", "epochs in different orders"
+PAIRED, FETCHED = "each picture comes with its own class", "each shot is fetched anew in each epoch"
 
 
 class Fetched(list):
@@ -173,9 +173,9 @@ def read_training(losses, clip, groups, shots, *_) -> dict[str, object]:
     if len(own) == 1:
         weights = torch.cat([clip.image.weight.flatten(), clip.text.weight.flatten()]).detach()
         return {LOSSES: losses, WEIGHTS: weights} | facts
-    rounds = {tuple(shown[i : i + len(shots)]) for i in range(0, len(shown), len(shots))}
+    epochs = {tuple(shown[i : i + len(shots)]) for i in range(0, len(shown), len(shots))}
     paired = torch.equal(torch.cat(pictures), torch.stack([own[label] for label in shown]))
-    return facts | {SHUFFLED: len(rounds) > 1, PAIRED: paired}
+    return facts | {SHUFFLED: len(epochs) > 1, PAIRED: paired}
 
 
 def adamw_by_hand(clip, groups, shots, prompts, loss_of, steps, size) -> tuple[list, Tensor]:
@@ -198,7 +198,7 @@ def adamw_by_hand(clip, groups, shots, prompts, loss_of, steps, size) -> tuple[l
 
 @exercise(
     "4.4",
-    "losses and weights equal those of AdamW written out, and shuffled rounds show each shot once",
+    "losses and weights equal those of AdamW written out, and shuffled epochs show each shot once",
 )
 def train_few_shot() -> Iterator[Case]:
     """Shots that are all one picture, then shots of six classes."""
@@ -210,7 +210,7 @@ def train_few_shot() -> Iterator[Case]:
             {"params": [tower.weight], "lr": lr, "weight_decay": decay}
             for tower, lr, decay in ((clip.image, 0.02, 0.5), (clip.text, 0.05, 0.1))
         ]
-        inputs = (clip, groups, shots, prompts, noting_loss, 9, 4)  # a round ends within a batch
+        inputs = (clip, groups, shots, prompts, noting_loss, 9, 4)  # an epoch ends within a batch
         losses, weights = adamw_by_hand(*copy.deepcopy(inputs))
         values = {LOSSES: losses, WEIGHTS: weights} if alike else {}
         counts = {SIZES: [4] * 9, OFTEN: [(1, 36)] if alike else [(i, 6) for i in range(6)]}

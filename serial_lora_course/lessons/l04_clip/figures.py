@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import matplotlib
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from serial_lora_course.data.types import Pictures
@@ -23,6 +26,9 @@ from serial_lora_course.plots.style import (
 
 COLOURS = {"zero-shot": QUIET, "linear probe": INK, "LoRA": BLUE, "Serial LoRA": VERMILION}
 """Of the classifiers that are compared one by one; those of any other are green."""
+
+SET_COLOURS, MARKERS = matplotlib.colormaps["Dark2"], "osD^vP*X"
+"""Of the data sets, in their order."""
 
 
 def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
@@ -69,7 +75,7 @@ def show_changes(
         indices: of the pictures to choose from, evenly; at least one.
         before, after: (N,), the classes given.
     """
-    chosen = indices[:: -(-len(indices) // 8)]
+    chosen = indices[:: math.ceil(len(indices) / 8)]
     short = [name.removeprefix("a ").removeprefix("an ") for name in names]
     titles = [f"was: {short[before[i]]}\nnow: {short[after[i]]}" for i in chosen]
     figure = show_pictures([pictures[i][0] for i in chosen], titles, columns=4, size=2.0)
@@ -81,7 +87,8 @@ def show_changes(
 def plot_shots(accuracy: pd.DataFrame, ours: str) -> Figure:
     """Mean accuracy over the shots, then the lead of one method over each other one of `COLOURS`.
 
-    A lead is over the seeds' mean on a data set: a thin line for each set, a thick one for their mean.
+    A lead is over the seeds' mean on a data set: a thin line for each set, a thick one for their mean. All
+    leads have one scale.
 
     Args:
         accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
@@ -90,28 +97,33 @@ def plot_shots(accuracy: pd.DataFrame, ours: str) -> Figure:
     sets = accuracy.groupby(["dataset", "shots"]).mean()  # over the seeds
     means = sets.groupby("shots").mean()
     rivals = [name for name in COLOURS if name in sets and name != ours]
+    looks = {
+        name: {"color": SET_COLOURS(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
+        for i, name in enumerate(sets.index.unique("dataset"))
+    }
     words = [f"{ours} over the shots {list(means.index)}: {_in_words(means[ours])}."]
     with house_style():
-        figure = Figure(figsize=(9.5, 7.5), layout="constrained")
+        figure = Figure(figsize=(9.5, 8), layout="constrained")
         first, *others = figure.subplots(2, 2, sharex=True).flat
         for name, values in means.items():
             style = {"color": COLOURS.get(name, GREEN), "marker": "o", "markersize": 4}
             first.plot(values, linestyle=":" if name == "zero-shot" else "-", label=name, **style)
-        first.set(title=f"Mean of {len(sets.unstack())} data sets", ylabel="accuracy in percent")
+        first.set(title=f"Mean of {len(looks)} data sets", ylabel="accuracy in percent")
         first.legend(fontsize=9)
         for axes, name in zip(others, rivals, strict=False):
             lead = (sets[ours] - sets[name]).dropna().unstack("dataset")  # (shots, sets)
             axes.axhline(0, color=INK, linewidth=1)
-            axes.plot(lead, color=COLOURS[name], linewidth=0.9, alpha=0.6)
-            axes.plot(lead.mean(axis=1), color=COLOURS[name], linewidth=3)
+            for each, values in lead.items():
+                axes.plot(values, linewidth=1, **looks[each])
+            axes.plot(lead.mean(axis=1), color=INK, linewidth=3)
             axes.set(title=f"{ours} ahead of {name}", ylabel="points of accuracy")
-            ends = lead.iloc[-1].dropna()
-            for each in (ends.idxmin(), ends.idxmax()):
-                place = (lead.index[-1], ends[each])
-                axes.annotate(each, place, ha="right", va="bottom", fontsize=9, color=QUIET)
+            axes.sharey(others[0])
             words.append(f"Its mean lead over {name}: {_in_words(lead.mean(axis=1), '+')};")
             extremes = lead.min().min(), lead.max().max()
             words.append(f"its lowest and highest: {_in_words(extremes, '+')}.")
+        handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
+        handles.append(Line2D([], [], label="mean", color=INK, linewidth=3))
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
         for axes in figure.axes:
             axes.set_xscale("log", base=2)
             axes.set_xticks(means.index, [str(shots) for shots in means.index])
@@ -124,5 +136,5 @@ def plot_shots(accuracy: pd.DataFrame, ours: str) -> Figure:
 
 
 def _in_words(values: Iterable[float], sign: str = "") -> str:
-    """Numbers with one decimal, in their order; what is rounded to zero has no minus."""
+    """Values with one decimal, in their order; what is rounded to zero has no minus."""
     return ", ".join(f"{value:{sign}z.1f}" for value in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -72,7 +73,7 @@ def plot_token_errors(errors: Mapping[str, np.ndarray], window: int) -> Figure:
         panels = figure.subplots(1, len(errors), squeeze=False, sharey=True)[0]
         for axes, (title, error) in zip(panels, errors.items(), strict=True):
             height, width = error.shape
-            tall, wide = (-(-side // window) * window for side in (height, width))
+            tall, wide = (math.ceil(side / window) * window for side in (height, width))
             shown = axes.imshow(error, RED, vmin=0, vmax=most, extent=(0, width, height, 0))
             look = {"hatch": "////", "facecolor": "#f2f2f2", "edgecolor": "#c4c4c4", "linewidth": 0}
             for corner, *sides in (

@@ -147,7 +147,8 @@ def mask_panel(backbone: SamBackbone, examples: Sequence[SegmentationExample]) -
     scale = scale_slider(backbone.model).value  # refuses a model without adapters
 
     def still() -> None:
-        some, answers = {each.names[0]: each for each in examples[:2]}, {"before": [], "after": []}
+        some = {", ".join(each.names): each for each in examples[:2]}
+        answers = {"before": [], "after": []}
         for each in some.values():
             for at, masks in zip((None, scale), answers.values(), strict=True):
                 masks += [masks_in(backbone, each, embedding_at(backbone, each, at), each.boxes)]

@@ -54,12 +54,14 @@ def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 def plot_sweep(runs: pd.DataFrame) -> Figure:
     """Accuracy against the rate of B: a picture a method, a line of means for each rate of A.
 
-    Small dots are runs, a ring marks B at A's rate.
+    Small dots are runs, a ring marks B at A's rate. Means far below zero-shot lie under the picture: an arrow
+    points to each, so that one of them does not flatten the others.
 
     Args:
         runs: a row a run, as `serial_lora_course.labs.frames.frame` gives them.
     """
     points = runs.assign(rate_B=runs["lr"] * runs["ratio"], percent=100 * runs["accuracy"])
+    floor = 90 * runs["zero_shot_dataset"].mean()
     methods, rates = sorted(runs["method"].unique()), sorted(runs["lr"].unique())
     colours = matplotlib.colormaps["viridis"].resampled(len(rates) + 1)
     looks = {rate: {"color": colours(i), "marker": MARKERS[i % 8]} for i, rate in enumerate(rates)}
@@ -70,14 +72,20 @@ def plot_sweep(runs: pd.DataFrame) -> Figure:
             part = points[points["method"] == method]
             axes.axhline(100 * part["zero_shot_dataset"].mean(), color=QUIET, linestyle=DASHED)
             for rate, line in part.groupby("lr"):
-                axes.plot(line.groupby("rate_B")["percent"].mean(), **looks[rate])
+                means = line.groupby("rate_B")["percent"].mean()
+                axes.plot(means, **looks[rate])
                 axes.scatter(line["rate_B"], line["percent"], s=9, color=looks[rate]["color"])
+                for rate_B, mean in means[means < floor].items():
+                    look = {"arrowstyle": "->", "color": looks[rate]["color"]}
+                    place = {"xytext": (0, 28), "textcoords": "offset points", "ha": "center"}
+                    axes.annotate(f"{mean:.0f}", (rate_B, floor), arrowprops=look, **place)
             equal = part[part["ratio"] == 1].groupby("rate_B")["percent"].mean()
             axes.scatter(equal.index, equal, s=170, facecolors="none", edgecolors=INK, zorder=3)
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
             axes.set(title=method_look(method)["label"], xlabel="learning rate of B")
         panels[0].set_ylabel("accuracy (%)")
+        panels[0].set_ylim(bottom=floor)
         handles = [Line2D([], [], label=f"A at {rate:g}", **looks[rate]) for rate in rates]
         handles.append(Line2D([], [], label="zero-shot", color=QUIET, linestyle=DASHED))
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))

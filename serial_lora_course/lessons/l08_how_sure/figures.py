@@ -28,7 +28,7 @@ NAMES = {
 }
 TITLES = {
     "clip": "CLIP, points of accuracy",
-    "sam": "SAM, hundredths of Dice",
+    "sam": "SAM, points of Dice (0.01)",
     "sd3": "SD3, points of style share",
 }
 VERDICTS = {"holds": GREEN, "open": QUIET, "fails": VERMILION}
@@ -58,8 +58,11 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
         for place, colour in enumerate((VERMILION, INK)):
             look = {"color": colour, "marker": "o", "capsize": 7, "lw": 2}
             right.errorbar(place, means.mean(), halves[place], **look)
+            inside = abs(means.mean()) <= halves[place]
+            low, words = means.mean() - halves[place], "contains 0" if inside else "leaves out 0"
+            right.text(place, low - 0.04, words, color=colour, ha="center", va="top")
         left.set_xticks([0, 1], [NAMES[other].replace(", ", ",\n"), NAMES[one]])
-        left.set(xlim=(-0.2, 1.75), title="pairs of runs", ylabel="Dice, hundredths")
+        left.set(xlim=(-0.2, 1.75), title="pairs of runs", ylabel="Dice × 100")
         middle.set_xticks(range(len(names)), names, rotation=30)
         middle.set(title="mean of each data set", ylabel="difference")
         right.set_xticks([0, 1], [f"{len(runs)} runs", f"{len(names)} data sets"])

@@ -82,7 +82,7 @@ def plot_shapes(spectra: Mapping[str, Tensor]) -> Figure:
             style = {"markersize": 5, "label": name} | look(name)
             left.plot(index, values, **style)
             right.plot(index, values / values.sum(), **style)
-        left.set(title="position", ylabel="singular value of dW", xlabel="index")
+        left.set(title="size", ylabel="singular value of dW", xlabel="index")
         right.set(title="shape", ylabel="share of their sum", xlabel="index")
         for axes in (left, right):
             axes.set_ylim(bottom=0)
@@ -96,12 +96,15 @@ def plot_shapes(spectra: Mapping[str, Tensor]) -> Figure:
     )
 
 
-def plot_angles(curves: Mapping[str, Tensor], chance: Tensor, title: str) -> Figure:
+def plot_angles(
+    curves: Mapping[str, Tensor], chance: Tensor, title: str, through_W: Tensor | None = None
+) -> Figure:
     """Principal angles between subspaces, beside those of random ones.
 
     Args:
         curves: what is compared -> angles in degrees, the smallest first.
         chance: those of random subspaces.
+        through_W: those of what random subspaces become behind a weight.
     """
     with house_style():
         figure = Figure(figsize=(8.6, 4.2), layout="constrained")
@@ -110,20 +113,26 @@ def plot_angles(curves: Mapping[str, Tensor], chance: Tensor, title: str) -> Fig
         axes.fill_between(index, chance, 90, color="#e3e3e3", linewidth=0)
         axes.plot(index, chance, color=QUIET, linewidth=2)
         axes.text(1, 84, "chance: random subspaces", color=QUIET, va="center")
+        if through_W is not None:
+            axes.plot(index, through_W, color=VERMILION, linestyle=DASHED, label="chance behind W")
+            axes.legend(loc="lower right")
         for name, angles in curves.items():
             axes.plot(index, angles, clip_on=False, markersize=5, **look(name))
             words = {"color": look(name)["color"], "fontweight": "bold", "rotation_mode": "anchor"}
             slope = float(angles[4] - angles[1]) / 3  # a name goes along its line
             turned = {"rotation": np.degrees(np.arctan(slope)), "transform_rotates_text": True}
-            under = float(angles[1]) > 20  # and under it, if there is room
+            crossed = through_W is not None and name.startswith("LoRA and")  # by the dashed line
+            under = float(angles[1]) > 20 and not crossed  # and under it, if there is room
             height = float(angles[0]) + 0.4 * slope + (-2.2 if under else 2)
             axes.text(1.4, height, name, va="top" if under else "bottom", **words, **turned)
         axes.set(title=title, xlabel="principal angle, the smallest first")
         axes.set(xlim=(0.6, len(index) + 0.3), ylim=(0, 90))
         axes.set_yticks([0, 30, 60, 90], ["0°\nthe same", "30°", "60°", "90°\nnothing\nin common"])
         axes.set_xticks([1, *range(4, len(index) + 1, 4)])
+    known = {**curves, "chance": chance}
+    if through_W is not None:
+        known["chance behind W"] = through_W
     means = "; ".join(
-        f"{name} from {each[0]:.0f} to {each[-1]:.0f}"
-        for name, each in {**curves, "chance": chance}.items()
+        f"{name} from {each[0]:.0f} to {each[-1]:.0f}" for name, each in known.items()
     )
     return with_description(figure, f"{title}. Angles in degrees: {means}.")

@@ -1,4 +1,4 @@
-"""Checks of the exercises on your own model: a split without a leak, a proof of a merge, and the whole way.
+"""Checks of the exercises on your own model: a split without a leak, a merge that is verified, and the whole way.
 
 What is judged is what a split and a trained model must have in common, since many are right.
 """
@@ -139,7 +139,7 @@ def split_without_leak() -> Iterator[Case]:
     )
 
 
-# ------------------------------------------------------------------------ 12.2 proof of a merge
+# ------------------------------------------------------------------------ 12.2 a verified merge
 
 
 def changed(outputs: Tensor, places: dict[tuple[int, int], float]) -> Tensor:
@@ -155,7 +155,7 @@ def changed(outputs: Tensor, places: dict[tuple[int, int], float]) -> Tensor:
     "twelve right merges pass and seventeen wrong ones do not, with errors of one number or of all, at "
     "four tolerances",
 )
-def proves_merge() -> Iterator[Case]:
+def verifies_merge() -> Iterator[Case]:
     """True where the merged model is the adapted one and not the base, at any size of outputs."""
     base, effect = torch.randn(2, 6, 5)
     adapted, rounding = base + effect, 1e-6 * torch.randn(6, 5)
@@ -222,7 +222,7 @@ def proves_merge() -> Iterator[Case]:
 # ------------------------------------------------------------------------ 12.3 the whole way
 
 DIFFERENT = "the weights that differ from the base, and the rank of the difference"
-PROVED = "the merge is proved"
+VERIFIED = "the merge is verified"
 MANY_STEPS = 10
 WAY: dict[str, tuple[Any, str]] = {
     "the classifier": (
@@ -262,7 +262,7 @@ WAY: dict[str, tuple[Any, str]] = {
         "the test pictures",
         "run it on the test pictures, before you merge",
     ),
-    PROVED: (True, "the merge was right: compare outputs of the adapted and of the merged model"),
+    VERIFIED: (True, "the merge was right: compare outputs of the adapted and of the merged model"),
 }
 """What counts in an answer: what is right, and advice where it is not."""
 
@@ -381,16 +381,16 @@ def judged_way(attempt: Callable) -> Callable:
         good = isinstance(result, (tuple, list)) and len(result) == 3
         if not good or not isinstance(result[0], nn.Sequential) or len(result[0]) != 3:
             form = (
-                "return three things: nn.Sequential(vision, norm, linear), test positions, proved"
+                "return three things: nn.Sequential(vision, norm, linear), test positions, verified"
             )
             raise CheckFailed("what is returned", "three things", result, form, sure=True)
-        model, test, proved = result[0], [int(i) for i in result[1]], result[2]
+        model, test, verified = result[0], [int(i) for i in result[1]], result[2]
         known, state = vision.state_dict(), model[0].state_dict()
         changed = [n for n in known if n in state and not torch.equal(known[n], state[n])]
         ranks = [torch.linalg.matrix_rank(state[n] - known[n], rtol=1e-3) for n in changed]
         different = [f"{name}: {rank}" for name, rank in zip(changed, ranks, strict=True)]
         if steps < MANY_STEPS:
-            return [different, proved]
+            return [different, verified]
         train = [i for i in range(len(objects)) if i not in set(test)]
         other = pictures.clone()
         other[test] = 1 - other[test]
@@ -413,7 +413,7 @@ def judged_way(attempt: Callable) -> Callable:
             all(len(batch) <= 32 for batch in watch.batches),
             any(not torch.equal(batch, watch.batches[0]) for batch in watch.batches),
             asked,
-            proved,
+            verified,
         ]
 
     return ask
@@ -422,7 +422,7 @@ def judged_way(attempt: Callable) -> Callable:
 @exercise(
     "12.3",
     "the split is by object, pairs and head are trained as the card says, on the training pictures only, "
-    "and the merge is right and proved, unless it is not exact or nothing was trained",
+    "and the merge is right and verified, unless it is not exact or nothing was trained",
     through=judged_way,
 )
 def from_folder_to_model() -> Iterator[Case]:
@@ -446,8 +446,11 @@ def from_folder_to_model() -> Iterator[Case]:
     pictures[torch.arange(48), labels] += 0.8
     order = torch.randperm(48)
     given = pictures[order], labels[order], [objects[i] for i in order.tolist()]
-    whole, still = {part: right for part, (right, _) in WAY.items()}, {DIFFERENT: [], PROVED: False}
-    drifted = {DIFFERENT: whole[DIFFERENT], PROVED: False}
+    whole, still = (
+        {part: right for part, (right, _) in WAY.items()},
+        {DIFFERENT: [], VERIFIED: False},
+    )
+    drifted = {DIFFERENT: whole[DIFFERENT], VERIFIED: False}
     for what, model, steps, right in (
         ("what is returned", vision, MANY_STEPS, whole),
         ("what is returned after no step", vision, 0, still),

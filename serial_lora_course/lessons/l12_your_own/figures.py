@@ -29,9 +29,11 @@ def show_predictions(
     """
     best = shares.max(-1)
     answers = [class_names[i].replace("_", " ") for i in best.indices]
-    titles = [f"{name}\n{sure:.0%}" for name, sure in zip(answers, best.values, strict=True)]
-    figure = show_pictures(pictures, titles, size=1.25)
     right = (best.indices == labels).tolist()
+    marks = ["✓" if good else "✗" for good in right]
+    rows = zip(answers, best.values, marks, strict=True)
+    titles = [f"{name}\n{sure:.0%} {mark}" for name, sure, mark in rows]
+    figure = show_pictures(pictures, titles, size=1.25)
     for axes, good in zip(figure.axes, right, strict=False):
         colour = GREEN if good else VERMILION
         axes.title.set(color=colour, fontsize=8)

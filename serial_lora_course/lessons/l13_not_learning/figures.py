@@ -1,4 +1,4 @@
-"""Loss curves side by side, and one before and after it was mended."""
+"""Loss curves side by side, and one before and after it was fixed."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def plot_curves(curves: Mapping[str, Sequence[float]]) -> Figure:
     return with_description(figure, f"Loss of each run, first and last sixth: {'; '.join(said)}.")
 
 
-def plot_mended(posted: Sequence[float], mended: Sequence[float]) -> Figure:
-    """The loss of a run as it was posted, dashed, and mended."""
+def plot_fixed(posted: Sequence[float], fixed: Sequence[float]) -> Figure:
+    """The loss of a run as it was posted, dashed, and fixed."""
     with house_style():
         figure = Figure(figsize=(4.4, 2.6), layout="constrained")
         axes = figure.subplots()
         draw_curve(axes, posted, VERMILION, label="as posted", linestyle="--")
-        draw_curve(axes, mended, BLUE, label="mended")
-        axes.set(xlabel="step", ylabel="loss", ylim=(0, 1.05 * max(*posted, *mended)))
+        draw_curve(axes, fixed, BLUE, label="fixed")
+        axes.set(xlabel="step", ylabel="loss", ylim=(0, 1.05 * max(*posted, *fixed)))
         axes.legend(loc="lower left")
     return with_description(
         figure,
-        f"Loss in the last sixth of the run: {last(posted):.2f} as posted, {last(mended):.2f} mended.",
+        f"Loss in the last sixth of the run: {last(posted):.2f} as posted, {last(fixed):.2f} fixed.",
     )
 
 
