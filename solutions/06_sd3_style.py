@@ -54,7 +54,7 @@ display_figure(plot_drawings({"SD3": base} | hers, captions))
 #
 # ## A straight line from picture to noise
 #
-# Suppose that nobody had invented this yet. How would you teach a network to draw?
+# How would you teach a network to draw?
 #
 # You cannot show it a blank page and ask for a cat: there are a million right answers. But you can *spoil* a picture
 # with noise, and ask how to undo that. So take a picture x and pure noise n of the same shape, and join them by a
@@ -315,7 +315,7 @@ display_figure(draw_rows([there, *guesses]))
 # Follow the guesses with its own word to the right. At σ = 0.6 we see almost nothing but noise, and the model still sees
 # the cat. Then the stripes fade, and the face dissolves. At σ = 1 nothing of this cat is left in the input, so the best
 # answer is the *average* of all pictures that the word could mean: here little more than the one cat that it remembers,
-# blurred. (Try other seeds in `studio.noise([5])`: the last guess hardly changes.)
+# blurred.
 #
 # Without a word that average is over everything it has ever seen: a grey blot. And with the wrong word the picture wins
 # as long as it can be seen; from σ = 0.6 on the word wins, and the cat becomes a rocket. So what is drawn is decided
@@ -403,10 +403,9 @@ display_figure(draw_rows(rows))
 # Not one grey level apart: you have written SD3's sampler. (At the paper's scale several remain: the pipeline's
 # latents are bfloat16.)
 #
-# The two rows show it at work, from left to right. The first guess is the blurred cat that you have just seen. Each step
-# goes only a little way towards the guess, and then the model guesses again, from a point that holds a little more of a
-# picture. The guesses become sharp, and in the end both rows show the same drawing: a clear head and a whole tail, unlike
-# the guess in one step (but it has lost its eye).
+# The two rows show it at work. The first guess is the blurred cat that you have just seen. Each step goes only a little
+# way towards the guess, and then the model guesses again, from a point that holds a little more of a picture. In the end
+# both rows show the same drawing: a clear head and a whole tail (but it has lost its eye).
 #
 # ## Guidance
 #
@@ -627,9 +626,6 @@ for name, drawn in drawings.items():
     print(f"{name:12} yours {fid(features, reference):.3f}, the course's {ours:.3f}")
 
 # %% [markdown]
-# They agree to three decimals, although the course's function works in another way: it uses singular values and never
-# computes a matrix root.
-#
 # FID has a weakness that you can now measure yourself. Take two halves of *her own* drawings, so that nothing at
 # all is generated. The distance should be 0. What will it be?
 
@@ -694,52 +690,25 @@ pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 
 # %% [markdown]
 # Begin with what is wrong. Tiles, black bars and borrowed colours fool nobody: the classifier takes at most one in ten
-# for hers, and their FID is far away. *Any training picture* does fool it, with 0.89. These pictures are in her style,
-# only nobody asked for them, and "own words found" says so: 0.00. The same picture every time fools it completely. So
-# neither column is worth anything alone: the one is won by ignoring the prompt, and the other by not tuning at all.
+# for hers, and their FID is far away. *Any training picture* fools it, with 0.89, and the same picture every time fools it
+# completely, but "own words found" sees that nobody asked for them. So neither column is worth anything alone: the one is
+# won by ignoring the prompt, and the other by not tuning at all.
 #
 # FID is stranger. The untuned model, which knows nothing of her style, is nearer to her drawings (77.5) than her own
-# training drawings are (92.2). Both rows have equally many pictures, but the model drew the same things as she did, and
-# with so few pictures these features see *what* is shown more than *how*. An FID says how far apart two sets are. It does
-# not say in what.
+# training drawings are (92.2). It drew the same things as she did, and these features see *what* is shown more than *how*.
 #
 # Now the models. Tuning brought "in her style" from 0.08 to 0.53 with Serial LoRA and to 0.58 with LoRA, and "own words
-# found" from 0.80 down to 0.47 and 0.36. Half of her style for a third of the words, or more than half of them: that is a
-# bad trade, and it is what you saw. It was not the autoencoder, since her own drawings come through it as they were. It
-# was the small transformer, which has only ever drawn Twemoji. Ines would not sign these.
-#
-# (Who judges here? This CLIP does not read our SD3's prompts, and it has never seen a drawing of hers. But it has learnt
-# Twemoji's, so before the tuning the words are easier for it to find: in her own drawings it finds 0.64.)
+# found" from 0.80 down to 0.47 and 0.36: a bad trade, and what you saw. It was not the autoencoder, since her own drawings
+# come through it as they were. It was the small transformer, which has only ever drawn Twemoji. Ines would not sign these.
 #
 # ## What we passed over
 #
-# The straight line, the loss and the sampler are the whole idea. Three more things make the model an SD3.
+# The straight line, the loss and the sampler are the whole idea. Two more things make the model an SD3.
 #
-# **Parts.** Only the transformer draws, and only it was adapted. Text encoders read the prompt, and an autoencoder
-# turns pixels into latents and back. All of them are frozen, so prompts and pictures were encoded once, before the
-# loop.
-
-# %%
-for name, part in pipeline.components.items():
-    if isinstance(part, nn.Module):
-        print(f"{name:15} {sum(p.numel() for p in part.parameters()):10,} parameters")
-
-# %% [markdown]
-# **Shift.** The more pixels show the same thing, the more noise it takes to hide it. So for large pictures the noise
-# levels are shifted upwards, in training (`shift` in `noise_levels`) and in drawing. SD3 medium has shift 3; our small
-# pictures need none. Here are ten steps with each:
-
-# %%
-from diffusers import FlowMatchEulerDiscreteScheduler
-
-for amount in (1.0, 3.0):  # change this and run again
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=amount)
-    scheduler.set_timesteps(10)
-    print(f"shift {amount:g}:", " ".join(f"{level:.2f}" for level in scheduler.sigmas))
-
-# %% [markdown]
-# The last level, 0, is the picture itself. With shift 3 half of the steps are spent above 0.7. A scheduler's list is
-# *already* shifted: if you shift it again, you train at levels that the sampler hardly visits.
+# **Shift.** The more pixels show the same thing, the more noise it takes to hide it. So for large pictures the noise levels
+# are shifted upwards, in training (`shift` in `noise_levels`) and in drawing: SD3 medium has shift 3, our small pictures
+# need none. <!-- from SD3's scheduler: 3 --> A scheduler's list is *already* shifted: if you shift it again, you train at
+# levels that the sampler hardly visits.
 #
 # **Two streams.** Patches of the picture and words of the prompt run side by side, each kind with its own norms
 # and its own q, k and v, and meet in one place only.
@@ -803,15 +772,6 @@ for stream in ("image", "text", "both"):
 #
 # </details>
 #
-# **4. Your sampler is right, but you begin at σ = 0.8 instead of 1, still with pure noise. What will you get?**
-#
-# <details><summary>Answer</summary>
-#
-# The model assumes that a fifth of what it sees is picture, and takes random patterns in the noise for parts of a
-# drawing. Try it: `walk(velocity_of(model, cat.words), start, levels[2:])`.
-#
-# </details>
-#
 # ## What to remember
 #
 # - A straight line from picture to noise; its velocity, n - x, is the same everywhere on it. Training asks for it
@@ -822,8 +782,7 @@ for stream in ("image", "text", "both"):
 #   know what the prompts were.
 # - Look at the drawings.
 #
-# Whether Serial LoRA's drawings fall behind LoRA's on four styles is for lessons 08 and 09 to judge. Next:
-# [LoRA+, and whose rate it is](07_lora_plus.ipynb).
+# Next: [LoRA+, and whose rate it is](07_lora_plus.ipynb).
 #
 # <small>Rectified flow in SD3: Esser et al. (2024). Guidance: Ho and Salimans (2022). FID: Heusel et al. (2017).
 # CLIP-Score: Hessel et al. (2021). <!-- from the references: 2024, 2022, 2017, 2021 --> The model was pretrained
