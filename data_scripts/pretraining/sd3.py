@@ -4,8 +4,9 @@ First the autoencoder, a drawing to 16 x 16 latents and back. It learns drawings
 OpenMoji in changing colours, so that whatever style the transformer is tuned to later fits through
 it; the adaptation styles' drawings of hidden concepts (`serial_lora_course.data.emoji_sets`) measure
 it. Then, by rectified flow in its latents, the transformer: the drawings of every thing of
-`serial_lora_course.data.style_sets` by several designers, the designer named in the prompt. Its
-prompts are read by the older tiny CLIP's text tower, which stays as it is.
+`serial_lora_course.data.style_sets` by several designers, the designer named in the prompt, some
+of them once more with a black outline. The tiny CLIP's text tower, which stays as it is, reads the prompts; the
+model that the package carries is of an earlier recipe, and the older tiny CLIP reads for it.
 """
 
 from __future__ import annotations
@@ -261,9 +262,7 @@ class Recipe:
     weight_decay: float = 0.01
     warmup: int = 300  # steps
     decay: float = 0.25  # share of the steps in which the rate falls
-    twemoji: int = (
-        3  # times as often as another designer's, plain or outlined: what one gets unasked
-    )
+    twemoji: int = 3  # Twemoji's drawings come so many times as often as another designer's
     text_dropout: float = 0.1  # share of pictures whose prompt is the empty one, for guidance
     padded: int = 16  # one step in so many carries the pipeline's empty T5 tokens
     average: float = 0.9995  # decay of the moving average of the weights
@@ -358,7 +357,8 @@ def captioned_drawings() -> tuple[list[str], list[Image.Image], list[str]]:
 def outlined(drawings: Tensor) -> Tensor:
     """Drawings (N, 4, size, size) in [0, 1] with a thin black outline, (N, 3, size, size).
 
-    The outline is found at twice the size, so that half a pixel of it lies on either side.
+    The outline is found at twice the size, so that half a pixel of it lies on either side; what is
+    paler than a fifth of black is left out, and what is darker than four fifths is black.
     """
     sheet = on_paper(drawings)
     large = F.interpolate(torch.cat([sheet, drawings[:, 3:]], 1), scale_factor=2, mode="bilinear")

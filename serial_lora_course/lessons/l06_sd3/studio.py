@@ -92,8 +92,7 @@ class Studio:
 
     def there_and_back(self) -> np.ndarray:
         """The style's own pictures of the test prompts as the autoencoder gives them back: like drawings."""
-        latents = encode_pictures(self.lesson.backbone, self.real, self.side)
-        return decode_latents(self.lesson.backbone, latents)
+        return self.pictures(encode_pictures(self.lesson.backbone, self.real, self.side))
 
     def as_drawn(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """Pictures in the form of drawings: uint8, (N, side, side, 3), the middle square."""
