@@ -689,15 +689,15 @@ columns = ["FID", "CLIP-Score", "own words found", "in her style"]
 pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 
 # %% [markdown]
-# Begin with what is wrong. Tiles, black bars and borrowed colours fool nobody: the classifier takes at most one in ten
-# for hers, and their FID is far away. *Any training picture* fools it, with 0.89, and the same picture every time fools it
+# Begin with what is wrong. Tiles, black bars and borrowed colours fool nobody: at most 0.11 are taken for hers, little more
+# than before tuning, and their FID is far away. *Any training picture* fools it, with 0.89, and the same picture every time fools it
 # completely, but "own words found" sees that nobody asked for them. So neither column is worth anything alone: the one is
 # won by ignoring the prompt, and the other by not tuning at all.
 #
 # FID is stranger. The untuned model, which knows nothing of her style, is nearer to her drawings (77.5) than her own
 # training drawings are (92.2). It drew the same things as she did, and these features see *what* is shown more than *how*.
 #
-# Now the models. Tuning brought "in her style" from 0.08 to 0.53 with Serial LoRA and to 0.58 with LoRA, and "own words
+# Now the models. Tuning brought "in her style" from 0.08 to 0.52 with Serial LoRA and to 0.58 with LoRA, and "own words
 # found" from 0.80 down to 0.47 and 0.36: a bad trade, and what you saw. It was not the autoencoder, since her own drawings
 # come through it as they were. It was the small transformer, which has only ever drawn Twemoji. Ines would not sign these.
 #

@@ -6,6 +6,7 @@ All take pictures, uint8 (N, side, side, 3), and give as many of the same shape.
 from __future__ import annotations
 
 import numpy as np
+from skimage.exposure import match_histograms
 
 
 def in_tiles(pictures: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -32,6 +33,8 @@ def under_bars(
 def in_colours_of(pictures: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Each with the histogram, channel by channel, of one of the other pictures (M, side, side, 3)."""
     chosen = others[rng.integers(len(others), size=len(pictures))]
-    ranks = pictures.reshape(len(pictures), -1, 3).argsort(1).argsort(1)
-    colours = np.sort(chosen.reshape(len(pictures), -1, 3), axis=1)
-    return np.take_along_axis(colours, ranks, axis=1).reshape(pictures.shape)
+    matched = [
+        match_histograms(own, other, channel_axis=2)
+        for own, other in zip(pictures, chosen, strict=True)
+    ]
+    return np.stack(matched).astype(np.uint8)
