@@ -13,7 +13,7 @@ from serial_lora_course.door import enter
 DESCRIPTION = """\
 Pretrain a tiny backbone from nothing, on CPU: clip on 100,000 drawings of a hundred sets (needs
 npm and the extra 'pretrain'), sam on Twemoji over photographs, sd3 on drawings and their names; or
-fit the classifier of the tiny styles (styles, in seconds). A run that is stopped goes on from its last
+fit the classifier of the tiny styles (styles, in two minutes). A run that is stopped goes on from its last
 file when the same command is given again. Config, float16 weights and card end up in --out; copy them
 to serial_lora_course/assets/weights to ship them."""
 #: What is pretrained -> its options, as the cards of the shipped weights write them.

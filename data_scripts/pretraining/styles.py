@@ -40,7 +40,7 @@ WORN_ALIKE = 4  # pictures that are worn in one way; one by one would take four 
 
 
 def pretrain(folder: Path) -> Path:
-    """Fit the classifier, in a minute; the file that `StyleClassifier` reads, with its card."""
+    """Fit the classifier, in two minutes; the file that `StyleClassifier` reads, with its card."""
     clip = load_clip("tiny")
     pictures, labels = examples()
     rows = describe(as_pictures(pictures), clip)
