@@ -48,8 +48,8 @@ display_figure(plot_drawings({"SD3": base} | hers, captions))
 # them: black outlines, flat colour, a purer yellow. The drawings in the lower row are never used in training.
 #
 # (Ines's drawings are OpenMoji's, openmoji.org, CC BY-SA 4.0. <!-- from the licence: 4.0 --> The SD3 is a small one,
-# made of diffusers' own classes and pretrained on Twemoji, another set of emoji, these very words among them. So it
-# already knows *what* to draw. What it has to learn is *how*. With `SCALE = "paper"` this notebook runs on SD3
+# made of diffusers' own classes and pretrained on the drawings of three other designers, these very words among them.
+# So it already knows *what* to draw. What it has to learn is *how*. With `SCALE = "paper"` this notebook runs on SD3
 # medium.)
 #
 # ## A straight line from picture to noise
@@ -495,12 +495,15 @@ display_figure(plot_drawings(stronger, captions))  # change this and run again: 
 # by the same loop. What do you expect to change more: what is drawn, or how?
 
 # %%
+in_words = "outlined {}" if SCALE == "tiny" else "{}, in the style of Art Nouveau"
+asked_for = studio.read([in_words.format(caption) for caption in studio.captions])
 other = lesson.twin().model
 tune(other, LoRAConfig(config.rank))
 
 everything = list(range(len(studio.captions)))
 drawings = {
     "before": draw(model, studio.asked, everything),
+    "before, asked in words": draw(model, asked_for, everything),
     "Serial LoRA": draw(adapted, studio.asked, everything),
     "LoRA": draw(other, studio.asked, everything),
 }

@@ -1,8 +1,8 @@
 """Sheets of what the tiny models answer, for docs/models.md: the first pictures of a fixed order, none left out.
 
-    python -m tools.model_sheets         writes docs/models_clip.png and docs/models_sam.png; a minute
+    python -m tools.model_sheets         writes docs/models_clip.png, _sam.png and _sd3.png; some minutes
 
-The tiny SD3's sheet is written by its pretraining.
+SD3's shows held-out prompts before it is tuned to OpenMoji and after, as its lab tunes it.
 """
 
 from __future__ import annotations
@@ -13,18 +13,29 @@ from PIL import Image
 
 from serial_lora_course.data.emoji import EmojiSet, load_emoji
 from serial_lora_course.data.emoji_sets import unseen_drawings
-from serial_lora_course.data.registry import load_classification, load_segmentation
+from serial_lora_course.data.registry import (
+    load_classification,
+    load_segmentation,
+    load_style,
+)
 from serial_lora_course.data.subsets import hash_order
 from serial_lora_course.door import enter
+from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.sam import predict_masks
+from serial_lora_course.labs.sd3 import Sd3Lab, held_out
 from serial_lora_course.models.clip import load_clip
+from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sam import load_sam
+from serial_lora_course.models.sd3 import load_sd3
+from serial_lora_course.plots.drawings import Row, draw_rows
 from serial_lora_course.plots.masks import plot_masks
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import GREEN, VERMILION, save_figure
 from tools import ROOT
 
 ANSWERED, CUT_OUT = 24, 4  # drawings, and as many photographs; scenes
+DRAWN, IN_A_ROW = 48, 12  # prompts
 
 
 @torch.no_grad()
@@ -85,9 +96,39 @@ def sheet_of_sam() -> Figure:
     return plot_masks(rows, {"cut out by hand": truth, "by the tiny SAM": found})
 
 
+def sheet_of_sd3() -> Figure:
+    """The first held-out prompts of `openmoji`: SD3's drawings, those of two tuned ones, OpenMoji's own."""
+    lab = Sd3Lab(load_sd3(), load_style("openmoji"), judge=load_judge())
+    lab.base = {}  # which nobody asks for
+    prompts = lab.trial.captions
+    chosen = sorted(hash_order(prompts, 0, "sheet")[:DRAWN])
+    sheets = {"before": lab.draw()}
+    for name in ("serial_lora", "lora"):
+        method = get_method(name)
+
+        def keep(lab, method, drawn, file):
+            sheets[method.label] = drawn
+
+        run_one(lab, method, 100, seed=1, draw=keep)
+    sheets["OpenMoji's"] = [example.picture for example in held_out(lab.data)]
+    rows = []
+    for start in range(0, DRAWN, IN_A_ROW):
+        some = chosen[start : start + IN_A_ROW]
+        captions = [prompts[i] for i in some]
+        for name, drawn in sheets.items():
+            rows.append(Row(name, [drawn[i] for i in some], captions if name == "before" else ()))
+    return draw_rows(rows)
+
+
 def main(words: list[str]) -> None:
-    for name, figure in (("clip", sheet_of_clip()), ("sam", sheet_of_sam())):
-        print(save_figure(figure, ROOT / "docs" / f"models_{name}.png", dpi=110))
+    for name, figure in (
+        ("clip", sheet_of_clip()),
+        ("sam", sheet_of_sam()),
+        ("sd3", sheet_of_sd3()),
+    ):
+        path = save_figure(figure, ROOT / "docs" / f"models_{name}.png", dpi=110)
+        Image.open(path).convert("RGB").quantize(256, kmeans=3).save(path, optimize=True)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ OpenMoji in changing colours, so that whatever style the transformer is tuned to
 it; the adaptation styles' drawings of hidden concepts (`serial_lora_course.data.emoji_sets`) measure
 it. Then, by rectified flow in its latents, the transformer: the drawings of every thing of
 `serial_lora_course.data.style_sets` by several designers, the designer named in the prompt, some
-of them once more with a black outline. The tiny CLIP's text tower, which stays as it is, reads the prompts; the
-model that the package carries is of an earlier recipe, and the older tiny CLIP reads for it.
+of them once more with a black outline. The tiny CLIP's text tower, which stays as it is, reads the
+prompts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from serial_lora_course.measures.flow import (
     sample_sigmas,
     velocity,
 )
-from serial_lora_course.models.clip import TINY_MODEL as CLIP_MODEL
 from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sd3 import TINY_MODEL, Sd3Backbone, build_pipeline
 from serial_lora_course.models.weights import tiny_file
@@ -282,8 +281,7 @@ class TransformerPretraining(PretrainingRun):
         often = torch.tensor([recipe.twemoji if style == "twemoji" else 1 for style in styles])
         self.pool = torch.arange(len(styles)).repeat_interleave(often)
         transformer = build_transformer()
-        vae = AutoencoderKL.from_pretrained(autoencoder)
-        pipeline = build_pipeline(transformer, vae, CLIP_MODEL)
+        pipeline = build_pipeline(transformer, AutoencoderKL.from_pretrained(autoencoder))
         pipeline.set_progress_bar_config(disable=True)
         self.backbone = Sd3Backbone(transformer, self.name, "tiny", pipeline, text_tokens=0)
         self.latents = encode_pictures(self.backbone, self.pictures, SIZE)

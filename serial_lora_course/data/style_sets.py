@@ -1,6 +1,6 @@
 """The tiny styles: four, as the paper has four, of the same things.
 
-The tiny SD3 was pretrained on Twemoji alone: it knows every thing here, and none of these styles.
+The tiny SD3 was pretrained on other designers' drawings: it knows every thing here, and none of these styles.
 Two of them change who draws, two how a drawing is rendered. Things are the same in every style, so that
 styles differ in nothing else: a fixed 300 of the visible concepts to train on, and 200 of the hidden
 ones (see :mod:`serial_lora_course.data.emoji_sets`). No thing and no drawing is on both sides.

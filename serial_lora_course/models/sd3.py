@@ -1,7 +1,7 @@
 """Stable Diffusion 3 at both scales: a pipeline of diffusers' own classes.
 
-``tiny`` is a small SD3 that this project pretrained on emoji (``assets/weights/tiny-sd3``); its
-prompts are read by the older tiny CLIP. ``paper`` is SD3 medium, from a diffusers folder on this machine.
+``tiny`` is a small SD3 that this project pretrained on emoji (``assets/weights/tiny-sd3``); the tiny
+CLIP reads its prompts. ``paper`` is SD3 medium, from a diffusers folder on this machine.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def load_sd3(scale: str = "tiny", weights: str | Path | None = "default") -> Sd3
     Args:
         scale: ``tiny`` or ``paper``.
         weights: at paper scale a diffusers folder, at tiny scale one with ``transformer`` and
-            ``vae`` (the older tiny CLIP reads the prompts); ``"default"`` for the scale's own (at paper
+            ``vae`` (the tiny CLIP reads the prompts); ``"default"`` for the scale's own (at paper
             scale the folder that ``python data_scripts/fetch.py sd3`` fetched); None for a
             random transformer and autoencoder (tiny only).
 
@@ -164,13 +164,11 @@ def _tiny_pipeline(weights: str | Path | None) -> StableDiffusion3Pipeline:
 
 
 def build_pipeline(
-    transformer: SD3Transformer2DModel,
-    autoencoder: AutoencoderKL,
-    reader: str = clip.OLDER_TINY_MODEL,
+    transformer: SD3Transformer2DModel, autoencoder: AutoencoderKL
 ) -> StableDiffusion3Pipeline:
-    """A pipeline whose prompts a tiny CLIP reads, without T5; text widths are twice that CLIP's."""
-    model = clip.load_clip("tiny", reader).model
-    merges = tiny_file(f"{reader}.merges.txt.gz")
+    """A pipeline whose prompts the tiny CLIP reads, without T5; text widths are twice that CLIP's."""
+    model = clip.load_clip("tiny").model
+    merges = tiny_file(f"{clip.TINY_MODEL}.merges.txt.gz")
     tokenizers = [clip_tokenizer(merges, len(model.positional_embedding)) for _ in range(2)]
     return StableDiffusion3Pipeline(
         transformer=transformer,

@@ -1,7 +1,7 @@
 """A tiny CLIP's text tower as the text encoders and tokenizers that Stable Diffusion 3 asks for.
 
 SD3 reads a prompt with two CLIP text encoders of different depth (and with T5, which its pipeline
-can do without). The tiny SD3 gets both from the one older tiny CLIP: its whole text tower, and the same
+can do without). The tiny SD3 gets both from the one tiny CLIP: its whole text tower, and the same
 tower cut short after two layers, where a token still stands for little more than its own word.
 """
 
