@@ -477,9 +477,9 @@ display_figure(
 )
 
 # %% [markdown]
-# In the upper row, q, k and v each move different tokens. In the lower row, the dashed line goes through the same
-# tokens in every panel: a token that A maps to zero stays in q, in k and in v. And the arrows are one and the same
-# move, $BAx$, which each weight turns or mirrors.
+# In the upper row, different tokens move far in q, in k and in v. In the lower row, the dashed line goes through the
+# same tokens in every panel: a token that A maps to zero stays in q, in k and in v. And the arrows are one and the
+# same move, $BAx$, which each weight turns or mirrors.
 
 # %% [markdown]
 # ## What one pair cannot say
