@@ -46,8 +46,8 @@ lesson_card("12")
 # my_pictures/tool/hammer 1a.png
 # ```
 #
-# The things are real photographs, cut out by hand and laid on white. We have one of each thing, so the loop makes four:
-# the camera tilts, comes nearer, and the light changes, as in the frames of a short film.
+# The things are real photographs, cut out by hand and laid on white. The loop makes four frames of each: the camera
+# tilts, comes nearer, and the light changes, as in a short film.
 #
 # The names say what is shown: in `owl 1a`, the part before the space is the thing. If you have a folder of your own,
 # set `folder` to its path, leave the loop out, and adapt the line that fills `objects` to your names.
@@ -78,8 +78,8 @@ display_figure(show_pictures([pictures[i] for i in shown], [files[i].stem for i 
 print(ATTRIBUTION["photographs"])
 
 # %% [markdown]
-# `zebra 1a` and `zebra 2a` are two different photographs of zebras. They count as one thing here: where names don't
-# tell, it is better to keep too much together than too little.
+# `zebra 1a` and `zebra 2a` are two different photographs of zebras. They count as one thing here, as do all that are
+# called `flower`: where names don't tell, it is better to keep too much together than too little.
 
 # %% [markdown]
 # ## Right every time
@@ -713,7 +713,8 @@ print({side.name: len(list(side.glob("*/*.png"))) for side in sorted(divided.ite
 # ## What to remember
 #
 # - Split by object. A leak looks like success, and no training log shows it.
-# - Look at the nearest training picture of some test pictures. It takes one line and tells you more than the accuracy.
+# - Look at the nearest training picture of some test pictures. It takes a few lines and tells you more than the
+#   accuracy.
 # - Run the zero-shot answer and the probe first. An adapter has to beat them.
 # - A merge is verified by two numbers: no difference from the adapted model, and an effect.
 #
