@@ -304,6 +304,17 @@ print(f"{len(photographs.train)} scenes to train on, {len(photographs.test)} to 
 print(f"photographs: SAM {before.mean():.1f}, the box filled {100 * scores['box_dice'].mean():.1f}")
 print(f"drawings:    SAM {drawn.mean():.1f}")
 
+
+def masks(sam) -> list:
+    """Of the scenes shown, as SAM answers to their boxes."""
+    return [lab.predict_masks(sam, each.picture, each.boxes)[0] for each in shown.values()]
+
+
+worst, middle = before.argsort()[[0, len(before) // 2]]
+shown = {"its worst": photographs.test[worst], "its median": photographs.test[middle]}
+cut_out = {"not adapted": masks(base)}
+display_figure(plot_masks(shown, cut_out))
+
 # %% [markdown]
 # On photographs SAM is hardly better than the filled box, so there is much to gain.
 #
@@ -367,6 +378,7 @@ rows, after = {}, {}
 for name, (put, rate) in WAYS.items():
     tuned, learning, history = adapt(put, rate, photographs)
     after[name] = dice(tuned, photographs)
+    cut_out[name] = masks(tuned)
     print(f"{name}: {after[name].mean():.1f} after {history.seconds:.0f} seconds")
     rows[name] = {
         "Dice": after[name].mean(),
@@ -381,6 +393,9 @@ looks = dict.fromkeys(("Dice", "seconds", "MB for backward"), "{:.1f}")
 looks |= {"parameters": "{:,.0f}", "rate": "{:.4f}", "on drawings": "{:+.1f}"}
 print(f"60 steps of {SETTINGS.batch_size} scenes, rank {RANK}; not adapted {before.mean():.1f}")
 display(table.style.format(looks))
+
+few = ("not adapted", "norms and biases", "Serial LoRA before attention", "full fine-tuning")
+display_figure(plot_masks(shown, {name: cut_out[name] for name in few}))
 
 # %% [markdown]
 # Every way gains nine or ten hundredths. Norms and biases do as well as LoRA, with a tenth of its parameters. Full
