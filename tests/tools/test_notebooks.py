@@ -102,6 +102,14 @@ def test_joined_lessons_run_each_exercise_solved_and_then_open(small_course):
     assert outputs == ["4\n"]
 
 
+def test_a_lessons_minutes_stay_when_the_course_lies_in_public(monkeypatch):
+    lines = nbformat.v4.new_code_cell("x = 1\n" * 100)  # five minutes, to the second
+    lesson = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(), lines])
+    assert notebooks.minutes_alone(lesson) == 5
+    monkeypatch.setattr(notebooks, "PUBLIC", "https://github.com/ada/course")
+    assert notebooks.minutes_alone(lesson) == 5
+
+
 def _edit(path: Path, before: str, after: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert before in text
