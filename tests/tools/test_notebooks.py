@@ -53,6 +53,7 @@ def built(tmp_path_factory):
     texts = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(notebooks, "MEASURED", root / "measured.json")
+        patch.setattr(notebooks, "PUBLIC", "")  # wherever the project lies
         for _ in range(2):
             notebooks.build(root)
             texts.append([(root / path).read_bytes() for path in BOTH])
@@ -61,8 +62,9 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def measured_elsewhere(tmp_path, monkeypatch):
+def measured_elsewhere_and_not_public(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "MEASURED", tmp_path / "measured.json")
+    monkeypatch.setattr(notebooks, "PUBLIC", "")
 
 
 @pytest.fixture
