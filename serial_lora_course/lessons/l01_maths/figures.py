@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
@@ -85,11 +85,10 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
 OWN = {"LoRA": BLUE, "Serial LoRA": VERMILION}
 OTHERS = (INK, GREEN, QUIET, PURPLE)
 SHADES = matplotlib.colormaps["viridis_r"]
+RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def plot_relative_errors(
-    curves: Mapping[str, Tensor], ranks: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)
-) -> Figure:
+def plot_relative_errors(curves: Mapping[str, Tensor]) -> Figure:
     """The relative error at some ranks, on a logarithmic axis, each line named at its end.
 
     Args:
@@ -99,21 +98,21 @@ def plot_relative_errors(
         figure = Figure(figsize=(8.2, 3.7), layout="constrained")
         axes, free = figure.subplots(), iter(OTHERS)
         below = 2.0
-        for name, curve in sorted(curves.items(), key=lambda item: -float(item[1][ranks[-1]])):
+        for name, curve in sorted(curves.items(), key=lambda item: -float(item[1][RANKS[-1]])):
             colour = OWN.get(name) or next(free)
-            values = [float(curve[rank]) for rank in ranks]
-            axes.plot(ranks, values, color=colour, marker="o", clip_on=False, linewidth=2)
+            values = [float(curve[rank]) for rank in RANKS]
+            axes.plot(RANKS, values, color=colour, marker="o", clip_on=False, linewidth=2)
             below = min(values[-1], below - 0.07)  # so that names stay apart
-            axes.text(ranks[-1] * 1.12, below, name, color=colour, va="center")
+            axes.text(RANKS[-1] * 1.12, below, name, color=colour, va="center")
         axes.set_xscale("log", base=2)
-        axes.set_xticks(ranks, [str(rank) for rank in ranks])
+        axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
         axes.minorticks_off()
         axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="relative error")
         axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-    shares = {n: ", ".join(f"{float(curve[r]):.0%}" for r in ranks) for n, curve in curves.items()}
+    shares = {n: ", ".join(f"{float(curve[r]):.0%}" for r in RANKS) for n, curve in curves.items()}
     words = "; ".join(f"{name}: {said}" for name, said in shares.items())
     return with_description(
-        figure, f"Relative error at ranks {', '.join(map(str, ranks))}. {words}."
+        figure, f"Relative error at ranks {', '.join(map(str, RANKS))}. {words}."
     )
 
 
