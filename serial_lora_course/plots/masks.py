@@ -22,7 +22,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.measures.metrics import dice
 from serial_lora_course.plots.pictures import draw_bare
-from serial_lora_course.plots.style import BLUE, INK, VERMILION, house_style, with_description
+from serial_lora_course.plots.style import BLUE, INK, VERMILION, styled_figure, with_description
 
 NOTHING, AGREED, MISSED, FALSE_POSITIVE = range(4)
 COLOURS: dict[int, str] = {AGREED: BLUE, MISSED: "#f0e442", FALSE_POSITIVE: VERMILION}
@@ -99,10 +99,7 @@ def plot_masks(
     size = max(1.9, 8.4 / len(columns))  # inches each
     widest, tallest = np.max([each.picture.size for each in examples.values()], axis=0)
     height = size * min(1.6, max(0.6, tallest / widest)) + 0.25
-    with house_style():
-        figure = Figure(
-            figsize=(size * len(columns) + 0.4, height * len(examples) + 0.65), layout="constrained"
-        )
+    with styled_figure(size * len(columns) + 0.4, height * len(examples) + 0.65) as figure:
         grid = figure.subplots(len(examples), len(columns), squeeze=False)
         for axes, name in zip(grid[0], columns, strict=True):
             axes.set_title(name, fontsize=10, loc="center")

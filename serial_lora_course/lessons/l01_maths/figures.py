@@ -18,7 +18,7 @@ from serial_lora_course.plots.style import (
     PURPLE,
     QUIET,
     VERMILION,
-    house_style,
+    styled_figure,
     with_description,
 )
 
@@ -29,8 +29,7 @@ def plot_terms(matrix: Tensor, count: int = 4) -> Figure:
     A term is one column times one row, with the column drawn to its left and the row over it.
     """
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
-    with house_style():
-        figure = Figure(figsize=(2.3 * count, 5.0), layout="constrained")
+    with styled_figure(2.3 * count, 5.0) as figure:
         ratios = {"height_ratios": (1, 5, 5), "width_ratios": (1, 5) * count}
         grid = figure.add_gridspec(3, 2 * count, **ratios)
         for i in range(count):
@@ -62,8 +61,7 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
     U, S, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     kept = (U[:, :rank] * S[:rank]) @ Vh[:rank]
     error = float(S[rank:].norm() / S.norm())
-    with house_style():
-        figure = Figure(figsize=(9, 2.9), layout="constrained")
+    with styled_figure(9, 2.9) as figure:
         spectrum, whole, part = figure.subplots(1, 3, width_ratios=(5, 3, 3))
         colours = [VERMILION] * rank + [QUIET] * (len(S) - rank)
         spectrum.bar(range(1, len(S) + 1), S, width=1.0, color=colours)
@@ -94,8 +92,7 @@ def plot_relative_errors(curves: Mapping[str, Tensor]) -> Figure:
     Args:
         curves: what to call it -> the errors at ranks 0, 1, ...; at most four.
     """
-    with house_style():
-        figure = Figure(figsize=(8.2, 3.7), layout="constrained")
+    with styled_figure(8.2, 3.7) as figure:
         axes, free = figure.subplots(), iter(OTHERS)
         below = 2.0
         for name, curve in sorted(curves.items(), key=lambda item: -float(item[1][RANKS[-1]])):
@@ -127,8 +124,7 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tenso
             after, each (n, 2), and a direction (2,) in which tokens stay.
     """
     columns = max(map(len, rows.values()))
-    with house_style():
-        figure = Figure(figsize=(2.5 * columns + 1, 2.75 * len(rows)), layout="constrained")
+    with styled_figure(2.5 * columns + 1, 2.75 * len(rows)) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for line, (title, panels), colour in zip(grid, rows.items(), OWN.values(), strict=True):
             for axes, (space, moves) in zip(line, panels.items(), strict=True):
