@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import functools
 import gc
 import pickle
 import weakref
@@ -43,6 +42,8 @@ from serial_lora import (
 from tests.library.more_models import FOUND, GATED
 from tests.library.test_attacks import refused
 from tests.library.tiny_models import (
+    BOTH,
+    EVERY,
     RANK,
     TINY,
     PlainAttention,
@@ -159,11 +160,9 @@ BATCHES = {  # models whose outputs have the samples first
 }
 
 
-BOTH = functools.partial(SerialLoRAConfig, places=("attention", "feed_forward"))
-ALL = functools.partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2"))
 SAMPLES = [(batch, method) for batch in BATCHES for method in (SerialLoRAConfig, LoRAConfig)]
-SAMPLES += [(batch, method) for batch in ("sequence_first", "gated") for method in (BOTH, ALL)]
-SAMPLES += [("segment_anything", BOTH), ("segment_anything", ALL)]
+SAMPLES += [(batch, method) for batch in ("sequence_first", "gated") for method in (BOTH, EVERY)]
+SAMPLES += [("segment_anything", BOTH), ("segment_anything", EVERY)]
 
 
 @torch.no_grad()

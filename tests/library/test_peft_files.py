@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import warnings
@@ -33,6 +32,9 @@ from serial_lora.peft import SerialLoRAConfig as InPeft
 from tests.library.more_models import FOUND, MODELS
 from tests.library.test_peft import a_classifier, logits
 from tests.library.tiny_models import (
+    BOTH,
+    EVERY,
+    FORWARD,
     RANK,
     TINY,
     adapted,
@@ -152,11 +154,6 @@ def test_what_cannot_be_exported_leaves_nothing(case, tmp_path):
     with pytest.raises(SerialLoRAError, match=noun):
         export(build(), tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-FORWARD = functools.partial(SerialLoRAConfig, places=("feed_forward",))
-BOTH = functools.partial(SerialLoRAConfig, places=("attention", "feed_forward"))
-EVERY = functools.partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2"))
 
 
 @torch.no_grad()

@@ -75,8 +75,7 @@ def adapted_windows() -> Iterator[Case]:
     """Windows that fit, windows that need padding, no windows; a pair, and one with a bias."""
 
     def trainable(block, adapter, x: Tensor) -> dict[str, Tensor]:
-        pair = {"lora_A": adapter.lora_A, "lora_B": adapter.lora_B}
-        return pair | ({"x": x} if x.requires_grad else {})
+        return {"lora_A": adapter.lora_A, "lora_B": adapter.lora_B, "x": x}
 
     for bias in (False, True):
         for side, size in ((3, (6, 9)), (4, (7, 6)), (0, (5, 4))):
