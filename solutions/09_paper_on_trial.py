@@ -671,7 +671,7 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 # | The paper says | and now? |
 # |---|---|
 # | a novel LoRA variant | falls: RepAdapter's layer |
-# | a quarter of the parameters, *because* they are shared | falls: a LoRA as small does as well or better |
+# | a quarter of the parameters, *because* they are shared | open: a LoRA as small does about as well |
 # | in front of attention is where the pair belongs | falls on SAM: before the feed-forward it does better |
 # | an adapter is what it takes | doubtful: norms and biases do as well in your run |
 # | going through the pretrained W helps | falls on SAM: a random matrix does better |
@@ -681,7 +681,7 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 #
 # > Serial LoRA puts one low-rank pair in front of attention, and with a quarter of LoRA's parameters it stays within a
 # > hundredth of Dice of LoRA on SAM; on CLIP it was 0.9 points behind and on style 11.4, and both are open. But a LoRA
-# > as small as it does at least as well, so you don't need sharing to save parameters. On SAM sharing costs next to
+# > as small as it does about as well, so you don't need sharing to save parameters. On SAM sharing costs next to
 # > nothing; what costs there is that the pair has to write through the pretrained W, and in front of the feed-forward
 # > layer it does better. And the layer itself was published in 2023, as RepAdapter, which used that better place too.
 #
