@@ -79,3 +79,4 @@ def test_a_method_that_keeps_nine_tenths_of_the_gain_is_on_the_border():
         "fails",
     ]
     assert verdict(Interval(0.0, 0.0, 9, 10)) == "open"  # of two methods that never differ
+    assert [Interval(mean, 0.0, 9, 10).p for mean in (0.0, 1.0)] == [1, 0]
