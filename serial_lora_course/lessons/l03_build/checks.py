@@ -134,8 +134,10 @@ ADVICE_3_5 = {
     "how many lora_A the model's state dict holds": (
         "assign each pair to a module of the model, such as layer.serial_lora = pair"
     ),
-    "the parameters of the model that require a gradient": (
-        "only A and B of the pairs may be trained: freeze the model first, then register each pair"
+    "the parameters of the model that require a gradient": lambda found: (
+        "each attention gets a pair of its own, which is put in after the model was frozen"
+        if {*found} <= {"lora_A", "lora_B"}
+        else "only A and B of the pairs may be trained: freeze the model first, then register each pair"
     ),
     "the model's own names in its state dict": (
         "do not wrap the model's modules: its own weights must keep their names"
