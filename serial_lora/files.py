@@ -118,8 +118,8 @@ def load_adapter(
     Raises:
         SerialLoRAError: if any of that does not hold; the model is then as it was.
     """
-    path, fresh = Path(path), not adapters(model)
-    saved, tensors = _read(path)
+    fresh = not adapters(model)
+    path, saved, tensors = _read(path)
     if not heads:
         saved, tensors = _pairs_alone(saved, tensors, None if fresh else with_values(model)[1])
     if fresh:
@@ -262,7 +262,7 @@ def read_header(path: str | Path) -> SavedAdapter:
     Raises:
         SerialLoRAError: if the file is missing, damaged or not one of ours.
     """
-    return _read(Path(path))[0]
+    return _read(path)[1]
 
 
 def _settings(config: AdapterConfig) -> dict[str, object]:
@@ -286,7 +286,9 @@ def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
+def _read(file: str | Path) -> tuple[Path, SavedAdapter, dict[str, Tensor]]:
+    with reading(file):
+        path = Path(file)  # or it is no name at all
     metadata, tensors = read_tensors(path)
     if metadata.get("format") != FORMAT:
         raise SerialLoRAError(
@@ -312,4 +314,4 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
             notes=dict(json.loads(metadata.get("notes", "{}"))),  # older files have none
         )
         saved.numbers()  # or it is damaged
-    return saved, tensors
+    return path, saved, tensors

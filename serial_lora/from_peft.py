@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from serial_lora.attention import every_site
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, reading
+from serial_lora.errors import SerialLoRAError, cut, reading
 from serial_lora.injection import eject, inject, unwrapped
 from serial_lora.sites import Projection, Site, child_name, unwrapped_name
 from serial_lora.state import Injection, plain_context, with_values
@@ -54,11 +54,12 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     with reading(folder / "adapter_config.json"):
         options = json.loads((folder / "adapter_config.json").read_bytes())
         options["peft_type"]
+        saved = list(options.get("modules_to_save") or ())
     path = folder / "adapter_model.safetensors"
     _refuse_more(folder, options)
     _, tensors = read_tensors(path)
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
-    heads = _heads(model, options)
+    heads = _heads(model, saved)
     inside = tuple(f"{head}." for head in heads)
     beside = {name: tensor for name, tensor in tensors.items() if name.startswith(inside)}
     pairs = _pairs(path, {name: t for name, t in tensors.items() if name not in beside})
@@ -89,7 +90,7 @@ def _refuse_more(folder: Path, options: Mapping[str, Any]) -> None:
         return
     if options["peft_type"] != "LORA":
         raise SerialLoRAError(
-            f"{folder} is of PEFT's method {options['peft_type']}, not of LoRA; use PEFT for it."
+            f"{folder} is of PEFT's method {cut(options['peft_type'])}, not of LoRA; use PEFT for it."
         )
     nothing: tuple = (None, False, [], {}, "none")
     more = [name for name in options if name not in _STILL_PAIRS and options[name] not in nothing]
@@ -98,8 +99,8 @@ def _refuse_more(folder: Path, options: Mapping[str, Any]) -> None:
         more.append("init_lora_weights")
     if more:
         raise SerialLoRAError(
-            f"{folder} has {more[0]}={options[more[0]]!r}, with which it is more than pairs beside the "
-            "layers of its base; use PEFT for it, or train it without that."
+            f"{folder} has {cut(f'{more[0]}={options[more[0]]!r}')}, with which it is more than pairs beside "
+            "the layers of its base; use PEFT for it, or train it without that."
         )
 
 
@@ -110,18 +111,20 @@ def _pairs(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Pair]:
         found = re.fullmatch(r"(.*?)\.(?:serial_lora_pairs\.)?lora_([AB])(?:\.weight)?", name)
         if not found or ".base_layer" in name or tensor.ndim != 2:
             raise SerialLoRAError(
-                f"{path} has {name}, which is no pair beside a linear layer; use PEFT for it."
+                f"{path} has {cut(name)}, which is no pair beside a linear layer; use PEFT for it."
             )
         layers.setdefault(found[1], {})[found[2]] = tensor.float()
     for name, pair in layers.items():
         if set(pair) != {"A", "B"} or len(pair["A"]) != pair["B"].shape[1]:
-            raise SerialLoRAError(f"{path} has half of the pair of {name}; save the adapter again.")
+            raise SerialLoRAError(
+                f"{path} has half of the pair of {cut(name)}; save the adapter again."
+            )
     return {name: (pair["A"], pair["B"]) for name, pair in layers.items()}
 
 
-def _heads(model: nn.Module, options: Mapping[str, Any]) -> list[str]:
+def _heads(model: nn.Module, saved: list[str]) -> list[str]:
     """The modules that learned beside the pairs; PEFT names them by the ends of their names."""
-    ends = tuple(f".{name}" for name in options.get("modules_to_save") or ())
+    ends = tuple(f".{name}" for name in saved)
     names = (unwrapped_name(name) for name, _ in unwrapped(model).named_modules())
     return [name for name in names if f".{name}".endswith(ends)]
 
@@ -155,7 +158,7 @@ def _where(path: Path, model: nn.Module, pairs: Mapping[str, Pair], serial: bool
     others = sorted(set(pairs) - {layer for *_, layer in layers})
     if others or not here:
         raise SerialLoRAError(
-            f"{path} adapts {others[0] if others else 'nothing'}, and only layers of attention and of "
+            f"{path} adapts {cut(others[0]) if others else 'nothing'}, and only layers of attention and of "
             "feed-forwards that this model has can be adapted here; use PEFT for it."
         )
 

@@ -18,7 +18,7 @@ from torch import nn
 from serial_lora.adapted import attach, detach
 from serial_lora.attention import find_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_name, require_names
+from serial_lora.errors import SerialLoRAError, cut, require_name, require_names
 from serial_lora.left_out import not_adapted
 from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
@@ -44,7 +44,7 @@ from serial_lora.state import (
     require_model,
     unwrapped_modules,
 )
-from serial_lora.stored import is_quantized, switch
+from serial_lora.stored import is_quantized, require_own_weight, switch
 
 
 def inject(
@@ -182,17 +182,7 @@ def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> Non
             )
         for projection in site.projections.values():
             layer = model.get_submodule(projection.module)
-            weight = layer._parameters.get(projection.parameter)
-            if weight is None:
-                raise SerialLoRAError(
-                    f"{projection.module}.{projection.parameter} is computed anew from other tensors "
-                    "(weight_norm, spectral_norm, pruning); make it an ordinary parameter first."
-                )
-            if weight.is_meta and hasattr(layer, "_hf_hook"):
-                raise SerialLoRAError(
-                    f"the weights of {projection.module} are offloaded by accelerate, where adapters "
-                    "would have no values; load the model without offloading."
-                )
+            require_own_weight(projection.module, layer, projection.parameter)
 
 
 def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
@@ -248,7 +238,7 @@ def also_trained(
         if not floats or any(map(is_quantized, learners)):
             last = [other for other in modules if "." not in other and other]
             raise SerialLoRAError(
-                f"there is no module {name!r} with parameters that can be trained beside the adapters; "
+                f"there is no module {cut(repr(name))} with parameters that can be trained beside the adapters; "
                 f"the model's own modules are: {', '.join(last)} (load_adapter takes the pairs alone "
                 "with heads=False)."
             )

@@ -25,7 +25,7 @@ from serial_lora.layers import SerialLoRA, wide
 from serial_lora.merging import write_weights
 from serial_lora.sites import Site
 from serial_lora.state import check_rank, plain_context
-from serial_lora.stored import switch, writable
+from serial_lora.stored import require_own_weight, switch, writable
 
 try:
     import peft
@@ -238,11 +238,13 @@ class SerialLoRAModel(BaseTuner):
                     f"{name} is left out, but one pair stands before all layers that read the same "
                     "tokens, such as q, k and v; name them together."
                 )
-            if not isinstance(self.model.get_submodule(name), nn.Linear):
+            layer = self.model.get_submodule(name)
+            if not isinstance(layer, nn.Linear):
                 raise SerialLoRAError(
                     f"{name} is no linear layer, and PEFT's layers stand for such alone; use "
                     "serial_lora.inject for this model, or exclude_modules."
                 )
+            require_own_weight(name, layer, "weight")
         for name in config.modules_to_save or ():
             if not any(f".{there}".endswith(f".{name}") for there in names):
                 raise SerialLoRAError(

@@ -24,6 +24,21 @@ def own_weight(layer: nn.Module, parameter: str) -> Tensor:
     return weight
 
 
+def require_own_weight(name: str, layer: nn.Module, parameter: str) -> None:
+    """Refuse a weight that is computed anew at each call, or that accelerate keeps elsewhere."""
+    weight = layer._parameters.get(parameter)
+    if weight is None:
+        raise SerialLoRAError(
+            f"{name}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
+            "pruning); make it an ordinary parameter first."
+        )
+    if weight.is_meta and hasattr(layer, "_hf_hook"):
+        raise SerialLoRAError(
+            f"the weights of {name} are offloaded by accelerate, where adapters would have no values; "
+            "load the model without offloading."
+        )
+
+
 def matrix(layer: nn.Module, parameter: str) -> Tensor:
     """The base's own weight as it acts, (outputs, inputs), gathered where FSDP has spread it."""
     weight = own_weight(layer, parameter)

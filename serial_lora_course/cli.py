@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from serial_lora_course.door import DEBUG, enter
+from serial_lora_course.door import DEBUG
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.registry import LABS
 from serial_lora_course.options import CONFIG, command_of, read
@@ -31,11 +31,6 @@ FOOT = (
     f"`serial-lora COMMAND --help` shows a command's options. {CONFIG} run.yaml reads a command's options from a file,\n"
     f"and {DEBUG} shows an error's traceback."
 )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit code 2."""
-    enter("serial-lora", command, arguments)
 
 
 def command(words: Sequence[str]) -> int | None:
@@ -168,7 +163,3 @@ SUMMARIES = {
     "lab": "Adapt a backbone, measure, keep records.",
     "fit": "Adapt a vision model to a folder with one folder of pictures per class.",
 } | {name: each.help.partition("\n")[0] for name, each in COMMANDS.items()}
-
-
-if __name__ == "__main__":
-    main()

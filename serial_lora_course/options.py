@@ -168,14 +168,8 @@ def typed(value: Any) -> str:
 
 
 def as_yaml(options: dict[str, Any]) -> bytes:
-    """Options as ``--config`` reads them; those that are None are left out."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return list(value)
-        return str(value) if isinstance(value, Path) else value
-
-    said = {name: plain(value) for name, value in options.items() if value is not None}
+    """A record's settings as ``--config`` reads them; those that are None are left out."""
+    said = {name: value for name, value in options.items() if value is not None}
     return yaml.safe_dump(said, sort_keys=False, allow_unicode=True).encode()
 
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# The small CLIP of this course has only ever seen drawings: emoji and icons. Now it meets photographs, of birds, tools,
+# The small CLIP of this course has only ever seen drawings: emoji and icons. Now it meets photographs of birds, tools,
 # flowers, nine classes in all, and gets two of three wrong. You have a laptop, about a hundred photographs that
 # somebody sorted, and a minute. Adapt the model first; the explanations come after.
 
@@ -79,9 +79,9 @@ with torch.no_grad():
     after = scores(test).argmax(dim=-1)
 
 # %% [markdown]
-# Two rivals that need no adapter. The first always gives the same answer, the class of which there were most to learn
-# from. The second is a *linear probe*: a logistic regression on the vectors of the old CLIP, with the same labels. Its
-# one setting, C, is chosen by cross-validation on the training photographs.
+# Here are two rivals that need no adapter. The first always names the class of which there were most to learn from. The
+# second is a *linear probe*: a logistic regression on the vectors of the old CLIP, with the same labels. Its one
+# setting, C, is chosen by cross-validation on the training photographs.
 
 # %%
 always = torch.full_like(truth, labels.mode().values)
@@ -107,10 +107,10 @@ print(data.attribution)
 # CLIP named 24 of 70 right: it took a black bird for a vehicle, and a deer for a musical instrument. After forty steps
 # it is 35. That is far from perfect, and something was lost too: the lower pictures were right before.
 #
-# Now look at the probe. It has 35 as well, without any adapter. So the gain needs no adapter: a probe with the same
-# labels gets it too. The old CLIP's vectors held as much all the time, and its nine sentences did not find it. The
-# probe knows nine classes, though, and no tenth. The adapted CLIP still takes any sentence; lesson 09 measures how much
-# it forgot. Whether an adapter can do more than a probe is a question of lesson 04; here it did not.
+# Now look at the probe. With the same labels it has 35 as well, and it needs no adapter. So the old CLIP's vectors held
+# as much all the time; its nine sentences did not find it. The probe knows nine classes, though, and no tenth. The
+# adapted CLIP still takes any sentence, and lesson 09 shows how much such a CLIP forgets. Whether an adapter can do
+# more than a probe is a question of lesson 04; here it did not.
 #
 # **Change this and run again**: `range(80)`, or drawings in place of photographs, `load_classification("symbols")`.
 

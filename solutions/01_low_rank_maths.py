@@ -2,11 +2,11 @@
 # # 01 · Low-rank maths
 #
 # You have one CLIP and forty customers, and each of them wants it to know their own pictures. Forty copies of the
-# model fill a disk. Forty *changes* of it fit into an e-mail, if a change can be written as two thin matrices.
-# That is LoRA. Many people use it every day and have never written it.
+# model are too much to send. Forty *changes* of it fit into an e-mail, if a change can be written as two thin
+# matrices. That is LoRA. Many people use it every day and have never written it.
 #
-# Here you write it, in twenty lines, and compare it with PEFT's own layer. Then you find out why thin matrices are
-# enough, and what is lost when q, k and v have to share one pair, as they do in Serial LoRA.
+# Here you find out why thin matrices are enough, write LoRA in twenty lines, and compare it with PEFT's own layer.
+# Then you see what is lost when q, k and v share one pair, as they do in Serial LoRA.
 
 # %%
 try:
@@ -65,8 +65,7 @@ print(ATTRIBUTION["openmoji"])
 # $$M = \sigma_1 u_1 v_1^\top + \sigma_2 u_2 v_2^\top + \dots, \qquad \sigma_1 \ge \sigma_2 \ge \dots \ge 0.$$
 #
 # The columns $u_i$ have length one and stand at right angles to each other, the rows $v_i^\top$ too, and the
-# **singular value** $\sigma_i$ says how strong a term is. PyTorch computes all of them in one line. How many terms of
-# the butterfly would you keep?
+# **singular value** $\sigma_i$ says how strong a term is. How many terms of the butterfly would you keep?
 
 # %%
 U, S, Vh = torch.linalg.svd(butterfly)  # (64, 64), (64,), (64, 64)
@@ -76,8 +75,8 @@ for r in (1, 2, 4, 8, 16, 32):
     print(f"{r:2} terms: {r * (64 + 64):5,} numbers for {64 * 64:,}, relative error {error:.1%}")
 
 # %% [markdown]
-# The **rank** of a matrix is the *smallest* number of rows from which all its rows can be built by scaling and
-# adding. It is also the smallest number of rank-one terms that add up to it. What an approximation gets wrong, as a
+# The **rank** of a matrix is the *smallest* number of rank-one terms that add up to it. It is also the smallest
+# number of rows from which all its rows can be built by scaling and adding. What an approximation gets wrong, as a
 # share of the whole, is its **relative error**. The norm is Frobenius's: square all entries, add, take the root.
 #
 # Is there a better matrix of rank r than the first r terms? No (Eckart and Young, 1936).
@@ -100,7 +99,7 @@ for r in (1, 2, 4, 8, 16, 32):
 #
 # </details>
 #
-# Best in *this* norm, that is. The norm treats all entries alike; a loss does not. We come back to this below.
+# Best in *this* norm, that is. It treats all entries alike; a loss does not.
 
 # %% [markdown]
 # ### Exercise 1.1 · The error of every rank
@@ -110,8 +109,7 @@ for r in (1, 2, 4, 8, 16, 32):
 # | ●●○○○ | ●●●●○ | 7 |
 #
 # The singular values alone give the relative error of *every* rank. Return it as one tensor: entry r is the error of
-# rank r, from 1 at rank 0, where nothing is kept, to 0 at the full rank. You need not build a single approximation. The
-# check builds them all, and measures.
+# rank r, from 1 at rank 0, where nothing is kept, to 0 at the full rank.
 
 
 # %% tags=["exercise"]
@@ -248,8 +246,7 @@ for name, curve in curves.items():
 # token. Tokens resemble one another, so a few terms are nearly enough.
 #
 # And the update? Adam divides every entry by its own size: its first step is the gradient's signs alone, and of these
-# rank 8 misses 68%. Perhaps we do not need all of the update. What if only a thin one is allowed, from the first step
-# on?
+# rank 8 misses 68%. What if only a thin update is allowed, from the first step on?
 
 # %% [markdown]
 # ## Write LoRA
@@ -260,11 +257,10 @@ for name, curve in curves.items():
 #
 # Three decisions hide in this line.
 #
-# - **The start.** B is zero, so the first step begins at the pretrained model. A is random. If both were zero, neither
-#   would ever learn, since the gradient of each has the other as a factor.
-# - **The scale** $\alpha / r$. BA is a sum of r terms, and LoRA divides it by r. (Unrelated terms add up like
-#   $\sqrt r$ only, so rsLoRA divides by that.) $\alpha$ then acts much like a second learning rate, with Adam less
-#   than with gradient descent.
+# - **The start.** B is zero, so training begins at the pretrained model. A is random: if it were zero too, neither
+#   would ever learn.
+# - **The scale** $\alpha / r$. BA is a sum of r terms, and LoRA divides it by r. $\alpha$ then acts much like a
+#   second learning rate.
 # - **The merge.** $W'$ has the shape of W. After training you can replace W by $W'$, and the adapter then costs no
 #   time at all.
 
@@ -275,10 +271,10 @@ for name, curve in curves.items():
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 25 |
 #
-# Write the layer that replaces an `nn.Linear`. Call the matrices `lora_A` and `lora_B`, the names by which other tools
-# find them. Only these two are trained. `merged_weight` returns a new tensor and lets gradients through, because you
-# will train with it. Do not change the base's weights. The check compares with dense weights, square and not,
-# with a bias and without one. Until all three methods are written, it says that the exercise is waiting.
+# Write the layer that replaces an `nn.Linear`. Call the matrices `lora_A` and `lora_B`, the names by which other
+# tools find them. Only these two are trained. `merged_weight` returns a new tensor and lets gradients through,
+# because you will train with it. Do not change the base's weights. Until all three methods are written, the check
+# says that the exercise is waiting.
 
 
 # %% tags=["exercise"]
@@ -481,9 +477,9 @@ display_figure(
 )
 
 # %% [markdown]
-# In the upper row, each part has its own dashed line, and different tokens move far in each. In the lower row, the
-# line goes through the same tokens in every panel: a token that A maps to zero stays in q, in k and in v. And the
-# arrows are one and the same move, $BAx$, seen through each weight, which turns or mirrors it.
+# In the upper row, different tokens move far in q, in k and in v. In the lower row, the dashed line goes through the
+# same tokens in every panel: a token that A maps to zero stays in q, in k and in v. And the arrows are one and the
+# same move, $BAx$, which each weight turns or mirrors.
 
 # %% [markdown]
 # ## What one pair cannot say
@@ -492,8 +488,7 @@ display_figure(
 # *same* $C = s\,BA$. You pay for that in two ways.
 #
 # 1. **One A.** All three read the same r directions of a token. A higher rank helps.
-# 2. **Tied columns.** If $W_q$ has an inverse, q alone fixes $C = W_q^{-1} G_q$, and k and v follow. No rank
-#    helps. To change q and leave k alone is impossible: $W_k C = 0$ means $C = 0$.
+# 2. **Tied columns.** If $W_q$ has an inverse, q alone fixes $C = W_q^{-1} G_q$, and k and v follow. No rank helps.
 #
 # How much does it cost on a real model? Stack everything, as W and G already are: (3d, d). Whatever C is, $WC$ lies in
 # the space of W's columns. Write $W = QR$, where Q has columns of length one at right angles. Then
@@ -524,16 +519,15 @@ within = inside.norm() / G.norm()
 print(f"in reach: {within:.0%} of the gradient's length; of a random matrix's {3**-0.5:.0%}")
 
 # %% [markdown]
-# Sharing A is cheap: q, k and v read the same tokens, so their gradients have rows in common. The tie puts more out of
-# reach: at rank 8 the shared pair's error is 73%, and at full rank still 67%. So 74% of the gradient's length is in
-# reach (the squares add up to 1); for random matrices it would be 58%. One pair cannot make all three changes. (And the
-# inverses exist: the smallest singular values are small, but none is zero.)
+# Sharing A is cheap: q, k and v read the same tokens, so their gradients have rows in common. The tie costs more: the
+# shared pair's error is 73% at rank 8, and still 67% at full rank. (Of the gradient's length 74% is in reach: squares
+# add up, not lengths. And the inverses exist: the smallest singular values are small, but none is zero.)
 
 # %% [markdown]
 # ## Does it train worse?
 #
-# The shared pair misses 73% of the gradient, LoRA 28%. Does it train as badly? Take the same twenty steps and the same
-# rank, first at LoRA's rate, then at two higher ones. What do you expect?
+# The shared pair misses 73% of the gradient, LoRA 28%. Does it train as badly? Take the same twenty steps and the
+# same rank, first at LoRA's rate, then at two higher ones.
 
 
 # %%
@@ -551,20 +545,19 @@ for lr in (0.01, 0.02, 0.04):
 
 # %% [markdown]
 # At LoRA's rate, 0.01, the shared pair is behind: 0.42 against 0.20. But it needs a rate of its own (the next section
-# shows why), and at 0.04 it reaches 0.19. There LoRA has 0.03. Both still gain at this rate, the highest that we tried.
-# So LoRA fits the training drawings better, with three times as many parameters. On the 73 test drawings it has 51
-# right at that rate, and the pair 46, too little difference to judge by. (On another processor these numbers may move a
-# little.)
+# shows why), and at 0.04 it reaches 0.19. There LoRA has 0.03, with three times as many parameters: it fits the
+# training drawings better. (Both still gain at this rate, the highest that we tried.) On the test drawings 51 against
+# 46 is too little difference to judge by, and on another processor these numbers may move.
 #
-# What cannot be imitated is not a failure. Nobody needs *that* change; a low loss is enough, and many changes give one.
-# The maths says what a method cannot imitate. It does not say what a method cannot learn. For that you have to train:
-# on more than one block, one data set and one seed. That is the rest of the course.
+# Nobody needs *that* change; a low loss is enough, and many changes give one. The maths says what a method cannot
+# imitate. It does not say what a method cannot learn. Only training tells you, on more than one block, one data set
+# and one seed.
 
 # %% [markdown]
 # ## Whom does the pair follow?
 #
-# One pair cannot satisfy all three. Then which of them does it follow when it trains? Ask the model: move one entry of
-# B a little, up and down, and watch the loss.
+# One pair cannot satisfy all three. Which of them does it follow when it trains, and why does it need a rate of its
+# own? Ask the model: move one entry of B a little, up and down, and watch the loss.
 
 
 # %%
@@ -598,9 +591,7 @@ print(f"the loss goes from {down:.5f} to {up:.5f}: a slope of {(up - down) / (2 
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 10 |
 #
-# B's gradient is above. Derive A's in the same three lines (let A become $A + E$), and return both, for any B. The
-# `gradients` are those of the weights in use, $W_p (I + s\,BA)$. The check lets autograd differentiate an attention
-# with softmax, and compares.
+# B's gradient is above. Derive A's in the same three lines (let A become $A + E$), and return both, for any B.
 
 
 # %% tags=["exercise"]
@@ -656,7 +647,7 @@ of_A, of_B = yours("1.4")(*parts, A, B, 1.0)
 print(f"B's entry by hand: {of_B[5, 3]:.4f}; the largest entry of A's gradient: {of_A.abs().max()}")
 
 # %% [markdown]
-# The same slope. And A stands still at the first step, since its gradient has B as a factor.
+# The same slope. And A stands still at the first step.
 #
 # Note the $W_p^\top$: for Serial LoRA, directions in which a weight is strong count more. For LoRA they do not. So the
 # same learning rate is not the same step for the two, and above each needed its own. Lesson 07 is about rates.
@@ -673,11 +664,11 @@ print(f"B's entry by hand: {of_B[5, 3]:.4f}; the largest entry of A's gradient: 
 #
 # </details>
 #
-# **2. You start LoRA with A = 0 and B = 0. What happens?**
+# **2. You start LoRA with A = 0 and B = 0. Why does it never learn?**
 #
 # <details><summary>Answer</summary>
 #
-# Nothing, for ever. A's gradient has B as a factor and B's has A: both are zero at every step.
+# A's gradient has B as a factor, and B's has A. So both gradients are zero at every step.
 #
 # </details>
 #

@@ -41,8 +41,7 @@ display_drawing("six_places")
 #
 # Here is the drawing as code. The input, `x`, is the **residual stream**: it runs through the whole model, and every
 # block only *adds* to it. The block takes a normalised copy of it, runs attention on that, and adds the result. (The
-# other half of a block, the MLP, is added in the same way. It is left out here.) Start reading at `forward`, and go
-# upwards.
+# other half of a block, the MLP, is left out here.) Start reading at `forward`, and go upwards.
 
 
 # %% tags=["idea"]
@@ -86,8 +85,7 @@ print(block(x).shape)
 #
 # `A` is (r, d) and takes each token down to r numbers, `B` is (d, r) and brings it back up to d. The scale s is a
 # plain number, 1 in the paper. The transposes are there because in code a token is a row. If you write it as a
-# *column*, as papers do, they disappear: $q = W_q\,(I + s\,BA)\,x$. Code uses rows, proofs use columns, and you will
-# need both.
+# *column*, as papers do, they disappear: $q = W_q\,(I + s\,BA)\,x$.
 
 # %% [markdown]
 # ### Exercise 3.1 · The adapter
@@ -97,8 +95,7 @@ print(block(x).shape)
 # | ●●○○○ | ●●●●● | 6 |
 #
 # Fill in both methods. Call the matrices `lora_A` and `lora_B`: other tools find them by these names. `A` starts at
-# random (lesson 01 took `kaiming_uniform_`; any start of ordinary size will do), `B` with zeros, so that a new adapter
-# changes nothing.
+# random (any start of ordinary size will do), `B` with zeros, so that a new adapter changes nothing.
 
 
 # %% tags=["exercise"]
@@ -222,9 +219,8 @@ check("3.2", adapted_forward)
 display_drawing("places_in_block")
 
 # %% [markdown]
-# It is place 3. The pair comes after the norm, so that it changes exactly what q, k and v read, and linearly. It is
-# not on the residual stream, so that only attention receives the change. And it comes before the path splits into q, k
-# and v, so that all three share one pair.
+# It is place 3: after the norm, before the path splits into q, k and v, and off the residual stream. There one pair
+# changes what all three read, linearly, and nothing else.
 
 # %% [markdown]
 # ## Throw the adapter away
@@ -376,8 +372,8 @@ for version in versions:
 # what.
 #
 # A **diagnostic** does: a short function that asks one question of any block. Here are two. The first compares the
-# block with a copy of it in which `B` is not zero. It works on a copy because a diagnostic should leave the block
-# unchanged, and `B` must not be zero because a fresh adapter changes nothing anyway. The second counts the pairs.
+# block with a copy of it in which `B` is not zero, since a fresh adapter changes nothing anyway. The second counts
+# the pairs.
 
 
 # %%
@@ -476,7 +472,7 @@ display(pd.DataFrame(rows).T)
 # - **VariantOne** stores adapted queries, keys and values as attributes that nobody reads, and then runs the plain
 #   block. Whatever was learnt, the classifier learnt it.
 # - **VariantTwo** adapts the block's *input*, which is place 1. The change goes past the attention into all later
-#   blocks, and no choice of $W_q$, $W_k$ and $W_v$ can do that.
+#   blocks.
 # - **VariantThree** has a pair for each projection, place 4. That is a good method, but a different one, with three
 #   times as many parameters.
 
@@ -524,7 +520,7 @@ print(*sentences[:4], "...")
 print("before:", number_right(clip), "of", len(test_labels))
 
 # %% [markdown]
-# One in three is better than guessing among eight, but not good. Now look before you build. What is in one of its
+# Four in ten is better than guessing among eight, but not good. Now look before you build. What is in one of its
 # blocks, and what does its attention receive? `register_forward_pre_hook` calls a function of yours with a layer's
 # arguments, just before that layer runs.
 
@@ -645,8 +641,8 @@ print(mine.visual.transformer.resblocks[0].attn)
 # ## Train it
 #
 # Your own adapted CLIP still has fresh pairs. Give it twenty steps of an ordinary training loop. Only the pairs can
-# change, less than one parameter in a hundred. What do you expect from so little? A linear probe on the CLIP that you
-# were given has the same labels, and whoever always says the same has the most frequent class.
+# change, less than one parameter in a hundred. What do you expect from so little? Beside it stand a linear probe with
+# the same labels, and whoever always says the most frequent class.
 
 # %%
 torch.manual_seed(0)
@@ -701,12 +697,12 @@ display_figure(show_pictures([data.test[i][0] for i in gained], titles, columns=
 print(data.attribution)
 
 # %% [markdown]
-# Twenty steps took CLIP from 33 right answers to 43 of 78, and not one of its own 134 tensors changed in training. The
-# linear probe has 51, and whoever always says the same 20. So your pairs learn; whether an adapter gets past a probe,
-# lesson 04 asks. The merged model gets as many right and again has 134 tensors, under the same names as before: you can
-# save it as an ordinary open_clip checkpoint. Nobody needs an adapter library to run it, and you needed none to make
-# it: only PyTorch, and one hook in each attention layer. (On another machine the answer for a drawing or two may
-# differ.)
+# Twenty steps took CLIP from 33 right answers to 43 of 78, and not one of its own 134 tensors changed in training.
+# The linear probe has 51. So your pairs learn; whether an adapter gets past a probe, lesson 04 asks.
+#
+# The merged model gets as many right and again has 134 tensors, under the same names as before: you can save it as an
+# ordinary open_clip checkpoint. Nobody needs an adapter library to run it, and you needed none to make it: only
+# PyTorch, and one hook in each attention layer. (On another machine the answer for a drawing or two may differ.)
 #
 # **Change this and run again**: `rank=1` where you put the pairs in. Guess first how much of the gain is left.
 
@@ -735,10 +731,10 @@ print(f"yours and the base's: {(by_own - by_base).abs().max().item():.1f} apart"
 print("parameters that can learn:", trainable, "and", count_parameters(library).trainable)
 
 # %% [markdown]
-# Up to rounding it is the same model, with as many parameters to train. So why use a library at all? It knows other
-# forms of attention (q, k and v in one fused layer, SAM's windows, SD3's two streams), it keeps the pairs in float32
-# even in a bfloat16 model, it writes and reads files, it undoes what it did (`disabled`, `unmerge`, `eject`), and it
-# refuses many more things that would go wrong silently.
+# Up to rounding it is the same model. So why use a library at all? It knows other forms of attention (q, k and v in
+# one fused layer, SAM's windows, SD3's two streams). It keeps the pairs in float32 even in a bfloat16 model, writes
+# and reads files, and undoes what it did (`disabled`, `unmerge`, `eject`). And it refuses many more things that would
+# go wrong silently.
 
 # %% [markdown]
 # ## Your colleague's code

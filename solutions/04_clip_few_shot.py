@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 04 · CLIP with a few shots
 #
-# Symbols: arrows, hearts, letters, number keys, eight kinds in all, by a designer whose drawings our CLIP has never
-# seen. Every new one is to be filed under the right kind, and about a hundred are labelled, of some kinds only eight.
-# That is far too little to train a network, but enough to adapt one.
+# You have symbols to sort: arrows, hearts, letters, number keys, eight kinds in all, by a designer whose drawings our
+# CLIP has never seen. About a hundred are labelled, of some kinds only eight. That is far too little to train a
+# network, but enough to adapt one.
 #
 # You make a classifier out of eight sentences, then write the whole training that adapts it. At the end you ask what
 # most tables leave out: how much of the gain is due to the adapter?
@@ -67,9 +67,9 @@ print(len(data.train), "pictures to learn from,", n, "to test on.", data.attribu
 # %% [markdown]
 # ## Every picture against every class
 #
-# The table needs a score for every picture and every class. It is the cosine times a *scale*, which CLIP learnt in
-# pretraining. Why a scale? Cosines all lie close together. Without it, softmax would give every class about the same
-# probability. CLIP keeps the logarithm of the scale, so that training cannot make it negative.
+# A score is the cosine times a *scale*, which CLIP learnt in pretraining. Why a scale? Cosines all lie close
+# together. Without it, softmax would give every class about the same probability. CLIP keeps the logarithm of the
+# scale, so that training cannot make it negative.
 
 # %% [markdown]
 # ### Exercise 4.1 · The class scores
@@ -141,8 +141,8 @@ display(table.map("{:.2f}".format).assign(**{"it says": table.idxmax(axis=1)}))
 print("the first sentence:", data.prompts(template)[0])
 
 # %% [markdown]
-# Three of eight are right. And look how sure some wrong answers are: the number key is an arrow with 0.86. A sure
-# answer need not be right. Still, no labelled picture was used. This is *zero-shot* classification.
+# Three of eight are right. And look how sure some wrong answers are: the number key is an arrow with 0.86. Still, no
+# labelled picture was used. This is *zero-shot* classification.
 #
 # **Change this and run again**: `model.logit_scale / 2` in place of `model.logit_scale`. What happens to the
 # probabilities, and why does the last column stay as it is?
@@ -196,7 +196,7 @@ check("4.2", zero_shot_accuracy)
 
 # %% [markdown]
 # If the sentences are the classifier, then other words make another classifier. The cell changes nothing but the
-# words, on each data set that comes with the lesson. Our symbols are one of them.
+# words, on each data set that comes with the lesson.
 
 # %%
 accuracy_of = yours("4.2")
@@ -227,9 +227,7 @@ display(pd.DataFrame(rows).T.map("{:.1%}".format))
 
 # %% [markdown]
 # Nothing was trained, and on nature one other word leaves a quarter of the accuracy. This model read "a drawing of"
-# thousands of times in its captions, and "a sketch of" never. A report that trains with one sentence and quotes
-# zero-shot with another credits the training with what the words did. From here on we use the same sentence
-# throughout.
+# thousands of times in its captions, and "a sketch of" never. So from here on we use the same sentence throughout.
 #
 # **Change this and run again**: put your own sentence into `words`. Can you find a better one than ours?
 
@@ -270,8 +268,7 @@ print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} clas
 # ## The loss
 #
 # Training is classification with your scores: cross-entropy between their softmax and the right class. One thing is
-# special. The pairs are in *both* towers, so both change with every step, and the sentences must be encoded again each
-# time.
+# special. The pairs are in *both* towers, so the sentences must be encoded again in every step.
 #
 # Why adapt the text tower at all? Because its vectors are the classifier. If the vector of a class is in the wrong
 # place, you can move all its pictures, or just one sentence.
@@ -329,8 +326,7 @@ check("4.3", few_shot_loss)
 # %% [markdown]
 # ## The training, all of it
 #
-# Now put it all together, from shots and sentences to an adapted model. This one function trains Serial LoRA and LoRA
-# in this lesson, and lesson 07 uses it for its two rates.
+# This one function trains everything in this lesson, and lesson 07 uses it again.
 
 # %% [markdown]
 # ### Exercise 4.4 · Train on the shots
@@ -414,9 +410,9 @@ check("4.4", train_few_shot)
 # are not.
 #
 # Each method has a rate of its own, since the same rate is not the same step (lesson 01). We tried rates three times
-# apart, up to 0.003, on training pictures of three sets that were held out, and took the best. For both small adapters
-# it is at the top of our grid, so perhaps too low. (For full fine-tuning three rates did equally well on symbols, and we
-# took the one in the middle.)
+# apart, up to 0.003, on training pictures of three sets that were held out, and took the best. For both small
+# adapters it is at the top of our grid, so perhaps too low. (For full fine-tuning three did equally well on symbols,
+# and it is the middle one.)
 
 # %%
 Adapter, inject_pairs, train = yours("3.1"), yours("3.5"), yours("4.4")
@@ -489,8 +485,8 @@ print(f"{len(losses)} steps, loss {losses[0]:.2f} to {losses[-1]:.2f}")
 print(f"right: {(zero == labels).sum()} of {n} before, {(serial == labels).sum()} after")
 
 # %% [markdown]
-# From 36 to 57 of 73, with the settings of the line above. (Another processor rounds differently, so a picture
-# or two may differ.) It feels like magic, so look closer.
+# From 36 to 57 of 73. (Another processor rounds differently, so a picture or two may differ.) It feels like magic, so
+# look closer.
 #
 # ## What changed
 #
@@ -550,8 +546,8 @@ print("the same about", int((predict(fresh.to(device)) == zero).sum()), "of", n)
 # same rank. Is that a fair comparison? It depends on your question. So we train two: one at the same rank, and one at a
 # quarter of it, with as many parameters as Serial LoRA.
 #
-# And what do all adapters replace? *Full fine-tuning*, in which every parameter of CLIP learns. It needs a copy of its
-# own, as the weights of the others are shared and stay frozen. Same pictures, same loss, same loop.
+# And what do all adapters replace? *Full fine-tuning*, in which every parameter of CLIP learns. Same pictures, same
+# loss, same loop.
 
 # %%
 methods = {
@@ -621,8 +617,7 @@ print(f"a fair coin, thrown {sum(alone)} times, splits at least as unevenly: p =
 # too.
 #
 # LoRA at a quarter of the rank, with as few parameters as Serial LoRA, has most right; three drawings more than the
-# probe are within luck. Full fine-tuning, with a hundred times as many parameters, has one more than Serial LoRA and one
-# fewer than LoRA.
+# probe are within luck. Full fine-tuning, with a hundred times as many parameters, lies between the adapters.
 #
 # And LoRA is two ahead of Serial LoRA, with four times the parameters. Is that a finding? They disagree on ten pictures,
 # six to four, and a coin does that or worse three times in four. (Another processor may give another split.)
@@ -659,12 +654,13 @@ display(accuracy.groupby("shots").mean().T.round(1))
 display_figure(plot_shots(accuracy, "Serial LoRA"))
 
 # %% [markdown]
-# Begin at one shot, in the first panel. The probe is nine points below zero-shot: it threw the sentences away, and has
-# one picture of each kind in their place. The adapters begin with the sentences. Even so Serial LoRA only stays where
-# zero-shot is; LoRA at a quarter of the rank is almost four points above. With more shots all gain, and the adapters stay
-# ahead of the probe: at sixteen all three are at 57 or 58, and the probe is at 53.5. So where labels are few, zero-shot
-# is the rival to name; where they are many, it is the probe. On our symbols alone you would have missed what the pairs
-# are good for.
+# Begin at one shot, in the first panel. The probe is nine points below zero-shot: it threw the sentences away, and
+# has one picture of each kind in their place. The adapters begin with the sentences. Even so Serial LoRA only stays
+# where zero-shot is; LoRA at a quarter of the rank is almost four points above.
+#
+# With more shots all gain, and the adapters stay ahead of the probe: at sixteen all three are at 57 or 58, and the
+# probe is at 53.5. So where labels are few, zero-shot is the rival to name; where they are many, it is the probe.
+# With sixteen shots of symbols alone you would have missed what the pairs are good for.
 #
 # Now the thin lines, each a data set. On nature, which CLIP knows best, Serial LoRA is below zero-shot at every number
 # of shots: it unlearns more than it learns. And beside LoRA they go from 11 points behind to 7 ahead. So with one data
@@ -718,8 +714,8 @@ display_figure(plot_shots(accuracy, "Serial LoRA"))
 # - In CLIP the sentences are the classifier. Other words are another classifier, without any training.
 # - Measure zero-shot first, under the sentence that you train with.
 # - The whole method is a loss of four lines and a loop of a dozen. Both towers learn, so both are read in each step.
-# - Beside an adapter report zero-shot and a linear probe, its C chosen. Up to two shots zero-shot is the higher; from
-#   four on it is the probe, and at eight it came closest to the adapters.
+# - Beside an adapter report zero-shot and a linear probe, its C chosen. Up to two shots zero-shot was the harder
+#   rival, from four on the probe.
 # - A method has its own rate. Print it, with batch, steps and rank, beside every result.
 # - A gain is not a difference. Ask on how many pictures, and on how many data sets, two methods disagree.
 #

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 05 · SAM: masks of a new kind of picture
 #
-# You cut things out of photographs: a koala, a teapot, a flower, each from whatever it lies on. About a hundred scenes
-# are done by hand. For the rest there is SAM, the *Segment Anything Model*: draw a box around a thing, and it answers
-# with the mask of that thing. Meta's SAM learnt that from eleven million photographs. Ours is small and learnt it from
-# drawings alone: it has never seen a photographed thing, and a filled rectangle does nearly as well.
+# You cut things out of photographs: a koala, a teapot, a flower, each from whatever it lies on. About a hundred
+# scenes are done by hand. For the rest there is SAM, the *Segment Anything Model*: draw a box around a thing, and it
+# answers with the mask of that thing. Meta's SAM learnt that from eleven million photographs. Ours is small and
+# learnt it from drawings alone: it has never seen a photographed thing.
 # <!-- from Kirillov et al. 2023: eleven million -->
 #
-# You will build everything that it takes to change this: the preprocessing, the loss, the training step, the loop.
-# Then you look at every single picture, and at the end you drag boxes over one and compare SAM before and after.
+# You will build what it takes to change this: the preprocessing, the loss, the training step. Then you look at every
+# single picture, and at the end you drag boxes over one and compare SAM before and after.
 
 # %%
 try:
@@ -46,12 +46,11 @@ display_figure(plot_masks(some, {"cut out by hand": by_hand, "by SAM": by_sam}))
 print(f"{len(data.train)} scenes to train on, {len(tests)} others to test on")
 
 # %% [markdown]
-# Blue is found, yellow is missed, and orange is a false positive: SAM marked it, but it is not part of the thing. What
-# this SAM knows are drawings, flat colours with a clean edge. An orange is nearly that, and is found. Fur is shaded, and is
-# lost in parts.
+# A false positive is what SAM marked though it is not part of the thing. What this SAM knows are drawings, flat
+# colours with a clean edge. The orange is nearly that, and is found. Fur is shaded, and is lost in parts.
 #
 # (The things are stamps of the painting program Tux Paint, laid over other photographs; no thing and no background of
-# the test is in a training scene. With `SCALE = "paper"` this notebook runs on Meta's SAM and on the paper's data.)
+# the test is in a training scene.)
 #
 # ## Three parts
 #
@@ -69,7 +68,7 @@ for name, size in sizes.items():
 
 # %% [markdown]
 # Nine tenths of SAM is the encoder, and it runs *once per picture*. The small decoder runs once per box. That is why
-# SAM answers so quickly when you draw one box after another: the slow part is done before the second box.
+# SAM answers so quickly when you draw one box after another.
 #
 # And we adapt the encoder only, as the paper does. SAM already knows what a box means. What it has not learnt is to
 # see photographs.
@@ -122,8 +121,8 @@ print(f"the box filled: {filled.mean():.2f}")
 print(f"SAM:            {before.mean():.2f}")
 
 # %% [markdown]
-# Just filling the box scores 0.66. **Remember that number.** SAM, with its three million parameters, scores 0.67. A
-# rectangle that never saw the picture does as well. Whenever somebody shows you a Dice, ask what the filled box scores.
+# SAM, with its three million parameters, scores 0.67, and a rectangle that never saw the picture 0.66. **Remember
+# that number.** Whenever somebody shows you a Dice, ask what the filled box scores.
 #
 # ## Preprocessing
 #
@@ -243,8 +242,8 @@ for name, tensor in (passed | {"logits": logits, "back": back}).items():
 # `postprocess_masks` brings the answer back in three steps: scale it up to the square, *cut the padding off*, and
 # scale the rest to the picture's own size.
 #
-# Every one of these steps can go wrong. Here are three common mistakes: the boxes stay in the picture's pixels; x and
-# y are exchanged; the padding is not cut off. Which of them will raise an error?
+# Here are three common mistakes: the boxes stay in the picture's pixels; x and y are exchanged; the padding is not
+# cut off. Which of them will raise an error?
 
 
 # %%
@@ -273,24 +272,23 @@ shown = {name: [masks] for name, masks in found[number].items()}
 display_figure(plot_masks({"": tests[number]}, shown))
 
 # %% [markdown]
-# None of them. Preprocessing fails silently: you get masks, and they even look like masks. Only the number is lower,
-# and if you did not know the right one, you would not notice.
+# None of them. You get masks, and they even look like masks. Only the number is lower, and if you did not know the
+# right one, you would not notice.
 #
 # Somebody with the third bug would start at 0.52, train the model to make up for the bug, see a gain, and publish it.
-# So test pre- and postprocessing alone, before any training, on pictures that are not square. And look at the masks. In
-# the last picture above, the Dice says that something is wrong, 0.78 in place of 0.91. Only the mask says what: all of it
-# is squeezed upwards.
+# So test pre- and postprocessing alone, before any training, on pictures that are not square. And look at the masks.
+# In the last picture above, a Dice of 0.78 in place of 0.91 says that something is wrong. Only the mask says what:
+# all of it is squeezed upwards.
 #
 # ## Windows, and zeros that must stay zero
 #
-# Where does the adapter go? After the norm of each block, before q, k and v: that was the answer in lesson 03. But SAM
-# has something in between.
+# In lesson 03 the adapter went after the norm, before q, k and v. But SAM has something in between.
 #
-# Attention compares every token with every other, and SAM ViT-B has 4,096 of them. So most of its blocks attend within
-# **windows**: the grid of tokens is cut into squares, and a token attends only to its own square. In a few **global**
-# blocks every token attends to all others. Now the grid is 64 tokens wide and a window 14, and 64 is no multiple of
-# 14. So SAM adds *zero tokens* at the bottom and on the right until the windows fit. Should the pair come before this
-# padding, or after? <!-- from segment-anything, build_sam.py: 4,096, 64, 14 -->
+# Attention compares every token with every other, and SAM ViT-B has 4,096 of them. So most of its blocks attend
+# within **windows**: the grid of tokens is cut into squares, and a token attends only to its own square. In a few
+# **global** blocks every token attends to all others. Now the grid is 64 tokens wide, and windows of 14 do not fit.
+# So SAM adds *zero tokens* at the bottom and on the right until they do. Should the pair come before this padding, or
+# after? <!-- from segment-anything, build_sam.py: 4,096, 64, 14 -->
 
 # %% [markdown]
 # ### Exercise 5.2 · Through the windows
@@ -438,9 +436,8 @@ print(f"SAM's and inject's: {(embedding - injected).abs().max():.0e} apart")
 # \;+\; \underbrace{\frac{1}{\text{pixels}}\sum \text{BCE}(p, g)}_{\text{cross-entropy}},
 # \qquad p = \sigma(\text{logit})$$
 #
-# with the truth g and ε = 0.00001. Each of the two does what the other cannot. Soft Dice measures the object as a
-# whole, and a small object counts as much as a large one. Cross-entropy gives every pixel a gradient, even where the
-# masks do not overlap.
+# with the truth g and ε = 0.00001. Soft Dice measures the object as a whole, and a small object counts as much as a
+# large one. Cross-entropy gives every pixel a gradient, even where the masks do not overlap.
 
 # %% [markdown]
 # ### Exercise 5.3 · The loss
@@ -450,7 +447,7 @@ print(f"SAM's and inject's: {(embedding - injected).abs().max():.0e} apart")
 # | ●●●○○ | ●●●●● | 10 |
 #
 # Each object has its own loss, and the picture's loss is their mean. `F.binary_cross_entropy_with_logits` takes
-# *logits* and does the sigmoid itself. The check compares value and gradient with one pixel at a time.
+# *logits* and does the sigmoid itself.
 
 
 # %% tags=["exercise"]
@@ -494,11 +491,11 @@ check("5.3", segmentation_loss)
 # %% [markdown]
 # ## One training step
 #
-# Now put everything together. Three facts about SAM decide how:
+# Three facts about SAM decide how to put everything together:
 #
 # - `Sam.forward` switches gradients off, as it was not written for training. So call the parts yourself, as above.
-# - The encoder takes a batch of pictures. The decoder takes *one* picture and all of its boxes. Give it three pictures
-#   and one box, and it returns three masks without an error, although the box belongs to only one of the pictures.
+# - The encoder takes a batch of pictures. The decoder takes *one* picture and all of its boxes. Nothing stops you
+#   from giving it more.
 # - The true masks of a prepared scene have the scaled picture's size, `each.input_size`, without padding.
 
 # %% [markdown]
@@ -510,8 +507,7 @@ check("5.3", segmentation_loss)
 #
 # Write one whole step: encode the batch once, decode picture by picture, bring each picture's logits to the size of
 # its truth, take the mean of the pictures' losses, and let the optimizer make one step. You have `model.preprocess`,
-# `model.image_encoder`, `lab.decode` and `model.postprocess_masks`. The check makes two steps on pictures of different
-# shapes, with a loss of its own, and compares losses and pairs with the lab's.
+# `model.image_encoder`, `lab.decode` and `model.postprocess_masks`.
 
 
 # %% tags=["exercise"]
@@ -617,9 +613,8 @@ print(
 )
 
 # %% [markdown]
-# From 0.67 to 0.76, with 36,864 parameters, 1.1% of the model, on things and backgrounds that it has never seen. Now
-# SAM does better than the rectangle. (Each loss is a mean over fifteen steps of four scenes. It goes up and down, because
-# some scenes are harder.)
+# From 0.67 to 0.76, with pairs of 1.1% of the model's size, on things and backgrounds that it has never seen. Now SAM
+# does better than the rectangle. (The loss goes up and down, because some scenes are harder.)
 #
 # ## Look at every mask
 #
@@ -663,7 +658,7 @@ show_before_and_after(order[:-3:-1])
 # ## LoRA through the same loop
 #
 # The loop takes any adapter. LoRA has one pair each for q, k, v and the output, so four times the parameters. Nothing
-# else changes: the same scenes, as many steps, and the rate that is the best of three for it too.
+# else changes: the same scenes, steps and rate.
 
 # %%
 from scipy.stats import binomtest
@@ -678,9 +673,9 @@ better = int((after_lora > after).sum())
 print(f"LoRA is better on {better}: sign test, p = {binomtest(better, len(tests)).pvalue:.3f}")
 
 # %% [markdown]
-# LoRA ends at 0.764 against 0.756, with four times the parameters; it is better on 41 scenes, Serial LoRA on 19. A coin
-# would seldom split 60 scenes like that. So these two runs do differ. What one run of each cannot tell you: would it be
-# so with other seeds, and on other data sets? Lesson 08 judges that, and lesson 09 puts both beside five other ways.
+# LoRA ends at 0.764 against 0.756, and it is better on 41 scenes of 60. A coin would seldom split them like that, so
+# these two runs do differ. But would it be so with other seeds, and on other data sets? Lesson 08 judges that, and
+# lesson 09 puts both beside five other ways.
 #
 # ## Drag a box
 #
@@ -711,17 +706,7 @@ panel = mask_panel(serial, [tests[n] for n in (order[0], order[-1], *order[1:-1:
 #
 # </details>
 #
-# **2. Why may an adapter with a bias do harm under window attention, though its bias is learnt?**
-#
-# <details><summary>Answer</summary>
-#
-# Windows that do not fit are filled up with zero tokens. After that padding, a bias turns each of them into a token
-# with content, and the picture's tokens in those windows attend to it. In pretraining these tokens were zero. Before
-# the padding even a bias does no harm of this kind.
-#
-# </details>
-#
-# **3. You hand the mask decoder the embeddings of four pictures and one box. What happens?**
+# **2. You hand the mask decoder the embeddings of four pictures and one box. What happens?**
 #
 # <details><summary>Answer</summary>
 #
@@ -730,7 +715,7 @@ panel = mask_panel(serial, [tests[n] for n in (order[0], order[-1], *order[1:-1:
 #
 # </details>
 #
-# **4. The mean Dice of your masks rose by 0.1. Name two things to look at before you tell anybody.**
+# **3. The mean Dice of your masks rose by 0.1. Name two things to look at before you tell anybody.**
 #
 # <details><summary>Answer</summary>
 #

@@ -5,7 +5,7 @@
 # parameters", and "consistent superiority". You have built the method, trained it on three models, and you know how
 # sure one can be. Somebody has to say yes or no, and it's you.
 #
-# So hold a trial. Write down what would refute each promise, and then run it: on photographs of things, which the small
+# So hold a trial. Write down what would refute each promise, and then try it: on photographs of things, which the small
 # SAM has never seen, with the rivals that the paper leaves out.
 
 # %%
@@ -30,22 +30,21 @@ from serial_lora_course.plots.style import display_figure
 lesson_card("09")
 
 # %% [markdown]
-# | The paper says | What would refute it | Where you look |
+# | The paper says or implies | What would refute it | Where you look |
 # |---|---|---|
 # | a novel LoRA variant | an earlier method with the same layer | exercise 9.1 |
 # | a quarter of the parameters, *because* they are shared | a LoRA as small does as well | your run |
-# | in front of attention is where the pair belongs | the same pair elsewhere does better | exercise 9.3, your run |
-# | an adapter is what it takes | something simpler does as well | exercise 9.2, your run |
-# | going through the pretrained W helps | random matrices do as well | the study |
+# | the pair belongs in front of attention | the same pair elsewhere does better | exercise 9.3, your run |
+# | it takes an adapter | something simpler does as well | exercise 9.2, your run |
+# | writing through the pretrained W helps | a random matrix in W's place does as well | a larger study |
 # | consistent superiority | its own tables | exercise 9.4 |
 #
 # Before you go on: which of the six promises do you expect to fall? Write it down.
 #
 # ## Is it new?
 #
-# Three layers, each one step away from its neighbour. They read the tokens x and make q, k and v (p stands for any one
-# of them). All weights are in view. (LoRA as the paper runs it, and as you will, has a fourth pair, on the output
-# projection: so one pair is a quarter of it.)
+# Here are three layers that read the tokens x and make q, k and v; p stands for any one of these. (LoRA as the paper
+# runs it, and as you will, has a fourth pair, on the output: so one pair is a quarter of it.)
 
 
 # %%
@@ -86,11 +85,10 @@ through_W = one_a(x, W, A, {p: W[p] @ B for p in W})
 print("serial is one A with B_p = W_p B:   ", apart(serial(x, W, A, B), through_W))
 
 # %% [markdown]
-# With one A, q, k and v read the same directions of a token. Serial LoRA also gives up the three B's: there is one B,
-# and what it writes has to pass through W_q, W_k and W_v.
+# With one A, q, k and v read the same directions of a token. Serial LoRA has only one B, too, and what it writes has to
+# pass through W_q, W_k and W_v.
 #
-# Luo and others published *RepAdapter* two years before the paper on trial. This is its layer, written from their
-# paper.
+# Two years before the paper on trial, Luo and others published *RepAdapter*. This is its layer.
 
 
 # %%
@@ -111,9 +109,9 @@ class RepAdapter(nn.Module):
 
 
 # %% [markdown]
-# It stands in front of attention, as Serial LoRA does, and a second one in front of the feed-forward layer. What is
-# more, besides the two biases, is *groups*: the hidden values are cut into equal parts, and each part makes its own part
-# of the outputs. Is that still a pair A and B?
+# It stands in front of attention, as Serial LoRA does, and a second one in front of the feed-forward layer. It has two
+# biases more, and *groups*: the hidden values are cut into equal parts, and each part makes its own part of the
+# outputs. Is that still a pair A and B?
 
 # %% [markdown]
 # ### Exercise 9.1 · RepAdapter's layer as a pair
@@ -161,7 +159,7 @@ check("9.1", serial_pair)
 # Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 
 # %% [markdown]
-# Now run both. The same random numbers go into RepAdapter's layer and into `serial`, by way of your pair.
+# Now run RepAdapter's layer, and `serial` with the pair that you make of it.
 
 # %%
 to_pair = yours("9.1")
@@ -176,16 +174,16 @@ with torch.no_grad():
         print(f"groups {groups}, biases {bias!s:5}: {found} apart; B is {zeros:.0%} zeros")
 
 # %% [markdown]
-# With one group and no biases **the two are the same layer**, up to float32's rounding. Two groups mean that half of B
-# is zero. Only the biases cannot be written as a pair: a pair turns a zero token into zero, and a bias does not.
+# With one group and no biases **the two are the same layer**, up to float32's rounding. Two groups only make half of B
+# zero. But a bias cannot be written as a pair: a pair turns a zero token into zero, and a bias does not.
 #
-# The paper calls its method "a novel LoRA variant" and does not cite RepAdapter. I don't think it hides anything: so
-# many papers on adapters appear that nobody has read them all. But it matters for you: RepAdapter's experiments tell
-# you something about Serial LoRA too.
+# The paper does not cite RepAdapter. I don't think that it hides anything: nobody has read every paper on adapters. But
+# RepAdapter's experiments now tell you something about Serial LoRA too.
 #
 # ## The rivals
 #
-# The trial needs rivals that the paper leaves out, and you write two of them. The first is no adapter at all.
+# The paper leaves out simple rivals, and you write two of them. The first is no adapter at all. (It is close to
+# *BitFit*, which trains biases alone.)
 
 # %% [markdown]
 # ### Exercise 9.2 · Norms and biases
@@ -238,7 +236,7 @@ check("9.2", norms_and_biases)
 #
 # A block of a transformer has two halves, `x + attn(norm1(x))` and `x + mlp(norm2(x))`. You know the pair in front of
 # attention. Put it in front of the feed-forward layer instead: `mlp` reads adapted tokens, and the residual stream x
-# goes past unchanged. The check fills the pairs and compares with feed-forward layers into which they are merged.
+# goes past unchanged. The check compares with feed-forward layers into which the pairs are merged.
 
 
 # %% tags=["exercise"]
@@ -281,9 +279,9 @@ check("9.3", before_feed_forward)
 # %% [markdown]
 # ## The trial
 #
-# Here is the scene of the trial. Photographs of animals, fruit, tools and vehicles, cut out by hand, lie over other
-# photographs. SAM gets a box around each and has to find its mask. It was pretrained on drawings alone, and no thing or
-# background of the test is in a training scene.
+# The scenes are those of lesson 05: photographs of animals, fruit, tools and vehicles over other photographs. SAM gets
+# a box around each and has to find its mask. It was pretrained on drawings alone, and no thing or background of the
+# test is in a training scene.
 
 # %%
 from serial_lora_course.labs import sam as lab
@@ -306,12 +304,23 @@ print(f"{len(photographs.train)} scenes to train on, {len(photographs.test)} to 
 print(f"photographs: SAM {before.mean():.1f}, the box filled {100 * scores['box_dice'].mean():.1f}")
 print(f"drawings:    SAM {drawn.mean():.1f}")
 
+
+def masks(sam) -> list:
+    """Of the scenes shown, as SAM answers to their boxes."""
+    return [lab.predict_masks(sam, each.picture, each.boxes)[0] for each in shown.values()]
+
+
+worst, middle = before.argsort()[[0, len(before) // 2]]
+shown = {"its worst": photographs.test[worst], "its median": photographs.test[middle]}
+cut_out = {"not adapted": masks(base)}
+display_figure(plot_masks(shown, cut_out))
+
 # %% [markdown]
-# On photographs SAM is hardly better than a filled rectangle: that is what there is to gain.
+# On photographs SAM is hardly better than the filled box, so there is much to gain. In its worst scene it marks the sky
+# around the hammer; of the sheep it finds half.
 #
-# Seven ways to gain it, each with a rate of its own. (Training norms and biases alone is known as *BitFit*.) A rate is chosen on *training* scenes: two thirds to train on, the
-# others to choose by. Here is the search for one of the seven; the other rates were found in the same way, from three
-# each.
+# You try seven ways, each at the best of three learning rates. A rate is chosen on *training* scenes: two thirds to
+# train on, the others to choose by. Here is the search for one of the seven; the others were done in the same way.
 
 # %%
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
@@ -359,17 +368,18 @@ for rate in (chosen / 3, chosen, chosen * 3):
     print(f"rate {rate:.3f}: {dice(adapt(put, rate, halves)[0], halves).mean():.1f}")
 
 # %% [markdown]
-# Three times the rate costs a point, and a third of it changes nothing. So 0.003 it is. (These scores are higher than the
-# test's will be: the scenes to choose by show things and backgrounds of the scenes to train on.)
+# So 0.003 it is, and a third of it would do as well. (The test will give lower scores: here the scenes to choose by
+# show things and backgrounds of the scenes to train on.)
 #
-# Now the trial itself: every way on all training scenes, at its rate, and then the test. It takes a minute or two. Before
-# it ends, write down which of the seven you expect first, and which last.
+# Now the trial itself: every way on all training scenes, then the test. It takes a minute or two. Until it ends, write
+# down which way you expect first, and which last.
 
 # %%
 rows, after = {}, {}
 for name, (put, rate) in WAYS.items():
     tuned, learning, history = adapt(put, rate, photographs)
     after[name] = dice(tuned, photographs)
+    cut_out[name] = masks(tuned)
     print(f"{name}: {after[name].mean():.1f} after {history.seconds:.0f} seconds")
     rows[name] = {
         "Dice": after[name].mean(),
@@ -385,19 +395,24 @@ looks |= {"parameters": "{:,.0f}", "rate": "{:.4f}", "on drawings": "{:+.1f}"}
 print(f"60 steps of {SETTINGS.batch_size} scenes, rank {RANK}; not adapted {before.mean():.1f}")
 display(table.style.format(looks))
 
+few = ("not adapted", "norms and biases", "Serial LoRA before attention", "full fine-tuning")
+display_figure(plot_masks(shown, {name: cut_out[name] for name in few}))
+
 # %% [markdown]
-# Every way gains nine or ten hundredths, and all of them lie close together. Norms and biases, a tenth of LoRA's
-# parameters, do as well as LoRA. The pair before the feed-forward keeps the least for the backward pass; full fine-tuning
-# keeps the most and gains no more. The last column is the change on OpenMoji's animals, drawings by a designer that SAM
-# had not seen either: all of them find these better than before.
+# Every way gains nine or ten hundredths. Norms and biases do as well as LoRA, with a tenth of its parameters. Full
+# fine-tuning keeps the most for the backward pass, and gains no more than the rest. The last column is the change on
+# OpenMoji's drawings of animals, which SAM had not seen either: every way finds these better than before.
+#
+# In the masks the gain is easy to see: the sheep is whole. Which way drew which is not.
 #
 # ## How much can one set show?
 #
-# One set, one seed, sixty scenes. Lesson 08 told you what that can show: take the difference from LoRA scene by scene,
-# and its interval says how far *other scenes like these* could move it. It says nothing about other seeds or other sets.
+# One set, one seed, sixty scenes. Take the difference from LoRA scene by scene, as lesson 08 does: its interval says
+# how far *other scenes like these* could move it. It says nothing about other seeds or other sets.
 #
-# The study asked the same questions with a dozen sets and several seeds, planned before its first run, each arm at a
-# rate chosen on validation pictures. (It could not use these photographs.) Does your table agree?
+# For that there is [*the study*](../docs/study.md), a larger trial that was planned before its first run: a dozen other
+# sets, one to three seeds (one for norms and biases), and for each method a rate chosen on validation pictures. Does
+# your table agree?
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_trial
@@ -424,14 +439,13 @@ theirs = {
 display_figure(plot_trial(mine, theirs))
 
 # %% [markdown]
-# Every black square lies inside your interval, so your table does not contradict the study. But you could not have found
-# out what it found. The differences are a few tenths, and your intervals reach about a hundredth to each side. One of yours leaves
-# zero out, the small LoRA's. The study puts it at 0.22 ± 0.28, which is open: with six comparisons on one set, one that
-# looks clear is no wonder. (The study's pair before the feed-forward has rank 12, yours 16.)
+# Every black square lies inside your interval, so your table does not contradict the study. But you could not have
+# found out what it found: the differences are a few tenths, and your intervals reach about a hundredth to each side.
+# One of yours leaves zero out, the small LoRA's. The study has 0.22 ± 0.28 there, which is open. With six comparisons
+# on one set, one that looks clear is no wonder. (The study's pair before the feed-forward has rank 12, yours 16.)
 #
-# Few of the study's questions got a clear answer either, and all of those are about SAM. *Clear* means that the interval
-# leaves zero out even after Holm's correction over all of them: who asks two dozen questions meets one or two such
-# intervals by luck.
+# The study, too, has few clear answers, all about SAM. *Clear* means that the interval leaves zero out even after
+# Holm's correction over all questions.
 
 # %%
 CLEAR = {  # the study's question, and its answer in words
@@ -453,14 +467,13 @@ for answer in found.answers:
 # %% [markdown]
 # ## Why it costs
 #
-# The paper presents it as a strength that q, k and v are each changed "based on the basis" of their own W. The study
-# says that this is where Serial LoRA loses. Two things happen between one A with three B's and Serial LoRA: the three
-# B's become one, and what that one writes goes through W. Which of the two costs?
+# Serial LoRA loses half a hundredth to one A with three B's. Two things happen on the way from there to Serial LoRA:
+# the three B's become one, and what that one writes goes through W. The paper presents the second as a strength: q, k
+# and v are each changed "based on the basis" of their own W. Which of the two costs?
 #
-# One more layer tells: put a *random* matrix Q in the place of W, as large, but with all directions alike. The one B
-# is still shared by q, k and v. Here are the five layers from LoRA (on q, k and v only) to RepAdapter, with the ranks at
-# which they have equal numbers of parameters, and what each step is worth. (The last step was tried at a smaller size,
-# width 4 against rank 4.)
+# One more layer tells: behind the pair, put a *random* matrix Q in the place of W, as large, but with all directions
+# alike. The one B is still shared by q, k and v. Here are five layers of equal size, from LoRA (on q, k and v only) to
+# RepAdapter, and what each step is worth. (The last step was tried at a smaller size.)
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_ladder
@@ -474,20 +487,17 @@ print(f"W in Q's place costs {gains['serial_random-12'] - gains['serial_lora-12'
 
 # %% [markdown]
 # **On SAM, at equal size, one B in place of three loses nothing that we can see; sending it through the pretrained W
-# loses about half a hundredth of Dice.** The one B behind random matrices costs 0.05, with W in their place another
-# 0.45. Lesson 01 printed the singular values of a trained W: some directions are nearly closed, and a random Q lets all
-# pass alike. Serial LoRA loses although its rank is three times LoRA's, 12 against 4. <!-- from docs/study.md: 12 -->
+# loses about half a hundredth of Dice.** Lesson 01 printed the singular values of a trained W: some directions are
+# nearly closed, and a random Q lets all pass alike.
 #
-# It is the closed directions, as far as we can tell, and not *where* W sends a change: another W with the same singular
-# values, its outputs turned at random, makes no difference that the study sees. Why a pair before the feed-forward layer,
-# which goes through a pretrained matrix too, does not pay this price, we don't know: nobody has put a random Q there
-# yet. And whether one pair does better than one for each of q, k and v, the paper's own explanation, is open in all
-# three labs. So is everything on CLIP and SD3.
+# It is the closed directions, as far as we can tell, and not *where* W sends a change: turn W's outputs at random,
+# which keeps its singular values, and the study sees no difference. We don't know why a pair before the feed-forward
+# layer, which goes through a pretrained matrix too, does not pay this price. And the paper's own explanation, that one
+# pair does better than one for each of q, k and v, is open in all three labs, as is everything on CLIP and SD3.
 #
 # ## The answer that turned round
 #
-# Your friend of lesson 08 had asked one of these questions before: Serial LoRA against LoRA with as many parameters, on
-# SAM.
+# Your friend of lesson 08 asked one of these questions: Serial LoRA against LoRA with as many parameters, on SAM.
 
 # %%
 from serial_lora_course.labs.frames import frame
@@ -501,11 +511,11 @@ print(f"each its own:     {own.like}")
 print(f"rates chosen: Serial LoRA {arms['rate']['serial_lora-16']}, LoRA {arms['rate']['lora-4']}")
 
 # %% [markdown]
-# The same question, +0.41 with one rate for both and −0.53 with a rate for each. (The study has more sets, too, so not
-# all of it need be the rate; and after Holm's correction −0.53 is open. But the +0.41 is gone.) A small
-# LoRA wants three times the rate of a large one, and who gives both the same has decided before the first run. The
-# paper has one rate for all methods. If you keep one sentence of this course, keep this one: *a comparison of methods at
-# one learning rate is a comparison of learning rates.*
+# The same question: +0.41 with one rate for both, and −0.53 with a rate for each. (The study has more sets, too, so not
+# all of that need be the rate; and after Holm's correction −0.53 is open. But the +0.41 is gone.) The small LoRA wants
+# three times Serial LoRA's rate, and who gives both the same has decided before the first run. The paper has one rate
+# for all methods. If you keep one sentence of this course, keep this one: *a comparison of methods at one learning rate
+# is a comparison of learning rates.*
 #
 # ## For it, and against it
 
@@ -527,14 +537,14 @@ looks = dict.fromkeys(("change of what it knew", "and LoRA's"), "{:+.1f}")
 display(pd.DataFrame(rows).T.style.format(looks, na_rep="not measured"))
 
 # %% [markdown]
-# Serial LoRA of LoRA's rank, beside LoRA. *For it:* a quarter of the parameters and so a file a quarter as large, steps in
-# 88% of LoRA's time on SAM, and 88% of its activations. With lesson 08's margin of one it *holds* on SAM. *Against it:* on
-# CLIP, where its difference is open, it forgets twice as much. (That column has the same score on pictures such as the
-# model was pretrained on. SAM forgets there, too; what it got better at in your table was new to it.)
+# This is Serial LoRA of LoRA's rank, beside LoRA. *For it:* its file is a quarter as large, and on SAM a step takes 88%
+# of LoRA's time and activations. With lesson 08's margin of one, "comparable" *holds* on SAM. *Against it:* on CLIP and
+# SD3 that is open, and CLIP forgets twice as much. (*What it knew* is measured on pictures such as the model was
+# pretrained on. SAM forgets there too: the drawings in your table were new to it.)
 #
 # ## The paper's own tables
 #
-# Before we judge the paper by its numbers: do these numbers agree with each other? Three checks, a line or two each.
+# Before you judge the paper by its numbers: do they agree with each other?
 
 # %%
 from serial_lora_course.paper_tables import paper_results
@@ -554,14 +564,14 @@ print("   LoRA on Flood:", flood[["20%", "50%", "100%"]].to_dict())
 
 # %% [markdown]
 # 1. Table I prints 18.87 *million parameters* for LoRA on SAM. It has 4.7 million. 18.87 is its size in megabytes.
-# 2. Section III.C says of Dice that "a lower score indicates greater accuracy". Dice measures overlap, and it rises with IoU in our
-#    runs, as it must. The table is plausibly a Dice *loss*.
+# 2. Section III.C says of Dice that "a lower score indicates greater accuracy". Dice measures overlap, and it rises
+#    with IoU in our runs, as it must. The table is plausibly a Dice *loss*.
 # 3. The paper counts LoRA+ among "advanced fine-tuning structures", and in its table LoRA+ is below LoRA in 9 of 12
-#    cells. And on Flood, LoRA's loss goes down and up again as the data grow. How much of any difference is luck? The
-#    paper never says how much two seeds differ.
+#    cells. On Flood, LoRA's loss goes down and up again as the data grow. Is that luck? The paper never says how much
+#    two seeds differ.
 #
-# Such slips happen to good people, and none of them says anything against the method. But they tell you how carefully
-# the numbers were handled. There are more in [`CLAIMS.md`](../CLAIMS.md).
+# Such slips happen to good people, and none of them speaks against the method. But they tell you how carefully to read
+# its numbers. [`CLAIMS.md`](../CLAIMS.md) has more.
 #
 # ## A claim becomes a rule
 #
@@ -612,11 +622,10 @@ check("9.4", judge)
 # Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 
 # %% [markdown]
-# Five claims in the paper's words, each tested twice: on the paper's own tables, and on our records (small models, mostly
-# drawings, each cell the mean of three seeds; on CLIP each method has its own rate, on SAM and SD3 all have one, as in the
-# paper). "Most" becomes at least half, "almost all" at least four fifths, and
-# the margins are one point, one hundredth, and 5% of FID. I chose these numbers. Would you choose others? Before you
-# run it: which claims fall?
+# Five claims in the paper's words, each tested twice: on the paper's own tables, and on our records (small models,
+# mostly drawings, three seeds a cell; on CLIP each method has its own rate, on SAM and SD3 all have one, as in the
+# paper). "Most" becomes at least half, "almost all" at least four fifths, and the margins are one point, one hundredth,
+# and 5% of FID. I chose these numbers. Would you choose others? And which claims do you expect to fall?
 
 # %%
 cells = ["dataset", "amount"]
@@ -654,46 +663,47 @@ for claim, where, one, rivals, margin, share in CLAIMS:
 display(pd.DataFrame(rows).style.hide(axis="index"))
 
 # %% [markdown]
-# "Comparable" stands on SAM, and with a rate for each it would too: the study's −0.3 is well within a hundredth. On CLIP and SD3 it stands in the paper and falls here: on CLIP Serial LoRA is no more than a
-# point behind LoRA in 13 of 35 cells. "Consistent superiority" falls by the paper's *own* tables, since we take
-# consistent to mean always. So does "state-of-the-art": best in 1 of 5. What the paper sees at one shot, and with Serial
-# LoRA+, we don't see. That doesn't make the paper wrong: its models are large, its pictures are photographs, and by
-# lesson 08's intervals, what we see on CLIP and SD3 is open.
+# "Comparable" stands on SAM, and with a rate for each it would too: the study's −0.3 is well within a hundredth. On
+# CLIP and SD3 it stands in the paper and falls here. "Consistent superiority" falls by the paper's *own* tables, since
+# we take consistent to mean always. So does "state-of-the-art". What the paper sees at one shot, and with Serial LoRA+,
+# we don't see. That doesn't make the paper wrong: its models are large, its pictures are photographs, and by lesson
+# 08's intervals, what we see on CLIP and SD3 is open.
 #
-# Counting cells is a coarse method, though: a tiny loss counts as much as a huge one. Where there are seeds, use
-# lesson 08.
+# Counting cells is coarse: a tiny loss counts as much as a huge one.
 #
 # **Change this and run again**: halve the margins, and no verdict changes. Halve them again, and SAM's "comparable"
 # falls. Then add a claim of your own to the list.
-#
+
+# %% [markdown]
 # ## The verdict
 #
-# | The paper says | and now? |
+# | The paper says or implies | and now? |
 # |---|---|
 # | a novel LoRA variant | falls: RepAdapter's layer |
-# | a quarter of the parameters, *because* they are shared | falls: a LoRA as small does as well or better |
-# | in front of attention is where the pair belongs | falls on SAM: before the feed-forward it does better |
-# | an adapter is what it takes | doubtful: norms and biases do as well in your run |
-# | going through the pretrained W helps | falls on SAM: a random matrix does better |
+# | a quarter of the parameters, *because* they are shared | open: a LoRA as small does about as well |
+# | the pair belongs in front of attention | falls on SAM: before the feed-forward it does better |
+# | it takes an adapter | doubtful: norms and biases do as well in your run |
+# | writing through the pretrained W helps | falls on SAM: a random matrix does better |
 # | consistent superiority | falls by its own tables |
 #
-# Here is what you can tell at lunch:
+# At lunch you can tell it like this:
 #
-# > Serial LoRA puts one low-rank pair in front of attention, and with a quarter of LoRA's parameters it stays within a
-# > hundredth of Dice of LoRA on SAM; on CLIP it was 0.9 points behind and on style 11.4, and both are open. But a LoRA
-# > as small as it does at least as well, so you don't need sharing to save parameters. On SAM sharing costs next to
-# > nothing; what costs there is that the pair has to write through the pretrained W, and in front of the feed-forward
-# > layer it does better. And the layer itself was published in 2023, as RepAdapter, which used that better place too.
+# > Serial LoRA puts one low-rank pair in front of attention. With a quarter of LoRA's parameters it stays within a
+# > hundredth of Dice of LoRA on SAM; on CLIP and on style it was behind, and both are open. But a LoRA as small does
+# > about as well, so you don't need sharing to save parameters. On SAM sharing costs next to nothing. What costs is
+# > writing through the pretrained W; in front of the feed-forward layer the same pair does better. And the layer was
+# > published in 2023, as RepAdapter, which used that place too.
 #
-# Should your group switch? If it wants fewer parameters, lower LoRA's rank: that changes one number. If it wants
-# better masks from SAM, try norms and biases first, on pictures of its own. Serial LoRA is a good choice where one
-# pair for each block makes the work simpler.
+# Should your group switch? For fewer parameters, lower LoRA's rank: that changes one number. For better masks from SAM,
+# try norms and biases first, on pictures of your own. Serial LoRA is a good choice where one pair for each block makes
+# the work simpler.
 #
-# And papers? A table in which the new method wins says little until you have seen three things: the rival at **the
-# same size**, the **simplest thing** that could work, and **how far luck reaches**. The tables of this paper show
-# none of the three, and in that it is no worse than most. (Its Fig. 5, over ranks, would let you compare at equal
-# size; the text does not.) Our own numbers come from small models and drawings. Put them on trial too.
-#
+# And papers? A table in which the new method wins says little until you have seen three things: the rival at **the same
+# size**, the **simplest thing** that could work, and **how far luck reaches**. The tables of this paper show none of
+# the three, as those of most papers. (Its Fig. 5, over ranks, would let you compare at equal size; its text does not.)
+# Our own numbers come from small models and drawings. Put them on trial too.
+
+# %% [markdown]
 # ## Quiz
 #
 # **1. Serial LoRA has fewer parameters than LoRA and nearly the same accuracy. Is sharing the reason?**
@@ -731,10 +741,11 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 # each had its own. Each method needs a rate of its own, chosen on pictures that are not the test's.
 #
 # </details>
-#
+
+# %% [markdown]
 # ## What to remember
 #
-# - Serial LoRA is RepAdapter's layer with one group and no biases. Running both shows it.
+# - Serial LoRA is RepAdapter's layer with one group and no biases.
 # - Change one thing at a time, at equal size. On SAM sharing cost next to nothing, and passing through W half a
 #   hundredth.
 # - Give each method its own rate, chosen on training pictures. Otherwise you compare rates.

@@ -2,10 +2,11 @@
 # # 12 · Your own model and pictures
 #
 # Ada has photographs of birds, flowers, tools and other things, four of each. She sorted them into nine folders and
-# trained a classifier. In her test it was right almost every time. Then her sister brought photographs of other
-# things, and it was wrong about half of them. In this lesson you find out why. Then you go the whole way from a folder
-# to a model: an honest split, a linear probe, an adapter, and a merged model, with the merge verified. At the end you
-# look at its answers, and take a model that you have heard of.
+# trained a classifier. In her test it was right almost every time. Then her sister brought photographs of other things,
+# and it was wrong about half of them.
+#
+# In this lesson you find out why. Then you go the whole way from a folder to a model: an honest split, a linear probe,
+# an adapter, and a merge that is verified. At the end you look at its answers, and take a model that you have heard of.
 
 # %%
 try:
@@ -45,12 +46,11 @@ lesson_card("12")
 # my_pictures/tool/hammer 1a.png
 # ```
 #
-# The things are real photographs, cut out by hand and laid on white. Our tiny CLIP knows drawings, and has never seen
-# a photograph. We have one of each thing, so the loop makes four: the camera tilts, comes nearer, and the light
-# changes, as in the frames of a short film.
+# The things are real photographs, cut out by hand and laid on white. The loop makes four frames of each: the camera
+# tilts, comes nearer, and the light changes, as in a short film.
 #
-# If you have a folder of your own, set `folder` to its path and leave the loop out. The names say what is shown,
-# `owl 1a`, and the part before the space is the thing. Adapt the line that fills `objects` to your names.
+# The names say what is shown: in `owl 1a`, the part before the space is the thing. If you have a folder of your own,
+# set `folder` to its path, leave the loop out, and adapt the line that fills `objects` to your names.
 
 # %%
 scratch = tempfile.TemporaryDirectory()  # deleted when the notebook is closed
@@ -78,9 +78,8 @@ display_figure(show_pictures([pictures[i] for i in shown], [files[i].stem for i 
 print(ATTRIBUTION["photographs"])
 
 # %% [markdown]
-# The files that are called `zebra 1` and `zebra 2` are two photographs of zebras. They count as one thing here, and so
-# do the flowers that are only called `flower`: where names don't tell, it is better to keep too much together than too
-# little.
+# `zebra 1a` and `zebra 2a` are two different photographs of zebras. They count as one thing here, as do all that are
+# called `flower`: where names don't tell, it is better to keep too much together than too little.
 
 # %% [markdown]
 # ## Right every time
@@ -88,9 +87,9 @@ print(ATTRIBUTION["photographs"])
 # The simplest classifier needs no training. Encode every photograph with the frozen model, set some apart for
 # testing, and give each test photograph the class of the training photograph whose vector is nearest to its own.
 #
-# The model is the image tower of our tiny CLIP. **The two lines that name model and transform are the only ones that
-# change with your model.** Everything below them runs unchanged on another one, except for two cells: the one that asks
-# CLIP for class names, and the one that loads a fresh tower. Near the end your function runs on a model that is known.
+# The model is the image tower of our tiny CLIP. **For a model of your own, change the two lines that name model and
+# transform.** Everything below them runs unchanged, except for two cells: the one that asks CLIP for class names, and
+# the one that loads a fresh tower.
 
 # %%
 from serial_lora_course.models.clip import load_clip
@@ -113,8 +112,8 @@ features = F.layer_norm(vectors, vectors.shape[1:])  # (N, d), all of one length
 print("features:", tuple(features.shape))
 
 # %% [markdown]
-# Now do what most people do: shuffle the photographs, and set a quarter apart. Nine classes, a small model, and it has
-# never seen a photograph. What accuracy do you expect?
+# Now do what most people do: shuffle the photographs, and set a quarter apart. Nine classes, and a small model that
+# knows drawings and has never seen a photograph. What accuracy do you expect?
 
 
 # %%
@@ -161,8 +160,8 @@ show_nearest(*careless)
 
 # %% [markdown]
 # Eight times out of eight it is the same thing. The classifier never had to know what a bird is: it only had to
-# recognise things that it had in its training set. This is a **leak**. Frames of one video, four crops of one
-# slide, five photographs of one dog: real folders are full of leaks, and nothing in a training log tells you.
+# recognise a thing from its training set. This is a **leak**. Frames of one video, four crops of one slide, five
+# photographs of one dog: real folders are full of leaks, and nothing in a training log tells you.
 #
 # ## A split by object
 #
@@ -243,13 +242,12 @@ note("nearest photograph", "split by thing", labels[nearest(train, test)] == lab
 show_nearest(train, test)
 
 # %% [markdown]
-# Without the same thing in training, 94.0% becomes 47.7%. The first number is what Ada saw, the second is what her
-# sister saw. Look at the new pairs: without itself to find, the hen still meets a rooster and the flower a flower, but
-# grapes meet a cow, and a spiny fish meets a pineapple.
+# 94.0% becomes 47.7%. The first number is what Ada saw, the second is what her sister saw. Look at the new pairs: the
+# hen still meets a rooster and the flower a flower, but grapes meet a cow, and a spiny fish meets a pineapple.
 #
-# **This leak is made by construction: the four frames of a thing are one photograph, tilted, cropped and lit anew.**
-# Photographs taken on four days would differ more, and leak less. The simplest leak is one file under two names:
-# `examine_folder` of `serial_lora_course.data.folder` finds those in a folder of your own, and files that are damaged.
+# **We made this leak: the four frames of a thing are one photograph, tilted, cropped and lit anew.** Photographs taken
+# on four days would differ more, and leak less. The simplest leak is one file under two names: `examine_folder` of
+# `serial_lora_course.data.folder` finds those in a folder of your own, and files that are damaged.
 
 # %% [markdown]
 # ## Nine words, and a linear probe
@@ -270,14 +268,14 @@ for split, places in (("split by photograph", careless[1]), ("split by thing", t
 display(results)
 
 # %% [markdown]
-# Nine words are right for a third, in a model that knows drawings alone; the nearest of 560 labelled photographs does
-# better. And this row tells you something else. Nothing is trained here, so nothing can leak. With 40 things
-# in the honest test, 36.6% against 26.8% may be chance, but these things do not look *harder*. So they do not explain
-# the fall from 94.0% to 47.7%.
+# Nine words are right for a third; the nearest of 560 labelled photographs does better. But this row tells you
+# something else. Nothing is trained here, so nothing can leak: its two numbers only say how hard the two tests are.
+# With 40 things in the honest one, 36.6% against 26.8% may be chance, but it does not look *harder*. So hardness does
+# not explain the fall from 94.0% to 47.7%.
 #
-# The second thing to try is a **linear probe**: the features stay as they are, and one linear layer learns to tell
-# the classes from them. The features do not change, so they are computed once, and the training takes a second. It is
-# the loop of lesson 04, with one layer in place of the adapters.
+# The second thing to try is a **linear probe**: one linear layer learns to tell the classes from the features. These
+# stay as they are, so they are computed once, and the training takes a second. It is the loop of lesson 04, with one
+# layer in place of the adapters.
 
 
 # %%
@@ -301,7 +299,7 @@ right = linear_probe(train).argmax(-1) == labels
 note("linear probe", "split by thing", right[test])
 
 # %% [markdown]
-# 54.7%: the best honest number so far, for a second of work. Split by photograph, the same probe gets 71.6%. Even a
+# 54.7%: the best honest number so far, for a second of work. Split by photograph, the same probe gets 71.6%: even a
 # single matrix remembers things.
 #
 # ## An adapter, merged and verified
@@ -484,12 +482,12 @@ leaky, seen, _ = adapt(names, seed=0)
 note("adapter, merged", "split by photograph", right_answers(leaky, seen))
 
 # %% [markdown]
-# Read the columns one at a time, as somebody who has only that one. On the left pure memory gets 94.0%, and of the
-# other three, the more a method trains, the better it looks: names, probe, adapter. Ada would have shipped the adapter.
-# On the right it is behind the probe, and her sister would have shipped the probe.
+# Read each column as somebody who has only that one. On the left pure memory gets 94.0%, and of the other three, the
+# more a method trains, the better it looks. Between probe and adapter, Ada would have chosen the adapter, and her
+# sister, on the right, the probe.
 #
-# But that was one run each. A seed decides where head and pairs begin, and in which order the photographs come. So
-# before you believe either column, draw more: the same photographs, the same split, three seeds.
+# But that was one run each. A seed decides where head and pairs begin, and in which order the photographs come. So draw
+# more: the same photographs, the same split, three seeds.
 
 
 # %%
@@ -527,8 +525,7 @@ dots = {
 display_figure(plot_seeds(dots))
 
 # %% [markdown]
-# Neither was right. With three seeds the dots of adapter and probe lie among each other, in both panels, and two adapters
-# with different seeds are further apart than adapter and probe. Neither method was tuned, so this compares two settings.
+# Neither could know. The dots of adapter and probe lie among each other, in both panels, and neither method was tuned.
 # The true sentence is: **on this folder, at these settings, we cannot tell adapter and probe apart, and the leak makes
 # both look more than fifteen points better than they are.** And it makes pure memory look best of all.
 #
@@ -539,8 +536,8 @@ display_figure(plot_seeds(dots))
 #
 # ## Ship it
 #
-# Suppose that you do ship the adapter. The merged model is an ordinary open_clip tower with different numbers in it.
-# Save it, and load it into a fresh tower that never had an adapter.
+# Suppose that you do ship the adapter. Merged, it is an ordinary open_clip tower with other numbers in it. Save it, and
+# load it into a fresh tower that never had an adapter.
 
 # %%
 import safetensors.torch
@@ -576,18 +573,17 @@ named, true = ((each == often).sum().item() for each in (scores.argmax(-1), labe
 print(f"{class_names[often]}: named {named} times of {len(test)}, right would be {true}")
 
 # %% [markdown]
-# 21 of 40. Now you know more than the accuracy could tell you: a red rose and a red anemone are called fruit, grapes a
-# bird, a corn cob a musical instrument, and a spiny fish a flower with 95%. Does it look at colour and outline alone?
-# That is a guess, and the same photographs in grey would test it. Does the model lean towards one class? Count: it says
-# "bird" of 34 photographs, and 32 are birds. So it does not: counting takes a line, and rules out a guess that the grid
-# invites.
+# 21 of 40, and now you see which. A red rose and a red anemone are called fruit, grapes a bird, a corn cob a musical
+# instrument, and a spiny fish a flower with 95%. Does the model look at colour and outline alone? That is a guess, and
+# the same photographs in grey would test it. Does it say "bird" too often? Count: it says so of 34 photographs, and 32
+# are birds. It does not.
 #
 # ## On a model that you have heard of
 #
-# Everything so far ran on a tiny model, which has seen drawings and nothing else. Your function takes any image tower:
-# here that of OpenAI's CLIP, ViT-B/32, as timm has it. Its weights do not come with this course, so they are
-# **random**, and we print no answer. But whether your function runs on it, whether the merge is exact, and what it
-# costs, do not depend on the weights. (Where there is a network, set `PRETRAINED = True`: timm fetches them once.)
+# Your function takes any image tower: here that of OpenAI's CLIP, ViT-B/32, as timm has it. Its weights do not come
+# with this course, so they are **random**, and we print no answer. But whether your function runs on it, whether the
+# merge is exact, and what it costs, do not depend on the weights. (Where there is a network, set `PRETRAINED = True`:
+# timm fetches them once.)
 
 # %%
 import timm
@@ -605,9 +601,9 @@ large = torch.stack([prepare(pictures[i]) for i in few])  # (8, 3, 224, 224)
 print("two steps on", tuple(large.shape), "and the merge is verified:", verified)
 
 # %% [markdown]
-# Two things of two classes, and your function went the whole way: split, copy, pairs, steps, merge, verification. Now
-# the costs. The cell reads eight photographs once, then makes one training step with them, with both models. From that
-# it counts how long a probe would take (it reads each photograph once), and an adapter of 75 steps.
+# Your function went the whole way on it. Now the costs. Both models read eight photographs once, then make one training
+# step with them. From that the cell computes how long a probe would take, which reads each photograph once, and an
+# adapter of 75 steps.
 
 # %%
 from time import perf_counter
@@ -639,12 +635,12 @@ costs = {"tiny CLIP": cost(vision, inputs[few]), "CLIP ViT-B/32": cost(known, la
 display(pd.DataFrame(costs).T.style.format("{:.1f}"))
 
 # %% [markdown]
-# The known tower has some thirty times as many parameters, and its pairs are still next to nothing. A probe reads each
-# photograph once. The adapter trains on 32 of them 75 times, and each costs two to three times as much as a reading.
-# (The minutes are those of a busy machine. Yours are the ones that count.)
+# The known tower has some thirty times as many parameters, and its pairs are still next to nothing. The adapter trains
+# on 32 photographs 75 times, and each costs two to three times as much as a reading. (The minutes are our machine's.
+# Yours are the ones that count.)
 #
 # So run the probe first, here too. With its weights, this tower has learnt from 400 million pictures with captions.
-# <!-- from the CLIP paper, section 2.2: 400 --> Ask again what is left for an adapter once you have the probe's number.
+# <!-- from the CLIP paper, section 2.2: 400 --> How much does its probe leave for an adapter?
 #
 # ## The same in three lines
 #
@@ -658,12 +654,11 @@ display(pd.DataFrame(costs).T.style.format("{:.1f}"))
 # serial-lora merge my_classifier --out merged
 # ```
 #
-# It cannot know which photographs show the same thing, so tell it. `--groups` takes a regular expression that finds
-# the object in a file's name: with this one the files `bird/owl 1a.png` and `bird/owl 1b.png` both show
-# `bird/owl`, and stay together in the training, validation and test pictures. Where the names don't tell, make the
-# split yourself: a folder that has `train` and `test` inside, with class folders in each, is kept as it is. (Without
-# `--groups` its validation pictures are taken from `train` picture by picture, so the validation accuracy is still
-# too high. Trust the test accuracy.) This cell writes your split in that form:
+# It cannot know which photographs show the same thing, so tell it. `--groups` takes a regular expression that finds the
+# object in a file's name: with this one `bird/owl 1a.png` and `bird/owl 1b.png` both show `bird/owl`, and stay
+# together. Where the names don't tell, make the split yourself: a folder that has `train` and `test` inside, with class
+# folders in each, is kept as it is. (Without `--groups` the validation pictures are still taken from `train` one by
+# one, and leak: trust the test accuracy alone.) This cell writes your split in that form:
 
 # %%
 import shutil
@@ -718,7 +713,8 @@ print({side.name: len(list(side.glob("*/*.png"))) for side in sorted(divided.ite
 # ## What to remember
 #
 # - Split by object. A leak looks like success, and no training log shows it.
-# - Look at the nearest training picture of some test pictures. It takes one line and tells you more than the accuracy.
+# - Look at the nearest training picture of some test pictures. It takes a few lines and tells you more than the
+#   accuracy.
 # - Run the zero-shot answer and the probe first. An adapter has to beat them.
 # - A merge is verified by two numbers: no difference from the adapted model, and an effect.
 #

@@ -134,11 +134,13 @@ class Results:
 
 
 def _arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """What `_npz` wrote, which has these arrays at least, of finite numbers or texts."""
+    """What `_npz` wrote, which has these rows at least, of texts, whole numbers or shares."""
     with reading(file), np.load(file) as kept:
         arrays = dict(kept)
-        if any(arrays[n].dtype.kind == "f" and not np.isfinite(arrays[n]).all() for n in names):
-            raise ValueError("not all of it are numbers")
+        for row in map(arrays.__getitem__, names):
+            shares = row.dtype.kind != "f" or (abs(row - 0.5) < 0.5 + 1e-6).all()
+            if row.ndim != 1 or not shares:
+                raise ValueError("not all of it are rows of numbers between 0 and 1")
     return arrays
 
 

@@ -16,10 +16,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # numbers are compared with a
 def run(capsys):
     """Run the command line; exit code, what it printed, what it complained of."""
     from serial_lora_course import cli
+    from serial_lora_course.door import enter
 
     def run(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            cli.main([str(word) for word in arguments])
+            enter("serial-lora", cli.command, [str(word) for word in arguments])
         printed = capsys.readouterr()
         return ended.value.code or 0, printed.out, printed.err
 

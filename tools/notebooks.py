@@ -181,7 +181,7 @@ def with_outputs(notebook: NotebookNode, source: Path) -> NotebookNode:
 
 def minutes_alone(notebook: NotebookNode) -> int:
     """Minutes to read a lesson once, with its code and figures, and do every exercise by its card; in fives."""
-    cells = [cell for cell in derive(notebook, PUBLIC).cells if cell.cell_type == "code"]
+    cells = [cell for cell in derive(notebook).cells if cell.cell_type == "code"]
     lines = [line.strip() for cell in cells for line in cell.source.splitlines()]
     code = [line for line in lines if line and not line.startswith("#")]
     figures = sum(line.startswith(("display_figure(", "display_drawing(")) for line in code)

@@ -79,6 +79,8 @@ def values(text: str) -> Iterator[Decimal]:
 def agrees(written: str, value: Decimal) -> bool:
     """Whether a number as it is written in the text is this value, rounded."""
     number = Decimal(re.sub("[,%]", "", written))
+    if abs(number.adjusted()) > 20:  # beyond what can be rounded
+        return number == value
     step = Decimal(1).scaleb(number.as_tuple().exponent)
     candidates = (value, value * 100) if written.endswith("%") else (value,)
     for candidate in candidates:

@@ -68,7 +68,7 @@ class Case:
         arguments: what the answer is called with.
         expected: a value, or :class:`Parts` where several things count.
         read: ``(result, *arguments) -> what counts``; for ``Parts`` a sequence or the same keys.
-        leaves: ``(*arguments) -> {name: tensor}`` whose gradients count too.
+        leaves: ``(*arguments) -> {name: tensor}``; where one requires a gradient, that counts too.
         advice: the likely cause where no mistake explains a wrong value; for parts by name, and
             there maybe a function of what was got.
         form: ... where the kind or the shape is wrong; for parts, where their number is.
@@ -181,6 +181,7 @@ def values_of(case: Case, got: Any) -> dict[str, Any]:
 
 def gradients_of(leaves: dict[str, Tensor], got: Any) -> dict[str, Tensor | None]:
     """The gradient of each leaf by one fixed weighting of a result's entries."""
+    leaves = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
     if not isinstance(got, Tensor) or not got.requires_grad:
         return dict.fromkeys(leaves)
     weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(1)).to(got.dtype)
@@ -203,7 +204,7 @@ def judge(case: Case, outcome: Outcome) -> None:
     lost = [name for name, gradient in outcome.gradients.items() if gradient is None]
     reached = f"no gradient reaches {' and '.join(lost)}" if len(lost) == len(wanted) else ""
     for name, right in wanted.items():
-        got = outcome.gradients[name]
+        got = outcome.gradients.get(name)
         if got is None:
             advice = (
                 f"{reached or f'{name} gets no gradient, so it would never be trained'}: {AWAY}"

@@ -33,7 +33,7 @@ def solved(number: str, edit: tuple[str, ...] = ()) -> Callable:
     Raises:
         LookupError: an old part does not stand exactly once in the answer.
     """
-    name = f"{stem_of(number)}.py"
+    name = f"{find_lesson(number.partition('.')[0]).stem}.py"
     source = (SOLVED / name).read_text(encoding="utf-8")
     codes = re.split(r"^# %%.*$", source, flags=re.MULTILINE)
     if edit:
@@ -50,11 +50,6 @@ def edited(code: str, edit: tuple[str, ...]) -> str:
             raise LookupError(f"{old!r} stands {times} times in\n{answer}")
     changed = re.sub("|".join(map(re.escape, new)), lambda found: new[found[0]], answer)
     return code.replace(answer, changed)
-
-
-def stem_of(number: str) -> str:
-    """The file name of the lesson that an exercise belongs to, without its ending."""
-    return find_lesson(number.partition(".")[0]).stem
 
 
 def defined(codes: list[str], number: str, name: str, **given: Any) -> Callable:

@@ -101,7 +101,7 @@ def compose(
     drawings: np.ndarray,
     photographs: Sequence[np.ndarray],
     chance: np.random.Generator,
-    recipe: SceneRecipe | None = None,
+    recipe: SceneRecipe,
     outlines: np.ndarray | None = None,
 ) -> Scene:
     """One scene with at least one object in it.
@@ -116,7 +116,6 @@ def compose(
     Raises:
         SerialLoRAError: no scene came out with an object that the recipe lets count.
     """
-    recipe = recipe or SceneRecipe()
     for _ in range(ATTEMPTS):
         scene = _attempt(drawings, photographs, chance, recipe, outlines)
         if len(scene.drawings):

@@ -33,8 +33,7 @@ try:
     from nbgrader.preprocessors import NbGraderPreprocessor
 except ModuleNotFoundError as error:
     raise SerialLoRAError(
-        'This needs nbgrader: `pip install ".[class]"` in the course\'s checkout, with Python 3.11 or '
-        "newer."
+        'This needs nbgrader: `pip install -e ".[class]"` in the course\'s folder.'
     ) from error
 
 CONFIGURATION = """\

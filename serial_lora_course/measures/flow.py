@@ -17,19 +17,15 @@ TRAIN_TIMESTEPS = 1000  # the model is told sigma as a timestep out of a thousan
 
 
 def sample_sigmas(
-    count: int,
-    mean: float = 0.0,
-    std: float = 1.0,
-    shift: float = 1.0,
-    generator: torch.Generator | None = None,
+    count: int, shift: float = 1.0, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Noise levels (count,) in (0, 1), drawn from a logit-normal distribution, then shifted.
+    """Noise levels (count,) in (0, 1): logit-normal, of mean 0 and deviation 1, then shifted.
 
     Middling levels, where there is most to learn, come up most (Esser et al. 2024, section 3.1,
     "logit-normal sampling"); ``compute_density_for_timestep_sampling`` of diffusers draws the same.
     """
     normal = torch.randn(count, generator=generator)
-    return shift_sigmas(torch.sigmoid(mean + std * normal), shift)
+    return shift_sigmas(torch.sigmoid(normal), shift)
 
 
 def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:

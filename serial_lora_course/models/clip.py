@@ -32,8 +32,8 @@ TINY_MODEL = "tiny-clip"
 OLDER_TINY_MODEL = "tiny-sd3-clip"
 """Its text tower reads the tiny SD3's prompts, and the study's runs are of it."""
 PAPER_MODEL = "ViT-B-16-quickgelu"
-# CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
 AT_ONCE = 100  # pictures that the image tower sees together
+# CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
 CROP = {"tiny": (0.6, 1.0), "paper": (0.08, 1.0)}
 
 
@@ -43,7 +43,7 @@ class CLIPBackbone(Backbone):
 
     tokenizer: Callable[[list[str]], Tensor]  # n strings -> ids (n, context_length)
     train_transform: Callable  # PIL picture -> float (3, size, size)
-    test_transform: Callable
+    test_transform: Callable  # CLIP's own: shorter side to size, central square, (x - mean) / std
 
 
 @refusals_told()
@@ -88,13 +88,14 @@ def load_clip(
         load_weights(model, Path(weights))
     size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
     merges = {"bpe_path": str(tiny_file(f"{name}.merges.txt.gz"))} if tiny else {}
+    usual = open_clip.image_transform(size, is_train=False)
     return CLIPBackbone(
         model=model.eval(),
         name=name,
         scale=scale,
         tokenizer=open_clip.get_tokenizer(name, **merges),
         train_transform=build_train_transform(size, crop_scale or CROP[scale]),
-        test_transform=build_test_transform(size),
+        test_transform=transforms.Compose([cut_to_middle, usual]),
     )
 
 
@@ -192,19 +193,6 @@ def cut_to_middle(picture: Image.Image, longest: int = 50) -> Image.Image:
     side = longest * min(picture.size)
     return transforms.functional.center_crop(
         picture, [min(side, picture.height), min(side, picture.width)]
-    )
-
-
-def build_test_transform(size: int) -> Callable:
-    """CLIP's own preprocessing: shorter side to ``size``, central square, (x - mean) / std."""
-    return transforms.Compose(
-        [
-            cut_to_middle,
-            transforms.Resize(size, interpolation=BICUBIC),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize(*OPENAI),
-        ]
     )
 
 

@@ -79,10 +79,6 @@ class Judge:
         """CLIP-Score (N,) of each picture and its own caption."""
         return clip_score(self.clip_features(pictures), self.text_features(captions))
 
-    def style_of(self, pictures: Pictures) -> list[str]:
-        """The likeliest style of each picture."""
-        return [self.styles[index] for index in self.style_probabilities(pictures).argmax(1)]
-
     def style_share(self, pictures: Pictures, style: str) -> float:
         """Of N pictures, the share taken for ``style``.
 
@@ -90,8 +86,8 @@ class Judge:
             SerialLoRAError: a style that this judge does not know.
         """
         require_choice("style", style, self.styles)
-        found = self.style_of(pictures)
-        return found.count(style) / len(found)
+        likeliest = self.style_probabilities(pictures).argmax(1).tolist()
+        return likeliest.count(self.styles.index(style)) / len(likeliest)
 
 
 class TinyJudge(Judge):

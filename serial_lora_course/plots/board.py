@@ -10,8 +10,8 @@ from serial_lora_course.labs.frames import on_front
 from serial_lora_course.plots.style import (
     DASHED,
     QUIET,
-    house_style,
     method_look,
+    styled_figure,
     with_description,
 )
 
@@ -23,8 +23,7 @@ def plot_board(entries: pd.DataFrame) -> Figure:
         entries: as :func:`serial_lora_course.labs.board.class_entries` gives them.
     """
     front = on_front(entries, "accuracy")
-    with house_style():
-        figure = Figure(figsize=(8.6, 5.2), layout="constrained")
+    with styled_figure(8.6, 5.2) as figure:
         axes = figure.subplots()
         axes.axhline(100 * untrained(entries), color=QUIET, linestyle=DASHED, label="not trained")
         steps = {"color": QUIET, "drawstyle": "steps-post", "label": "front"}

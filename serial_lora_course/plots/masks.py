@@ -8,7 +8,6 @@ hue, so that nobody has to tell red from green; the picture below them is grey.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.measures.metrics import dice
 from serial_lora_course.plots.pictures import draw_bare
-from serial_lora_course.plots.style import BLUE, INK, VERMILION, house_style, with_description
+from serial_lora_course.plots.style import BLUE, INK, VERMILION, styled_figure, with_description
 
 NOTHING, AGREED, MISSED, FALSE_POSITIVE = range(4)
 COLOURS: dict[int, str] = {AGREED: BLUE, MISSED: "#f0e442", FALSE_POSITIVE: VERMILION}
@@ -84,68 +83,46 @@ def overlay(picture: Image.Image, truth: Any | None, found: Any) -> np.ndarray:
     return np.rint(sheet).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class OverlayRow:
-    """One row of :func:`plot_overlays`.
+def plot_masks(
+    examples: Mapping[str, SegmentationExample], answers: Mapping[str, Sequence[Any]]
+) -> Figure:
+    """Pictures with their boxes, and answers of one model or more beside each other.
 
-    Attributes:
-        title: what the row is, such as "best".
-        picture: what was looked at.
-        found: name of a prediction to its mask or masks; every row has the same names.
-        truth: bool, (height, width) or (N, height, width).
-        boxes: (4,) or (N, 4), x0, y0, x1, y1 at pixel edges, or None.
-    """
-
-    title: str
-    picture: Image.Image
-    found: Mapping[str, Any]
-    truth: Any
-    boxes: Any | None = None
-
-    def dice(self, name: str) -> float:
-        """The mean Dice of a prediction over the row's objects."""
-        return float(dice(_masks(self.found[name]), _masks(self.truth)).mean())
-
-
-def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
-    """Predictions over pictures, one picture per row: the picture with its boxes, then each prediction as
-    an :func:`overlay`, in which the truth is outlined, with its Dice below.
+    A row has the picture first, then each answer as an :func:`overlay`, in which the truth is outlined, with
+    its Dice below, the mean over the picture's objects.
 
     Args:
-        rows: such as the best, the median and the worst picture of a test set.
-        size: inches each.
+        examples: title of a row, such as "best" -> its picture and true masks.
+        answers: name of a model -> its masks (N, height, width) of each picture, in that order.
     """
-    names = list(rows[0].found)
-    columns = ["picture", *names]
-    widest, tallest = np.max([row.picture.size for row in rows], axis=0)
+    columns, told = ["picture", *answers], []
+    size = max(1.9, 8.4 / len(columns))  # inches each
+    widest, tallest = np.max([each.picture.size for each in examples.values()], axis=0)
     height = size * min(1.6, max(0.6, tallest / widest)) + 0.25
-    with house_style():
-        figure = Figure(
-            figsize=(size * len(columns) + 0.4, height * len(rows) + 0.65), layout="constrained"
-        )
-        grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    with styled_figure(size * len(columns) + 0.4, height * len(examples) + 0.65) as figure:
+        grid = figure.subplots(len(examples), len(columns), squeeze=False)
         for axes, name in zip(grid[0], columns, strict=True):
             axes.set_title(name, fontsize=10, loc="center")
-        for line, row in zip(grid, rows, strict=True):
-            sheets = [row.picture]
-            sheets += [overlay(row.picture, row.truth, row.found[name]) for name in names]
-            for axes, sheet in zip(line, sheets, strict=True):
-                draw_bare(axes, sheet)
-            line[0].set_ylabel(row.title, fontsize=10, weight="bold")
-            for box in np.reshape([] if row.boxes is None else row.boxes, (-1, 4)):
-                _draw_box(line[0], box)
-            for axes, name in zip(line[1:], names, strict=True):
-                axes.set_xlabel(f"Dice {row.dice(name):.2f}", fontsize=10)
+        for number, (title, example) in enumerate(examples.items()):
+            first, *others = grid[number]
+            draw_bare(first, example.picture)
+            first.set_ylabel(title.strip(), fontsize=10, weight="bold")
+            for box in example.boxes:
+                _draw_box(first, box)
+            scores = []
+            for axes, (name, masks) in zip(others, answers.items(), strict=True):
+                draw_bare(axes, overlay(example.picture, example.masks, masks[number]))
+                score = float(dice(_masks(masks[number]), _masks(example.masks)).mean())
+                axes.set_xlabel(f"Dice {score:.2f}", fontsize=10)
+                scores.append(f"{name}: {score:.2f}")
+            told.append(f"{title.strip()} ({', '.join(scores)})")
         handles = [Patch(color=COLOURS[kind], label=word) for kind, word in WORDS.items()]
         edge = {"markeredgecolor": INK, "markerfacecolor": "white", "color": "none"}
         handles.append(Line2D([], [], marker="s", **edge, label="outline of the truth"))
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
-    words = "; ".join(
-        f"{row.title} ({', '.join(f'{name}: {row.dice(name):.2f}' for name in names)})"
-        for row in rows
-    )
     return with_description(
-        figure, f"Masks over pictures: blue found, yellow missed, vermilion false. Dice: {words}."
+        figure,
+        f"Masks over pictures: blue found, yellow missed, vermilion false. Dice: {'; '.join(told)}.",
     )
 
 
@@ -156,19 +133,3 @@ def _draw_box(axes: Any, box: Sequence[float]) -> None:
         outline = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False)
         outline.set(edgecolor=colour, linewidth=width, clip_on=False)
         axes.add_patch(outline)
-
-
-def plot_masks(
-    examples: Mapping[str, SegmentationExample], answers: Mapping[str, Sequence[Any]]
-) -> Figure:
-    """Pictures with their boxes, and answers of one model or more beside each other.
-
-    Args:
-        examples: title of a row -> its picture and true masks.
-        answers: name of a model -> its masks (N, height, width) of each picture, in that order.
-    """
-    rows = []
-    for number, (title, each) in enumerate(examples.items()):
-        found = {name: masks[number] for name, masks in answers.items()}
-        rows.append(OverlayRow(title.strip(), each.picture, found, each.masks, each.boxes))
-    return plot_overlays(rows, size=max(1.9, 8.4 / (1 + len(answers))))

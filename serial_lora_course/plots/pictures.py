@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.plots.style import house_style, with_description
+from serial_lora_course.plots.style import styled_figure, with_description
 
 
 def as_array(picture: Any) -> np.ndarray:
@@ -52,8 +52,7 @@ def show_pictures(
     columns = columns or min(8, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     height = size + (0.25 if titles else 0.05)
-    with house_style():
-        figure = Figure(figsize=(size * columns, height * rows), layout="constrained")
+    with styled_figure(size * columns, height * rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat:
             axes.axis("off")

@@ -12,7 +12,7 @@ from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.methods import Method
 from serial_lora_course.plots.drawings import Row, draw_rows
-from serial_lora_course.plots.masks import OverlayRow, plot_overlays
+from serial_lora_course.plots.masks import plot_masks
 from serial_lora_course.plots.style import SCREEN_DPI, save_figure
 
 IN_A_ROW, ON_A_SHEET = 8, 40
@@ -30,16 +30,16 @@ def draw_masks(
     """
     from serial_lora_course.labs.sam import predict_masks  # loads segment-anything
 
-    order, rows = np.argsort(-scores["dice"], kind="stable"), []
+    order = np.argsort(-scores["dice"], kind="stable")
     chosen = {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
-    for title, index in chosen.items():
-        example = lab.data.test[index]
-        adapted, _ = predict_masks(lab.backbone, example.picture, example.boxes)
+    examples = {title: lab.data.test[index] for title, index in chosen.items()}
+    answers: dict[str, list] = {"not adapted": [], method.label: []}
+    for example in examples.values():
+        answers[method.label].append(predict_masks(lab.backbone, example.picture, example.boxes)[0])
         with disabled(lab.backbone.model):
             before, _ = predict_masks(lab.backbone, example.picture, example.boxes)
-        found = {"not adapted": before, method.label: adapted}
-        rows.append(OverlayRow(title, example.picture, found, example.masks, example.boxes))
-    return save_figure(plot_overlays(rows), folder / f"{name}.png")
+        answers["not adapted"].append(before)
+    return save_figure(plot_masks(examples, answers), folder / f"{name}.png")
 
 
 @refusals_told()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,16 @@ LARGE = 10_000
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
-@contextmanager
-def house_style() -> Iterator[None]:
+def house_style() -> AbstractContextManager[None]:
     """Draw under the course's settings, and put matplotlib's own back afterwards."""
-    with matplotlib.rc_context(STYLE):
-        yield
+    return matplotlib.rc_context(STYLE)
+
+
+@contextmanager
+def styled_figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure of so many inches, to be drawn on in the block, under these settings."""
+    with house_style():
+        yield Figure(figsize=(width, height), layout="constrained")
 
 
 def method_look(name: str) -> dict[str, str]:

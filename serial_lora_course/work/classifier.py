@@ -254,6 +254,17 @@ def save_classifier(classifier: PictureClassifier, folder: Path, **more: object)
     return save_adapter(classifier, folder / ADAPTER_FILE, notes=in_json)
 
 
+def _is_source(said: object) -> bool:
+    """Whether `load_vision` may have been given this."""
+    kinds = {"name": (str,), "weights": (str, type(None)), "image_size": (int, type(None))}
+    same = isinstance(said, dict) and said.keys() == kinds.keys()
+    return same and all(type(said[name]) in kind for name, kind in kinds.items())
+
+
+def _is_list_of(kind: type, said: object) -> bool:
+    return isinstance(said, list) and bool(said) and all(type(each) is kind for each in said)
+
+
 def open_classifier(folder: str | Path) -> PictureClassifier:
     """A classifier that `serial-lora fit` made, with its model.
 
@@ -266,14 +277,18 @@ def open_classifier(folder: str | Path) -> PictureClassifier:
     try:
         names = ("vision", "class_names", "seen")
         source, class_names, seen = (json.loads(notes[name]) for name in names)
-    except (KeyError, ValueError) as error:
+        known = _is_source(source) and _is_list_of(str, class_names) and _is_list_of(float, seen)
+    except (KeyError, ValueError, RecursionError):
+        known = False
+    if not known:
         raise SerialLoRAError(
             f"{path} is no classifier of this version of `serial-lora fit`; fit the pictures again."
-        ) from error
+        )
     classifier = PictureClassifier(load_vision(**source), class_names)
     with warnings.catch_warnings(action="ignore"):  # fit has told what inject warns of
         load_adapter(classifier, path)
-    if not np.allclose(_seen(classifier), seen, atol=0.05):  # of features with a deviation of 1
+    now = _seen(classifier)
+    if len(seen) != len(now) or not np.allclose(now, seen, atol=0.05):  # their deviation is 1
         raise SerialLoRAError(
             f"{source['name']} gives other features than when {path.parent} was fitted: its weights, or how it "
             "prepares pictures, have changed; restore them, or fit again."

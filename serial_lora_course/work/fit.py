@@ -121,8 +121,12 @@ def _is_whole(reached: object) -> bool:
     """Whether this is what `fit_folder` writes of a finished training."""
     if not isinstance(reached, dict) or "test accuracy" not in reached:
         return False
-    kinds = {"division": (str,)}  # all others are numbers
-    return all(type(said) in kinds.get(what, (int, float)) for what, said in reached.items())
+    kinds: dict[str, tuple[type, ...]] = {"division": (str,)}  # all others are numbers
+    kinds |= dict.fromkeys(("only adapter right", "only regression right"), (int,))
+    return all(
+        type(said) in kinds.get(what, (int, float)) and (type(said) is str or said >= 0)
+        for what, said in reached.items()
+    )
 
 
 def _adapted(classifier: PictureClassifier, job: Job) -> PictureClassifier:

@@ -1,6 +1,7 @@
 """Which training pictures a run learns from: the same for ever, nested, apart from the test."""
 
 import hashlib
+from collections import Counter
 
 import pytest
 
@@ -22,6 +23,18 @@ def test_the_shots_of_the_tiny_sets_never_change():
             shots = [(data.train.labels[i], data.train.picture_ids[i]) for i in split.indices]
             digest.update(f"{name}\t{seed}\t{shots}\n".encode())
     assert digest.hexdigest() == FIRST_SHOTS
+
+
+def test_a_class_with_fewer_pictures_gives_all_and_is_named():
+    data = load_classification("symbols")
+    there = Counter(data.train.labels)
+    fewest, most = min(there.values()), max(there.values())
+    for shots, short in ((fewest, 0), (fewest + 1, 1), (most + 1, len(there))):
+        split = few_shot_split(data, shots, seed=1)
+        given = Counter(data.train.labels[i] for i in split.indices)
+        assert given == {label: min(shots, count) for label, count in there.items()}
+        named = {data.class_names[label]: n for label, n in there.items() if n < shots}
+        assert split.short_classes == named and len(named) >= short
 
 
 def test_shares_are_nested_and_rounded():

@@ -10,14 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, load_adapter, save_adapter
 from serial_lora_course.labs.records import Kept, append_record, read_records, shipped_records
 from tests.labs.lab_models import same_tensors, small_clip
+from tests.library.tiny_models import bits
 
 Attack = tuple[st.SearchStrategy, Callable]
 
@@ -52,13 +51,13 @@ def adapter_files(folder: Path) -> Attack:
 
     def check(content: bytes) -> None:
         path.write_bytes(content)
-        before = state(model)
+        before = bits(model)
         try:
             load_adapter(model, path)
         except SerialLoRAError:
-            assert same_tensors(state(model), before)
+            assert same_tensors(bits(model), before)
         else:
-            assert all(tensor.isfinite().all() for tensor in state(model).values())
+            assert all(tensor.isfinite().all() for tensor in bits(model).values())
         assert path.read_bytes() == content
 
     return damaged(good), check
@@ -93,10 +92,6 @@ def records(folder: Path) -> Attack:
         assert {*known, other.key} == {record.key for record in read_records(path)}
 
     return files, check
-
-
-def state(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 # ------------------------------------------------------------------------------------- handed in

@@ -140,6 +140,3 @@ def test_a_jittered_box_is_a_box_inside_the_picture(width, height, amount, seed,
     assert (moved >= 0).all() and (moved <= torch.tensor([width, height] * 2)).all()
     sides = torch.tensor([x1 - x0, y1 - y0] * 2)
     assert ((moved - box).abs() <= 2 * amount * sides + 1e-3).all()
-
-
-# --- memory --------------------------------------------------------------------------------------

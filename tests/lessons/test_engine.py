@@ -13,7 +13,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking import CheckFailed, check, yours
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.mistake import Exercise
-from serial_lora_course.checking.running import EXERCISES, STRICT, TRIED, exercise
+from serial_lora_course.checking.running import EXERCISES, STRICT, TRIED, exercise, find_check
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +130,7 @@ def test_other_cases_decide_between_mistakes():
     assert failure_of(lambda n: n + n, *cases, **mistakes).causes == ["twice"]
     assert failure_of(lambda n: n**2, *cases, **mistakes).causes == ["squared"]
     assert failure_of(lambda n: 4, *cases, **mistakes).causes == []
+    assert failure_of(lambda n: 4, *cases, twice=mistakes["twice"]).causes == []  # by chance
     both = failure_of(lambda n: 4, cases[0], **mistakes).cause
     assert both == "possibly: twice; or: squared; or: plus"
 
@@ -165,6 +166,7 @@ def test_each_of_several_things_is_judged_by_itself():
         (lambda layer, x: layer(x.detach()), "x gets no gradient"),
         (lambda layer, x: x @ layer.weight.detach().T, "the weight gets no gradient"),
         (lambda layer, x: layer(x) + x.sum() - x.sum().detach(), "part of the path from x"),
+        (lambda layer, x: (y := layer(x)).detach() + (y - y.detach()).flip(1), "part of the path"),
     ],
 )
 def test_gradients_are_asked_for(attempt, cause):
@@ -309,6 +311,9 @@ def test_the_smallest_case_is_worked_by_both():
     lines = [line.split(" = ", 1) for line in caught.value.worked[1:]]
     told = {words.split()[-1]: text for words, text in lines}
     shapes, rank = eval(told["shapes"]), int(told["rank"])
+    given = [case.arguments for case in find_check("2.1").cases()]
+    digits = [sum(letter.isdigit() for letter in str(each)) for each in given]
+    assert (shapes, rank) == given[digits.index(min(digits))]
     both = [inputs + outputs for inputs, outputs in shapes]
     assert told["both"] == str(both) and told["sizes"] == str([rank * each for each in both])
     assert told["result"] == str(rank * sum(both) + 1)
@@ -373,6 +378,7 @@ def test_a_duplicate_of_a_notebook_is_known_by_its_heading(capsys):
     stub = 'raise NotImplementedError("Exercise 2.1: your code goes here")'
     bodies = {
         "02_parameter_count": stub,
+        "older": "return sum(rank * sum(each) for each in shapes)",
         "02_parameter_count-Copy1": "return rank * sum(map(sum, shapes))",
         "mine": "return 0",
         "03_build_serial_lora": "not a lesson at all",
@@ -383,7 +389,10 @@ def test_a_duplicate_of_a_notebook_is_known_by_its_heading(capsys):
         cells = [nbformat.v4.new_markdown_cell(f"# {lesson}"), nbformat.v4.new_code_cell(answer)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), f"{name}.ipynb")
         os.utime(f"{name}.ipynb", (age, age))
-    assert yours("2.1")([(1, 2)], 3) == 9 and capsys.readouterr().out == ""
-    os.remove("02_parameter_count-Copy1.ipynb")
+    for newest in ("02_parameter_count-Copy1.ipynb", "older.ipynb"):
+        answer = yours("2.1")
+        assert answer([(1, 2)], 3) == 9 and answer.__code__.co_filename == newest
+        assert capsys.readouterr().out == ""
+        os.remove(newest)
     assert is_solved(yours("2.1"))
     assert "mine.ipynb did not pass its check" in capsys.readouterr().out

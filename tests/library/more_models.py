@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.library.tiny_models import (
+    _PLAIN,
     _VISION,
     _VIT,
     MLP,
@@ -224,8 +225,6 @@ FOUND = {
 
 # ---------------------------------------------------------------------------- feed-forwards
 
-PLAIN = separate(**{part: f"attention.{part}" for part in ("q", "k", "v", "out")})
-
 
 class Gated(nn.Module):
     """A feed-forward of two first layers, one of which gates; or of one weight for both."""
@@ -259,12 +258,7 @@ class ParallelBlock(PlainBlock):
 
 def own(make, *arguments, forward: tuple[str, ...]) -> Tiny:
     build = functools.partial(make, *arguments)
-    return Tiny(lambda: three(build), _run_plain, PLAIN, forward=forward)
-
-
-def swiglu() -> nn.Module:
-    sizes = dict(patch_size=8, embed_dim=32, depth=3, num_heads=4)
-    return of_timm("eva", "Eva", swiglu_mlp=True, scale_mlp=True, **sizes)
+    return Tiny(lambda: three(build), _run_plain, _PLAIN, forward=forward)
 
 
 GATED = {
@@ -272,7 +266,7 @@ GATED = {
     "gated, fused": own(GatedBlock, True, forward=("mlp.w12", "mlp.w2")),
     "parallel": own(ParallelBlock, forward=("mlp.0", "mlp.2")),
     "swiglu": Tiny(
-        swiglu,
+        lambda: of_timm("eva", "Eva", swiglu_mlp=True, scale_mlp=True, **SMALL),
         _run_pictures,
         FOUND["timm_eva"].names,
         forward=("mlp.fc1_x", "mlp.fc1_g", "mlp.fc2"),

@@ -137,6 +137,10 @@ BROKEN = {
         lambda p: rewrite(p, tensors={f"\x1b{n}" * 99: t for n, t in load_file(p).items()}),
         "has shape",
     ),
+    "odd modules": (
+        lambda p: rewrite(p, also_train=json.dumps(["\x1b\n" * 999])),
+        "no module|learned",
+    ),
     "wrong shape": (lambda p: bad_tensors(p, lambda t: t[:-1]), "shape"),
     "not finite": (lambda p: bad_tensors(p, lambda t: t / 0), "not finite"),
     "no checksum": (lambda p: save_file(load_file(p), p, header_of(p, "checksum")), "damaged"),
@@ -152,6 +156,12 @@ def test_every_bad_file_is_one_sentence_and_changes_nothing(tmp_path, damage, in
     break_it(path)
     model = trained() if injected else TINY["timm"].build()
     refused(model, lambda m: load_adapter(m, path), noun)
+
+
+@pytest.mark.parametrize("path", [None, 3])
+def test_what_is_no_name_of_a_file_is_one_sentence(path):
+    for act in (save_adapter, load_adapter, lambda _, file: read_header(file)):
+        refused(trained(), lambda m, act=act: act(m, path), "could not be written|cannot be read")
 
 
 @pytest.mark.parametrize(

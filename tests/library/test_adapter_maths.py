@@ -89,6 +89,7 @@ def test_half_requests_leave_it_float32_and_outputs_follow_inputs(dtype):
         *(dict(rank=4, dropout=d) for d in (1.0, -0.1, float("nan"))),
         *(dict(rank=4, towers=t) for t in (["images"], [], "audio", "", 5, True, [["image"]])),
         *(dict(rank=4, blocks=b) for b in ([], [-1], [1.0], 3)),
+        *(dict(rank=4, places=p) for p in ("mlp", (), ("attention", "out"), 3)),
         dict(rank=4, stream="all"),
     ],
     ids=str,

@@ -24,6 +24,7 @@ from serial_lora import (
     inject,
     lora_plus_groups,
     merge,
+    merging,
     per_sample,
     save_adapter,
     set_scale,
@@ -204,6 +205,27 @@ def test_an_error_halfway_leaves_no_trace(name, method, monkeypatch):
         inject(model, method(rank=RANK))
     monkeypatch.undo()
     assert_unchanged(model, before)
+
+
+@pytest.mark.parametrize("name", ["plain", "open_clip_own_attention"])
+def test_a_merge_that_is_interrupted_leaves_every_weight(name, method, monkeypatch):
+    model = adapted(TINY[name], method)
+    before, calls, write = snapshot(model), [], merging.write_weights
+
+    def interrupted(root, weights):
+        calls.append(1)
+        if len(calls) > 1:
+            return write(root, weights)
+        write(root, dict([*weights.items()][:1]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(merging, "write_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        merge(model)
+    monkeypatch.undo()
+    assert_unchanged(model, before)
+    expected = TINY[name].run(model)
+    torch.testing.assert_close(TINY[name].run(merge(model)), expected, **CLOSE)
 
 
 # ------------------------------------------------------------------ inside a block, and while merged

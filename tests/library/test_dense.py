@@ -34,6 +34,9 @@ from serial_lora.config import AdapterConfig
 from serial_lora.files import read_header
 from tests.library.more_models import MODELS
 from tests.library.tiny_models import (
+    BOTH,
+    EVERY,
+    FORWARD,
     RANK,
     SCALE,
     Tiny,
@@ -50,9 +53,9 @@ CONFIGS = {
     "serial": SerialLoRAConfig,
     "lora": LoRAConfig,
     "lora, some": functools.partial(LoRAConfig, parts=("v", "q")),
-    "serial, feed-forward": functools.partial(SerialLoRAConfig, places=("feed_forward",)),
-    "serial, both": functools.partial(SerialLoRAConfig, places=("attention", "feed_forward")),
-    "lora, both": functools.partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2")),
+    "serial, feed-forward": FORWARD,
+    "serial, both": BOTH,
+    "lora, both": EVERY,
 }
 CASES = [
     pytest.param(tiny, config, id=f"{name}-{kind}")

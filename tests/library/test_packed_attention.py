@@ -70,6 +70,18 @@ def test_same_outputs_and_gradients(
 
 
 @pytest.mark.parametrize("weights", [False, True])
+@torch.no_grad()
+def test_what_is_causal_needs_no_mask(weights):
+    """The original asks for a mask as well, which hides what comes later and nothing else."""
+    original, packed = twins(6, 2, batch_first=True)
+    x = torch.randn(2, 5, 6)
+    later = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    expected, _ = original(x, x, x, attn_mask=later, need_weights=weights)
+    found, _ = packed(x, x, x, is_causal=True, need_weights=weights)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("method", [SerialLoRAConfig, LoRAConfig])
 @torch.no_grad()
 def test_the_dropout_of_attention_itself_stays(method, weights):

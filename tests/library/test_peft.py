@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from safetensors.torch import load_file
 from torch import nn
 
@@ -212,6 +213,28 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(name, options, noun):
     with pytest.raises(SerialLoRAError, match=noun):
         peft.get_peft_model(model, SerialLoRAConfig(**options))
     assert list(model.state_dict()) == keys
+
+
+ELSEWHERE = {
+    "computed": lambda model: nn.utils.parametrizations.weight_norm(model[1].attention.q),
+    "offloaded": lambda model: cpu_offload(model, torch.device("cpu")),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_a_weight_that_the_layer_does_not_hold_is_refused_as_inject_does(kind):
+    model = TINY["plain"].build()
+    ELSEWHERE[kind](model)
+    keys, said = list(model.state_dict()), []
+    for put_in in (
+        lambda: peft.get_peft_model(model, SerialLoRAConfig(r=RANK)),
+        lambda: inject(model, serial_lora.SerialLoRAConfig(RANK)),
+    ):
+        with pytest.raises(SerialLoRAError, match=f"attention.q.* {kind}") as refused:
+            put_in()
+        said.append(str(refused.value))
+        assert list(model.state_dict()) == keys
+    assert said[0] == said[1]
 
 
 def test_adapters_for_samples_are_refused():

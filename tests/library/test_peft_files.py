@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import warnings
@@ -33,6 +32,9 @@ from serial_lora.peft import SerialLoRAConfig as InPeft
 from tests.library.more_models import FOUND, MODELS
 from tests.library.test_peft import a_classifier, logits
 from tests.library.tiny_models import (
+    BOTH,
+    EVERY,
+    FORWARD,
     RANK,
     TINY,
     adapted,
@@ -154,11 +156,6 @@ def test_what_cannot_be_exported_leaves_nothing(case, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-FORWARD = functools.partial(SerialLoRAConfig, places=("feed_forward",))
-BOTH = functools.partial(SerialLoRAConfig, places=("attention", "feed_forward"))
-EVERY = functools.partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2"))
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [FORWARD, BOTH, EVERY])
 @pytest.mark.parametrize("name", ["plain", "timm", "gated", "gated, fused", "hf_data2vec"])
@@ -245,6 +242,7 @@ def tensors(change):
     return write
 
 
+LONG = "\x1b[31m" * 1000
 FIRST = "base_model.model.blocks.0.attn.qkv"
 NOT_TAKEN = {
     "DoRA": (option("use_dora", True), "use_dora=True"),
@@ -252,12 +250,20 @@ NOT_TAKEN = {
     "another start": (option("init_lora_weights", "pissa_niter_4"), "init_lora_weights"),
     "an option of later": (option("use_something", {"a": 1}), "use_something"),
     "another method": (option("peft_type", "LOHA"), "LOHA"),
+    "another method of many words": (option("peft_type", LONG), "PEFT's method"),
+    "an option of many words": (option("use_dora", LONG), "use_dora"),
+    "modules that are none": (option("modules_to_save", 3), "adapter_config"),
     "no JSON": (lambda folder: (folder / "adapter_config.json").write_text("{"), "adapter_config"),
     "no tensors": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "no adapter"),
     "a layer elsewhere": (
         tensors(lambda all: {name.replace("attn.qkv", "norm1"): t for name, t in all.items()}),
         "adapts blocks.0.norm1",
     ),
+    "a layer of many words": (
+        tensors(lambda all: {n.replace("attn.qkv", LONG): t for n, t in all.items()}),
+        "adapts blocks.0.",
+    ),
+    "a tensor of many words": (tensors(lambda all: all | {LONG: torch.ones(2)}), "no pair"),
     "an embedding": (tensors(lambda all: all | {"lora_embedding_A": torch.ones(2)}), "embedding"),
     "half a pair": (
         tensors(lambda all: {n: t for n, t in all.items() if n != f"{FIRST}.lora_B.weight"}),
@@ -281,8 +287,9 @@ def test_what_it_cannot_take_is_one_sentence_and_the_model_as_it_was(case, tmp_p
     write(tmp_path)
     model = tiny.build()
     before = bits(model)
-    with pytest.raises(SerialLoRAError, match=noun):
+    with pytest.raises(SerialLoRAError, match=noun) as refused:
         from_peft(model, tmp_path)
+    assert len(str(refused.value)) < 600 and str(refused.value).isprintable()
     assert_same_bits(before, bits(model))
     assert not adapters(model) and all(p.requires_grad for p in model.parameters())
 

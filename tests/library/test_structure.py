@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 
 import pytest
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 from serial_lora import (
     LoRAConfig,
-    SerialLoRAConfig,
     SerialLoRAError,
     adapters,
     attention,
@@ -27,6 +25,9 @@ from serial_lora.attention import find_sites
 from serial_lora.sites import Projection, Site
 from tests.library.more_models import MODELS, Gated
 from tests.library.tiny_models import (
+    BOTH,
+    EVERY,
+    FORWARD,
     RANK,
     SCALE,
     TINY,
@@ -148,11 +149,7 @@ def test_one_attention_in_two_blocks_has_one_adapter(method):
 
 # ---------------------------------------------------------------------------- feed-forwards
 
-CONFIGS = {
-    "serial": functools.partial(SerialLoRAConfig, places=("feed_forward",)),
-    "serial, both": functools.partial(SerialLoRAConfig, places=("attention", "feed_forward")),
-    "lora, both": functools.partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2")),
-}
+CONFIGS = {"serial": FORWARD, "serial, both": BOTH, "lora, both": EVERY}
 
 
 @pytest.fixture(params=CONFIGS)
@@ -229,13 +226,6 @@ def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
         assert sum("fc2" in name or "_ff" in name for name in adapters(model)) == 2
         expected = run(model)
         torch.testing.assert_close(run(merge(model)), expected, **CLOSE)
-
-
-@pytest.mark.parametrize("wrong", ["mlp", (), ("attention", "out"), 3])
-def test_a_place_that_is_not_there_is_refused(wrong):
-    for kind in (SerialLoRAConfig, LoRAConfig):  # whose places are its parts
-        with pytest.raises(SerialLoRAError, match="places"):
-            kind(RANK, places=wrong)
 
 
 def test_a_file_for_one_place_does_not_fit_another(kind, tmp_path):

@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from serial_lora import inject
+from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 
 RANK, SCALE = 4, 0.7
+FORWARD = partial(SerialLoRAConfig, places=("feed_forward",))
+BOTH = partial(SerialLoRAConfig, places=("attention", "feed_forward"))
+EVERY = partial(LoRAConfig, parts=("q", "k", "v", "out", "fc1", "fc2"))
 Parts = dict[str, tuple[str, int, int]]  # part: (weight, first row, rows)
 Block = tuple[
     str, str, Parts

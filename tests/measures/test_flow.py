@@ -4,8 +4,6 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import compute_density_for_timestep_sampling
-from hypothesis import given
-from hypothesis import strategies as st
 
 from serial_lora_course.measures.flow import (
     TRAIN_TIMESTEPS,
@@ -17,11 +15,10 @@ from serial_lora_course.measures.flow import (
 )
 
 
-@given(st.floats(-1, 1), st.floats(0.2, 2))
-def test_noise_levels_are_those_of_diffusers(mean, std):
-    ours = sample_sigmas(500, mean, std, generator=torch.Generator().manual_seed(3))
+def test_noise_levels_are_those_of_diffusers():
+    ours = sample_sigmas(500, generator=torch.Generator().manual_seed(3))
     torch.manual_seed(3)
-    theirs = compute_density_for_timestep_sampling("logit_normal", 500, mean, std)
+    theirs = compute_density_for_timestep_sampling("logit_normal", 500, 0.0, 1.0)
     torch.testing.assert_close(ours, theirs)
 
 

@@ -57,6 +57,14 @@ def test_the_variance_for_these_sets_is_that_of_drawing_anew(by_seed):
     assert np.mean(wrong) == pytest.approx(0.05, abs=0.02)
 
 
+def test_two_sets_of_unlike_spread_and_size_are_welchs_test():
+    chance = np.random.default_rng(5)
+    one, other = chance.normal(0.4, 1.0, 30), chance.normal(0.2, 5.0, 6)
+    found = these_sets({"one": one[None], "other": other[None]})
+    welch = stats.ttest_ind(one, -other, equal_var=False)  # whether the two means add up to 0
+    assert (found.p, found.freedom) == pytest.approx((welch.pvalue, welch.df))
+
+
 def test_holm_on_an_example_worked_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
@@ -71,3 +79,4 @@ def test_a_method_that_keeps_nine_tenths_of_the_gain_is_on_the_border():
         "fails",
     ]
     assert verdict(Interval(0.0, 0.0, 9, 10)) == "open"  # of two methods that never differ
+    assert [Interval(mean, 0.0, 9, 10).p for mean in (0.0, 1.0)] == [1, 0]

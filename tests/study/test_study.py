@@ -57,6 +57,16 @@ def test_packed_outcomes_that_are_damaged_are_told(what, tmp_path):
         Results(PLANS["sam"], tmp_path / "none", tmp_path)
 
 
+@pytest.mark.parametrize("values", [[7.0, 0.5], [-0.1, 0.5], [np.nan, 0.5], [[0.5], [0.5]]])
+def test_outcomes_of_a_run_are_a_row_of_shares(values, tmp_path):
+    results = Results(PLANS["sam"], tmp_path)
+    results.keep("run", {"dice": np.array([0.0, 1.0])})
+    assert list(results.outcomes("run")["dice"]) == [0, 1]
+    results.keep("run", {"dice": np.array(values)})
+    with pytest.raises(SerialLoRAError, match="run.npz .* between 0 and 1"):
+        results.outcomes("run")
+
+
 EARLIER = {("sam", "lora-16"): [0.000333, 0.027], ("clip", "randlora-6"): [0.27]}
 """Rates that were tried before the rule was what it is: docs/study.md tells both changes."""
 

@@ -53,6 +53,7 @@ def built(tmp_path_factory):
     texts = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(notebooks, "MEASURED", root / "measured.json")
+        patch.setattr(notebooks, "PUBLIC", "")  # wherever the project lies
         for _ in range(2):
             notebooks.build(root)
             texts.append([(root / path).read_bytes() for path in BOTH])
@@ -61,8 +62,9 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def measured_elsewhere(tmp_path, monkeypatch):
+def measured_elsewhere_and_not_public(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "MEASURED", tmp_path / "measured.json")
+    monkeypatch.setattr(notebooks, "PUBLIC", "")
 
 
 @pytest.fixture
@@ -100,6 +102,14 @@ def test_joined_lessons_run_each_exercise_solved_and_then_open(small_course):
     assert sources[:place] + sources[place + 1 :] == [cell.source for cell in solved.cells]
     outputs = [cell.outputs[0].text for cell in joined.cells if "nbval" in str(cell.metadata)]
     assert outputs == ["4\n"]
+
+
+def test_a_lessons_minutes_stay_when_the_course_lies_in_public(monkeypatch):
+    lines = nbformat.v4.new_code_cell("x = 1\n" * 100)  # five minutes, to the second
+    lesson = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(), lines])
+    assert notebooks.minutes_alone(lesson) == 5
+    monkeypatch.setattr(notebooks, "PUBLIC", "https://github.com/ada/course")
+    assert notebooks.minutes_alone(lesson) == 5
 
 
 def _edit(path: Path, before: str, after: str) -> None:

@@ -41,6 +41,8 @@ def test_a_number_that_is_shown_passes(text, printed):
         ("LoRA+ won by 31 points.", "1 point, 310 pictures", ""),
         ("The gain is 12.4.", "", "the gain is 12.4"),
         ("The error is 3e-07.", "3e-06", ""),
+        ("It takes 1e999999999 steps.", "1e99", ""),
+        ("The error is 1e-999999999.", "1e-99", ""),
         ("It takes 32 pictures.", "float32, 1,4,16", ""),
         ("## Rank 77\n\nThe gain is 12.4.", "", ""),
         ("## Quiz\n\n**1. With 25?**\n\n## What to remember\n\nIt was 31%.", "", ""),

@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 
 import pytest
+from packaging.requirements import Requirement
 
 from serial_lora_course import __main__ as door
 from serial_lora_course import doctor
@@ -53,6 +54,10 @@ def test_the_course_asks_for_the_librarys_versions_and_goes_to_no_index():
     for extra, needed in ours["optional-dependencies"].items():
         assert course["optional-dependencies"][extra] == needed
     assert "Private :: Do Not Upload" in course["classifiers"]
+    asked = {line for extra in course["optional-dependencies"].values() for line in extra}
+    asked = {*map(Requirement, asked | {*course["dependencies"]})}
+    others = [each.name for each in asked if each.name != course["name"]]
+    assert len(others) == len(set(others)), "a package has two bounds, and only one can be tried"
 
 
 def test_every_place_names_the_same_pythons():

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, save_adapter
-from serial_lora.files import write_whole
+from serial_lora.files import read_header, write_whole
 from serial_lora_course.work import commands
 from serial_lora_course.work.classifier import (
     PictureClassifier,
@@ -323,3 +323,29 @@ def test_a_file_without_classes_is_refused(tmp_path):
     save_adapter(inject(small_clip(), SerialLoRAConfig(rank=2)), tmp_path / "adapter.safetensors")
     with pytest.raises(SerialLoRAError, match="fit the pictures again"):
         open_classifier(tmp_path)
+
+
+LIES = {
+    "vision": ["{", "[]", '"tiny-clip"', '{"name": "tiny-clip"}', "[" * 5000 + "]" * 5000],
+    "class_names": ["null", "3", '"ab"', "[]", "[null, null]", '[["a"], ["b"]]', '["a"]'],
+    "seen": ["null", '"x"', '["a"]', "[0.1]", "[0.1, 0.2, 0.3]"],
+}
+SOURCES = [{"more": 1}, {"name": 3}, {"weights": [1]}, {"image_size": "32"}]
+
+
+def test_notes_that_say_something_else_are_one_sentence(tmp_path):
+    """Anybody can write a file with a right checksum."""
+    classifier = PictureClassifier(load_vision("tiny-clip"), ["ant", "bee"])
+    inject(classifier, SerialLoRAConfig(rank=2, towers=["image"]), also_train=["head"])
+    notes = read_header(save_classifier(classifier, tmp_path)).notes
+    source = json.loads(notes["vision"])
+    sources = [json.dumps(source | more) for more in SOURCES]
+    for name, lies in [*LIES.items(), ("vision", sources)]:
+        for said in lies:
+            save_adapter(classifier, tmp_path / "adapter.safetensors", notes=notes | {name: said})
+            with pytest.raises(SerialLoRAError) as refused:
+                open_classifier(tmp_path)
+                pytest.fail(f"{name}: {said[:60]}")
+            assert str(refused.value).isprintable()
+    save_adapter(classifier, tmp_path / "adapter.safetensors", notes=notes)
+    assert open_classifier(tmp_path).class_names == ["ant", "bee"]

@@ -191,6 +191,8 @@ DAMAGED = {
     "no number": lambda reached: reached | {"test accuracy": "x"},
     "null": lambda reached: reached | {"logistic regression": None},
     "true": lambda reached: reached | {"steps": True},
+    "less than no picture": lambda reached: reached | {"only regression right": -7},
+    "half a picture": lambda reached: reached | {"only regression right": 1.5},
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
@@ -18,7 +18,7 @@ from serial_lora_course.plots.style import (
     PURPLE,
     QUIET,
     VERMILION,
-    house_style,
+    styled_figure,
     with_description,
 )
 
@@ -29,8 +29,7 @@ def plot_terms(matrix: Tensor, count: int = 4) -> Figure:
     A term is one column times one row, with the column drawn to its left and the row over it.
     """
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
-    with house_style():
-        figure = Figure(figsize=(2.3 * count, 5.0), layout="constrained")
+    with styled_figure(2.3 * count, 5.0) as figure:
         ratios = {"height_ratios": (1, 5, 5), "width_ratios": (1, 5) * count}
         grid = figure.add_gridspec(3, 2 * count, **ratios)
         for i in range(count):
@@ -62,8 +61,7 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
     U, S, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     kept = (U[:, :rank] * S[:rank]) @ Vh[:rank]
     error = float(S[rank:].norm() / S.norm())
-    with house_style():
-        figure = Figure(figsize=(9, 2.9), layout="constrained")
+    with styled_figure(9, 2.9) as figure:
         spectrum, whole, part = figure.subplots(1, 3, width_ratios=(5, 3, 3))
         colours = [VERMILION] * rank + [QUIET] * (len(S) - rank)
         spectrum.bar(range(1, len(S) + 1), S, width=1.0, color=colours)
@@ -85,35 +83,33 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
 OWN = {"LoRA": BLUE, "Serial LoRA": VERMILION}
 OTHERS = (INK, GREEN, QUIET, PURPLE)
 SHADES = matplotlib.colormaps["viridis_r"]
+RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def plot_relative_errors(
-    curves: Mapping[str, Tensor], ranks: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)
-) -> Figure:
+def plot_relative_errors(curves: Mapping[str, Tensor]) -> Figure:
     """The relative error at some ranks, on a logarithmic axis, each line named at its end.
 
     Args:
         curves: what to call it -> the errors at ranks 0, 1, ...; at most four.
     """
-    with house_style():
-        figure = Figure(figsize=(8.2, 3.7), layout="constrained")
+    with styled_figure(8.2, 3.7) as figure:
         axes, free = figure.subplots(), iter(OTHERS)
         below = 2.0
-        for name, curve in sorted(curves.items(), key=lambda item: -float(item[1][ranks[-1]])):
+        for name, curve in sorted(curves.items(), key=lambda item: -float(item[1][RANKS[-1]])):
             colour = OWN.get(name) or next(free)
-            values = [float(curve[rank]) for rank in ranks]
-            axes.plot(ranks, values, color=colour, marker="o", clip_on=False, linewidth=2)
+            values = [float(curve[rank]) for rank in RANKS]
+            axes.plot(RANKS, values, color=colour, marker="o", clip_on=False, linewidth=2)
             below = min(values[-1], below - 0.07)  # so that names stay apart
-            axes.text(ranks[-1] * 1.12, below, name, color=colour, va="center")
+            axes.text(RANKS[-1] * 1.12, below, name, color=colour, va="center")
         axes.set_xscale("log", base=2)
-        axes.set_xticks(ranks, [str(rank) for rank in ranks])
+        axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
         axes.minorticks_off()
         axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="relative error")
         axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-    shares = {n: ", ".join(f"{float(curve[r]):.0%}" for r in ranks) for n, curve in curves.items()}
+    shares = {n: ", ".join(f"{float(curve[r]):.0%}" for r in RANKS) for n, curve in curves.items()}
     words = "; ".join(f"{name}: {said}" for name, said in shares.items())
     return with_description(
-        figure, f"Relative error at ranks {', '.join(map(str, ranks))}. {words}."
+        figure, f"Relative error at ranks {', '.join(map(str, RANKS))}. {words}."
     )
 
 
@@ -128,8 +124,7 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tenso
             after, each (n, 2), and a direction (2,) in which tokens stay.
     """
     columns = max(map(len, rows.values()))
-    with house_style():
-        figure = Figure(figsize=(2.5 * columns + 1, 2.75 * len(rows)), layout="constrained")
+    with styled_figure(2.5 * columns + 1, 2.75 * len(rows)) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for line, (title, panels), colour in zip(grid, rows.items(), OWN.values(), strict=True):
             for axes, (space, moves) in zip(line, panels.items(), strict=True):

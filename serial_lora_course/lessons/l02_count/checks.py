@@ -45,6 +45,7 @@ def rank_of_equal_size() -> Iterator[Case]:
         ([(48, 24)] * 3 + [(24, 48)], 48, 50),
         ([(48, 12), (40, 48)], 48, 90),
         ([(48, 48)] * 4, 48, 3),
+        ([(8, 9)], 48, 3),  # one parameter less than rank 17 has
     ):
         budget, fits = numel_of([(width, width)], rank), 0
         while numel_of(shapes, fits + 1) <= budget:

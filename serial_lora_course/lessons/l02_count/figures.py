@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from serial_lora_course.plots.style import INK, QUIET, house_style, method_look, with_description
+from serial_lora_course.plots.style import INK, QUIET, method_look, styled_figure, with_description
 
 MATRICES = {"q": 1.6, "k": 3.2, "v": 4.8, "out": 6.4}  # where each begins, one wide
 GAP = 0.12  # between a matrix and its pair
@@ -15,8 +15,7 @@ GAP = 0.12  # between a matrix and its pair
 def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
     """One attention block with LoRA's four pairs, and with Serial LoRA's one, to scale."""
     pair = 2 * width * rank
-    with house_style():
-        figure = Figure(figsize=(9.6, 3.5), layout="constrained")
+    with styled_figure(9.6, 3.5) as figure:
         axes = figure.subplots()
         rows = ((1.9, "lora", [*MATRICES.values()]), (0.0, "serial_lora", [0.0]))
         for bottom, method, lefts in rows:

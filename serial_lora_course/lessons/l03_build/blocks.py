@@ -1,4 +1,4 @@
-"""Blocks, adapters and a model that the exercises are checked with, written apart from the lesson's own.
+"""Blocks and models that the exercises are checked with, written apart from the lesson's own.
 
 Blocks take and give the residual stream, (B, N, d).
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from serial_lora.layers import SerialLoRA
 
 
 def adapted_tokens(x: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:
@@ -42,27 +44,12 @@ class DenseBlock(nn.Module):
         return x + self.attention(self.norm(x))
 
 
-class Pair(nn.Module):
-    """x + B A x; ``fresh`` leaves B at zero."""
-
-    def __init__(self, width: int = 8, rank: int = 2, fresh: bool = True):
-        super().__init__()
-        self.lora_A = nn.Parameter(torch.randn(rank, width))
-        self.lora_B = nn.Parameter(torch.zeros(width, rank))
-        if not fresh:
-            nn.init.normal_(self.lora_B)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., d) -> (..., d)."""
-        return adapted_tokens(x, self.lora_A, self.lora_B, 1.0)
-
-
 class Faithful(nn.Module):
     """Serial LoRA as the paper has it."""
 
     def __init__(self):
         super().__init__()
-        self.block, self.pair = DenseBlock(), Pair()
+        self.block, self.pair = DenseBlock(), SerialLoRA(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.block.attention(self.pair(self.block.norm(x)))
@@ -86,7 +73,7 @@ class PairEach(Faithful):
 
     def __init__(self):
         super().__init__()
-        self.pair = nn.ModuleDict({name: Pair() for name in "qkv"})
+        self.pair = nn.ModuleDict({name: SerialLoRA(8, 2) for name in "qkv"})
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.block.norm(x)

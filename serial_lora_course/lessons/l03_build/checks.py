@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from serial_lora.layers import SerialLoRA
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.fresh import A_START, B_START, TRAINED, facts_of, fresh_pair
 from serial_lora_course.checking.message import require
@@ -16,7 +17,6 @@ from serial_lora_course.lessons.l03_build.blocks import (
     DenseBlock,
     Faithful,
     OnTheStream,
-    Pair,
     PairEach,
     TwoTowers,
     adapted_tokens,
@@ -64,9 +64,7 @@ def serial_adapter() -> Iterator[Case]:
                 f"the output for x of shape {shape} at rank {rank} and {said}",
                 (arguments, A, B, x),
                 adapted_tokens(x, A, B, scale),
-                leaves=lambda _, A, B, x: (
-                    ({"x": x} if x.requires_grad else {}) | {"lora_A": A, "lora_B": B}
-                ),
+                leaves=lambda _, A, B, x: {"x": x, "lora_A": A, "lora_B": B},
             )
 
 
@@ -79,7 +77,8 @@ def serial_adapter() -> Iterator[Case]:
 def adapted_forward() -> Iterator[Case]:
     """The adapter sits after the norm, before q, k and v, and outside the residual stream."""
     for width, rank, heads in ((8, 2, 2), (12, 3, 3)):
-        block, pair = DenseBlock(width, heads), Pair(width, rank, fresh=False)
+        block, pair = DenseBlock(width, heads), SerialLoRA(width, rank)
+        nn.init.normal_(pair.lora_B)
         x = torch.randn(2, 4, width).requires_grad_(heads == 3)
         dense = torch.eye(width) + pair.lora_B @ pair.lora_A
         merged = {f"{p}.weight": getattr(block, p).weight.detach() @ dense for p in "qkv"}
@@ -87,10 +86,7 @@ def adapted_forward() -> Iterator[Case]:
             f"the block's output at width {width}, rank {rank}, {heads} heads",
             (block, pair, x),
             torch.func.functional_call(block, merged, (x,)),  # without any adapter
-            leaves=lambda block, pair, x: (
-                ({"x": x} if x.requires_grad else {})
-                | {"lora_A": pair.lora_A, "lora_B": pair.lora_B}
-            ),
+            leaves=lambda _, pair, x: {"x": x, "lora_A": pair.lora_A, "lora_B": pair.lora_B},
             tolerance=1e-4,
         )
 
@@ -138,8 +134,10 @@ ADVICE_3_5 = {
     "how many lora_A the model's state dict holds": (
         "assign each pair to a module of the model, such as layer.serial_lora = pair"
     ),
-    "the parameters of the model that require a gradient": (
-        "only A and B of the pairs may be trained: freeze the model first, then register each pair"
+    "the parameters of the model that require a gradient": lambda found: (
+        "each attention gets a pair of its own, which is put in after the model was frozen"
+        if {*found} <= {"lora_A", "lora_B"}
+        else "only A and B of the pairs may be trained: freeze the model first, then register each pair"
     ),
     "the model's own names in its state dict": (
         "do not wrap the model's modules: its own weights must keep their names"
@@ -225,7 +223,7 @@ def inject_pairs() -> Iterator[Case]:
     )
     yield Case(
         f"a model with {len(layers)} attentions, {len(set(widths))} widths",
-        (model, Pair, rank, 1),
+        (model, SerialLoRA, rank, 1),
         Parts(zip(ADVICE_3_5, expected, strict=True)),
         read=read_injected,
         advice=ADVICE_3_5,
@@ -239,7 +237,7 @@ def inject_pairs() -> Iterator[Case]:
     ):
         yield Case(
             what,
-            (refused, Pair, rank, times),
+            (refused, SerialLoRA, rank, times),
             "a ValueError",
             read=lambda returned, *_: returned if isinstance(returned, str) else "no error",
             advice="raise ValueError(...) with a sentence that says what is wrong",

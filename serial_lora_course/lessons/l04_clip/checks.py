@@ -223,4 +223,8 @@ def train_few_shot() -> Iterator[Case]:
             read=read_training,
             may_change=True,
             form="return a list with the loss of each step",
+            advice={
+                OFTEN: "some shots are seen more often than others: show each of them once, in a new order, "
+                "before one comes again"
+            },
         )

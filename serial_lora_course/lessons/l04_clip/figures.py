@@ -20,7 +20,7 @@ from serial_lora_course.plots.style import (
     INK,
     QUIET,
     VERMILION,
-    house_style,
+    styled_figure,
     with_description,
 )
 
@@ -40,8 +40,7 @@ def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequenc
         names: of the classes.
     """
     count, rights = len(names), []
-    with house_style():
-        figure = Figure(figsize=(5 * len(guesses), 4.6), layout="constrained")
+    with styled_figure(5 * len(guesses), 4.6) as figure:
         panels = figure.subplots(1, len(guesses), sharey=True, squeeze=False)[0]
         for axes, (title, given) in zip(panels, guesses.items(), strict=True):
             pairs = torch.bincount(labels * count + given, minlength=count**2)
@@ -102,8 +101,7 @@ def plot_shots(accuracy: pd.DataFrame, ours: str) -> Figure:
         for i, name in enumerate(sets.index.unique("dataset"))
     }
     words = [f"{ours} over the shots {list(means.index)}: {_in_words(means[ours])}."]
-    with house_style():
-        figure = Figure(figsize=(9.5, 8), layout="constrained")
+    with styled_figure(9.5, 8) as figure:
         first, *others = figure.subplots(2, 2, sharex=True).flat
         for name, values in means.items():
             style = {"color": COLOURS.get(name, GREEN), "marker": "o", "markersize": 4}

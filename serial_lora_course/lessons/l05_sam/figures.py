@@ -15,7 +15,7 @@ from serial_lora_course.plots.style import (
     INK,
     QUIET,
     VERMILION,
-    house_style,
+    styled_figure,
     with_description,
 )
 
@@ -33,8 +33,7 @@ def plot_dice_per_picture(scores: Mapping[str, Sequence[float]], filled_box: flo
     (one, before), (other, after) = ((name, np.asarray(dice)) for name, dice in scores.items())
     worse, low = after < before, np.floor(10 * min(before.min(), after.min())) / 10 - 0.1
     jitter = np.random.default_rng(0)  # sideways places only: they mean nothing
-    with house_style():
-        figure = Figure(figsize=(8, 4.2), layout="constrained")
+    with styled_figure(8, 4.2) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         for place, (name, values) in enumerate(scores.items()):
             sideways = place + jitter.uniform(-0.24, 0.24, len(values))
@@ -68,8 +67,7 @@ def plot_token_errors(errors: Mapping[str, np.ndarray], window: int) -> Figure:
         window: side of a window, in tokens.
     """
     most = max(np.max(error) for error in errors.values())
-    with house_style():
-        figure = Figure(figsize=(3.1 * len(errors) + 0.5, 3.2), layout="constrained")
+    with styled_figure(3.1 * len(errors) + 0.5, 3.2) as figure:
         panels = figure.subplots(1, len(errors), squeeze=False, sharey=True)[0]
         for axes, (title, error) in zip(panels, errors.items(), strict=True):
             height, width = error.shape

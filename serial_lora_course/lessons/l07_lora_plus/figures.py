@@ -15,8 +15,8 @@ from serial_lora_course.plots.style import (
     INK,
     QUIET,
     VERMILION,
-    house_style,
     method_look,
+    styled_figure,
     with_description,
 )
 
@@ -33,8 +33,7 @@ def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """
     top = 1.5 * max(distances[-1] for distances in next(iter(races.values())).values())
     words = []
-    with house_style():
-        figure = Figure(figsize=(8, 4), layout="constrained")
+    with styled_figure(8, 4) as figure:
         axes = figure.subplots()
         for (title, race), line in zip(races.items(), ("-", DASHED), strict=False):
             for name, colour in (("A", BLUE), ("B", VERMILION)):
@@ -65,8 +64,7 @@ def plot_sweep(runs: pd.DataFrame) -> Figure:
     methods, rates = sorted(runs["method"].unique()), sorted(runs["lr"].unique())
     colours = matplotlib.colormaps["viridis"].resampled(len(rates) + 1)
     looks = {rate: {"color": colours(i), "marker": MARKERS[i % 8]} for i, rate in enumerate(rates)}
-    with house_style():
-        figure = Figure(figsize=(max(6.4, 4.6 * len(methods)), 4), layout="constrained")
+    with styled_figure(max(6.4, 4.6 * len(methods)), 4) as figure:
         panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
         for axes, method in zip(panels, methods, strict=True):
             part = points[points["method"] == method]

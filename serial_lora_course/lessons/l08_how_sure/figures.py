@@ -16,7 +16,7 @@ from serial_lora_course.plots.style import (
     PURPLE,
     QUIET,
     VERMILION,
-    house_style,
+    styled_figure,
     with_description,
 )
 
@@ -45,8 +45,7 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
     runs = difference.to_numpy().ravel()
     halves = [2 * runs.std(ddof=1) / len(runs) ** 0.5]
     halves.append(float(half_width(means.sem(), len(means) - 1)))
-    with house_style():
-        figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    with styled_figure(9.6, 4.4) as figure:
         left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1.3, 0.9))
         heights = spread_out(table[one].groupby("dataset").mean())
         for place, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
@@ -95,8 +94,7 @@ def plot_margins(judged: Sequence[tuple[str, str, float, float, float, str]]) ->
         judged: lab, rival, mean, half of the interval, margin, and the verdict, two rivals a lab.
     """
     labs = list(dict.fromkeys(row[0] for row in judged))
-    with house_style():
-        figure = Figure(figsize=(9.6, 3.2), layout="constrained")
+    with styled_figure(9.6, 3.2) as figure:
         panels = np.atleast_1d(figure.subplots(1, len(labs)))
         for axes, lab in zip(panels, labs, strict=True):
             rows = [row for row in judged if row[0] == lab]

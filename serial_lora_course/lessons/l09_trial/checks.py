@@ -11,6 +11,7 @@ from segment_anything.modeling.image_encoder import Block
 from torch import Tensor, nn
 from torch.nn.functional import conv1d
 
+from serial_lora.layers import SerialLoRA
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
@@ -63,18 +64,6 @@ def norms_and_biases() -> Iterator[Case]:
         )
 
 
-class Pair(nn.Module):
-    """x + B A x, as of exercise 3.1."""
-
-    def __init__(self, width: int, rank: int) -> None:
-        super().__init__()
-        self.lora_A = nn.Parameter(torch.randn(rank, width))
-        self.lora_B = nn.Parameter(torch.zeros(width, rank))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + x @ self.lora_A.T @ self.lora_B.T
-
-
 def tokens_for(block: nn.Module) -> Tensor:
     width = len(block.norm1.weight)
     return torch.randn(2, 4, 4, width, generator=torch.Generator().manual_seed(width))
@@ -122,11 +111,11 @@ def before_feed_forward() -> Iterator[Case]:
         )
 
 
-def seeded_pair(width: int, rank: int) -> Pair:
+def seeded_pair(width: int, rank: int) -> SerialLoRA:
     """A pair whose A is known from its shape."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(100 * width + rank)
-        return Pair(width, rank)
+        return SerialLoRA(width, rank)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from serial_lora_course.plots.style import (
     INK,
     QUIET,
     VERMILION,
-    house_style,
+    styled_figure,
     with_description,
 )
 
@@ -46,8 +46,7 @@ LINE = {"color": QUIET, "lw": 1.2, "zorder": 0}
 
 def plot_ladder(found: Found) -> Figure:
     """Five layers side by side, and under each step what it changed in each lab of the study."""
-    with house_style():
-        figure = Figure(figsize=(11.4, 5.4), layout="constrained")
+    with styled_figure(11.4, 5.4) as figure:
         above, below = figure.subplots(2, 1, height_ratios=(3, 2))
         for place, (name, formula, size) in enumerate(RUNGS):
             _layer(above, APART * place, place)
@@ -164,8 +163,7 @@ def plot_trial(mine: Mapping[str, Interval], theirs: Mapping[str, tuple[float, f
         theirs: way -> the study's difference and half of its interval; for those that it ran.
     """
     places, told = {name: -place for place, name in enumerate(mine)}, []
-    with house_style():
-        figure = Figure(figsize=(8.4, 4.2), layout="constrained")
+    with styled_figure(8.4, 4.2) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=BLUE, lw=1)
         axes.text(0, 0.75, "LoRA", color=BLUE, ha="center")

@@ -16,7 +16,7 @@ from serial_lora_course.plots.style import (
     PURPLE,
     QUIET,
     VERMILION,
-    house_style,
+    styled_figure,
     with_description,
 )
 
@@ -47,8 +47,7 @@ def plot_spectra(spectra: Mapping[str, Tensor]) -> Figure:
     values = {name: each.numpy() for name, each in spectra.items()}
     change = values["dW"]
     rank = int(np.argmax(change[:-1] / change[1:])) + 1  # where the cliff is
-    with house_style():
-        figure = Figure(figsize=(8.6, 4.2), layout="constrained")
+    with styled_figure(8.6, 4.2) as figure:
         axes = figure.subplots()
         for name in ("W + dW", "W", "dW"):
             axes.plot(np.arange(1, len(values[name]) + 1), values[name], **looks[name])
@@ -74,8 +73,7 @@ def plot_shapes(spectra: Mapping[str, Tensor]) -> Figure:
     Args:
         spectra: what is drawn -> singular values, the largest first.
     """
-    with house_style():
-        figure = Figure(figsize=(9.2, 3.7), layout="constrained")
+    with styled_figure(9.2, 3.7) as figure:
         left, right = figure.subplots(1, 2)
         for name, values in spectra.items():
             index = np.arange(1, len(values) + 1)
@@ -106,8 +104,7 @@ def plot_angles(
         chance: those of random subspaces.
         through_W: those of what random subspaces become behind a weight.
     """
-    with house_style():
-        figure = Figure(figsize=(8.6, 4.2), layout="constrained")
+    with styled_figure(8.6, 4.2) as figure:
         axes = figure.subplots()
         index = np.arange(1, len(chance) + 1)
         axes.fill_between(index, chance, 90, color="#e3e3e3", linewidth=0)

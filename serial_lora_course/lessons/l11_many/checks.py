@@ -78,7 +78,5 @@ def adapt_each() -> Iterator[Case]:
             (x, A, B, torch.tensor(picks)),
             torch.stack(one_by_one),
             form="return tokens for each sample, with the shape (B, N, d) of x",
-            leaves=lambda x, A, B, which: (
-                {"all_A": A, "all_B": B} | ({"x": x} if x.requires_grad else {})
-            ),
+            leaves=lambda x, A, B, which: {"all_A": A, "all_B": B, "x": x},
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from serial_lora_course.plots.style import BLUE, VERMILION, house_style, with_description
+from serial_lora_course.plots.style import BLUE, VERMILION, styled_figure, with_description
 
 
 def plot_path(
@@ -21,8 +21,7 @@ def plot_path(
         path: way of mixing -> task -> accuracy in per cent, at each share.
     """
     looks = dict(zip(path, ((VERMILION, "o-"), (BLUE, "s--")), strict=False))
-    with house_style():
-        figure = Figure(figsize=(9, 3.3), layout="constrained")
+    with styled_figure(9, 3.3) as figure:
         for axes, task in zip(figure.subplots(1, len(tasks), sharey=True), tasks, strict=True):
             for name, (colour, line) in looks.items():
                 axes.plot(shares, [row[task] for row in path[name]], line, color=colour, label=name)

@@ -128,7 +128,12 @@ def split_without_leak() -> Iterator[Case]:
                 {often: "0 twice, 0 not at all", both: f"0 of {sum(OBJECTS.values())}", held: right}
             ),
             read=judged_split,
-            advice={often: advice_on_places, held: advice_on_numbers},
+            advice={
+                often: advice_on_places,
+                both: "pictures of one object are on both sides: choose objects, and all pictures of a chosen "
+                "one test",
+                held: advice_on_numbers,
+            },
         )
     yield Case(
         "the objects in test, when the same files are listed in another order",

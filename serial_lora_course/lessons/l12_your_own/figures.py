@@ -13,7 +13,7 @@ from serial_lora_course.plots.style import (
     BLUE,
     GREEN,
     VERMILION,
-    house_style,
+    styled_figure,
     with_description,
 )
 
@@ -52,8 +52,7 @@ def plot_seeds(accuracies: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
         accuracies: split -> method -> accuracy in per cent, one a seed.
     """
     looks = ((BLUE, "s"), (VERMILION, "o"))
-    with house_style():
-        figure = Figure(figsize=(9, 2.2), layout="constrained")
+    with styled_figure(9, 2.2) as figure:
         panels = figure.subplots(1, len(accuracies), sharex=True, sharey=True)
         for axes, (split, methods) in zip(panels, accuracies.items(), strict=True):
             for row, (name, (colour, marker)) in enumerate(zip(methods, looks, strict=True)):

@@ -117,8 +117,7 @@ def quietly(attempt: Callable) -> Callable:
     """An answer without PyTorch's warning, which would give away what is wrong."""
 
     def run(*given: Any) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             return attempt(*given)
 
     return run

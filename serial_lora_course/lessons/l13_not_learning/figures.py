@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from serial_lora_course.plots.style import BLUE, VERMILION, house_style, with_description
+from serial_lora_course.plots.style import BLUE, VERMILION, styled_figure, with_description
 
 PARTS = 6  # of a run: a mean is over one of them
 
@@ -19,8 +19,7 @@ def plot_curves(curves: Mapping[str, Sequence[float]]) -> Figure:
     Args:
         curves: title -> losses.
     """
-    with house_style():
-        figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    with styled_figure(8.4, 4.6) as figure:
         panels = figure.subplots(2, -(-len(curves) // 2)).flat
         for axes, (title, losses) in zip(panels, curves.items(), strict=False):
             draw_curve(axes, losses, VERMILION)
@@ -37,8 +36,7 @@ def plot_curves(curves: Mapping[str, Sequence[float]]) -> Figure:
 
 def plot_fixed(posted: Sequence[float], fixed: Sequence[float]) -> Figure:
     """The loss of a run as it was posted, dashed, and fixed."""
-    with house_style():
-        figure = Figure(figsize=(4.4, 2.6), layout="constrained")
+    with styled_figure(4.4, 2.6) as figure:
         axes = figure.subplots()
         draw_curve(axes, posted, VERMILION, label="as posted", linestyle="--")
         draw_curve(axes, fixed, BLUE, label="fixed")
