@@ -140,6 +140,7 @@ def official_pipeline(
 ) -> StableDiffusion3Pipeline:
     """Such parts, the three text encoders last, with tokenizers and SD3 medium's scheduler."""
     one, two, t5 = encoders
+    tokenizer = clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77)
     return StableDiffusion3Pipeline(
         transformer=transformer,
         vae=autoencoder,
@@ -147,23 +148,23 @@ def official_pipeline(
         text_encoder=one,
         text_encoder_2=two,
         text_encoder_3=t5,
-        tokenizer=clip_tokenizer(tiny_file("tiny-sd3-clip.merges.txt.gz"), 77),
-        tokenizer_2=clip_tokenizer(tiny_file("tiny-sd3-clip.merges.txt.gz"), 77),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
         tokenizer_3=_t5_tokenizer(),
     )
 
 
 def _clip_encoder(width: int) -> CLIPTextModelWithProjection:
     config = CLIPTextConfig(
-        vocab_size=4130,
+        vocab_size=9034,
         hidden_size=width,
         intermediate_size=2 * width,
         projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
-        bos_token_id=4128,
-        eos_token_id=4129,
-        pad_token_id=4129,
+        bos_token_id=9032,
+        eos_token_id=9033,
+        pad_token_id=9033,
     )
     return moved(CLIPTextModelWithProjection(config))
 
