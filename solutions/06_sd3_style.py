@@ -253,8 +253,8 @@ def without_some(words, share: float):
 # %% tags=["idea"]
 def tune(network: nn.Module, adapter: SerialLoRAConfig | LoRAConfig) -> list[float]:
     """Teach the style to a network through a fresh adapter; the loss at each step."""
-    torch.manual_seed(1)
     inject(network, adapter)  # lesson 03: freezes the network, and puts the pairs in
+    torch.manual_seed(1)  # after it: every adapter gets the same drawings, noise and noise levels
     if config.gradient_checkpointing:  # at the paper's scale, to save memory
         network.enable_gradient_checkpointing()
     pairs = list(adapter_parameters(network))

@@ -1,4 +1,4 @@
-"""The README's picture: what two small models answered before Serial LoRA, and after.
+"""The README's picture: what three small models answered before Serial LoRA, and after.
 
     python -m tools.first_picture        writes serial_lora_course/assets/before_after.png; minutes
 
@@ -14,14 +14,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from serial_lora_course.data.registry import load_classification, load_segmentation
+from serial_lora_course.data.registry import load_classification, load_segmentation, load_style
 from serial_lora_course.door import enter
 from serial_lora_course.labs.clip import CLIPLab, classify
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.sam import SamLab, predict_masks
+from serial_lora_course.labs.sd3 import Sd3Lab
 from serial_lora_course.models.clip import load_clip
+from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sam import load_sam
+from serial_lora_course.models.sd3 import load_sd3
 from serial_lora_course.plots.masks import overlay
 from serial_lora_course.plots.pictures import draw_bare
 from serial_lora_course.plots.style import GREEN, VERMILION, house_style, save_figure
@@ -29,6 +32,15 @@ from tools import ROOT
 
 TARGET = ROOT / "serial_lora_course" / "assets" / "before_after.png"
 COLUMNS = 7
+CAPTIONS = (
+    "face with tears of joy",
+    "boar",
+    "beating heart",
+    "lemon",
+    "pea pod",
+    "peacock",
+    "tokyo tower",
+)
 SERIAL = get_method("serial_lora")
 
 
@@ -85,16 +97,28 @@ def around(sheet: np.ndarray, box: Any) -> np.ndarray:
     return np.asarray(cut.resize((160, 160), Image.Resampling.LANCZOS))
 
 
+def drawn() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Drawings of the same prompts from the same noise, before and after tuning a style."""
+    lab = Sd3Lab(load_sd3(), load_style("openmoji"), judge=load_judge())
+    lab.base = {}
+    before, after = lab.draw(), []
+    run_one(lab, SERIAL, 100, seed=1, draw=lambda _, __, drawings, ___: after.extend(drawings))
+    order = [list(lab.trial.captions).index(caption) for caption in CAPTIONS]
+    return [(before[index], after[index]) for index in order]
+
+
 def draw() -> Figure:
-    """Three rows: CLIP's pictures with both answers, SAM before and after."""
-    answers, masks = named(), cut_out()
+    """Five rows: CLIP's pictures with both answers, SAM before and after, SD3 before and after."""
+    answers, masks, drawings = named(), cut_out(), drawn()
     rows = {
         "CLIP": [picture for picture, *_ in answers],
         "SAM\nbefore": [before for before, _ in masks],
         "SAM\nafter": [after for _, after in masks],
+        "SD3\nbefore": [before for before, _ in drawings],
+        "SD3\nafter": [after for _, after in drawings],
     }
     with house_style():
-        figure = Figure(figsize=(COLUMNS * 1.2 + 0.7, 4.4), layout="constrained")
+        figure = Figure(figsize=(COLUMNS * 1.2 + 0.7, 6.9), layout="constrained")
         grid = figure.subplots(len(rows), COLUMNS)
         for line, (title, pictures) in zip(grid, rows.items(), strict=True):
             for axes, picture in zip(line, pictures, strict=True):

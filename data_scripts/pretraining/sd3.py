@@ -255,7 +255,7 @@ def edge_difference(drawn: Tensor, pictures: Tensor) -> Tensor:
 class Recipe:
     """What the transformer's run depends on."""
 
-    steps: int = 40000
+    steps: int = 20000
     batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
