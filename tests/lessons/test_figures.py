@@ -33,12 +33,13 @@ def test_a_lead_over_the_shots_is_drawn_for_each_set_and_for_their_mean():
         index.set_names(["shots", "dataset", "seed"]),
         ["LoRA", "zero-shot", "Serial LoRA"],
     )
-    means, *leads = plot_shots(table, "Serial LoRA").axes
+    rivals = ("zero-shot", "LoRA")
+    means, *leads = plot_shots(table, "Serial LoRA", rivals).axes
     drawn = {line.get_label(): list(line.get_ydata()) for line in means.lines}
     for name in table:
         own = [table.loc[shots, name].mean() for shots in (1, 4, 16)]
         assert drawn[name] == pytest.approx(own)
-    for axes, rival in zip(leads, ("zero-shot", "LoRA"), strict=False):
+    for axes, rival in zip(leads, rivals, strict=False):
         lead = table["Serial LoRA"] - table[rival]
         lines = [list(line.get_ydata()) for line in axes.lines[1:]]  # the first is at zero
         for line, each in zip(lines, "abc", strict=False):
