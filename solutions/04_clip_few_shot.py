@@ -58,7 +58,7 @@ display_drawing("two_towers")
 
 # %%
 device, backbone, model = lesson.device, lesson.backbone, lesson.model
-data, config = lesson.data, lesson.config  # of `serial-lora lab clip`, but half its epochs
+data, config = lesson.data, lesson.config  # pictures, and the settings of `serial-lora lab clip`
 labels, n = torch.tensor(data.test.labels), len(data.test)  # the right classes: (N,)
 
 one_each = data.test.some([data.test.labels.index(c) for c in range(len(data.class_names))])
@@ -608,12 +608,14 @@ for name, guess in predictions.items():
     rows[name] |= {"gained": hits - int((zero == labels).sum()), "accuracy": f"{hits / n:.1%}"}
 display(pd.DataFrame(rows).T)
 
-print("A fair coin for each pair:")
-for one, other in (("Serial LoRA", quarter), ("Serial LoRA", "LoRA"), (quarter, "linear probe")):
-    first, second = predictions[one] == labels, predictions[other] == labels
-    alone = [int((first & ~second).sum()), int((second & ~first).sum())]
-    chance = binomtest(alone[0], max(1, sum(alone))).pvalue  # of a split as uneven, or more
-    print(f"right with {one} alone: {alone[0]}, with {other} alone: {alone[1]}; p = {chance:.2f}")
+print(
+    "Right with Serial LoRA alone and with the other alone; how often a fair coin does that or worse:"
+)
+for rival in (quarter, "LoRA", "linear probe"):
+    rival_right, serial_right = predictions[rival] == labels, serial == labels
+    alone = [int((serial_right & ~rival_right).sum()), int((rival_right & ~serial_right).sum())]
+    chance = binomtest(alone[0], max(1, sum(alone))).pvalue
+    print(f"{rival}: {alone[0]} and {alone[1]}, p = {chance:.2f}")
 
 # %% [markdown]
 # The probe, 1,544 parameters and no adapter, has 59 right, as many as LoRA. So on these drawings the labels explain the

@@ -43,12 +43,7 @@ class Length:
 _FEW = {"epochs": 1, "min_steps": 2}
 
 SETTINGS: dict[tuple[str, str], tuple[str, Length, Length, Length]] = {
-    ("clip", "tiny"): (
-        "symbols",
-        Length(2, 40, _FEW),
-        Length(16, None, {"epochs": 13}),
-        Length(16),
-    ),
+    ("clip", "tiny"): ("symbols", Length(2, 40, _FEW), Length(16), Length(16)),
     ("clip", "paper"): (
         "eurosat",
         Length(2, 20, _FEW),
