@@ -545,7 +545,7 @@ print("the same about", int((predict(fresh.to(device)) == zero).sum()), "of", n)
 
 # %% [markdown]
 # That is LoRA in CLIP: four pairs in a block where Serial LoRA has one, and so four times as many parameters at the
-# same rank. Is that a fair comparison? It depends on your question. So we train two: one at the same rank, and one at a
+# same rank. Which comparison is fair depends on your question. So we train two: one at the same rank, and one at a
 # quarter of it, with as many parameters as Serial LoRA.
 #
 # And what do all adapters replace? *Full fine-tuning*, in which every parameter of CLIP learns. Same shots, same
@@ -569,8 +569,7 @@ for name, (other, put_in) in methods.items():
 # %% [markdown]
 # ## And without any adapter?
 #
-# Before you see who is ahead: one run is still missing. We gave the model about a
-# hundred labels. How much of the gain is due to the labels alone? Leave both towers frozen, throw the sentences away,
+# Before you see who is ahead: how much of the gain is due to the labels alone? Leave both towers frozen, throw the sentences away,
 # and fit a logistic regression on the picture vectors: a *linear probe*. Its C says how little its weights are held
 # back. It is chosen by cross-validation on the training pictures: each quarter of them judges what was fitted on the
 # other three. How many of the test's drawings do you expect it to get right?
@@ -721,9 +720,8 @@ display_figure(plot_shots(accuracy, "Serial LoRA", rivals))
 # ## What to remember
 #
 # - In CLIP the sentences are the classifier. Other words are another classifier, without any training.
-# - Measure zero-shot first, under the sentence that you train with.
-# - The whole method is a loss of four lines and a loop of a dozen. Both towers learn, so both are read in each step.
-# - Beside an adapter report zero-shot and a linear probe, its C chosen.
+# - Both towers learn, so both are read in each step.
+# - Beside an adapter report zero-shot, under the sentence that you train with, and a linear probe, its C chosen.
 # - Compare at equal size. There LoRA was ahead of Serial LoRA up to eight shots, and level at sixteen.
 # - A method has its own rate. Print it, with batch, steps and rank, beside every result.
 # - A gain is not a difference. Ask on how many pictures, and on how many data sets, two methods disagree.
