@@ -264,8 +264,8 @@ chosen = first_shots(data.train, SHOTS, SEED)
 print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} classes")
 
 # %% [markdown]
-# One shot: seed 1 above, seed 2 below. If one row were all you had, which would you rather learn from?
-# Six of the eight classes have fewer than sixteen pictures, and we use them all.
+# One shot: seed 1 above, seed 2 below. If one row were all you had, which would you rather learn from? Six of the eight
+# classes have fewer than sixteen pictures, and we use them all.
 #
 # ## The loss
 #
@@ -627,8 +627,8 @@ for rival in (quarter, "LoRA", "linear probe"):
 #
 # One run on one data set shows you how things work, not which is better. The course ships the records of many: seven
 # data sets (not independent: `everything` holds five of the others), one to sixteen shots, three draws of the shots
-# each, for the three adapters. Rates are those of above, but these runs flipped pictures and had dropout. For each of them we
-# fit a probe on the very same pictures.
+# each, for the three adapters. Rates are those of above, but these runs flipped pictures and had dropout. For each of
+# them we fit a probe on the very same pictures.
 
 # %%
 from serial_lora_course.labs.frames import frame
@@ -658,9 +658,9 @@ rivals = ("zero-shot", "linear probe", known["lora_equal_budget"])
 display_figure(plot_shots(accuracy, "Serial LoRA", rivals))
 
 # %% [markdown]
-# First the question of lesson 02: at equal size, does Serial LoRA learn more? Not in these runs. At one shot LoRA of the
-# same size is almost four points ahead, 45.2 to 41.5. It stays ahead up to eight, and at sixteen both have 57.1. The
-# larger LoRA is ahead at every number of shots, at sixteen by less than a point.
+# First the question of lesson 02: at equal size, does Serial LoRA learn more? Not in these runs. At one shot LoRA of
+# the same size is almost four points ahead, 45.2 to 41.5. It stays ahead up to eight, and at sixteen both have 57.1.
+# The larger LoRA is ahead at every number of shots, at sixteen by less than a point.
 #
 # At one shot the probe is nine points below zero-shot: it threw the sentences away, and has one picture of each kind in
 # their place. The adapters begin with the sentences, and even so Serial LoRA only stays where zero-shot is. With more
