@@ -506,8 +506,8 @@ display(pd.DataFrame(rows).T)
 
 # %% [markdown]
 # It passes all three, and it is not Serial LoRA: q, k and v never see the change. (It can be merged too, but into W_o.)
-# A diagnostic finds only what it was written to find. The last column asks for the definition itself, and there only
-# RightBlock is right, up to rounding. Send your colleague that function.
+# A diagnostic finds only what it was written to find. The last column asks for the definition itself, and only
+# RightBlock passes, up to rounding. Send your colleague that function.
 
 # %% [markdown]
 # ## Into a CLIP that somebody else wrote
