@@ -748,8 +748,8 @@ print(data.attribution)
 # %% [markdown]
 # Twenty steps took CLIP from 33 right answers to 43 of 78, with 19 gained and 9 lost, and not one of its own 134 tensors
 # changed in training. So your pairs learn. The linear probe is ahead, with 51; whether an adapter gets past it, lesson
-# 04 asks. (The classes are Unicode's groups of emoji: a compass, which stands among the maps, is a sight, and a train a
-# road vehicle.)
+# 04 asks. (The classes are Unicode's groups of emoji: a compass, which stands among the maps, is a sight, and a mountain
+# railway a road vehicle.)
 #
 # The merged model gets as many right and again has 134 tensors, under the same names as before: you can save it as an
 # ordinary open_clip checkpoint. Nobody needs an adapter library to run it, and you needed none to make it: only
