@@ -146,14 +146,17 @@ ANSWERS = {
         },
     ],
     "3.5": [
-        {  # pairs that the model holds in one list, each bound to its hook
+        {  # pairs that the model holds in one list, each bound to its hook; tokens compared in value
             "model.requires_grad_(False)": (
                 "[p.requires_grad_(False) for p in model.parameters()]\n    "
                 "model.pairs = nn.ModuleList(adapter(m.embed_dim, rank=rank) for m in layers)"
             ),
             "for layer in layers:": "for layer, pair in zip(layers, model.pairs):",
             "layer.serial_lora = adapter(layer.embed_dim, rank)": "",
-            "(adapt_tokens)": "(lambda _, args, pair=pair: (pair(args[0]),) * 3)",
+            "(layer, args)": "(pair, args)",
+            "q is not k or q is not v": "not (torch.equal(q, k) and torch.equal(q, v))",
+            "layer.serial_lora(q)": "pair(q)",
+            "(adapt_tokens)": "(lambda _, args, pair=pair: adapt_tokens(pair, args))",
             "return [layer.serial_lora for layer in layers]": "return model.pairs",
         },
         {  # a hook that sees keywords, and adapts each of q, k and v

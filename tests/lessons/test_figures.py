@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from serial_lora_course.lessons.l03_build.figures import plot_losses
 from serial_lora_course.lessons.l04_clip.figures import plot_shots
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_sweep
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
@@ -23,6 +24,12 @@ def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, argumen
     drawn = [list(line.get_ydata()) for axes in plot(*arguments).axes for line in axes.lines]
     for expected in lines:
         assert any(found == pytest.approx(expected) for found in drawn if len(found) > 1), drawn
+
+
+def test_losses_are_one_line_a_run():
+    curves = {"A": [2, 1, 0.5], "B": [2, 2, 2]}
+    (axes,) = plot_losses(curves).axes
+    assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == curves
 
 
 def test_a_lead_over_the_shots_is_drawn_for_each_set_and_for_their_mean():
