@@ -568,7 +568,7 @@ print("largest difference between what you trained and what was loaded:", away)
 
 # %% [markdown]
 # And now look at it. One number says little about a classifier; these are the answers that a user would get, right
-# (✓) or wrong (✗), with the true class below.
+# (✓) or wrong (✗), with the true class in brackets.
 
 # %%
 in_turn = [i for place, i in enumerate(test) if place % 4 == place // 4 % 4]  # a, b, c, d, a, ...
@@ -720,7 +720,8 @@ print({side.name: len(list(side.glob("*/*.png"))) for side in sorted(divided.ite
 #
 # <details><summary>Answer</summary>
 #
-# Whenever it is as good. It is one matrix, it needs each picture's features only once, and the pretrained model stays as it was published.
+# Whenever it is as good. It is one matrix, it needs each picture's features only once, and the pretrained model stays
+# as it was published.
 #
 # </details>
 

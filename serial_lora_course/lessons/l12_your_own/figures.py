@@ -35,7 +35,7 @@ def show_predictions(
     rows = zip(answers, best.values, marks, strict=True)
     titles = [f"{name}\n{sure:.0%} {mark}" for name, sure, mark in rows]
     for i, label in enumerate(labels):
-        titles[i] += "" if right[i] else f"\n{class_names[label].replace('_', ' ')}"
+        titles[i] += "" if right[i] else f"\n({class_names[label].replace('_', ' ')})"
     figure = show_pictures(pictures, titles, size=1.25)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, 1.15 * height)  # room for a third line
