@@ -387,7 +387,7 @@ for word, some in (("moved:", weight != before), ("stayed:", weight == before)):
 
 # %% [markdown]
 # A bfloat16 has eight bits of precision (seven stored), so around 0.07 the next number is more than twenty steps away.
-# Each step is rounded away, the next one too, and more steps do not help. Only parameters near zero move: there the
+# Each step is rounded away, the next one too, and more steps do not help. The few that move began near zero, where the
 # next number is closer.
 #
 # ### Exercise 13.4 · What is trained is float32
