@@ -81,7 +81,7 @@ display_figure(show_pictures([pictures[i] for i in shown], [files[i].stem for i 
 print(ATTRIBUTION["photographs"])
 
 # %% [markdown]
-# `zebra 1a` and `zebra 2a` are frames of two different zebras. They count as one thing here, as do all that are
+# `zebra 1a` and `zebra 2a` are frames of two photographs of zebras. They count as one thing here, as do all that are
 # called `flower`: where names don't tell, it is better to keep too much together than too little.
 
 # %% [markdown]
@@ -271,14 +271,12 @@ for split, places in (("split by frame", careless[1]), ("split by thing", test))
 display(results)
 
 # %% [markdown]
-# Nine names are right for a third; the nearest of 560 labelled frames does better. But this row tells you
-# something else. Nothing is trained here, so nothing can leak: its two numbers only say how hard the two tests are.
-# With 40 things in the honest one, 36.6% against 26.8% may be chance, but it does not look *harder*. So hardness does
-# not explain the fall from 94.0% to 47.7%.
+# Nine names are right for a third; the nearest of 560 labelled frames does better. But nothing is trained here, so
+# nothing can leak: the two numbers only say how hard the two tests are. The honest one does not look *harder*, so
+# hardness does not explain the fall from 94.0% to 47.7%.
 #
 # The second thing to try is a **linear probe**: one linear layer learns to tell the classes from the features. These
-# stay as they are, so they are computed once. It is the loop of lesson 04, with one
-# layer in place of the adapters.
+# stay as they are, so they are computed once. It is the loop of lesson 04, with one layer in place of the adapters.
 
 
 # %%
@@ -529,21 +527,19 @@ display_figure(plot_seeds({split: table.to_dict("list") for split, table in tabl
 
 # %% [markdown]
 # A line joins what was measured on one split. Look along the lines, since luck with the things moves a dot more than
-# the method does. On the right all four lean to the adapter, on the left none. **The leak makes both look better, on
-# average by about sixteen points and by more than twenty, and it turns their order round.** And it makes pure memory
-# look best of all.
+# the method does. On the right all four lean to the adapter, on the left none. **The leak makes the adapter look better
+# by about sixteen points on average, and the probe by more than twenty: it turns their order round.**
 #
 # Is the adapter better, then? On this folder, at these settings, it was ahead by some three points. Four draws are few,
 # and neither method was tuned: another number of steps may turn it round. ([Lesson 08](08_how_sure.ipynb) says how many
 # runs it takes to see a difference.) Where you cannot tell, ship the probe, which is simpler. An adapter is worth its
-# effort where the features lack what you need, as for SAM in [lesson 05](05_sam_segmentation.ipynb), and you only know
-# it if you have run the probe too.
+# effort where the features lack what you need, as for SAM in [lesson 05](05_sam_segmentation.ipynb).
 #
 # ## Ship it
 #
-# Suppose that you do ship the adapter. Merged, it is an ordinary open_clip tower with other parameters in it. Three
-# things go with it: the head, the names of the classes in their order, and which tower it was, with its transform.
-# Save them, load them into fresh modules that never had an adapter, and ask about a file.
+# Suppose that you do ship the adapter. Merged, it is an ordinary open_clip tower with other parameters in it. With it
+# go the head, the class names in order, and which tower it was, for the transform. Load all that into fresh
+# modules, and ask about a file.
 
 # %%
 import json
@@ -598,16 +594,16 @@ counts = {
 display(pd.DataFrame(counts, class_names).astype(int))
 
 # %% [markdown]
-# 20 of 40, and now you see which. No sea animal is right and no vehicle, in any frame, and few furry animals. That is
-# not for want of examples alone: of instruments there are as few, and 11 of 12 frames are right. A red rose and a red
-# anemone are called fruit, and a spiny fish a flower with 94%. Does the model look at colour and outline? That is a
-# guess, and the same frames in grey would test it.
+# 20 of 40. No sea animal is right and no vehicle, in any frame, and few furry animals. That is not for want of examples
+# alone: of instruments there are as few, and 11 of 12 frames are right. A red rose and a red anemone are called fruit,
+# and a spiny fish a flower with 94%. Does the model look at colour and outline? That is a guess, and the same frames in
+# grey would test it.
 #
 # ## On a model that you have heard of
 #
 # Your function takes any image tower: here that of OpenAI's CLIP, ViT-B/32, as timm has it. Its weights do not come
-# with this course, so they are **random**, and we print no answer. You see that your function runs on it, and what it
-# costs on your machine. (Where there is a network, set `PRETRAINED = True`: timm fetches the weights once.)
+# with this course, so they are **random**: you see that your function runs on it, and what it costs. (Where there is a
+# network, set `PRETRAINED = True`: timm fetches the weights once.)
 
 # %%
 import timm
@@ -625,8 +621,8 @@ large = torch.stack([prepare(pictures[i]) for i in few])  # (8, 3, 224, 224)
 print("two steps on", tuple(large.shape), "and the merge is verified:", verified)
 
 # %% [markdown]
-# Now the costs. Both towers read eight frames, then go forward and backward with them, each once to warm up and once for
-# the clock. Of that a probe needs one reading a frame, and an adapter 50 steps with 32 frames.
+# Now the costs, after one pass to warm up. A probe needs one reading of each frame, an adapter 50 steps with 32 frames.
+
 
 # %%
 from time import perf_counter
@@ -661,10 +657,10 @@ display(pd.DataFrame(costs).T.style.format("{:.1f}"))
 
 # %% [markdown]
 # The known tower has some thirty times as many parameters, and its pairs are still next to nothing. To train on a frame
-# costs at least twice as much as to read it. (The minutes are our machine's. Yours are the ones that count.)
+# costs at least twice as much as to read it. (The minutes are our machine's; yours count.)
 #
-# So run the probe first, here too. With its weights, this tower has learnt from 400 million pictures with captions.
-# <!-- from the CLIP paper, section 2.2: 400 --> How much does its probe leave for an adapter?
+# So run the probe first, here too: with its weights, this tower has learnt from 400 million pictures with captions.
+# <!-- from the CLIP paper, section 2.2: 400 -->
 #
 # ## The same in three lines
 #
@@ -737,7 +733,7 @@ print({side.name: len(list(side.glob("*/*.png"))) for side in sorted(divided.ite
 # %% [markdown]
 # ## What to remember
 #
-# - Split by object. A leak looks like success, and no training log shows it.
+# - Split by object. A leak looks like success, and may turn the order of methods round.
 # - Look at the nearest training picture of some test pictures. It takes a few lines and tells you more than the
 #   accuracy.
 # - Run the zero-shot answer and the probe first. An adapter has to beat them.

@@ -561,8 +561,8 @@ for name, make in makers.items():
 
 # %% [markdown]
 # A stays where it is (so the drift of its curve was the order of its batches), D and E nearly: these three it finds. It
-# misses B, whose class vectors learn the batch by heart, and C, which halves its loss by the boxes alone. The check tests
-# the loop, not what goes in, nor which part learns.
+# misses B, whose class vectors learn the batch by heart, and C, which halves its loss by the boxes alone. The check
+# tests the loop, not what goes in, nor which part learns.
 #
 # | What you see | Diagnostic | What it shows |
 # |---|---|---|
