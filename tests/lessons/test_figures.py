@@ -55,16 +55,18 @@ def test_a_lead_over_the_shots_is_drawn_for_each_set_and_for_their_mean():
         assert lines[3] == pytest.approx([lead.loc[shots].mean() for shots in (1, 4, 16)])
 
 
-def test_each_seed_is_a_dot_in_the_row_of_its_method():
+def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots():
     accuracies = {
-        "one": {"probe": [50, 60], "adapter": [70]},
-        "other": {"probe": [1], "adapter": [2, 3]},
+        "one": {"probe": [50, 60], "adapter": [70, 55]},
+        "other": {"probe": [1], "adapter": [2]},
     }
     figure = plot_seeds(accuracies)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]  # of both panels
     for axes, methods in zip(figure.axes, accuracies.values(), strict=True):
         drawn = [dots.get_offsets().tolist() for dots in axes.collections]
         assert drawn == [[[x, names.index(name)] for x in xs] for name, xs in methods.items()]
+        joined = [list(line.get_xdata()) for line in axes.lines]
+        assert joined == [list(draw) for draw in zip(*methods.values(), strict=True)]
 
 
 def test_a_sweep_draws_the_mean_over_sets_and_seeds():
