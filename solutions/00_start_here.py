@@ -185,10 +185,10 @@ set_scale(model, 1)
 print(f"one answer for all: {always.eq(truth).sum()} and {is_thing.bincount().max()}")
 
 # %% [markdown]
-# At 0 the old CLIP is back, with its 24. At a half even two more are right than at 1. (Do not choose a scale here,
-# though: these are the test's pictures.) At 2 the gain is lost, and at 3 hardly more are right than with one answer for
-# all: the adapter overpowers the model. So an adapter is not a new model but a direction in which you push the old one,
-# and you can push too far.
+# At 0 the old CLIP is back, with its 24. At a half even two more are right than at 1. (Do not choose a scale here:
+# these are the test's pictures.) At 2 the gain is lost, and at 3 hardly more are right than with one answer for all:
+# the adapter overpowers the model. So an adapter is not a new model but a direction in which you push the old one, and
+# you can push too far.
 #
 # The other question still gets answers: 44 right at scale 1, 48 before. How much such a CLIP forgets, lesson 09 measures.
 
