@@ -137,10 +137,10 @@ display_drawing("serial_vs_lora")
 
 # %% [markdown]
 # [*LoRA*](https://arxiv.org/abs/2106.09685) (Hu et al., 2021) gives each matrix a pair of its own, which works beside
-# it; here, as in the paper's comparison, all four. *Serial LoRA* has a single pair in front of q, k and v, so all three read the same slightly changed tokens.
-# It is from *Serial Low-rank Adaptation of Vision Transformer* (Zhong et al., 2025), which this course calls [the
-# paper](https://arxiv.org/abs/2503.17750). <!-- from the two papers: 2021, 2025 --> One pair instead of four: at equal
-# rank, a quarter of the parameters.
+# it; here, as in the paper's comparison, all four. *Serial LoRA* has a single pair in front of q, k and v, so all three
+# read the same slightly changed tokens. It is from *Serial Low-rank Adaptation of Vision Transformer* (Zhong et al.,
+# 2025), which this course calls [the paper](https://arxiv.org/abs/2503.17750). <!-- from the two papers: 2021, 2025 -->
+# One pair instead of four: at equal rank, a quarter of the parameters.
 #
 # `A` is wide, (r, d), and `B` is tall, (d, r). A token x, a row of d numbers, goes down to r numbers and up to d again,
 # and what comes out is added to it:
@@ -180,7 +180,7 @@ for scale in (0, 0.25, 0.5, 1, 2, 3):
     with torch.no_grad():
         found = (scores(test).argmax(dim=-1) == truth).sum().item()
         other = (scores(test, question).argmax(dim=-1) == is_thing).sum().item()
-    print(f"scale {scale:4}: {found} right, animal or thing {other}  {'#' * found}")
+    print(f"scale {scale:4}: {found} right {'#' * found:40} animal or thing: {other}")
 set_scale(model, 1)
 print(f"one answer for all: {always.eq(truth).sum()} and {is_thing.bincount().max()}")
 
