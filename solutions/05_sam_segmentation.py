@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · SAM: masks of a new kind of picture
 #
-# You cut things out of photographs: a koala, a teapot, a flower, each from whatever it lies on. For about a hundred
+# You cut things out of photographs: a koala, a kettle, a flower, each from whatever it lies on. For about a hundred
 # scenes the masks are known: which pixels belong to the thing. For the rest there is SAM, the *Segment Anything Model*:
 # draw a box around a thing, and it answers with its mask. Meta's SAM learnt that from eleven million photographs. Ours
 # is small and learnt it from drawings alone: it has never seen a photographed thing.
