@@ -219,7 +219,7 @@ print(f"{pictures} of {len(tests)} pictures are equal, and boxes differ by {boxe
 # of its boxes comes out.
 
 # %%
-number = tests.index(some["most things"])  # the scene with most things
+number = tests.index(some["most things"])
 ready = prepare(tests[number])
 with torch.no_grad():
     picture = model.preprocess(ready.picture)[None]  # minus the mean colour, padded with zeros
@@ -538,8 +538,6 @@ check("5.4", training_step)
 # study of lesson 09. A run takes less than a minute on two free cores.
 
 # %%
-from time import perf_counter
-
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from serial_lora import LoRAConfig, adapter_parameters
@@ -552,7 +550,7 @@ chosen = torch.tensor(lesson.kind.indices(data, lesson.amount, 1))  # of the tra
 
 def adapt(adapter):
     """A SAM with that adapter, trained."""
-    tuned, started = lesson.twin(), perf_counter()
+    tuned = lesson.twin()
     torch.manual_seed(1)
     inject(tuned.model, adapter)
     torch.manual_seed(1)  # again: how many numbers A drew must not change the order of the scenes
@@ -569,7 +567,6 @@ def adapt(adapter):
             losses.append(step(tuned.model, batch, loss_of, optimizer))
             slower.step()
         print(f"epoch {number}, {number * len(batches)} steps: mean loss {np.mean(losses):.3f}")
-    print(f"{perf_counter() - started:.0f} seconds")
     return tuned
 
 
@@ -602,7 +599,7 @@ from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 
 display_figure(plot_dice_per_picture({"not adapted": before, "Serial LoRA": after}, filled))
 gains = after - before
-print(f"from {gains.min():+.3f} to {gains.max():+.3f}")
+print(f"gains from {gains.min():+.3f} to {gains.max():+.3f}")
 
 # %% [markdown]
 # 49 of 60 get better and 11 get worse, none by more than 0.05. Before, 22 were below their own rectangle; now 7 are. Look

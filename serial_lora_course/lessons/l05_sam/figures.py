@@ -50,6 +50,7 @@ def plot_dice_per_picture(
         left.set_xticks(range(2), [one, other])
         left.grid(axis="x", visible=False)
         left.margins(y=0.12)
+        left.set_box_aspect(1)  # as tall as the right one
         left.set(
             title="against the filled box", xlim=(-0.5, 1.5), ylabel="Dice minus the filled box's"
         )
