@@ -352,8 +352,8 @@ check("5.2", adapted_windows)
 # Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
 # %% [markdown]
-# Does it matter? Put an adapter after the padding on purpose, in a block with ViT-B's windows: once without a bias, as
-# a pair is, and once with one. Then run your function in all blocks of our SAM: does it give what `inject` gives?
+# Does it matter? Put an adapter after the padding (hatched) on purpose, in a block with ViT-B's windows: once without a
+# bias, as a pair is, and once with one. Then run your function in all blocks of our SAM: does it give what `inject` gives?
 
 # %%
 from segment_anything.modeling.image_encoder import Block
@@ -397,8 +397,7 @@ print(
 
 # %% [markdown]
 # Without a bias zeros stay zero. With one they become tokens with content, to which the picture's own attend: 960 of 4096
-# come out wrong, without an error. Our small SAM's windows of 8 fit its grid of 16, so nothing is padded; ViT-B needs
-# the rule.
+# come out wrong, without an error. Our small SAM's windows of 8 fit its grid of 16, so here nothing is padded.
 #
 # ## A loss with a gradient
 #
