@@ -410,8 +410,8 @@ check("4.4", train_few_shot)
 # The pair, the `inject` of lesson 03, the loss and the training are yours. The course adds `twin`, a copy of the model
 # on the same frozen weights, and the crops, without the usual flip: a letter in a mirror is no letter.
 #
-# All methods see the same crops in the same batches: `adapt` seeds again when the adapter is in. Each has a rate of its
-# own, since the same rate is not the same step (lesson 01). We tried rates three times apart, up to 0.003, on training
+# All methods see the same crops in the same batches: `adapt` seeds again when the adapter is in. Each is given its own
+# rate: one rate is not the same step (lesson 01). We tried rates three times apart, up to 0.003, on training
 # pictures of three sets that were held out, and took the best. For both small adapters it is at the top of our grid,
 # so perhaps too low. (For full fine-tuning three rates tied on symbols. We took the middle one.)
 

@@ -7,6 +7,7 @@ from scipy import stats
 
 from serial_lora_course.lessons.l03_build.figures import plot_losses
 from serial_lora_course.lessons.l04_clip.figures import plot_shots
+from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_sweep
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
@@ -53,6 +54,15 @@ def test_a_lead_over_the_shots_is_drawn_for_each_set_and_for_their_mean():
             own = [lead.loc[shots, each].mean() for shots in (1, 4, 16)]
             assert line == pytest.approx(own)
         assert lines[3] == pytest.approx([lead.loc[shots].mean() for shots in (1, 4, 16)])
+
+
+def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model():
+    before, after, box = np.random.default_rng(5).uniform(0.2, 0.9, (3, 9))
+    left, right = plot_dice_per_picture({"Serial LoRA": before, "LoRA": after}, box).axes
+    for dots, values in zip(left.collections, (before, after), strict=True):
+        assert [y for _, y in dots.get_offsets().tolist()] == pytest.approx(list(values - box))
+    drawn = sorted(pair for dots in right.collections for pair in dots.get_offsets().tolist())
+    assert np.allclose(drawn, sorted(zip(before, after, strict=True)))
 
 
 def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots():
