@@ -2,13 +2,12 @@
 # # 02 · The count, proved
 #
 # The paper on Serial LoRA (Zhong et al., 2025) promises a quarter of LoRA's parameters. <!-- from the paper's title
-# page: 2025 --> But LoRA can have a quarter too: take a quarter of its rank. So is the promise true? And a quarter of
-# *which* LoRA?
+# page: 2025 --> Is that true? And a quarter of *which* LoRA?
 #
 # You will count on the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight. First the picture:
 # the four matrices of one attention block of CLIP, 768 × 768, <!-- from ViT-B/16's configuration: 768 --> drawn to
-# scale with pairs of rank 32, <!-- from the paper, Section III.B: 32 --> the paper's rank for CLIP. The squares at the
-# right compare how many parameters all the pairs of a method hold.
+# scale with pairs of rank 32, <!-- from the paper, Section III.B: 32 --> the paper's rank for CLIP. The filled squares
+# at the right are as large as all the pairs of a method together, in the same scale.
 
 # %%
 try:
@@ -35,15 +34,9 @@ display_figure(plot_quarter(width=768, rank=32))
 # %% [markdown]
 # ## One block
 #
-# That is the whole lesson in one picture. LoRA, as we infer from the paper's text and its Table I, has a pair for each
-# of q, k, v and out. Serial LoRA has one pair, which changes the tokens before q, k and v read them, and none for out.
-# Write d for the width and r for the rank. A pair is A, of shape (r, d), and B, of shape (d, r), so it holds 2dr
-# parameters:
-#
-# $$\text{LoRA: } 4 \cdot 2dr = 8dr \qquad\qquad \text{Serial LoRA: } 2dr$$
-#
-# Both counts have the same d and the same r, so the ratio is 4 whatever these are. But matrices are not always square,
-# and not everybody adapts four of them. So first write a count for any set of matrices.
+# LoRA, as we infer from the paper's text and its Table I, has a pair for each of q, k, v and out. Serial LoRA has one
+# pair, which changes the tokens before q, k and v read them, and none for out. So the picture has four pairs and one.
+# But matrices are not always square, and not everybody adapts four of them: write the count for any set of matrices.
 #
 # ### Exercise 2.1 · The size of any LoRA
 #
@@ -88,7 +81,11 @@ check("2.1", lora_parameters)
 #
 # ## Three real models, without their weights
 #
-# A formula may leave something out that a real model has. So we take the real classes at their real size. They would
+# For a square matrix of width d, a pair of rank r holds 2dr parameters. So in each block
+#
+# $$\text{LoRA: } 4 \cdot 2dr = 8dr \qquad\qquad \text{Serial LoRA: } 2dr$$
+#
+# and the ratio is 4, whatever d and r are. But a formula may leave something out that a real model has. So we take the real classes at their real size. They would
 # need gigabytes of memory, but one line avoids that: on the **meta** device a tensor has a shape and no storage.
 #
 # The formula needs the width of every attention block. We read it from the matrices that make q, which we find by their
@@ -96,9 +93,9 @@ check("2.1", lora_parameters)
 # the width of a token.
 #
 # Then we put the adapters in, and count what can be trained. `inject` freezes everything else, so one adapter too many,
-# or one layer left unfrozen, would change the count. Expect your formula's numbers, and a ratio of 4. (CLIP has two
-# towers of twelve blocks, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one for text, of different
-# widths.)
+# or one layer left unfrozen, would change the count. At the end SD3's text tokens get pairs too: is the ratio 4 there?
+# (CLIP has two towers of twelve blocks, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one for text,
+# of different widths.)
 
 # %%
 parameters = yours("2.1")
@@ -144,14 +141,22 @@ for name, widths in WIDTHS.items():
 both = [
     trained("SD3 medium", kind(rank=64, stream="both")) for kind in (LoRAConfig, SerialLoRAConfig)
 ]
-print(f"SD3, text tokens too: {both[0]:,} and {both[1]:,}; ratio {both[0] / both[1]:.4f}")
+print(f"SD3, text tokens too: LoRA {both[0]:,}, Serial LoRA {both[1]:,}")
+one = parameters([(1536, 1536)], 64)
+print(f"  that is {both[0] // one} pairs and {both[1] // one}; ratio {both[0] / both[1]:.4f}")
 
 # %% [markdown]
-# Exactly 4, on all three models, as in the paper's Table I.
+# Exactly 4 on CLIP, SAM and SD3's picture tokens. With the text tokens it is a little less: Serial LoRA has 48 pairs,
+# and LoRA not four times as many. One is missing. Which?
 #
-# And a little less than 4 in the last line. SD3 carries picture tokens and text tokens, and each have matrices of their
-# own. After its last block it has no more use for the text tokens, so that block has no out matrix for them, and LoRA
-# has one pair fewer. Our formula would not have told us. Counting did.
+# <details><summary>Answer</summary>
+#
+# SD3 carries picture tokens and text tokens, and each kind has matrices of its own. After its last block it has no more
+# use for the text tokens, so that block has no out matrix for them, and LoRA has one pair fewer.
+#
+# </details>
+#
+# Your formula did not tell you. Counting did.
 #
 # ## A quarter of which LoRA?
 #
@@ -175,9 +180,9 @@ for name, (shapes, rank) in PLACEMENTS.items():
     print(f"{Fraction(parameters(shapes, rank), serial)!s:>5} times Serial LoRA: {name}")
 
 # %% [markdown]
-# Four in the first row, and in no other. For people who adapt q and v it saves half. Where q, k and v are fused into
-# one tall matrix, its pair has one A, dr parameters, and a B three times as tall, 3dr: twice Serial LoRA's 2dr. And
-# look at the last row: LoRA can have a quarter of the parameters too, simply by taking a quarter of the rank.
+# Four in the first row, and in no other. Against LoRA on q and v it saves half, and adapts k too. Where q, k and v are
+# fused into one tall matrix, its pair has one A, dr parameters, and a B three times as tall, 3dr: twice Serial LoRA's
+# 2dr. And look at the last row: LoRA can have a quarter of the parameters too, simply by taking a quarter of the rank.
 #
 # So a fair comparison asks two questions. At the same *rank*, how much does sharing lose? And at the same *size*,
 # which method is better? For the second you need to know which rank gives LoRA the same size.
@@ -230,48 +235,56 @@ for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
 
 name = "CLIP ViT-B/16"
 frozen = 4 * sum(p.numel() for p in on_meta(name).parameters()) / 1e6  # MB in float32
+total = {}
 for method, config in (("LoRA", LoRAConfig(rank=r)), ("Serial LoRA", SerialLoRAConfig(rank=r))):
-    pairs = 4 * 4 * trained(name, config) / 1e6  # themselves, their gradients, Adam's two means
-    print(f"{method}: {frozen:.0f} MB of CLIP + {pairs:.0f} MB to train = {frozen + pairs:.0f} MB")
+    pairs = 4 * 4 * trained(name, config) / 1e6  # themselves, their gradients, Adam's two moments
+    total[method] = frozen + pairs
+    print(f"{method}: {frozen:.0f} MB of CLIP + {pairs:.0f} MB to train = {total[method]:.0f} MB")
+saved = 1 - total["Serial LoRA"] / total["LoRA"]
+print(f"a quarter of the parameters, and {saved:.0%} less memory")
 
 # %% [markdown]
-# Remember that LoRA of rank 8 has the size of Serial LoRA of rank 32. So the promise holds, and is no reason to change
-# your code: LoRA can keep it as well. The reason would be that Serial LoRA learns more *at that size*. Lesson 04 trains
-# both. (The last two lines count what training keeps in memory, without activations. Quiz 3 needs them.)
+# LoRA of rank 8 has the size of Serial LoRA of rank 32. So the promise holds, and LoRA at rank 8 keeps it too. What would
+# speak for Serial LoRA is to learn more *at that size*. Lesson 04 trains both.
+#
+# And a quarter of the parameters is only 7% less of what training keeps in memory: most of it is the frozen CLIP.
+# (Activations come on top of both; we did not measure them.)
 #
 # ## Quiz
 #
-# **1. Your model has width 1024 and 24 blocks. You double the rank. What does the ratio become?**
+# **1. LoRA gets pairs on the two feed-forward matrices as well, (d, 4d) and (4d, d). How many times Serial LoRA's pair
+# is it now?**
 #
 # <details><summary>Answer</summary>
 #
-# It stays 4. Rank, width and number of blocks are in both counts and cancel.
+# Nine times. Each of the two new pairs has 5dr parameters, and 8dr + 2 · 5dr = 18dr.
 #
 # </details>
 #
-# **2. A colleague adapts q and v with LoRA and reads that Serial LoRA "needs a quarter". Is that true for this
-# colleague?**
+# **2. In your model k and v are a quarter as wide as q. You adapt q and v with LoRA. Which rank is no larger than Serial
+# LoRA's 32?**
 #
 # <details><summary>Answer</summary>
 #
-# No, it needs a half. Their LoRA has two pairs for square matrices in each block, and Serial LoRA has one.
+# Rank 19. One rank costs 2d parameters on q and 1.25d on v, together 3.25d, and that fits into 2d · 32 nineteen times.
+# Half of 32 would be right only if v were square.
 #
 # </details>
 #
-# **3. An adapter has a quarter of the size. Does it need a quarter of the memory in training?**
+# **3. A thousand customers have an adapter each for CLIP ViT-B/16, at rank 32. What does the quarter save there?**
 #
 # <details><summary>Answer</summary>
 #
-# No. The last output counts CLIP with the adapter's gradients and optimizer state: 614 MB in place of 661. The
-# activations come on top of both, and a smaller adapter hardly makes those smaller.
+# Nearly three quarters of the disk. LoRA's 3,932,160 parameters are 15.7 MB in float32, so 15.7 GB for all; Serial
+# LoRA's are 3.9 GB. CLIP itself is stored once, with 0.6 GB. (LoRA at rank 8 saves the same.)
 #
 # </details>
 #
 # ## What to remember
 #
 # - A pair holds rank · (inputs + outputs) parameters: 2dr when square.
-# - At attention, the paper's place, LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: exactly 4, on the
-#   real CLIP, SAM and SD3.
+# - At attention, the paper's place, LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: exactly 4 on CLIP,
+#   SAM and SD3's picture tokens. In training that is 7% less memory.
 # - Against LoRA on q, k and v the ratio is 3, on q and v it is 2, and against LoRA at a quarter of the rank it is 1.
 #   Always ask which LoRA is meant.
 # - Count on the real model. With `torch.device("meta")` that costs nothing, and it finds what a formula forgets.

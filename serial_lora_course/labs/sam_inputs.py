@@ -85,6 +85,6 @@ def jitter_boxes(prepared: PreparedExample, amount: float) -> PreparedExample:
         return prepared
     boxes, (height, width) = prepared.boxes, prepared.input_size
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)  # width, height, width, height
-    moves = (torch.randn(boxes.shape) * amount).clamp(-2 * amount, 2 * amount)
-    limit = torch.tensor([width, height, width, height], dtype=boxes.dtype)
+    moves = (torch.randn(boxes.shape) * amount).clamp(-2 * amount, 2 * amount).to(boxes)
+    limit = boxes.new_tensor([width, height, width, height])
     return prepared._replace(boxes=torch.minimum((boxes + moves * sides).clamp(min=0), limit))

@@ -58,28 +58,26 @@ def compare_masks(truth: Any, found: Any) -> np.ndarray:
     return kinds
 
 
-def overlay(picture: Image.Image, truth: Any | None, found: Any) -> np.ndarray:
+def overlay(picture: Image.Image, truth: Any, found: Any) -> np.ndarray:
     """The picture in grey with agreement, missed and false positive pixels coloured.
 
     Args:
-        truth: bool, (height, width) or (N, height, width), whose outermost pixels are drawn white; None
-            when it is not known: what was found is then all blue.
+        truth: bool, (height, width) or (N, height, width), whose outermost pixels are drawn white.
         found: the prediction, as many masks as in ``truth``.
 
     Returns:
         uint8, (height, width, 3).
     """
     grey = np.asarray(picture.convert("L"), float)[..., None]
-    known = _masks(found if truth is None else truth)
-    kinds = compare_masks(known, found)
+    truth = _masks(truth)
+    kinds = compare_masks(truth, found)
     sheet = np.repeat(grey, 3, axis=2)
     for kind, colour in COLOURS.items():
         paint = 255 * np.asarray(to_rgb(colour))
         sheet[kinds == kind] = STRENGTH * paint + (1 - STRENGTH) * grey[kinds == kind]
-    if truth is not None:
-        wide = max(1, round(min(grey.shape[:2]) / 160))
-        inside = [binary_erosion(mask, iterations=wide) for mask in known]
-        sheet[(known & ~np.asarray(inside)).any(0)] = 255
+    wide = max(1, round(min(grey.shape[:2]) / 160))
+    inside = [binary_erosion(mask, iterations=wide) for mask in truth]
+    sheet[(truth & ~np.asarray(inside)).any(0)] = 255
     return np.rint(sheet).astype(np.uint8)
 
 

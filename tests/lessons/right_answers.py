@@ -104,16 +104,14 @@ def trained_by_hand(model):
     return model
 
 
-def share_by_schedulers(step, steps):
-    """By two of torch's schedulers."""
+def share_by_scheduler(step, steps):
+    """By torch's own scheduler."""
     warm_up = max(1, steps // 10)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    rise = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: (done + 1) / warm_up)
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - warm_up)
-    both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], [warm_up])
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warm_up, total_iters=warm_up - 1)
     for _ in range(step):
         optimizer.step()
-        both.step()
+        rise.step()
     return optimizer.param_groups[0]["lr"]
 
 
@@ -146,14 +144,17 @@ ANSWERS = {
         },
     ],
     "3.5": [
-        {  # pairs that the model holds in one list, each bound to its hook
+        {  # pairs that the model holds in one list, each bound to its hook; tokens compared in value
             "model.requires_grad_(False)": (
                 "[p.requires_grad_(False) for p in model.parameters()]\n    "
                 "model.pairs = nn.ModuleList(adapter(m.embed_dim, rank=rank) for m in layers)"
             ),
             "for layer in layers:": "for layer, pair in zip(layers, model.pairs):",
             "layer.serial_lora = adapter(layer.embed_dim, rank)": "",
-            "(adapt_tokens)": "(lambda _, args, pair=pair: (pair(args[0]),) * 3)",
+            "(layer, args)": "(pair, args)",
+            "q is not k or q is not v": "not (torch.equal(q, k) and torch.equal(q, v))",
+            "layer.serial_lora(q)": "pair(q)",
+            "(adapt_tokens)": "(lambda _, args, pair=pair: adapt_tokens(pair, args))",
             "return [layer.serial_lora for layer in layers]": "return model.pairs",
         },
         {  # a hook that sees keywords, and adapts each of q, k and v
@@ -246,7 +247,7 @@ ANSWERS = {
     ],
     "13.3": [lambda picture: pil_to_tensor(picture.convert("RGB"))],
     "13.4": [trained_by_hand],
-    "13.5": [share_by_schedulers],
+    "13.5": [share_by_scheduler],
 }
 RIGHT = {
     number: [

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from serial_lora_course.lessons.l03_build.figures import plot_losses
 from serial_lora_course.lessons.l04_clip.figures import plot_shots
+from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_sweep
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
@@ -25,6 +27,12 @@ def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, argumen
         assert any(found == pytest.approx(expected) for found in drawn if len(found) > 1), drawn
 
 
+def test_losses_are_one_line_a_run():
+    curves = {"A": [2, 1, 0.5], "B": [2, 2, 2]}
+    (axes,) = plot_losses(curves).axes
+    assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == curves
+
+
 def test_a_lead_over_the_shots_is_drawn_for_each_set_and_for_their_mean():
     chance = np.random.default_rng(2)
     index = pd.MultiIndex.from_product([(1, 4, 16), list("abc"), (1, 2)])
@@ -33,12 +41,13 @@ def test_a_lead_over_the_shots_is_drawn_for_each_set_and_for_their_mean():
         index.set_names(["shots", "dataset", "seed"]),
         ["LoRA", "zero-shot", "Serial LoRA"],
     )
-    means, *leads = plot_shots(table, "Serial LoRA").axes
+    rivals = ("zero-shot", "LoRA")
+    means, *leads = plot_shots(table, "Serial LoRA", rivals).axes
     drawn = {line.get_label(): list(line.get_ydata()) for line in means.lines}
     for name in table:
         own = [table.loc[shots, name].mean() for shots in (1, 4, 16)]
         assert drawn[name] == pytest.approx(own)
-    for axes, rival in zip(leads, ("zero-shot", "LoRA"), strict=False):
+    for axes, rival in zip(leads, rivals, strict=False):
         lead = table["Serial LoRA"] - table[rival]
         lines = [list(line.get_ydata()) for line in axes.lines[1:]]  # the first is at zero
         for line, each in zip(lines, "abc", strict=False):
@@ -47,16 +56,27 @@ def test_a_lead_over_the_shots_is_drawn_for_each_set_and_for_their_mean():
         assert lines[3] == pytest.approx([lead.loc[shots].mean() for shots in (1, 4, 16)])
 
 
-def test_each_seed_is_a_dot_in_the_row_of_its_method():
+def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model():
+    before, after, box = np.random.default_rng(5).uniform(0.2, 0.9, (3, 9))
+    left, right = plot_dice_per_picture({"Serial LoRA": before, "LoRA": after}, box).axes
+    for dots, values in zip(left.collections, (before, after), strict=True):
+        assert [y for _, y in dots.get_offsets().tolist()] == pytest.approx(list(values - box))
+    drawn = sorted(pair for dots in right.collections for pair in dots.get_offsets().tolist())
+    assert np.allclose(drawn, sorted(zip(before, after, strict=True)))
+
+
+def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots():
     accuracies = {
-        "one": {"probe": [50, 60], "adapter": [70]},
-        "other": {"probe": [1], "adapter": [2, 3]},
+        "one": {"probe": [50, 60], "adapter": [70, 55]},
+        "other": {"probe": [1], "adapter": [2]},
     }
     figure = plot_seeds(accuracies)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]  # of both panels
     for axes, methods in zip(figure.axes, accuracies.values(), strict=True):
         drawn = [dots.get_offsets().tolist() for dots in axes.collections]
         assert drawn == [[[x, names.index(name)] for x in xs] for name, xs in methods.items()]
+        joined = [list(line.get_xdata()) for line in axes.lines]
+        assert joined == [list(draw) for draw in zip(*methods.values(), strict=True)]
 
 
 def test_a_sweep_draws_the_mean_over_sets_and_seeds():

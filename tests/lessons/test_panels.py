@@ -1,9 +1,12 @@
 """Panels show what the lab computes, follow their controls, and leave the learner's model as it was."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, disabled, set_scale
 from serial_lora_course.labs.sam import predict_masks
@@ -47,3 +50,16 @@ def test_a_model_in_the_midst_of_training_is_as_it_was(either_form, capture_disp
         raise KeyboardInterrupt
     assert unchanged(model, before)
     assert {a.scale for a in adapters(model).values()} == scales == {0.7}
+
+
+def test_what_is_found_in_a_box_around_nothing_is_painted_as_false(monkeypatch, capture_display):
+    monkeypatch.setenv("SERIAL_LORA_STATIC", "0")
+    scene = example((37, 29))
+    panel = mask_panel(SamBackbone(adapted_sam(), "small", "tiny"), [scene])
+    panel.picker.box = [1, 20, 9, 28]  # beside both things
+    grey = np.asarray(scene.picture.convert("L"), int)[..., None]
+    sheet = np.asarray(Image.open(BytesIO(panel.picker.after)).convert("RGB"), int)
+    painted = sheet[(sheet != grey).any(-1)]
+    assert len(painted)
+    assert (painted[:, 0] > painted[:, 2]).all()  # vermilion, no blue
+    assert panel.picker.captions == ["no object in the box", "", ""]

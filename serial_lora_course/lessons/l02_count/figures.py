@@ -17,30 +17,31 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
     pair = 2 * width * rank
     with styled_figure(9.6, 3.5) as figure:
         axes = figure.subplots()
-        rows = ((1.9, "lora", [*MATRICES.values()]), (0.0, "serial_lora", [0.0]))
-        for bottom, method, lefts in rows:
+        side = (pair / width**2) ** 0.5  # a square of as many parameters as a pair
+        for bottom, method, pairs in ((1.9, "lora", 4), (0.0, "serial_lora", 1)):
             look = method_look(method)
             for name, left in MATRICES.items():
                 _box(axes, left, bottom, (1, 1), "#ececec", QUIET)
                 axes.text(left + 0.5, bottom + 0.5, name, ha="center", va="center", fontsize=13)
-            for left in lefts:
-                _draw_pair(axes, left, bottom, rank / width, look["color"])
             for cell in range(4):
-                corner = (8.1 + 0.5 * (cell % 2), bottom + 0.5 - 0.5 * (cell // 2))
-                filled = look["color"] if cell < len(lefts) else "none"
-                _box(axes, *corner, (0.5, 0.5), filled, QUIET)
-            said = f"{look['label']}\n{len(lefts) * pair:,}\nparameters"
-            axes.text(9.3, bottom + 0.5, said, color=look["color"], va="center")
+                corner = (8.1 + side * (cell % 2), bottom + 0.5 - side * (cell // 2))
+                filled = look["color"] if cell < pairs else "none"
+                _box(axes, *corner, (side, side), filled, QUIET)
+            said = f"{look['label']}\n{pairs * pair:,}\nparameters"
+            axes.text(9.0, bottom + 0.5, said, color=look["color"], va="center")
+        for left in MATRICES.values():
+            _draw_pair(axes, left, 1.9, rank / width, method_look("lora")["color"])
         readers = (1.42, -0.18, (4.56, 1.36))  # what reads the changed tokens
         _box(axes, *readers, "none", look["color"], linestyle="--")
-        _draw_sum(axes, look["color"])
-        axes.set(xlim=(-0.9, 10.9), ylim=(-0.25, 3.4), aspect="equal")
+        _draw_serial(axes, rank / width, look["color"])
+        axes.set(xlim=(-0.9, 10.6), ylim=(-0.25, 3.4), aspect="equal")
         axes.axis("off")
     return with_description(
         figure,
         f"An attention block's four matrices, {width} by {width}, drawn to scale with pairs of rank {rank}. LoRA "
         f"has a thin column and a thin row beside each of q, k, v and out: {4 * pair:,} parameters. Serial LoRA "
-        f"has one such pair, in front of q, k and v, and x runs past it: {pair:,} parameters, a quarter.",
+        f"has one such pair, in front of q, k and v: x passes A, then B, and what comes out is added to x: {pair:,} "
+        "parameters, a quarter. Squares of the same scale hold as many parameters.",
     )
 
 
@@ -59,19 +60,26 @@ def _draw_pair(axes: Axes, left: float, bottom: float, thin: float, colour: str)
     axes.text(left + 0.5, bottom + 1 + GAP + 0.14, "A", **style)
 
 
-def _draw_sum(axes: Axes, colour: str) -> None:
-    """The tokens x on their way past Serial LoRA's pair, what it makes of them, and the sum."""
-    stream, adapted, plus = -0.08, 0.5, 1.2
-    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
+def _draw_serial(axes: Axes, thin: float, colour: str) -> None:
+    """The tokens x, Serial LoRA's pair, A before B, and the sum of both."""
+    stream, low, plus = -0.08, 0.2, 1.2  # B ends above the sum
+    high = low + 1 + GAP - thin / 2
+    _box(axes, 0.0, high - thin / 2, (1, thin), colour, "none")
+    _box(axes, plus - thin / 2, low, (thin, 1), colour, "none")
+    style = {"color": colour, "fontsize": 10, "ha": "center", "va": "center"}
+    axes.text(0.5, high + 0.16, "A", **style)
+    axes.text(plus - 0.14, low + 0.5, "B", **style)
     axes.text(-0.8, stream, "x", ha="center", va="center", fontsize=13, style="italic")
-    axes.plot((-0.6, -0.6), (stream, adapted), color=colour, linewidth=1)
+    axes.plot((-0.6, -0.6), (stream, high), color=colour, linewidth=1)
+    axes.plot((1.0, plus), (high, high), color=colour, linewidth=1)
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
     for end, start, ink in (
+        ((0.0, high), (-0.6, high), colour),
+        ((plus, low + 1), (plus, high), colour),
+        ((plus, stream + 0.1), (plus, low), colour),
         ((plus - 0.1, stream), (-0.68, stream), INK),
-        ((-0.34, adapted), (-0.6, adapted), colour),
-        ((plus, stream + 0.1), (plus, adapted), colour),
         ((1.42, stream), (plus + 0.1, stream), INK),
     ):
         axes.annotate("", end, start, arrowprops=arrow | {"color": ink})
-    axes.plot((0, plus), (adapted, adapted), color=colour, linewidth=1)
     axes.add_patch(Circle((plus, stream), 0.1, facecolor="white", edgecolor=INK))
     axes.text(plus, stream, "+", ha="center", va="center")

@@ -95,6 +95,19 @@ class Attending(nn.Module):
         return x + self.mix(tokens, tokens, tokens, need_weights=False)[0]
 
 
+class Crossing(Attending):
+    """A block whose attention reads other tokens for v, as DETR's does, or for k and v: cross-attention."""
+
+    def __init__(self, width: int, *, keys: bool):
+        super().__init__(width)
+        self.keys = keys
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x)
+        others = tokens.flip(1)
+        return x + self.mix(tokens, others if self.keys else tokens, others)[0]
+
+
 class TwoTowers(nn.Module):
     """Blocks of two widths at several depths."""
 

@@ -14,6 +14,7 @@ from serial_lora_course.checking.fresh import A_START, B_START, TRAINED, facts_o
 from serial_lora_course.checking.message import require
 from serial_lora_course.checking.running import exercise
 from serial_lora_course.lessons.l03_build.blocks import (
+    Crossing,
     DenseBlock,
     Faithful,
     OnTheStream,
@@ -186,11 +187,14 @@ def read_injected(returned: object, model: nn.Module, *_: object) -> list:
 
 
 def told(attempt: Callable) -> Callable:
-    """An answer called once or twice on a model, with a ValueError as a result of it."""
+    """An answer called once or twice on a model, which may then run, with a ValueError as a result of it."""
 
-    def run(model, adapter, rank, times):
+    def run(model, adapter, rank, times, tokens=None):
         try:
-            return [attempt(model, adapter, rank) for _ in range(times)][-1]
+            returned = [attempt(model, adapter, rank) for _ in range(times)][-1]
+            if tokens is not None:
+                model(tokens)
+            return returned
         except ValueError:
             return "a ValueError"
 
@@ -200,11 +204,12 @@ def told(attempt: Callable) -> Callable:
 @exercise(
     "3.5",
     "the base is frozen and keeps its names, each attention at any depth gets one pair of its own for q, k "
-    "and v, and a ValueError is raised where there is no attention or there are adapters already",
+    "and v, and a ValueError is raised where there is no attention, where there are adapters already, and "
+    "where q, k and v are not the same tokens",
     through=told,
 )
 def inject_pairs() -> Iterator[Case]:
-    """Against weights that are merged one layer after another, and two calls that have to be refused."""
+    """Against weights that are merged one layer after another, and what has to be refused."""
     model, rank = TwoTowers(), 2
     merged = copy.deepcopy(model)
     layers = [layer for layer in merged.modules() if isinstance(layer, nn.MultiheadAttention)]
@@ -231,13 +236,15 @@ def inject_pairs() -> Iterator[Case]:
         may_change=True,
         tolerance=1e-4,
     )
-    for what, refused, times in (
+    for what, refused, *how in (
         ("a model without attention", nn.Sequential(nn.Linear(8, 8)), 1),
         ("a second call for the same model", TwoTowers(), 2),
+        ("a run of attention whose k and v are other tokens than q", Crossing(8, keys=True), 1, X),
+        ("a run of attention whose v is other tokens than q and k", Crossing(8, keys=False), 1, X),
     ):
         yield Case(
             what,
-            (refused, SerialLoRA, rank, times),
+            (refused, SerialLoRA, rank, *how),
             "a ValueError",
             read=lambda returned, *_: returned if isinstance(returned, str) else "no error",
             advice="raise ValueError(...) with a sentence that says what is wrong",

@@ -34,6 +34,8 @@ SET_COLOURS, MARKERS = matplotlib.colormaps["Dark2"], "osD^vP*X"
 def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
     """A confusion matrix for each classifier: rows are true classes, columns predicted ones.
 
+    A cell is as dark as its share of the row.
+
     Args:
         labels: (N,), the right classes.
         guesses: a title to the classes that are given, (N,).
@@ -45,15 +47,16 @@ def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequenc
         for axes, (title, given) in zip(panels, guesses.items(), strict=True):
             pairs = torch.bincount(labels * count + given, minlength=count**2)
             counts = pairs.view(count, count)
-            axes.imshow(counts, cmap="Blues", vmin=0, vmax=int(counts.sum(1).max()))
+            shares = counts / counts.sum(1, keepdim=True).clamp(min=1)  # of a true class
+            axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
             axes.grid(False)
             axes.set_xticks(range(count), names, rotation=40, ha="right")
             axes.set_yticks(range(count), names)
             rights.append(f"{title}: {int(counts.trace())} of {len(labels)} right")
             axes.set(title=rights[-1], xlabel="predicted class")
             for row, column in counts.nonzero().tolist():
+                ink = "white" if shares[row, column] > 0.5 else "black"
                 value = int(counts[row, column])
-                ink = "white" if value > counts.max() / 2 else "black"
                 axes.text(column, row, value, ha="center", va="center", color=ink)
         panels[0].set_ylabel("true class")
     return with_description(figure, f"Confusion matrices. On the diagonal, {'; '.join(rights)}.")
@@ -83,8 +86,8 @@ def show_changes(
     return with_description(figure, f"{len(titles)} of {len(indices)}, {what}: {words}.")
 
 
-def plot_shots(accuracy: pd.DataFrame, ours: str) -> Figure:
-    """Mean accuracy over the shots, then the lead of one method over each other one of `COLOURS`.
+def plot_shots(accuracy: pd.DataFrame, ours: str, rivals: Sequence[str]) -> Figure:
+    """Mean accuracy over the shots, then the lead of one method over each of up to three others.
 
     A lead is over the seeds' mean on a data set: a thin line for each set, a thick one for their mean. All
     leads have one scale.
@@ -92,10 +95,10 @@ def plot_shots(accuracy: pd.DataFrame, ours: str) -> Figure:
     Args:
         accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
         ours: the method whose lead is drawn.
+        rivals: over which, of the columns.
     """
     sets = accuracy.groupby(["dataset", "shots"]).mean()  # over the seeds
     means = sets.groupby("shots").mean()
-    rivals = [name for name in COLOURS if name in sets and name != ours]
     looks = {
         name: {"color": SET_COLOURS(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
         for i, name in enumerate(sets.index.unique("dataset"))

@@ -23,39 +23,50 @@ COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION, "LoRA": BLUE}
 RED = LinearSegmentedColormap.from_list("wrong", ["white", VERMILION, "#5c1f00"])
 
 
-def plot_dice_per_picture(scores: Mapping[str, Sequence[float]], filled_box: float) -> Figure:
-    """Left, every picture's Dice as a point, with the mean as a bar; right, one model against the other.
+def plot_dice_per_picture(
+    scores: Mapping[str, Sequence[float]], filled_box: Sequence[float]
+) -> Figure:
+    """Left, every picture's Dice minus that of its filled box; right, one model against the other.
 
     Args:
         scores: two models, name -> one Dice per picture, between 0 and 1, in one order.
-        filled_box: the mean Dice of filling the box, a line at the left.
+        filled_box: the Dice of filling the boxes of each picture, in that order.
     """
     (one, before), (other, after) = ((name, np.asarray(dice)) for name, dice in scores.items())
     worse, low = after < before, np.floor(10 * min(before.min(), after.min())) / 10 - 0.1
     jitter = np.random.default_rng(0)  # sideways places only: they mean nothing
+    lost = []
     with styled_figure(8, 4.2) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
-        for place, (name, values) in enumerate(scores.items()):
-            sideways = place + jitter.uniform(-0.24, 0.24, len(values))
-            left.scatter(sideways, values, s=16, color=COLOURS[name], alpha=0.6, linewidths=0)
-            left.plot([place - 0.36, place + 0.36], [np.mean(values)] * 2, color=INK, linewidth=2)
-        left.axhline(filled_box, color=QUIET, linewidth=1.4, linestyle=(0, (5, 3)))
-        left.text(0.5, filled_box - 0.005, "the box\nfilled", ha="center", va="top", fontsize=9)
-        left.set_xticks(range(2), list(scores))
+        left, right = figure.subplots(1, 2)
+        for place, (name, values) in enumerate({one: before, other: after}.items()):
+            above = values - filled_box
+            lost.append(int((above < 0).sum()))
+            sideways = place + jitter.uniform(-0.24, 0.24, len(above))
+            left.scatter(sideways, above, s=16, color=COLOURS[name], alpha=0.6, linewidths=0)
+            left.plot([place - 0.36, place + 0.36], [above.mean()] * 2, color=INK, linewidth=2)
+            words = {"ha": "center", "va": "bottom", "transform": left.get_xaxis_transform()}
+            left.text(place, 0.02, f"below the box: {lost[-1]}", fontsize=10, **words)
+        left.axhline(0, color=QUIET, linewidth=1.4, linestyle=(0, (5, 3)))
+        left.set_xticks(range(2), [one, other])
         left.grid(axis="x", visible=False)
-        left.set(title="every picture, mean", xlim=(-0.5, 1.5), ylim=(low, 1.02), ylabel="Dice")
+        left.margins(y=0.12)
+        left.set_box_aspect(1)  # as tall as the right one
+        left.set(
+            title="against the filled box", xlim=(-0.5, 1.5), ylabel="Dice minus the filled box's"
+        )
         right.plot([low, 1], [low, 1], color=QUIET, linewidth=1)
         right.scatter(before[~worse], after[~worse], s=20, color=COLOURS[other], alpha=0.75)
         right.scatter(before[worse], after[worse], s=24, marker="x", color=INK, linewidths=1.4)
-        right.set(xlim=(low, 1.02), aspect="equal", xlabel=one, title="picture by picture")
-        right.set_ylabel(other)
+        right.set(xlim=(low, 1.02), ylim=(low, 1.02), aspect="equal", xlabel=one)
+        right.set(ylabel=other, title="Dice, picture by picture")
         counts = f"better: {(after > before).sum()}\nworse (×): {worse.sum()}"
         place = {"ha": "right", "va": "bottom", "transform": right.transAxes}
         right.text(0.98, 0.03, counts, fontsize=10, **place)
     return with_description(
         figure,
         f"Dice of {len(before)} pictures, {one} and {other}: mean {before.mean():.2f} and {after.mean():.2f}; "
-        f"with {other} {(after > before).sum()} are better and {worse.sum()} worse.",
+        f"with {other} {(after > before).sum()} are better and {worse.sum()} worse. Below their filled boxes "
+        f"are {lost[0]} and {lost[1]}.",
     )
 
 

@@ -107,13 +107,14 @@ class MaskPanel(ipywidgets.VBox):
         example, box = self._examples[self.choice.value], self.picker.box
         scale, meant = round(self.scale.value, 2), object_in(example, box)
         self.across.value, self.down.value = (box[0], box[2]), (box[1], box[3])
-        truth = None if meant is None else example.masks[meant]
+        nothing = np.zeros_like(example.masks[0])  # all that is found in such a box is false
+        truth = nothing if meant is None else example.masks[meant]
         sheets, captions = [], ["no object in the box" if meant is None else example.names[meant]]
         for chosen in (None, scale):
             embedding = self._embedding(self.choice.value, chosen)
             (found,) = masks_in(self._backbone, example, embedding, [box])
             sheets.append(png_bytes(overlay(example.picture, truth, found)))
-            captions.append("" if truth is None else f"Dice {float(dice(found, truth)):.2f}")
+            captions.append("" if meant is None else f"Dice {float(dice(found, truth)):.2f}")
         with self.picker.hold_sync():
             self.picker.before, self.picker.after = sheets
             self.picker.captions = captions

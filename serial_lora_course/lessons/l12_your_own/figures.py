@@ -12,6 +12,7 @@ from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import (
     BLUE,
     GREEN,
+    QUIET,
     VERMILION,
     styled_figure,
     with_description,
@@ -21,7 +22,7 @@ from serial_lora_course.plots.style import (
 def show_predictions(
     pictures: Sequence[Image], shares: Tensor, labels: Tensor, class_names: Sequence[str]
 ) -> Figure:
-    """A grid of pictures, each with its answer above it and a frame that says whether it is right.
+    """A grid of pictures, each with its answer above it, the true class if it is wrong, and a frame.
 
     Args:
         shares: (N, C) probabilities.
@@ -33,7 +34,11 @@ def show_predictions(
     marks = ["✓" if good else "✗" for good in right]
     rows = zip(answers, best.values, marks, strict=True)
     titles = [f"{name}\n{sure:.0%} {mark}" for name, sure, mark in rows]
+    for i, label in enumerate(labels):
+        titles[i] += "" if right[i] else f"\n({class_names[label].replace('_', ' ')})"
     figure = show_pictures(pictures, titles, size=1.25)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, 1.15 * height)  # room for a third line
     for axes, good in zip(figure.axes, right, strict=False):
         colour = GREEN if good else VERMILION
         axes.title.set(color=colour, fontsize=8)
@@ -46,23 +51,25 @@ def show_predictions(
 
 
 def plot_seeds(accuracies: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """A panel for each split, a row for each method, a dot for each seed.
+    """A panel for each kind of split, a row for each method, a dot for each draw; lines join a draw's.
 
     Args:
-        accuracies: split -> method -> accuracy in per cent, one a seed.
+        accuracies: split -> method -> accuracy in per cent, one a draw.
     """
     looks = ((BLUE, "s"), (VERMILION, "o"))
     with styled_figure(9, 2.2) as figure:
         panels = figure.subplots(1, len(accuracies), sharex=True, sharey=True)
         for axes, (split, methods) in zip(panels, accuracies.items(), strict=True):
+            for draw in zip(*methods.values(), strict=True):
+                axes.plot(draw, range(len(methods)), color=QUIET, linewidth=1, zorder=0)
             for row, (name, (colour, marker)) in enumerate(zip(methods, looks, strict=True)):
                 heights = [row] * len(methods[name])
                 axes.scatter(methods[name], heights, color=colour, marker=marker, s=60, alpha=0.7)
             axes.set(title=split, xlabel="accuracy (%)", ylim=(len(methods) - 0.5, -0.5))
             axes.set_yticks(range(len(methods)), list(methods))
     said = [
-        f"{split}, {name}: {', '.join(f'{each:.1f}' for each in sorted(found))}"
+        f"{split}, {name}: {', '.join(f'{each:.1f}' for each in found)}"
         for split, methods in accuracies.items()
         for name, found in methods.items()
     ]
-    return with_description(figure, f"Accuracy in per cent, one dot a seed. {'; '.join(said)}.")
+    return with_description(figure, f"Accuracy in per cent, draw by draw. {'; '.join(said)}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,17 +13,19 @@ from serial_lora_course.plots.style import BLUE, VERMILION, styled_figure, with_
 PARTS = 6  # of a run: a mean is over one of them
 
 
-def plot_curves(curves: Mapping[str, Sequence[float]]) -> Figure:
+def plot_curves(curves: Mapping[str, Sequence[float]], apart: Collection[str] = ()) -> Figure:
     """A panel for each run: the loss of every step, faint, and its running mean.
 
     Args:
         curves: title -> losses.
+        apart: titles of runs whose loss is of another kind; all others have one scale.
     """
+    highest = max(max(losses) for title, losses in curves.items() if title not in apart)
     with styled_figure(8.4, 4.6) as figure:
         panels = figure.subplots(2, -(-len(curves) // 2)).flat
         for axes, (title, losses) in zip(panels, curves.items(), strict=False):
             draw_curve(axes, losses, VERMILION)
-            axes.set(title=title, ylim=(0, 1.05 * max(losses)))
+            axes.set(title=title, ylim=(0, 1.05 * (max(losses) if title in apart else highest)))
         for axes in figure.axes[len(curves) // 2 :]:
             axes.set_xlabel("step")
         for axes in figure.axes[:: len(curves) // 2]:

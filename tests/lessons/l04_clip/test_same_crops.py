@@ -1,0 +1,14 @@
+"""All methods of the lesson see the same crops in the same batches: an untrained adapter changes no loss."""
+
+import json
+import re
+
+from tools import ROOT
+
+
+def test_the_first_step_has_one_loss_whatever_learns():
+    notebook = json.loads((ROOT / "solutions/04_clip_few_shot.ipynb").read_text(encoding="utf-8"))
+    outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    printed = "".join("".join(out.get("text", "")) for out in outputs)
+    losses = re.findall(r"loss ([\d.]+) in the first step", printed)
+    assert len(losses) == 4 and len(set(losses)) == 1, losses
