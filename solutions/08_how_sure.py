@@ -83,8 +83,8 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 # nine points apart. Without pairing, a difference of half a point would be invisible.
 #
 # Middle: how far each line rises. The seeds of a data set lie closer together than the sets. A method that suits `lines`
-# suits it with every seed, so the second and third seed tell you little that is new. It is like a survey:
-# your friend did not ask fifteen people, but five people three times each. Counting repeats as samples is called
+# suits it with every seed, so the second and third seed tell you little that is new. It is like a survey: your friend
+# did not ask fifteen people, but five people three times each. Counting repeats as samples is called
 # *pseudoreplication*.
 #
 # So **the data set is the measurement**, and its seeds are averaged first. Right: the same mean with two intervals,
@@ -94,9 +94,9 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 #
 # ## How many standard errors?
 #
-# Many use two. The next cell tests that: a hundred thousand times it draws a few measurements whose true mean
-# is zero, and counts how often their mean is more than two standard errors away from it. It should be 5%. What do you
-# expect for only two measurements?
+# Many use two. The next cell tests that: a hundred thousand times it draws a few measurements whose true mean is zero,
+# and counts how often their mean is more than two standard errors away from it. It should be 5%. What do you expect for
+# only two measurements?
 
 # %%
 chance, rows = np.random.default_rng(0), {}
@@ -223,9 +223,9 @@ for lab, measure in LABS.items():
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# On SAM at equal rank most of the variance is seed noise, and more seeds would shorten the interval a lot. In your
-# friend's comparison they are only 12% of it, on SD3 at equal rank 4%: there even a thousand runs of each set would
-# change little, and you need more sets. (These shares, too, are estimates from few numbers.)
+# Where the share is 76% or 81%, more seeds would shorten the interval a lot. In your friend's comparison seeds are only
+# 12% of the variance, on SD3 at equal rank 4%: there even a thousand runs of each set would change little, and you need
+# more sets. (These shares, too, are estimates from few numbers.)
 #
 # ## Comparable needs a margin
 #
