@@ -410,8 +410,9 @@ display(table)
 
 right = table.filter(like="right of").squeeze(axis=1)
 for pair in ("LoRA", "Serial LoRA"):
-    more = {way: f"{right[pair + way] - right[pair + ', slow']:+}" for way in [*rates][1:]}
-    print(f"{pair}: pictures more than slow", more)
+    more = [right[pair + way] - right[pair + ", slow"] for way in ("+", ", A fast", ", both fast")]
+    words = "{}, pictures more than slow: B fast {:+}, A fast {:+}, both fast {:+}"
+    print(words.format(pair, *more))
 
 # %% [markdown]
 # A fast B alone brings both methods 16 pictures, a fast A alone 6 and 2. So it was B's rate, and the reviewer is half
@@ -436,12 +437,12 @@ means = 100 * runs.groupby(["method", "lr", "ratio"])["accuracy"].mean()
 rows = {}
 for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.items():
     of = means[method]
-    cells = {"slow": (3e-4, 1), "+": (3e-4, 10), "both fast": (3e-3, 1)}  # (rate of A, ratio)
-    cells["best of 3 with one rate"] = of.xs(1, level="ratio", drop_level=False).idxmax()
-    cells[f"best of all {len(of)}"] = of.idxmax()
+    cells = {", slow": (3e-4, 1), "+": (3e-4, 10), ", both fast": (3e-3, 1)}  # (A's rate, ratio)
+    cells[", best of 3 with one rate"] = of.xs(1, level="ratio", drop_level=False).idxmax()
+    cells[f", best of all {len(of)}"] = of.idxmax()
     for way, (lr, ratio) in cells.items():
         row = {"A": f"{lr:g}", "B": f"{lr * ratio:g}", "mean": f"{of[lr, ratio]:.1f}"}
-        rows[f"{name}, {way}"] = row
+        rows[name + way] = row
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
