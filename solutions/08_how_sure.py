@@ -30,6 +30,8 @@ from serial_lora_course.plots.style import display_figure
 lesson_card("08")
 
 # %% [markdown]
+# ## Before you look
+#
 # The course ships the records of the runs that lessons 04 to 07 make. Before you look at a difference, write down how far
 # behind would be too far. We take one point of accuracy on CLIP, one point of Dice on SAM (how well a mask fits, lesson
 # 05, times 100), and five points of style share on SD3 (lesson 06).
