@@ -308,8 +308,8 @@ def masks(sam) -> list:
 
 # %% [markdown]
 # On photographs SAM is hardly better than the filled box. You try six ways, each at the best of three rates. A rate is
-# chosen on *training* scenes: two thirds to train on, the others to choose by. Here is the search for one way; the other
-# rates come from the same search.
+# chosen on *training* scenes: two thirds to train on, the others to choose by. Below is the search for one way; what it
+# gave for the others stands in comments.
 
 # %%
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
@@ -317,22 +317,25 @@ from serial_lora_course.labs.training import TrainingConfig, train
 
 SETTINGS = replace(lab.TINY, epochs=2, min_steps=60)  # lesson 05's, for two rounds
 RANK = SETTINGS.rank
-WAYS = {  # what a way does to a frozen image encoder, and its rate
-    "norms and biases": (lambda encoder: yours("9.2")(encoder.blocks), 1e-2),
+WAYS = {  # what a way does to a frozen image encoder, and its rate; Dice at a third of it, at it, at three times it
+    "norms and biases": (
+        lambda encoder: yours("9.2")(encoder.blocks),
+        2.7e-2,
+    ),  # 82.38, 82.83, 80.29
     "Serial LoRA before attention": (
         lambda encoder: inject(encoder, SerialLoRAConfig(rank=RANK)),
-        3e-3,
+        3e-3,  # below
     ),
     "Serial LoRA before feed-forward": (
         lambda encoder: yours("9.3")(encoder.blocks, yours("3.1"), RANK),
-        3e-3,
+        1e-3,  # 80.24, 82.85, 82.61
     ),
-    "LoRA": (lambda encoder: inject(encoder, LoRAConfig(rank=RANK)), 3e-3),
+    "LoRA": (lambda encoder: inject(encoder, LoRAConfig(rank=RANK)), 3e-3),  # 82.93, 83.99, 82.45
     "LoRA, a quarter of the rank": (
         lambda encoder: inject(encoder, LoRAConfig(rank=RANK // 4)),
-        1e-2,
+        9e-3,  # 83.37, 83.43, 77.70 (at 0.03)
     ),
-    "full fine-tuning": (lambda encoder: encoder.requires_grad_(True), 3e-4),
+    "full fine-tuning": (lambda encoder: encoder.requires_grad_(True), 3e-4),  # 83.32, 83.85, 83.19
 }
 
 
@@ -387,7 +390,7 @@ few = ("not adapted", "norms and biases", "Serial LoRA before attention", "full 
 display_figure(plot_masks(shown, {name: cut_out[name] for name in few}))
 
 # %% [markdown]
-# Every way gains about nine or ten points, norms and biases with a tenth of LoRA's parameters. Of the sheep SAM found
+# Every way gains eight to ten points, norms and biases with a tenth of LoRA's parameters. Of the sheep SAM found
 # half; now it is nearly whole. The sky round the hammer is still marked.
 #
 # ## How much can one set show?
@@ -423,10 +426,11 @@ display_figure(plot_trial(mine, theirs))
 
 # %% [markdown]
 # Every black square lies inside your interval: the two do not disagree. But you could not have found what the study
-# found: its differences are a few tenths of a point, and your intervals reach about a point to each side, or more. One
-# of yours leaves zero out, the small LoRA's. Of five comparisons on one set that may be luck: the study has 0.22 ± 0.28.
+# found: its differences are a few tenths of a point, and your intervals reach 0.7 to 2 points to each side. One of yours
+# leaves zero out, the small LoRA's. Of five comparisons on one set that may be luck: the study has 0.22 ± 0.28.
 #
-# *As well* asks for less. The small LoRA and norms and biases pass, in your run and in the study.
+# *As well* asks for less. The small LoRA passes, in your run and in the study. Norms and biases pass in the study; in
+# your run they are open.
 #
 # A difference is *clear* if zero lies outside its interval even after Holm's correction over all the study's questions.
 # A minus says that what is named first is behind.
@@ -623,7 +627,7 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 # 1. *Novel* falls: RepAdapter.
 # 2. *A quarter, because it is shared* falls: a LoRA as small does as well.
 # 3. *In front of attention* falls on SAM: before the feed-forward the pair does better.
-# 4. *It takes an adapter* falls on SAM, with one seed: norms and biases do as well.
+# 4. *It takes an adapter* falls on SAM, in the study's one seed: norms and biases do as well.
 # 5. *Through W* falls on SAM: a random rotation does better.
 # 6. *Consistent superiority* falls by the paper's own tables.
 #
@@ -635,8 +639,8 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 # > the pair does better. And the layer is RepAdapter's, of 2023.
 #
 # Should your group switch? For fewer parameters, lower LoRA's rank: that changes one number. For better masks, try norms
-# and biases on pictures of your own: the study has them 0.61 ± 0.49 above LoRA, with one seed, and not among its clear
-# answers.
+# and biases on pictures of your own: the study has them 0.61 ± 0.49 above LoRA, with one seed and not among its clear
+# answers, and your run cannot tell.
 #
 # And papers? A table in which the new method wins says little until you have seen the rival at **the same size**, the
 # **simplest thing** that could work, and **how far luck reaches**. This paper's tables show none of them. Our own numbers
