@@ -675,7 +675,7 @@ print(f"LoRA is better on {better}: sign test, p = {binomtest(better, len(tests)
 # %% [markdown]
 # LoRA ends at 0.764 against 0.756, and it is better on 41 scenes of 60. A coin would seldom split them like that, so
 # these two runs do differ. But would it be so with other seeds, and on other data sets? Lesson 08 judges that, and
-# lesson 09 puts both beside five other ways.
+# lesson 09 puts both beside four other ways.
 #
 # ## Drag a box
 #
