@@ -121,7 +121,6 @@ class RepAdapter(nn.Module):
 # | ●●●○○ | ●●●○○ | 10 |
 #
 # Without biases the change is linear, so it is a product B A. Return the two matrices, with the scale in one of them.
-# The check compares your pair with the layer, run group by group.
 
 
 # %% tags=["exercise"]
@@ -232,8 +231,7 @@ check("9.2", norms_and_biases)
 # | ●●○○○ | ●●●●● | 8 |
 #
 # A block has two halves, `x + attn(norm1(x))` and `x + mlp(norm2(x))`. Put the pair that you know in front of the
-# feed-forward layer: `mlp` reads adapted tokens, and the residual stream x goes past unchanged. The check compares with
-# feed-forward layers into which the pairs are merged.
+# feed-forward layer: `mlp` reads adapted tokens, and the residual stream x goes past unchanged.
 
 
 # %% tags=["exercise"]
