@@ -501,7 +501,7 @@ print(f"on the test scenes of twelve sets, each at its best: {sizes['sam']}")
 
 # %% [markdown]
 # At 0.003, Serial LoRA's best rate, it is ahead. The small LoRA wants three times that, and then it is ahead. (Four sets
-# and one seed prove neither, and −0.53 is open after Holm's correction.) The paper has one rate for all methods. If you
+# and one seed prove neither, and −0.53 is open after Holm's correction.) The paper names one rate for all methods. If you
 # keep one sentence of this course, keep this one: *a comparison of methods at one learning rate is also a comparison of
 # learning rates.*
 #
@@ -579,9 +579,9 @@ check("9.4", judge)
 # Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 
 # %% [markdown]
-# Claims in the paper's words, on its own tables. "Most" is more than half, "almost all" at least four fifths, the margins
-# are one point, or 5% of FID. I chose them; would you choose others? (The paper calls a lower Dice better. Dice measures
-# overlap, so its table is plausibly a *loss*, and is read as one.)
+# Claims in the paper's words, on its own tables. I chose the rules: "most" is more than half, "almost all" at least four
+# fifths, the margins are one point, or 5% of FID. (The paper calls a lower Dice better. Dice measures overlap, so its
+# table is plausibly a *loss*, and is read as one.)
 
 # %%
 from serial_lora_course.paper_tables import paper_results
