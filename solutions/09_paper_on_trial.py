@@ -394,8 +394,8 @@ few = ("not adapted", "norms and biases", "Serial LoRA before attention", "full 
 display_figure(plot_masks(shown, {name: cut_out[name] for name in few}))
 
 # %% [markdown]
-# Every way gains eight to ten points, norms and biases with a tenth of LoRA's parameters. Of the sheep SAM found
-# half; now it is nearly whole. The sky round the hammer is still marked.
+# Every way gains eight to ten points, norms and biases with a tenth of LoRA's parameters. Of the sheep SAM found half;
+# now it is nearly whole. The sky round the hammer is still marked.
 #
 # ## How much can one set show?
 #
@@ -473,9 +473,9 @@ for step, pair in MORE.items():
 # one pair's change through the pretrained W costs 0.45 ± 0.24.** Lesson 01 printed a trained W's singular values: some
 # directions are nearly closed. A rotation closes none.
 #
-# Or is it *where* W sends a change? Turn W's outputs at random: the closed directions stay. That is 0.35 ± 0.29 behind Q,
-# and against W nothing shows. So it is the closed directions, as far as we can tell. (We compared these after the runs,
-# without a correction.)
+# Or is it *where* W sends a change? Turn W's outputs at random: the closed directions stay. Against W nothing shows, and
+# behind Q it is 0.35 ± 0.29 (compared after the runs, without a correction). So it is the closed directions, as far as
+# we can tell.
 #
 # Open are why the pair before the feed-forward, which goes through a pretrained matrix too, does not pay; whether three
 # pairs pay for W (± 0.41 is too wide); and the paper's own explanation, that one pair does better than three: −0.38 ±

@@ -186,7 +186,7 @@ DESCRIBED = (
     ("serial_untied-4", "lora_qkv-4"),
     ("serial_lora-12", "serial_untied-4"),
 )
-"""Two arms, the first minus the second, that lesson 09 tells beside the answers: chosen after the runs, untested."""
+"""The first arm minus the second, told beside the answers without a test; most were chosen after the runs."""
 
 
 def questions_of(plan: LabPlan) -> list[Question]:

@@ -64,7 +64,7 @@ class Found:
     """The study, by lab: how many runs, a gain's unit in words, a row an arm with `COLUMNS`; all answers.
 
     Attributes:
-        described: (lab, one arm, another) -> their difference for sets like these, of which no question asked.
+        described: (lab, one arm, another) -> their difference for sets like these, without a test.
         rates: of a lab, a row a rate and a column an arm: what it reached on the validation pictures, times 100.
     """
 
