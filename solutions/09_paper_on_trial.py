@@ -639,12 +639,12 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 #
 # > Serial LoRA puts one low-rank pair in front of attention. With a quarter of LoRA's parameters it stays within a point
 # > of Dice of LoRA on SAM; on CLIP and on style that is open. But a LoRA as small does as well, so nobody needs sharing
-# > to save parameters. On SAM sharing shows no cost. Writing through the pretrained W does, and before the feed-forward
-# > the pair does better. And the layer is RepAdapter's, of 2023.
+# > to save parameters. What costs on SAM is not sharing, as far as we can see, but writing through the pretrained W. And
+# > the layer is RepAdapter's, of 2023.
 #
 # Should your group switch? For fewer parameters, lower LoRA's rank: that changes one number. For better masks, try norms
-# and biases on pictures of your own: the study has them 0.61 ± 0.49 above LoRA, with one seed and not among its clear
-# answers, and your run cannot tell.
+# and biases on pictures of your own: in the study they are 0.61 ± 0.49 above LoRA, but with one seed and not among its
+# clear answers, and your run cannot tell.
 #
 # And papers? A table in which the new method wins says little until you have seen the rival at **the same size**, the
 # **simplest thing** that could work, and **how far luck reaches**. This paper's tables show none of them. Our own numbers
