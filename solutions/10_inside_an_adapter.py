@@ -88,7 +88,7 @@ for label, config in (("LoRA", LoRAConfig), ("Serial LoRA", SerialLoRAConfig)):
 
 # %% [markdown]
 # Each of the six names more drawings right. And each is a CLIP like any other: same modules, same shapes, no
-# adapter to be seen. From here on, pretend that you don't know how they were made.
+# adapter to be seen. Now pretend that you don't know how they were made.
 #
 # ## What is in the difference?
 #
@@ -264,7 +264,7 @@ for name, each in (changes | others).items():
 # effective rank is lower than LoRA's, with all three seeds. W alone does not explain it: a random pair behind W still
 # uses 15.
 #
-# Is a high effective rank good? Not in itself. The random pair has the highest, and it has learned nothing.
+# A high effective rank is not good in itself: the random pair, which learned nothing, has the highest.
 #
 # ## LoRA or Serial LoRA?
 #
@@ -279,10 +279,10 @@ for name, model in merged.items():
 
 # %% [markdown]
 # One `torch.equal` answers. But suppose that LoRA had been on q, k and v only. Size and shape differ in the table
-# above, but at one rate: that proves nothing. Directions do. Write dW as a sum of rank-one terms $\sigma_i u_i
-# v_i^\top$, as in lesson 01. The scalar product of a token with $v_i$ decides how much of term i it gets: in the
-# directions $v_i$ dW *reads*. What it adds has the directions $u_i$: there it *writes*. The sixteen $v_i$ span dW's
-# row space, the $u_i$ its column space.
+# above, but at one rate: that proves nothing. Directions do. Write dW as a sum of rank-one terms
+# $\sigma_i u_i v_i^\top$, as in lesson 01. The scalar product of a token with $v_i$ decides how much of term i it
+# gets: in the directions $v_i$ dW *reads*. What it adds has the directions $u_i$: there it *writes*. The sixteen
+# $v_i$ span dW's row space, the $u_i$ its column space.
 #
 # Two subspaces have **principal angles**: the smallest angle between any vector of the one and any of the other, then
 # the next smallest at right angles to these, and so on. All zero, and they are the same subspace; all right angles, and
@@ -430,7 +430,7 @@ display_figure(plot_angles(curves, chance, "two adapters: where they write", thr
 # Serial LoRA's seeds agree best, at 0.49 to 0.51. Part of that is W, not learning: random B's behind W already
 # overlap by 0.23. Reads stay near chance. The likely reason: A keeps much of its random start, and B starts at zero.
 #
-# (No row compares equal seeds: those saw the same drawings, and some A's had the same random start.)
+# (No row compares equal seeds, which saw the same drawings.)
 #
 # Different directions need not mean different answers.
 
