@@ -126,13 +126,11 @@ for task in tasks:
 size = sum(matrix.nbytes for pair in trained["symbols"].values() for matrix in pair)
 print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 
-(A, B), *_ = trained["travel"].values()  # of the first block
 W = clip.model.visual.transformer.resblocks[0].attn.in_proj_weight.detach()  # (3d, d)
-factor = torch.eye(len(B)) + B @ A
-merged = W @ factor
-back = torch.linalg.solve(factor, merged, left=False)  # merged times the inverse of I + B A
-print(f"merged, entries move by up to {(merged - W).abs().max():.2f}; ", end="")
-print(f"taken out again, they are off by up to {(back - W).abs().max():.0e}")
+A, B = next(iter(trained["travel"].values()))  # of the same block
+factor = torch.eye(len(B)) + B @ A  # solve multiplies by its inverse
+off = (torch.linalg.solve(factor, W @ factor, left=False) - W).abs().max()
+print(f"merged and taken out again: the weights are off by up to {off:.0e}")
 
 # %% [markdown]
 # The adapter for symbols takes its own task from 49.3% to 76.7%, the other one takes travel from 42.3% to 66.7%. Each
@@ -150,8 +148,8 @@ print(f"taken out again, they are off by up to {(back - W).abs().max():.0e}")
 #
 # $$ I + w_1 B_1 A_1 + w_2 B_2 A_2 . $$
 #
-# Here is the idea: **a sum of products is a product**, of matrices that are stacked, A's rows on top of each other and
-# B's columns side by side:
+# The idea: **a sum of products is a product**, of matrices that are stacked, A's rows on top of each other and B's
+# columns side by side:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 = \begin{pmatrix} w_1 B_1 & w_2 B_2 \end{pmatrix}
 # \begin{pmatrix} A_1 \\ A_2 \end{pmatrix} . $$
@@ -236,8 +234,8 @@ for name, pairs in (("half of each, stacked", both), ("trained on both", trained
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 + \sqrt{w_1 w_2}\,(B_1 A_2 + B_2 A_1) . $$
 #
-# Thanks to the roots both changes get their weights. But two more products come in, which nobody trained. What will
-# they do? Here are five mixtures in both ways. (To *choose* a weight, take validation drawings, not these.)
+# Both changes get their weights. But two more products come in, which nobody trained. What will they do? Here are
+# five mixtures in both ways. (To *choose* a weight, take validation drawings, not these.)
 
 
 # %%
@@ -256,12 +254,11 @@ for share in shares:
 display_figure(plot_path(shares, path, list(tasks)))
 
 A, B = mix(average, [0.5, 0.5])[place]
-away = (B @ A - wanted).norm() / wanted.norm()
-print(f"in the first block the average is {away:.0%} away from the sum, in norm")
+print(f"first block: the average is {(B @ A - wanted).norm() / wanted.norm():.0%} off the sum")
 
 # %% [markdown]
 # The two extra products do no harm that one can see. In the first block the average is 83% away from the sum. Yet the
-# curves are two drawings apart at most, now this way, now that.
+# curves are two drawings apart at most, either way.
 #
 # Then why stack? You get exactly what you asked for, with any ranks and weights. The docstring of PEFT's
 # `add_weighted_adapter` calls `linear` "a very rough approximation" (its `cat` stacks, as you did). The price of
@@ -339,8 +336,7 @@ for name, pairs in ways.items():
 
 added, one, other = (B @ A for A, B in (pairs[place] for pairs in ways.values()))  # (d, d)
 far = [(chained - added).norm() / added.norm() for chained in (one, other)]
-print(f"in the first block the chains are {far[0]:.0%} and {far[1]:.0%} away from the sum")
-print(f"one drawing is {100 / len(tasks['symbols'].test):.1f} points")
+print(f"first block: the chains are {far[0]:.0%} and {far[1]:.0%} off the sum")
 
 # %% [markdown]
 # With both adapters at full weight, symbols get 69.9% and travel 59.0%: no more than with halves.
@@ -477,7 +473,7 @@ print(tasks["travel"].attribution)
 # tower for each customer (we time one tower, and multiply its megabytes). Guess the one column that does not grow.
 
 # %%
-from time import perf_counter
+from timeit import repeat
 
 some, tower = drawings.repeat(8, 1, 1, 1), clip.model.visual  # (64, 3, H, W)
 seen = {place: pair for place, pair in trained["symbols"].items() if place.startswith("visual.")}
@@ -486,14 +482,9 @@ tower_mb = sum(p.nbytes for p in tower.parameters()) / 1e6
 
 
 @torch.no_grad()
-def milliseconds(run, rounds: int = 3) -> float:
-    """The fastest of a few rounds."""
-    times = []
-    for _ in range(rounds):
-        started = perf_counter()
-        run()
-        times.append(1000 * (perf_counter() - started))
-    return min(times)
+def milliseconds(run) -> float:
+    """The fastest of three rounds."""
+    return 1000 * min(repeat(run, number=1, repeat=3))
 
 
 def one_by_one(customers: int, encode, pairs: dict | None = None) -> None:
@@ -506,8 +497,7 @@ def one_by_one(customers: int, encode, pairs: dict | None = None) -> None:
 # %%
 def cost(customers: int) -> dict[str, float]:
     """What the three servers need for sixty-four drawings of so many customers."""
-    whose = torch.arange(64) * customers // 64  # (64,)
-    server = server_of(customers * [seen], whose)
+    server = server_of(customers * [seen], torch.arange(64) * customers // 64)
     return {
         "switched, ms": milliseconds(lambda: one_by_one(customers, model.encode_image, seen)),
         "one pass, ms": milliseconds(lambda: server.encode_image(some)),
@@ -521,9 +511,10 @@ table = pd.DataFrame({customers: cost(customers) for customers in (1, 8, 64)}).T
 display(table.rename_axis("customers").style.format("{:.0f}"))
 
 # %% [markdown]
-# One pass takes about as long for 64 customers as for one. Switching does not: a CPU is quick with many drawings
-# together, slow with one after another. Merged copies answer as slowly, and need a tower for each customer. Services
-# that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A and B for each sample.
+# One pass takes about as long for 64 customers as for one. Switching takes several times as long: a CPU is quick with
+# many drawings together, slow with one after another. Merged copies answer as slowly, and need a tower for each
+# customer. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A and
+# B for each sample.
 #
 # ## The package does the same
 #
@@ -563,7 +554,7 @@ display(table.rename_axis("customers").style.format("{:.0f}"))
 #
 # ## What to remember
 #
-# - A switch exchanges two thin matrices a block. The base is in memory once.
+# - A switch exchanges two thin matrices a block.
 # - A sum of products is a product: stack, and the rank is r₁ + r₂.
 # - A chain has one more term than the sum, and an order.
 # - A mixed batch takes one pass: gather each sample's A and B.
