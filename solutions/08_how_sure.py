@@ -6,7 +6,7 @@
 # sign?
 #
 # You'll build what you need to decide: an interval, a margin, a correction for many questions, and a rule that
-# chooses a rank. It takes four short functions, and no training.
+# chooses a rank.
 
 # %%
 try:
@@ -30,13 +30,26 @@ from serial_lora_course.plots.style import display_figure
 lesson_card("08")
 
 # %% [markdown]
-# The course ships the records of the runs that lessons 04 to 07 make. Here are your friend's: Dice on SAM (how well a
-# mask fits, lesson 05), times 100, for five data sets and three seeds. Each value is a mean over three amounts of
-# training pictures. Two runs of one data set and seed saw the same pictures, so we subtract them, and keep the
-# difference.
-
+# ## Before you look
+#
+# The course ships the records of the runs that lessons 04 to 07 make. Before you look at a difference, write down how far
+# behind would be too far. We take one point of accuracy on CLIP, one point of Dice on SAM (how well a mask fits, lesson
+# 05, times 100), and five points of style share on SD3 (lesson 06).
+#
+# Then come your friend's runs, on five data sets with three seeds. Each value is a mean over three amounts of training
+# pictures. Two runs of one data set and seed saw the same pictures, so we subtract them, and keep the difference.
 
 # %%
+LABS = {"clip": "accuracy", "sam": "dice", "sd3": "style_share"}
+MARGINS = {"clip": 1.0, "sam": 1.0, "sd3": 5.0}  # how far behind is too far
+UNTRAINED = {"clip": "zero_shot_dataset", "sam": "base_dice", "sd3": "base_style_share"}
+
+for lab, measure in LABS.items():
+    lora = frame(shipped_records(lab)).query("method == 'lora'")
+    gain = 100 * (lora[measure] - lora[UNTRAINED[lab]]).mean()
+    print(f"{lab:4} LoRA gains {gain:4.1f}, a tenth is {gain / 10:.2f}; margin {MARGINS[lab]:g}")
+
+
 def results(lab: str, measure: str) -> pd.DataFrame:
     """Times 100: a row for each data set and seed, the mean over amounts; a column for each method."""
     runs = frame(shipped_records(lab))
@@ -52,8 +65,10 @@ error = runs.std(ddof=1) / math.sqrt(len(runs))  # the standard error of the mea
 print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 
 # %% [markdown]
-# That is what most papers do: all runs are one sample, and two standard errors to each side of the mean are the
-# *interval* in which the truth probably lies. All of it is above zero, so it looks settled.
+# Our margins are about a tenth of what LoRA gains; on SAM, a round hundredth of Dice, nearly two tenths.
+#
+# The last line is what many papers do: all runs are one sample, and two standard errors to each side of the mean are the
+# *interval*, made so that it catches the truth in nineteen studies of twenty. All of it is above zero, so it looks settled.
 #
 # Now read the table row by row. On `lines` Serial LoRA wins clearly with every seed, on `weather` it loses with two
 # of three. Do these look like fifteen independent measurements of one thing?
@@ -69,9 +84,9 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 # Left: each line joins a pair of runs, LoRA's and Serial LoRA's. The lines are almost flat, but data sets lie up to
 # nine points apart. Without pairing, a difference of half a point would be invisible.
 #
-# Middle: how far each line rises. The three seeds of a data set stay together; the sets do not. A method that suits
-# `lines` suits it with every seed, so the second and third seed tell you little that is new. It is like a survey:
-# your friend did not ask fifteen people, but five people three times each. Counting repeats as samples is called
+# Middle: how far each line rises. The seeds of a data set lie closer together than the sets. A method that suits `lines`
+# suits it with every seed, so the second and third seed tell you little that is new. It is like a survey: your friend
+# did not ask fifteen people, but five people three times each. Counting repeats as samples is called
 # *pseudoreplication*.
 #
 # So **the data set is the measurement**, and its seeds are averaged first. Right: the same mean with two intervals,
@@ -81,9 +96,9 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 #
 # ## How many standard errors?
 #
-# Most people use two. The next cell tests that: a hundred thousand times it draws a few measurements whose true mean
-# is zero, and counts how often their mean is more than two standard errors away from it. It should be 5%. What do you
-# expect for only two measurements?
+# Many use two. The next cell tests that: a hundred thousand times it draws a few measurements whose true mean is zero,
+# and counts how often their mean is more than two standard errors away from it. It should be 5%. What do you expect for
+# only two measurements?
 
 # %%
 chance, rows = np.random.default_rng(0), {}
@@ -156,16 +171,14 @@ print(f"the interval: {mean - half:+.2f} to {mean + half:+.2f}")
 # %% [markdown]
 # The same mean, and zero is inside the interval, from -0.04 to +0.85. You don't sign. That does not mean that Serial
 # LoRA is no better: five data sets are too few to tell. And there is a second reason: in these runs on SAM, and on SD3,
-# one learning rate served all methods, and may suit one of them best. (On CLIP each had its own; lesson 09 has runs in
-# which each got its own there, too.)
+# one learning rate served both methods, and may suit one of them better. (Lesson 09 gives each its own.)
 #
 # Your friend could still sign a smaller claim, about *these* five data sets. For that, the seeds are a fair sample,
-# and the narrow interval is on the safe side. But the sentence was about data sets in general, as most sentences in
-# papers are.
+# and the narrow interval is on the safe side. But the sentence was about data sets in general.
 #
-# Let's test both intervals where we know the truth. We make up two methods that are exactly
-# equal: data sets favour one or the other by chance, and seeds add some noise. Every interval that leaves out zero is
-# then a *false positive*. How often will your friend's interval find a winner?
+# Let's test both intervals where we know the truth. We make up two methods that are equal on average: data sets favour
+# one or the other by chance, and seeds add noise, both about as much as in your friend's table. Every interval that
+# leaves out zero is then a *false positive*. How often will your friend's interval find a winner?
 
 
 # %%
@@ -185,7 +198,7 @@ for seeds in (3, 10, 30):
     print(f"{seeds} seeds:", {way: f"{count / 2000:.0%}" for way, count in wrong.items()})
 
 # %% [markdown]
-# Between two equal methods your friend finds a winner in 26% of cases. With thirty seeds it is 69%! More runs make
+# Between two equal methods your friend finds a winner in 26% of cases. With thirty seeds it is 69%. More runs make
 # the interval narrower, but they come from the same five data sets. Your interval keeps its promise: about 5%,
 # however many seeds.
 #
@@ -193,48 +206,41 @@ for seeds in (3, 10, 30):
 #
 # If the interval is too wide, what should you add? The means of data sets vary for two reasons: data sets differ, and
 # each mean carries some noise from its few seeds. The spread within a row of the table tells how large that noise is;
-# the rest comes from the data sets. Here is Serial LoRA minus LoRA of equal *rank* in all three labs.
-
+# the rest comes from the data sets. Here is Serial LoRA minus LoRA in all three labs, of equal rank and of equal size.
 
 # %%
-LABS = {"clip": "accuracy", "sam": "dice", "sd3": "style_share"}
-rows = {}
+RIVALS = {"lora": "equal rank", "lora_equal_budget": "equal size"}
+rows, intervals = {}, {}
 for lab, measure in LABS.items():
     table = results(lab, measure)
-    table = (table["serial_lora"] - table["lora"]).unstack("seed")  # (sets, seeds)
-    seeds = table.var(axis=1).mean() / table.shape[1]  # seed noise left in a set's mean
-    total = table.mean(axis=1).var()  # of the sets' means
-    mean, half = interval_of(table.to_numpy())
-    endless = half * math.sqrt(max(0, 1 - seeds / total))
-    rows[lab] = [
-        len(table),
-        f"{mean:+.2f} ± {half:.2f}",
-        f"{seeds / total:.0%}",
-        f"± {endless:.2f}",
-    ]
-columns = ["sets", "difference", "seeds' share of the variance", "with endless seeds"]
-display(pd.DataFrame(rows, index=columns).T)
+    for rival, name in RIVALS.items():
+        gap = (table["serial_lora"] - table[rival]).unstack("seed")  # (sets, seeds)
+        seeds = gap.var(axis=1).mean() / gap.shape[1]  # seed noise left in a set's mean
+        share = seeds / gap.mean(axis=1).var()  # of the variance of the sets' means
+        mean, half = intervals[lab, rival] = interval_of(gap.to_numpy())
+        row = {"sets": len(gap), "difference": f"{mean:+.2f} ± {half:.2f}"}
+        row["seeds' share of the variance"] = f"{share:.0%}"
+        row["with endless seeds"] = f"± {half * math.sqrt(max(0, 1 - share)):.2f}"
+        rows[f"{lab}, {name}"] = row
+display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# On SAM most of the variance is seed noise, and more seeds would shorten the interval a lot. On CLIP seeds are only 18%
-# of it and on SD3 4%: even a thousand runs of each set would change little. There you need more sets.
-#
-# **Change this and run again**: write `lora_equal_budget` in place of `lora`. On SAM, your friend's comparison, the
-# seeds' share falls to about an eighth, and on SD3 it rises to four fifths. These shares, too, are estimates from few
-# numbers.
+# Where the share is 76% or 81%, more seeds would shorten the interval a lot. In your friend's comparison seeds are only
+# 12% of the variance, on SD3 at equal rank 4%: there even a thousand runs of each set would change little, and you need
+# more sets. (These shares, too, are estimates from few numbers.)
 #
 # ## Comparable needs a margin
 #
-# The paper's favourite word is "comparable". It can't mean "not significant" (zero is inside the interval): with two
-# runs hardly anything is significant, so everything would be comparable. You need a **margin**, chosen before you
-# look: how far behind is too far behind? For us that is one point of accuracy, one point of Dice, and five points
-# of style share, lesson 06's measure.
+# The paper's word is "comparable". It can't mean "not significant" (zero is inside the interval): with two runs hardly
+# anything is significant, so everything would be comparable. It needs a **margin**, chosen before you look. You have
+# written yours down.
 #
 # - The whole interval is above minus the margin: it *holds*.
 # - The whole interval is below: it *fails*.
 # - Otherwise the question is *open*.
 #
-# This is a *non-inferiority test*.
+# This is a *non-inferiority test*. (*Open* means that the interval contains the value you ask about: here minus the
+# margin; zero, if you ask who is ahead.)
 
 # %% [markdown]
 # ### Exercise 8.2 · Comparable
@@ -285,29 +291,29 @@ check("8.2", comparable)
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
 
-verdict_of, margins = yours("8.2"), {"clip": 1.0, "sam": 1.0, "sd3": 5.0}
-judged = []
-for lab, measure in LABS.items():
-    table = results(lab, measure)
-    for rival in ("lora", "lora_equal_budget"):
-        mean, half = interval_of((table["serial_lora"] - table[rival]).unstack("seed").to_numpy())
-        judged.append((lab, rival, mean, half, margins[lab], verdict_of(mean, half, margins[lab])))
-        print(f"{lab:4} against {rival:17} from {mean - half:+6.2f} to {mean + half:+.2f}")
+verdict_of, judged = yours("8.2"), []
+for (lab, rival), (mean, half) in intervals.items():
+    margin = MARGINS[lab]
+    judged.append((lab, rival, mean, half, margin, verdict_of(mean, half, margin)))
+    print(f"{lab:4} {RIVALS[rival]}: from {mean - half:+6.2f} to {mean + half:+.2f}")
 display_figure(plot_margins(judged))
 
 # %% [markdown]
-# Look at SAM's upper bar. The interval leaves out zero, so Serial LoRA *is* worse than LoRA there. It also ends well
-# before the margin, so Serial LoRA is comparable. The difference is real, and too small to matter.
+# Look at SAM's upper bar. The interval leaves out zero: Serial LoRA looks behind there, at the one rate that both had. It
+# also ends before the margin, at -0.58, so Serial LoRA is comparable. With a tenth of LoRA's gain as the margin, 0.55, it
+# would be *open*. That is why the margin comes first.
 #
 # On CLIP against LoRA the interval goes from -4.91 to +1.54. It contains zero, so the difference is "not significant",
 # and still Serial LoRA may be five points behind. Not significant and comparable are two different things.
 #
-# Against the small LoRA no lab shows that Serial LoRA is better. On CLIP it is behind: zero is outside the interval.
+# Against the small LoRA no lab shows that Serial LoRA is better. On CLIP it looks behind, just: the interval ends at
+# -0.13. Wait for the next section.
 #
 # ## Many questions
 #
-# An interval that is wrong in one case of twenty is fine for one question. But five methods in three labs give thirty
-# pairs. The *p value* of a pair is below 0.05 exactly when its interval leaves out zero. Let's ask all thirty.
+# An interval that is wrong in one case of twenty is fine for one question. We asked six, and five methods in three labs
+# give thirty pairs. The *p value* of a pair is below 0.05 exactly when its interval leaves out zero. Let's ask all
+# thirty.
 
 # %%
 from itertools import combinations
@@ -375,24 +381,23 @@ correct = yours("8.3")
 left = sum(p < 0.05 for p in correct(list(p_values.values())))
 print(f"all {len(p_values)} questions: {left} left below 0.05")
 
-ours = [key for key in p_values if set(key[1:]) == {"lora", "serial_lora"}]
+ours = [(lab, rival, "serial_lora") for lab in LABS for rival in RIVALS]
 for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
-    print(f"{key[0]:5} Serial LoRA against LoRA: p = {p_values[key]:.3f}, corrected {p:.3f}")
+    print(f"{key[0]:4} {RIVALS[key[1]]}: p = {p_values[key]:.3f}, corrected for six {p:.3f}")
 
 # %% [markdown]
-# Of the fifteen, none is left! Yet chance would give one or two of thirty, and fifteen in at most one study of ten
-# (Markov's inequality), so some of these differences are probably real. With four to seven data sets we cannot say
-# which.
+# Of the fifteen, none is left. Yet chance would give fifteen of thirty in at most one study of ten (Markov's inequality),
+# so some of these differences are probably real. With four to seven data sets we cannot say which.
 #
-# If we ask only the three questions that we came for, SAM's survives: LoRA is ahead there. SD3's does not, by a hair:
-# behind on style stays *open*. That is what Holm teaches: every question that you add makes it harder to answer the
-# others. Decide what you want to know before you look, and write it down.
+# If we ask only the six questions that we came for, one survives: on SAM at equal rank LoRA is ahead (0.041). Who is
+# ahead on style at equal rank is *open* (0.131), and so is CLIP at equal size (0.164). That is what Holm teaches: every
+# question that you add makes it harder to answer the others. Decide what you want to know before you look, and write it
+# down.
 #
 # ## Choosing a rank
 #
-# One question remains, the most practical: which rank? The table has Serial LoRA's accuracy on CLIP for three data
-# sets and five ranks, each a mean of three seeds. It is tempting to take the rank with the largest number in each
-# column.
+# One more question: which rank? The table has Serial LoRA's accuracy on CLIP for three data sets and five ranks, each a
+# mean of three seeds. It is tempting to take the largest number of each column.
 
 # %%
 sweep = frame(shipped_records("clip_rank"))
@@ -404,10 +409,9 @@ print(
 )
 
 # %% [markdown]
-# The best cells average four points more than a rank at random. But among nearly equal means the highest is often just
-# the luckiest. The *one-standard-error rule* is more careful: take the best mean, subtract its standard error, and
-# choose the **smallest rank** that still reaches this bar (Breiman and others, 1984).
-# <!-- from the book's cover: 1984 -->
+# Among nearly equal means the highest is often just the luckiest. The *one-standard-error rule* is more careful: take
+# the best mean, subtract its standard error, and choose the **smallest rank** that still reaches this bar (Breiman and
+# others, 1984). <!-- from the book's cover: 1984 -->
 
 # %% [markdown]
 # ### Exercise 8.4 · The smallest rank that is good enough
@@ -454,8 +458,8 @@ check("8.4", one_error_rank)
 # Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
 
 # %% [markdown]
-# Now choose honestly. A rank that was chosen on some pictures must be judged on *others*. So two data sets choose,
-# and we look at the third. Do you expect 53.5 again?
+# A rank that was chosen on some pictures must be judged on *others*. So two data sets choose, and we look at the third.
+# Do you expect 53.5 again?
 
 # %%
 choose = yours("8.4")
@@ -469,9 +473,8 @@ for left_out in grid.columns:
 print(f"mean {np.mean(reached):.1f}")
 
 # %% [markdown]
-# 50.9. Not 53.5, but a little more than the 49.6 of a rank at random. On `nature` the rule took rank 8, with 48.8, though
-# rank 4 has 52.8. And it breaks this lesson's own law: its standard error is over seeds, since two data sets are too few
-# to take one over. With three sets and one rate this is a demonstration, not advice.
+# Not 53.5 but 50.9, close to the 49.6 of a rank at random. The rule also breaks this lesson's own law: its standard error
+# is over seeds, since two data sets are too few. It is a demonstration, not advice.
 #
 # ## Quiz
 #
@@ -490,8 +493,8 @@ print(f"mean {np.mean(reached):.1f}")
 # <details><summary>Answer</summary>
 #
 # Neither. The interval goes from -0.6 to +1.4. With a margin of one point the first is *comparable*, since the lower
-# end is above -1. If the true difference is 0.4, four times as many data sets would show that the first is better in
-# only half of such studies. For four studies in five you need about eight times as many.
+# end is above -1. With four times as many data sets the standard error halves and Student's t falls from 2.6 to 2.1, so
+# the interval is ± 0.4. If the true difference is 0.4, the mean comes out above that in only half of such studies.
 #
 # </details>
 #
@@ -509,7 +512,7 @@ print(f"mean {np.mean(reached):.1f}")
 # <details><summary>Answer</summary>
 #
 # Compare the spread within data sets with the spread between them. If most of the variance comes from seeds, more
-# seeds help. If it comes from the data sets, as with styles, only more data sets help.
+# seeds help. If it comes from the data sets, only more data sets help.
 #
 # </details>
 #
@@ -518,8 +521,8 @@ print(f"mean {np.mean(reached):.1f}")
 # - The data set is the measurement. Pair the runs, average the seeds, then take the interval over data sets.
 # - With few measurements use Student's t, not two standard errors.
 # - "Comparable" needs a margin, and the margin comes first. "Open" is an answer.
-# - Every question that you add makes it harder to answer the others.
+# - Correct for every question that you ask.
 # - Choose on pictures other than those you report.
 #
-# Next time a table says "± 0.2", ask: over what? You have the functions to answer it. Now for the paper itself: [09 ·
-# The paper on trial](09_paper_on_trial.ipynb).
+# Next time a table says "± 0.2", ask: over what? Now for the paper itself: [09 · The paper on
+# trial](09_paper_on_trial.ipynb).

@@ -7,8 +7,8 @@
 # What was its rank? Was it LoRA or Serial LoRA? The colleague also has a plot in which one adapter's singular values
 # lie above another's: did that adapter learn more?
 #
-# You will answer all three from the weights alone, with three functions of your own: a rank, an effective
-# rank, and the angles between two subspaces. At the end you get the lost adapter back.
+# The weights answer the first two, and show why they cannot answer the third. You write a rank, an effective rank, and
+# the angles between two subspaces. At the end you get the lost adapter back.
 
 # %%
 try:
@@ -39,7 +39,7 @@ lesson_card("10")
 #
 # We make such files ourselves: LoRA and Serial LoRA, with three seeds each. Your loop from lesson 04 trains them,
 # on four drawings of each class, and only in the image tower. Both methods get one rate, above those of lesson 04, so
-# that the changes are large. That is harmless here: we compare no accuracies, and a rank does not depend on the rate.
+# that the changes are large. A rank does not depend on it; sizes, effective ranks and overlaps may.
 
 # %%
 clip, drawings = load_clip("tiny"), load_classification("symbols")
@@ -51,9 +51,14 @@ with torch.no_grad():
 
 
 @torch.no_grad()
-def answers(model: nn.Module) -> Tensor:
-    """The class that a model gives each test picture: (N,)."""
-    return (model.encode_image(tests, normalize=True) @ classes.T).argmax(-1)
+def scores(model: nn.Module) -> Tensor:
+    """Cosines of test pictures and class prompts: (N, C). The largest is the model's answer."""
+    return model.encode_image(tests, normalize=True) @ classes.T
+
+
+def right(model: nn.Module) -> int:
+    """How many test pictures a model names right."""
+    return int((scores(model).argmax(-1) == truth).sum())
 
 
 # %%
@@ -75,15 +80,15 @@ def adapt(config: LoRAConfig | SerialLoRAConfig, seed: int) -> nn.Module:
 
 # %%
 merged = {}
-print(f"not adapted: {(answers(clip.model) == truth).sum()} of {len(truth)} right")
+print(f"not adapted: {right(clip.model)} of {len(truth)} right")
 for label, config in (("LoRA", LoRAConfig), ("Serial LoRA", SerialLoRAConfig)):
     for seed in SEEDS:
         merged[f"{label}, seed {seed}"] = model = adapt(config(RANK, towers=["image"]), seed)
-        print(f"{label}, seed {seed}: {(answers(model) == truth).sum()} of {len(truth)} right")
+        print(f"{label}, seed {seed}: {right(model)} of {len(truth)} right")
 
 # %% [markdown]
 # Each of the six names more drawings right. And each is a CLIP like any other: same modules, same shapes, no
-# adapter to be seen. From here on, pretend that you don't know how they were made.
+# adapter to be seen. Now pretend that you don't know how they were made.
 #
 # ## What is in the difference?
 #
@@ -105,17 +110,19 @@ changes = {
     for name, model in merged.items()
 }
 W, dW = before[6], changes["Serial LoRA, seed 1"][6]  # q of block 2; change this and run again
-display_figure(plot_spectra({"W": svdvals(W), "W + dW": svdvals(W + dW), "dW": svdvals(dW)}))
-values = svdvals(dW)
+spectra = {"W": svdvals(W), "W + dW": svdvals(W + dW), "dW": svdvals(dW)}
+display_figure(plot_spectra(spectra))
+print("largest:", ", ".join(f"{name} {values[0]:.1f}" for name, values in spectra.items()))
+values = spectra["dW"]
 print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {values[RANK]:.0e}")
 
 # %% [markdown]
-# No. W and W + dW are nearly one line: the small change does not show beside the large weight. So the first question
-# about any plot of singular values is: of which matrix?
+# No. W and W + dW are nearly one line. That is not because dW is small: its largest value is 1.3, that of W 2.2. But on
+# an axis of twelve powers of ten, 2.5 looks like 2.2. So ask of any plot of singular values: of which matrix?
 #
-# dW tells us more. After value 16 its singular values drop by six powers of ten. But they don't drop to zero. Why
-# not? The merged weights were rounded to float32, and the rounding is a small random matrix of full rank. Strictly,
-# dW has rank 192. What we want is the rank above the rounding.
+# dW tells us more. After value 16 its singular values drop by six powers of ten. But not to zero: the merged weights
+# were rounded to float32, and the rounding is a small random matrix of full rank. Strictly, dW has rank 192. What we
+# want is the rank above the rounding.
 
 # %% [markdown]
 # ### Exercise 10.1 · The rank of a change
@@ -174,7 +181,7 @@ for name, each in changes.items():
 # ## A higher curve is a larger update
 #
 # Now the colleague's plot. It shows dW of v in block 1, for both methods, and Serial LoRA's curve starts well above
-# LoRA's. Did it learn more? Try something silly: multiply LoRA's dW by 3. No training is behind that factor.
+# LoRA's. Did it learn more? Multiply LoRA's dW by 3: no training is behind that factor.
 
 # %%
 lora, serial = (changes[f"{label}, seed 1"][5] for label in ("LoRA", "Serial LoRA"))
@@ -184,8 +191,7 @@ display_figure(plot_shapes(spectra))
 
 # %% [markdown]
 # On the left, the factor lifts LoRA's curve above Serial LoRA's. So the height of a curve tells how *large* the
-# change is, and that depends on the learning rate and on the number of steps. (Equal rates do not make equal steps;
-# lesson 01 shows why.) So the higher curve in your colleague's plot does not mean that this adapter learned more.
+# change is. That your colleague's curve is higher does not mean that this adapter learned more.
 #
 # On the right, each curve is divided by its own sum. LoRA and its triple are now one line: a factor cannot
 # change the *shape*. How fast the shape falls is one number, the **effective rank** (Roy and Vetterli,
@@ -205,7 +211,7 @@ display_figure(plot_shapes(spectra))
 # | ●●○○○ | ●●●●● | 8 |
 #
 # Return the effective rank. Mind the zeros: 0 · ln 0 counts as 0, but in floating point it comes out as `nan`. The
-# check includes spectra with zeros, one in which all values are equal, and one with a single value.
+# check includes zeros, equal values, and a single one.
 
 
 # %% tags=["exercise"]
@@ -253,12 +259,12 @@ for name, each in (changes | others).items():
     print(f"{name:24} {size:10.0%}   {sum(eranks) / len(eranks):.2f}")
 
 # %% [markdown]
-# The factor triples the size and does not change the effective rank at all. A random pair uses nearly all of its
-# sixteen directions. The trained adapters use eight to eleven: a few strong ones, and a tail. At this one rate Serial
-# LoRA's effective rank is lower than LoRA's, with all three seeds. W alone does not explain it: a random pair behind
-# W still uses 15.
+# The factor triples the size and does not change the effective rank. A random pair uses nearly all of its sixteen
+# directions. The trained adapters use eight to eleven: a few strong ones, and a tail. At this one rate Serial LoRA's
+# effective rank is lower than LoRA's, with all three seeds. W alone does not explain it: a random pair behind W still
+# uses 15.
 #
-# Is a high effective rank good? Not in itself. The random pair has the highest, and it has learned nothing.
+# A high effective rank is not good in itself: the random pair, which learned nothing, has the highest.
 #
 # ## LoRA or Serial LoRA?
 #
@@ -272,14 +278,15 @@ for name, model in merged.items():
     print(f"{name}: out_proj is {'the same, bit for bit' if kept else 'changed'}")
 
 # %% [markdown]
-# One `torch.equal` answers. But suppose that LoRA had been on q, k and v only. Then neither this nor size nor shape
-# tells us. Directions do. Write dW as a sum of rank-one terms $\sigma_i u_i v_i^\top$, as in lesson 01. The scalar
-# product of a token with $v_i$ decides how much of term i it gets: in the directions $v_i$ dW *reads*. What it adds
-# has the directions $u_i$: there it *writes*. The sixteen $v_i$ span dW's row space, the $u_i$ its column space.
+# One `torch.equal` answers. But suppose that LoRA had been on q, k and v only. Size and shape differ in the table
+# above, but at one rate: that proves nothing. Directions do. Write dW as a sum of rank-one terms
+# $\sigma_i u_i v_i^\top$, as in lesson 01. The scalar product of a token with $v_i$ decides how much of term i it
+# gets: in the directions $v_i$ dW *reads*. What it adds has the directions $u_i$: there it *writes*. The sixteen
+# $v_i$ span dW's row space, the $u_i$ its column space.
 #
 # Two subspaces have **principal angles**: the smallest angle between any vector of the one and any of the other, then
-# the next smallest at right angles to these, and so on. If all angles are zero, the two subspaces are the same. If
-# all are right angles, they have nothing in common.
+# the next smallest at right angles to these, and so on. All zero, and they are the same subspace; all right angles, and
+# they have nothing in common.
 
 # %% [markdown]
 # ### Exercise 10.3 · Principal angles
@@ -331,8 +338,8 @@ check("10.3", angles_between)
 
 # %% [markdown]
 # Do q and k of one block read the same directions? What a pair reads is its A, and the two methods differ in how many
-# A's a block has. To judge an angle, compare it with *chance*: the angles between random subspaces. Before you run the
-# cells, guess: what is the smallest angle between two random subspaces of 16 dimensions, in a space of 192?
+# A's a block has. To judge an angle, compare it with *chance*: the angles between random subspaces. Before you run
+# the cells, guess the smallest angle between two random subspaces of 16 dimensions, in a space of 192.
 
 
 # %%
@@ -373,20 +380,20 @@ for label, found in {**within, "chance": chance}.items():
 print(f"r / d = {RANK} / {d} = {RANK / d:.3f}")
 
 # %% [markdown]
-# Serial LoRA's q and k read exactly the same directions (1.000). LoRA's share hardly more than chance. Why is it so?
-# Serial LoRA's changes are $W_q B A$, $W_k B A$ and $W_v B A$. All three have the same A on the right, and the factor
-# on the right is the one that meets the token. So this tells one A from three: a LoRA with one A for q, k and v would
-# look the same. (The last section tells those apart.)
+# Serial LoRA's q and k read exactly the same directions (1.000). LoRA's share hardly more than chance. Serial LoRA's
+# changes are $W_q B A$, $W_k B A$ and $W_v B A$. All three have the same A on the right, and the factor on the right
+# is the one that meets the token. So this tells one A from three: a LoRA with one A for q, k and v would look the
+# same. ("The lost adapter" below tells those apart.)
 #
 # Chance is not zero: two random subspaces overlap by r / d, here 0.083, and the smallest angle between them is 59
-# degrees. Without the grey line you might have taken LoRA's 55 degrees for a finding.
+# degrees on average. The grey line shows how little LoRA's 55 degrees are.
 #
 # ## Compare with a second seed
 #
-# Did LoRA and Serial LoRA learn the same thing? Compare their directions and you get an overlap. Is it high or low?
-# There are two things to compare it with. One is chance, and mind that it has to be the right chance: Serial LoRA
-# writes W B, and W has strong and weak directions, so two *random* B's already have something in common behind W. The
-# other is easily forgotten: how much does a method have in common *with itself*, when only the seed differs?
+# Did LoRA and Serial LoRA learn the same thing? Their directions overlap; is that much? Compare it with two things.
+# One is chance, and it has to be the right one: Serial LoRA writes W B, and W has strong and weak directions, so two
+# *random* B's already have something in common behind W. The other is easily forgotten: how much does a method have in
+# common *with itself*, when only the seed differs?
 
 
 # %%
@@ -415,17 +422,17 @@ for name, writes in (("chance", chance), ("chance behind W", through_W)):
 display_figure(plot_angles(curves, chance, "two adapters: where they write", through_W))
 
 # %% [markdown]
-# LoRA and Serial LoRA write at more than twice the overlap of chance. "They learn much the same", one might say. But
-# each pair of LoRA's seeds agrees a little better than any pair across the methods: 0.26 to 0.28 against 0.20 to 0.21.
-# So here the two methods do write in somewhat different directions, and only the other seeds show that.
+# LoRA and Serial LoRA write at more than twice the overlap of their chance, the grey line. (The dashed one is for two
+# Serial LoRAs, with W in both.) "They learn much the same", one might say. But each pair of LoRA's seeds agrees a
+# little better: 0.26 to 0.28 against 0.20 to 0.21. So the two methods do write in somewhat different directions, and
+# only the other seeds show that.
 #
-# Serial LoRA's seeds agree best, at 0.49 to 0.51. Does it find the same directions each time? Much of that is W, not
-# learning: random B's behind W already overlap by 0.23, where two random subspaces overlap by 0.08.
+# Serial LoRA's seeds agree best, at 0.49 to 0.51. Part of that is W, not learning: random B's behind W already
+# overlap by 0.23. Reads stay near chance. The likely reason: A keeps much of its random start, and B starts at zero.
 #
-# (No row compares equal seeds: those saw the same drawings, and some A's had the same random start.)
+# (No row compares equal seeds, which saw the same drawings.)
 #
-# Different directions do not have to mean different behaviour: two adapters may read different parts of a token and
-# still give the same answer. Lesson 04 counts answers.
+# Different directions need not mean different answers.
 
 # %% [markdown]
 # ## The lost adapter
@@ -440,43 +447,52 @@ for name, each in changes.items():
     print(f"{name}: entries up to {q.abs().max():.2f}, apart by up to {apart:.6f}")
 
 # %% [markdown]
-# There it is: for Serial LoRA the three agree up to rounding, for LoRA not at all. Split B A into a pair by its
-# singular values, in every block, and put the pairs into a fresh CLIP.
+# There it is: for Serial LoRA the three agree up to rounding, for LoRA not at all (there you would split each dW
+# itself). Split B A into a pair by its singular values, in every block, and put the pairs into a fresh CLIP. Guess how
+# many of the sixteen directions it needs: the cell keeps only the strongest, and counts answers.
 
 # %%
-found = inject(copy.deepcopy(clip.model), SerialLoRAConfig(rank=RANK, towers=["image"]))
-for i, pair in enumerate(adapters(found).values()):
-    product = torch.linalg.solve(before[3 * i], changes["Serial LoRA, seed 1"][3 * i])  # from q
-    U, S, Vh = torch.linalg.svd(product)
-    pair.lora_B.data = (U[:, :RANK] * S[:RANK]).float()  # (d, r)
-    pair.lora_A.data = Vh[:RANK].float()  # (r, d)
-
-alike = answers(found.eval()) == answers(merged["Serial LoRA, seed 1"])
-print(f"the found adapter and the merged model agree on {alike.sum()} of {len(alike)} drawings")
+found = inject(copy.deepcopy(clip.model), SerialLoRAConfig(rank=RANK, towers=["image"])).eval()
+wanted = scores(merged["Serial LoRA, seed 1"])
+for keep in (RANK, 3 * RANK // 4, RANK // 2, RANK // 4):
+    for i, pair in enumerate(adapters(found).values()):
+        product = torch.linalg.solve(before[3 * i], changes["Serial LoRA, seed 1"][3 * i])  # from q
+        U, S, Vh = torch.linalg.svd(product)
+        pair.lora_B.data = (U[:, :keep] * S[:keep]).float()  # (d, keep)
+        pair.lora_A.data = Vh[:keep].float()  # (keep, d)
+    now = scores(found)
+    alike, off = (now.argmax(-1) == wanted.argmax(-1)).sum(), (now - wanted).abs().max()
+    print(f"rank {keep:2}: {alike} of {len(now)} answers alike, cosines off by up to {off:.0e}")
 
 # %% [markdown]
-# The adapter is back: all 73 answers are those of the merged model. The matrices are not the ones that were
-# lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes.
+# The adapter is back: at rank 16 the cosines are the merged model's up to rounding. The matrices are not the ones that
+# were lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes.
 #
-# (For LoRA, split each dW itself.) Can you do this with any two files? Many are in half precision. Round both files,
-# and ask your function again.
+# Half of it is enough: at rank 8 all 73 answers stay, at rank 4 only 67. The effective rank had hinted that sixteen are
+# too many; where to stop, only answers tell.
+#
+# Can you do this with any two files? Many are in half precision. Round both, ask your function again, and look for the
+# cliff itself: the largest fall from one value to the next.
 
 # %%
-W, dW = before[6], changes["Serial LoRA, seed 1"][6]
 for kind in (torch.float32, torch.float16, torch.bfloat16):
-    one, other = W.to(kind), (W + dW).to(kind)
-    values = svdvals(other.double() - one.double())
-    threshold = d * torch.finfo(kind).eps * svdvals(other.double())[0]  # of this format
-    print(f"{kind}: value {RANK} {values[RANK - 1]:.0e}, the next {values[RANK]:.0e}", end="; ")
-    print(
-        f"rank {rank_of(one.float(), other.float())}, by its own eps {(values > threshold).sum()}"
-    )
+    rows = []  # of each matrix: its rank by two thresholds, its largest fall, and where that is
+    for W, dW in zip(before, changes["Serial LoRA, seed 1"], strict=True):
+        one, other = W.to(kind), (W + dW).to(kind)
+        values = svdvals(other.double() - one.double())
+        own = d * torch.finfo(kind).eps * svdvals(other.double())[0]  # this format's threshold
+        fall, place = (values[:-1] / values[1:])[: d // 2].max(0)  # the last values fall too
+        rows.append((rank_of(one.float(), other.float()), (values > own).sum(), fall, 1 + place))
+    ranks, own_ranks, falls, cliffs = (torch.tensor(each) for each in zip(*rows, strict=True))
+    print(f"{kind}: rank {ranks.min()} to {ranks.max()} by float32's eps,", end=" ")
+    print(f"{own_ranks.min()} to {own_ranks.max()} by its own;", end=" ")
+    print(f"largest fall, by {falls.min():,.0f} times or more, after value {set(cliffs.tolist())}")
 
 # %% [markdown]
-# In float16 and bfloat16 the rank is lost: with float32's eps the function counts rounding, with the format's own eps
-# it misses most of the adapter. The cliff is still there, but it is low, and a smaller change would be below it. After
-# a full fine-tune there is no cliff at all. So it takes two files in float32 and an adapter between them. Show *that*
-# to somebody who believes that merging hides how a model was tuned.
+# In float16 and bfloat16 both thresholds fail: with float32's eps you count rounding, with the format's own you miss
+# most of the adapter. The cliff still stands after value 16, in all 18 matrices. In bfloat16 it is low, and a smaller
+# change could be lost; a full fine-tune need not leave any. Show the cliff to somebody who believes that merging
+# hides how a model was tuned.
 #
 # ## Quiz
 #
@@ -512,7 +528,7 @@ for kind in (torch.float32, torch.float16, torch.bfloat16):
 # ## What to remember
 #
 # - Three matrices, three spectra: W, W + dW, dW. A claim about singular values has to say which.
-# - The height of a spectrum is size, and size comes from rate and steps. Its shape is measured by the effective rank.
+# - The height of a spectrum is size, which a mere factor changes. Its shape is measured by the effective rank.
 # - Serial LoRA's q, k and v read one subspace; LoRA's read three.
 # - Compare angles with the right chance, *and* with a second seed of the same method.
 #

@@ -179,6 +179,16 @@ QUESTIONS = (
 )
 
 
+DESCRIBED = (
+    ("serial_random-12", "lora_tied-6"),
+    ("serial_rotated-12", "serial_lora-12"),
+    ("serial_rotated-12", "serial_random-12"),
+    ("serial_untied-4", "lora_qkv-4"),
+    ("serial_lora-12", "serial_untied-4"),
+)
+"""The first arm minus the second, told beside the answers without a test; most were chosen after the runs."""
+
+
 def questions_of(plan: LabPlan) -> list[Question]:
     """Those that a lab has the arms for, each at the first size that it has."""
     there = {arm.name for arm in plan.arms}

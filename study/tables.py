@@ -17,7 +17,7 @@ import pandas as pd
 from serial_lora_course.lessons.l09_trial.tables import COLUMNS, Answer
 from serial_lora_course.measures.intervals import holm, sets_like_these, these_sets
 from study.labs import STUDIES
-from study.plan import questions_of
+from study.plan import DESCRIBED, questions_of
 from study.results import PACKED, Results
 from study.sets import group_of
 
@@ -135,6 +135,23 @@ def _grouped(outcomes: Outcomes) -> Outcomes:
     return {group: np.array(each) for group, each in means.items()}
 
 
+def _described(found: Found) -> list[dict[str, Any]]:
+    """The differences of `DESCRIBED` whose arms are finished."""
+    return [
+        {"lab": found.plan.lab, "one": one, "other": other}
+        | {"like": asdict(sets_like_these(found.contrast(one, other)))}
+        for one, other in DESCRIBED
+        if {one, other} <= set(found.runs)
+    ]
+
+
+def _rates(found: Found) -> dict[str, dict[str, float]]:
+    """Arm -> rate -> what it reached on the validation pictures, times 100."""
+    arms = [arm for arm in found.plan.arms if arm.name in found.runs]
+    tried = {arm.name: sorted(found.results.rates_tried(arm).items()) for arm in arms}
+    return {arm: {f"{rate:.3g}": 100 * at for rate, at in each} for arm, each in tried.items()}
+
+
 def as_json(several: Sequence[Found]) -> dict[str, Any]:
     """What `serial_lora_course.lessons.l09_trial.tables.load_found` reads."""
     labs = {found.plan.lab: found for found in several}
@@ -147,4 +164,6 @@ def as_json(several: Sequence[Found]) -> dict[str, Any]:
         "runs": {lab: len(found.results.records) for lab, found in labs.items()},
         "arms": {lab: json.loads(rows) for lab, rows in arms.items()},
         "answers": [asdict(answer) for answer in answers(several)],
+        "described": [row for found in several for row in _described(found)],
+        "rates": {lab: _rates(found) for lab, found in labs.items()},
     }

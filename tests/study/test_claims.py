@@ -158,6 +158,7 @@ def test_the_numbers_of_what_was_found_are_those_of_the_study():
     found = load_found()
     numbers = [abs(float(v)) for v in re.findall(r"-?\d+\.\d+", FOUND.read_text("utf-8"))]
     numbers += [half for a in found.answers for half in (a.like.half_width, a.these.half_width)]
+    numbers += [like.half_width for like in found.described.values()]
     sam, gains = found.whole("sam"), found.whole("clip")["gain"]
     numbers += [len(found.answers), len(sam), (gains > gains.max() - 2).sum(), 2023]
     for lab in found.arms:

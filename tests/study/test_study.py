@@ -30,7 +30,12 @@ def test_the_course_ships_what_the_packed_records_say(tmp_path):
         for name in ("like", "these", "groups"):
             one, other = getattr(mine, name), getattr(theirs, name)
             assert (one.low, one.high) == pytest.approx((other.low, other.high))
+    assert fresh.described.keys() == kept.described.keys()
+    for pair, mine in fresh.described.items():
+        theirs = kept.described[pair]
+        assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high))
     for lab, arms in kept.arms.items():
+        pd.testing.assert_frame_equal(fresh.rates[lab], kept.rates[lab])
         pd.testing.assert_frame_equal(fresh.arms[lab], arms)
         assert set(arms["arm"]) == {arm.name for arm in PLANS[lab].arms}
 

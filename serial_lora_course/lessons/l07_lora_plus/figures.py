@@ -46,7 +46,10 @@ def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
                 axes.annotate(label, place, color=colour, **beside)
                 words.append(f"{name}, {title}: {race[name][-1]:.2g}")
         axes.set(xlabel="steps taken", ylabel="distance from the start", ylim=(0, top))
-        axes.set_xlim(0, 1.2 * (len(race["A"]) - 1))
+        last = len(race["A"]) - 1
+        axes.set_xlim(0, 1.2 * last)  # the labels stand beyond the last step
+        axes.set_xticks([step for step in axes.get_xticks() if 0 <= step <= last])
+        axes.spines["bottom"].set_bounds(0, last)
     return with_description(figure, f"How far A and B have moved in the end. {'; '.join(words)}.")
 
 

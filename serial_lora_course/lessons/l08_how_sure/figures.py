@@ -20,7 +20,7 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, INK, QUIET)
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, INK, "#8c510a")
 NAMES = {
     "lora": "LoRA, equal rank",
     "lora_equal_budget": "LoRA, equal size",
@@ -54,12 +54,12 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
             left.text(1.06, heights[name], name, color=colour, va="center")
             middle.plot([place] * len(pairs), difference.loc[name], "o", color=colour, alpha=0.45)
             middle.hlines(means[name], place - 0.3, place + 0.3, color=colour, lw=4)
-        for place, colour in enumerate((VERMILION, INK)):
-            look = {"color": colour, "marker": "o", "capsize": 7, "lw": 2}
+        for place in range(2):
+            look = {"color": QUIET, "marker": "o", "capsize": 7, "lw": 2}  # the colour of no set
             right.errorbar(place, means.mean(), halves[place], **look)
             inside = abs(means.mean()) <= halves[place]
             low, words = means.mean() - halves[place], "contains 0" if inside else "leaves out 0"
-            right.text(place, low - 0.04, words, color=colour, ha="center", va="top")
+            right.text(place, low - 0.04, words, color=QUIET, ha="center", va="top")
         left.set_xticks([0, 1], [NAMES[other].replace(", ", ",\n"), NAMES[one]])
         left.set(xlim=(-0.2, 1.75), title="pairs of runs", ylabel="Dice × 100")
         middle.set_xticks(range(len(names)), names, rotation=30)

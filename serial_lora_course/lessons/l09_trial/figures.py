@@ -27,16 +27,16 @@ RUNGS = (  # name, formula, and the rank at which the study compared it with its
     ("Serial LoRA", r"$W_p\,(x + B A\,x)$", "rank 12"),
     ("RepAdapter", r"$W_p\,(x + B(Ax + a) + b)$", "width 4, against rank 4"),
 )
-ONE_B = ("serial_random-12", "lora_tied-6")  # no question of the plan: a difference of two gains
+ONE_B = ("serial_random-12", "lora_tied-6")  # no question of the plan: described, without a test
 STEPS = (  # what changes; the question, and whether it asks for the new rung minus the old one
     ("share A", "sharing, parallel: one A above one for each of q, k, v", 1),
-    ("share B, behind a\nrandom matrix", ONE_B, 1),
+    ("share B, behind a\nrandom rotation", ONE_B, 1),
     ("W in its place", "basis: W above a random rotation of its size", 1),
     ("groups and biases", "the predecessor: above RepAdapter before attention", -1),
 )
 APART = 12.5  # from rung to rung
 LABS = {
-    "sam": "SAM\nhundredths of Dice",
+    "sam": "SAM\npoints of Dice",
     "clip": "CLIP\npoints of accuracy",
     "sd3": "SD3\npoints of style share",
 }
@@ -63,7 +63,7 @@ def plot_ladder(found: Found) -> Figure:
 
 
 def _layer(axes: Axes, left: float, rung: int) -> None:
-    """W_q, W_k and W_v with the pairs of one rung: A narrows, B widens; Q is a random matrix."""
+    """W_q, W_k and W_v with the pairs of one rung: A narrows, B widens; Q is a random rotation."""
     middle, through_Q, in_front = left + 5.3, rung == 2, rung > 2
     low = (3.4, 3.0, 3.8, 4.4, 4.4)[rung]
     axes.text(middle, -1.4, "x", ha="center", style="italic")
@@ -140,9 +140,7 @@ def _steps(axes: Axes, found: Found) -> str:
                 axes.text(-8, height, title, va="center", size=9)
             words, look = "not run", {"color": QUIET}
             if asks == ONE_B:
-                gains = found.arms[lab].set_index("arm")["gain"]
-                if gains.index.isin(asks).sum() == 2:
-                    words = f"{gains[asks[0]] - gains[asks[1]]:+.2f}"
+                words = str(found.described.get((lab, *ONE_B), words))
             elif answer := answers.get((lab, asks)):
                 words = f"{sign * answer.like.mean:+.2f} ± {answer.like.half_width:.2f}"
                 good = "holds" if sign > 0 else "fails"
@@ -159,7 +157,7 @@ def plot_trial(mine: Mapping[str, Interval], theirs: Mapping[str, tuple[float, f
     """Each way's difference from LoRA: in one's own run, over its scenes, and in the study, over its sets.
 
     Args:
-        mine: way -> the interval of its difference, in hundredths of Dice.
+        mine: way -> the interval of its difference, in points of Dice.
         theirs: way -> the study's difference and half of its interval; for those that it ran.
     """
     places, told = {name: -place for place, name in enumerate(mine)}, []
@@ -176,7 +174,7 @@ def plot_trial(mine: Mapping[str, Interval], theirs: Mapping[str, tuple[float, f
             axes.errorbar(mean, places[name] - 0.17, xerr=half, **bar)
             told.append(f"{name}: the study's {mean:+.2f} ± {half:.2f}")
         axes.set_yticks(list(places.values()), list(places))
-        axes.set(ylim=(-len(mine) + 0.4, 1.1), xlabel="hundredths of Dice above LoRA")
+        axes.set(ylim=(-len(mine) + 0.4, 1.1), xlabel="points of Dice above LoRA")
         for word, colour, at in (
             ("● your run, over its 60 scenes", VERMILION, 0.0),
             ("■ the study, over its 12 sets", INK, 0.45),

@@ -61,12 +61,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Found:
-    """The study, by lab: how many runs, a gain's unit in words, a row an arm with `COLUMNS`; all answers."""
+    """The study, by lab: how many runs, a gain's unit in words, a row an arm with `COLUMNS`; all answers.
+
+    Attributes:
+        described: (lab, one arm, another) -> their difference for sets like these, without a test.
+        rates: of a lab, a row a rate and a column an arm: what it reached on the validation pictures, times 100.
+    """
 
     runs: Mapping[str, int]
     units: Mapping[str, str]
     arms: Mapping[str, pd.DataFrame]
     answers: Sequence[Answer]
+    described: Mapping[tuple[str, str, str], Interval]
+    rates: Mapping[str, pd.DataFrame]
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> Found:
@@ -80,7 +87,15 @@ class Found:
             Answer(**row | {name: Interval(**row[name]) for name in intervals})
             for row in kept["answers"]
         ]
-        return cls(kept["runs"], kept["units"], arms, answers)
+        described = {
+            (row["lab"], row["one"], row["other"]): Interval(**row["like"])
+            for row in kept["described"]
+        }
+        rates = {
+            lab: pd.DataFrame(tried).rename(index=float).sort_index()
+            for lab, tried in kept["rates"].items()
+        }
+        return cls(kept["runs"], kept["units"], arms, answers, described, rates)
 
     def whole(self, lab: str) -> pd.DataFrame:
         """The arms that had all the data, and adapters in every block."""

@@ -111,7 +111,8 @@ def plot_angles(
         axes.plot(index, chance, color=QUIET, linewidth=2)
         axes.text(1, 84, "chance: random subspaces", color=QUIET, va="center")
         if through_W is not None:
-            axes.plot(index, through_W, color=VERMILION, linestyle=DASHED, label="chance behind W")
+            label = "chance behind W, for two Serial LoRAs"
+            axes.plot(index, through_W, color=VERMILION, linestyle=DASHED, label=label)
             axes.legend(loc="lower right")
         for name, angles in curves.items():
             axes.plot(index, angles, clip_on=False, markersize=5, **look(name))

@@ -51,7 +51,9 @@ def add_pairs() -> Iterator[Case]:
         yield product_case(what, (pairs, weights), total, sum(ranks), 1e-5)
 
 
-@exercise("11.2", "I + B A equals the product of the two dense matrices, for two pairs of ranks")
+@exercise(
+    "11.2", "I + B A equals the product of the two dense matrices, for pairs whose ranks differ"
+)
 def chain_pairs() -> Iterator[Case]:
     """I + B A is the product of the two dense matrices, in the right order."""
     identity = torch.eye(WIDTH)
