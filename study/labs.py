@@ -20,7 +20,6 @@ from serial_lora_course.labs import clip, sam, sd3
 from serial_lora_course.labs.device import autocast
 from serial_lora_course.labs.lab import Lab, Outcomes
 from serial_lora_course.measures.metrics import accuracy
-from serial_lora_course.models.clip import OLDER_TINY_MODEL
 from study.sets import SETS, VALIDATION, kept_scenes, load_set
 
 STEPS = 60  # of every run, whatever the method and the amount of data
@@ -51,12 +50,9 @@ class StudyLab(Lab):
 
 
 class ClipStudy(StudyLab, clip.CLIPLab):
-    """Few shots of an unseen designer's drawings; kept: OpenMoji's drawings of everything.
+    """Few shots of an unseen designer's drawings; kept: Twemoji's drawings of everything."""
 
-    Of the older tiny CLIP, which was the only one when the study was run, and which knows OpenMoji.
-    """
-
-    configs = {"tiny": replace(clip.TINY, model_name=OLDER_TINY_MODEL, **SAME_FOR_ALL)}
+    configs = {"tiny": replace(clip.TINY, **SAME_FOR_ALL)}
     base_names = ("zero_shot_", "base_")
 
     def measure(self) -> tuple[dict[str, float], Outcomes]:
@@ -69,7 +65,7 @@ class ClipStudy(StudyLab, clip.CLIPLab):
             "probability": chances.numpy().astype(np.float16),
         }
         if not self.data.name.endswith(VALIDATION):
-            known = with_few_tests(load_emoji_set("everything"), KEPT_PICTURES)
+            known = with_few_tests(load_emoji_set("everything", drawn_by="twemoji"), KEPT_PICTURES)
             scores, labels = clip.classify(self.backbone, known, template)
             reached["kept_accuracy"] = accuracy(scores, labels)
         return reached, seen

@@ -138,9 +138,9 @@ def emoji_pictures(emoji: EmojiSet, indices: list[int], labels: list[int]) -> Pi
     return Pictures(names, emoji.picture, indices, labels)
 
 
-def load_emoji_set(name: str, size: int = 64) -> ClassificationData:
-    """One tiny data set, a key of :data:`EMOJI_SETS`, in OpenMoji's colour drawings."""
-    emoji = load_emoji("openmoji", size)
+def load_emoji_set(name: str, size: int = 64, drawn_by: str = "openmoji") -> ClassificationData:
+    """One tiny data set, a key of :data:`EMOJI_SETS`, in one designer's drawings."""
+    emoji = load_emoji(drawn_by, size)
     label_of = {part: i for i, parts in enumerate(EMOJI_SETS[name].values()) for part in parts}
     labels = {
         index: label_of.get(concept.subgroup, label_of.get(concept.group))
@@ -159,5 +159,5 @@ def load_emoji_set(name: str, size: int = 64) -> ClassificationData:
         train=train,
         test=test,
         scale="tiny",
-        attribution=ATTRIBUTION["openmoji"],
+        attribution=ATTRIBUTION[drawn_by],
     )

@@ -29,8 +29,6 @@ from serial_lora_course.models.weights import (
 )
 
 TINY_MODEL = "tiny-clip"
-OLDER_TINY_MODEL = "tiny-sd3-clip"
-"""Its text tower reads the tiny SD3's prompts, and the study's runs are of it."""
 PAPER_MODEL = "ViT-B-16-quickgelu"
 AT_ONCE = 100  # pictures that the image tower sees together
 # CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
@@ -68,12 +66,11 @@ def load_clip(
             that is missing, damaged or of another model.
     """
     require_scale(scale)
-    for each in (TINY_MODEL, OLDER_TINY_MODEL):
-        open_clip.add_model_config(tiny_file(f"{each}.json"))
+    open_clip.add_model_config(tiny_file(f"{TINY_MODEL}.json"))
     own = TINY_MODEL if scale == "tiny" else PAPER_MODEL
     name = own if model_name is None else model_name
     _check_name(name, weights)
-    tiny = name in (TINY_MODEL, OLDER_TINY_MODEL)
+    tiny = name == TINY_MODEL
     if weights == "default" and tiny:
         weights = tiny_file(f"{name}.safetensors")
     elif weights == "default":
