@@ -33,13 +33,13 @@ from tools import ROOT
 TARGET = ROOT / "serial_lora_course" / "assets" / "before_after.png"
 COLUMNS = 7
 CAPTIONS = (
-    "face with tears of joy",
-    "boar",
-    "beating heart",
+    "disappointed face",
+    "pouting face",
     "lemon",
-    "pea pod",
-    "peacock",
-    "tokyo tower",
+    "cucumber",
+    "globe with meridians",
+    "tumbler glass",
+    "sports medal",
 )
 SERIAL = get_method("serial_lora")
 
