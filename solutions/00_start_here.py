@@ -118,8 +118,7 @@ print(data.attribution)
 # it is 35. Something was lost too: the lower pictures were right before.
 #
 # Now look at the probe. It has 35 as well, and needs no adapter. So the old CLIP's vectors held as much all the time;
-# its nine sentences did not find it. But the probe knows nine classes, and no tenth. The adapted CLIP still takes any
-# sentence: below, you ask it another question. Here the adapter did no more than the probe; lesson 04 asks whether it
+# its nine sentences did not find it. But the probe knows its nine classes. The adapted CLIP still takes sentences: below, you ask it another question. Here the adapter did no more than the probe; lesson 04 asks whether it
 # can.
 #
 # **Change this, and run again** from the cell that loads CLIP (an adapted model refuses a second adapter): `range(80)`.
@@ -137,7 +136,7 @@ display_drawing("serial_vs_lora")
 
 # %% [markdown]
 # [*LoRA*](https://arxiv.org/abs/2106.09685) (Hu et al., 2021) gives each matrix a pair of its own, which works beside
-# it; here, as in the paper's comparison, all four. *Serial LoRA* has a single pair in front of q, k and v, so all three
+# it; here, as we read the paper's comparison, all four. *Serial LoRA* has a single pair in front of q, k and v, so all three
 # read the same slightly changed tokens. It is from *Serial Low-rank Adaptation of Vision Transformer* (Zhong et al.,
 # 2025), which this course calls [the paper](https://arxiv.org/abs/2503.17750). <!-- from the two papers: 2021, 2025 -->
 # One pair instead of four: at equal rank, a quarter of the parameters.
@@ -164,8 +163,8 @@ print(f"of {A.numel() + B.numel():,} parameters. One W_q has {A.shape[1] ** 2:,}
 print(f"{count.trainable:,} of {count.total:,} parameters learn: {count.share:.2%}")
 
 # %% [markdown]
-# A pair holds a sixth of the parameters of $W_q$ alone. Whatever the token, what is added lies in r directions. That so
-# few are enough is LoRA's bet; lesson 01 checks it.
+# A pair holds a sixth of the parameters of $W_q$ alone. Whatever the token, what is added mixes the same r directions. That so few are enough is LoRA's bet; lesson 01
+# looks at it in one block.
 #
 # ## Turn it down, turn it up
 #
@@ -186,7 +185,7 @@ print(f"one answer for all: {always.eq(truth).sum()} and {is_thing.bincount().ma
 
 # %% [markdown]
 # At 0 the old CLIP is back, with its 24. At a half even two more are right than at 1. (Do not choose a scale here:
-# these are the test's pictures.) At 2 the gain is lost, and at 3 hardly more are right than with one answer for all:
+# these are the test's pictures.) At 2 all but one of the gain is lost, and at 3 hardly more are right than with one answer for all:
 # the adapter overpowers the model. So an adapter is not a new model but a direction in which you push the old one, and
 # you can push too far.
 #
@@ -273,7 +272,7 @@ print(f"{gained + lost} tosses of a coin are as uneven in {uneven.float().mean()
 # you such a number before and after, ask for these two.
 #
 # They also say how much to believe: changes that are as often for worse as for better split as unevenly as ours in 6%
-# of trials. So this gain is not proven. Lesson 08 asks how sure one can be.
+# of trials. So luck is not ruled out, and this is one seed. Lesson 08 asks how sure one can be.
 
 # %% [markdown]
 # ### Exercise 0.2 · Freeze a model
@@ -327,12 +326,12 @@ check("0.2", freeze)
 #
 # </details>
 #
-# **2. With r = d a pair could make any change. Why not use that?**
+# **2. With r = d a pair could change the tokens in any linear way. Why not use that?**
 #
 # <details><summary>Answer</summary>
 #
-# Because then the pair holds twice as many parameters as the matrix in front of which it stands. A pair of rank r holds
-# 2 d r parameters, which is less than d x d only while r is below d / 2. Useful ranks are far below that.
+# A pair of rank r holds 2 d r parameters: with r = d two thirds of what q, k and v hold together. Useful ranks are far
+# below that.
 #
 # </details>
 #

@@ -5,7 +5,7 @@
 # model are too much to send. Forty *changes* of it fit into an e-mail, if a change can be written as two thin
 # matrices. That is LoRA.
 #
-# Here you find out why thin matrices are enough, write LoRA in twenty lines, and compare it with PEFT's own layer.
+# Here you see which matrices are thin, and that thin ones can be enough; you write LoRA in twenty lines, and compare it with PEFT's own layer.
 # Then you see what is lost when q, k and v share one pair, as they do in Serial LoRA.
 
 # %%
@@ -158,8 +158,7 @@ for name, drawing in drawings.items():
     print(f"{name}: an error below 5% takes rank {(errors_of(drawing) > 0.05).sum()} of 64")
 
 # %% [markdown]
-# It is the ruler, although it is simple to describe. Each of its rows is the row above it, shifted a little, and a
-# shifted row is a new row. Rank does not measure how simple a thing looks.
+# It is the ruler, although it is simple to describe. Most of its rows are the row above, shifted a little, and a shifted row is a new row. Rank does not measure how simple a thing looks.
 
 # %% [markdown]
 # ## The weight is nearly full, its gradient is thin
@@ -393,7 +392,7 @@ print(f"40 customers: {models:,.0f} MB of models, or {pairs:.1f} MB of LoRA in t
 
 # %% [markdown]
 # On a twelfth of the parameters, LoRA's loss falls further than that of all of W at 0.001, though not as far as at
-# LoRA's own rate, 0.01. The test does not tell them apart. Forty customers do fit into an e-mail.
+# LoRA's own rate, 0.01. The test does not tell them apart. Forty customers' changes of this block fit into an e-mail.
 
 # %% [markdown]
 # ## One pair for q, k and v
@@ -528,13 +527,12 @@ print(f"LoRA of rank 2 ({12 * d:,} parameters; one pair of rank 8 has {16 * d:,}
 # Sharing A costs less than the tie: at rank 8 the error goes from 28% to 41% with one A, and to 73% with tied columns.
 # At full rank 67% is left. Nor does size excuse it: LoRA of rank 2, smaller than the shared pair, misses 65%.
 #
-# But 74% of the gradient's length is in reach, and of a random matrix's only 58% would be: this gradient fits the tie
-# better than chance. (Squares add up, not lengths. And the inverses exist: no singular value is zero.)
+# But 74% of the gradient's length is in reach, and of a random matrix's only 58% would be: more of it is in reach than by chance. (Squares add up, not lengths. And the inverses exist: no singular value is zero.)
 
 # %% [markdown]
 # ## Whom does the pair follow?
 #
-# One pair cannot satisfy all three. Which of them does it follow when it trains? Ask the model: move one entry of B a
+# One pair cannot satisfy all three. Which of them does it follow first? Ask the model: move one entry of B a
 # little, up and down, and watch the loss.
 
 # %%
@@ -635,8 +633,7 @@ for name, step in {"gradient descent": torch.clone, "Adam": torch.sign}.items():
     print(f"{name}: W moves {shared.norm() / own.norm():.2f} times as far as with LoRA")
 
 # %% [markdown]
-# The same slope, and A stands still at the first step. The pair follows v most: its demand is the longest, and its
-# cosine with the sum is 0.77. For k it is 0.36.
+# The same slope, and A stands still at the first step. At first the pair follows v most: its demand is the longest, and its cosine with the sum is 0.77. For k it is 0.36.
 #
 # Note the $W_p^\top$: directions in which a weight is strong count more, and W multiplies the pair's change once more.
 # So one rate is not the same step: with gradient descent the first moves W 2.57 times as far as LoRA's, with Adam 1.13

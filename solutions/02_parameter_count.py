@@ -156,7 +156,7 @@ print(f"  that is {both[0] // one} pairs and {both[1] // one}; ratio {both[0] / 
 #
 # </details>
 #
-# Your formula did not tell you. Counting did.
+# The formula was right; our list of matrices was not. Counting told.
 #
 # ## A quarter of which LoRA?
 #
@@ -244,7 +244,7 @@ saved = 1 - total["Serial LoRA"] / total["LoRA"]
 print(f"a quarter of the parameters, and {saved:.0%} less memory")
 
 # %% [markdown]
-# LoRA of rank 8 has the size of Serial LoRA of rank 32. So the promise holds, and LoRA at rank 8 keeps it too. What would
+# LoRA of rank 8 has the size of Serial LoRA of rank 32. So the promise holds, and a LoRA of rank 8 is as small. What would
 # speak for Serial LoRA is to learn more *at that size*. Lesson 04 trains both.
 #
 # And a quarter of the parameters is only 7% less of what training keeps in memory: most of it is the frozen CLIP.
@@ -283,8 +283,8 @@ print(f"a quarter of the parameters, and {saved:.0%} less memory")
 # ## What to remember
 #
 # - A pair holds rank · (inputs + outputs) parameters: 2dr when square.
-# - At attention, the paper's place, LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: exactly 4 on CLIP,
-#   SAM and SD3's picture tokens. In training that is 7% less memory.
+# - At attention, the paper's place, LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: exactly 4 on CLIP, SAM and SD3's picture tokens. In training CLIP that is 7% less memory,
+#   activations not counted.
 # - Against LoRA on q, k and v the ratio is 3, on q and v it is 2, and against LoRA at a quarter of the rank it is 1.
 #   Always ask which LoRA is meant.
 # - Count on the real model. With `torch.device("meta")` that costs nothing, and it finds what a formula forgets.

@@ -2,7 +2,7 @@
 # # 03 · Build Serial LoRA
 #
 # A colleague sends you code that puts Serial LoRA into CLIP. It runs without an error, and the loss falls. Is it Serial
-# LoRA? PyTorch cannot tell you: an adapter fits into a block in six places, and only one of them gives W (I + B A) with
+# LoRA? PyTorch cannot tell you: an adapter fits into a block in six places and more, and only one of them gives W (I + B A) with
 # one pair. You will build the adapter, find its place, catch three wrong versions that train without complaint, and
 # answer your colleague. Then you write `inject` yourself, and adapt a CLIP whose code somebody else wrote.
 
@@ -365,7 +365,7 @@ curves = {each.__name__: losses(each(copy.deepcopy(block), rank)) for each in ve
 display_figure(plot_losses(curves))
 
 # %% [markdown]
-# All four fall, although one of these adapters is not even connected. VariantOne is slower than the others, but if you
+# All four fall, although one of these adapters is not even connected, and two wrong ones end lowest. VariantOne is slower than the others, but if you
 # had only this one, you would blame the learning rate. A falling loss says that *something* learns. It does not say
 # what.
 #
@@ -505,7 +505,7 @@ for version in (RightBlock, VariantOne, VariantTwo, ColleaguesBlock):  # those w
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# It passes all three, and it is not Serial LoRA: q, k and v never see the change. (It can be merged too, but into W_o.)
+# It passes all three, and it is not Serial LoRA: q, k and v never see the change. (It can be merged too, but into W_o and its bias.)
 # A diagnostic finds only what it was written to find. The last column asks for the definition itself, and only
 # RightBlock passes, up to rounding. Send your colleague that function.
 
@@ -662,8 +662,8 @@ check("3.5", inject_pairs)
 # `def adapt_tokens(layer, args)` can take its pair from the layer that it is called with: `tokens =
 # layer.serial_lora(args[0])`, and it returns `tokens, tokens, tokens`. Before that, compare: in
 # self-attention `args[1]` and `args[2]` *are* `args[0]`, one tensor. If you define the hook inside the loop, and it uses
-# `pair`, all hooks use the *last* pair, because Python looks the name up when the hook runs; `pair=pair` among its
-# arguments fixes that.
+# `pair`, all hooks use the *last* pair, because Python looks the name up when the hook runs: so
+# take it from the layer.
 #
 # </details>
 #
@@ -747,7 +747,7 @@ print(data.attribution)
 
 # %% [markdown]
 # Twenty steps took CLIP from 33 right answers to 43 of 78, with 19 gained and 9 lost, and not one of its own 134 tensors
-# changed in training. So your pairs learn. The linear probe is ahead, with 51; whether an adapter gets past it, lesson
+# changed in training. The pairs learn, but by lesson 00's coin 19 to 9 may be luck. The linear probe is ahead, with 51; whether an adapter gets past it, lesson
 # 04 asks. (The classes are Unicode's groups of emoji: a compass, which stands among the maps, is a sight, and a mountain
 # railway a road vehicle.)
 #

@@ -2,8 +2,7 @@
 # # 04 · CLIP with a few shots
 #
 # You have symbols to sort: arrows, hearts, letters, number keys, eight kinds in all, by a designer whose drawings our
-# CLIP has never seen. About a hundred are labelled, of some kinds only eight. That is far too little to train a
-# network, but enough to adapt one.
+# CLIP has never seen. About a hundred are labelled, of some kinds only eight. That is too little to train a network from scratch, but enough to adapt one.
 #
 # You make a classifier out of eight sentences, then write the whole training that adapts it. At the end you ask how
 # much of the gain is due to the adapter, and whether Serial LoRA beats a LoRA of the same size.
@@ -229,10 +228,9 @@ for name, some in lesson.sets.items():
 display(pd.DataFrame(rows).T.map("{:.1%}".format))
 
 # %% [markdown]
-# Nothing was trained, and on nature one other word leaves a quarter of the accuracy. This model's captions
-# often said "a drawing of", and never "a sketch of". So from here on we use the same sentence throughout.
+# Nothing was trained, and on nature one other word leaves a quarter of the accuracy. We wrote its captions, with "a drawing of" in many and "a sketch of" in none. So from here on we use the same sentence throughout.
 #
-# **Change this and run again**: put your own sentence into `words`. Can you find a better one than ours?
+# **Change this and run again**: put your own sentence into `words`. Can you find a better one than ours? (For play: these are the test's pictures.)
 
 # %% [markdown]
 # ## A few shots
@@ -273,7 +271,7 @@ print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} clas
 # special. The pairs are in *both* towers, so the sentences must be encoded again in every step.
 #
 # Why adapt the text tower at all? Because its vectors are the classifier. If the vector of a class is in the wrong
-# place, you can move all its pictures, or just one sentence.
+# place, you can move all its pictures, or its sentence.
 
 # %% [markdown]
 # ### Exercise 4.3 · The few-shot loss
@@ -328,7 +326,7 @@ check("4.3", few_shot_loss)
 # %% [markdown]
 # ## The training, all of it
 #
-# This one function trains everything in this lesson, and lesson 07 uses it again.
+# This one function trains every CLIP in this lesson, and lesson 07 uses it again.
 
 # %% [markdown]
 # ### Exercise 4.4 · Train on the shots
@@ -514,8 +512,7 @@ for title, indices in {
 display_figure(plot_confusion(labels, {"zero-shot": zero, "Serial LoRA": serial}, data.class_names))
 
 # %% [markdown]
-# Before, most letters were zodiac signs and all number keys were arrows; shapes, arrows and hearts were right already.
-# After, the diagonal is dark, but for zodiac signs. Which class gained most? The letters, from one to ten of sixteen.
+# Before, most letters were zodiac signs and all number keys were arrows; shapes and hearts were all right already. After, the diagonal is dark, but for letters and zodiac signs. Which class gained most? The letters, from one to ten of sixteen.
 # But as a share number keys and religious symbols gained more, from none to all five. Say which you mean, a count or a
 # share.
 #
@@ -616,7 +613,7 @@ for rival in (quarter, "LoRA", "linear probe"):
     print(f"{rival}: {alone[0]} and {alone[1]}, p = {chance:.2f}")
 
 # %% [markdown]
-# At equal size LoRA has 61 right and Serial LoRA 60. Is that a finding? They disagree on seven pictures, three to four,
+# At equal size LoRA has 61 right and Serial LoRA 60. Is that a finding? On seven pictures only one of them is right, three to four,
 # and no coin splits seven more evenly. LoRA with four times the parameters has as many right as Serial LoRA, and full
 # fine-tuning, with a hundred times as many, two fewer.
 #
@@ -660,7 +657,7 @@ display_figure(plot_shots(accuracy, "Serial LoRA", rivals))
 # %% [markdown]
 # First the question of lesson 02: at equal size, does Serial LoRA learn more? Not in these runs. At one shot LoRA of
 # the same size is almost four points ahead, 45.2 to 41.5. It stays ahead up to eight, and at sixteen both have 57.1.
-# The larger LoRA is ahead at every number of shots, at sixteen by less than a point.
+# The larger LoRA is ahead at every number of shots, at eight and sixteen by less than a point.
 #
 # At one shot the probe is nine points below zero-shot: it threw the sentences away, and has one picture of each kind in
 # their place. The adapters begin with the sentences, and even so Serial LoRA only stays where zero-shot is. With more
@@ -668,7 +665,7 @@ display_figure(plot_shots(accuracy, "Serial LoRA", rivals))
 # zero-shot is the rival to name; where they are many, it is the probe.
 #
 # The thin lines are the data sets. On nature, which CLIP knows best, Serial LoRA is below zero-shot at every number of
-# shots: it unlearns more than it learns. Beside LoRA of the same size they go from 11 points behind to 3 ahead. So with
+# shots: it loses. Beside LoRA of the same size they go from 11 points behind to 3 ahead. So with
 # one data set, anybody can show you either method ahead.
 #
 # This is the idea to keep. "It works" is a gain, and a few runs show it. "It is better" is a difference, and needs far

@@ -70,7 +70,7 @@ for name, size in sizes.items():
 # Nine tenths of SAM is the encoder, and it runs *once per picture*. The small decoder runs once per box. That is why
 # SAM answers so quickly when you draw one box after another.
 #
-# And we adapt the encoder only, as the paper does. SAM already knows what a box means. What it has not learnt is to
+# And we adapt the encoder only, as the paper does. We leave what a box means to the decoder as it is. What it has not learnt is to
 # see photographs.
 #
 # ## The number to beat
@@ -654,7 +654,7 @@ for name, sam, dice in (("Serial LoRA", serial, after), ("LoRA", lora, after_lor
 #
 # - a box that is far too large, and one that cuts the thing in half: which model suffers more?
 # - a box around two things, or around nothing at all;
-# - scale 0.5: is the mask halfway between the two? And a scale above 1, at which nothing was trained?
+# - scale 0.5: is the mask halfway between the two? And a scale above 1?
 #
 # The first picture is the one that gained most, the second the one that lost most. (Without a running kernel you see
 # these two as still pictures.)

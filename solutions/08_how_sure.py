@@ -34,7 +34,7 @@ lesson_card("08")
 #
 # The course ships the records of the runs that lessons 04 to 07 make. Before you look at a difference, write down how far
 # behind would be too far. We take one point of accuracy on CLIP, one point of Dice on SAM (how well a mask fits, lesson
-# 05, times 100), and five points of style share on SD3 (lesson 06).
+# 05, times 100), and five points of style share on SD3 (lesson 06; these runs are of an older, weaker tiny SD3).
 #
 # Then come your friend's runs, on five data sets with three seeds. Each value is a mean over three amounts of training
 # pictures. Two runs of one data set and seed saw the same pictures, so we subtract them, and keep the difference.
@@ -232,8 +232,7 @@ display(pd.DataFrame(rows).T)
 # ## Comparable needs a margin
 #
 # The paper's word is "comparable". It can't mean "not significant" (zero is inside the interval): with two runs hardly
-# anything is significant, so everything would be comparable. It needs a **margin**, chosen before you look. You have
-# written yours down.
+# anything is significant, so everything would be comparable. It needs a **margin**, chosen before you look. Ours stand at the top, and yours if you wrote them down.
 #
 # - The whole interval is above minus the margin: it *holds*.
 # - The whole interval is below: it *fails*.
@@ -387,7 +386,7 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
 
 # %% [markdown]
 # Of the fifteen, none is left. Yet chance would give fifteen of thirty in at most one study of ten (Markov's inequality),
-# so some of these differences are probably real. With four to seven data sets we cannot say which.
+# so luck alone hardly explains them. With four to seven data sets we cannot say which are real.
 #
 # If we ask only the six questions that we came for, one survives: on SAM at equal rank LoRA is ahead (0.041). Who is
 # ahead on style at equal rank is *open* (0.131), and so is CLIP at equal size (0.164). That is what Holm teaches: every
@@ -473,7 +472,7 @@ for left_out in grid.columns:
 print(f"mean {np.mean(reached):.1f}")
 
 # %% [markdown]
-# Not 53.5 but 50.9, close to the 49.6 of a rank at random. The rule also breaks this lesson's own law: its standard error
+# Not 53.5 but 50.9, close to the 49.6 of a rank at random. (Luck, other sets and the rule all lower it.) The rule also breaks this lesson's own law: its standard error
 # is over seeds, since two data sets are too few. It is a demonstration, not advice.
 #
 # ## Quiz

@@ -399,7 +399,7 @@ display_figure(plot_masks(shown, {name: cut_out[name] for name in few}))
 #
 # ## How much can one set show?
 #
-# Take the difference from LoRA scene by scene. Its interval says how far *other scenes like these* could move it, and
+# Take the difference from LoRA scene by scene. Its interval says how far *other scenes like these* could move it (if scenes on five photographs were independent), and
 # nothing about other seeds or sets. For that there is [*the study*](../docs/study.md), planned before its first run: a
 # dozen other sets on SAM and on CLIP, four on SD3; one to three seeds (one for norms and biases); each method at a rate
 # chosen on validation pictures. Does your table agree?
@@ -429,7 +429,7 @@ theirs = {
 display_figure(plot_trial(mine, theirs))
 
 # %% [markdown]
-# Every black square lies inside your interval: the two do not disagree. But you could not have found what the study
+# Every black square lies inside your interval: yours are too wide to disagree. And you could not have found what the study
 # found: its differences are a few tenths of a point, and your intervals reach 0.7 to 2 points to each side. One of yours
 # leaves zero out, the small LoRA's. Of five comparisons on one set that may be luck: the study has 0.22 ± 0.28.
 #
@@ -470,16 +470,14 @@ for step, pair in MORE.items():
 
 # %% [markdown]
 # **On SAM, sharing A and sharing B change nothing that we can see (+0.04 ± 0.17 and −0.05 ± 0.25 points of Dice). Sending
-# one pair's change through the pretrained W costs 0.45 ± 0.24.** Lesson 01 printed a trained W's singular values: some
-# directions are nearly closed. A rotation closes none.
+# one pair's change through the pretrained W costs 0.45 ± 0.24.** A trained W nearly closes some directions (lesson 01 printed CLIP's smallest singular values); a rotation closes none.
 #
 # Or is it *where* W sends a change? Turn W's outputs at random: the closed directions stay. Against W nothing shows, and
-# behind Q it is 0.35 ± 0.29 (compared after the runs, without a correction). So it is the closed directions, as far as
-# we can tell.
+# behind Q it is 0.35 ± 0.29 (compared after the runs, without a correction). So it is not where W sends a change; the closed directions would explain it.
 #
 # Open are why the pair before the feed-forward, which goes through a pretrained matrix too, does not pay; whether three
-# pairs pay for W (± 0.41 is too wide); and the paper's own explanation, that one pair does better than three: −0.38 ±
-# 0.35, before Holm's correction. On CLIP all is open, and looks the other way round: sharing B −1.32 ± 1.41, W in Q's
+# pairs pay for W (± 0.41 is too wide); and the paper's own explanation, that one pair does better than three: through W it does worse, −0.38 ±
+# 0.35, before Holm's correction. So neither W alone nor sharing alone was seen to cost: both together do. On CLIP all is open, and looks the other way round: sharing B −1.32 ± 1.41, W in Q's
 # place +0.85 ± 2.53.
 #
 # ## The answer that did not hold
@@ -639,7 +637,7 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 #
 # > Serial LoRA puts one low-rank pair in front of attention. With a quarter of LoRA's parameters it stays within a point
 # > of Dice of LoRA on SAM; on CLIP and on style that is open. But a LoRA as small does as well, so nobody needs sharing
-# > to save parameters. What costs on SAM is not sharing, as far as we can see, but writing through the pretrained W. And
+# > to save parameters. What costs on SAM is one shared change that goes through the pretrained W. And
 # > the layer is RepAdapter's, of 2023.
 #
 # Should your group switch? For fewer parameters, lower LoRA's rank: that changes one number. For better masks, try norms
@@ -666,8 +664,8 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 #
 # <details><summary>Answer</summary>
 #
-# W, as far as the study can tell. Through random rotations of W's size the one B is still shared by q, k and v, and
-# against three B's that is -0.05 ± 0.25. With W in their place 0.45 ± 0.24 are lost. Change one thing at a time.
+# Both together. Through random rotations of W's size the one B is still shared by q, k and v, and
+# against three B's that is -0.05 ± 0.25. With W in their place 0.45 ± 0.24 are lost. But three pairs lose nothing visible through W (-0.09 ± 0.41).
 #
 # </details>
 #

@@ -8,7 +8,7 @@
 # lie above another's: did that adapter learn more?
 #
 # The weights answer the first two, and show why they cannot answer the third. You write a rank, an effective rank, and
-# the angles between two subspaces. At the end you get the lost adapter back.
+# the angles between two subspaces. At the end you get the lost adapter's product back.
 
 # %%
 try:
@@ -117,8 +117,9 @@ values = spectra["dW"]
 print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {values[RANK]:.0e}")
 
 # %% [markdown]
-# No. W and W + dW are nearly one line. That is not because dW is small: its largest value is 1.3, that of W 2.2. But on
-# an axis of twelve powers of ten, 2.5 looks like 2.2. So ask of any plot of singular values: of which matrix?
+# No. W and W + dW are nearly one line. That is not because dW is small: its largest value is 1.3, that of W 2.2. But a change of rank 16 moves no value
+# past its sixteenth neighbour, and an axis of twelve powers of ten hides the rest. So ask of any plot of singular
+# values: of which matrix?
 #
 # dW tells us more. After value 16 its singular values drop by six powers of ten. But not to zero: the merged weights
 # were rounded to float32, and the rounding is a small random matrix of full rank. Strictly, dW has rank 192. What we
@@ -261,8 +262,7 @@ for name, each in (changes | others).items():
 # %% [markdown]
 # The factor triples the size and does not change the effective rank. A random pair uses nearly all of its sixteen
 # directions. The trained adapters use eight to eleven: a few strong ones, and a tail. At this one rate Serial LoRA's
-# effective rank is lower than LoRA's, with all three seeds. W alone does not explain it: a random pair behind W still
-# uses 15.
+# effective rank is lower than LoRA's, with all three seeds. A random pair loses little behind W: it still uses 15.
 #
 # A high effective rank is not good in itself: the random pair, which learned nothing, has the highest.
 #
@@ -428,16 +428,16 @@ display_figure(plot_angles(curves, chance, "two adapters: where they write", thr
 # only the other seeds show that.
 #
 # Serial LoRA's seeds agree best, at 0.49 to 0.51. Part of that is W, not learning: random B's behind W already
-# overlap by 0.23. Reads stay near chance. The likely reason: A keeps much of its random start, and B starts at zero.
+# overlap by 0.23. Reads lie a little above chance; perhaps because A keeps much of its random start (not tested).
 #
 # (No row compares equal seeds, which saw the same drawings.)
 #
-# Different directions need not mean different answers.
+# 
 
 # %% [markdown]
 # ## The lost adapter
 #
-# If $dW_q = W_q B A$, then $B A = W_q^{-1} dW_q$. It is $W_k^{-1} dW_k$ as well, and $W_v^{-1} dW_v$. So if the
+# If $dW_q = W_q B A$, and W can be inverted, then $B A = W_q^{-1} dW_q$. It is $W_k^{-1} dW_k$ as well, and $W_v^{-1} dW_v$. So if the
 # adapter was Serial LoRA, all three give the same matrix. What do you expect of the LoRA models?
 
 # %%
@@ -468,10 +468,10 @@ for keep in (RANK, 3 * RANK // 4, RANK // 2, RANK // 4):
 # The adapter is back: at rank 16 the cosines are the merged model's up to rounding. The matrices are not the ones that
 # were lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes.
 #
-# Half of it is enough: at rank 8 all 73 answers stay, at rank 4 only 67. The effective rank had hinted that sixteen are
+# For this model half is enough: at rank 8 all 73 answers stay, at rank 4 only 67. The effective rank had hinted that sixteen are
 # too many; where to stop, only answers tell.
 #
-# Can you do this with any two files? Many are in half precision. Round both, ask your function again, and look for the
+# Many files are in half precision. Can one at least see the rank there? Round both, ask your function again, and look for the
 # cliff itself: the largest fall from one value to the next.
 
 # %%

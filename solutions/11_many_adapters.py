@@ -138,7 +138,7 @@ print(f"merged and taken out again: the weights are off by up to {off:.0e}")
 # here and below.)
 #
 # A switch copies nothing: it points the model at other matrices. A gigabyte holds the adapters of 4,069 customers, and
-# the base is in memory once. Merging is the slower switch. The pair alone takes a merged adapter out again:
+# the base is in memory once. Merging is the other switch. The pair alone takes a merged adapter out again:
 # W' = W (I + B A), so W = W' (I + B A)⁻¹, if that inverse exists. But each time leaves some rounding.
 #
 # ## Sum
@@ -227,9 +227,9 @@ for name, pairs in (("half of each, stacked", both), ("trained on both", trained
 # Rank 32, and correct up to rounding. Half of each adapter gets 69.9% on symbols and 61.5% on travel: far better than
 # the base, and five and four drawings behind the specialists. The adapter that was trained on both is three drawings
 # and one ahead of the mixture, too few to call it better. Adding with weights is *task arithmetic* (Ilharco et al.,
-# 2023 <!-- from their paper's year: 2023 -->); TIES and DARE first drop entries, so that fewer collide.
+# 2023 <!-- from their paper's year: 2023 -->); TIES and DARE first drop entries.
 #
-# Many tools do otherwise, to keep the rank. PEFT's `linear` adds the A's and adds the B's, each times the
+# To keep the rank, PEFT's default cuts the sum back by an SVD, and its `linear` adds the A's and adds the B's, each times the
 # *square root* of its weight. Multiply it out:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 + \sqrt{w_1 w_2}\,(B_1 A_2 + B_2 A_1) . $$
@@ -342,7 +342,7 @@ print(f"first block: the chains are {far[0]:.0%} and {far[1]:.0%} off the sum")
 # With both adapters at full weight, symbols get 69.9% and travel 59.0%: no more than with halves.
 #
 # And the order? In the algebra it matters: in the first block the chains are 7% and 8% away from the sum. In the
-# answers, one order is two drawings ahead on symbols and four on travel: too few to tell. Write it into the file all
+# answers, one order is two drawings ahead on symbols and four on travel: too few to tell. Record it with the adapter all
 # the same.
 #
 # ## To each sample its own

@@ -3,10 +3,10 @@
 #
 # Ada has filmed birds, flowers, tools and other things, and kept four frames of each film. She sorted them into nine
 # folders and trained a classifier. In her test it was right almost every time. Then her sister brought frames of other
-# things, and it was wrong about half of them.
+# things, and it got about half of them wrong.
 #
 # In this lesson you find out why. Then you go the whole way from a folder to a model: an honest split, a linear probe,
-# an adapter, and a merge that is verified. At the end you look at its answers, and take a model that you have heard of.
+# an adapter, and a merge that is verified. At the end you look at its answers, and try your function on a tower of real size.
 
 # %%
 try:
@@ -85,7 +85,7 @@ print(ATTRIBUTION["photographs"])
 # called `flower`: where names don't tell, it is better to keep too much together than too little.
 
 # %% [markdown]
-# ## Right every time
+# ## Almost always right
 #
 # The simplest classifier needs no training. Encode every frame with the frozen model, set some apart for testing, and
 # give each test frame the class of the training frame whose vector is nearest to its own.
@@ -271,7 +271,7 @@ for split, places in (("split by frame", careless[1]), ("split by thing", test))
 display(results)
 
 # %% [markdown]
-# Nine names are right for a third; the nearest of 560 labelled frames does better. But nothing is trained here, so
+# Nine names are right for a bit more than a third; the nearest of 560 labelled frames does better. But nothing is trained here, so
 # nothing can leak: the two numbers only say how hard the two tests are. The honest one does not look *harder*, so
 # hardness does not explain the fall from 94.0% to 47.7%.
 #
@@ -483,8 +483,7 @@ leaky, seen, _ = adapt(names, seed=0)
 note("adapter, merged", "split by frame", right_answers(leaky, seen))
 
 # %% [markdown]
-# Read each column as somebody who has only that one. On the left pure memory gets 94.0%, and Ada would have preferred
-# the probe to the adapter; her sister, on the right, the adapter, for one frame of 172.
+# Read each column as somebody who has only that one. On the left pure memory gets 94.0%, which she would have shipped, and the adapter is last; her sister, on the right, the adapter, for one frame of 172.
 #
 # But that was one run each. (And on the left not on one split: your function drew frames of its own.) A seed decides
 # where head and pairs begin, and in which order the frames come; a split decides which things are asked. So draw four
@@ -527,8 +526,9 @@ display_figure(plot_seeds({split: table.to_dict("list") for split, table in tabl
 
 # %% [markdown]
 # A line joins what was measured on one split. Look along the lines, since luck with the things moves a dot more than
-# the method does. On the right all four lean to the adapter, on the left none. **The leak makes the adapter look better
-# by about sixteen points on average, and the probe by more than twenty: it turns their order round.**
+# the method does. On the right all four lean to the adapter, on the left none. **The leak makes the adapter look better by about sixteen points on average, and the probe by more than twenty. In these
+# draws it turns their order round.** (The probe saw each frame a hundred times, the adapter about three times: that may
+# be why.)
 #
 # Is the adapter better, then? On this folder, at these settings, it was ahead by some three points. Four draws are few,
 # and neither method was tuned: another number of steps may turn it round. ([Lesson 08](08_how_sure.ipynb) says how many
@@ -569,7 +569,7 @@ print("largest difference between what you trained and what was loaded:", away)
 
 # %% [markdown]
 # The hen is taken for a hoofed animal, as by the model that you trained. So look at more than one number: these are the
-# answers that a user would get, right (✓) or wrong (✗), with the true class in brackets.
+# answers that a user would get, right (✓) or wrong (✗), with the true class in brackets where wrong.
 
 # %%
 in_turn = [i for place, i in enumerate(test) if place % 4 == place // 4 % 4]  # a, b, c, d, a, ...

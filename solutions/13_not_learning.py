@@ -73,7 +73,7 @@ display_figure(plot_curves(curves, apart="C"))
 #
 # <details><summary>Answer</summary>
 #
-# You cannot know, and that is the point. Three are flat, and B, which looks best, is broken like the others. A curve
+# You cannot know, and that is the point. Three hardly fall, and B, which looks best, is broken like the others. A curve
 # does not show *what* is wrong, and not always *that* something is. A diagnostic does.
 #
 # </details>
@@ -249,10 +249,10 @@ check("13.2", through_blocks)
 display_figure(plot_fixed(curves["B"], train(posted.run_b(yours("13.2")))))
 
 # %% [markdown]
-# Vectors and adapter together end clearly lower than the vectors alone. This is the most dangerous of the five: a
+# Vectors and adapter together end lower than the vectors alone, in this run. This is the most dangerous of the five: a
 # falling curve makes nobody suspicious. Run the diagnostic before *every* long training.
 #
-# ## C: it hardly falls
+# ## C: it starts too high
 #
 # *"I fine-tune SAM. The loss hardly falls. Rate, rank and decay change nothing, and the pictures that I plot from my
 # data loader are fine."* The question behind it is
@@ -288,8 +288,7 @@ display_figure(show_pictures(both, ["from the data loader", "seen by SAM"], size
 print(inspect.getsource(posted.pixels_of))
 
 # %% [markdown]
-# `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116, 104). So
-# all that it has are the boxes. An input that is normalised twice, or whose channels are exchanged, is found in
+# `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116, 104). So it has hardly more than the boxes. An input that is normalised twice, or whose channels are exchanged, is found in
 # the same way.
 #
 # ### Exercise 13.3 · The pixels that SAM expects
@@ -561,20 +560,20 @@ for name, make in makers.items():
 
 # %% [markdown]
 # A stays where it is (so the drift of its curve was the order of its batches), D and E nearly: these three it finds. It
-# misses B, whose class vectors learn the batch by heart, and C, which halves its loss by the boxes alone. The check
+# misses B, whose class vectors learn the batch by heart, and C, which more than halves its loss, by little more than the boxes. The check
 # tests the loop, not what goes in, nor which part learns.
 #
 # | What you see | Diagnostic | What it shows |
 # |---|---|---|
 # | flat, up and down with the batches | compare `id`s with the optimizer's groups | what is never stepped |
 # | it falls, but no lower than a head alone | is `grad` None, for each kind of tensor? | what no gradient reaches |
-# | it starts too high, and hardly falls | undo the normalisation, and look | what the model sees |
+# | it starts too high, and stays there | undo the normalisation, and look | what the model sees |
 # | flat in bfloat16 | the fraction of parameters that two steps change | steps that are rounded away |
 # | flat, or falling at the very end | the rate at every step | a schedule that does not fit |
 # | up, or wildly up and down | the same run at a tenth of the rate | a rate that is too high |
 # | `nan` | `torch.isfinite(loss)` at every step | the batch and the step where it begins |
 # | another answer for the same picture each time | `model.training` | a forgotten `model.eval()` |
-# | training falls, tests get worse | show some pictures with *their* labels | shuffled pairs, as in [`diffusers #14430`](https://github.com/huggingface/diffusers/issues/14430) |
+# | training falls, tests get worse (if not plain overfitting) | show some pictures with *their* labels | shuffled pairs, as in [`diffusers #14430`](https://github.com/huggingface/diffusers/issues/14430) |
 # | the loss stays, accuracy rises | is the loss of right, sure scores near zero? | a wrong scale, as in [`transformers #13430`](https://github.com/huggingface/transformers/issues/13430), or a softmax too many |
 # | after loading as before training | is `B` zero in the loaded model? | names that did not match, as in [`peft #2115`](https://github.com/huggingface/peft/issues/2115) |
 
@@ -611,9 +610,9 @@ for name, make in makers.items():
 # %% [markdown]
 # ## What to remember
 #
-# - A loop can break in five places: what goes in, the gradient, the optimizer, the change, the rate. Each has a
+# - These loops broke in five places: what goes in, the gradient, the optimizer, the change, the rate. Each has a
 #   diagnostic of a few lines.
-# - Curves that look alike can have different causes. Do not tune a rate before the diagnostics have passed.
+# - Curves that look alike can have different causes. Do not search for a rate before the diagnostics have passed.
 # - Silent faults sit where two right pieces meet: an order, a range, a type, a length.
 # - Keep the diagnostics, and post their output with your curve.
 #
