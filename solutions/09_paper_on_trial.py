@@ -633,7 +633,7 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 # 5. *Through W* falls on SAM: a random rotation does better.
 # 6. *Consistent superiority* falls by the paper's own tables.
 #
-# Of 3 to 5 CLIP's answers are open, and SD3 was not asked. At lunch you can tell it like this:
+# Your own run leaves 3 and 4 open, CLIP 3 to 5, and SD3 was not asked. At lunch you can tell it like this:
 #
 # > Serial LoRA puts one low-rank pair in front of attention. With a quarter of LoRA's parameters it stays within a point
 # > of Dice of LoRA on SAM; on CLIP and on style that is open. But a LoRA as small does as well, so nobody needs sharing

@@ -585,7 +585,7 @@ for name, make in makers.items():
 # <details><summary>Answer</summary>
 #
 # What fraction of the parameters two steps change, and by how much. Few of them: rounding. All, by next to nothing: the
-# rate.
+# rate. All, as usual: look at what enters the model.
 #
 # </details>
 #
