@@ -657,7 +657,7 @@ display(pd.DataFrame(costs).T.style.format("{:.1f}"))
 
 # %% [markdown]
 # The known tower has some thirty times as many parameters, and its pairs are still next to nothing. To train on a frame
-# costs at least twice as much as to read it. (The minutes are our machine's; yours count.)
+# costs about twice as much as to read it. (The minutes are our machine's; yours count.)
 #
 # So run the probe first, here too: with its weights, this tower has learnt from 400 million pictures with captions.
 # <!-- from the CLIP paper, section 2.2: 400 -->
