@@ -118,7 +118,7 @@ print(data.attribution)
 # it is 35. Something was lost too: the lower pictures were right before.
 #
 # Now look at the probe. It has 35 as well, and needs no adapter. So the old CLIP's vectors held as much all the time;
-# its nine sentences did not find it. But the probe knows its nine classes. The adapted CLIP still takes sentences: below, you ask it another question. Here the adapter did no more than the probe; lesson 04 asks whether it
+# its nine sentences did not find it. But the probe knows only its nine classes. The adapted CLIP still takes sentences: below, you ask it another question. Here the adapter did no more than the probe; lesson 04 asks whether it
 # can.
 #
 # **Change this, and run again** from the cell that loads CLIP (an adapted model refuses a second adapter): `range(80)`.
@@ -185,7 +185,7 @@ print(f"one answer for all: {always.eq(truth).sum()} and {is_thing.bincount().ma
 
 # %% [markdown]
 # At 0 the old CLIP is back, with its 24. At a half even two more are right than at 1. (Do not choose a scale here:
-# these are the test's pictures.) At 2 all but one of the gain is lost, and at 3 hardly more are right than with one answer for all:
+# these are the test's pictures.) At 2 one of the eleven gained is left, and at 3 hardly more are right than with one answer for all:
 # the adapter overpowers the model. So an adapter is not a new model but a direction in which you push the old one, and
 # you can push too far.
 #

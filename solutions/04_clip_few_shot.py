@@ -409,8 +409,7 @@ check("4.4", train_few_shot)
 # on the same frozen weights, and the crops, without the usual flip: a letter in a mirror is no letter.
 #
 # All methods see the same crops in the same batches: `adapt` seeds again when the adapter is in. Each is given its own
-# rate: one rate is not the same step (lesson 01). We tried rates three times apart, up to 0.003, on training
-# pictures of three sets that were held out, and took the best. For both small adapters it is at the top of our grid,
+# rate: one rate is not the same step (lesson 01). We tried rates three times apart, up to 0.003, on held-out training pictures of three sets, and took the best. For both small adapters it is at the top of our grid,
 # so perhaps too low. (For full fine-tuning three rates tied on symbols. We took the middle one.)
 
 # %%
@@ -617,8 +616,7 @@ for rival in (quarter, "LoRA", "linear probe"):
 # and no coin splits seven more evenly. LoRA with four times the parameters has as many right as Serial LoRA, and full
 # fine-tuning, with a hundred times as many, two fewer.
 #
-# The probe, 1,544 parameters and no adapter, has 59 right. So on these drawings the labels alone gain 23 of Serial
-# LoRA's 24. Whenever you report a gain, report a probe too.
+# The probe, 1,544 parameters and no adapter, has 59 right. So without any adapter the labels gain 23 on these drawings; Serial LoRA gains 24. Whenever you report a gain, report a probe too.
 #
 # ## A gain is not a difference
 #
@@ -714,7 +712,7 @@ display_figure(plot_shots(accuracy, "Serial LoRA", rivals))
 # ## What to remember
 #
 # - In CLIP the sentences are the classifier. Other words are another classifier, without any training.
-# - Both towers learn, so both are read in each step.
+# - Both towers learn, so both run in each step.
 # - Beside an adapter report zero-shot, under the sentence that you train with, and a linear probe, its C chosen.
 # - Compare at equal size. There LoRA was ahead of Serial LoRA up to eight shots, and level at sixteen.
 # - A method has its own rate. Print it, with batch, steps and rank, beside every result.

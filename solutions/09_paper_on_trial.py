@@ -394,12 +394,11 @@ few = ("not adapted", "norms and biases", "Serial LoRA before attention", "full 
 display_figure(plot_masks(shown, {name: cut_out[name] for name in few}))
 
 # %% [markdown]
-# Every way gains eight to ten points, norms and biases with a tenth of LoRA's parameters. Of the sheep SAM found half;
-# now it is nearly whole. The sky round the hammer is still marked.
+# Every way gains eight to ten points, norms and biases with a tenth of LoRA's parameters. SAM missed much of the sheep; now it is nearly whole. The sky round the hammer is still marked.
 #
 # ## How much can one set show?
 #
-# Take the difference from LoRA scene by scene. Its interval says how far *other scenes like these* could move it (if scenes on five photographs were independent), and
+# Take the difference from LoRA scene by scene. Its interval says how far *other scenes like these* could move it (too narrow, as all lie on five photographs), and
 # nothing about other seeds or sets. For that there is [*the study*](../docs/study.md), planned before its first run: a
 # dozen other sets on SAM and on CLIP, four on SD3; one to three seeds (one for norms and biases); each method at a rate
 # chosen on validation pictures. Does your table agree?
@@ -433,7 +432,7 @@ display_figure(plot_trial(mine, theirs))
 # found: its differences are a few tenths of a point, and your intervals reach 0.7 to 2 points to each side. One of yours
 # leaves zero out, the small LoRA's. Of five comparisons on one set that may be luck: the study has 0.22 ± 0.28.
 #
-# *As well* asks for less. The small LoRA passes, in your run and in the study. Norms and biases pass in the study; in
+# *As well* asks for less. Serial LoRA passes in the study and is open in your run. The small LoRA passes, in your run and in the study. Norms and biases pass in the study; in
 # your run they are open.
 #
 # A difference is *clear* if zero lies outside its interval even after Holm's correction over all the study's questions.
@@ -473,11 +472,11 @@ for step, pair in MORE.items():
 # one pair's change through the pretrained W costs 0.45 ± 0.24.** A trained W nearly closes some directions (lesson 01 printed CLIP's smallest singular values); a rotation closes none.
 #
 # Or is it *where* W sends a change? Turn W's outputs at random: the closed directions stay. Against W nothing shows, and
-# behind Q it is 0.35 ± 0.29 (compared after the runs, without a correction). So it is not where W sends a change; the closed directions would explain it.
+# behind Q it is 0.35 ± 0.29 (compared after the runs, without a correction). So where W sends a change does not seem to matter; the closed directions would explain it.
 #
 # Open are why the pair before the feed-forward, which goes through a pretrained matrix too, does not pay; whether three
 # pairs pay for W (± 0.41 is too wide); and the paper's own explanation, that one pair does better than three: through W it does worse, −0.38 ±
-# 0.35, before Holm's correction. So neither W alone nor sharing alone was seen to cost: both together do. On CLIP all is open, and looks the other way round: sharing B −1.32 ± 1.41, W in Q's
+# 0.35, before Holm's correction. So neither W alone nor sharing alone was seen to cost: both together do. On CLIP all is open: sharing B −1.32 ± 1.41, W in Q's
 # place +0.85 ± 2.53.
 #
 # ## The answer that did not hold
@@ -633,16 +632,15 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 # 5. *Through W* falls on SAM: a random rotation does better.
 # 6. *Consistent superiority* falls by the paper's own tables.
 #
-# Your own run leaves 3 and 4 open, CLIP 3 to 5, and SD3 was not asked. At lunch you can tell it like this:
+# Your own run leaves 3 and 4 open, CLIP 3 to 5, and SD3 was asked none of these. At lunch you can tell it like this:
 #
 # > Serial LoRA puts one low-rank pair in front of attention. With a quarter of LoRA's parameters it stays within a point
 # > of Dice of LoRA on SAM; on CLIP and on style that is open. But a LoRA as small does as well, so nobody needs sharing
 # > to save parameters. What costs on SAM is one shared change that goes through the pretrained W. And
 # > the layer is RepAdapter's, of 2023.
 #
-# Should your group switch? For fewer parameters, lower LoRA's rank: that changes one number. For better masks, try norms
-# and biases on pictures of your own: in the study they are 0.61 ± 0.49 above LoRA, but with one seed and not among its
-# clear answers, and your run cannot tell.
+# Should your group switch? For fewer parameters, lower LoRA's rank: that changes one number. For better masks, try the pair before the feed-forward, or norms and biases, on pictures of your own: in the study these are 0.61 ± 0.49
+# above LoRA, but with one seed and not among its clear answers, and your run cannot tell.
 #
 # And papers? A table in which the new method wins says little until you have seen the rival at **the same size**, the
 # **simplest thing** that could work, and **how far luck reaches**. This paper's tables show none of them. Our own numbers
@@ -664,7 +662,7 @@ display(pd.DataFrame(rows).style.hide(axis="index"))
 #
 # <details><summary>Answer</summary>
 #
-# Both together. Through random rotations of W's size the one B is still shared by q, k and v, and
+# Both together, as far as one can see. Through random rotations of W's size the one B is still shared by q, k and v, and
 # against three B's that is -0.05 ± 0.25. With W in their place 0.45 ± 0.24 are lost. But three pairs lose nothing visible through W (-0.09 ± 0.41).
 #
 # </details>

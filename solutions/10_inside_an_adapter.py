@@ -431,8 +431,7 @@ display_figure(plot_angles(curves, chance, "two adapters: where they write", thr
 # overlap by 0.23. Reads lie a little above chance; perhaps because A keeps much of its random start (not tested).
 #
 # (No row compares equal seeds, which saw the same drawings.)
-#
-# 
+
 
 # %% [markdown]
 # ## The lost adapter

@@ -164,7 +164,7 @@ show_nearest(*careless)
 # %% [markdown]
 # Eight times out of eight it is the same thing. The classifier never had to know what a bird is: it only had to
 # recognise a thing from its training set. This is a **leak**. Frames of one video, four crops of one slide, five
-# photographs of one dog: real folders are full of leaks, and nothing in a training log tells you.
+# photographs of one dog: real folders often leak, and nothing in a training log tells you.
 #
 # ## A split by object
 #
@@ -276,7 +276,7 @@ display(results)
 # hardness does not explain the fall from 94.0% to 47.7%.
 #
 # The second thing to try is a **linear probe**: one linear layer learns to tell the classes from the features. These
-# stay as they are, so they are computed once. It is the loop of lesson 04, with one layer in place of the adapters.
+# stay as they are, so they are computed once. It is a plain loop: all frames in each step, and one layer to train.
 
 
 # %%
@@ -483,7 +483,8 @@ leaky, seen, _ = adapt(names, seed=0)
 note("adapter, merged", "split by frame", right_answers(leaky, seen))
 
 # %% [markdown]
-# Read each column as somebody who has only that one. On the left pure memory gets 94.0%, which she would have shipped, and the adapter is last; her sister, on the right, the adapter, for one frame of 172.
+# Read each column as somebody who has only that one. On the left pure memory gets 94.0%: Ada would have shipped that, with the adapter behind the probe. Her sister, on the
+# right, would take the adapter, for one frame of 172.
 #
 # But that was one run each. (And on the left not on one split: your function drew frames of its own.) A seed decides
 # where head and pairs begin, and in which order the frames come; a split decides which things are asked. So draw four
@@ -526,14 +527,12 @@ display_figure(plot_seeds({split: table.to_dict("list") for split, table in tabl
 
 # %% [markdown]
 # A line joins what was measured on one split. Look along the lines, since luck with the things moves a dot more than
-# the method does. On the right all four lean to the adapter, on the left none. **The leak makes the adapter look better by about sixteen points on average, and the probe by more than twenty. In these
-# draws it turns their order round.** (The probe saw each frame a hundred times, the adapter about three times: that may
+# the method does. On the right all four lean to the adapter, on the left none. **The leak makes the adapter look better by about sixteen points on average, and the probe by more than twenty. On average it turns their order round.** (The probe saw each frame a hundred times, the adapter about three times: that may
 # be why.)
 #
 # Is the adapter better, then? On this folder, at these settings, it was ahead by some three points. Four draws are few,
 # and neither method was tuned: another number of steps may turn it round. ([Lesson 08](08_how_sure.ipynb) says how many
-# runs it takes to see a difference.) Where you cannot tell, ship the probe, which is simpler. An adapter is worth its
-# effort where the features lack what you need, as for SAM in [lesson 05](05_sam_segmentation.ipynb).
+# runs it takes to see a difference.) Where you cannot tell, ship the probe, which is simpler. An adapter may be worth its effort where the features lack what you need, as for SAM in [lesson 05](05_sam_segmentation.ipynb).
 #
 # ## Ship it
 #
@@ -596,8 +595,7 @@ display(pd.DataFrame(counts, class_names).astype(int))
 # %% [markdown]
 # 20 of 40. No sea animal is right and no vehicle, in any frame, and few furry animals. That is not for want of examples
 # alone: of instruments there are as few, and 11 of 12 frames are right. A red rose and a red anemone are called fruit,
-# and a spiny fish a flower with 94%. Does the model look at colour and outline? That is a guess, and the same frames in
-# grey would test it.
+# and a spiny fish a flower with 94%. Does the model look at colour? That is a guess, and the same frames in grey would test it.
 #
 # ## On a model that you have heard of
 #
