@@ -785,5 +785,5 @@ for stream in ("image", "text", "both"):
 #
 # <small>Rectified flow in SD3: Esser et al. (2024). Guidance: Ho and Salimans (2022). FID: Heusel et al. (2017).
 # CLIP-Score: Hessel et al. (2021). <!-- from the references: 2024, 2022, 2017, 2021 --> The model was pretrained
-# on Twemoji (copyright Twitter, Inc. and contributors, CC BY 4.0); the style is OpenMoji's (openmoji.org, CC
-# BY-SA 4.0). <!-- from the licences: 4.0 --></small>
+# on Twemoji (copyright Twitter, Inc. and contributors, CC BY 4.0), Fluent Emoji (Microsoft, MIT) and Noto Emoji (Google,
+# OFL 1.1); the style is OpenMoji's (openmoji.org, CC BY-SA 4.0). <!-- from the licences: 4.0, 1.1 --></small>
