@@ -562,7 +562,7 @@ fade_panel(fade, scales, list(typed))
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●●○ | ●●●●● | 25 |
+# | ●●●●○ | ●●○○○ | 25 |
 #
 # Build it in three steps, and look at each before you go on.
 #
