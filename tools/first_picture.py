@@ -14,21 +14,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from serial_lora_course.data.registry import load_classification, load_segmentation, load_style
+from serial_lora_course.data.registry import load_classification, load_segmentation
 from serial_lora_course.door import enter
 from serial_lora_course.labs.clip import CLIPLab, classify
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.sam import SamLab, predict_masks
-from serial_lora_course.labs.sd3 import Sd3Lab
 from serial_lora_course.models.clip import load_clip
-from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sam import load_sam
-from serial_lora_course.models.sd3 import load_sd3
 from serial_lora_course.plots.masks import overlay
 from serial_lora_course.plots.pictures import draw_bare
-from serial_lora_course.plots.style import GREEN, VERMILION, house_style, save_figure
+from serial_lora_course.plots.style import GREEN, VERMILION, house_style
 from tools import ROOT
+from tools.model_sheets import drawn_after, save_small, style_lab
 
 TARGET = ROOT / "serial_lora_course" / "assets" / "before_after.png"
 COLUMNS = 7
@@ -99,10 +97,10 @@ def around(sheet: np.ndarray, box: Any) -> np.ndarray:
 
 def drawn() -> list[tuple[np.ndarray, np.ndarray]]:
     """Drawings of the same prompts from the same noise, before and after tuning a style."""
-    lab = Sd3Lab(load_sd3(), load_style("openmoji"), judge=load_judge())
-    lab.base = {}
-    before, after = lab.draw(), []
-    run_one(lab, SERIAL, 100, seed=1, draw=lambda _, __, drawings, ___: after.extend(drawings))
+    lab = style_lab()
+    before, after = lab.draw(), drawn_after(lab, SERIAL.name)
+    hers = [round(len(each) * lab.score(each)["style_share"]) for each in (before, after)]
+    print(f"SD3: {hers[0]} of {len(before)} in the style, then {hers[1]}")
     order = [list(lab.trial.captions).index(caption) for caption in CAPTIONS]
     return [(before[index], after[index]) for index in order]
 
@@ -133,9 +131,7 @@ def draw() -> Figure:
 
 def main(words: list[str]) -> None:
     """Draw it and write it."""
-    save_figure(draw(), TARGET, dpi=100)
-    small = Image.open(TARGET).convert("RGB").quantize(256, kmeans=3)  # a third of the bytes
-    small.save(TARGET, optimize=True)
+    save_small(draw(), TARGET, dpi=100)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ SD3's shows held-out prompts before it is tuned to OpenMoji and after, as its la
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -96,20 +99,28 @@ def sheet_of_sam() -> Figure:
     return plot_masks(rows, {"cut out by hand": truth, "by the tiny SAM": found})
 
 
+def style_lab() -> Sd3Lab:
+    """The lab of OpenMoji's style, without what it measures of the base."""
+    lab = Sd3Lab(load_sd3(), load_style("openmoji"), judge=load_judge())
+    lab.base = {}
+    return lab
+
+
+def drawn_after(lab: Sd3Lab, name: str) -> np.ndarray:
+    """What one run of a method draws for the lab's prompts, uint8 (N, side, side, 3)."""
+    kept = []
+    run_one(lab, get_method(name), 100, seed=1, draw=lambda _, __, drawn, ___: kept.append(drawn))
+    return kept[0]
+
+
 def sheet_of_sd3() -> Figure:
     """The first held-out prompts of `openmoji`: SD3's drawings, those of two tuned ones, OpenMoji's own."""
-    lab = Sd3Lab(load_sd3(), load_style("openmoji"), judge=load_judge())
-    lab.base = {}  # which nobody asks for
+    lab = style_lab()
     prompts = lab.trial.captions
     chosen = sorted(hash_order(prompts, 0, "sheet")[:DRAWN])
     sheets = {"before": lab.draw()}
     for name in ("serial_lora", "lora"):
-        method = get_method(name)
-
-        def keep(lab, method, drawn, file):
-            sheets[method.label] = drawn
-
-        run_one(lab, method, 100, seed=1, draw=keep)
+        sheets[get_method(name).label] = drawn_after(lab, name)
     sheets["OpenMoji's"] = [example.picture for example in held_out(lab.data)]
     rows = []
     for start in range(0, DRAWN, IN_A_ROW):
@@ -120,15 +131,20 @@ def sheet_of_sd3() -> Figure:
     return draw_rows(rows)
 
 
+def save_small(figure: Figure, path: Path, dpi: int) -> Path:
+    """Write a figure in 256 colours, a third of the bytes."""
+    save_figure(figure, path, dpi=dpi)
+    Image.open(path).convert("RGB").quantize(256, kmeans=3).save(path, optimize=True)
+    return path
+
+
 def main(words: list[str]) -> None:
     for name, figure in (
         ("clip", sheet_of_clip()),
         ("sam", sheet_of_sam()),
         ("sd3", sheet_of_sd3()),
     ):
-        path = save_figure(figure, ROOT / "docs" / f"models_{name}.png", dpi=110)
-        Image.open(path).convert("RGB").quantize(256, kmeans=3).save(path, optimize=True)
-        print(path)
+        print(save_small(figure, ROOT / "docs" / f"models_{name}.png", dpi=110))
 
 
 if __name__ == "__main__":

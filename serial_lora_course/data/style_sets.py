@@ -1,9 +1,9 @@
 """The tiny styles: four, as the paper has four, of the same things.
 
-The tiny SD3 was pretrained on other designers' drawings: it knows every thing here, and none of these styles.
-Two of them change who draws, two how a drawing is rendered. Things are the same in every style, so that
-styles differ in nothing else: a fixed 300 of the visible concepts to train on, and 200 of the hidden
-ones (see :mod:`serial_lora_course.data.emoji_sets`). No thing and no drawing is on both sides.
+The tiny SD3 was pretrained on other designers' drawings: it knows every thing here, and none of these
+styles. Two of them change who draws, two how a drawing is rendered. Things are the same in every style,
+so that styles differ in nothing else: a fixed 300 of the visible concepts to train on, and 200 of the
+hidden ones (see :mod:`serial_lora_course.data.emoji_sets`). No thing and no drawing is on both sides.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GROUPS = (
 )
 
 WHITE = ("ffffff",)
-# Greens and purples would be lost on the way through the tiny SD3's autoencoder; these are not.
+# Without greens and purples, which the first tiny SD3's autoencoder lost.
 LAMPLIGHT = tuple(  # sky, glow, then from dark to bright
     "060910 1c4488 183468 2c62a8 6a94c0 c09a70 e8a44c fcc868 fdeab0".split()
 )
