@@ -163,6 +163,14 @@ ANSWERS = {
             "(adapt_tokens)": "(adapt_tokens, with_kwargs=True)",
         },
     ],
+    "3.6": [
+        {  # each of q, k and v by itself, in a parameter of its own
+            "weight = merge(layer.in_proj_weight, pair.lora_A, pair.lora_B, 1.0)": (
+                "w = [merge(w, pair.lora_A, pair.lora_B, 1) for w in layer.in_proj_weight.chunk(3)]"
+            ),
+            "layer.in_proj_weight.copy_(weight)": "layer.in_proj_weight = nn.Parameter(torch.cat(w))",
+        },
+    ],
     "4.2": [
         lambda image, classes, labels: np.mean(
             np.argmax(image.numpy() @ classes.numpy().T, axis=1) == labels.numpy()
