@@ -8,7 +8,7 @@ from scipy import stats
 from serial_lora_course.lessons.l03_build.figures import plot_losses
 from serial_lora_course.lessons.l04_clip.figures import plot_shots
 from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
-from serial_lora_course.lessons.l07_lora_plus.figures import plot_sweep
+from serial_lora_course.lessons.l07_lora_plus.figures import plot_four_runs, plot_sweep, plot_widths
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
@@ -77,6 +77,26 @@ def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots()
         assert drawn == [[[x, names.index(name)] for x in xs] for name, xs in methods.items()]
         joined = [list(line.get_xdata()) for line in axes.lines]
         assert joined == [list(draw) for draw in zip(*methods.values(), strict=True)]
+
+
+def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():
+    effects = {"large": [(1, 2), (3, 4)], "small": [(5, 6), (7, 8)]}
+    for axes, expected in zip(
+        plot_widths([64, 128], effects, own=96).axes,
+        ([[1, 3], [2, 4]], [[5, 7], [6, 8]]),
+        strict=True,
+    ):
+        assert list(axes.lines[0].get_xdata()) == [96, 96]
+        assert [list(line.get_ydata()) for line in axes.lines[1:3]] == expected
+
+
+def test_four_runs_stand_where_their_rates_put_them():
+    runs = {"slow": 3, "B": 9, "A": 5, "both": 8}
+    (axes,) = plot_four_runs({"LoRA": runs}, "right of 10", 2).axes
+    assert axes.images[0].get_array().tolist() == [[3, 9], [5, 8]]  # A upwards, B to the right
+    words = {text.get_text(): text.get_position() for text in axes.texts}
+    assert words["9"][0] == words["8"][0] == 1 and words["5"][1] == words["8"][1] > words["3"][1]
+    assert {"slow", "B (+6)", "A (+2)", "both (+5)"} <= set(words)
 
 
 def test_a_sweep_draws_the_mean_over_sets_and_seeds():
