@@ -530,9 +530,9 @@ check("5.4", training_step)
 # ## The run
 #
 # What is left is the loop, and here is all of it: epochs over the training scenes, each in a new order; boxes moved a
-# little at random, since nobody draws a perfect box; AdamW, with a rate that falls to zero along a cosine.
-# The rate is the one that did best of three for both methods at this rank, in the
-# study of lesson 09. A run takes less than a minute on two free cores.
+# little at random, since nobody draws a perfect box; AdamW, with a rate that falls to zero along a cosine. The rate is
+# the one that did best of three for both methods at this rank, in the study of lesson 09. A run takes less than a minute
+# on two free cores.
 
 # %%
 from torch.optim.lr_scheduler import CosineAnnealingLR
