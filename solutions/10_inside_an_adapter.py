@@ -4,8 +4,8 @@
 # *This lesson is optional: no other one needs it.*
 #
 # A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter itself is lost.
-# What was its rank? Was it LoRA or Serial LoRA? Can you get it back? The colleague also has a plot in which one adapter's
-# singular values lie above another's: did that adapter learn more?
+# What was its rank? Was it LoRA or Serial LoRA? Can you get it back? The colleague also has a plot in which one
+# adapter's singular values lie above another's: did that adapter learn more?
 #
 # The weights answer all but the last. You write a rank, the angles between two subspaces, and the recovery. At the end
 # the lost adapter is back, even out of files in half precision.
@@ -117,13 +117,13 @@ values = spectra["dW"]
 print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {values[RANK]:.0e}")
 
 # %% [markdown]
-# No. W and W + dW are nearly one line. That is not because dW is small: its largest value is 1.3, that of W 2.2. But a change of rank 16 moves no value
-# past its sixteenth neighbour, and an axis of twelve powers of ten hides the rest. So ask of any plot of singular
-# values: of which matrix?
+# No. W and W + dW are nearly one line. That is not because dW is small: its largest value is 1.3, that of W 2.2. But
+# a change of rank 16 moves no value past its sixteenth neighbour, and an axis of twelve powers of ten hides the rest.
+# So ask of any plot of singular values: of which matrix?
 #
-# dW tells us more. After value 16 its singular values drop by six powers of ten: a cliff. But not to zero: the merged weights
-# were rounded to float32, and the rounding is a small random matrix of full rank. Strictly, dW has rank 192. What we
-# want is the rank above the rounding.
+# dW tells us more. After value 16 its singular values drop by six powers of ten: a cliff. But not to zero: the merged
+# weights were rounded to float32, and the rounding is a small random matrix of full rank. Strictly, dW has rank 192.
+# What we want is the rank above the rounding.
 
 # %% [markdown]
 # ### Exercise 10.1 · The rank of a change
@@ -192,8 +192,8 @@ for name, each in changes.items():
 # $W_k B A$ and $W_v B A$. All three have the same A on the right, so all rows of the stack lie in one space of sixteen
 # dimensions. LoRA has three A's, and the stack has rank 48.
 #
-# (Here one `torch.equal` would have told, too: LoRA also changed `out_proj`. But it may be on q, k and v only. And a
-# LoRA with one A for all three would have rank 16 in the stack; "The lost adapter" below tells that one apart.)
+# (Here one `torch.equal` would have told, too: LoRA also changed `out_proj`. But it may be on q, k and v only. A LoRA
+# with one A for all three has rank 16 in the stack too; "The lost adapter" below tells it apart.)
 #
 # ## A higher curve is a larger update
 #
@@ -209,9 +209,9 @@ display_figure(plot_spectra({name: svdvals(dW)[:RANK] for name, dW in spectra.it
 # The factor lifts LoRA's curve above Serial LoRA's. So the height of a curve tells how *large* the change is. That your
 # colleague's curve is higher does not mean that this adapter learned more.
 #
-# On this logarithmic axis a factor shifts a curve, and leaves its *shape* as it is. How fast it falls is one number, the **effective rank** (Roy and
-# Vetterli, 2007 <!-- from their paper's year: 2007 -->). Take the singular values as shares of their sum, take the
-# entropy of the shares, and turn it back into a number of directions:
+# On this logarithmic axis a factor shifts a curve, and leaves its *shape* as it is. How fast it falls is one number,
+# the **effective rank** (Roy and Vetterli, 2007 <!-- from their paper's year: 2007 -->). Take the singular values as
+# shares of their sum, take the entropy of the shares, and turn it back into a number of directions:
 #
 # $$p_i = \frac{\sigma_i}{\sigma_1 + \dots + \sigma_r}, \qquad
 # \operatorname{erank} = \exp\Bigl(-\sum_i p_i \ln p_i\Bigr).$$
@@ -379,9 +379,9 @@ display_figure(plot_angles(curves, chance, "two adapters: where they write", thr
 # %% [markdown]
 # ## The lost adapter
 #
-# Now get it back. Of Serial LoRA you know dW = W B A, for q, k and v stacked. A is any basis of the space that dW reads:
-# its strongest $v_i$, so many as there are values in front of the cliff. Multiply both sides by Aᵀ. The $v_i$ are
-# orthonormal, so A Aᵀ is the identity, and what is left is W B = dW Aᵀ. Three weights, one B: least squares.
+# Now get it back. Of Serial LoRA you know dW = W B A, for q, k and v stacked. A is any basis of the space that dW
+# reads: its strongest $v_i$, so many as there are values in front of the cliff. Multiply both sides by Aᵀ. The $v_i$
+# are orthonormal, so A Aᵀ is the identity, and what is left is W B = dW Aᵀ. Three weights, one B: least squares.
 
 # %% [markdown]
 # ### Exercise 10.3 · The recovery
@@ -390,7 +390,8 @@ display_figure(plot_angles(curves, chance, "two adapters: where they write", thr
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Return the pair. The check compares B A with what was merged. In one of its cases none of the three weights has an inverse.
+# Return the pair. The check compares B A with what was merged. In one of its cases none of the three weights has an
+# inverse.
 
 
 # %% tags=["exercise"]
@@ -440,9 +441,9 @@ for name, each in changes.items():
     print(f"{name}: {min(left):.1g} to {max(left):.1g} of a block's change is left over")
 
 # %% [markdown]
-# Of Serial LoRA's changes nothing is left but rounding: the adapter is back. The matrices are not the ones that were lost,
-# only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes. Of LoRA's changes
-# most is left: no one pair in front of q, k and v makes them (there you would split each dW itself).
+# Of Serial LoRA's changes nothing is left but rounding: the adapter is back. The matrices are not the ones that were
+# lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes. Of
+# LoRA's changes 0.7 is left: no one pair in front of q, k and v makes them (there you would split each dW itself).
 #
 # Many files are in half precision, where rounding is larger. So round both files, let your function find the rank,
 # recover, and put the pairs into a fresh CLIP. How many directions does it need? The cell keeps 1, then 2, and so on,
@@ -486,14 +487,15 @@ for kind in ("float32", "float16", "bfloat16"):
 display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 
 # %% [markdown]
-# On the left, every format has its cliff behind value 16, six powers of ten high in float32 and one in bfloat16. The grey
-# line, a random change without any adapter, has none. (A full fine-tune need not have one either, and your function
-# would return some number all the same. So look at the fall too.)
+# On the left, every format has its cliff behind value 16, six powers of ten high in float32 and one in bfloat16. The
+# grey line, a random change without any adapter, has none. (A full fine-tune need not have one either, and your
+# function would return some number all the same. So look at the fall too.)
 #
-# On the right, the model falls off the same cliff. With fifteen directions its cosines are off by up to 1e-03; with the
-# sixteenth they are the merged model's up to rounding, and a seventeenth adds nothing. Out of bfloat16 they are off by
-# 2e-04, less than the bfloat16 file is itself, whose other weights are rounded too. To *use* the adapter, fewer directions do: eight keep 72 answers, four only 67. The
-# effective rank had hinted that sixteen are too many; where to stop, only answers tell.
+# On the right, what is missing falls off the same cliff. With fifteen directions its cosines are off by up to 1e-03; with
+# the sixteenth they are the merged model's up to rounding, and a seventeenth adds nothing. Out of bfloat16 they are
+# off by 2e-04, less than the bfloat16 file is itself, whose other weights are rounded too. To *use* the adapter,
+# fewer directions do: eight keep 72 answers, four only 67. The effective rank had hinted that sixteen are too many;
+# where to stop, only answers tell.
 #
 # Show this figure to somebody who believes that merging hides how a model was tuned.
 #

@@ -124,20 +124,13 @@ show("of", *(len(y) for _, y in tests.values()))
 size = sum(matrix.nbytes for pair in trained["symbols"].values() for matrix in pair)
 print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 
-W = clip.model.visual.transformer.resblocks[0].attn.in_proj_weight.detach()  # (3d, d)
-A, B = next(iter(trained["travel"].values()))  # of the same block
-factor = torch.eye(len(B)) + B @ A  # solve multiplies by its inverse
-off = (torch.linalg.solve(factor, W @ factor, left=False) - W).abs().max()
-print(f"merged and taken out again: the weights are off by up to {off:.0e}")
-
 # %% [markdown]
-# The adapter for symbols takes its own task from 36 drawings to 56, the other one takes travel from 33 to 52. Each moves
-# the other's task by four at most. (With 73 and 78 drawings and one seed, a few more or less mean nothing, here and
-# below.)
+# The adapter for symbols takes its own task from 36 drawings to 56, the other one takes travel from 33 to 52. Each
+# moves the other's task by four at most. (With 73 and 78 drawings and one seed, a few more or less mean nothing, here
+# and below.)
 #
 # A switch copies nothing: it points the model at other matrices. A gigabyte holds the adapters of 4,069 customers, and
-# the base is in memory once. Merging is the other switch. The pair alone takes a merged adapter out again:
-# W' = W (I + B A), so W = W' (I + B A)⁻¹, if that inverse exists. But each time leaves some rounding.
+# the base is in memory once.
 #
 # ## Sum
 #
@@ -146,7 +139,7 @@ print(f"merged and taken out again: the weights are off by up to {off:.0e}")
 #
 # $$ I + w_1 B_1 A_1 + w_2 B_2 A_2 . $$
 #
-# The idea: **a sum of products is a product**, of matrices that are stacked, A's rows on top of each other and B's
+# **A sum of products is a product**, of matrices that are stacked, A's rows on top of each other and B's
 # columns side by side:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 = \begin{pmatrix} w_1 B_1 & w_2 B_2 \end{pmatrix}
@@ -222,19 +215,19 @@ for name, pairs in (("half of each, stacked", both), ("trained on both", trained
     show(name, *right())
 
 # %% [markdown]
-# Rank 32, and correct up to rounding. Half of each adapter names 51 symbols right and 48 of travel: far more than the base,
-# and five and four fewer than the specialists. The adapter that was trained on both is three drawings and one ahead of
-# the mixture, too few to call it better. Adding with weights is *task arithmetic* (Ilharco et al.,
-# 2023 <!-- from their paper's year: 2023 -->); TIES and DARE first drop entries.
+# Rank 32, and correct up to rounding. Half of each adapter names 51 symbols right and 48 of travel: far more than the
+# base, and five and four fewer than the specialists. The adapter that was trained on both is three drawings and one
+# ahead of the mixture, too few to call it better. Adding with weights is *task arithmetic* (Ilharco et al., 2023 <!--
+# from their paper's year: 2023 -->).
 #
 # To keep the rank, PEFT's default cuts the sum back by an SVD: the strongest terms of B A stay. Its `linear` adds the
 # A's and adds the B's, each times the *square root* of its weight. Multiply it out:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 + \sqrt{w_1 w_2}\,(B_1 A_2 + B_2 A_1) . $$
 #
-# Two more products come in, which nobody trained. PEFT's docstring calls it "a very rough approximation". How rough is
-# too rough? To judge a distance from the sum, you need a *control*: what does a random product do that takes the sum
-# equally far? Guess which of the three loses most.
+# Two more products come in, which nobody trained: "a very rough approximation", says PEFT's docstring. What does it
+# cost? A distance from the sum needs a *control*: a random product that takes it as far away. Guess which of the
+# three loses most.
 
 
 # %%
@@ -285,13 +278,13 @@ total = sum(len(y) for _, y in tests.values())
 display_figure(plot_ways(points, "distance from the exact sum (%)", f"of {total} named right"))
 
 # %% [markdown]
-# At one distance, three results. The average is 74% off and names 100 right, the sum 99. But that is no merit of its two
-# extra products: random ones do as little harm, even at 150%. Cut to its strongest term the sum is only 71% off, and
-# twelve answers are lost. So a distance alone says little. What counts here is what the sum *lost*, not what came in: a
-# random product alone is 141% off, and no better than the base.
+# The average is 74% off and names 100 right, the sum 99. But that is no merit of its two extra products: random ones
+# do as little harm, even at 150%. Cut to its strongest term, the sum is only 71% off, and loses twelve answers. So a
+# distance alone says little. Here it counts what the sum *lost*, not what came in. (A random product alone is 141%
+# off, and as good as the base.)
 #
-# Then why stack? You get exactly what you asked for, with any ranks and weights. The price is the rank, 32. (Back at 16,
-# the SVD costs one drawing here.)
+# Then why stack? You get exactly what you asked for, with any ranks and weights. The price is the rank, 32. (Back at
+# 16, the SVD costs one drawing here.)
 #
 # ## Chain
 #
@@ -487,9 +480,9 @@ display_figure(show_pictures([drawing for drawing, _ in picked], titles, columns
 print(tasks["travel"].attribution)
 
 # %% [markdown]
-# One pass of the image tower, and the difference is rounding. In the same batch each drawing is named twice: above without
-# an adapter, below with its customer's. We chose four drawings on which that helps; choose others. (The prompts were
-# encoded apart, with each customer's adapter.)
+# One pass of the image tower, and the difference is rounding. In the same batch each drawing is named twice: above
+# without an adapter, below with its customer's. We chose four drawings on which that helps; choose others. (The
+# prompts were encoded apart, with each customer's adapter.)
 #
 # ## Milliseconds and megabytes
 #
@@ -538,8 +531,8 @@ lines = {name: [(count, each[name]) for count, each in times.items()] for name i
 display_figure(plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 
 # %% [markdown]
-# One pass takes about as long for 64 customers as for one. Switching takes several times as long: a CPU is quick with
-# many drawings together, slow with one after another. Merged copies answer as slowly, and need 704 MB where base and
+# One pass takes about as long for 64 customers as for one. Switching takes several times as long: a CPU is slow
+# with one drawing after another. Merged copies answer as slowly, and need 704 MB where base and
 # pairs need 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A
 # and B for each sample.
 #
@@ -574,8 +567,8 @@ display_figure(plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 #
 # From the weights alone, no: they hold one change of rank r₁ + r₂, and nothing tells which part came from which
 # adapter. The first pair alone does not help either: its part of the change is w₁ W B₁ A₁, and W is gone. With W you
-# subtract it. With both pairs you undo the whole sum by an inverse, as above, and merge the second alone. (In a chain,
-# W (I + B₂A₂)(I + B₁A₁), the first pair stands outside, so it can be taken out alone.)
+# subtract it. With both pairs you undo the whole sum by an inverse, W = W' (I + B A)⁻¹, and merge the second alone. (In
+# a chain, W (I + B₂A₂)(I + B₁A₁), the first pair stands outside, so it can be taken out alone.)
 #
 # </details>
 #
