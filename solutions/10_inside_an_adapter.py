@@ -488,7 +488,7 @@ display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 
 # %% [markdown]
 # On the left, every format has its cliff behind value 16, six powers of ten high in float32 and one in bfloat16. The
-# grey line, a random change without any adapter, has none. (A full fine-tune need not have one either, and your
+# grey line, a random change without any adapter, has none. (A full fine-tune need not have one, and your
 # function would return some number all the same. So look at the fall too.)
 #
 # On the right, what is missing falls off the same cliff. With fifteen directions its cosines are off by up to 1e-03; with

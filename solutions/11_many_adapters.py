@@ -139,8 +139,8 @@ print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 #
 # $$ I + w_1 B_1 A_1 + w_2 B_2 A_2 . $$
 #
-# **A sum of products is a product**, of matrices that are stacked, A's rows on top of each other and B's
-# columns side by side:
+# **A sum of products is a product**, of matrices that are stacked, A's rows on top of each other and B's columns side by
+# side:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 = \begin{pmatrix} w_1 B_1 & w_2 B_2 \end{pmatrix}
 # \begin{pmatrix} A_1 \\ A_2 \end{pmatrix} . $$
@@ -217,8 +217,8 @@ for name, pairs in (("half of each, stacked", both), ("trained on both", trained
 # %% [markdown]
 # Rank 32, and correct up to rounding. Half of each adapter names 51 symbols right and 48 of travel: far more than the
 # base, and five and four fewer than the specialists. The adapter that was trained on both is three drawings and one
-# ahead of the mixture, too few to call it better. Adding with weights is *task arithmetic* (Ilharco et al., 2023 <!--
-# from their paper's year: 2023 -->).
+# ahead of the mixture, too few to call it better. Adding with weights is *task arithmetic* (Ilharco et al.,
+# 2023 <!-- from their paper's year: 2023 -->).
 #
 # To keep the rank, PEFT's default cuts the sum back by an SVD: the strongest terms of B A stay. Its `linear` adds the
 # A's and adds the B's, each times the *square root* of its weight. Multiply it out:
@@ -531,9 +531,8 @@ lines = {name: [(count, each[name]) for count, each in times.items()] for name i
 display_figure(plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 
 # %% [markdown]
-# One pass takes about as long for 64 customers as for one. Switching takes several times as long: a CPU is slow
-# with one drawing after another. Merged copies answer as slowly, and need 704 MB where base and
-# pairs need 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A
+# One pass takes no longer for 64 customers than for one. Switching takes several times as long: a CPU is slow with one
+# drawing after another. Merged copies answer as slowly, and need 704 MB where base and pairs need 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A
 # and B for each sample.
 #
 # ## The package does the same
