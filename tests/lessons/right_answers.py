@@ -95,6 +95,13 @@ def pair_by_hook(blocks, adapter, rank):
     return nn.ModuleList(block.pair for block in blocks)
 
 
+def pair_by_singular_values(before, after, rank):
+    """All of B A by the normal equations, split by its singular values."""
+    product = torch.linalg.solve(before.T @ before, before.T @ (after - before))
+    U, S, Vh = torch.linalg.svd(product)
+    return Vh[:rank], U[:, :rank] * S[:rank]
+
+
 def trained_by_hand(model):
     """All in bfloat16, and what is trained put back."""
     kept = {name: p.detach().float() for name, p in model.named_parameters() if p.requires_grad}
@@ -203,12 +210,13 @@ ANSWERS = {
     "8.1": [interval_by_pandas],
     "9.2": [norms_by_kind],
     "9.3": [pair_by_hook],
-    "10.2": [
-        lambda values: torch.distributions.Categorical(values).entropy().exp().item(),
+    "10.1": [
+        {"falls[: len(values) // 2].argmax()": "values[: len(values) // 2].log().diff().argmin()"},
     ],
-    "10.3": [
+    "10.2": [
         lambda one, other: torch.from_numpy(np.rad2deg(subspace_angles(one, other))[::-1].copy()),
     ],
+    "10.3": [pair_by_singular_values],
     "11.1": [
         {  # the root of each weight on both factors, and its sign on one
             "A_i for A_i, _ in pairs": "abs(w) ** 0.5 * A_i for w, (A_i, _) in zip(weights, pairs)",
