@@ -597,7 +597,7 @@ print("frames to train:", dict(zip(class_names, labels[train].bincount().tolist(
 
 lines = [
     'fit divided --groups "(.+) [0-9]" --epochs 3 --out my_classifier',
-    'predict my_classifier "divided/test/bird/brown_hen 1a.png" --top 3',
+    f'predict my_classifier "divided/test/{file.parent.name}/{file.name}" --top 3',
     "merge my_classifier --out merged",
 ]
 with chdir(here):

@@ -75,8 +75,9 @@ display_figure(plot_curves(curves, apart="C"))
 #
 # <details><summary>Answer</summary>
 #
-# You cannot know, and that is the point. Four hardly fall, and B, which looks best, is broken like the others. A curve
-# does not show *what* is wrong, and not always *that* something is. A diagnostic does.
+# You cannot know, and that is the point. A, E and F look alike and have three different faults, and B, which looks
+# best, is broken like the others. A curve does not show *what* is wrong, and not always *that* something is. A
+# diagnostic does.
 #
 # </details>
 #
@@ -456,8 +457,8 @@ print("moved in 2 steps:", after(posted.run_d(lower)))
 #
 # F: *"I cleared my adapter, to train it anew from the pretrained model. Now it stays there."*
 #
-# G: *"My colleague's script, with her rate. She takes one picture a step, and I have room for 16. My loss only
-# jumps."*
+# G: *"My colleague's script, with her rate. She takes one picture a step, and I have room for 16. My loss rises first,
+# and then gets stuck."*
 #
 # All three ask for a rate of 0.003. You need one fact: AdamW divides each gradient by its usual size, so in the first
 # steps a parameter moves by about the rate, **however small its gradient is**. Your diagnostics, on all runs:
@@ -565,7 +566,10 @@ for name in "BCDEFG":
     print(f"{name} {losses[0]:.2f} to {losses[-1]:.2f}")
 
 # %% [markdown]
-# (to come)
+# It finds D, E, F and G, whose loss stays high, and it would find A, which stays where it is like F: what their curves
+# did was the order of the batches. It misses B, whose class vectors learn the batch by heart, and C, which more than
+# halves its loss, by little more than the boxes. The check tests the loop, not what goes in, nor which part learns. So
+# keep your four beside it, for before the first long training. Other symptoms need other lines, as few:
 #
 # | What you see | Diagnostic | What it shows |
 # |---|---|---|
