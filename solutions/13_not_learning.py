@@ -460,7 +460,7 @@ print("moved in 2 steps:", after(posted.run_d(lower)))
 # G: *"My colleague's script, with her rate. She takes one picture a step, and I have room for 16. My loss rises first,
 # and then gets stuck."*
 #
-# All three ask for a rate of 0.003. You need one fact: AdamW divides each gradient by its usual size, so in the first
+# The three ask for a rate of 0.003. You need one fact: AdamW divides each gradient by its usual size, so in the first
 # steps a parameter moves by about the rate, **however small its gradient is**. Your diagnostics, on all runs:
 
 
@@ -523,7 +523,7 @@ check("13.5", diagnosis)
 #
 # Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 #
-# Open what follows when your check has passed.
+# Run and open what follows when your check has passed.
 
 # %%
 for broken in (posted.share_of_rate, posted.start, posted.scaled):
@@ -535,16 +535,23 @@ pairs = [tensor for tensor in run.model.parameters() if tensor.requires_grad]
 print("F, largest gradient:", max(tensor.grad.abs().max().item() for tensor in pairs))
 
 # %% [markdown]
+# <details><summary>What was wrong</summary>
+#
 # **E**: the warm-up is longer than the run, so the rate never comes near 0.003.
-# [`sd_dreambooth_extension #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the same default of
-# 500 steps to zero because of the confusion that it caused.
-# **F**: `A` and `B` are both zero, each is a factor of the other's gradient, and so both stay zero for ever. It happened
-# in [`SkyRL #852`](https://github.com/NovaSky-AI/SkyRL/pull/852), where an adapter's place was cleared and used again.
-# One of the two has to be random. **G**: the rate is multiplied by the size of the batch. Scripts offer that, and one
-# did it twice: [`diffusers #3224`](https://github.com/huggingface/diffusers/issues/3224).
+# [`sd_dreambooth_extension #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the same default
+# of 500 steps to zero because of the confusion that it caused.
 # <!-- from that change: 500 -->
 #
-# Without their line F and G *are* the run that works. E needs a warm-up that fits, a tenth of the run:
+# **F**: `A` and `B` are both zero. Each is a factor of the other's gradient, so both stay zero for ever. It happened in
+# [`SkyRL #852`](https://github.com/NovaSky-AI/SkyRL/pull/852), where an adapter's place was cleared and used again. One
+# of the two has to be random.
+#
+# **G**: the rate is multiplied by the size of the batch. Many scripts offer that, and one did it twice:
+# [`diffusers #3224`](https://github.com/huggingface/diffusers/issues/3224).
+#
+# </details>
+#
+# Without the line that broke them, F and G *are* the run that works. E needs another line:
 
 
 # %%
@@ -612,8 +619,8 @@ for name in "BCDEFG":
 # %% [markdown]
 # ## What to remember
 #
-# - These loops broke in five places: what goes in, the gradient, the optimizer, the values, the rate. Four functions of a
-#   few lines found all seven faults.
+# - These loops broke in what goes in, the gradient, the optimizer, the values and the rate. Four functions of a few
+#   lines found all seven faults.
 # - Curves that look alike can have different causes. Do not search for a rate before the diagnostics have passed.
 # - Silent faults sit where two right pieces meet: an order, a range, a type, a length.
 # - Keep the diagnostics, and post their output with your curve.
