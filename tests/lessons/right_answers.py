@@ -11,7 +11,6 @@ import torch
 from scipy import linalg, stats
 from scipy.linalg import subspace_angles
 from torch import nn
-from torchvision.transforms.functional import pil_to_tensor
 
 from serial_lora_course.checking.solved import solved
 
@@ -102,24 +101,47 @@ def pair_by_singular_values(before, after, rank):
     return Vh[:rank], U[:, :rank] * S[:rank]
 
 
-def trained_by_hand(model):
-    """All in bfloat16, and what is trained put back."""
-    kept = {name: p.detach().float() for name, p in model.named_parameters() if p.requires_grad}
-    model.to(torch.bfloat16)
-    for name, values in kept.items():
-        model.get_parameter(name).data = values
-    return model
+def held_by_comparing(model, optimizer):
+    """Object by object."""
+    learns = [p for p in model.parameters() if p.requires_grad]
+    groups = [p for group in optimizer.param_groups for p in group["params"]]
+    return sum(any(p is each for each in groups) for p in learns), len(learns)
 
 
-def share_by_scheduler(step, steps):
-    """By torch's own scheduler."""
-    warm_up = max(1, steps // 10)
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warm_up, total_iters=warm_up - 1)
-    for _ in range(step):
-        optimizer.step()
-        rise.step()
-    return optimizer.param_groups[0]["lr"]
+def reached_by_pandas(model):
+    """One row a tensor, grouped."""
+    rows = [
+        (n.split(".")[-1], p.grad is not None)
+        for n, p in model.named_parameters()
+        if p.requires_grad
+    ]
+    table = (
+        pd.DataFrame(rows, columns=["kind", "there"]).groupby("kind").there.agg(["sum", "count"])
+    )
+    return {kind: tuple(map(int, row)) for kind, row in zip(table.index, table.values, strict=True)}
+
+
+def entering_by_forward(part, call):
+    """With another forward in its place for a while."""
+    given, forward = [], part.forward
+    part.forward = lambda x: given.append(x.clone()) or forward(x)
+    try:
+        call()
+    finally:
+        del part.forward
+    return given[0]
+
+
+def moved_by_vectors(model, steps):
+    """All trained parameters as one vector, before and after."""
+
+    def vector():
+        return nn.utils.parameters_to_vector(p for p in model.parameters() if p.requires_grad)
+
+    before = vector().detach()
+    steps()
+    after = vector().detach()
+    return float((after != before).double().mean()), float(torch.dist(after, before, torch.inf))
 
 
 ANSWERS = {
@@ -247,23 +269,11 @@ ANSWERS = {
             ", elementwise_affine=False": "",
         },
     ],
-    "13.1": [
-        {
-            "learns = [": "from serial_lora import adapter_parameters\n    learns = [*adapter_parameters(model)] or ["
-        }
-    ],
-    "13.2": [
-        {  # one checkpoint around all
-            "for block in blocks:\n    ": "for block in [nn.Sequential(*blocks)]:\n    ",
-        },
-        {  # the other kind, on tokens that need a gradient
-            "for block in blocks:": "tokens = tokens.clone().requires_grad_()\n    for block in blocks:",
-            "False": "True",
-        },
-    ],
-    "13.3": [lambda picture: pil_to_tensor(picture.convert("RGB"))],
-    "13.4": [trained_by_hand],
-    "13.5": [share_by_scheduler],
+    "13.1": [held_by_comparing],
+    "13.2": [reached_by_pandas],
+    "13.3": [entering_by_forward],
+    "13.4": [moved_by_vectors],
+    "13.5": [lambda: {"G": "high rate", "F": "start", "E": "low rate", "D": "format"}],
 }
 RIGHT = {
     number: [
