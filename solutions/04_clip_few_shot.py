@@ -485,7 +485,7 @@ print(
 )
 print(f"and each time another crop, of {config.crop:.0%} of its area or more, is seen.")
 print(f"AdamW, weight decay {config.weight_decay}; Serial LoRA of rank {rank}; seed {SEED}.")
-print("The rate in the first step:", ", ".join(f"{lr:g} for {name}" for name, lr in rates.items()))
+print("The rate in the first step:", "; ".join(f"{lr:g} for {name}" for name, lr in rates.items()))
 
 # %% [markdown]
 # How many of the 73 do you expect after these few steps?
@@ -573,7 +573,7 @@ print("the same about", int((predict(fresh.to(device)) == zero).sum()), "of", n)
 # %% [markdown]
 # That is LoRA in CLIP: four pairs in a block where Serial LoRA has one, and so four times as many parameters at the
 # same rank. Which comparison is fair depends on your question. Here LoRA gets a quarter of the rank, and so as many
-# parameters as Serial LoRA. (**Change this**: give it the whole rank.)
+# parameters as Serial LoRA; LoRA at the whole rank is among the runs at the end.
 #
 # And what do all adapters replace? *Full fine-tuning*, in which every parameter of CLIP learns. Same shots, same
 # crops, same loop: so the loss of the first step must be the same.
@@ -665,9 +665,9 @@ display_figure(plot_leads(accuracy, "Serial LoRA", rivals))
 # zero-shot is the rival to name; where they are many, it is the probe.
 #
 # Compare the left panel with the right one. On the left the mean climbs away from zero, and most dots with it. (Not
-# nature's, which CLIP knows best: there Serial LoRA loses.) On the right, dots of one color in one column are one data
-# set, drawn three times, and they lie farther apart than the mean is from zero. So with one dot, anybody can show you
-# either method ahead.
+# nature's, which CLIP knows best: there Serial LoRA loses.) On the right, three dots of one colour are one data set with
+# three draws, and most of them lie farther apart than the mean is from zero. So with one dot, anybody can show you either
+# method ahead.
 #
 # This is the idea to keep. "It works" is a gain, and a few runs show it. "It is better" is a difference, and needs far
 # more runs: how many, lesson 08 says.
