@@ -679,7 +679,7 @@ for name, moved in {"trained pair": trained["one pair", 0.04], "all of W": W + u
 # Lesson 07 is about rates.
 #
 # And after twenty steps? In v alone the trained pair brings the loss from 2.38 to 1.08, in q or k alone only to 2.27 and
-# 2.18. Of the free W, their changes alone reach 1.83 and 1.85. The pair still follows v.
+# 2.18. Of a free W (at 0.001) their changes reach 1.83 and 1.85. The pair still follows v.
 
 # %% [markdown]
 # ## Quiz
