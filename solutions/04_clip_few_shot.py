@@ -217,7 +217,8 @@ def class_vectors(clip: nn.Module, sentences: list[str]) -> Tensor:
 
 
 words = (template, "{}", "a sketch of {}.", "please draw {} for me")
-sets = {name: some for name, some in lesson.sets.items() if name != "everything"}  # it holds five
+# the seventh, `everything`, holds five of the others
+sets = {name: some for name, some in lesson.sets.items() if name != "everything"}
 tests = {name: picture_vectors(model, some.test) for name, some in sets.items()}
 rows = {}
 for name, some in sets.items():
@@ -227,9 +228,11 @@ for name, some in sets.items():
 display(pd.DataFrame(rows).T.map("{:.1%}".format))
 
 # %% [markdown]
-# Nothing was trained, and on nature one other word leaves a quarter of the accuracy. We wrote its captions, with "a drawing of" in many and "a sketch of" in none. So from here on we use the same sentence throughout.
+# Nothing was trained, and on nature one other word leaves a quarter of the accuracy. We wrote its captions, with "a
+# drawing of" in many and "a sketch of" in none. So from here on we use the same sentence throughout.
 #
-# **Change this and run again**: put your own sentence into `words`. Can you find a better one than ours? (For play: these are the test's pictures.)
+# **Change this and run again**: put your own sentence into `words`. Can you find a better one than ours? (For play: these
+# are the test's pictures.)
 #
 # ## A few shots, and no adapter
 #
@@ -435,8 +438,9 @@ check("4.4", train_few_shot)
 # on the same frozen weights, and the crops, without the usual flip: a letter in a mirror is no letter.
 #
 # All methods see the same crops in the same batches: `adapt` seeds again when the adapter is in. Each is given its own
-# rate: one rate is not the same step (lesson 01). We tried rates three times apart, up to 0.003, on held-out training pictures of three sets, and took the best. For both small adapters it is at the top of our grid,
-# so perhaps too low. (For full fine-tuning three rates tied on symbols. We took the middle one.)
+# rate: one rate is not the same step (lesson 01). We tried rates three times apart, up to 0.003, on held-out training
+# pictures of three sets, and took the best. For both small adapters it is at the top of our grid, so perhaps too low.
+# (For full fine-tuning three rates tied on symbols. We took the middle one.)
 
 # %%
 Adapter, inject_pairs, train = yours("3.1"), yours("3.5"), yours("4.4")
@@ -656,8 +660,9 @@ display_figure(plot_leads(accuracy, "Serial LoRA", rivals))
 
 # %% [markdown]
 # First the question of lesson 02: at equal size, does Serial LoRA learn more? Not in these runs. At one shot LoRA of the
-# same size is four points ahead, 45.5 to 41.4, and Serial LoRA wins 3 draws of 18. At sixteen it is 57.0 to 57.3, and
-# seven draws to five. The larger LoRA is ahead at every number of shots, at eight and sixteen by less than a point.
+# same size is four points ahead, 45.5 to 41.4, and Serial LoRA wins 3 draws of 18. At sixteen it is 57.0 to 57.3; Serial
+# LoRA wins 7 draws and loses 5. The larger LoRA is ahead at every number of shots, at eight and sixteen by less than a
+# point.
 #
 # At one shot the probe is nine points below zero-shot: it threw the sentences away, and has one picture of each kind in
 # their place. The adapters begin with the sentences, and even so Serial LoRA only stays where zero-shot is. With more
@@ -665,9 +670,9 @@ display_figure(plot_leads(accuracy, "Serial LoRA", rivals))
 # zero-shot is the rival to name; where they are many, it is the probe.
 #
 # Compare the left panel with the right one. On the left the mean climbs away from zero, and most dots with it. (Not
-# nature's, which CLIP knows best: there Serial LoRA loses.) On the right, three dots of one colour are one data set with
-# three draws, and most of them lie farther apart than the mean is from zero. So with one dot, anybody can show you either
-# method ahead.
+# nature's, which CLIP knows best: there Serial LoRA loses.) On the right, three dots of one colour in a column are one
+# data set with three draws, and most such dots lie farther apart than the mean is from zero. So with one dot, anybody can
+# show you either method ahead.
 #
 # This is the idea to keep. "It works" is a gain, and a few runs show it. "It is better" is a difference, and needs far
 # more runs: how many, lesson 08 says.
