@@ -660,8 +660,8 @@ display_figure(plot_leads(accuracy, "Serial LoRA", rivals))
 
 # %% [markdown]
 # First the question of lesson 02: at equal size, does Serial LoRA learn more? Not in these runs. At one shot LoRA of the
-# same size is four points ahead, 45.5 to 41.4, and Serial LoRA wins 3 draws of 18. At sixteen it is 57.0 to 57.3; Serial
-# LoRA wins 7 draws and loses 5. The larger LoRA is ahead at every number of shots, at eight and sixteen by less than a
+# same size is four points ahead, 45.5 to 41.4, and Serial LoRA wins 3 draws and loses 15. At sixteen it is 57.0 to
+# 57.3; it wins 7 and loses 5. The larger LoRA is ahead at every number of shots, at eight and sixteen by less than a
 # point.
 #
 # At one shot the probe is nine points below zero-shot: it threw the sentences away, and has one picture of each kind in
