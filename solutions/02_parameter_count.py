@@ -5,7 +5,7 @@
 # page: 2025 --> Is that true? And a quarter of *which* LoRA?
 #
 # You prove it in letters, then hold the proof against the real CLIP, SAM and Stable Diffusion 3, without downloading a
-# single weight. One of the three does not follow it. First the picture: the four matrices of one attention block of CLIP,
+# single weight. One of the three does not quite follow it. First the picture: the four matrices of one attention block of CLIP,
 # 768 × 768, <!-- from ViT-B/16's configuration: 768 --> drawn to scale with pairs of rank 32. <!-- from the paper,
 # Section III.B: 32 --> The filled squares hold as many parameters as all pairs of a method together.
 
