@@ -274,7 +274,7 @@ print(f"a quarter of the parameters, and {1 - total[1] / total[0]:.0%} less memo
 display_figure(plot_counts(counts))
 
 # %% [markdown]
-# There it is: the matrix that would bring the text tokens out of attention, in the last block, number 23. Nobody reads them after
+# There it is: the matrix that would bring the text tokens out of attention, in the last block. Nobody reads them after
 # it, so SD3 has no such matrix, and LoRA no pair. The formula was right; our list of matrices was not.
 #
 # In each model, blue to orange is the paper's promise. Green is a LoRA too: of rank 8 on CLIP, and as small. What would
