@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from serial_lora_course.lessons.l02_count.figures import plot_counts
 from serial_lora_course.lessons.l03_build.figures import plot_losses
 from serial_lora_course.lessons.l04_clip.figures import plot_leads
 from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
@@ -25,6 +26,13 @@ def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, argumen
     drawn = [list(line.get_ydata()) for axes in plot(*arguments).axes for line in axes.lines]
     for expected in lines:
         assert any(found == pytest.approx(expected) for found in drawn if len(found) > 1), drawn
+
+
+def test_bars_are_what_each_method_trains_in_each_model():
+    counts = {"A": [4_000_000, 1_000_000, 900_000], "B": [800_000, 30_000, 20_000]}
+    (axes,) = plot_counts(counts).axes
+    drawn = [bar.get_width() for bar in axes.patches]
+    assert drawn == pytest.approx([value / 1e6 for values in counts.values() for value in values])
 
 
 def test_losses_are_one_line_a_run():
