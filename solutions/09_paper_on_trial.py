@@ -700,7 +700,7 @@ verdicts = {
     }
     for asked, (least, own, its) in ASKED.items()
 }
-display(pd.DataFrame(verdicts).T)
+display(pd.DataFrame(verdicts).T.style)
 
 # %% [markdown]
 # YY
