@@ -306,8 +306,8 @@ def masks(sam) -> list:
 
 # %% [markdown]
 # On photographs SAM is hardly better than the filled box. You try five ways, and later two more, each at a rate of its
-# own: the one that was best for it in [*the study*](../docs/study.md), on validation scenes of other sets. So your test
-# scenes had no part in choosing.
+# own: the one that was best for it in [*the study*](../docs/study.md), on validation scenes
+# of other sets.
 
 # %%
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
@@ -355,7 +355,8 @@ def adapt(put, rate: float):
 
 
 # %% [markdown]
-# Train each, and then test it. It takes a minute or more. Meanwhile write down which way you expect first, and which last.
+# Train and test each; it takes a minute or more. Meanwhile write down which
+# way you expect first.
 
 # %%
 rows, after, cut_out = {}, {}, {"not adapted": masks(base)}
@@ -394,8 +395,7 @@ display_figure(plot_masks(shown, {name: cut_out[name] for name in few}))
 #
 # Take the difference from LoRA scene by scene. Its interval says how far *other scenes like these* could move it (too narrow, as all lie on five photographs), and
 # nothing about other seeds or sets. For that there is the study, planned before its first run: a
-# dozen other sets on SAM and on CLIP, four on SD3; one to three seeds (one for norms and biases); each method at a rate
-# chosen on validation pictures. Does your table agree?
+# dozen other sets on SAM and on CLIP, four on SD3; one to three seeds (one for norms and biases). Does your table agree?
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_trial
@@ -424,14 +424,13 @@ for answer in found.answers:
         print(f"{answer.lab.upper()}, {answer.asks}: {answer.like}")
 
 # %% [markdown]
-# Every black square lies inside your interval: yours are too wide to disagree. And you could not have found what the study
-# found: its differences are a few tenths of a point, and your intervals reach 0.8 to 2 points to each side. All of them
-# hold zero.
+# Every black square lies inside your interval: yours are too wide to disagree. Its differences are a few
+# tenths of a point, and your intervals reach 0.8 to 2 points to each side; all hold zero.
 #
 # *As well* asks for less. In the study all four pass; in your run only the pair before the feed-forward does.
 #
-# In the list, a difference is *clear* if zero lies outside its interval even after Holm's correction over all the study's
-# questions. A minus says that what is named first is behind.
+# In the list, *clear* means that zero lies outside the interval after Holm's correction over all questions. A minus: what
+# is named first is behind.
 #
 # ## Why it costs
 #
@@ -440,8 +439,8 @@ for answer in found.answers:
 # "based on the basis" of their own W. Which of the two costs?
 #
 # One more layer tells: the change, and only the change, goes through a *random rotation* Q, as large as W, in W's place.
-# Here are five layers, from LoRA to RepAdapter, and what each step is worth at equal size. Below them is a suspect: how
-# much longer or shorter W makes a change, direction by direction.
+# Here are five layers, and what each step is worth at equal size; below them a suspect: how
+# much longer or shorter W makes a change.
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_corners, plot_ladder, plot_stretch
@@ -522,16 +521,15 @@ for step, pair in {
 
 # %% [markdown]
 # **In the study three of the four lie round LoRA. Only one pair through W (tinted) lies below it, by 0.48 ± 0.16.** Neither sharing
-# alone nor W alone was seen to cost; both together do. Your run cannot tell: each of its four
-# intervals holds zero, and its three pairs came out better through W than beside it.
+# alone nor W alone was seen to cost; both together do. Your run cannot tell: each of its four intervals holds zero.
 #
 # Or is it *where* W sends a change? Turn W's outputs at random: the closed directions stay. Against W nothing shows, and
 # behind Q it is 0.35 ± 0.29. So where W sends a change does not seem to matter; how unevenly it stretches would explain it.
-# (The corners, and the first and third line, were compared after the runs; nothing corrects for that.)
+# (The corners and lines one and three were compared after the runs, without a correction.)
 #
 # Open are whether three pairs pay for W after all (± 0.41 is too wide); why the pair before the feed-forward, which goes
-# through a pretrained matrix too, does not pay; and the paper's own explanation, that one pair does better than three:
-# through W it does worse, before Holm's correction. On CLIP all is open.
+# through a pretrained matrix too, does not pay; and the paper's explanation, that one pair does better than three. On CLIP
+# all is open.
 #
 # ## The answer that did not hold
 #
@@ -631,7 +629,7 @@ check("9.4", judge)
 # Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 
 # %% [markdown]
-# Two claims in the paper's words, on its own tables. I chose the rules: "most" is more than half, "consistent" is always,
+# Two claims in the paper's words. I chose the rules: "most" is more than half, "consistent" is always,
 # the margins are one point, or 5% of FID. (The paper calls a lower Dice better. Dice measures overlap, so its table is
 # plausibly a *loss*, and is read as one.)
 
@@ -661,15 +659,14 @@ display(pd.DataFrame(judged).style.hide(axis="index"))
 
 # %% [markdown]
 # "Comparable in most cases" holds. "Consistent superiority" falls by the paper's *own* tables. Counting cannot tell luck
-# from skill: for that, runs have to be repeated. [`CLAIMS.md`](../CLAIMS.md) has all claims, also on our models, with
-# intervals.
+# from skill. [`CLAIMS.md`](../CLAIMS.md) has all claims, also on our models.
 #
 # **Change this and run again**: set every margin to 0. Which verdict changes?
 #
 # ## The verdict
 #
-# *Novel* falls: RepAdapter. *Consistent superiority* falls by the paper's own tables. Between them are questions that
-# you have put to your own run. How far above its rival does each lie, and is the whole interval above what was asked?
+# *Novel* falls: RepAdapter. *Consistent superiority* falls by the paper's own tables. The others you have put to your own
+# run. Is the whole interval above what is asked?
 
 # %%
 front = "Serial LoRA before attention"
@@ -716,7 +713,7 @@ display(pd.DataFrame(verdicts).T.style)
 # %% [markdown]
 # In the study *a quarter, because it is shared*, *in front of attention*, *it takes an adapter* (of one seed) and *through
 # W* fall on SAM; *comparable* holds. Your run agrees on the place and on W, and leaves the
-# rest open. Open means that an interval is too wide, not that a promise holds. On CLIP the
+# rest open. On CLIP the
 # last three are open, and SD3 was asked none of them. At lunch you can tell it like this:
 #
 # > Serial LoRA puts one low-rank pair in front of attention. With a quarter of LoRA's parameters it stays within a point
@@ -724,8 +721,8 @@ display(pd.DataFrame(verdicts).T.style)
 # > to save parameters. What costs on SAM is one shared change that goes through the pretrained W. And
 # > the layer is RepAdapter's, of 2023.
 #
-# Should your group switch? For fewer parameters, lower LoRA's rank: that changes one number. For better masks, try the pair before the feed-forward, or norms and biases, on pictures of your own: in the study these are 0.61 ± 0.49
-# above LoRA, but with one seed and not among its clear answers, and your run cannot tell.
+# Should your group switch? For fewer parameters, lower LoRA's rank. For better masks, try the pair before the feed-forward, or norms and biases, on pictures of your own. (In the
+# study norms and biases are 0.61 ± 0.49 above LoRA, with one seed, and not clearly.)
 #
 # And papers? A table in which the new method wins says little until you have seen the rival at **the same size**, the
 # **simplest thing** that could work, and **how far luck reaches**. This paper's tables show none of them. Our own numbers
