@@ -2,7 +2,7 @@
 # # 00 · Start here
 #
 # The small CLIP of this course has only ever seen drawings: emoji and icons. Now it meets photographs of nine classes of
-# things, and gets two of three wrong. You have a laptop and about ninety photographs that somebody sorted, but only of
+# things, and gets two in three wrong. You have a laptop and about ninety photographs that somebody sorted, but only of
 # six of the classes. Adapt the model first; the explanations come after.
 #
 # Then you write the adapter, one line, and run CLIP with it. In later lessons you put the paper that proposed it on
@@ -121,12 +121,11 @@ print(data.attribution)
 
 # %% [markdown]
 # CLIP named 24 of 70 right, and took a black bird for a vehicle. After forty steps it is 33: ten more of the six classes
-# that it learnt from, and one less of the other three.
+# that it learnt from, and one fewer of the other three.
 #
-# On the six the probe is the best, with 26. If you will never ask for anything else, take it: it needs no adapter. But it
+# On the six the probe has the most, 26; but it chooses among six names only, CLIP among nine. If you will never ask for anything else, take it: it needs no adapter. But it
 # cannot name a tool, a flower or a vehicle. It has a row of weights for each class that it learnt, and none for these.
-# The adapted CLIP still compares a picture with any sentence. **That is why one adapts a model, instead of putting a
-# classifier on top: it learns, and it stays a model.** (Whether an adapter beats a probe on the probe's own classes,
+# The adapted CLIP still compares a picture with any sentence. **An adapter offers what a probe does not: the model learns, and still takes any sentence.** (Whether an adapter beats a probe on the probe's own classes,
 # lesson 04 asks.)
 #
 # Six pictures that were right are wrong now; one number before and after hides that. And 15 to 6 may be luck: a coin is
@@ -241,10 +240,9 @@ for scale in (0, 0.25, 0.5, 1, 2, 3):
 scale = 1
 
 # %% [markdown]
-# At 0 the old CLIP is back, with its 12 and 12. At a half most of the gain is there, and of the three nothing is lost.
+# At 0 the old CLIP is back, with its 12 and 12. At a half the sum is 33 as well: 20 of the six, and 13 of the three.
 # (Do not choose a scale here: these are the test's pictures.) At 2 one of the ten gained is left, and at 3 fewer are
-# right than with one answer for all: the adapter overpowers the model. So an adapter is not a new model but a direction
-# in which you push the old one, and you can push too far.
+# right than with one answer for all: the adapter overpowers the model. So an adapter is a push to the old model, and you can push too far.
 
 # %% [markdown]
 # ### Exercise 0.2 · Freeze a model
@@ -335,7 +333,7 @@ check("0.2", freeze)
 # - The adapter is one line, x + s · x Aᵀ Bᵀ, with `A` (r, d) and `B` (d, r). What it adds lies in r directions.
 # - Serial LoRA has one such pair in front of q, k and v. LoRA has one beside each matrix that it adapts.
 # - A probe names the classes that it has labels for. An adapted CLIP still answers any sentence.
-# - Beside before and after, tell what a constant answer and a linear probe get, and what was gained and what was lost.
+# - Beside before and after, report a constant answer, a linear probe, and what was gained and lost.
 # - Freeze first. Then check that it worked: count what can be trained.
 #
 # ## The lessons

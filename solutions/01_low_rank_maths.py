@@ -163,8 +163,7 @@ for name, drawing in drawings.items():
 # ## The weight is nearly full, its gradient is thin
 #
 # LoRA adds a matrix of low rank to a weight. You often hear that this works because "weights are of low rank anyway".
-# Let us look at real ones: $W_q$, $W_k$ and $W_v$ of one block of the course's small CLIP. The model has to sort
-# symbols (arrows, hearts, number keys) by a designer whom it has never seen.
+# Let us look at real ones: $W_q$, $W_k$ and $W_v$ of one block of the course's small CLIP. The model has to name symbols (arrows, hearts, number keys) drawn by a designer new to it.
 #
 # From the loss we get two updates. The *gradient* is what one step of gradient descent adds to W, up to sign and
 # length. The other is what twenty steps of Adam change when this W may move freely.
@@ -262,7 +261,7 @@ for name, curve in curves.items():
 #
 # - **The start.** B is zero, so training begins at the pretrained model. A is random: if it were zero too, neither
 #   would ever learn.
-# - **The scale** $\alpha / r$. BA is a sum of r terms, and LoRA divides it by r. $\alpha$ then acts much like a
+# - **The scale** $\alpha / r$. LoRA divides BA by r. $\alpha$ then acts much like a
 #   second learning rate.
 # - **The merge.** $W'$ has the shape of W. After training you can replace W by $W'$, and the adapter then costs no
 #   time at all.
@@ -392,7 +391,7 @@ print(f"40 customers: {models:,.0f} MB of models, or {pairs:.1f} MB of LoRA in a
 # %% [markdown]
 # On a twelfth of the parameters, LoRA's loss falls further than that of all of W at 0.001, though not as far as at
 # LoRA's own rate, 0.01. The test does not tell them apart. In all ten blocks of both towers, forty customers'
-# changes are 14.7 MB. They fit into an e-mail.
+# changes are 14.7 MB. They would fit into an e-mail.
 
 # %% [markdown]
 # ## One pair for q, k and v
@@ -533,7 +532,7 @@ print(f"LoRA of rank 2 ({12 * d:,} parameters; one pair of rank 8 has {16 * d:,}
 # %% [markdown]
 # ## Does it train worse?
 #
-# Do the three train in the order of these errors? Take the same twenty steps, at three rates each.
+# Do these errors order the training? Take the same twenty steps, at three rates each.
 
 
 # %%
@@ -554,8 +553,7 @@ for (name, lr), moved in trained.items():
     report(f"{name}, {lr}", moved, ways[name][0])
 
 # %% [markdown]
-# Each has its lowest loss at 0.04, the rate in the middle: LoRA 0.03, LoRA of rank 2 0.07, the shared pair 0.19. It is
-# the order of the errors, and the pair is behind at its own size too. On the test drawings 51, 40 and 46 are right:
+# Each has its lowest loss at 0.04, the rate in the middle: LoRA 0.03, LoRA of rank 2 0.07, the shared pair 0.19. It is the order of the errors, and at its best rate the pair is behind at its own size too. On the test drawings 51, 40 and 46 are right:
 # another order, and too little to judge by. Another processor may move these numbers.
 #
 # Yet a pair that misses 73% of the gradient brought the loss from 2.38 to 0.19. Nobody needs *that* change; a low loss is
@@ -679,7 +677,7 @@ for name, moved in {"trained pair": trained["one pair", 0.04], "all of W": W + u
 # Lesson 07 is about rates.
 #
 # And after twenty steps? In v alone the trained pair brings the loss from 2.38 to 1.08, in q or k alone only to 2.27 and
-# 2.18. Of a free W (at 0.001) their changes reach 1.83 and 1.85. The pair still follows v.
+# 2.18. A free W (at 0.001) has 1.83, 1.85 and, in v, 1.23: v helps most there too.
 
 # %% [markdown]
 # ## Quiz

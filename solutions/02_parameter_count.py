@@ -160,10 +160,10 @@ check("2.2", rank_of_equal_size)
 # ## Three real models, without their weights
 #
 # A formula may leave something out that a real model has. So we take the real classes at their real size, put the
-# adapters in, and count what can be trained. They would need gigabytes of memory, but one line avoids that: on the
+# adapters in, and count what can be trained. SD3 would need gigabytes of memory, but one line avoids that: on the
 # **meta** device a tensor has a shape and no storage.
 #
-# Beside each count stands what your function says, for four square matrices in each block. SD3 comes twice: it carries
+# Beside each count stands what your function says, for four square matrices in each block. CLIP's blocks are those of both towers, 768 and 512 wide. SD3 comes twice: it carries
 # picture tokens and text tokens, and each kind has matrices of its own.
 
 # %% tags=["nbval-check-output"]
@@ -262,7 +262,7 @@ print(f"SD3 has {len(attention)} matrices, and not", *yours("2.3")(attention))
 
 for name, shapes in list(placements(768).items())[:3]:
     fits = yours("2.2")(shapes, 768, 32)
-    print(f"rank {fits:2} is no larger than Serial LoRA at rank 32: {name}")
+    print(f"rank {fits:2} costs no more than Serial LoRA of rank 32: {name}")
 
 frozen = 4 * sum(p.numel() for p in on_meta("CLIP ViT-B/16").parameters()) / 1e6  # MB in float32
 total = []
@@ -277,7 +277,7 @@ display_figure(plot_counts(counts))
 # There it is: the matrix that would bring the text tokens out of attention, in the last block. Nobody reads them after
 # it, so SD3 has no such matrix, and LoRA no pair. The formula was right; our list of matrices was not.
 #
-# In each model, blue to orange is the paper's promise. Green is a LoRA too: of rank 8 on CLIP, and as small. What would
+# Orange is a quarter of blue, or nearly. Green is a LoRA too: of rank 8 on CLIP, and as small. What would
 # speak for Serial LoRA is to learn more *at that size*. Lesson 04 trains both.
 #
 # And a quarter of the parameters is only 7% less of what training CLIP keeps in memory: most of it is the frozen model.

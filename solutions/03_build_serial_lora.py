@@ -2,8 +2,7 @@
 # # 03 · Build Serial LoRA
 #
 # A colleague sends you code that puts Serial LoRA into CLIP. It runs without an error, and the loss falls. Is it Serial
-# LoRA? PyTorch cannot tell you: an adapter fits into a block in six places and more, and only one of them gives W (I + B A) with
-# one pair. You will build the adapter, find its place, catch three wrong versions that train without complaint, and
+# LoRA? PyTorch cannot tell you: an adapter fits into a block in six places and more, and only one of them is Serial LoRA. You will build the adapter, find its place, catch three wrong versions that train without complaint, and
 # write `inject` yourself, for a CLIP whose code somebody else wrote. There you answer your colleague.
 
 # %%
@@ -149,7 +148,7 @@ check("3.1", SerialAdapter)
 
 # %%
 Adapter = yours("3.1")
-torch.manual_seed(0)
+torch.manual_seed(1)  # not the seed of x
 fresh, trained = Adapter(width, rank), Adapter(width, rank)
 nn.init.normal_(trained.lora_B, std=0.1)  # as if trained
 with torch.no_grad():
@@ -159,7 +158,7 @@ with torch.no_grad():
 # %% [markdown]
 # ## One place is right
 #
-# Back to the six places. One requirement decides between them. After training we want to throw the adapter away and
+# Back to the six places. The merge decides which of them is Serial LoRA. After training we want to throw the adapter away and
 # keep what it learnt: we write new values into $W_q$, $W_k$ and $W_v$, once, and the block must compute the same as
 # before, now without any adapter in it. So the adapted block must equal a plain block whose three weights are
 # $W_p\,(I + s\,BA)$, with nothing else changed.
@@ -697,7 +696,7 @@ print(f"a linear probe   {(probed == test_labels).sum().item()} right, of {len(t
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 5 |
 #
-# Your colleague's has the lower loss and more right answers. Is it Serial LoRA? Ask for the definition: from the base
+# Your colleague's has the lower last loss and more right answers. Is it Serial LoRA? Ask for the definition: from the base
 # and its trained pairs, make a plain model that computes the same. `nn.MultiheadAttention` keeps its three weights in
 # one tall matrix, `in_proj_weight` (3 d, d), of which every row multiplies the same tokens: so one call of your function
 # of exercise 3.3 merges all three.
@@ -746,7 +745,7 @@ check("3.6", merged_copy)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# Thrown away like this, your adapter should leave a model that does the same. And your colleague's?
+# Merged like this, your model should compute the same. And your colleague's?
 
 # %%
 merge_all = yours("3.6")

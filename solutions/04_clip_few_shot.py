@@ -2,7 +2,7 @@
 # # 04 · CLIP with a few shots
 #
 # You have symbols to sort: arrows, hearts, letters, number keys, eight kinds in all, by a designer whose drawings our
-# CLIP has never seen. About a hundred are labelled, of some kinds only eight. That is too little to train a network from scratch, but enough to adapt one.
+# CLIP has never seen. About a hundred are labelled, of some kinds only eight. That is little for training from scratch, but enough to adapt one.
 #
 # You make a classifier out of eight sentences, and one out of the labels alone. Then you write the whole training that
 # adapts CLIP, and ask what the adapter adds, and whether Serial LoRA beats a LoRA of the same size.
@@ -267,7 +267,7 @@ print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} clas
 # classes have fewer than sixteen pictures, and we use them all.
 #
 # How much do the labels bring without any adapter? Leave both towers frozen, throw the sentences away, and fit a logistic
-# regression on the picture vectors: a *linear probe*. Its C says how little its weights are held back. It is chosen by
+# regression on the picture vectors: a *linear probe*. Its C, the inverse of the regularisation, is chosen by
 # cross-validation on the training pictures: each quarter of them judges what was fitted on the other three. How many
 # drawings do you expect it to get right?
 
@@ -364,9 +364,9 @@ check("4.3", few_shot_loss)
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# This is how adapters are usually trained, and every CLIP in this lesson. Write all of it:
+# This is how adapters are usually trained, and every CLIP that you train here. Write all of it:
 #
-# 1. AdamW on `groups`, which hold each tensor's own rate and decay. In step $t = 0, 1, \ldots$ each rate is multiplied
+# 1. AdamW on `groups`, each with its own learning rate and decay. In step $t = 0, 1, \ldots$ each rate is multiplied
 #    by $\tfrac{1}{2}\,(1 + \cos(\pi t / \text{steps}))$: half a cosine, from 1 down to nearly 0.
 # 2. Shuffled epochs over the shots, joined end to end and cut into batches. In an epoch every shot comes once. Each
 #    call of `shots[i]` crops the picture anew, so fetch it when its batch comes.
@@ -572,7 +572,7 @@ def inject_lora(clip: nn.Module, rank: int) -> None:
 
 
 inject_lora(fresh := lesson.twin().model, 1)
-print("the same about", int((predict(fresh.to(device)) == zero).sum()), "of", n)
+print("the same answer for", int((predict(fresh.to(device)) == zero).sum()), "of", n)
 
 # %% [markdown]
 # That is LoRA in CLIP: four pairs in a block where Serial LoRA has one, and so four times as many parameters at the
@@ -624,7 +624,7 @@ for rival in (quarter, "linear probe"):
 # ## A gain is not a difference
 #
 # One run on one data set shows you how things work, not which is better. The course ships the records of many: six data
-# sets, one to sixteen shots, three draws of the shots each. (These runs flipped pictures and had dropout.) For each of
+# sets, one to sixteen shots, three draws of the shots each. (These runs flipped pictures and had dropout; at sixteen shots the draws of a small set share most pictures.) For each of
 # them we fit a probe on the very same pictures. In the figure, a dot is one draw on one data set.
 
 # %%
@@ -661,8 +661,7 @@ display_figure(plot_leads(accuracy, "Serial LoRA", rivals))
 # %% [markdown]
 # First the question of lesson 02: at equal size, does Serial LoRA learn more? Not in these runs. At one shot LoRA of the
 # same size is four points ahead, 45.5 to 41.4, and Serial LoRA wins 3 draws and loses 15. At sixteen it is 57.0 to
-# 57.3; it wins 7 and loses 5. The larger LoRA is ahead at every number of shots, at eight and sixteen by less than a
-# point.
+# 57.3; it wins 7 and loses 5. LoRA of four times the size is ahead of Serial LoRA at every number of shots, at eight and sixteen by less than a point.
 #
 # At one shot the probe is nine points below zero-shot: it threw the sentences away, and has one picture of each kind in
 # their place. The adapters begin with the sentences, and even so Serial LoRA only stays where zero-shot is. With more
@@ -674,8 +673,7 @@ display_figure(plot_leads(accuracy, "Serial LoRA", rivals))
 # data set with three draws, and most such dots lie farther apart than the mean is from zero. So with one dot, anybody can
 # show you either method ahead.
 #
-# This is the idea to keep. "It works" is a gain, and a few runs show it. "It is better" is a difference, and needs far
-# more runs: how many, lesson 08 says.
+# This is the idea to keep: one run can show anything. At one shot the difference from LoRA is plain (3 to 15) and the gain is not (10 to 7); at sixteen it is the other way round. How many runs are enough, lesson 08 says.
 
 # %% [markdown]
 # ## Quiz
@@ -723,7 +721,7 @@ display_figure(plot_leads(accuracy, "Serial LoRA", rivals))
 # - Both towers learn, so both run in each step.
 # - Beside an adapter report zero-shot, under the sentence that you train with, and a linear probe, its C chosen.
 # - Compare at equal size. There LoRA was ahead of Serial LoRA up to eight shots, and level at sixteen.
-# - A method has its own rate. Print it, with batch, steps and rank, beside every result.
+# - Each method needs a learning rate of its own. Print it, with batch, steps and rank, beside every result.
 # - A gain is not a difference. Ask on how many pictures, and on how many data sets, two methods disagree.
 #
 # Next: [lesson 05](05_sam_segmentation.ipynb), where an adapter draws masks, or

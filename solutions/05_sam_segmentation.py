@@ -98,7 +98,7 @@ def dice_of_tests(found: list) -> np.ndarray:
 
 
 # %% [markdown]
-# A Dice alone says nothing. So compare SAM's with that of an answer which never looks at the picture: fill the whole
+# A Dice alone says little. So compare SAM's with that of an answer which never looks at the picture: fill the whole
 # box. What do you expect?
 
 
@@ -624,7 +624,7 @@ show_before_and_after([order[-1], after.argmin()])
 # %% [markdown]
 # Even more of the cup is marked as heron than before. Of the mallet, dark on a dark sky, the handle is found now, and
 # much of the sky is still marked. One scene gained 0.67, one lost 0.05, one is left at 0.31, and a mean of 0.76 shows
-# nothing of it. Would you use it on your own pictures? I would, and look at every mask.
+# nothing of it. Would you use it on your own pictures? Perhaps; but look at every mask.
 #
 # ## LoRA through the same loop
 #

@@ -183,7 +183,7 @@ shape, decay = tuple(slow_pair[0][0].shape), config.weight_decay
 print(f"{len(shots)} pictures of {len(prompts)} classes; A is {shape}; weight decay {decay}")
 
 # %% [markdown]
-# From 53% to 75%, for one line, where the untrained model has 49%. Is the reviewer right? Wait. First: why would anybody
+# From 53% to 75%, for one line, where zero-shot has 49%. Is the reviewer right? Wait. First: why would anybody
 # give two matrices two rates?
 #
 # ## Who moves first
@@ -241,7 +241,7 @@ check("7.2", change_of_product)
 # Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
-# Look at the first pair of the slow run. B is zero before step 1. Which two of the three parts must be zero then? And
+# Look at the first pair of the slow run. B is zero before step 1. Which two of the parts print as zero? And
 # who will be ahead after twenty-five steps, A or B? They have equally many entries.
 
 # %%
@@ -383,8 +383,7 @@ display_figure(figures.plot_widths(widths, effects, own=slow_pair[0][0].shape[1]
 # Double the width, and a step of A (blue) moves the output about twice as far; a step of B moves it as far as before.
 # That is the argument for LoRA+: in a wide model A needs a small rate, and B can take a larger one.
 #
-# On the right A's line rises as steeply, but from far below: at our width A's step moves the output several times *less*
-# than B's, and they meet only beyond 1024. So the argument says how the ratio of rates should *grow* with d, not what it
+# On the right A's line rises as steeply, but from far below: at our width, with B that small, A's step moves the output several times *less* than B's, and they meet only beyond 1024. So the argument says how the ratio of rates should *grow* with d, not what it
 # should be at your d. The Serial LoRA paper's twenty is a choice; LoRA+'s authors suggest about 16.
 # <!-- from arXiv 2402.12354: 16 -->
 #
@@ -442,11 +441,9 @@ for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.ite
 display(pd.DataFrame(columns))
 
 # %% [markdown]
-# Here LoRA+ beats *both fast*, 53.0 to 50.7, and 52.1 to 51.5 for Serial LoRA; above it was the other way round. Both
-# say that slow was too slow, and that *one larger rate gains nearly all that LoRA+ gains*, or more: here 0.001 for both
-# matrices, with 52.6 and 51.5.
+# Against B's rate the three curves nearly coincide. LoRA+ has the higher mean beside *both fast*, 53.0 to 50.7, and 52.1 to 51.5 for Serial LoRA. And *one larger rate gains nearly all that LoRA+ gains*: here 0.001 for both matrices, with 52.6 and 51.5.
 #
-# Two rates add a little, 53.4 and 53.8, at a ratio of 2, not of 16 or 20. But that is the best of 18 cells beside the
+# Two rates reach 53.4 and 53.8, at a ratio of 2, not of 16 or 20. But that is the best of 18 cells beside the
 # best of 3, each the mean of two seeds. Part of it may be luck; lesson 08 shows how to judge such differences. And at
 # the right end, at B's largest rate, accuracy collapses.
 #
@@ -465,7 +462,7 @@ display(pd.DataFrame(columns))
 #
 # </details>
 #
-# **2. You reuse one rate for A and B on a model four times as wide. Whose steps are too large now, and what are two ways to
+# **2. You reuse one rate for A and B on a model four times as wide. Whose steps have grown, and what are two ways to
 # correct that?**
 #
 # <details><summary>Answer</summary>
@@ -486,7 +483,7 @@ display(pd.DataFrame(columns))
 # ## What to remember
 #
 # - B moves first: while it is zero, A has no gradient.
-# - Under Adam the rate is the size of the first step, and roughly bounds the later ones. The effect of A's step grows
+# - Under Adam the rate is the size of the first step. The effect of A's step grows
 #   with the width, that of B's does not.
 # - LoRA+ is two parameter groups, and names decide which tensor goes where.
 # - A new ratio is also a new rate. Before you credit the ratio, try the larger rate for A, for B, and for both.

@@ -7,7 +7,7 @@
 # What was its rank? Was it LoRA or Serial LoRA? Can you get it back? The colleague also has a plot in which one
 # adapter's singular values lie above another's: did that adapter learn more?
 #
-# The weights answer all but the last. You write a rank, the angles between two subspaces, and the recovery. At the end
+# The weights answer all but the last. You write three functions: rank, angles between subspaces, recovery. At the end
 # the lost adapter is back, even out of files in half precision.
 
 # %%
@@ -118,7 +118,7 @@ print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {va
 
 # %% [markdown]
 # No. W and W + dW are nearly one line. That is not because dW is small: its largest value is 1.3, that of W 2.2. But
-# a change of rank 16 moves no value past its sixteenth neighbour, and an axis of twelve powers of ten hides the rest.
+# a change of rank 16 lifts at most sixteen values above all of W's, and an axis of twelve powers of ten hides the rest.
 # So ask of any plot of singular values: of which matrix?
 #
 # dW tells us more. After value 16 its singular values drop by six powers of ten: a cliff. But not to zero: the merged
@@ -197,8 +197,7 @@ for name, each in changes.items():
 #
 # ## A higher curve is a larger update
 #
-# Now the colleague's plot. It shows dW of v in block 1, for both methods, and Serial LoRA's curve starts well above
-# LoRA's. Did it learn more? Multiply LoRA's dW by 3: no training is behind that factor.
+# Now the colleague's plot. It shows dW of v in block 1, for both methods, and Serial LoRA's curve starts well above LoRA's (and ends below it). Did it learn more? Multiply LoRA's dW by 3: no training is behind that factor.
 
 # %%
 lora, serial = (changes[f"{label}, seed 1"][5] for label in ("LoRA", "Serial LoRA"))
@@ -242,7 +241,7 @@ for name, each in (changes | others).items():
 
 # %% [markdown]
 # The factor triples the size and does not change the effective rank. A random pair uses nearly all of its sixteen
-# directions. The trained adapters use eight to eleven: a few strong ones, and a tail. At this one rate Serial LoRA's
+# directions. The trained adapters use 8.5 to 10.5: a few strong ones, and a tail. At this one rate Serial LoRA's
 # effective rank is lower than LoRA's, with all three seeds. A random pair loses little behind W: it still uses 15.
 #
 # A high effective rank is not good in itself: the random pair, which learned nothing, has the highest.
@@ -371,7 +370,7 @@ display_figure(plot_angles(curves, chance, "two adapters: where they write", thr
 # only the other seeds show that.
 #
 # Serial LoRA's seeds agree best, at 0.49 to 0.51. Part of that is W, not learning: random B's behind W already
-# overlap by 0.23. Reads lie a little above chance; perhaps because A keeps much of its random start (not tested).
+# overlap by 0.23. Reads lie only a little above chance, perhaps as A keeps much of its random start (not tested).
 #
 # (No row compares equal seeds, which saw the same drawings.)
 
@@ -380,7 +379,7 @@ display_figure(plot_angles(curves, chance, "two adapters: where they write", thr
 # ## The lost adapter
 #
 # Now get it back. Of Serial LoRA you know dW = W B A, for q, k and v stacked. A is any basis of the space that dW
-# reads: its strongest $v_i$, so many as there are values in front of the cliff. Multiply both sides by Aᵀ. The $v_i$
+# reads: its strongest $v_i$, as many as there are values in front of the cliff. Multiply both sides by Aᵀ. The $v_i$
 # are orthonormal, so A Aᵀ is the identity, and what is left is W B = dW Aᵀ. Three weights, one B: least squares.
 
 # %% [markdown]
@@ -443,10 +442,10 @@ for name, each in changes.items():
 # %% [markdown]
 # Of Serial LoRA's changes nothing is left but rounding: the adapter is back. The matrices are not the ones that were
 # lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes. Of
-# LoRA's changes 0.7 is left: no one pair in front of q, k and v makes them (there you would split each dW itself).
+# LoRA's changes 0.7 is left: no pair of rank 16 in front of q, k and v makes them (there you would split each dW itself).
 #
 # Many files are in half precision, where rounding is larger. So round both files, let your function find the rank,
-# recover, and put the pairs into a fresh CLIP. How many directions does it need? The cell keeps 1, then 2, and so on,
+# recover, and put the pairs into a fresh float32 CLIP. How many directions does it need? The cell keeps 1, then 2, and so on,
 # and goes beyond the rank.
 
 # %%
@@ -494,7 +493,7 @@ display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 # On the right, what is missing falls off the same cliff. With fifteen directions its cosines are off by up to 1e-03; with
 # the sixteenth they are the merged model's up to rounding, and a seventeenth adds nothing. Out of bfloat16 they are
 # off by 2e-04, less than the bfloat16 file is itself, whose other weights are rounded too. To *use* the adapter,
-# fewer directions do: eight keep 72 answers, four only 67. The effective rank had hinted that sixteen are too many;
+# fewer directions do: eight keep 72 answers, four only 67. The effective rank had hinted that sixteen are more than it needs;
 # where to stop, only answers tell.
 #
 # Show this figure to somebody who believes that merging hides how a model was tuned.

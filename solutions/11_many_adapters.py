@@ -279,8 +279,8 @@ display_figure(plot_ways(points, "distance from the exact sum (%)", f"of {total}
 
 # %% [markdown]
 # The average is 74% off and names 100 right, the sum 99. But that is no merit of its two extra products: random ones
-# do as little harm, even at 150%. Cut to its strongest term, the sum is only 71% off, and loses twelve answers. So a
-# distance alone says little. Here it counts what the sum *lost*, not what came in. (A random product alone is 141%
+# do as little harm, even at 150%. Cut to one term a block, the sum is only 71% off, and loses twelve answers. So a
+# distance alone says little. What counts here is what the sum *lost*, not what came in. (A random product alone is 141%
 # off, and as good as the base.)
 #
 # Then why stack? You get exactly what you asked for, with any ranks and weights. The price is the rank, 32. (Back at
@@ -531,8 +531,7 @@ lines = {name: [(count, each[name]) for count, each in times.items()] for name i
 display_figure(plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 
 # %% [markdown]
-# One pass takes no longer for 64 customers than for one. Switching takes several times as long: a CPU is slow with one
-# drawing after another. Merged copies answer as slowly, and need 704 MB where base and pairs need 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A
+# One pass takes no longer for 64 customers than for one. With 64 customers switching takes several times as long: batches of one waste the machine. Merged copies answer as slowly, and need 704 MB where base and pairs need 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A
 # and B for each sample.
 #
 # ## The package does the same

@@ -248,7 +248,7 @@ note("nearest frame", "split by thing", labels[nearest(train, test)] == labels[t
 show_nearest(train, test)
 
 # %% [markdown]
-# 94.0% becomes 47.7%. The first number is what Ada saw, the second is what her sister saw. Look at the new pairs: the
+# 94.0% becomes 47.7%. The first number is what Ada saw, the second is like what her sister saw. Look at the new pairs: the
 # hen still meets a rooster and the flower a flower, but grapes meet a cow, and a spiny fish meets a pineapple.
 #
 # **We made this leak: four frames are one photograph, tilted, cropped and lit anew.** Photographs taken on four days
@@ -275,8 +275,7 @@ display(results)
 
 # %% [markdown]
 # Nine names are right for a bit more than a third; the nearest of 560 labelled frames does better. But nothing is trained here, so
-# nothing can leak: the two numbers only say how hard the two tests are. The honest one does not look *harder*, so
-# hardness does not explain the fall from 94.0% to 47.7%.
+# nothing can leak: the two numbers only say how hard the two tests are. The honest one does not look *harder*, so hardness hardly explains the fall from 94.0% to 47.7%.
 #
 # The second thing to try is a **linear probe**: one linear layer learns to tell the classes from the features. These
 # stay as they are, so they are computed once. It is a plain loop: all frames in each step, and one layer to train.
@@ -607,8 +606,7 @@ with chdir(here):
 
 # %% [markdown]
 # After each round it looks at 116 validation pictures, so 444 are left to train. On the test the adapter is right on
-# 49.4%, the regression on 51.7%: 14 pictures only the one got right, 10 only the other. That is a tie again. (Were the
-# regression ahead by more than chance explains, a last line would say so.)
+# 49.4%, the regression on 51.7%: 10 frames only the adapter got right, 14 only the regression. No winner here. (A last line would warn if the regression were clearly ahead.)
 #
 # The table says more. No sea animal is recalled, no tool and no vehicle. That is not for want of examples alone: of
 # instruments there are as few, and it finds half.

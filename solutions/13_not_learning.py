@@ -4,7 +4,7 @@
 # Sooner or later it happens to everybody: the script runs, no error comes, the GPU is warm, and the model does not
 # learn. You ask in an issue, and post your curve. In this lesson you are the one who answers. Seven people have posted
 # a run each, and each run is broken in one place. For the first four you write a **diagnostic** each, a few lines that
-# ask one question. With these you find the last three by yourself, and you keep them. (The words of the posts are
+# ask one question. With these you find the last three yourself. Keep them. (The words of the posts are
 # ours. The threads are real.)
 
 # %%
@@ -75,8 +75,7 @@ display_figure(plot_curves(curves, apart="C"))
 #
 # <details><summary>Answer</summary>
 #
-# You cannot know, and that is the point. A, E and F look alike and have three different faults, and B, which looks
-# best, is broken like the others. A curve does not show *what* is wrong, and not always *that* something is. A
+# No curve tells what is wrong. A and F are one curve, batch for batch, so nothing is trained; E is close to them, and all three have different faults. B, which looks best, is broken like the others. A curve does not show *what* is wrong, and not always *that* something is. A
 # diagnostic does.
 #
 # </details>
@@ -336,7 +335,7 @@ print(inspect.getsource(posted.pixels_of))
 
 # %% [markdown]
 # `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116, 104). So
-# it has hardly more than the boxes. An input that is normalised twice, or whose channels are exchanged, is found in the
+# little more than its box prompts is left. An input that is normalised twice, or whose channels are exchanged, is found in the
 # same way. Here the picture needs its own range:
 
 
@@ -348,7 +347,7 @@ def pixels_of(picture: Image.Image) -> Tensor:
 display_figure(plot_fixed(curves["C"], train(posted.run_c(pixels_of))))
 
 # %% [markdown]
-# The fixed curve begins where the running mean of the posted one never arrives. A loss at the start that is far from
+# The fixed mean starts near 0.28, which the posted one never reaches. A loss at the start that is far from
 # what the pretrained model should have is a diagnostic too, and it is free.
 #
 # ## D: flat again
@@ -446,7 +445,7 @@ display_figure(plot_fixed(curves["D"], train(posted.run_d(lower))))
 print("moved in 2 steps:", after(posted.run_d(lower)))
 
 # %% [markdown]
-# A product of two types is an error. Here it is none, since run D computes its loss
+# A product of float32 and bfloat16 is an error, except under autocast: run D computes its loss
 # `with torch.autocast("cpu", torch.bfloat16):`, which rounds both factors; you need that line too. It is called mixed
 # precision. `inject` makes its pairs in float32 even in a bfloat16 model, and diffusers has a function like this one,
 # [`cast_training_params`](https://github.com/huggingface/diffusers/pull/6553).
@@ -461,7 +460,7 @@ print("moved in 2 steps:", after(posted.run_d(lower)))
 # and then gets stuck."*
 #
 # The three ask for a rate of 0.003. You need one fact: AdamW divides each gradient by its usual size, so in the first
-# steps a parameter moves by about the rate, **however small its gradient is**. Your diagnostics, on all runs:
+# steps a parameter moves by about the rate, **however small its gradient is**. Three of your four, on all runs:
 
 
 # %%
@@ -573,9 +572,8 @@ for name in "BCDEFG":
     print(f"{name} {losses[0]:.2f} to {losses[-1]:.2f}")
 
 # %% [markdown]
-# It finds D, E, F and G, whose loss stays high, and it would find A, which stays where it is like F: what their curves
-# did was the order of the batches. It misses B, whose class vectors learn the batch by heart, and C, which more than
-# halves its loss, by little more than the boxes. The check tests the loop, not what goes in, nor which part learns. So
+# It finds D, E, F and G, whose loss stays high, and it would find A, which stays where it is like F: their curves showed only the order of the batches. It misses B, whose class vectors learn the batch by heart, and C, which more than
+# halves its loss, by little more than its box prompts. The check tests the loop, not what goes in, nor which part learns. So
 # keep your four beside it, for before the first long training. Other symptoms need other lines, as few:
 #
 # | What you see | Diagnostic | What it shows |
