@@ -63,7 +63,7 @@ def scores(pictures: torch.Tensor, sentences: torch.Tensor = sentences) -> torch
 
 (train, labels), (test, truth) = opened(data.train), opened(data.test)
 train, labels = train[labels < 6], labels[labels < 6]  # of the first six classes only
-print(f"{len(labels)} photographs to learn from:", *names[:6], sep="\n    ")
+print(f"{len(labels)} training photographs:", *names[:6], sep="\n    ")
 print(f"{len(truth)} to test on, of these and of:", *names[6:], sep="\n    ")
 
 # %% [markdown]
@@ -87,9 +87,10 @@ for _ in range(40):
 
 with torch.no_grad():
     after = scores(test).argmax(dim=-1)
+    among_six = scores(test, sentences[:6]).argmax(dim=-1)  # the only names that a probe has
 
 # %% [markdown]
-# Here are two rivals that need no adapter. The first always names the class of which there were most to learn from. The
+# Here are two rivals that need no adapter. The first always names the most frequent class of the training photographs. The
 # second is a *linear probe*: a logistic regression on the vectors of the old CLIP, with the same labels. Its one
 # setting, C, is chosen by cross-validation on the training photographs. Guess who wins, on the six classes and on the
 # three.
@@ -98,12 +99,13 @@ with torch.no_grad():
 always = torch.full_like(truth, labels.mode().values)
 probe = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.1, 1, 10, 100]})
 probe.fit(frozen[0], labels)
-answers = {"before": before, "after": after, f"always {names[always[0]]}": always}
+answers = {"before": before, "after": after, "after, six names": among_six}
+answers[f"always {names[always[0]]}"] = always
 answers["a linear probe"] = torch.from_numpy(probe.predict(frozen[1]))
-six = truth < 6  # (N,) True where there were photographs of its class to learn from
+six = truth < 6  # (N,) True where its class has training photographs
 for name, given in answers.items():
     of_six, of_three = ((given == truth)[which].sum() for which in (six, ~six))
-    print(f"{name:14}  of the six {of_six:2} of {six.sum()} right,", end=" ")
+    print(f"{name:16}  of the six {of_six:2} of {six.sum()} right,", end=" ")
     print(f"of the three {of_three:2} of {(~six).sum()}, together {of_six + of_three}")
 
 gained = ((before != truth) & (after == truth)).nonzero().flatten().tolist()
@@ -123,8 +125,7 @@ print(data.attribution)
 # CLIP named 24 of 70 right, and took a black bird for a vehicle. After forty steps it is 33: ten more of the six classes
 # that it learnt from, and one fewer of the other three.
 #
-# On the six the probe has the most, 26; but it chooses among six names only, CLIP among nine. If you will never ask for anything else, take it: it needs no adapter. But it
-# cannot name a tool, a flower or a vehicle. It has a row of weights for each class that it learnt, and none for these.
+# The probe has 26 of the six, choosing among six names. Asked with these names alone, the adapted CLIP has 27: nobody wins. If you will never ask for anything else, take the probe: it needs no adapter. But it cannot name a tool, a flower or a vehicle. It has a row of weights for each class that it learnt, and none for these.
 # The adapted CLIP still compares a picture with any sentence. **An adapter offers what a probe does not: the model learns, and still takes any sentence.** (Whether an adapter beats a probe on the probe's own classes,
 # lesson 04 asks.)
 #
@@ -214,7 +215,7 @@ print(f"with your line in {len(pairs)} places: {same.sum()} of {len(same)} answe
 count, A, B = count_parameters(model), pair.lora_A, pair.lora_B
 print(f"A {tuple(A.shape)}, B {tuple(B.shape)}: {A.numel() + B.numel():,} parameters", end=" ")
 print(f"in the last place, whose W_q has {A.shape[1] ** 2:,}")
-print(f"{count.trainable:,} of {count.total:,} parameters learn: {count.share:.2%}")
+print(f"{count.trainable:,} of {count.total:,} parameters are trainable: {count.share:.2%}")
 
 # %% [markdown]
 # That is the whole adapter,

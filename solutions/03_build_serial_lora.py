@@ -508,7 +508,7 @@ def number_right(model: nn.Module) -> int:
 
 
 print(*sentences[:4], "...")
-print(len(train_labels), "drawings to learn from,", len(test_labels), "for the test")
+print(len(train_labels), "training drawings,", len(test_labels), "for the test")
 print("before:", number_right(clip), "right")
 print("always the same:", (test_labels == train_labels.mode().values).sum().item())
 

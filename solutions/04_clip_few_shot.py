@@ -63,8 +63,8 @@ labels, n = torch.tensor(data.test.labels), len(data.test)  # the right classes:
 one_each = data.test.some([data.test.labels.index(c) for c in range(len(data.class_names))])
 figure = show_pictures([picture for picture, _ in one_each], data.class_names)
 display_figure(figure, alt=f"A drawing of each class: {', '.join(data.class_names)}.")
-print(len(data.train), "pictures to learn from,", n, "to test on.", data.attribution)
-print("to learn from, of each kind:", *map(data.train.labels.count, range(len(data.class_names))))
+print(len(data.train), "training pictures,", n, "to test on.", data.attribution)
+print("training pictures of each kind:", *map(data.train.labels.count, range(len(data.class_names))))
 
 # %% [markdown]
 # ## Sentences are the classifier
@@ -512,7 +512,7 @@ clip, losses = adapt(shared, lambda clip: inject_pairs(clip, Adapter, rank), rat
 serial = predict(clip)  # (N,)
 
 print(
-    f"{count_trainable(clip):,} of {sum(p.numel() for p in clip.parameters()):,} parameters learn"
+    f"{count_trainable(clip):,} of {sum(p.numel() for p in clip.parameters()):,} parameters are trainable"
 )
 print(f"loss {losses[0]:.2f} in the first step, {fmean(losses[-10:]):.2f} in the last ten")
 print(f"right: {(zero == labels).sum()} of {n} before, {(serial == labels).sum()} after")

@@ -530,7 +530,7 @@ check("5.4", training_step)
 # ## The run
 #
 # What is left is the loop, and here is all of it: epochs over the training scenes, each in a new order; boxes moved a
-# little at random, since nobody draws a perfect box; AdamW, with a rate that falls to zero along a cosine. The rate is
+# little at random, since nobody draws a perfect box; AdamW, with a learning rate that falls to zero along a cosine. The rate is
 # the one that did best of three for both methods at this rank, in the study of lesson 09. A run takes less than a minute
 # on two free cores.
 
@@ -577,7 +577,7 @@ serial = adapt(SerialLoRAConfig(rank=config.rank))
 masks_after = by_model(serial)
 after = dice_of_tests(masks_after)
 learnt = sum(p.numel() for p in adapter_parameters(serial.model))
-print(f"{learnt:,} parameters learnt, {learnt / sum(sizes.values()):.1%} of the model")
+print(f"{learnt:,} parameters trained, {learnt / sum(sizes.values()):.1%} of the model")
 print(
     f"Dice: the box filled {filled.mean():.2f}, SAM {before.mean():.2f}, adapted {after.mean():.2f}"
 )

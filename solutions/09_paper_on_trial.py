@@ -305,7 +305,7 @@ def masks(sam) -> list:
 
 
 # %% [markdown]
-# On photographs SAM is hardly better than the filled box. You try six ways, and later two more, each at a rate of its
+# On photographs SAM is hardly better than the filled box. You try six ways, and later two more, each at a learning rate of its
 # own: the one that was best for it in [*the study*](../docs/study.md), on validation scenes of other sets. (The study has no full fine-tuning: its rate was the best of three on training scenes held back.)
 
 # %%

@@ -38,7 +38,7 @@ lesson_card("10")
 # ## Six merged models
 #
 # We make such files ourselves: LoRA and Serial LoRA, with three seeds each. Your loop from lesson 04 trains them,
-# on four drawings of each class, and only in the image tower. Both methods get one rate, above those of lesson 04, so
+# on four drawings of each class, and only in the image tower. Both methods get one learning rate, above those of lesson 04, so
 # that the changes are large. A rank does not depend on it; sizes, effective ranks and overlaps may.
 
 # %%

@@ -451,7 +451,7 @@ check("12.3", folder_to_model)
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
-# Now your function on Ada's folder, with the rank and the rate with which `serial-lora fit` begins. Will the adapter
+# Now your function on Ada's folder, with the rank and the learning rate with which `serial-lora fit` begins. Will the adapter
 # beat the probe? Write down your guess.
 
 # %%

@@ -352,7 +352,7 @@ display_figure(plot_fixed(curves["C"], train(posted.run_c(pixels_of))))
 #
 # ## D: flat again
 #
-# *"To save memory I train in bfloat16, at the rate that everybody takes for fine-tuning. Hundreds of steps, and
+# *"To save memory I train in bfloat16, at the learning rate that everybody takes for fine-tuning. Hundreds of steps, and
 # nothing. In float32 it works."* You find it in [`CausVid #19`](https://github.com/tianweiy/CausVid/issues/19), and
 # the explanation in [`ao #1124`](https://github.com/pytorch/ao/pull/1124).
 #
