@@ -64,7 +64,9 @@ one_each = data.test.some([data.test.labels.index(c) for c in range(len(data.cla
 figure = show_pictures([picture for picture, _ in one_each], data.class_names)
 display_figure(figure, alt=f"A drawing of each class: {', '.join(data.class_names)}.")
 print(len(data.train), "training pictures,", n, "to test on.", data.attribution)
-print("training pictures of each kind:", *map(data.train.labels.count, range(len(data.class_names))))
+print(
+    "training pictures of each kind:", *map(data.train.labels.count, range(len(data.class_names)))
+)
 
 # %% [markdown]
 # ## Sentences are the classifier

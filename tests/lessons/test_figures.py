@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from serial_lora_course.lessons.l02_count.figures import plot_counts
-from serial_lora_course.lessons.l03_build.figures import plot_losses
+from serial_lora_course.lessons.l03_build.figures import plot_agreement, plot_losses
 from serial_lora_course.lessons.l04_clip.figures import plot_leads
 from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_four_runs, plot_sweep, plot_widths
@@ -26,6 +27,17 @@ def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, argumen
     drawn = [list(line.get_ydata()) for axes in plot(*arguments).axes for line in axes.lines]
     for expected in lines:
         assert any(found == pytest.approx(expected) for found in drawn if len(found) > 1), drawn
+
+
+def test_each_dot_is_a_score_before_and_after_the_merge():
+    scores = {
+        "yours": (torch.rand(3, 2), torch.rand(3, 2)),
+        "theirs": (torch.rand(4), torch.rand(4)),
+    }
+    figure = plot_agreement(scores)
+    for axes, pair in zip(figure.axes, scores.values(), strict=True):
+        dots = torch.tensor(axes.collections[0].get_offsets().data)
+        assert torch.allclose(dots.T.float(), torch.stack([each.flatten() for each in pair]))
 
 
 def test_bars_are_what_each_method_trains_in_each_model():
