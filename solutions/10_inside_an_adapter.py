@@ -437,7 +437,7 @@ for name, each in changes.items():
     for W, dW in zip(stacked(before), stacked(each), strict=True):
         A, B = recover(W, W + dW, RANK)
         left.append((W @ B @ A - dW).norm() / dW.norm())
-    print(f"{name}: {min(left):.1g} to {max(left):.1g} of a block's change is left over")
+    print(f"{name}: {min(left):.2g} to {max(left):.2g} of a block's change is left over")
 
 # %% [markdown]
 # Of Serial LoRA's changes nothing is left but rounding: the adapter is back. The matrices are not the ones that were
