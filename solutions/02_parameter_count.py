@@ -163,7 +163,7 @@ check("2.2", rank_of_equal_size)
 # adapters in, and count what can be trained. SD3 would need gigabytes of memory, but one line avoids that: on the
 # **meta** device a tensor has a shape and no storage.
 #
-# Beside each count stands what your function says, for four square matrices in each block. CLIP's blocks are those of both towers, 768 and 512 wide. SD3 comes twice: it carries
+# Beside each count stands what your function says, for four square matrices in each block. CLIP's blocks are those of both towers. SD3 comes twice: it carries
 # picture tokens and text tokens, and each kind has matrices of its own.
 
 # %% tags=["nbval-check-output"]

@@ -531,7 +531,7 @@ lines = {name: [(count, each[name]) for count, each in times.items()] for name i
 display_figure(plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 
 # %% [markdown]
-# One pass takes no longer for 64 customers than for one. With 64 customers switching takes several times as long: batches of one waste the machine. Merged copies answer as slowly, and need 704 MB where base and pairs need 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A
+# One pass takes little longer for 64 customers than for one. Switching takes several times as long: batches of one waste the machine. Merged copies answer as slowly, and need 704 MB where base and pairs need 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A
 # and B for each sample.
 #
 # ## The package does the same

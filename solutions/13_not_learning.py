@@ -347,7 +347,7 @@ def pixels_of(picture: Image.Image) -> Tensor:
 display_figure(plot_fixed(curves["C"], train(posted.run_c(pixels_of))))
 
 # %% [markdown]
-# The fixed mean starts near 0.28, which the posted one never reaches. A loss at the start that is far from
+# The mean of the fixed run starts lower than that of the posted one ever gets. A loss at the start that is far from
 # what the pretrained model should have is a diagnostic too, and it is free.
 #
 # ## D: flat again
