@@ -32,7 +32,7 @@ lesson_card("03")
 display_drawing("six_places")
 
 # %% [markdown]
-# This is the attention half of a transformer block. Place 4 would need three adapters, every other place one.
+# This is the attention half of a transformer block. At place 4 we mean an adapter of its own on each path, everywhere else one.
 # PyTorch accepts all six. Which one is Serial LoRA's? Write your guess down.
 
 # %% [markdown]
@@ -158,7 +158,7 @@ with torch.no_grad():
 # %% [markdown]
 # ## One place is right
 #
-# Back to the six places. The merge decides which of them is Serial LoRA. After training we want to throw the adapter away and
+# Back to the six places. The merged weights decide which of them is Serial LoRA. After training we want to throw the adapter away and
 # keep what it learnt: we write new values into $W_q$, $W_k$ and $W_v$, once, and the block must compute the same as
 # before, now without any adapter in it. So the adapted block must equal a plain block whose three weights are
 # $W_p\,(I + s\,BA)$, with nothing else changed.
@@ -349,8 +349,7 @@ display_figure(plot_losses(curves))
 
 # %% [markdown]
 # All four fall, although one of these adapters is not even connected, and two wrong ones end lowest. VariantOne is slower than the others, but if you
-# had only this one, you would blame the learning rate. A falling loss says that *something* learns. It does not say
-# what.
+# had only this one, you would blame the learning rate. A falling loss says that *something* learns. It does not say what, and on labels without meaning lower is not better.
 #
 # A **diagnostic** does: a short function that asks one question of any block. Here are two. The first compares the
 # block with a copy of it in which `B` is not zero, since a fresh adapter changes nothing anyway. The second counts
@@ -431,7 +430,7 @@ check("3.4", keeps_residual)
 
 # %% [markdown]
 # Now all three diagnostics on all four blocks, and on a fifth: your colleague's code, which without names and loading
-# comes down to one line. In which column will each fail?
+# comes down to one line. Which will fail, and in which column?
 
 # %%
 stream_alone = yours("3.4")
@@ -463,8 +462,7 @@ display(pd.DataFrame(rows).T)
 #   blocks.
 # - **VariantThree** has a pair for each projection, place 4: another method, with three times as many parameters.
 #
-# Your colleague's block passes all three, as RightBlock does. But its adapter is behind attention, place 5: q, k and v
-# never see the change. A diagnostic finds only what it was written to find. You will write one that asks for the
+# Your colleague's block passes all three, as RightBlock does. But its adapter is behind attention, place 5: this block's q, k and v never see the change. A diagnostic finds only what it was written to find. You will write one that asks for the
 # definition itself, and try it on your colleague's code in a real model.
 
 # %% [markdown]
@@ -551,7 +549,7 @@ for handle in handles:
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# Write a function that puts adapters into *any* model built on `nn.MultiheadAttention`, without knowing the name of
+# Write a function that puts adapters into *any* model that hands q, k and v to `nn.MultiheadAttention` by position, without knowing the name of
 # any layer:
 #
 # 1. freeze everything that is there;
@@ -756,7 +754,7 @@ for whose, (model, its_pairs) in adapted.items():
     models |= {whose: model, f"{whose}, merged": plain}
     with torch.no_grad():
         one, other = (m.encode_image(test_pictures, normalize=True) for m in (model, plain))
-    print(f"{whose:16} {(one - other).norm() / one.norm():.0e} from merged, of its features' size")
+    print(f"{whose}: relative distance to the merged copy {(one - other).norm() / one.norm():.0e}")
     scores[whose] = one @ classes.T, other @ classes.T  # (N, C) each
 
 right = f"right, of {len(test_labels)}"
@@ -766,16 +764,15 @@ display_figure(plot_agreement(scores))
 
 # %% [markdown]
 # Merged, yours is what it was: every dot lies on the diagonal. Your colleague's is another model, with 35 right answers in place of 48.
-# So here is your answer: it learns, in these twenty steps even better than yours (in one run), but it is not Serial
+# So here is your answer: it learns, in this one run with five more right than yours, but it is not Serial
 # LoRA, and its results say nothing about Serial LoRA. (It can be merged too, but into W_o and its bias.)
 #
-# Your merged CLIP again has 134 tensors, under the same names: you can save it as an ordinary open_clip
-# checkpoint. Nobody needs an adapter library to run it, and you needed none to make it.
+# Your merged CLIP again has 134 tensors, under the same names: it should load as an ordinary open_clip checkpoint. Nobody needs an adapter library to run it, and you needed none to make it.
 #
 # Your twenty steps led from 33 right answers to 43. The linear probe is ahead of both, with 51; whether an adapter gets
 # past it, lesson 04 asks.
 #
-# **Change this and run again**: `rank=1` where you put the pairs in. Guess first how much of the gain is left.
+# **Change this and run again**: `rank=1` where yours get their pairs, and run on from there. Guess first how much of the gain is left.
 
 # %% [markdown]
 # ## Against the library
@@ -841,8 +838,8 @@ for name, other in {"the library's": by_library, "the base's": by_base}.items():
 #
 # - Serial LoRA is x + s x Aᵀ Bᵀ: behind the norm, before q, k and v, off the residual stream.
 # - `B` = 0 makes a fresh adapter change nothing. A random `A` makes it able to learn.
-# - It turns each W into W (I + s B A). So it can be merged, and then nothing is left of it.
-# - A falling loss proves that something learns. Diagnostics say what; the surest compares with the merged model.
+# - It turns each W into W (I + s B A). So it can be merged, and then no extra tensor is left.
+# - A falling loss proves that something learns. Each diagnostic answers one question; the surest compares with the merged model.
 # - `inject` is no magic: freeze the model, find its attentions, give each one pair and one pre-hook, and refuse what
 #   does not fit.
 #

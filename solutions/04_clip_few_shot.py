@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 04 · CLIP with a few shots
 #
-# You have symbols to sort: arrows, hearts, letters, number keys, eight kinds in all, by a designer whose drawings our
-# CLIP has never seen. About a hundred are labelled, of some kinds only eight. That is little for training from scratch, but enough to adapt one.
+# You have symbols to sort: arrows, hearts, letters, number keys, eight kinds in all, from a set that our CLIP has never seen. About a hundred are labelled, of some kinds only eight. Too few to train a model from scratch, but enough to adapt one.
 #
 # You make a classifier out of eight sentences, and one out of the labels alone. Then you write the whole training that
 # adapts CLIP, and ask what the adapter adds, and whether Serial LoRA beats a LoRA of the same size.
@@ -255,7 +254,7 @@ def first_shots(pictures, shots: int, seed: int) -> list[int]:
     return [i for members in by_class for i in members[:shots]]
 
 
-SHOTS, SEED = lesson.amount, 1  # change this and run again: 2 and 3 are other draws
+SHOTS, SEED = lesson.amount, 1  # change this and run again: other draws, of the larger classes
 few = [data.train[i][0] for seed in (1, 2) for i in first_shots(data.train, 1, seed)]
 titles = [*data.class_names, *[""] * len(data.class_names)]
 figure = show_pictures(few, titles, columns=len(data.class_names))
@@ -366,7 +365,7 @@ check("4.3", few_shot_loss)
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# This is how adapters are usually trained, and every CLIP that you train here. Write all of it:
+# This is how every CLIP in your hands here is trained. Write all of it:
 #
 # 1. AdamW on `groups`, each with its own learning rate and decay. In step $t = 0, 1, \ldots$ each rate is multiplied
 #    by $\tfrac{1}{2}\,(1 + \cos(\pi t / \text{steps}))$: half a cosine, from 1 down to nearly 0.
@@ -520,7 +519,7 @@ print(f"loss {losses[0]:.2f} in the first step, {fmean(losses[-10:]):.2f} in the
 print(f"right: {(zero == labels).sum()} of {n} before, {(serial == labels).sum()} after")
 
 # %% [markdown]
-# From 36 to 60 of 73, one more than the probe. (Another processor rounds differently, so a picture or two may differ.)
+# From 36 to 60 of 73, level with the probe: another processor may differ by two.
 # Look closer.
 #
 # ## What changed
@@ -549,7 +548,7 @@ display_figure(plot_confusion(labels, {"zero-shot": zero, "Serial LoRA": serial}
 
 # %% [markdown]
 # Before, most letters were zodiac signs and all number keys were arrows; shapes and hearts were all right already. After, the diagonal is dark, but for letters and zodiac signs. Which class gained most? The letters, from one to ten of sixteen.
-# But as a share number keys and religious symbols gained more, from none to all five. Say which you mean, a count or a
+# But as a share number keys, religious symbols and buttons gained more, the first two from none to all five. Say which you mean, a count or a
 # share.
 #
 # ## LoRA, through the same loop
@@ -621,7 +620,7 @@ for rival in (quarter, "linear probe"):
 # three to four, and no coin splits seven more evenly. Full fine-tuning, with a hundred times as many parameters, has two
 # fewer than Serial LoRA.
 #
-# And the labels gain 23 without any adapter, of Serial LoRA's 24. Whenever you report a gain, report a probe too.
+# The probe gains 23 with these labels, Serial LoRA 24. Whenever you report a gain, report a probe too.
 #
 # So why not take the probe? Ask for something else than these classes, and it has no answer: it knows no other. The
 # adapted CLIP still reads sentences. Does it still know the other five data sets?
@@ -638,8 +637,7 @@ for name, some in sets.items():
 display(pd.DataFrame(rows).map("{:.1%}".format))
 
 # %% [markdown]
-# It does, but it has forgotten something: objects fall from 35.2% to 23.9%, three others by less than four points, and
-# photographs rise. So look at what you did not train, too.
+# It does, but it has forgotten something: objects fall from 35.2% to 23.9%. The others move by three pictures or so. So look at what you did not train, too.
 #
 # ## A gain is not a difference
 #
@@ -684,16 +682,15 @@ display_figure(plot_leads(accuracy, "Serial LoRA", rivals))
 # 57.3; it wins 7 and loses 5. LoRA of four times the size is ahead of Serial LoRA at every number of shots, at eight and sixteen by less than a point.
 #
 # At one shot the probe is nine points below zero-shot: it threw the sentences away, and has one picture of each kind in
-# their place. The adapters begin with the sentences, and even so Serial LoRA only stays where zero-shot is. With more
+# their place. The adapters begin with the sentences, and even so Serial LoRA only stays where zero-shot is; LoRA of its size gains 4.6. With more
 # shots all gain, and the adapters stay ahead of the probe, which is at 53.2 in the end. So where labels are few,
 # zero-shot is the rival to name; where they are many, it is the probe.
 #
-# Compare the left panel with the right one. On the left the mean climbs away from zero, and most dots with it. (Not
-# nature's, which CLIP knows best: there Serial LoRA loses.) On the right, three dots of one colour in a column are one
+# Compare the left panel with the right one. On the left the mean climbs away from zero, and most dots with it. (Nature's, which CLIP knows best, rise late and hardly pass zero.) On the right, three dots of one colour in a column are one
 # data set with three draws, and most such dots lie farther apart than the mean is from zero. So with one dot, anybody can
 # show you either method ahead.
 #
-# This is the idea to keep: one run can show anything. At one shot the difference from LoRA is plain (3 to 15) and the gain is not (10 to 7); at sixteen it is the other way round. How many runs are enough, lesson 08 says.
+# This is the idea to keep: one run can show either method ahead. At one shot LoRA is ahead in 15 draws and behind in 3, and the gain is in doubt (10 to 7); at sixteen it is the other way round. How many runs are enough, lesson 08 says.
 
 # %% [markdown]
 # ## Quiz
@@ -721,8 +718,7 @@ display_figure(plot_leads(accuracy, "Serial LoRA", rivals))
 #
 # <details><summary>Answer</summary>
 #
-# The one without it on the same labels: a linear probe on the frozen features. It says how much of the gain is due to
-# the labels.
+# The one without it on the same labels: a linear probe on the frozen features. It says how much these labels bring without an adapter.
 #
 # </details>
 #
@@ -741,7 +737,7 @@ display_figure(plot_leads(accuracy, "Serial LoRA", rivals))
 # - Both towers learn, so both run in each step.
 # - Beside an adapter report zero-shot, under the sentence that you train with, and a linear probe, its C chosen.
 # - Compare at equal size. There LoRA was ahead of Serial LoRA up to eight shots, and level at sixteen.
-# - Each method needs a learning rate of its own. Print it, with batch, steps and rank, beside every result.
+# - Choose the learning rate for each method separately. Print it, with batch, steps and rank, beside every result.
 # - A gain is not a difference. Ask on how many pictures, and on how many data sets, two methods disagree.
 #
 # Next: [lesson 05](05_sam_segmentation.ipynb), where an adapter draws masks, or
