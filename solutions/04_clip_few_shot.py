@@ -443,8 +443,7 @@ check("4.4", train_few_shot)
 # pictures of three sets, and took the best. For both small adapters it lies at the edge. [The study's
 # grid](../docs/study.md), on other sets, went on: for both, 0.009 was ahead by a hair, and 0.027 broke them.
 # (For full fine-tuning three rates tied on symbols. We took the middle one.)
-# <!-- from study/results/clip.jsonl.xz, mean probability on validation pictures at 0.003, 0.009, 0.027:
-# 0.311, 0.317, 0.136 for Serial LoRA of rank 16; 0.305, 0.308, 0.139 for LoRA of rank 4; 0.009, 0.027 -->
+# <!-- from study/results/clip.jsonl.xz: 0.009, 0.027 -->
 
 # %%
 Adapter, inject_pairs, train = yours("3.1"), yours("3.5"), yours("4.4")
