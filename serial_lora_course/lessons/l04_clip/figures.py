@@ -121,9 +121,12 @@ def plot_over_shots(accuracy: pd.DataFrame, ours: str, rival: str) -> Figure:
             counts.append(f"{(draws > 0).sum()}:{(draws < 0).sum()}")
             above = {"transform": right.get_xaxis_transform(), "va": "bottom", "ha": "center"}
             right.text(place, 1, counts[-1], color=QUIET, fontsize=9, **above)
-        right.set_title(f"{ours}: ahead of {rival}", pad=18)
-        right.set_ylabel("points; above, draws ahead:behind")
-        right.legend(fontsize=9, ncols=3)
+        right.set_title(f"Ahead of {rival}", pad=18)
+        right.set_ylabel(f"points that {ours} is ahead")
+        beside = {"transform": right.transAxes, "va": "bottom", "ha": "right"}
+        right.text(-0.01, 1, "ahead:behind", color=QUIET, fontsize=9, **beside)
+        handles, labels = right.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower right", ncols=len(labels), fontsize=9)
         for axes in (left, right):
             axes.set_xticks(places, [str(each) for each in shots])
             axes.set_xlabel("shots")
