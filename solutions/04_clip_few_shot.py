@@ -440,7 +440,7 @@ check("4.4", train_few_shot)
 #
 # All methods see the same crops in the same batches: `adapt` seeds again when the adapter is in. Each is given its own
 # rate: one rate is not the same step (lesson 01). We tried rates three times apart, up to 0.003, on held-out training
-# pictures of three sets, in batches of 32, and took the best. For both small adapters it lies at the edge. [The study's
+# pictures of three sets, in batches twice as large, and took the best. For both small adapters it lies at the edge. [The study's
 # grid](../docs/study.md), on other sets, went on: for both, 0.009 was ahead by a hair, and 0.027 did far worse.
 # (For full fine-tuning three rates tied on symbols. We took the middle one.)
 # <!-- from study/results/clip.jsonl.xz: 0.009, 0.027 -->
@@ -659,7 +659,7 @@ display(pd.DataFrame(rows).map("{:.1%}".format))
 # ## What beats what
 #
 # One run on one data set shows you how things work, not which is better. The course ships the records of many: six data
-# sets, one to sixteen shots, three draws of the shots each. (These runs took batches of up to 32, flipped pictures and had
+# sets, one to sixteen shots, three draws of the shots each. (These runs took batches twice as large, flipped pictures and had
 # dropout; at sixteen shots the draws of a small set share most pictures.) For each of them we fit a probe on the very same
 # pictures. A dot on the right is one draw on one data set.
 
