@@ -659,7 +659,7 @@ display(pd.DataFrame(rows).map("{:.1%}".format))
 # ## What beats what
 #
 # One run on one data set shows you how things work, not which is better. The course ships the records of many: six data
-# sets, one to sixteen shots, three draws of the shots each. (These runs took batches twice as large, flipped pictures and had
+# sets, one to sixteen shots, three draws of the shots each. (These runs took batches up to twice as large, flipped pictures and had
 # dropout; at sixteen shots the draws of a small set share most pictures.) For each of them we fit a probe on the very same
 # pictures. A dot on the right is one draw on one data set.
 
