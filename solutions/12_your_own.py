@@ -6,8 +6,8 @@
 # things, and it got about half of them wrong.
 #
 # In this lesson you find out why. Then you go the whole way from a folder to a model: an honest split, a linear probe,
-# an adapter, and a merge that is verified. Three commands do the same. At the end you look at the answers, picture by
-# picture.
+# an adapter, and a merge that is verified. Three commands do the same. Then you decide what to ship, and look at the
+# answers, picture by picture.
 
 # %%
 try:
@@ -529,16 +529,14 @@ display_figure(plot_seeds({split: table.to_dict("list") for split, table in tabl
 
 # %% [markdown]
 # A line joins what was measured on one split. Look along the lines, since luck with the things moves a dot more than
-# the method does. On the right all four lean to the adapter, on the left none. **The leak makes the adapter look better by about sixteen points on average, and the probe by more than twenty. On average it turns their order round.** (The probe saw each frame a hundred times, the adapter about three times: that may
-# be why.)
+# the method does. On the right all four lean to the adapter, on the left none. **The leak makes the adapter look better by about sixteen points on average, and the probe by more than twenty. On average it turns their order round.**
 #
-# Is the adapter better, then? On this folder, at these settings, it was ahead by some three points. Four draws are few,
-# and neither method was tuned: another number of steps may turn it round. ([Lesson 08](08_how_sure.ipynb) says how many
-# runs it takes to see a difference.) Where you cannot tell, ship the probe, which is simpler. An adapter may be worth its effort where the features lack what you need, as for SAM in [lesson 05](05_sam_segmentation.ipynb).
+# Is the adapter better, then? At these settings it was ahead by some three points. Four draws are few
+# ([lesson 08](08_how_sure.ipynb)), and neither method was tuned: that may turn it round.
 #
-# ## Ship it
+# ## Out of the notebook
 #
-# Suppose that you do ship the adapter. Merged, it is an ordinary open_clip tower with other parameters in it. With it
+# Whether to ship it, you decide below; first, how. Merged, it is an ordinary open_clip tower with other parameters in it. With it
 # go the head, the class names in order, and which tower it was, for the transform. Load all that into fresh
 # modules, and ask about a file.
 
@@ -576,8 +574,7 @@ print("largest difference between what you trained and what was loaded:", away)
 # For your own folders you need none of this code. `serial-lora fit` takes a vision model of timm, open_clip or
 # transformers with its own transform, chooses the best state on validation pictures, and runs a probe beside the
 # adapter. (The model here is the tiny one, which needs no network. With one, `--model
-# timm/vit_base_patch32_clip_224.openai` is OpenAI's CLIP, which has learnt from 400 million pictures with captions.)
-# <!-- from the CLIP paper, section 2.2: 400 -->
+# timm/vit_base_patch32_clip_224.openai` is OpenAI's CLIP.)
 #
 # It cannot know which pictures show the same thing, so tell it. A folder that has `train` and `test` inside, with class
 # folders in each, is kept as it is. And `--groups` takes a regular expression that finds the object in a file's name:
@@ -606,15 +603,21 @@ with chdir(here):
 
 # %% [markdown]
 # After each round it looks at 116 validation pictures, so 444 are left to train. On the test the adapter is right on
-# 49.4%, the regression on 51.7%: 10 frames only the adapter got right, 14 only the regression. No winner here. (A last line would warn if the regression were clearly ahead.)
+# 49.4%, the regression on 51.7%: 10 frames only the adapter got right, 14 only the regression.
+#
+# **So do not ship this adapter; ship the regression.** Beside a probe whose regularisation is chosen, on validation pictures,
+# the lead of your draws is gone, and where you cannot tell, take the simpler one. Ship an adapter where the probe is
+# clearly behind, or has no answer: masks ([lesson 05](05_sam_segmentation.ipynb)), drawings
+# ([lesson 06](06_sd3_style.ipynb)), other classes than you trained on ([lesson 04](04_clip_few_shot.ipynb)). You take home what
+# told you so: a split by thing, a probe on the same split, and more draws than one.
 #
 # The table says more. No sea animal is recalled, no tool and no vehicle. That is not for want of examples alone: of
 # instruments there are as few, and it finds half.
 #
 # ## What a user gets
 #
-# Whichever way you came, look at the pictures. These are the answers of the model that you shipped, right (✓) or wrong
-# (✗), with the true class in brackets where wrong: one frame of each thing in your test.
+# Whatever you ship, look at the pictures. These are your adapted model's answers, right (✓) or wrong (✗), with the true
+# class in brackets where wrong: one frame of each thing in your test.
 
 # %%
 in_turn = [i for place, i in enumerate(test) if place % 4 == place // 4 % 4]  # a, b, c, d, a, ...
@@ -699,8 +702,8 @@ display_figure(
 # - Split by object. A leak looks like success, and may turn the order of methods round.
 # - Look at the nearest training picture of some test pictures. It takes a few lines and tells you more than the
 #   accuracy.
-# - Run the zero-shot answer and the probe first. An adapter has to beat them.
+# - Run the zero-shot answer and the probe first. An adapter that does not beat them stays at home.
 # - A merge is verified by two numbers: no difference from the adapted model, and an effect.
 #
-# You have built an adapter, put a paper on trial, and shipped a model. Now do it with pictures of your own, and show
+# You have built an adapter, put a paper on trial, and decided what to ship. Now do it with pictures of your own, and show
 # somebody the grid. And if it does not learn: [lesson 13](13_not_learning.ipynb).

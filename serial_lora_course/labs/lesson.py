@@ -50,7 +50,12 @@ SETTINGS: dict[tuple[str, str], tuple[str, Length, Length, Length]] = {
         Length(16, 500, {"epochs": 20}),
         Length(16),
     ),
-    ("sam", "tiny"): ("photographs", Length(10, 4, _FEW), Length(100), Length(100)),
+    ("sam", "tiny"): (
+        "photographs",
+        Length(10, 4, _FEW),
+        Length(100, changes={"epochs": 2}),
+        Length(100),
+    ),
     ("sam", "paper"): (
         "icecream",
         Length(1, 2, _FEW),

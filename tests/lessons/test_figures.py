@@ -8,7 +8,7 @@ from scipy import stats
 
 from serial_lora_course.lessons.l02_count.figures import plot_counts
 from serial_lora_course.lessons.l03_build.figures import plot_agreement, plot_losses
-from serial_lora_course.lessons.l04_clip.figures import plot_leads
+from serial_lora_course.lessons.l04_clip.figures import plot_over_shots
 from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_four_runs, plot_sweep, plot_widths
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
@@ -53,7 +53,7 @@ def test_losses_are_one_line_a_run():
     assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == curves
 
 
-def test_a_lead_is_a_dot_for_each_draw_and_a_line_for_the_mean_and_is_counted():
+def test_means_are_lines_and_a_lead_is_a_dot_for_each_draw_a_line_for_the_mean_and_is_counted():
     chance = np.random.default_rng(2)
     index = pd.MultiIndex.from_product([(1, 4, 16), list("abc"), (1, 2)])
     table = pd.DataFrame(
@@ -61,18 +61,20 @@ def test_a_lead_is_a_dot_for_each_draw_and_a_line_for_the_mean_and_is_counted():
         index.set_names(["shots", "dataset", "seed"]),
         ["LoRA", "zero-shot", "Serial LoRA"],
     )
-    rivals = ("zero-shot", "LoRA")
-    for axes, rival in zip(plot_leads(table, "Serial LoRA", rivals).axes, rivals, strict=True):
-        lead = table["Serial LoRA"] - table[rival]
-        for dots, each in zip(axes.collections, "abc", strict=True):
-            places, drawn = zip(*dots.get_offsets().tolist(), strict=True)
-            assert list(drawn) == lead.xs(each, level="dataset").tolist()
-            assert [round(place) for place in places] == [0, 0, 1, 1, 2, 2]
-        own = [lead.loc[shots] for shots in (1, 4, 16)]
-        means = axes.lines[1].get_ydata()  # the first is at zero
-        assert list(means) == pytest.approx([each.mean() for each in own])
-        counts = [f"{sum(each > 0)}:{sum(each < 0)}" for each in own]
-        assert [text.get_text() for text in axes.texts[:3]] == counts
+    curves, leads = plot_over_shots(table, "Serial LoRA", "LoRA").axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in curves.lines}
+    for name, column in table.items():
+        assert drawn[name] == pytest.approx([column.loc[shots].mean() for shots in (1, 4, 16)])
+    lead = table["Serial LoRA"] - table["LoRA"]
+    for dots, each in zip(leads.collections, "abc", strict=True):
+        places, heights = zip(*dots.get_offsets().tolist(), strict=True)
+        assert list(heights) == lead.xs(each, level="dataset").tolist()
+        assert [round(place) for place in places] == [0, 0, 1, 1, 2, 2]
+    own = [lead.loc[shots] for shots in (1, 4, 16)]
+    means = leads.lines[1].get_ydata()  # the first is at zero
+    assert list(means) == pytest.approx([each.mean() for each in own])
+    counts = [f"{sum(each > 0)}:{sum(each < 0)}" for each in own]
+    assert [text.get_text() for text in leads.texts[:3]] == counts
 
 
 def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model():

@@ -13,10 +13,21 @@ from torch import Tensor
 
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.plots.pictures import show_pictures
-from serial_lora_course.plots.style import INK, QUIET, styled_figure, with_description
+from serial_lora_course.plots.style import (
+    BLUE,
+    GREEN,
+    INK,
+    PURPLE,
+    QUIET,
+    VERMILION,
+    styled_figure,
+    with_description,
+)
 
 SET_COLOURS, MARKERS = matplotlib.colormaps["Dark2"], "osD^vP*X"
 """Of the data sets, in their order."""
+CURVES, LINES = (BLUE, VERMILION, GREEN, PURPLE, QUIET), ("-", "-", "--", "-.", ":")
+"""Of the methods, from the best at the most shots."""
 
 
 def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
@@ -74,51 +85,59 @@ def show_changes(
     return with_description(figure, f"{len(titles)} of {len(indices)}, {what}: {words}.")
 
 
-def plot_leads(accuracy: pd.DataFrame, ours: str, rivals: Sequence[str]) -> Figure:
-    """How far one method is ahead of others over the shots: a dot for each draw on each data set, and the mean.
+def plot_over_shots(accuracy: pd.DataFrame, ours: str, rival: str) -> Figure:
+    """Each method's mean accuracy over the shots; and our lead over one rival, draw by draw.
 
-    Each data set has its own column of dots; above them stands in how many draws the method is ahead, and
-    in how many behind. All panels have one scale.
+    On the right each data set has its own column of dots, a dot for each draw; above them stands in how many
+    draws our method is ahead, and in how many behind.
 
     Args:
         accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
-        ours: the method whose lead is drawn.
-        rivals: over which, of the columns.
+        ours, rival: of the columns; the lead of one over the other is drawn.
     """
     shots, sets = (list(accuracy.index.unique(level)) for level in ("shots", "dataset"))
-    words, count_style = [], {"va": "bottom", "color": QUIET, "fontsize": 9}
-    with styled_figure(10, 5) as figure:
-        panels = figure.subplots(1, len(rivals), sharey=True, squeeze=False)[0]
-        for axes, rival in zip(panels, rivals, strict=True):
-            lead = (accuracy[ours] - accuracy[rival]).round(6)  # as many right are no lead
-            axes.axhline(0, color=INK, linewidth=1)
-            for i, name in enumerate(sets):
-                own = lead.xs(name, level="dataset")
-                aside = 0.8 * ((i + 0.5) / len(sets) - 0.5)
-                places = [shots.index(each) + aside for each in own.index.get_level_values("shots")]
-                look = {"color": SET_COLOURS(i), "marker": MARKERS[i % len(MARKERS)]}
-                axes.scatter(places, own, s=14, label=name, **look)
-            means = lead.groupby("shots").mean()
-            axes.plot(range(len(shots)), means, color=INK, linewidth=2.5, alpha=0.8, label="mean")
-            counts = []
-            for place, (_, draws) in enumerate(lead.groupby("shots")):
-                counts.append(f"{(draws > 0).sum()}:{(draws < 0).sum()}")
-                above = {"transform": axes.get_xaxis_transform(), **count_style}
-                axes.text(place, 1, counts[-1], ha="center", **above)
-            axes.set_title(f"Ahead of {rival}", pad=18)
-            axes.set_xticks(range(len(shots)), [str(each) for each in shots])
+    means, places = accuracy.groupby("shots").mean(), range(len(shots))
+    order = list(means.iloc[-1].sort_values(ascending=False).index)
+    lead = (accuracy[ours] - accuracy[rival]).round(6)  # as many right are no lead
+    with styled_figure(10, 4.8) as figure:
+        left, right = figure.subplots(1, 2)
+        for i, name in enumerate(order):
+            look = {"color": CURVES[i % len(CURVES)], "linestyle": LINES[i % len(LINES)]}
+            left.plot(places, means[name], marker=MARKERS[i], linewidth=2, label=name, **look)
+        left.set(title="What beats what: mean accuracy", ylabel="accuracy (%)")
+        left.legend(fontsize=9)
+
+        right.axhline(0, color=INK, linewidth=1)
+        for i, name in enumerate(sets):
+            own = lead.xs(name, level="dataset")
+            aside = 0.8 * ((i + 0.5) / len(sets) - 0.5)
+            across = [shots.index(each) + aside for each in own.index.get_level_values("shots")]
+            look = {"color": SET_COLOURS(i), "marker": MARKERS[i % len(MARKERS)]}
+            right.scatter(across, own, s=14, label=name, **look)
+        ahead = lead.groupby("shots").mean()
+        right.plot(places, ahead, color=INK, linewidth=2.5, alpha=0.8, label="mean")
+        counts = []
+        for place, (_, draws) in enumerate(lead.groupby("shots")):
+            counts.append(f"{(draws > 0).sum()}:{(draws < 0).sum()}")
+            above = {"transform": right.get_xaxis_transform(), "va": "bottom", "ha": "center"}
+            right.text(place, 1, counts[-1], color=QUIET, fontsize=9, **above)
+        right.set_title(f"Ahead of {rival}", pad=18)
+        right.set_ylabel(f"points that {ours} is ahead")
+        beside = {"transform": right.transAxes, "va": "bottom", "ha": "right"}
+        right.text(-0.01, 1, "ahead:behind", color=QUIET, fontsize=9, **beside)
+        handles, labels = right.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower right", ncols=len(labels), fontsize=9)
+        for axes in (left, right):
+            axes.set_xticks(places, [str(each) for each in shots])
             axes.set_xlabel("shots")
             axes.grid(axis="x", visible=False)
-            words.append(f"Mean lead over {rival}: {_in_words(means)}; draws ahead and behind:")
-            words.append(f"{', '.join(counts)}; one draw: from {_in_words((lead.min(),))} to")
-            words.append(f"{_in_words((lead.max(),))}.")
-        left = {"transform": panels[0].transAxes, **count_style}
-        panels[0].text(-0.01, 1, "ahead:behind", ha="right", **left)
-        panels[0].set_ylabel(f"points that {ours} is ahead")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
-    start = f"{ours} over the shots {shots}, a dot for each draw on each data set, and the mean."
-    return with_description(figure, " ".join([start, *words]))
+    curves = "; ".join(f"{name}: {', '.join(f'{v:.1f}' for v in means[name])}" for name in order)
+    return with_description(
+        figure,
+        f"Mean accuracy in percent over the shots {shots}. {curves}. {ours} over {rival}, a dot for each"
+        f" draw on each data set: mean lead {_in_words(ahead)}; draws ahead and behind:"
+        f" {', '.join(counts)}; one draw: from {_in_words((lead.min(),))} to {_in_words((lead.max(),))}.",
+    )
 
 
 def _in_words(values: Iterable[float]) -> str:

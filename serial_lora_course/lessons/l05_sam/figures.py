@@ -19,7 +19,7 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION, "LoRA": BLUE}
+COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION}  # BLUE for any other
 RED = LinearSegmentedColormap.from_list("wrong", ["white", VERMILION, "#5c1f00"])
 
 
@@ -42,7 +42,9 @@ def plot_dice_per_picture(
             above = values - filled_box
             lost.append(int((above < 0).sum()))
             sideways = place + jitter.uniform(-0.24, 0.24, len(above))
-            left.scatter(sideways, above, s=16, color=COLOURS[name], alpha=0.6, linewidths=0)
+            left.scatter(
+                sideways, above, s=16, color=COLOURS.get(name, BLUE), alpha=0.6, linewidths=0
+            )
             left.plot([place - 0.36, place + 0.36], [above.mean()] * 2, color=INK, linewidth=2)
             words = {"ha": "center", "va": "bottom", "transform": left.get_xaxis_transform()}
             left.text(place, 0.02, f"below the box: {lost[-1]}", fontsize=10, **words)
@@ -55,7 +57,9 @@ def plot_dice_per_picture(
             title="against the filled box", xlim=(-0.5, 1.5), ylabel="Dice minus the filled box's"
         )
         right.plot([low, 1], [low, 1], color=QUIET, linewidth=1)
-        right.scatter(before[~worse], after[~worse], s=20, color=COLOURS[other], alpha=0.75)
+        right.scatter(
+            before[~worse], after[~worse], s=20, color=COLOURS.get(other, BLUE), alpha=0.75
+        )
         right.scatter(before[worse], after[worse], s=24, marker="x", color=INK, linewidths=1.4)
         right.set(xlim=(low, 1.02), ylim=(low, 1.02), aspect="equal", xlabel=one)
         right.set(ylabel=other, title="Dice, picture by picture")
