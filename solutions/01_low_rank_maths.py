@@ -2,8 +2,8 @@
 # # 01 · Low-rank maths
 #
 # You have one CLIP and forty customers, and each of them wants it to know their own pictures. Forty copies of the model
-# are a gigabyte. Forty *changes* of it fit into an e-mail, if you send not the change of a weight but two thin
-# matrices whose product it is. That is LoRA.
+# are a gigabyte. Forty *changes* of it fit into an e-mail, if each change of a weight is the product of two thin
+# matrices, and you send these. That is LoRA.
 #
 # Is every matrix the product of two thin ones? You try it on a butterfly, and then on CLIP's own weights. You write LoRA
 # in twenty lines, and compare it with PEFT's own layer. Then q, k and v share one pair, $x' = x + BAx$, as in Serial
@@ -558,7 +558,7 @@ display_figure(figures.plot_relative_errors(reach, floor=outside))
 missed = {f"{name} of rank 8": curve[8] for name, curve in reach.items()}
 missed["LoRA of rank 2"] = reach["LoRA"][2]
 for name, share in missed.items():
-    print(f"{name} misses {share:.0%} of the gradient")
+    print(f"{name}: misses {share:.0%} of the gradient")
 within = inside.norm() / G.norm()
 print(f"in reach: {within:.0%} of the gradient's length; of a random matrix's {3**-0.5:.0%}")
 
@@ -572,8 +572,9 @@ print(f"in reach: {within:.0%} of the gradient's length; of a random matrix's {3
 # %% [markdown]
 # ## Does it train worse?
 #
-# The gradient is what the model asks for. Does a pair that cannot give most of it train worse? Take the same twenty steps,
-# at three rates each: W multiplies what the pair changes, so one rate is not the same step. Lesson 07 is about rates.
+# Down the gradient the loss falls fastest. Does a pair that misses most of it train worse? Take the
+# same twenty steps, at three rates each: W multiplies what the pair changes, so one rate is not the same step. (Lesson 07
+# is about rates.) The figure has the losses at 0.04.
 
 
 # %%
