@@ -429,7 +429,7 @@ display_figure(plot_overlaps(tables, list(shown), list(shown), chance=RANK / d))
 
 # %% [markdown]
 # On the right, two runs of Serial LoRA write much alike, at 0.49 to 0.51. Part of that is W, not learning: random pairs
-# behind W already overlap by 0.24. LoRA and Serial LoRA share 0.20 to 0.22, more than twice the chance of LoRA, whose
+# behind W already overlap by 0.23. LoRA and Serial LoRA share 0.20 to 0.22, more than twice the chance of LoRA, whose
 # B's are free. "They learn much the same", one might say. But two runs of LoRA share more, 0.26 to 0.28. So the two
 # methods do write in somewhat different directions, and only the other seeds show that.
 #
@@ -505,6 +505,6 @@ display_figure(plot_overlaps({title: table}, list(files), names, chance=RANK / d
 # - A merged Serial LoRA is not lost: its A is where dW reads, its B solves W B = dW Aᵀ.
 # - Of W, W + dW and dW, a claim about singular values has to say which. The height of a curve is size, not learning.
 # - Compare overlaps with the right chance, *and* with a second seed of the same method.
-# - A stays near its random start, so a merged file can tell its seed.
+# - A may stay near its random start: then a merged file tells its seed.
 #
 # Next: one base with [many adapters](11_many_adapters.ipynb) at once.
