@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 01 · Low-rank maths
 #
-# You have one CLIP and forty customers, and each of them wants it to know their own pictures. Forty copies of the
-# model are too much to send. Forty *changes* of it fit into an e-mail, if a change can be written as two thin
-# matrices. That is LoRA.
+# You have one CLIP and forty customers, and each of them wants it to know their own pictures. Forty copies of the model
+# are a gigabyte. Forty *changes* of it fit into an e-mail, if each change of a weight is the product of two thin
+# matrices, and you send these. That is LoRA.
 #
-# Here you see which matrices are thin, and that thin ones can be enough; you write LoRA in twenty lines, and compare it
-# with PEFT's own layer. Then q, k and v share one pair, as in Serial LoRA. What is lost, does it train worse, and whom
-# does it follow?
+# Is every matrix the product of two thin ones? You try it on a butterfly, and then on CLIP's own weights. You write LoRA
+# in twenty lines, and compare it with PEFT's own layer. Then q, k and v share one pair, $x' = x + BAx$, as in Serial
+# LoRA: you compute what such a pair can never do, and watch it learn all the same.
 
 # %%
 try:
@@ -27,21 +27,17 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.lessons.l01_maths.figures import (
-    plot_relative_errors,
-    plot_terms,
-    plot_token_moves,
-)
+from serial_lora_course.lessons.l01_maths import figures
 from serial_lora_course.lessons.l01_maths.panel import rank_panel
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("01")
 
 # %% [markdown]
-# ## A matrix is a sum of rank-one terms
+# ## A butterfly out of columns and rows
 #
 # Here is a butterfly, as a matrix of grey values, taken apart. Every picture in the upper row is one column times
-# one row: the curve at its left times the curve above it. The lower row adds them up.
+# one row: the curve at its left times the curve above it. The lower row adds them up. From how many on do you know it?
 
 # %%
 openmoji = load_emoji("openmoji")
@@ -53,19 +49,20 @@ def grey(name: str) -> Tensor:
 
 
 butterfly = grey("butterfly")
-display_figure(plot_terms(butterfly, count=4))
+display_figure(figures.plot_terms(butterfly, count=4, more=16))
 print(ATTRIBUTION["openmoji"])
 
 # %% [markdown]
 # Stripes and checkerboards: one column times one row can draw nothing else. No such **rank-one term** looks like a
-# butterfly, but four of them together begin to.
+# butterfly, but four of them together begin to, and sixteen take half of its numbers. Put their columns side by side,
+# (64, 16), and their rows below each other, (16, 64): these are two thin matrices, and the picture is their product.
 #
 # Every matrix comes apart in this way. It is called the **singular value decomposition** (SVD):
 #
 # $$M = \sigma_1 u_1 v_1^\top + \sigma_2 u_2 v_2^\top + \dots, \qquad \sigma_1 \ge \sigma_2 \ge \dots \ge 0.$$
 #
 # The columns $u_i$ have length one and stand at right angles to each other, the rows $v_i^\top$ too, and the
-# **singular value** $\sigma_i$ says how strong a term is. How many terms of the butterfly would you keep?
+# **singular value** $\sigma_i$ says how strong a term is.
 
 # %%
 U, S, Vh = torch.linalg.svd(butterfly)  # (64, 64), (64,), (64, 64)
@@ -207,22 +204,23 @@ loss_with(free).backward()
 G = free.grad  # (3d, d)
 
 
-def train(parameters: list[Tensor], weight, lr: float) -> Tensor:
-    optimizer = torch.optim.Adam(parameters, lr=lr)
+def train(parameters: list[Tensor], weight, lr: float) -> tuple[Tensor, list[float]]:
+    optimizer, losses = torch.optim.Adam(parameters, lr=lr), []
     for _ in range(20):
         loss = loss_with(weight())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return weight().detach()
+        losses.append(loss.item())  # before the step
+    return weight().detach(), losses
 
 
-def with_all_of_W(lr: float) -> Tensor:
+def with_all_of_W(lr: float) -> tuple[Tensor, list[float]]:
     moved = W.clone().requires_grad_()
     return train([moved], lambda: moved, lr)
 
 
-update = with_all_of_W(lr=1e-3) - W  # (3d, d)
+update = with_all_of_W(lr=1e-3)[0] - W  # (3d, d)
 
 # %%
 torch.manual_seed(0)
@@ -233,7 +231,7 @@ matrices = {
     "its gradient": G[:d],
 }
 curves = {name: errors_of(matrix) for name, matrix in matrices.items()}
-display_figure(plot_relative_errors(curves))
+display_figure(figures.plot_relative_errors(curves))
 curves["the signs of its gradient"] = errors_of(G[:d].sign())
 for name, curve in curves.items():
     print(f"{name}: rank 8 of {d} has a relative error of {curve[8]:.0%}")
@@ -361,7 +359,7 @@ print(f"PEFT's merged weight differs from yours by {apart:.0e}")
 def report(name: str, W: Tensor, parameters: int) -> None:
     right = (scores_with(W, test_pictures).argmax(-1) == test_labels).sum()
     result = f"training loss {loss_with(W):.2f}, test {right} of {len(test_labels)} right"
-    print(f"{name:20} {parameters:8,} parameters: {result}")
+    print(f"{name:27} {parameters:7,} parameters: {result}")
 
 
 def linear(weight: Tensor) -> nn.Linear:
@@ -371,7 +369,7 @@ def linear(weight: Tensor) -> nn.Linear:
 
 
 # %%
-def with_lora(rank: int, lr: float) -> Tensor:
+def with_lora(rank: int, lr: float) -> tuple[Tensor, list[float]]:
     torch.manual_seed(0)
     layers = [Layer(linear(weight), rank, alpha=rank) for weight in W.chunk(3)]
     pairs = [p for layer in layers for p in layer.parameters() if p.requires_grad]
@@ -381,8 +379,8 @@ def with_lora(rank: int, lr: float) -> Tensor:
 in_lora = 3 * 8 * (d + d)
 report("untouched", W, 0)
 report("all of W, 0.001", W + update, W.numel())
-report("all of W, 0.01", with_all_of_W(lr=0.01), W.numel())
-report("LoRA, 0.01", with_lora(8, lr=0.01), in_lora)
+report("all of W, 0.01", with_all_of_W(lr=0.01)[0], W.numel())
+report("LoRA, 0.01", with_lora(8, lr=0.01)[0], in_lora)
 in_clip = sum(p.numel() for p in clip.parameters())
 blocks = sum(name.endswith("in_proj_weight") for name, _ in clip.named_parameters())  # as wide
 models, pairs = 160 * in_clip / 1e6, 160 * in_lora * blocks / 1e6  # MB for 40, in float32
@@ -475,7 +473,9 @@ for part, W_p in flat.items():
         before = x @ W_p.T  # (10, 2)
         row[part] = (before, before + x @ A_p.T @ B_p.T, W_p @ unseen(A_p))
 display_figure(
-    plot_token_moves({"LoRA\n$W_p x + B_p A_p x$": lora, "Serial LoRA\n$W_p (x + B A x)$": serial})
+    figures.plot_token_moves(
+        {"LoRA\n$W_p x + B_p A_p x$": lora, "Serial LoRA\n$W_p (x + B A x)$": serial}
+    )
 )
 
 # %% [markdown]
@@ -484,16 +484,59 @@ display_figure(
 # which each weight here turns or mirrors. (A real one stretches it, too.)
 
 # %% [markdown]
-# ## What one pair cannot say
+# ## What one pair can never do
 #
 # Suppose that you want the changes $G_q$, $G_k$ and $G_v$. Serial LoRA offers $W_q C$, $W_k C$ and $W_v C$ with the
 # *same* $C = s\,BA$. You pay for that in two ways.
 #
 # 1. **One A.** All three read the same r directions of a token. A higher rank helps.
 # 2. **Tied columns.** If $W_q$ has an inverse, q alone fixes $C = W_q^{-1} G_q$, and k and v follow. No rank helps.
+
+# %% [markdown]
+# ### Exercise 1.4 · Out of reach
 #
-# How much does it cost on a real model? Stack everything, as W and G already are: (3d, d). Whatever C is, $WC$ lies in
-# the space of W's columns. Write $W = QR$, where Q has columns of length one at right angles. Then
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●● | 6 |
+#
+# How much does the tie cost on its own? Take any matrix C, of full rank if you like, and choose the one for which all of
+# $WC$ is nearest to all of G: least squares. Return the relative error that is left.
+
+
+# %% tags=["exercise"]
+def out_of_reach(weights: Tensor, wanted: Tensor) -> float:
+    """The relative error of the best change W C, where C may be any matrix.
+
+    Args:
+        weights: W_q, W_k and W_v, one below the other, (3d, d).
+        wanted: G_q, G_k and G_v, one below the other, (3d, d).
+    """
+    # BEGIN SOLUTION
+    C = torch.linalg.lstsq(weights, wanted).solution  # (d, d)
+    return ((wanted - weights @ C).norm() / wanted.norm()).item()
+    # END SOLUTION
+
+
+check("1.4", out_of_reach)
+
+# %% [markdown]
+# <details><summary>Hint 1: least squares</summary>
+#
+# `torch.linalg.lstsq(M, N).solution` is the X for which M X is nearest to N.
+#
+# </details>
+# <details><summary>Hint 2: what is left</summary>
+#
+# The norm of $G - WC$, over the norm of G.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
+
+# %% [markdown]
+# Now ask it about the real gradient: what can no pair in front of q, k and v do? And how much of the rest does rank r
+# reach? Whatever C is, $WC$ lies in the space of W's columns. Write $W = QR$, where Q has columns of length one at right
+# angles. Then
 #
 # $$\lVert G - W C\rVert^2
 # = \underbrace{\lVert Q^\top G - R\,C\rVert^2}_{\text{falls with the rank}}
@@ -502,41 +545,40 @@ display_figure(
 # and R has an inverse, so $RC$ can be any matrix of rank r. The first term is again a tail of singular values.
 
 # %%
+outside = yours("1.4")(W, G)
 Q, R = torch.linalg.qr(W)  # (3d, d), (d, d)
 inside = Q.T @ G  # (d, d): all of G that some C can meet
-outside = (G - Q @ inside).norm()
-
 parts = torch.stack([errors_of(g) * g.norm() for g in G.chunk(3)])  # (3, d + 1)
 reach = {
-    "Serial LoRA": ((errors_of(inside) * inside.norm()).square() + outside**2).sqrt() / G.norm(),
+    "Serial LoRA": ((errors_of(inside) * inside.norm() / G.norm()).square() + outside**2).sqrt(),
     "one A, three Bs": errors_of(G),
     "LoRA": parts.norm(dim=0) / G.norm(),
 }
-display_figure(plot_relative_errors(reach))
-for name, curve in reach.items():
-    print(f"{name}: relative error {curve[8]:.0%} at rank 8, {curve[-1]:.0%} at full rank")
-smallest = [torch.linalg.svdvals(weight.double())[-1].item() for weight in W.chunk(3)]
-print("smallest singular values of W_q, W_k and W_v:", [f"{value:.5f}" for value in smallest])
+display_figure(figures.plot_relative_errors(reach, floor=outside))
+missed = {f"{name} of rank 8": curve[8] for name, curve in reach.items()}
+missed["LoRA of rank 2"] = reach["LoRA"][2]
+for name, share in missed.items():
+    print(f"{name}: misses {share:.0%} of the gradient")
 within = inside.norm() / G.norm()
 print(f"in reach: {within:.0%} of the gradient's length; of a random matrix's {3**-0.5:.0%}")
-of_rank_2 = reach["LoRA"][2]
-print(f"LoRA of rank 2 ({12 * d:,} parameters; one pair of rank 8 has {16 * d:,}): {of_rank_2:.0%}")
 
 # %% [markdown]
 # Sharing A costs less than the tie: at rank 8 the error goes from 28% to 41% with one A, and to 73% with tied columns.
-# At full rank 67% is left. Nor does size excuse it: LoRA of rank 2, smaller than the shared pair, misses 65%.
+# No rank brings it below 67%. Nor does size excuse it: LoRA of rank 2, smaller than the shared pair, misses 65%.
 #
 # But 74% of the gradient's length is in reach, more than by chance: of a random matrix's it would be 58%. (Squares add
-# up, not lengths. And the inverses exist: no singular value is zero.)
+# up, not lengths.)
 
 # %% [markdown]
 # ## Does it train worse?
 #
-# Do these errors order the training? Take the same twenty steps, at three rates each.
+# Down the gradient the loss falls fastest. Does a pair that misses most of it train worse? Take the
+# same twenty steps, at three rates each: W multiplies what the pair changes, so one rate is not the same step. (Lesson 07
+# is about rates.) The figure has the losses at 0.04.
 
 
 # %%
-def with_one_pair(lr: float) -> Tensor:
+def with_one_pair(lr: float) -> tuple[Tensor, list[float]]:
     torch.manual_seed(0)
     A = nn.init.kaiming_uniform_(torch.empty(8, d), a=5**0.5).requires_grad_()
     B = torch.zeros(d, 8, requires_grad=True)
@@ -544,140 +586,27 @@ def with_one_pair(lr: float) -> Tensor:
 
 
 ways = {
-    "LoRA": (in_lora, lambda lr: with_lora(8, lr)),
+    "LoRA of rank 8": (in_lora, lambda lr: with_lora(8, lr)),
     "LoRA of rank 2": (in_lora // 4, lambda lr: with_lora(2, lr)),
-    "one pair": (8 * (d + d), with_one_pair),
+    "Serial LoRA of rank 8": (8 * (d + d), with_one_pair),
 }
-trained = {(name, lr): ways[name][1](lr) for name in ways for lr in (0.02, 0.04, 0.08)}
-for (name, lr), moved in trained.items():
-    report(f"{name}, {lr}", moved, ways[name][0])
+falls = {}
+for name, (parameters, way) in ways.items():
+    for lr in (0.02, 0.04, 0.08):
+        moved, losses = way(lr)
+        report(f"{name}, {lr}", moved, parameters)
+        if lr == 0.04:
+            falls[f"{name}, which misses {missed[name]:.0%}"] = [*losses, loss_with(moved).item()]
+display_figure(figures.plot_losses(falls))
 
 # %% [markdown]
-# Each has its lowest loss at 0.04, the rate in the middle: LoRA 0.03, LoRA of rank 2 0.07, the shared pair 0.19. It is the order of the errors, and at its best rate the pair is behind at its own size too. On the test drawings 51, 40 and 46 are right:
-# another order, and too little to judge by. Another processor may move these numbers.
+# Each has its lowest loss at 0.04, the rate in the middle: LoRA 0.03, LoRA of rank 2 0.07, the shared pair 0.19. It is
+# the order of what they miss, and at its best rate the pair is behind at its own size too. On the test drawings 51, 40
+# and 46 are right: another order, and too little to judge by. Another processor may move these numbers.
 #
 # Yet a pair that misses 73% of the gradient brought the loss from 2.38 to 0.19. Nobody needs *that* change; a low loss is
 # enough, and many changes give one. The maths says what a method cannot imitate, not what it cannot learn. Only training
 # tells you, on more than one block, data set and seed.
-
-# %% [markdown]
-# ## Whom does the pair follow?
-#
-# The pair learnt, and yet it cannot satisfy all three. Which of them does it follow? Ask the model: move one entry of a
-# fresh B a little, up and down, and watch the loss.
-
-# %%
-torch.manual_seed(0)
-A, B = torch.randn(8, d) / d**0.5, torch.zeros(d, 8)  # a fresh pair, scale 1
-h = 0.01
-nudge = torch.zeros_like(B)
-nudge[5, 3] = h
-with torch.no_grad():
-    up, down = (loss_with(W + (W @ each) @ A) for each in (B + nudge, B - nudge))
-print(f"the loss goes from {down:.5f} to {up:.5f}: a slope of {(up - down) / (2 * h):.4f}")
-
-# %% [markdown]
-# Now the same for all entries at once, by hand. Let B become $B + E$, with a small E. Then $W_p$ changes by
-# $s\,W_p E A$. The loss changes by gradient times change, summed over all entries, which we write
-# $\langle\cdot,\cdot\rangle$:
-#
-# $$\begin{array}{rll}
-# dL &= \sum_p \langle G_p,\; s\,W_p E A\rangle & \text{every part reads the pair}\\
-#    &= \sum_p \langle s\,W_p^\top G_p A^\top,\; E\rangle & \text{a factor changes sides as its transpose}\\
-# \dfrac{\partial L}{\partial B} &= s\,\Big(\sum_p W_p^\top G_p\Big) A^\top & (d, d)\,(d, r)
-# \end{array}$$
-#
-# So the pair follows the *sum* of the three demands, each pulled back through its own $W_p^\top$. For LoRA, the
-# gradient of $B_p$ is $s\,G_p A_p^\top$, with no W in it.
-
-# %% [markdown]
-# ### Exercise 1.4 · Both gradients, by hand
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●●○○ | ●●●●○ | 10 |
-#
-# B's gradient is above. Derive A's in the same three lines (let A become $A + E$), and return both, for any B.
-
-
-# %% tags=["exercise"]
-def shared_gradients(
-    weights: dict[str, Tensor],
-    gradients: dict[str, Tensor],
-    lora_A: Tensor,
-    lora_B: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """The gradients of the loss for the A and the B of a shared pair.
-
-    Args:
-        weights: part to the frozen W_p, (out, d).
-        gradients: the same parts to the gradient for W_p (I + scale B A), (out, d).
-        lora_A: (r, d).
-        lora_B: (d, r).
-        scale: s.
-
-    Returns:
-        (r, d) for A and (d, r) for B.
-    """
-    # BEGIN SOLUTION
-    together = sum(weights[part].T @ gradients[part] for part in weights)  # (d, d)
-    return scale * lora_B.T @ together, scale * together @ lora_A.T
-    # END SOLUTION
-
-
-check("1.4", shared_gradients)
-
-# %% [markdown]
-# <details><summary>Hint 1: what both have in common</summary>
-#
-# The sum of $W_p^\top G_p$, (d, d), is in both. Make it once. Pair weights and gradients by their names.
-#
-# </details>
-# <details><summary>Hint 2: A's three lines</summary>
-#
-# $dL = \sum_p \langle G_p, s\,W_p B E\rangle = \langle s\,B^\top \sum_p W_p^\top G_p,\; E\rangle$. The shape test:
-# (r, d) times (d, d).
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
-
-# %% [markdown]
-# Does your function find the slope of the entry that we nudged, in the real CLIP with three more blocks and a softmax
-# behind it? And which part gains most from the pair that we trained?
-
-# %%
-weights, gradients = (dict(zip("qkv", M.chunk(3), strict=True)) for M in (W, G))
-of_A, of_B = yours("1.4")(weights, gradients, A, B, 1.0)
-print(f"B's entry by hand: {of_B[5, 3]:.4f}; the largest entry of A's gradient: {of_A.abs().max()}")
-
-pulled = {part: weights[part].T @ gradients[part] for part in "qkv"}  # (d, d) each
-together = sum(pulled.values())
-for part, demand in pulled.items():
-    cosine = (demand * together).sum() / (demand.norm() * together.norm())
-    print(f"{part}: a demand of length {demand.norm():.2f}; cosine with the sum {cosine:.2f}")
-
-for name, step in {"gradient descent": torch.clone, "Adam": torch.sign}.items():  # the first step
-    shared = (W @ step(of_B)) @ A
-    own = torch.cat([step(g @ A.T) @ A for g in G.chunk(3)])
-    print(f"{name}: W moves {shared.norm() / own.norm():.2f} times as far as with LoRA")
-
-for name, moved in {"trained pair": trained["one pair", 0.04], "all of W": W + update}.items():
-    for part, changed in zip("qkv", moved.chunk(3), strict=True):
-        only = torch.cat([*(weights | {part: changed}).values()])  # the other two as they were
-        print(f"{name}, in {part} alone: training loss {loss_with(only):.2f}")
-
-# %% [markdown]
-# The same slope, and A stands still at the first step. At first the pair follows v most: its demand is the longest, and
-# its cosine with the sum is 0.77. For k it is 0.36.
-#
-# Note the $W_p^\top$: directions in which a weight is strong count more, and W multiplies the pair's change once more.
-# So one rate is not the same step: gradient descent's first moves W 2.57 times as far as LoRA's, Adam's 1.13 times.
-# Lesson 07 is about rates.
-#
-# And after twenty steps? In v alone the trained pair brings the loss from 2.38 to 1.08, in q or k alone only to 2.27 and
-# 2.18. A free W (at 0.001) has 1.83, 1.85 and, in v, 1.23: v helps most there too.
 
 # %% [markdown]
 # ## Quiz
@@ -705,19 +634,9 @@ for name, moved in {"trained pair": trained["one pair", 0.04], "all of W": W + u
 #
 # <details><summary>Answer</summary>
 #
-# Not exactly. To leave k alone means $W_k C = 0$, and $W_k$ has an inverse, so $C = 0$. Nearly: where $W_k$ has small
-# singular values, it lets little of C pass. (With a pair in front of q and v
+# Not exactly. To leave k alone means $W_k C = 0$, and $W_k$ has an inverse unless a singular value is zero, so $C = 0$.
+# Nearly: where $W_k$ has small singular values, it lets little of C pass. (With a pair in front of q and v
 # only, it could. That is another method.)
-#
-# </details>
-#
-# **4. You double the scale s and change nothing else. How much larger is the first step of the weights, with
-# gradient descent and with Adam?**
-#
-# <details><summary>Answer</summary>
-#
-# B's gradient has a factor s, and the change $W (s\,BA)$ has another. Gradient descent moves the weights four times
-# as far. Adam's first step does not depend on the gradient's size, so twice as far.
 #
 # </details>
 

@@ -234,10 +234,10 @@ ANSWERS = {
     "10.1": [
         {"falls[: len(values) // 2].argmax()": "values[: len(values) // 2].log().diff().argmin()"},
     ],
-    "10.2": [
-        lambda one, other: torch.from_numpy(np.rad2deg(subspace_angles(one, other))[::-1].copy()),
+    "10.2": [pair_by_singular_values],
+    "10.3": [
+        lambda one, other: float((np.cos(subspace_angles(one, other)) ** 2).sum() / one.shape[1]),
     ],
-    "10.3": [pair_by_singular_values],
     "11.1": [
         {  # the root of each weight on both factors, and its sign on one
             "A_i for A_i, _ in pairs": "abs(w) ** 0.5 * A_i for w, (A_i, _) in zip(weights, pairs)",

@@ -1,7 +1,7 @@
-"""Checks of lesson 01: the error of a rank, LoRA itself, LoRA's pairs for a shared one, two gradients.
+"""Checks of lesson 01: the error of a rank, LoRA itself, LoRA's pairs for a shared one, what it cannot reach.
 
 Each compares with the same numbers computed another way: approximations that are made and measured,
-dense weights in place of pairs, and autograd.
+dense weights in place of pairs, and changes that were made of two known parts.
 """
 
 from __future__ import annotations
@@ -156,37 +156,25 @@ def lora_pairs_of() -> Iterator[Case]:
         yield Case(what, (weights, A, B), Parts(changes), read=changes_of, form=FORM_1_3)
 
 
-# ----------------------------------------------------------------------------- 1.4 two gradients
-
-
-def attention_loss(weights: dict[str, Tensor], x: Tensor, goal: Tensor) -> Tensor:
-    """The squared distance of one-headed attention over tokens x (N, d) from a goal (N, out)."""
-    q, k, v = (x @ weight.T for weight in weights.values())
-    return (F.softmax(q @ k.T, dim=-1) @ v - goal).square().sum()
+# ----------------------------------------------------------------------------- 1.4 out of reach
 
 
 @exercise(
     "1.4",
-    "both gradients equal autograd's through an attention with softmax, for square and rectangular weights",
+    "the error equals the length of what was added at right angles to the columns of W, for several sizes",
 )
-def shared_gradients() -> Iterator[Case]:
-    """The gradients of A and B against autograd's, through an attention with softmax."""
-    for outs, width, rank, scale in (
-        ({"q": 6, "k": 6, "v": 6}, 6, 2, 0.7),
-        ({"query": 4, "key": 4, "value": 3}, 5, 3, 0.5),
-    ):
-        W = {part: torch.randn(out, width) / width**0.5 for part, out in outs.items()}
-        A, B = (torch.randn(*size, requires_grad=True) for size in ((rank, width), (width, rank)))
-        x, goal = torch.randn(4, width), torch.randn(4, [*outs.values()][-1])
-        attention_loss(W, x + scale * x @ A.T @ B.T, goal).backward()
-        dense = (torch.eye(width) + scale * B @ A).detach()
-        used = {part: (weight @ dense).requires_grad_() for part, weight in W.items()}
-        attention_loss(used, x, goal).backward()
-        g = {part: used[part].grad for part in [*outs][::-1]}
-        sizes = ", ".join(f"{out}x{width}" for out in outs.values())
-        kind = f"for weights {sizes}, rank {rank}, scale {scale}"
-        both = Parts({f"the gradient of A, {kind}": A.grad, f"the gradient of B, {kind}": B.grad})
-        inputs = (W, g, A.detach(), B.detach(), scale)
+def out_of_reach() -> Iterator[Case]:
+    """Changes that are made of a part W C and of a part at right angles to every column of W."""
+    for width, share in ((4, 0.6), (5, 0.25), (3, 0.9)):
+        weights = torch.randn(3 * width, width, dtype=torch.float64)
+        met = weights @ torch.randn(width, width, dtype=torch.float64)
+        _, axes = torch.linalg.eigh(weights @ weights.T)  # those of the smallest values are outside
+        outside = axes[:, :width] @ torch.randn(width, width, dtype=torch.float64)
+        wanted = met / met.norm() * (1 - share**2) ** 0.5 + outside / outside.norm() * share
         yield Case(
-            f"a call, {kind}", inputs, both, form="return two tensors: the gradients of A and of B"
+            f"what is out of reach of three {width}x{width} weights, of a change with {share:.0%} outside",
+            (weights, 3 * wanted),
+            share,
+            advice="find the C for which weights @ C is nearest to wanted, and divide the norm of what is left by that of wanted",
+            tolerance=1e-6,
         )

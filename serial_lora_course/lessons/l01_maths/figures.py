@@ -1,8 +1,8 @@
-"""Low rank, seen: rank-one terms of a matrix, the error of each rank, where tokens move."""
+"""Low rank, seen: rank-one terms of a matrix, the error of each rank, where tokens move, how the loss falls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -23,36 +23,45 @@ from serial_lora_course.plots.style import (
 )
 
 
-def plot_terms(matrix: Tensor, count: int = 4) -> Figure:
+def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
     """The first rank-one terms of a matrix (m, n) of numbers between 0 and 1, and under each their sum so far.
 
-    A term is one column times one row, with the column drawn to its left and the row over it.
+    A term is one column times one row, with the column drawn to its left and the row over it. At the right
+    the matrix itself, and under it the sum of `more` terms.
     """
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
-    with styled_figure(2.3 * count, 5.0) as figure:
-        ratios = {"height_ratios": (1, 5, 5), "width_ratios": (1, 5) * count}
-        grid = figure.add_gridspec(3, 2 * count, **ratios)
-        for i in range(count):
+    each = sum(matrix.shape)  # numbers in one column and one row
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 1}
+    with styled_figure(2.25 * (count + 1), 5.0) as figure:
+        ratios = {"height_ratios": (1, 5, 5), "width_ratios": (1, 5) * (count + 1)}
+        grid = figure.add_gridspec(3, 2 * (count + 1), **ratios)
+        for i, terms in enumerate([*range(1, count + 1), more]):
             image = figure.add_subplot(grid[1, 2 * i + 1])
-            term = S[i] * torch.outer(U[:, i], Vh[i])
-            limit = term.abs().max()
-            image.imshow(term, cmap="RdBu", vmin=-limit, vmax=limit)
-            row = figure.add_subplot(grid[0, 2 * i + 1], sharex=image)
-            row.plot(Vh[i], color=INK, linewidth=1.2)
-            row.set_title(f"term {i + 1}: σ = {S[i]:.1f}", fontsize=10, loc="center")
-            column = figure.add_subplot(grid[1, 2 * i], sharey=image)
-            column.plot(U[:, i], range(len(U)), color=INK, linewidth=1.2)
+            if i < count:
+                term = S[i] * torch.outer(U[:, i], Vh[i])
+                limit = term.abs().max()
+                image.imshow(term, cmap="RdBu", vmin=-limit, vmax=limit)
+                row = figure.add_subplot(grid[0, 2 * i + 1], sharex=image)
+                row.plot(Vh[i], color=INK, linewidth=1.2)
+                row.set_title(f"term {i + 1}: σ = {S[i]:.1f}", fontsize=10, loc="center")
+                column = figure.add_subplot(grid[1, 2 * i], sharey=image)
+                column.plot(U[:, i], range(len(U)), color=INK, linewidth=1.2)
+            else:
+                image.imshow(matrix, **grey)
+                title = f"the matrix:\n{matrix.numel():,} numbers"
+                image.set_title(title, fontsize=10, loc="center")
             total = figure.add_subplot(grid[2, 2 * i + 1])
-            so_far = (U[:, : i + 1] * S[: i + 1]) @ Vh[: i + 1]
-            total.imshow(so_far.clamp(0, 1), cmap="gray", vmin=0, vmax=1)
-            total.set_title(f"sum of {i + 1}" if i else "the first", fontsize=10, loc="center")
+            total.imshow(((U[:, :terms] * S[:terms]) @ Vh[:terms]).clamp(0, 1), **grey)
+            title = f"sum of {terms}" if terms > 1 else "the first"
+            total.set_title(f"{title}:\n{terms * each:,} numbers", fontsize=10, loc="center")
         for axes in figure.axes:
             axes.axis("off")
     values = ", ".join(f"{value:.1f}" for value in S[:count])
     return with_description(
         figure,
         f"The first {count} rank-one terms of a picture, each one column times one row, with singular values "
-        f"{values}; under each, the sum of the terms so far.",
+        f"{values}; under each, the sum of the terms so far; at the right the picture, of {matrix.numel():,} numbers, and "
+        f"the sum of {more} terms, which takes {more * each:,}.",
     )
 
 
@@ -86,11 +95,12 @@ SHADES = matplotlib.colormaps["viridis_r"]
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def plot_relative_errors(curves: Mapping[str, Tensor]) -> Figure:
+def plot_relative_errors(curves: Mapping[str, Tensor], floor: float | None = None) -> Figure:
     """The relative error at some ranks, on a logarithmic axis, each line named at its end.
 
     Args:
         curves: what to call it -> the errors at ranks 0, 1, ...; at most four.
+        floor: below which no rank brings Serial LoRA.
     """
     with styled_figure(8.2, 3.7) as figure:
         axes, free = figure.subplots(), iter(OTHERS)
@@ -104,13 +114,40 @@ def plot_relative_errors(curves: Mapping[str, Tensor]) -> Figure:
         axes.set_xscale("log", base=2)
         axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
         axes.minorticks_off()
-        axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="relative error")
+        axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="missed at rank r\n(relative error)")
+        if floor is not None:
+            axes.axhline(floor, color=OWN["Serial LoRA"], linestyle="--", linewidth=1)
+            below = f"out of reach for one pair, at any rank: {floor:.0%}"
+            axes.text(64, floor - 0.02, below, color=OWN["Serial LoRA"], va="top", ha="right")
         axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
     shares = {n: ", ".join(f"{float(curve[r]):.0%}" for r in RANKS) for n, curve in curves.items()}
     words = "; ".join(f"{name}: {said}" for name, said in shares.items())
+    lowest = "" if floor is None else f" No rank brings Serial LoRA below {floor:.0%}."
     return with_description(
-        figure, f"Relative error at ranks {', '.join(map(str, RANKS))}. {words}."
+        figure, f"Relative error at ranks {', '.join(map(str, RANKS))}. {words}.{lowest}"
     )
+
+
+def plot_losses(falls: Mapping[str, Sequence[float]]) -> Figure:
+    """The training loss before the first step and after each, of some methods, the first one's shade being LoRA's.
+
+    Args:
+        falls: what to call a method -> its losses.
+    """
+    with styled_figure(8.2, 3.7) as figure:
+        axes = figure.subplots()
+        looks = ((BLUE, "-", "o"), (BLUE, "--", "^"), (VERMILION, "-", "s"))
+        for (name, losses), (colour, line, marker) in zip(falls.items(), looks, strict=True):
+            style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4}
+            axes.plot(losses, label=name, linewidth=2, clip_on=False, **style)
+        steps = len(next(iter(falls.values()))) - 1
+        axes.set(xlabel="steps of training", ylabel="training loss", ylim=(0, None))
+        axes.set_xticks(range(0, steps + 1, 5))
+        axes.legend(title="how much of the gradient it misses", alignment="left")
+    words = "; ".join(
+        f"{name}: from {each[0]:.2f} to {each[-1]:.2f}" for name, each in falls.items()
+    )
+    return with_description(figure, f"Training loss in {steps} steps. {words}.")
 
 
 def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tensor]]]) -> Figure:

@@ -1,4 +1,4 @@
-"""Checks of the exercises on what is inside an adapter: rank, angles, and the adapter itself.
+"""Checks of the exercises on what is inside an adapter: rank, the adapter itself, and overlap.
 
 Matrices are built from singular values, ranks, angles and pairs that were chosen first, so the expected
 numbers need no decomposition of the kind that the learner writes.
@@ -68,38 +68,8 @@ def rank_of_change() -> Iterator[Case]:
         )
 
 
-def mixed(columns: Tensor) -> Tensor:
-    """Other columns, of other lengths, that span the same space."""
-    count = columns.shape[1]
-    mixing = torch.randn(count, count, dtype=torch.float64) + 3 * torch.eye(count)
-    return columns @ (mixing * torch.linspace(0.02, 0.16, count))  # short: no cosine above 1
-
-
 @exercise(
-    "10.2", "the angles are right for subspaces rotated by chosen angles, from 0 to 90 degrees"
-)
-def angles_between() -> Iterator[Case]:
-    """Subspaces that were turned by chosen angles, given by columns that are mixed and scaled."""
-    chosen = (([10.3, 40.7, 75.2], 9, 0), ([0.0, 30.4], 6, 2), ([90.0], 5, 0))
-    unturned = [([0.0, 0.0, 0.0, 30.0], 12, 0)] * 8  # some of whose cosines are rounded to above 1
-    for angles, size, more in (*chosen, *unturned):
-        count, expected = len(angles), torch.tensor(angles, dtype=torch.float64)
-        basis, turns = orthonormal(size, 2 * count + more), torch.deg2rad(expected)
-        own, away = basis[:, :count], basis[:, count : 2 * count]
-        other = torch.cat([own * turns.cos() + away * turns.sin(), basis[:, 2 * count :]], dim=1)
-        yield Case(
-            f"the angles of {count} rotated directions, in degrees",
-            (mixed(own), mixed(other)),
-            expected,
-            nan="rounding can lift a cosine above 1, where the arccosine is nan: use clamp(max=1) first, and "
-            "take the arccosine of nothing but cosines",
-            advice="make both column sets orthonormal by QR, and take the arccosines of the singular values of Q1^T Q2, in degrees",
-            tolerance=1e-5,
-        )
-
-
-@exercise(
-    "10.3",
+    "10.2",
     "B A is the product that was merged, for several widths and ranks, through rounding, and where none of "
     "W_q, W_k and W_v has an inverse",
 )
@@ -126,4 +96,37 @@ def recover_pair() -> Iterator[Case]:
             ),
             form="return A (r, d), then B (d, r)",
             tolerance=1e-4,
+        )
+
+
+def mixed(columns: Tensor) -> Tensor:
+    """Other columns, of other lengths, that span the same space."""
+    count = columns.shape[1]
+    mixing = torch.randn(count, count, dtype=torch.float64) + 3 * torch.eye(count)
+    return columns @ (mixing * torch.linspace(0.02, 0.16, count))
+
+
+@exercise(
+    "10.3",
+    "the overlap is right for subspaces rotated by chosen angles, from 0 to 90 degrees, of one size and of two",
+)
+def overlap() -> Iterator[Case]:
+    """Subspaces that were turned by chosen angles, given by columns that are mixed and scaled."""
+    for angles, size, first, second in (
+        ([10.3, 40.7, 75.2], 9, 0, 0),
+        ([0.0, 30.4], 6, 0, 2),
+        ([20.6, 50.1], 8, 3, 0),
+        ([90.0], 5, 0, 0),
+    ):
+        count, expected = len(angles), torch.tensor(angles, dtype=torch.float64)
+        basis, turns = orthonormal(size, 2 * count + first + second), torch.deg2rad(expected)
+        own, away, more = basis.split([count, count, first + second], dim=1)
+        one = torch.cat([own, more[:, :first]], dim=1)  # what is added is at right angles to all
+        other = torch.cat([own * turns.cos() + away * turns.sin(), more[:, first:]], dim=1)
+        yield Case(
+            f"the overlap of {count + first} directions with {count + second}, in {size} dimensions",
+            (mixed(one), mixed(other)),
+            float(turns.cos().square().sum()) / (count + first),
+            advice="make both column sets orthonormal by QR, and average the squared lengths of the columns of Q2^T Q1",
+            tolerance=1e-5,
         )

@@ -1,19 +1,18 @@
-"""Pictures of what is inside an adapter: singular values, angles beside chance, and cliffs."""
+"""Pictures of what is inside an adapter: singular values, cliffs, and overlaps beside chance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from serial_lora_course.plots.style import (
     BLUE,
-    DASHED,
     GREEN,
     INK,
-    PURPLE,
     QUIET,
     VERMILION,
     styled_figure,
@@ -21,10 +20,9 @@ from serial_lora_course.plots.style import (
 )
 
 LOOKS = {  # by how a line's name begins
-    "LoRA and": {"color": PURPLE, "marker": "D"},
-    "LoRA times": {"color": BLUE, "marker": "o", "linestyle": DASHED, "mfc": "white"},
     "LoRA": {"color": BLUE, "marker": "o"},
     "Serial": {"color": VERMILION, "marker": "s"},
+    "random": {"color": QUIET, "marker": "v"},
     "W + dW": {"color": GREEN, "linewidth": 1.8},
     "W": {"color": INK, "linestyle": (0, (1, 1.5)), "linewidth": 3.5},
     "dW": {"color": VERMILION, "linewidth": 1.8, "marker": "s"},
@@ -41,7 +39,7 @@ def look(name: str) -> dict:
 
 
 def plot_spectra(spectra: Mapping[str, Tensor]) -> Figure:
-    """Singular values, on a logarithmic axis: of W, W + dW and dW, or of some changes.
+    """Singular values, on a logarithmic axis: of W, W + dW and dW, whose cliff is named, or of some changes.
 
     Args:
         spectra: what is drawn -> singular values, the largest first.
@@ -53,10 +51,17 @@ def plot_spectra(spectra: Mapping[str, Tensor]) -> Figure:
         for name, values in spectra.items():
             style = {"markersize": 3 if whole else 5, "label": name} | look(name)
             axes.plot(np.arange(1, count + 1), values, **style)
-        axes.set(yscale="log", xlabel="index", ylabel="singular value" + " of dW" * (not whole))
+        axes.set(yscale="log", xlabel="number of the singular value, the largest first")
+        axes.set_ylabel("singular value" + " of dW" * (not whole))
         ticks = [1, 4, 16, 64, count] if whole else [1, *range(4, count + 1, 4)]
         if whole:
             axes.set_xscale("log")
+            values = spectra["dW"]
+            cliff = 1 + int((values[:-1] / values[1:])[: count // 2].argmax())
+            words = {"color": VERMILION, "va": "top"}
+            axes.text(1, float(values[cliff - 1]) / 4, f"the adapter: {cliff} values", **words)
+            rounding = "rounding of the merged weights"
+            axes.text(cliff * 1.15, float(values[cliff]) / 8, rounding, **words)
         axes.set_xticks(ticks, map(str, ticks))
         axes.minorticks_off()
         axes.legend()
@@ -82,24 +87,24 @@ def plot_cliffs(
     with styled_figure(9.6, 4.2) as figure:
         left, right = figure.subplots(1, 2)
         for name, values in spectra.items():
-            left.plot(index, values[:count], markersize=4, label=name, **look(name))
+            left.plot(index, values[:count], markersize=4, **look(name))
         for name, errors in off.items():
             right.plot(list(errors), list(errors.values()), markersize=4, **look(name))
-        left.set(
-            title="a block's change between the files", ylabel="singular value", xlabel="index"
-        )
-        right.set(title="the recovered adapter", xlabel="directions kept")
-        right.set_ylabel("cosines off by up to")
-        for axes in (left, right):
+        left.set(title="what lies between two files", ylabel="singular value of a block's change")
+        left.set_xlabel("number of the singular value")
+        right.set(title="how exact the recovered adapter is", xlabel="directions kept")
+        right.set_ylabel("its cosines are off by up to")
+        ends = {name: float(values[count - 1]) for name, values in spectra.items()}
+        for axes, heights in ((left, ends), (right, {n: e[count] for n, e in off.items()})):
             axes.axvline(rank, color=QUIET, linestyle=(0, (1, 1.5)))
             axes.set_yscale("log")
             axes.minorticks_off()
             axes.set_xticks([1, *range(4, count + 1, 4)])
+            for name, height in heights.items():
+                words = {"color": look(name)["color"], "ha": "right", "va": "bottom"}
+                axes.text(count, height * 1.35, name, **words)
         text = {"color": QUIET, "ha": "right", "transform": left.get_xaxis_transform()}
         left.text(rank - 0.5, 0.04, f"rank found: {rank}", **text)
-        figure.legend(
-            *left.get_legend_handles_labels(), loc="outside upper center", ncols=len(spectra)
-        )
     words = "; ".join(
         f"{name}: value {rank} {spectra[name][rank - 1]:.0e}, the next {spectra[name][rank]:.0e}; cosines off by "
         f"{errors[1]:.0e} with one direction, {errors[rank]:.0e} with {rank}, {errors[count]:.0e} with {count}"
@@ -108,43 +113,46 @@ def plot_cliffs(
     return with_description(figure, f"Singular values fall behind the rank found, {rank}. {words}.")
 
 
-def plot_angles(
-    curves: Mapping[str, Tensor], chance: Tensor, title: str, through_W: Tensor | None = None
+def plot_overlaps(
+    tables: Mapping[str, Tensor], rows: Sequence[str], columns: Sequence[str], chance: float
 ) -> Figure:
-    """Principal angles between subspaces, beside those of random ones.
+    """How much the subspaces of each row have in common with those of each column, one panel a table.
 
     Args:
-        curves: what is compared -> angles in degrees, the smallest first.
-        chance: those of random subspaces.
-        through_W: those of what random subspaces become behind a weight.
+        tables: a panel's title -> overlaps (rows, columns), from 0 to 1.
+        rows: their names.
+        columns: their names; if they are those of the rows, the diagonal stays empty.
+        chance: the overlap of random subspaces, which the scale marks.
     """
-    with styled_figure(8.6, 4.2) as figure:
-        axes = figure.subplots()
-        index = np.arange(1, len(chance) + 1)
-        axes.fill_between(index, chance, 90, color="#e3e3e3", linewidth=0)
-        axes.plot(index, chance, color=QUIET, linewidth=2)
-        axes.text(1, 84, "chance: random subspaces", color=QUIET, va="center")
-        if through_W is not None:
-            label = "chance behind W, for two Serial LoRAs"
-            axes.plot(index, through_W, color=VERMILION, linestyle=DASHED, label=label)
-            axes.legend(loc="lower right")
-        for name, angles in curves.items():
-            axes.plot(index, angles, clip_on=False, markersize=5, **look(name))
-            words = {"color": look(name)["color"], "fontweight": "bold", "rotation_mode": "anchor"}
-            slope = float(angles[4] - angles[1]) / 3  # a name goes along its line
-            turned = {"rotation": np.degrees(np.arctan(slope)), "transform_rotates_text": True}
-            crossed = through_W is not None and name.startswith("LoRA and")  # by the dashed line
-            under = float(angles[1]) > 20 and not crossed  # and under it, if there is room
-            height = float(angles[0]) + 0.4 * slope + (-2.2 if under else 2)
-            axes.text(1.4, height, name, va="top" if under else "bottom", **words, **turned)
-        axes.set(title=title, xlabel="principal angle, the smallest first")
-        axes.set(xlim=(0.6, len(index) + 0.3), ylim=(0, 90))
-        axes.set_yticks([0, 30, 60, 90], ["0°\nthe same", "30°", "60°", "90°\nnothing\nin common"])
-        axes.set_xticks([1, *range(4, len(index) + 1, 4)])
-    known = {**curves, "chance": chance}
-    if through_W is not None:
-        known["chance behind W"] = through_W
-    means = "; ".join(
-        f"{name} from {each[0]:.0f} to {each[-1]:.0f}" for name, each in known.items()
+    blues, alike = matplotlib.colormaps["Blues"], list(rows) == list(columns)
+    wide, high = 0.5 * len(columns) * len(tables) + 3.2, 0.42 * len(rows) + 1.6
+    with styled_figure(wide, high) as figure:
+        grid = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+        for axes, (title, table) in zip(grid, tables.items(), strict=True):
+            shown = np.array(table.double())
+            if alike:
+                np.fill_diagonal(shown, np.nan)
+            axes.imshow(shown, cmap=blues, vmin=0, vmax=1, aspect="auto")
+            for (i, j), value in np.ndenumerate(shown):
+                if not np.isnan(value):
+                    style = {"ha": "center", "va": "center", "fontsize": 9}
+                    axes.text(j, i, f"{value:.2f}", color="white" if value > 0.6 else INK, **style)
+            axes.set_title(title)
+            turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor", "fontsize": 9}
+            axes.set_xticks(range(len(columns)), columns, **turned)
+            axes.set_yticks(range(len(rows)), rows, fontsize=9)
+            axes.tick_params(length=0)
+            axes.grid(False)
+            axes.spines[:].set_visible(False)
+        scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), blues)
+        bar = figure.colorbar(scale, ax=grid, aspect=12, ticks=(0, chance, 1))
+        bar.ax.set_yticklabels(["0: nothing in common", f"{chance:.2f}: chance", "1: the same"])
+    words = ". ".join(
+        f"{title}: "
+        + "; ".join(
+            f"{row}: " + ", ".join(f"{value:.2f}" for value in each)
+            for row, each in zip(rows, table.tolist(), strict=True)
+        )
+        for title, table in tables.items()
     )
-    return with_description(figure, f"{title}. Angles in degrees: {means}.")
+    return with_description(figure, f"Overlaps with {', '.join(columns)}. {words}.")
