@@ -8,8 +8,7 @@
 #
 # That is one width, one rank and one LoRA. LoRA's own paper has pairs on q and v alone, and many matrices are not
 # square. Still a quarter? Guess, for q and v. Then prove the ratio in letters, for every width and rank at once, and
-# hold it against the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight. One of the three does
-# not quite follow it.
+# hold it against the real CLIP, SAM and Stable Diffusion 3. One of the three does not quite follow it.
 
 # %%
 try:
@@ -36,7 +35,7 @@ display_figure(plot_quarter(width=768, rank=32))
 #
 # LoRA in the picture has a pair on each of q, k, v and out, as we infer from the paper's text and its Table I. Serial
 # LoRA has one pair, which changes the tokens before q, k and v read them, and none for out. To count any other LoRA you
-# need a formula for any set of matrices.
+# need a formula.
 #
 # ### Exercise 2.1 · The size of any LoRA
 #
