@@ -2,12 +2,13 @@
 # # 02 · The count, proved
 #
 # The paper on Serial LoRA (Zhong et al., 2025) promises a quarter of LoRA's parameters. <!-- from the paper's title
-# page: 2025 --> Is that true? And a quarter of *which* LoRA?
+# page: 2025 --> Below you see it kept, in one attention block of CLIP: four matrices of 768 × 768, <!-- from ViT-B/16's
+# configuration: 768 --> drawn to scale with pairs of rank 32. <!-- from the paper, Section III.B: 32 --> Each filled
+# square holds as many parameters as a pair: four for LoRA, one for Serial LoRA.
 #
-# You prove it in letters, then hold the proof against the real CLIP, SAM and Stable Diffusion 3, without downloading a
-# single weight. One of the three does not quite follow it. First the picture: the four matrices of one attention block of CLIP,
-# 768 × 768, <!-- from ViT-B/16's configuration: 768 --> drawn to scale with pairs of rank 32. <!-- from the paper,
-# Section III.B: 32 --> The filled squares hold as many parameters as all pairs of a method together.
+# That is one width, one rank and one LoRA. LoRA's own paper has pairs on q and v alone, and many matrices are not
+# square. Still a quarter? Guess, for q and v. Then prove the ratio in letters, for every width and rank at once, and
+# hold it against the real CLIP, SAM and Stable Diffusion 3. One of the three does not quite follow it.
 
 # %%
 try:
@@ -15,7 +16,6 @@ try:
 except ModuleNotFoundError:
     raise ImportError("The course is not installed: do first what README.md says.") from None
 
-# %%
 import open_clip
 import torch
 from diffusers import SD3Transformer2DModel
@@ -33,9 +33,9 @@ display_figure(plot_quarter(width=768, rank=32))
 # %% [markdown]
 # ## The proof, in letters
 #
-# LoRA, as we infer from the paper's text and its Table I, has a pair for each of q, k, v and out. Serial LoRA has one
-# pair, which changes the tokens before q, k and v read them, and none for out. So the picture has four pairs and one.
-# But matrices are not always square, and not everybody adapts four of them: write the count for any set of matrices.
+# LoRA in the picture has a pair on each of q, k, v and out, as we infer from the paper's text and its Table I. Serial
+# LoRA has one pair, which changes the tokens before q, k and v read them, and none for out. To count any other LoRA you
+# need a formula.
 #
 # ### Exercise 2.1 · The size of any LoRA
 #
@@ -81,7 +81,7 @@ check("2.1", lora_parameters)
 # ## A quarter of which LoRA?
 #
 # Now call your function with the letters d and r, and what it returns is a proof: it holds for every width and rank.
-# Guess before you look: if LoRA has pairs on q and v only, as in LoRA's own paper, how much does Serial LoRA save?
+# Look for your guess in the fourth line.
 
 # %%
 parameters = yours("2.1")

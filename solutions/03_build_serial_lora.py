@@ -765,9 +765,10 @@ display_figure(plot_agreement(scores))
 # %% [markdown]
 # Merged, yours is what it was: every dot lies on the diagonal. Your colleague's is another model, with 35 right answers in place of 48.
 # So here is your answer: it learns, in this one run with five more right than yours, but it is not Serial
-# LoRA, and its results say nothing about Serial LoRA. (It can be merged too, but into W_o and its bias.)
+# LoRA, and its results say nothing about Serial LoRA. (It can be merged too, but into W_o and its
+# bias: it changes what attention gives, not what q, k and v read.)
 #
-# Your merged CLIP again has 134 tensors, under the same names: it should load as an ordinary open_clip checkpoint. Nobody needs an adapter library to run it, and you needed none to make it.
+# Your merged CLIP again has 134 tensors, under the same names: it should load as an ordinary open_clip checkpoint.
 #
 # Your twenty steps led from 33 right answers to 43. The linear probe is ahead of both, with 51; whether an adapter gets
 # past it, lesson 04 asks.

@@ -4,8 +4,8 @@
 # A reviewer writes: have you tried LoRA+? B gets ten times the learning rate of A, it is one line, and it always helps.
 # You try it, and accuracy rises by more than twenty points. Should it go into your paper?
 #
-# In this lesson you write that line, find out why A and B behave so differently, and then make the runs that show
-# whose rate brought the gain.
+# You write that line, find out why A and B behave so differently, and make the runs that show whose rate brought the
+# gain.
 
 # %%
 try:
@@ -346,7 +346,7 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
 #   signs of A's gradient follow those of x. The sum grows like d.
 #
 # Measure it. One layer W with a pair beside it, one step of your Adam for A alone and one for B alone: how far does each
-# move the output, compared with the output's size? And if B is as small as our slow run left it?
+# move the output, compared with the output's size? B is as small as our two runs left it, or of ordinary size.
 
 # %%
 adam_step = yours("7.3")
@@ -371,10 +371,11 @@ def effect_of_a_step(width: int, size_B: float = 8**-0.5) -> tuple[float, float]
 
 
 widths = [64, 128, 256, 512, 1024, 2048]
-small = slow_pair[-1][1].square().mean().sqrt().item()
-sizes = {
-    "B's entries of ordinary size": 8**-0.5,
-    f"B's entries at {small:.4f}, as in the slow run": small,
+small, large = (pair[-1][1].square().mean().sqrt().item() for pair in (slow_pair, plus_pair))
+sizes = {  # of B's entries
+    f"B as slow left it: {small:.4f}": small,
+    f"as LoRA+ left it: {large:.4f}": large,
+    "of ordinary size": 8**-0.5,
 }
 effects = {name: [effect_of_a_step(w, size) for w in widths] for name, size in sizes.items()}
 display_figure(figures.plot_widths(widths, effects, own=slow_pair[0][0].shape[1]))
@@ -383,14 +384,15 @@ display_figure(figures.plot_widths(widths, effects, own=slow_pair[0][0].shape[1]
 # Double the width, and a step of A (blue) moves the output about twice as far; a step of B moves it as far as before.
 # That is the argument for LoRA+: in a wide model A needs a small rate, and B can take a larger one.
 #
-# On the right A's line rises as steeply, but from far below: at our width, with B that small, A's step moves the output several times *less* than B's, and they meet only beyond 1024. So the argument says how the ratio of rates should *grow* with d, not what it
-# should be at your d. The Serial LoRA paper's twenty is a choice; LoRA+'s authors suggest about 16.
+# But where do they meet? A larger B lifts A's line. At our width A's step does several times *less* than B's on the left,
+# about as much in the middle, and far more on the right. So the argument says how the ratio of rates should *grow* with
+# d, not what it should be at your d. The Serial LoRA paper's twenty is a choice; LoRA+'s authors suggest about 16.
 # <!-- from arXiv 2402.12354: 16 -->
 #
 # ## Whose rate is it?
 #
 # Your LoRA+ differs from your slow run in *one* thing, B's rate. You have called that a ratio; it is also a ten times
-# larger rate. Two matrices at two rates make four runs, and two are missing, as they often are: A alone fast, and both.
+# larger rate. Two matrices at two rates make four runs, and two are missing: A alone fast, and both.
 # What do you expect of each?
 
 # %%
@@ -444,11 +446,12 @@ display(pd.DataFrame(columns))
 # Against B's rate the three curves nearly coincide. LoRA+ has the higher mean beside *both fast*, 53.0 to 50.7, and 52.1 to 51.5 for Serial LoRA. And *one larger rate gains nearly all that LoRA+ gains*: here 0.001 for both matrices, with 52.6 and 51.5.
 #
 # Two rates reach 53.4 and 53.8, at a ratio of 2, not of 16 or 20. But that is the best of 18 cells beside the
-# best of 3, each the mean of two seeds. Part of it may be luck; lesson 08 shows how to judge such differences. And at
-# the right end, at B's largest rate, accuracy collapses.
+# best of 3, each the mean of two seeds. Part of it may be luck; lesson 08 shows how to judge such differences. At
+# B's largest rate accuracy collapses.
 #
-# So if you can try one thing, try the rate. In a grid, include a ratio of 1, and choose with pictures that you don't
-# report. If you take a larger ratio from a paper, lower A's rate to go with it.
+# So when should you use LoRA+? *Second.* First find the best single rate. Then raise B's alone, a little: that can pay
+# where A can go no faster, as in a wide model. Keep it if pictures that you don't report say so. If you take a larger
+# ratio from a paper, lower A's rate to go with it.
 
 # %% [markdown]
 # ## Quiz
@@ -486,7 +489,7 @@ display(pd.DataFrame(columns))
 # - Under Adam the rate is the size of the first step. The effect of A's step grows
 #   with the width, that of B's does not.
 # - LoRA+ is two parameter groups, and names decide which tensor goes where.
-# - A new ratio is also a new rate. Before you credit the ratio, try the larger rate for A, for B, and for both.
+# - Try the rate first, LoRA+ second. A new ratio is also a new rate: before you credit the ratio, try the larger rate
+#   for A, for B, and for both.
 #
-# Show a colleague the two squares with the upper rows covered, and ask for a verdict. Next:
-# [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.
+# Next: [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.

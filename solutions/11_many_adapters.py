@@ -1,12 +1,15 @@
 # %% [markdown]
 # # 11 · Many adapters on one base
 #
-# You run a small service that names drawings. One customer sends symbols, another one sends pictures of travel, and
-# you have an adapter for each. Must the model be in memory twice? Can one adapter serve both? And if a batch holds
-# drawings of both, can you run it in one pass?
+# On Monday you have two adapters, and soon more. You run a small service that names drawings: one customer sends
+# symbols, another pictures of travel, and each has an adapter. What do you do with them?
 #
-# An adapter is two thin matrices in each block, which are easy to keep, to stack and to select. You do all of it by
-# hand, and measure the result.
+# - A request comes, and says whose it is. Must the model be in memory twice?
+# - Only one model may be shipped. Can it serve both customers?
+# - A batch holds drawings of both. Can you run it in one pass?
+#
+# An adapter is two thin matrices in each block, easy to keep, to stack and to select. You do all of it by hand, measure
+# it, and end with what to take when.
 
 # %%
 try:
@@ -24,7 +27,7 @@ from serial_lora import SerialLoRAConfig, adapters, inject
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.subsets import few_shot_split
-from serial_lora_course.lessons.l11_many.figures import plot_ways
+from serial_lora_course.lessons.l11_many import figures
 from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import display_drawing, display_figure
@@ -111,11 +114,11 @@ def right() -> list[int]:
 
 
 def show(name: str, *counts: int | str) -> None:
-    print(f"{name:24}" + "".join(f"{each:>9}" for each in counts))
+    print(f"{name:38}" + "".join(f"{each:>9}" for each in counts))
 
 
 show("drawings named right", *tasks)
-show("the base", *right())
+show("the base", *(base := right()))
 for task in tasks:
     put(trained[task])
     show(f"adapter for {task}", *right())
@@ -134,8 +137,8 @@ print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 #
 # ## Sum
 #
-# What if a request does not say whose it is, or only one model may ship? The simplest is the third run, which saw all
-# drawings. If you have only the two adapters, *mix* them: w₁ of the first change and w₂ of the second,
+# What if only one model may be shipped? The simplest is the third run, which saw all drawings. If you have only the two
+# adapters, *mix* them: w₁ of the first change and w₂ of the second,
 #
 # $$ I + w_1 B_1 A_1 + w_2 B_2 A_2 . $$
 #
@@ -215,19 +218,44 @@ for name, pairs in (("half of each, stacked", both), ("trained on both", trained
     show(name, *right())
 
 # %% [markdown]
-# Rank 32, and correct up to rounding. Half of each adapter names 51 symbols right and 48 of travel: far more than the
-# base, and five and four fewer than the specialists. The adapter that was trained on both is three drawings and one
-# ahead of the mixture, too few to call it better. Adding with weights is *task arithmetic* (Ilharco et al.,
-# 2023 <!-- from their paper's year: 2023 -->).
+# Rank 32, and correct up to rounding. Half of each names far more than the base, and five and four fewer than the
+# specialists. The run on both is three and one ahead of that, too few to call it better. (This is *task arithmetic*,
+# Ilharco et al., 2023 <!-- from their paper's year: 2023 -->.)
 #
-# To keep the rank, PEFT's default cuts the sum back by an SVD: the strongest terms of B A stay. Its `linear` adds the
-# A's and adds the B's, each times the *square root* of its weight. Multiply it out:
+# Why halves? Sweep w₁ from 0 to 1, with w₂ = 1 - w₁, and then let both grow together. Guess: as one customer gains, does
+# the other lose as much? Are two full adapters better than two halves?
+
+
+# %%
+def sweep(weights: dict[float, list[float]]) -> dict[str, list[tuple[float, int]]]:
+    """For each task (x, named right), where each x has two weights, w1 and w2."""
+    counts = {}
+    for x, pair in weights.items():
+        put(mix(add, pair))
+        counts[x] = right()
+    return {task: [(x, each[i]) for x, each in counts.items()] for i, task in enumerate(tasks)}
+
+
+sweeps = {
+    "w₁, and w₂ = 1 - w₁": sweep({w / 8: [w / 8, 1 - w / 8] for w in range(9)}),
+    "w₁ = w₂": sweep({w: [w, w] for w in (0.125, 0.25, 0.5, 1, 2, 4, 8)}),
+}
+display_figure(figures.plot_sweeps(sweeps, dict(zip(tasks, base, strict=True))))
+
+# %% [markdown]
+# On the left, one customer's gain is not the other's loss: from 0 to a half, symbols rise from 36 to 51, and travel falls
+# from 52 to 48. On the right, from 0.5 to 1 little happens; at 2 travel is below the base (dotted), and then all falls. So
+# weights that add up to one are a good beginning. Choose them on drawings that you do not report. (We looked at the
+# test's.)
+#
+# The price is the rank, 32. To keep 16, PEFT's default cuts the sum back by an SVD: the strongest terms of B A stay. Its
+# `linear` adds the A's and adds the B's, each times the *square root* of its weight. Multiply it out:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 + \sqrt{w_1 w_2}\,(B_1 A_2 + B_2 A_1) . $$
 #
 # Two more products come in, which nobody trained: "a very rough approximation", says PEFT's docstring. What does it
-# cost? A distance from the sum needs a *control*: a random product that takes it as far away. Guess which of the
-# three loses most.
+# cost? Beside it stand a cut that is about as far from the sum, and a *random* product that is as far. Guess which of
+# the three loses most.
 
 
 # %%
@@ -243,144 +271,100 @@ def average(pairs: list[Pair], weights: list[float]) -> Pair:
     return A, sum(w**0.5 * B_i for w, (_, B_i) in zip(weights, pairs, strict=True))
 
 
-def disturb(pair: Pair, share: float, kept: float = 1.0) -> Pair:
+def disturb(pair: Pair, share: float) -> Pair:
     """The pair, and beside it a random one of the same rank, of this share of its norm."""
     A, B = (torch.randn_like(matrix) for matrix in pair)
-    return add([pair, (A, B)], [kept, share * (pair[1] @ pair[0]).norm() / (B @ A).norm()])
+    return add([pair, (A, B)], [1.0, share * (pair[1] @ pair[0]).norm() / (B @ A).norm()])
 
 
-def changes(pairs: dict[str, Pair]) -> Tensor:
-    """B A of every block, in one row."""
-    return torch.cat([(B @ A).flatten() for A, B in pairs.values()])
+def distance(pairs: dict[str, Pair]) -> float:
+    """Of B A in all blocks from the exact sum, as a share of the sum."""
+    these, exact = (
+        torch.cat([(B @ A).flatten() for A, B in each.values()]) for each in (pairs, both)
+    )
+    return ((these - exact).norm() / exact.norm()).item()
 
 
-def judge(pairs: dict[str, Pair]) -> tuple[float, int]:
-    """How far an adapter is from the exact sum, in per cent, and how many it names right."""
-    put(pairs)
-    off = (changes(pairs) - changes(both)).norm() / changes(both).norm()
-    return 100 * off.item(), sum(right())
-
-
-# %%
-RANKS, SHARES = (32, 16, 8, 4, 2, 1, 0), (0, 0.25, 0.5, 0.75, 1, 1.5)
+rough = mix(average, [0.5, 0.5])
 ways = {
-    "the sum, cut by an SVD": [{p: cut(pair, r) for p, pair in both.items()} for r in RANKS],
-    "the sum and a random product": [
-        {p: disturb(pair, share) for p, pair in both.items()} for share in SHARES
-    ],
-    "average of A's and of B's": [mix(average, [0.5, 0.5])],
-    "a random product alone": [{p: disturb(pair, 1, kept=0) for p, pair in both.items()}],
+    "half of each, stacked": both,
+    "cut to 16 terms": {p: cut(pair, 16) for p, pair in both.items()},
+    "cut to one term": {p: cut(pair, 1) for p, pair in both.items()},
+    "A's added, B's added": rough,
+    "stacked, and random": {p: disturb(pair, distance(rough)) for p, pair in both.items()},
+    "stacked, and more random": {p: disturb(pair, 3) for p, pair in both.items()},
 }
-points = {name: [judge(each) for each in mixtures] for name, mixtures in ways.items()}
-for name, found in points.items():
-    print(f"{name:30}" + ", ".join(f"{count} at {off:.0f}%" for off, count in found))
-total = sum(len(y) for _, y in tests.values())
-display_figure(plot_ways(points, "distance from the exact sum (%)", f"of {total} named right"))
+for name, pairs in ways.items():
+    put(pairs)
+    show(f"{name}, {distance(pairs):.0%} off", *right())
 
 # %% [markdown]
-# The average is 74% off and names 100 right, the sum 99. But that is no merit of its two extra products: random ones
-# do as little harm, even at 150%. Cut to one term a block, the sum is only 71% off, and loses twelve answers. So a
-# distance alone says little. What counts here is what the sum *lost*, not what came in. (A random product alone is 141%
-# off, and as good as the base.)
+# PEFT's `linear` is 74% off and loses nothing. But that is no merit of its two extra products: a random one of the same
+# size does as little harm, and so does one three times as large as the sum. Cut to one term a block, the sum is 71% off, and loses twelve answers. So a distance
+# alone says little. What counts here is what the sum *lost*, not what came in.
 #
-# Then why stack? You get exactly what you asked for, with any ranks and weights. The price is the rank, 32. (Back at
-# 16, the SVD costs one drawing here.)
+# Back at 16 terms, the SVD costs one drawing.
 #
-# ## Chain
+# ## To each sample its own
 #
-# Serial LoRA stands *in front of* the weights, so two pairs can stand one behind the other. Tokens pass the first,
-# then the second:
+# Now the batch with drawings of both customers. Switching needs a pass for each. But pairs are small enough to be
+# *gathered*: keep all adapters in two tensors, select each sample's A and B, and multiply in one batched product. First
+# the two tensors. Ranks may differ: ours have 16, the sum 32, the base none.
 #
-# $$ (I + B_2 A_2)(I + B_1 A_1) = I + B_1 A_1 + B_2 A_2 + B_2 A_2 B_1 A_1 . $$
-#
-# The last term makes it different from the sum. (LoRA's pairs stand beside a weight, and all of them read the same
-# tokens: they can only be added.) Can a chain of two again be written as *one* pair?
-
-# %% [markdown]
-# ### Exercise 11.2 · A chain as one pair
+# ### Exercise 11.2 · Any ranks, one stack
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●●○ | ●●●○○ | 15 |
+# | ●●○○○ | ●●●●○ | 8 |
 #
-# Return one pair of rank r₁ + r₂ that does what the two pairs do one after the other. The check compares it with the
-# product of the two dense matrices I + B A.
+# Stack the pairs of K adapters in two tensors, all with the largest rank. Fill up the smaller pairs so that each
+# product B A stays what it was.
 
 
 # %% tags=["exercise"]
-def chain_pairs(
-    first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """One pair with I + B A = (I + B2 A2)(I + B1 A1).
+def stack_pairs(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """All adapters in two tensors, in their order.
 
     Args:
-        first: (A1, B1), of shapes (r1, d) and (d, r1): what the tokens meet first.
-        second: (A2, B2), of shapes (r2, d) and (d, r2).
+        pairs: (A_i, B_i), of shapes (r_i, d) and (d, r_i); a rank may be 0.
 
     Returns:
-        A (r1 + r2, d) and B (d, r1 + r2).
+        (K, r, d), the A of each, and (K, d, r), its B, where r is the largest r_i.
     """
     # BEGIN SOLUTION
-    (A1, B1), (A2, B2) = first, second
-    passed = A2 + A2 @ B1 @ A1  # (r2, d): what the second reads has passed the first
-    return torch.cat([A1, passed]), torch.cat([B1, B2], dim=1)
+    rank, width = max(len(A) for A, _ in pairs), pairs[0][0].shape[1]
+    all_A = torch.zeros(len(pairs), rank, width)  # (K, r, d)
+    all_B = torch.zeros(len(pairs), width, rank)  # (K, d, r)
+    for k, (A, B) in enumerate(pairs):
+        all_A[k, : len(A)], all_B[k, :, : len(A)] = A, B
+    return all_A, all_B
     # END SOLUTION
 
 
-check("11.2", chain_pairs)
+check("11.2", stack_pairs)
 
 # %% [markdown]
-# <details><summary>Hint 1: three terms from two stacks</summary>
+# <details><summary>Hint 1: what adds nothing</summary>
 #
-# Without the last term it is exercise 11.1. B₂A₂ + B₂A₂B₁A₁ = B₂ (A₂ + A₂B₁A₁): the second A reads tokens that the
-# first pair has already changed.
+# B A is a sum: column j of B times row j of A, for each j. A row of zeros in A, with a column of zeros in B, adds nothing.
 #
 # </details>
-# <details><summary>Hint 2: shapes</summary>
+# <details><summary>Hint 2: zeros first</summary>
 #
-# A₂ B₁ is only (r₂, r₁). So A₂ B₁ A₁ is (r₂, d), as A₂ is.
+# Begin with two tensors of zeros. Pair k fills the first r_k rows of `all_A[k]` and the first r_k columns of `all_B[k]`.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
-
-# %%
-chain = yours("11.2")
-ways = {
-    "sum": mix(add, [1.0, 1.0]),
-    "symbols, then travel": mix(lambda pairs: chain(pairs[0], pairs[1])),
-    "travel, then symbols": mix(lambda pairs: chain(pairs[1], pairs[0])),
-}
-show("drawings named right", *tasks)
-for name, pairs in ways.items():
-    put(pairs)
-    show(name, *right())
-
-added, *chained = (changes(pairs) for pairs in ways.values())
-far = [(each - added).norm() / added.norm() for each in chained]
-print(f"the chains are {far[0]:.0%} and {far[1]:.0%} off the sum")
-
-# %% [markdown]
-# With both adapters at full weight, 51 symbols come out right and 46 of travel: no more than with halves.
 #
-# And the order? In the algebra it matters: the chains are 7% and 9% away from the sum. In the answers, one order is two
-# drawings ahead on symbols and four on travel: too few to tell. Record it with the adapter all the same.
-#
-# ## To each sample its own
-#
-# Now the batch with drawings of both customers, and some for the bare base. Switching would need three passes. But a
-# pair is small enough to be *gathered*: select for each sample its own A and B, and multiply all of them in one
-# batched product.
-
-# %% [markdown]
 # ### Exercise 11.3 · Gathered pairs
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 12 |
 #
-# Apply to each sample its own pair. The pairs of all adapters are stacked in two tensors, and `which` says which one
-# belongs to each sample. You need no loop: indexing with a tensor selects rows, and `@` multiplies batches.
+# Apply to each sample its own pair. You get the two tensors, and `which` says which adapter belongs to each sample. You
+# need no loop: indexing with a tensor selects rows, and `@` multiplies batches.
 
 
 # %% tags=["exercise"]
@@ -419,13 +403,13 @@ check("11.3", adapt_each)
 # Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 
 # %% [markdown]
-# Now put it into the model. Lesson 03 used a pre-hook on each attention; here a module takes the place of the norm
-# before it. The base is an adapter too: one whose B is zero. Is the result that of one drawing after another, each with
-# its own adapter switched on?
+# Now put both into the model. Lesson 03 used a pre-hook on each attention; here a module takes the place of the norm
+# before it. The base is an adapter too: one of rank 0. Is the result that of one drawing after another, each with its
+# own adapter switched on?
 
 
 # %%
-gather = yours("11.3")
+stack, gather = yours("11.2"), yours("11.3")
 
 
 class Gathered(nn.Module):
@@ -434,7 +418,7 @@ class Gathered(nn.Module):
     def __init__(self, norm: nn.Module, pairs: list[Pair], which: Tensor) -> None:
         super().__init__()
         self.norm, self.which = norm, which
-        self.all_A, self.all_B = (torch.stack(each) for each in zip(*pairs, strict=True))
+        self.all_A, self.all_B = stack(pairs)
 
     def forward(self, x: Tensor) -> Tensor:
         return gather(self.norm(x), self.all_A, self.all_B, self.which)
@@ -451,21 +435,22 @@ def server_of(stored: list[dict[str, Pair]], which: Tensor) -> nn.Module:
 
 # %%
 customers, places = ["symbols", "symbols", "travel", "travel"], [23, 43, 15, 34]
-customers, places = 2 * customers, 2 * places  # each drawing twice in the batch:
-names = [None] * 4 + customers[4:]  # with no adapter, and with its customer's
+names = ["no adapter"] * 4 + customers + ["half of each"] * 4
+customers, places = 3 * customers, 3 * places  # each drawing three times in the batch
 picked = [tasks[task].test[i] for task, i in zip(customers, places, strict=True)]
 drawings, _ = batch(picked, clip.test_transform)  # (B, 3, H, W)
 
-trained[None] = {place: (A, 0 * B) for place, (A, B) in trained["symbols"].items()}  # the base
-which = torch.tensor([list(trained).index(name) for name in names])  # (B,)
-server = server_of(list(trained.values()), which)
+stored = trained | {"half of each": both}
+stored["no adapter"] = {place: (A[:0], B[:, :0]) for place, (A, B) in both.items()}  # rank 0
+which = torch.tensor([list(stored).index(name) for name in names])  # (B,)
+server = server_of(list(stored.values()), which)
 with torch.no_grad():
     together = server.encode_image(drawings, normalize=True)  # (B, D), in one pass
 
 # %%
 answers, apart = [], torch.empty_like(together)
 for i, (name, task) in enumerate(zip(names, customers, strict=True)):
-    put(trained[name])
+    put(stored[name])
     with torch.no_grad():
         apart[i] = model.encode_image(drawings[i : i + 1], normalize=True)[0]
         classes = encode_prompts(model, prompts[task])  # (C, D)
@@ -473,16 +458,16 @@ for i, (name, task) in enumerate(zip(names, customers, strict=True)):
 
 print(f"one pass and one by one differ by at most {(together - apart).abs().max():.0e}")
 titles = [
-    f"{name or 'no adapter'}:\n{'✓' if answer == label else '✗'} {tasks[task].class_names[answer]}"
+    f"{name}:\n{'✓' if answer == label else '✗'} {tasks[task].class_names[answer]}"
     for name, task, answer, (_, label) in zip(names, customers, answers, picked, strict=True)
 ]
 display_figure(show_pictures([drawing for drawing, _ in picked], titles, columns=4))
 print(tasks["travel"].attribution)
 
 # %% [markdown]
-# One pass of the image tower, and the difference is rounding. In the same batch each drawing is named twice: above
-# without an adapter, below with its customer's. We chose four drawings on which that helps; choose others. (The
-# prompts were encoded apart, with each customer's adapter.)
+# One pass of the image tower, and the difference is rounding. In the same batch each drawing is named three times: without
+# an adapter, with its customer's, and with half of each. We chose four drawings on which an adapter helps; choose
+# others. (The prompts were encoded apart, with each adapter.)
 #
 # ## Milliseconds and megabytes
 #
@@ -493,7 +478,7 @@ print(tasks["travel"].attribution)
 # %%
 from timeit import repeat
 
-some, tower = drawings.repeat(8, 1, 1, 1), clip.model.visual  # (64, 3, H, W)
+some, tower = drawings[:8].repeat(8, 1, 1, 1), clip.model.visual  # (64, 3, H, W)
 seen = {place: pair for place, pair in trained["symbols"].items() if place.startswith("visual.")}
 pair_mb = sum(matrix.nbytes for pair in seen.values() for matrix in pair) / 1e6
 tower_mb = sum(p.nbytes for p in tower.parameters()) / 1e6
@@ -528,16 +513,16 @@ for count in times:
     print(f"{count} customers: base and pairs {tower_mb + count * pair_mb:.0f} MB,", end=" ")
     print(f"merged copies {count * tower_mb:.0f} MB")
 lines = {name: [(count, each[name]) for count, each in times.items()] for name in times[1]}
-display_figure(plot_ways(lines, "customers", "milliseconds for 64 drawings"))
+display_figure(figures.plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 
 # %% [markdown]
-# One pass takes little longer for 64 customers than for one. Switching takes several times as long: batches of one waste the machine. Merged copies answer as slowly, and need 704 MB where base and pairs need 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A
+# One pass takes about as long for 64 customers as for one. Switching takes several times as long: batches of one waste the machine. Merged copies answer as slowly, and need 704 MB where base and pairs need 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A
 # and B for each sample.
 #
 # ## The package does the same
 #
-# In the library `load_adapter(model, file, name=...)` and `activate` switch, `combine` adds, `chain` chains, and
-# `per_sample` gathers. They work for any model that `inject` can adapt and, all but `chain`, for LoRA too.
+# In the library `load_adapter(model, file, name=...)` and `activate` switch, `combine` adds, and `per_sample`
+# gathers. They work for any model that `inject` can adapt, and for LoRA too.
 #
 # ## Quiz
 #
@@ -550,12 +535,14 @@ display_figure(plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 #
 # </details>
 #
-# **2. One customer's adapter has rank 4, another's rank 16. Can one gathered pass serve both?**
+# **2. Serial LoRA's pairs can also stand one behind the other: tokens pass the first, then the second. Is that their
+# sum?**
 #
 # <details><summary>Answer</summary>
 #
-# Yes: fill the smaller A with rows of zeros and the smaller B with columns of zeros, so that they stack. Zeros add
-# nothing to B A.
+# No. (I + B₂A₂)(I + B₁A₁) = I + B₁A₁ + B₂A₂ + B₂A₂B₁A₁: there is one more term, and an order. It is one pair again, of
+# rank r₁ + r₂: stack A₁ over A₂ + A₂B₁A₁, and B₁ beside B₂. The library's `chain` makes it. LoRA's pairs stand beside a
+# weight, and all of them read the same tokens: they can only be added.
 #
 # </details>
 #
@@ -570,12 +557,16 @@ display_figure(plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 #
 # </details>
 #
-# ## What to remember
+# ## What to remember on Monday
 #
-# - A switch exchanges two thin matrices a block.
-# - A sum of products is a product: stack, and the rank is r₁ + r₂.
-# - A chain has one more term than the sum, and an order.
-# - A mixed batch takes one pass: gather each sample's A and B.
-# - A distance from the exact sum says little without a random change that is as far away. Measure every mixture.
+# | You have | Take | It costs |
+# |---|---|---|
+# | one customer's requests at a time | a switch | nothing |
+# | batches of many customers | one pass: stack and gather | a copy of A and B for each sample |
+# | one model for all, and the drawings | a run on all of them | a training |
+# | one model for all, and only adapters | their sum, its weights measured | rank r₁ + r₂, some answers |
+# | one customer on a machine | a merged copy | a whole model each |
+#
+# Stacked pairs add up exactly. A distance from the sum says little: measure every mixture.
 #
 # Next: [a model and pictures of your own](12_your_own.ipynb).

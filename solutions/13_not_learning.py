@@ -3,9 +3,9 @@
 #
 # Sooner or later it happens to everybody: the script runs, no error comes, the GPU is warm, and the model does not
 # learn. You ask in an issue, and post your curve. In this lesson you are the one who answers. Seven people have posted
-# a run each, and each run is broken in one place. For the first four you write a **diagnostic** each, a few lines that
-# ask one question. With these you find the last three yourself. Keep them. (The words of the posts are
-# ours. The threads are real.)
+# a run each, and each run is broken. For the first four you write a **diagnostic** each, a few lines that ask one
+# question. With these you find what is wrong with the last three, one of which is broken twice. Keep them. (The words of
+# the posts are ours. The threads are real.)
 
 # %%
 try:
@@ -75,7 +75,7 @@ display_figure(plot_curves(curves, apart="C"))
 #
 # <details><summary>Answer</summary>
 #
-# No curve tells what is wrong. A and F are one curve, batch for batch, so nothing is trained; E is close to them, and all three have different faults. B, which looks best, is broken like the others. A curve does not show *what* is wrong, and not always *that* something is. A
+# No curve tells what is wrong. A, E and F are one curve, batch for batch, so nothing is trained, and no two of them have the same faults. B, which looks best, is broken like the others. A curve does not show *what* is wrong, and not always *that* something is. A
 # diagnostic does.
 #
 # </details>
@@ -242,9 +242,7 @@ print(inspect.getsource(posted.through_blocks))
 # %% [markdown]
 # A checkpoint of the *reentrant* kind runs its block without gradients, and its output needs one only if an *input*
 # does. Behind a frozen stem none does, so the way back ends there, before any pair. PyTorch warns of that once, and so
-# does this course's library, but logs are long: in [a thread about that
-# warning](https://github.com/2U1/Qwen-VL-Series-Finetune/issues/56) somebody tells how to silence it. (Here it is
-# silenced, too.) The other kind notes what the block computes, whatever its inputs need:
+# does this course's library, but logs are long. (Here it is silenced.) The other kind notes what the block computes, whatever its inputs need:
 
 
 # %%
@@ -452,7 +450,7 @@ print("moved in 2 steps:", after(posted.run_d(lower)))
 #
 # ## E, F and G: yours
 #
-# E: *"I train a LoRA with a script that has always worked, on few pictures this time. The loss barely moves."*
+# E: *"The script has always worked. New are the LoRA, and that I have few pictures. No rate helps."*
 #
 # F: *"I cleared my adapter, to train it anew from the pretrained model. Now it stays there."*
 #
@@ -485,7 +483,9 @@ display(pd.DataFrame({name: diagnose(make) for name, make in makers.items()}).T)
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 8 |
 #
-# Where is each of the three broken? The check does not give the answer away: it says what speaks against a wrong one.
+# Where is each of the three broken? One of them is broken in two places, and the second shows only when the first is
+# mended. So mend what you find, and diagnose again, as in `diagnose(lambda: posted.run_a(optimizer_of))`. The check
+# says what speaks against a wrong answer.
 #
 # | Word | What it means |
 # |---|---|
@@ -498,10 +498,10 @@ display(pd.DataFrame({name: diagnose(make) for name, make in makers.items()}).T)
 
 
 # %% tags=["exercise"]
-def diagnosis() -> dict[str, str]:
-    """Where E, F and G are broken: letter -> one of the words."""
+def diagnosis() -> dict[str, set[str]]:
+    """Where E, F and G are broken: letter -> one or two of the words."""
     # BEGIN SOLUTION
-    return {"E": "low rate", "F": "start", "G": "high rate"}
+    return {"E": {"optimizer", "low rate"}, "F": {"start"}, "G": {"high rate"}}
     # END SOLUTION
 
 
@@ -510,7 +510,8 @@ check("13.5", diagnosis)
 # %% [markdown]
 # <details><summary>Hint 1: which column?</summary>
 #
-# The last one. At 0.003, how far should two steps move a parameter? Look at the run that works.
+# From the left, the first that differs from the run that works. In the last: at 0.003, how far should two steps move a
+# parameter? Whoever mended a run reads its row again.
 #
 # </details>
 # <details><summary>Hint 2: nothing at all</summary>
@@ -532,11 +533,13 @@ run = posted.run_f()
 run.loss(run.batches[0]).backward()
 pairs = [tensor for tensor in run.model.parameters() if tensor.requires_grad]
 print("F, largest gradient:", max(tensor.grad.abs().max().item() for tensor in pairs))
+print("E with the optimizer of A's fix, moved in 2 steps:", after(posted.run_e(optimizer_of)))
 
 # %% [markdown]
 # <details><summary>What was wrong</summary>
 #
-# **E**: the warm-up is longer than the run, so the rate never comes near 0.003.
+# **E**: the optimizer was made before the adapter, as in A. And the warm-up is longer than the run, so the rate never
+# comes near 0.003, which nothing shows while nothing is stepped.
 # [`sd_dreambooth_extension #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the same default
 # of 500 steps to zero because of the confusion that it caused.
 # <!-- from that change: 500 -->
@@ -550,7 +553,7 @@ print("F, largest gradient:", max(tensor.grad.abs().max().item() for tensor in p
 #
 # </details>
 #
-# Without the line that broke them, F and G *are* the run that works. E needs another line:
+# Without the line that broke them, F and G *are* the run that works. E needs both its lines mended:
 
 
 # %%
@@ -558,9 +561,13 @@ def share_of_rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / max(1, steps // 10))
 
 
-display_figure(plot_fixed(curves["E"], train(posted.run_e(share_of_rate))))
+half = train(posted.run_e(optimizer_of))
+fixed = train(posted.run_e(optimizer_of, share_of_rate))
+display_figure(plot_fixed(curves["E"], fixed, half))
 
 # %% [markdown]
+# With one fault mended the curve is nearly what it was, although the repair was right. So diagnose again after each.
+#
 # ## Keep them
 #
 # The field's usual check asks the whole loop at once: can the run *overfit one batch*? Which letters will it miss?
@@ -572,16 +579,15 @@ for name in "BCDEFG":
     print(f"{name} {losses[0]:.2f} to {losses[-1]:.2f}")
 
 # %% [markdown]
-# It finds D, E, F and G, whose loss stays high, and it would find A, which stays where it is like F: their curves showed only the order of the batches. It misses B, whose class vectors learn the batch by heart, and C, which more than
+# It finds D, E, F and G, whose loss stays high, and it would find A, which stays where it is like E and F. It misses B, whose class vectors learn the batch by heart, and C, which more than
 # halves its loss, by little more than its box prompts. The check tests the loop, not what goes in, nor which part learns. So
-# keep your four beside it, for before the first long training. Other symptoms need other lines, as few:
+# keep your four beside it. Other symptoms need other lines, as few:
 #
 # | What you see | Diagnostic | What it shows |
 # |---|---|---|
 # | `nan` | `torch.isfinite(loss)` at every step | the batch and the step where it begins |
 # | another answer for the same picture each time | `model.training` | a forgotten `model.eval()` |
 # | training falls, tests get worse (if not plain overfitting) | show some pictures with *their* labels | shuffled pairs, as in [`diffusers #14430`](https://github.com/huggingface/diffusers/issues/14430) |
-# | the loss stays, accuracy rises | is the loss of right, sure scores near zero? | a wrong scale, as in [`transformers #13430`](https://github.com/huggingface/transformers/issues/13430), or a softmax too many |
 # | after loading as before training | is `B` zero in the loaded model? | names that did not match, as in [`peft #2115`](https://github.com/huggingface/peft/issues/2115) |
 
 # %% [markdown]
@@ -618,8 +624,9 @@ for name in "BCDEFG":
 # ## What to remember
 #
 # - These loops broke in what goes in, the gradient, the optimizer, the values and the rate. Four functions of a few
-#   lines found all seven faults.
-# - Curves that look alike can have different causes. Do not search for a rate before the diagnostics have passed.
+#   lines found all of it.
+# - Curves that look alike can have different causes, and one fault can hide another. Do not search for a rate before the
+#   diagnostics have passed.
 # - Silent faults sit where two right pieces meet: an order, a range, a type, a length.
 # - Keep the diagnostics, and post their output with your curve.
 #

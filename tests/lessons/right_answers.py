@@ -11,6 +11,7 @@ import torch
 from scipy import linalg, stats
 from scipy.linalg import subspace_angles
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from serial_lora_course.checking.solved import solved
 
@@ -49,6 +50,12 @@ def pairs_in_another_basis(weights, A, B):
     turn = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
     turn = torch.block_diag(turn, torch.eye(len(A) - 2))
     return {p: (turn @ A, torch.linalg.solve(turn.T, (w @ B).T).T) for p, w in weights.items()}
+
+
+def stack_as_sequences(pairs):
+    """The rows of A, and those of B's transpose, padded as sentences are."""
+    rows, columns = ([pair[0] for pair in pairs], [pair[1].T for pair in pairs])
+    return pad_sequence(rows, batch_first=True), pad_sequence(columns, batch_first=True).mT
 
 
 def fid_by_scipy(features, reference):
@@ -244,7 +251,7 @@ ANSWERS = {
             "w * B_i": "w / abs(w) ** 0.5 * B_i",
         }
     ],
-    "11.2": [{"A2 + A2 @ B1 @ A1": "A2", "[B1, B2]": "[B1 + B2 @ A2 @ B1, B2]"}],
+    "11.2": [stack_as_sequences],
     "12.2": [
         {
             "(merged - adapted).abs().max() <= allowed": (
@@ -272,7 +279,9 @@ ANSWERS = {
     "13.2": [reached_by_pandas],
     "13.3": [entering_by_forward],
     "13.4": [moved_by_vectors],
-    "13.5": [lambda: {"G": "high rate", "F": "start", "E": "low rate", "D": "format"}],
+    "13.5": [
+        lambda: {"G": "high rate", "F": ["start"], "E": ("low rate", "optimizer"), "D": "format"}
+    ],
 }
 RIGHT = {
     number: [

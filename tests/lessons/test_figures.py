@@ -12,6 +12,7 @@ from serial_lora_course.lessons.l04_clip.figures import plot_over_shots
 from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_four_runs, plot_sweep, plot_widths
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
+from serial_lora_course.lessons.l11_many.figures import plot_sweeps
 from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
 
@@ -21,6 +22,7 @@ from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plo
     [
         (plot_curves, [{"A": range(12), "B": [2, 4] * 6}], [list(range(12)), np.arange(0.5, 11)]),
         (plot_fixed, [[3] * 6, [3, 2, 1] * 2], [[3] * 6, [3, 2, 1] * 2]),
+        (plot_fixed, [[3] * 6, [3, 2, 1] * 2, [2] * 6], [[3] * 6, [3, 2, 1] * 2, [2] * 6]),
     ],
 )
 def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, arguments, lines):
@@ -45,6 +47,18 @@ def test_bars_are_what_each_method_trains_in_each_model():
     (axes,) = plot_counts(counts).axes
     drawn = [bar.get_width() for bar in axes.patches]
     assert drawn == pytest.approx([value / 1e6 for values in counts.values() for value in values])
+
+
+def test_a_sweep_of_weights_is_one_line_a_task_beside_the_base():
+    sweeps = {
+        "one": {"symbols": [(0, 3), (1, 5)], "travel": [(0, 6), (1, 2)]},
+        "both": {"symbols": [(0.5, 4), (2, 1)], "travel": [(0.5, 4), (2, 0)]},
+    }
+    figure = plot_sweeps(sweeps, {"symbols": 2, "travel": 1})
+    for axes, tasks in zip(figure.axes, sweeps.values(), strict=True):
+        drawn = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
+        assert drawn[::2] == list(tasks.values())
+        assert [{y for _, y in line} for line in drawn[1::2]] == [{2}, {1}]
 
 
 def test_losses_are_one_line_a_run():

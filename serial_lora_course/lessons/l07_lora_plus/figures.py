@@ -65,7 +65,7 @@ def plot_widths(
         own: the width of the lesson's model, marked by a line.
     """
     words = []
-    with styled_figure(4.4 * len(effects), 3.6) as figure:
+    with styled_figure(3.1 * len(effects) + 0.6, 3.6) as figure:
         panels = figure.subplots(1, len(effects), sharey=True, squeeze=False)[0]
         for axes, (title, pairs) in zip(panels, effects.items(), strict=True):
             axes.axvline(own, color=QUIET, linestyle=DASHED, linewidth=1.2)
@@ -76,18 +76,18 @@ def plot_widths(
                 ahead = values[-1] >= max(pairs[-1])  # labels of lines that meet stand apart
                 beside = {"xytext": (8, -3 if ahead else 3), "textcoords": "offset points"}
                 beside["va"] = "bottom" if ahead else "top"
-                axes.annotate(f"a step of {name}", (widths[-1], values[-1]), color=colour, **beside)
+                axes.annotate(name, (widths[-1], values[-1]), color=colour, **beside)
                 words.append(f"{title}, {name}: {values[0]:.2g} to {values[-1]:.2g}")
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             axes.set_xlim(
-                widths[0] / 1.2, 3.6 * widths[-1]
+                widths[0] / 1.2, 1.7 * widths[-1]
             )  # the labels stand beyond the last width
-            axes.set_xticks(widths, [f"{width}" for width in widths])
+            axes.set_xticks(widths[::2], [f"{width}" for width in widths[::2]])
             axes.spines["bottom"].set_bounds(widths[0], widths[-1])
             axes.set_title(title, fontsize=11)
             axes.set_xlabel("width d")
-        panels[0].set_ylabel("change of the output,\nrelative to its size")
+        panels[0].set_ylabel("change of the output by a step\nof A or B, relative to its size")
         place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 10, "color": QUIET}
         panels[0].annotate(f"ours, {own}", (own, panels[0].get_ylim()[0]), **place)
     span = f"from width {widths[0]} to {widths[-1]}"

@@ -1,4 +1,4 @@
-"""Some ways of doing one thing, beside each other."""
+"""Some ways of doing one thing, beside each other; and what two tasks make of the weights of a sum."""
 
 from __future__ import annotations
 
@@ -45,3 +45,33 @@ def plot_ways(ways: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str)
         for name, points in ways.items()
     )
     return with_description(figure, f"{y}, over {x}. {said}.")
+
+
+def plot_sweeps(
+    sweeps: Mapping[str, Mapping[str, Sequence[tuple[float, int]]]], base: Mapping[str, int]
+) -> Figure:
+    """A panel a sweep, and in it a line a task; the base's count is dotted. The second axis doubles.
+
+    Args:
+        sweeps: what is on the axis -> task -> points (weight, how many are right).
+        base: task -> how many the base has right.
+    """
+    words = []
+    with styled_figure(9.2, 3.9) as figure:
+        panels = figure.subplots(1, len(sweeps), sharey=True, squeeze=False)[0]
+        for axes, (x, tasks) in zip(panels, sweeps.items(), strict=True):
+            for (task, points), look in zip(tasks.items(), LOOKS, strict=False):
+                axes.plot(*zip(*points, strict=True), label=task, **look)
+                axes.axhline(base[task], color=look["color"], linestyle=":", linewidth=1.2)
+                said = ", ".join(f"{count} at {weight:g}" for weight, count in points)
+                words.append(f"{x}, {task}: {said}")
+            axes.set_xlabel(x)
+        for axes in panels[1:]:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
+        panels[0].set(ylabel="named right", ylim=(0, None))
+        panels[0].legend(loc="lower center")
+    dotted = ", ".join(f"{task} {count}" for task, count in base.items())
+    return with_description(
+        figure, f"Drawings named right, over the weights. {'; '.join(words)}. Base: {dotted}."
+    )

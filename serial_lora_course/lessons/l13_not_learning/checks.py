@@ -1,4 +1,4 @@
-"""Checks of lesson 13: four diagnostics of a training, and what three runs suffer from."""
+"""Checks of lesson 13: four diagnostics of a training, and what three runs suffer from, one of them twice."""
 
 from __future__ import annotations
 
@@ -212,16 +212,18 @@ def moved() -> Iterator[Case]:
 
 # ---------------------------------------------------------------------------- 13.5 three diagnoses
 
-FITS = "fits its numbers"
-FAULTS = {"E": "low rate", "F": "start", "G": "high rate"}
+FITS, FITS_NOT, NOT_ENOUGH = "fits its numbers", " does not fit", " is not all"
+FAULTS = {"E": {"optimizer", "low rate"}, "F": {"start"}, "G": {"high rate"}}
+ALONE = "one word of two: mend what you see, and diagnose the mended run"
 AGAINST = {
     "E": {
-        "optimizer": "E: the optimizer holds 12 of 12",
+        "optimizer": f"E: with an optimizer that holds all 12, the curve hardly falls. {ALONE}",
+        "low rate": f"E: the optimizer holds 0 of 12, so no rate can help. {ALONE}",
         "gradient": "E: a gradient reaches all of A and all of B",
-        "format": "E: nothing is rounded away, since all parameters move. How far?",
-        "start": "E: pairs that no gradient can move would stay, and all of these move. How far?",
-        "high rate": "E: two steps move a parameter by less than 0.006",
-        "input": "E: the wrong input gives wrong gradients, and AdamW would move parameters by the rate",
+        "format": "E: the optimizer holds 0 of 12. Once it holds them, all parameters move. How far?",
+        "start": "E: once the optimizer holds the pairs, all of these move. How far?",
+        "high rate": "E: two steps move a parameter by less than 0.006, mended or not",
+        "input": "E: once the optimizer holds them, AdamW would move parameters by the rate, whatever the input",
     },
     "F": {
         "optimizer": "F: the optimizer holds 12 of 12",
@@ -242,20 +244,29 @@ AGAINST = {
 }
 
 
+def words_in(said: object) -> set:
+    """A diagnosis as a set of words; one word may stand without its braces."""
+    return {said} if isinstance(said, str) else set(said or ())
+
+
 def said_of(found: dict, *_: Any) -> list[str]:
-    """Whether each diagnosis fits; a wrong one by its name, which does not give the right one away."""
-    said = {letter: found.get(letter) for letter in FAULTS}
+    """Whether each diagnosis fits; a wrong one by its words, which does not give the right ones away."""
+    said = {letter: words_in(found.get(letter)) for letter in FAULTS}
     return [
-        FITS if said[k] == fault else f"{said[k]!r} does not fit" for k, fault in FAULTS.items()
+        FITS
+        if said[k] == faults
+        else ", ".join(sorted(map(str, said[k]))) + (NOT_ENOUGH if said[k] < faults else FITS_NOT)
+        for k, faults in FAULTS.items()
     ]
 
 
 def advice_on(letter: str) -> Callable[[str], str]:
-    """What speaks against each wrong word."""
+    """What speaks against a wrong diagnosis: against its first word that is wrong, or that is alone."""
 
     def advice(said: str) -> str:
-        known = {f"{word!r} does not fit": why for word, why in AGAINST[letter].items()}
-        return known.get(said, f"{letter}: answer with one of the words of the table")
+        words = said.removesuffix(FITS_NOT).removesuffix(NOT_ENOUGH).split(", ")
+        wrong = [word for word in words if word not in FAULTS[letter]] or words
+        return AGAINST[letter].get(wrong[0], f"{letter}: answer with words of the table")
 
     return advice
 
@@ -264,7 +275,7 @@ def advice_on(letter: str) -> Callable[[str], str]:
     "13.5",
     "all three diagnoses fit the numbers of their runs",
     {
-        why: [lambda wrong={letter: word}: FAULTS | wrong]  # noqa: B006, read only
+        why: [lambda wrong={letter: {word}}: FAULTS | wrong]  # noqa: B006, read only
         for letter, words in AGAINST.items()
         for word, why in words.items()
     },
@@ -277,5 +288,5 @@ def diagnosis() -> Iterator[Case]:
         Parts(dict.fromkeys(FAULTS, FITS)),
         read=said_of,
         advice={letter: advice_on(letter) for letter in FAULTS},
-        form="return a dictionary with the letters E, F and G",
+        form="return a dictionary with the letters E, F and G, and a set of words for each",
     )

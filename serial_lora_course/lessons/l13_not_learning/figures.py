@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from serial_lora_course.plots.style import BLUE, VERMILION, styled_figure, with_description
+from serial_lora_course.plots.style import BLUE, INK, VERMILION, styled_figure, with_description
 
 PARTS = 6  # of a run: a mean is over one of them
 
@@ -36,18 +36,24 @@ def plot_curves(curves: Mapping[str, Sequence[float]], apart: Collection[str] = 
     return with_description(figure, f"Loss of each run, first and last sixth: {'; '.join(said)}.")
 
 
-def plot_fixed(posted: Sequence[float], fixed: Sequence[float]) -> Figure:
-    """The loss of a run as it was posted, dashed, and fixed."""
+def plot_fixed(
+    posted: Sequence[float], fixed: Sequence[float], half: Sequence[float] = ()
+) -> Figure:
+    """The loss of a run as it was posted, dashed, and fixed; dotted, with one of two faults mended."""
+    runs = {
+        "as posted": (posted, VERMILION, "--"),
+        "one fault mended": (half, INK, ":"),
+        "fixed": (fixed, BLUE, "-"),
+    }
+    runs = {name: run for name, run in runs.items() if len(run[0])}
     with styled_figure(4.4, 2.6) as figure:
         axes = figure.subplots()
-        draw_curve(axes, posted, VERMILION, label="as posted", linestyle="--")
-        draw_curve(axes, fixed, BLUE, label="fixed")
-        axes.set(xlabel="step", ylabel="loss", ylim=(0, 1.05 * max(*posted, *fixed)))
+        for name, (losses, color, line) in runs.items():
+            draw_curve(axes, losses, color, label=name, linestyle=line)
+        axes.set(xlabel="step", ylabel="loss", ylim=(0, 1.05 * max(*posted, *fixed, *half)))
         axes.legend(loc="lower left")
-    return with_description(
-        figure,
-        f"Loss in the last sixth of the run: {last(posted):.2f} as posted, {last(fixed):.2f} fixed.",
-    )
+    said = ", ".join(f"{last(losses):.2f} {name}" for name, (losses, *_) in runs.items())
+    return with_description(figure, f"Loss in the last sixth of the run: {said}.")
 
 
 def draw_curve(axes: Axes, losses: Sequence[float], color: str, **look: str) -> None:

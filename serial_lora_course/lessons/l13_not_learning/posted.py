@@ -1,6 +1,6 @@
-"""Seven fine-tuning runs as people post them, each broken in one place, and an eighth that works.
+"""Seven fine-tuning runs as people post them, E broken in two places and each other in one, and one that works.
 
-The broken place of each is a function of its own, and a learner's takes its place: ``run_a(mine)``.
+A broken place is a function of its own, and a learner's takes its place: ``run_a(mine)``.
 """
 
 from __future__ import annotations
@@ -221,9 +221,9 @@ def run_d(lower: Callable = lower) -> Run:
     return Run(model, optimizer, loss, vectors * ROUNDS)
 
 
-def run_e(share_of_rate: Callable = share_of_rate) -> Run:
+def run_e(optimizer_of: Callable = optimizer_of, share_of_rate: Callable = share_of_rate) -> Run:
     def build(model: Classifier) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        optimizer = adapted(model)
+        optimizer = optimizer_of(model, SerialLoRAConfig(rank=RANK), RATE)
         return optimizer, LambdaLR(optimizer, lambda step: share_of_rate(step, STEPS))
 
     return classify(build)
