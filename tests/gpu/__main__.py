@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +25,11 @@ SETTINGS = {lab: [changes for changes, _ in choices] for lab, choices in CHOICES
 SETTINGS["sd3"].append({"gradient_checkpointing": True, "accumulation": 1})
 UNSEEN = 1.5  # GiB, for what shapes do not tell
 CARDS = (8, 16, 24, 48, 80)  # GB of 10^9 bytes
-#: Of NVIDIA's data sheets, from memory: 10^12 operations a second, in bfloat16 (dense) and in float32.
-FIGURES = {"L4": (121, 30.3), "RTX 4090": (165, 82.6), "A100": (312, 19.5), "H100": (989, 67)}
-REACHED = 0.3
-#: A class's run: the paper's setting for one GPU, steps of training with it, and how often what is looked at.
-RUNS = {
-    "clip": ({"accumulation": 1}, 100, {"measure 128 pictures": 4}),
-    "sam": ({"gradient_checkpointing": True}, 100, {"measure a picture": 24}),
-    "sd3": (
-        {"gradient_checkpointing": True},
-        150,
-        # In 14 steps; every two of them are counted with a decoding.
-        {"encode a picture": 75, "draw 4 pictures in 2 steps": 28, "decode 4 pictures": 4 - 28},
-    ),
+#: The paper's setting for one GPU.
+USUAL = {
+    "clip": {"accumulation": 1},
+    "sam": {"gradient_checkpointing": True},
+    "sd3": {"gradient_checkpointing": True},
 }
 
 
@@ -46,10 +37,8 @@ def label(changes: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items())
 
 
-def stored(taken: Taken) -> dict[str, Any]:
-    operations = {str(kind).removeprefix("torch."): n for kind, n in taken.operations.items()}
-    sizes = {name: getattr(taken, name) for name in ("before", "kept", "peak")}
-    return sizes | {"waits": taken.waits.total(), "operations": operations}
+def stored(taken: Taken) -> dict[str, int]:
+    return {name: getattr(taken, name) for name in ("before", "kept", "peak")}
 
 
 def computed(lab: str) -> dict[str, Any]:
@@ -63,8 +52,8 @@ def computed(lab: str) -> dict[str, Any]:
 
 def tables(rows: dict[str, Any]) -> str:
     """The part of docs/labs.md, in Markdown."""
-    steps, looks, fits, runs = [], [], [], []
-    for lab, (usual, count, often) in RUNS.items():
+    steps, looks, fits = [], [], []
+    for lab, usual in USUAL.items():
         made, seen, name = rows[lab]["steps"], rows[lab]["looks"], lab.upper()
         for setting, taken in made.items():
             steps.append([f"{name}, {setting}", *(in_parts(taken[method]) for method in METHODS)])
@@ -75,20 +64,11 @@ def tables(rows: dict[str, Any]) -> str:
         each = max(trained["peak"], *peaks) / GIB + UNSEEN
         pairs = [str(int(size * 1e9 / GIB / each)) for size in CARDS]
         fits.append([f"{name}, {label(usual)}", f"{each:.1f}", *pairs])
-        total = Counter()
-        for n, row in [(count, trained), *((n, seen[what]) for what, n in often.items())]:
-            total.update({kind: n * done / 1e12 for kind, done in row["operations"].items()})
-        seconds = [
-            f"{(total['bfloat16'] / narrow + total['float32'] / wide) / REACHED:.0f}"
-            for narrow, wide in FIGURES.values()
-        ]
-        runs.append([name, f"{total['bfloat16']:,.0f}", f"{total['float32']:,.0f}", *seconds])
     return "\n\n".join(
         [
             table(["A step of training, GiB", *METHODS], steps),
             table(["Looking at a model", "GiB"], looks),
             table(["Pairs at once", "GiB each", *(f"{size} GB" for size in CARDS)], fits),
-            table(["A class's run", "bfloat16", "float32", *(f"{n}, s" for n in FIGURES)], runs),
         ]
     )
 
@@ -110,11 +90,11 @@ def page(rows: dict[str, Any]) -> str:
 
 def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
-    parser.add_argument("--only", choices=RUNS, action="append", help="a lab; may be repeated")
+    parser.add_argument("--only", choices=USUAL, action="append", help="a lab; may be repeated")
     parser.add_argument("--tables", action="store_true", help="compute nothing, write the tables")
     options = parser.parse_args(words)
     rows = json.loads(COMPUTED.read_text("utf-8"))
-    for lab in [] if options.tables else options.only or RUNS:
+    for lab in [] if options.tables else options.only or USUAL:
         rows[lab] = computed(lab)
         COMPUTED.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     PAGE.write_text(page(rows), "utf-8")
