@@ -1,15 +1,16 @@
-"""Pictures of a lab's runs, for `--pictures`: masks before and after, or drawings on one sheet."""
+"""What `--keep` keeps of a lab's runs, with pictures: masks before and after, or drawings on one sheet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from serial_lora.overrides import disabled
 from serial_lora_course.files import refusals_told
-from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.lab import Lab, keep_run
 from serial_lora_course.labs.methods import Method
 from serial_lora_course.plots.drawings import Row, draw_rows
 from serial_lora_course.plots.masks import plot_masks
@@ -18,7 +19,6 @@ from serial_lora_course.plots.style import SCREEN_DPI, save_figure
 IN_A_ROW, ON_A_SHEET = 8, 40
 
 
-@refusals_told()
 def draw_masks(
     folder: Path, lab: Lab, method: Method, scores: Mapping[str, np.ndarray], name: str
 ) -> Path:
@@ -42,7 +42,6 @@ def draw_masks(
     return save_figure(plot_masks(examples, answers), folder / f"{name}.png")
 
 
-@refusals_told()
 def draw_sheet(folder: Path, lab: Lab, method: Method, drawn: np.ndarray, name: str) -> Path:
     """Write the first drawings of an SD3's run, each with its prompt.
 
@@ -57,3 +56,11 @@ def draw_sheet(folder: Path, lab: Lab, method: Method, drawn: np.ndarray, name: 
 
 
 DRAWINGS = {"sam": draw_masks, "sd3": draw_sheet}
+
+
+@refusals_told()
+def keep_and_draw(folder: Path, lab: Lab, method: Method, seen: Any, name: str) -> None:
+    """A `Draw`: what `keep_run` writes, and the picture of a lab whose runs are drawn."""
+    keep_run(folder, lab, method, seen, name)
+    if lab.name in DRAWINGS:
+        DRAWINGS[lab.name](folder, lab, method, seen, name)
