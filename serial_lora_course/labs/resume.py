@@ -70,11 +70,7 @@ class SavedState:
         write_whole(self.file, stream.getvalue())
 
     def restore(self) -> TrainingHistory:
-        """Load the file, if there is one; what the run had done by then.
-
-        Raises:
-            SerialLoRAError: the file is damaged, or another run's or version's.
-        """
+        """Load the file, if there is one; what the run had done by then."""
         if self.file is None or not os.path.lexists(self.file):
             return TrainingHistory()
         try:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from serial_lora.files import save_adapter, write_whole
 from serial_lora.overrides import disabled
 from serial_lora_course.files import refusals_told
-from serial_lora_course.labs.lab import Lab, keep_run
+from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.methods import Method
 from serial_lora_course.plots.drawings import Row, draw_rows
 from serial_lora_course.plots.masks import plot_masks
@@ -60,7 +62,10 @@ DRAWINGS = {"sam": draw_masks, "sd3": draw_sheet}
 
 @refusals_told()
 def keep_and_draw(folder: Path, lab: Lab, method: Method, seen: Any, name: str) -> None:
-    """A `Draw`: what `keep_run` writes, and the picture of a lab whose runs are drawn."""
-    keep_run(folder, lab, method, seen, name)
+    """A `Draw`: the adapter, ``name.safetensors``, the outcomes, ``name.npz``, and a picture if there is one."""
+    save_adapter(lab.backbone.model, folder / f"{name}.safetensors")
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **lab.outcomes(seen))
+    write_whole(folder / f"{name}.npz", stream.getvalue())
     if lab.name in DRAWINGS:
         DRAWINGS[lab.name](folder, lab, method, seen, name)
