@@ -29,9 +29,6 @@ def download(url: str, path: Path, sha256: str = "") -> Path:
 
     Args:
         sha256: its first digits at least; nothing is compared where that is empty.
-
-    Raises:
-        SerialLoRAError: it cannot be had, or is not the expected file.
     """
     if path.exists():
         return path

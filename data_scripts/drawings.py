@@ -104,11 +104,7 @@ def lay_out(pictures: Sequence[Image.Image]) -> tuple[Image.Image, list[tuple[in
 
 
 def drawer(style: str) -> Draw:
-    """What draws a concept of a style by its code points, or says None where there is no drawing.
-
-    Raises:
-        SerialLoRAError: the style's package is not installed.
-    """
+    """What draws a concept of a style by its code points, or says None where there is no drawing."""
     if style in SYSTEM_FONTS:
         package, names, size = SYSTEM_FONTS[style]
         found = [next(iter(sorted(FONTS.rglob(name))), None) for name in names]

@@ -166,11 +166,7 @@ def _count(name: str, root: Path) -> int:
 
 
 def fetch_clip(name: str, root: Path) -> Path:
-    """Bring the safetensors file that open_clip itself would fetch for OpenAI's weights.
-
-    Raises:
-        SerialLoRAError: OpenAI published none for that architecture, or the hub does not answer.
-    """
+    """Bring the safetensors file that open_clip itself would fetch for OpenAI's weights."""
     facts = open_clip.get_pretrained_cfg(name, "openai")
     if not facts:
         raise SerialLoRAError(
@@ -191,12 +187,7 @@ def fetch_clip(name: str, root: Path) -> Path:
 
 
 def fetch_sd3(root: Path, with_t5: bool = True) -> Path:
-    """Bring Stable Diffusion 3 medium, a gated model, as a diffusers folder.
-
-    Raises:
-        SerialLoRAError: its licence is not accepted, the hub does not answer, or what is there was
-            fetched without T5.
-    """
+    """Bring Stable Diffusion 3 medium, a gated model, as a diffusers folder."""
     folder, begun = root / "weights" / PAPER_FOLDER, root / "fetching" / "sd3"
     if not folder.exists():
         with _hub_told("Stable Diffusion 3 medium"):

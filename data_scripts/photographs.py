@@ -37,11 +37,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def archive() -> bytes:
-    """A zip file of the photographs, and the index that names them.
-
-    Raises:
-        SerialLoRAError: a photograph is not there.
-    """
+    """A zip file of the photographs, and the index that names them."""
     stream, listed = io.BytesIO(), read_list()
     with zipfile.ZipFile(stream, "w") as packed:
         for row in listed:

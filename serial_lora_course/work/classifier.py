@@ -132,10 +132,6 @@ def load_vision(name: str, weights: str | None = None, image_size: int | None = 
             transformers' ``save_pretrained`` wrote; or tiny-clip, which comes with the course.
         weights: file with those of timm's or open_clip's model, with its classifier or without.
         image_size: side in pixels, in place of the own one of timm's or open_clip's model.
-
-    Raises:
-        SerialLoRAError: there is no such model, its weights cannot be had, it does not prepare
-            pictures as squares, or does not give the same one vector each time for a picture.
     """
     weights = None if weights is None else str(expanded(weights).absolute())
     try:
@@ -255,12 +251,7 @@ def save_classifier(classifier: PictureClassifier, folder: Path, **more: object)
 
 
 def open_classifier(folder: str | Path) -> PictureClassifier:
-    """A classifier that `serial-lora fit` made, with its model.
-
-    Raises:
-        SerialLoRAError: its file is missing, damaged or an older version's, its model is another by now,
-            or as `load_vision` and `load_adapter`.
-    """
+    """A classifier that `serial-lora fit` made, with its model."""
     path = expanded(folder) / ADAPTER_FILE
     notes = read_header(path).notes
     try:

@@ -26,7 +26,6 @@ from serial_lora_course.files import (
     alone,
     expanded,
     refusals_told,
-    without_leftovers,
     write_json,
 )
 from serial_lora_course.labs.config import for_key
@@ -57,9 +56,6 @@ def fit_folder(job: Job) -> dict[str, Any]:
     What was reached is returned, and stands in the record and the card in ``out``. An interrupted training
     goes on where it stopped, and a finished one is not run again. Neither is taken for one with other
     options, pictures, classes or weights.
-
-    Raises:
-        SerialLoRAError: ``out`` is among the pictures, not this job's or in use, or as what is called.
     """
     out = expanded(job.out)
     if expanded(job.pictures).resolve() in out.resolve().parents:
@@ -82,7 +78,8 @@ def fit_folder(job: Job) -> dict[str, Any]:
     told = f"another process is training into {out}; wait until it ends, or give another --out."
     with alone(out / ".lock", told):
         reached = _claimed(out, made_from)
-        without_leftovers(out)  # not before the folder is known to be this job's
+        for left in out.glob(".*.partial"):  # by one that was killed; the folder is this job's
+            left.unlink()
         write_whole(out / RUN_FILE, options.encode())
         if reached is None:
             facts = examine_folder(job.pictures)
