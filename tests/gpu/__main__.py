@@ -24,13 +24,6 @@ COMPUTED, PAGE = Path(__file__).with_name("computed.json"), ROOT / "docs" / "lab
 SETTINGS = {lab: [changes for changes, _ in choices] for lab, choices in CHOICES.items()}
 SETTINGS["sd3"].append({"gradient_checkpointing": True, "accumulation": 1})
 UNSEEN = 1.5  # GiB, for what shapes do not tell
-CARDS = (8, 16, 24, 48, 80)  # GB of 10^9 bytes
-#: The paper's setting for one GPU.
-USUAL = {
-    "clip": {"accumulation": 1},
-    "sam": {"gradient_checkpointing": True},
-    "sd3": {"gradient_checkpointing": True},
-}
 
 
 def label(changes: dict[str, Any]) -> str:
@@ -52,25 +45,16 @@ def computed(lab: str) -> dict[str, Any]:
 
 def tables(rows: dict[str, Any]) -> str:
     """The part of docs/labs.md, in Markdown."""
-    steps, looks, fits = [], [], []
-    for lab, usual in USUAL.items():
-        made, seen, name = rows[lab]["steps"], rows[lab]["looks"], lab.upper()
-        for setting, taken in made.items():
-            steps.append([f"{name}, {setting}", *(in_parts(taken[method]) for method in METHODS)])
-        looks += [[f"{name}, {what}", f"{row['peak'] / GIB:.2f}"] for what, row in seen.items()]
-        trained = made[label(usual)]["LoRA"]
-        # Text encoders that do not fit compute on the CPU.
-        peaks = [row["peak"] for what, row in seen.items() if not what.startswith("read")]
-        each = max(trained["peak"], *peaks) / GIB + UNSEEN
-        pairs = [str(int(size * 1e9 / GIB / each)) for size in CARDS]
-        fits.append([f"{name}, {label(usual)}", f"{each:.1f}", *pairs])
-    return "\n\n".join(
-        [
-            table(["A step of training, GiB", *METHODS], steps),
-            table(["Looking at a model", "GiB"], looks),
-            table(["Pairs at once", "GiB each", *(f"{size} GB" for size in CARDS)], fits),
-        ]
-    )
+    steps, looks = [], []
+    for lab, taken in rows.items():
+        for setting, of in taken["steps"].items():
+            steps.append(
+                [f"{lab.upper()}, {setting}", *(in_parts(of[method]) for method in METHODS)]
+            )
+        for what, row in taken["looks"].items():
+            looks.append([f"{lab.upper()}, {what}", f"{row['peak'] / GIB:.2f}"])
+    head = ["A step of training, GiB", *METHODS]
+    return f"{table(head, steps)}\n\n{table(['Looking at a model', 'GiB'], looks)}"
 
 
 def in_parts(row: dict[str, Any]) -> str:
@@ -90,11 +74,11 @@ def page(rows: dict[str, Any]) -> str:
 
 def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
-    parser.add_argument("--only", choices=USUAL, action="append", help="a lab; may be repeated")
+    parser.add_argument("--only", choices=SETTINGS, action="append", help="a lab; may be repeated")
     parser.add_argument("--tables", action="store_true", help="compute nothing, write the tables")
     options = parser.parse_args(words)
     rows = json.loads(COMPUTED.read_text("utf-8"))
-    for lab in [] if options.tables else options.only or USUAL:
+    for lab in [] if options.tables else options.only or SETTINGS:
         rows[lab] = computed(lab)
         COMPUTED.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     PAGE.write_text(page(rows), "utf-8")
