@@ -37,6 +37,7 @@ SYSTEM_FONTS = {
     "symbola": ("fonts-symbola", ("Symbola_hint.ttf",), 72),
     "unifont": ("fonts-unifont", ("unifont_upper.otf", "unifont.otf"), 16),  # drawn on 16 x 16 dots
 }
+FONTS = Path("/usr/share/fonts")
 FONT_SIZE = 144
 SHEET, COLUMNS = 40, 8  # drawings on a sheet
 # Unicode 16, of which this Unifont draws the numbers in a box.
@@ -52,19 +53,17 @@ def main(words: Sequence[str]) -> None:
         prog="python data_scripts/drawings.py", description=main.__doc__
     )
     parser.add_argument("styles", nargs="*", help=f"of {', '.join(STYLES + UNSEEN_STYLES)}; or all")
-    parser.add_argument("--fonts", type=Path, default="/usr/share/fonts", help="of fonts-symbola")
-    asked = parser.parse_args(words)
-    for name in asked.styles or STYLES + UNSEEN_STYLES:
-        path = write_whole(shipped_file(name), archive(name, asked.fonts))
+    for name in parser.parse_args(words).styles or STYLES + UNSEEN_STYLES:
+        path = write_whole(shipped_file(name), archive(name))
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def archive(style: str, fonts: Path | None = None) -> bytes:
+def archive(style: str) -> bytes:
     """A zip file of the style's drawings, and the index that says which concept is drawn where.
 
     The same bytes on every run with the same packages.
     """
-    draw, made_with = drawer(style, fonts), {"pillow": version("pillow")}
+    draw, made_with = drawer(style), {"pillow": version("pillow")}
     if style in PACKAGES:
         made_with[PACKAGES[style][1]] = version(PACKAGES[style][1])
     names: dict[bytes, str] = {}  # size and pixels of a drawing -> its name
@@ -104,23 +103,14 @@ def lay_out(pictures: Sequence[Image.Image]) -> tuple[Image.Image, list[tuple[in
     return sheet, boxes
 
 
-def drawer(style: str, fonts: Path | None = None) -> Draw:
-    """What draws a concept of a style by its code points, or says None where there is no drawing.
-
-    Args:
-        fonts: folder of the fonts that no Python package holds.
-
-    Raises:
-        SerialLoRAError: the style's package is not installed.
-    """
+def drawer(style: str) -> Draw:
+    """What draws a concept of a style by its code points, or says None where there is no drawing."""
     if style in SYSTEM_FONTS:
         package, names, size = SYSTEM_FONTS[style]
-        found = [next(iter(sorted(fonts.rglob(name))), None) for name in names]
+        found = [next(iter(sorted(FONTS.rglob(name))), None) for name in names]
         if None in found:
-            raise SerialLoRAError(
-                f"{names[found.index(None)]} is not below {fonts}; install {package}, or say where "
-                "it is with --fonts."
-            )
+            missing = names[found.index(None)]
+            raise SerialLoRAError(f"{missing} is not below {FONTS}; install {package}.")
         return _first_of([_font(path, size=size) for path in found])
     module, package = PACKAGES[style]
     spec = find_spec(module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import socket
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 from torchvision import datasets
 
-from data_scripts.download import UNFINISHED, download, unpack
+from data_scripts.download import download, unpack
 from data_scripts.sources import PICTURES, SOURCES
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES
@@ -33,14 +34,15 @@ from serial_lora_course.models.weights import require_finite
 DESCRIPTION = """\
 Fetch data sets of the paper, or weights of its models, for --scale paper.
 
-A download goes on where it stopped, is held against its publisher's hash where there is one, and
-appears in ROOT when it is whole; its archive is deleted then. What cannot be had says where to put
-the file by hand; an unpacked folder in ROOT will do as well."""
+A download is held against its publisher's hash where there is one, and appears in ROOT when it is
+whole; its archive is deleted then. What cannot be had says where to put the file by hand; an unpacked
+folder in ROOT will do as well."""
 CLIP_FILE = "open_clip_model.safetensors"  # as every repository of OpenAI's weights calls it
 SD3_REPOSITORY = "stabilityai/stable-diffusion-3-medium-diffusers"
 #: Of all that lies there: not the copies in another number format, not the pictures of its page.
 SD3_FILES = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model"]
 T5_FILES = ["text_encoder_3/*", "tokenizer_3/*"]
+PATIENCE = 30  # seconds without a byte after which a connection counts as broken
 
 
 def main(words: Sequence[str]) -> None:
@@ -65,6 +67,7 @@ def main(words: Sequence[str]) -> None:
     )
     asked = parser.parse_args(words)
     root = data_root(asked.root)
+    socket.setdefaulttimeout(PATIENCE)
     for name in asked.names:
         source = SOURCES[name]
         if source.note:
@@ -131,7 +134,7 @@ def _fetch_anew(name: str, begun: Path, password: str | None) -> None:
 
 def _leave_only(folder: Path, files: Sequence[str]) -> None:
     """Clear away what an earlier command had unpacked when it was stopped; keep what it fetched."""
-    kept = {folder / f"{file}{ending}" for file in files for ending in ("", *UNFINISHED)}
+    kept = {folder / file for file in files}
     for path in sorted(folder.rglob("*"), reverse=True):  # what is inside of a folder comes first
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
@@ -163,11 +166,7 @@ def _count(name: str, root: Path) -> int:
 
 
 def fetch_clip(name: str, root: Path) -> Path:
-    """Bring the safetensors file that open_clip itself would fetch for OpenAI's weights.
-
-    Raises:
-        SerialLoRAError: OpenAI published none for that architecture, or the hub does not answer.
-    """
+    """Bring the safetensors file that open_clip itself would fetch for OpenAI's weights."""
     facts = open_clip.get_pretrained_cfg(name, "openai")
     if not facts:
         raise SerialLoRAError(
@@ -188,12 +187,7 @@ def fetch_clip(name: str, root: Path) -> Path:
 
 
 def fetch_sd3(root: Path, with_t5: bool = True) -> Path:
-    """Bring Stable Diffusion 3 medium, a gated model, as a diffusers folder.
-
-    Raises:
-        SerialLoRAError: its licence is not accepted, the hub does not answer, or what is there was
-            fetched without T5.
-    """
+    """Bring Stable Diffusion 3 medium, a gated model, as a diffusers folder."""
     folder, begun = root / "weights" / PAPER_FOLDER, root / "fetching" / "sd3"
     if not folder.exists():
         with _hub_told("Stable Diffusion 3 medium"):

@@ -7,7 +7,6 @@ not drawings, each once, chosen by eye, with the name that its maker gave it.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -32,29 +31,19 @@ QUALITY = 85  # of the colours; what is cut out is kept without loss
 
 
 def main(words: Sequence[str]) -> None:
-    """Pack the photographs into serial_lora_course/assets/drawings."""
-    parser = argparse.ArgumentParser(
-        prog="python data_scripts/photographs.py", description=main.__doc__
-    )
-    parser.add_argument("--stamps", type=Path, default=STAMPS, help=f"folder of {PACKAGE}")
-    path = write_whole(shipped_file(PHOTOGRAPHS), archive(parser.parse_args(words).stamps))
+    """Pack the photographs into serial_lora_course/assets/drawings; there is nothing to choose."""
+    path = write_whole(shipped_file(PHOTOGRAPHS), archive())
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def archive(stamps: Path) -> bytes:
-    """A zip file of the photographs, and the index that names them.
-
-    Raises:
-        SerialLoRAError: a photograph is not there.
-    """
+def archive() -> bytes:
+    """A zip file of the photographs, and the index that names them."""
     stream, listed = io.BytesIO(), read_list()
     with zipfile.ZipFile(stream, "w") as packed:
         for row in listed:
-            path = stamps / f"{row['file']}.png"
+            path = STAMPS / f"{row['file']}.png"
             if not path.exists():
-                raise SerialLoRAError(
-                    f"{path} is not there; install {PACKAGE}, or say where it is with --stamps."
-                )
+                raise SerialLoRAError(f"{path} is not there; install {PACKAGE}.")
             packed.writestr(zipfile.ZipInfo(f"{row['file']}.webp"), encoded(Image.open(path)))
         index = {"made_with": {"pillow": version("pillow")}, "photographs": listed}
         packed.writestr(zipfile.ZipInfo(INDEX), json.dumps(index), zipfile.ZIP_DEFLATED)

@@ -23,7 +23,9 @@ def command(words: Sequence[str]) -> int | None:
             "`py -3.13 -m venv .venv`)."
         )
     try:
-        from serial_lora_course.cli import command as run  # here: a bare install lacks its packages
+        from serial_lora_course.cli import command as run  # here: not for a Python that is too old
+
+        return run(words)
     except ModuleNotFoundError as error:
         if (error.name or "serial_lora").startswith("serial_lora"):
             raise  # a file of ours is missing, which no installation of packages mends
@@ -31,7 +33,6 @@ def command(words: Sequence[str]) -> int | None:
             f'{error.name} is missing, and the course needs it: `pip install -e ".[course]"` in the '
             "course's folder."
         )
-    return run(words)
 
 
 def _refused(sentence: str) -> int:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from serial_lora_course.door import DEBUG
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.registry import LABS
-from serial_lora_course.options import CONFIG, command_of, read
+from serial_lora_course.options import command_of, read
 from serial_lora_course.work.commands import fit_command, merge, predict, show
 
 FIRST_LESSON = "00_start_here.ipynb"
@@ -28,8 +28,8 @@ COURSE = (
     "lab sd3 --dataset openmoji --percent 100 --methods lora,serial_lora --seeds 1",
 )
 FOOT = (
-    f"`serial-lora COMMAND --help` shows a command's options. {CONFIG} run.yaml reads a command's options from a file,\n"
-    f"and {DEBUG} shows an error's traceback."
+    "`serial-lora COMMAND --help` shows a command's options, @run.txt reads them from a file, and\n"
+    f"{DEBUG} shows an error's traceback."
 )
 
 

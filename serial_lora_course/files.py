@@ -26,11 +26,7 @@ def refusal(error: OSError) -> str | None:
 
 @contextmanager
 def refusals_told() -> Iterator[None]:
-    """Raise what the system refuses as an error of one sentence.
-
-    Raises:
-        SerialLoRAError: says what.
-    """
+    """Raise what the system refuses as an error of one sentence."""
     try:
         yield
     except OSError as error:
@@ -47,9 +43,6 @@ def alone(lock: Path, sentence: str) -> Iterator[None]:
 
     Args:
         sentence: what the others are told.
-
-    Raises:
-        SerialLoRAError: another process is at it.
     """
     from filelock import FileLock, Timeout
 
@@ -66,15 +59,6 @@ def alone(lock: Path, sentence: str) -> Iterator[None]:
         with suppress(OSError):  # Windows deletes no file that is open
             lock.unlink()
         held.release()
-
-
-def without_leftovers(folder: Path) -> None:
-    """Delete what a program that was killed had begun to write there, for `write_whole` moves it last.
-
-    For folders in which one process at a time is :func:`alone`.
-    """
-    for left in folder.glob(".*.partial"):
-        left.unlink()
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

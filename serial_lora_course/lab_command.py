@@ -7,6 +7,7 @@ import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,15 @@ from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora_course.files import expanded, printable, refusals_told
 from serial_lora_course.labs.config import SWEPT, swept_configs
 from serial_lora_course.labs.grid import Done, dry_run, here, run_lab
-from serial_lora_course.labs.lab import Draw, Lab, keep_run
+from serial_lora_course.labs.lab import Draw, Lab
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.ray_grid import on_ray
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.registry import LABS, get_lab
 from serial_lora_course.labs.report import activations, results_table, run_line
-from serial_lora_course.options import Command, Option, settings_of, typed
+from serial_lora_course.options import Command, Option, said, settings_of
 from serial_lora_course.paper_tables import paper_results
 
-DRAWN = ("sam", "sd3")
-"""The labs whose runs :mod:`serial_lora_course.plots.runs` draws."""
 MORE = """{}
 
 Runs whose record is in --out are skipped, and an interrupted run is resumed.
@@ -40,7 +39,7 @@ CLUSTER = (
         "GPUs per run, also a fraction; one by default if the cluster has any",
     ),
 )
-SOMEWHERE = ("out", "pictures", "keep", "dry_run", *(each.name for each in CLUSTER))
+SOMEWHERE = ("out", "keep", "dry_run", *(each.name for each in CLUSTER))
 """Options that say where to run or write, or what to be told, and nothing of the run."""
 
 
@@ -58,8 +57,8 @@ def options_of(kind: type[Lab]) -> list[Option]:
     amounts = help.get("amount", "percentages of the training pictures, separated by commas")
     usual = ("lora", "serial_lora")
     ratio = "LoRA+: learning rate of B divided by that of A, one or several; 20 by default"
-    kept = "folder for each new run's trained tensors and results per test picture"
-    options = [
+    kept = "folder for each new run's trained tensors, results per test picture, and pictures"
+    return [
         Option("scale", str, help.get("scale", "tiny or paper"), "tiny"),
         Option("dataset", str, help.get("dataset", "names separated by commas, or all"), "all"),
         Option("methods", str, f"all, or some of {', '.join(METHODS)}", usual, several=True),
@@ -72,10 +71,8 @@ def options_of(kind: type[Lab]) -> list[Option]:
         Option("out", Path, "JSONL file of records", Path(f"runs/{kind.name}.jsonl")),
         Option("dry_run", bool, "only list the runs that are left, and time two steps", False),
         Option("keep", Path, kept),
+        *CLUSTER,
     ]
-    if kind.name in DRAWN:
-        options.append(Option("pictures", Path, help["pictures"]))
-    return [*options, *CLUSTER]
 
 
 def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) -> None:
@@ -108,7 +105,7 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         *asked,
         on_record=tell_record,
         doing=_doing(**{each.name: chosen[each.name] for each in CLUSTER}),
-        draw=_watching(kind.name, chosen.get("pictures"), chosen["keep"]),
+        draw=_keeping(chosen["keep"]),
         command=command_line(kind, options, chosen),
         **changes,
     )
@@ -125,16 +122,13 @@ def print_table(table: Any) -> None:
 def command_line(kind: type[Lab], options: list[Option], chosen: Mapping[str, Any]) -> str:
     """The command that asks for the same runs: what to run, and every option that was given."""
     always = ("dataset", "methods", kind.unit, "seeds")
-    words = ["serial-lora", "lab", kind.name]
-    for option in options:
-        value = chosen[option.name]
-        if option.name in SOMEWHERE or (value == option.default and option.name not in always):
-            continue
-        if option.kind is bool:
-            words.append(option.flag if value else f"--no-{option.flag[2:]}")
-        else:
-            words += [option.flag, typed(value)]
-    return shlex.join(words)
+    given = {
+        option.name: chosen[option.name]
+        for option in options
+        if option.name in always or chosen[option.name] != option.default
+    }
+    told = [option for option in options if option.name not in SOMEWHERE]
+    return shlex.join(["serial-lora", "lab", kind.name, *chain.from_iterable(said(told, given))])
 
 
 def _datasets(kind: type[Lab], chosen: Mapping[str, Any]) -> list[str]:
@@ -159,20 +153,13 @@ def _doing(
     return partial(on_ray, address or None, cpus_per_run, gpus_per_run)
 
 
-def _watching(name: str, pictures: Path | None, keep: Path | None) -> Draw | None:
-    """What is done with a run that was just measured: it is drawn, kept, or both."""
-    for folder in filter(None, (pictures, keep)):
-        with refusals_told():  # before hours go into what it is to hold
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-    watching = [partial(keep_run, keep)] if keep else []
-    if pictures:
-        from serial_lora_course.plots.runs import DRAWINGS  # matplotlib takes a while to load
+def _keeping(folder: Path | None) -> Draw | None:
+    """What is done with a run that was just measured."""
+    if folder is None:
+        return None
+    with refusals_told():  # before hours go into what it is to hold
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    from serial_lora_course.plots.runs import keep_and_draw  # matplotlib takes a while to load
 
-        watching.append(partial(DRAWINGS[name], pictures))
-    return partial(_each, watching) if watching else None
-
-
-def _each(watching: list[Draw], *seen: Any) -> None:
-    for watch in watching:
-        watch(*seen)
+    return partial(keep_and_draw, folder)

@@ -1,24 +1,22 @@
-"""A command's options, typed or from a YAML file: a function's parameters, or a configuration's fields.
+"""A command's options, typed or from a file: a function's parameters, or a configuration's fields.
 
 A parameter, ``out: Annotated[Path, "file; replaced"] = Path("board.svg")``, becomes ``--out PATH``; one without a
-default is typed without a name. What takes several values is a tuple: they are typed
-with commas (``--rank 4,8``), or are a list in YAML. Nothing here loads PyTorch.
+default is typed without a name. What takes several values is a tuple: they are typed with commas
+(``--rank 4,8``). ``@run.txt`` stands for the words of a file. Nothing here loads PyTorch.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
-import yaml
+from serial_lora_course.files import printable
 
-from serial_lora_course.files import expanded, printable
-
-CONFIG = "--config"
 KINDS = {int: "whole number", float: "number", str: "name", Path: "path"}
 
 
@@ -88,36 +86,28 @@ def kind_of(hint: Any) -> tuple[type, bool]:
 
 
 def read(command: Command, program: str, words: Sequence[str]) -> dict[str, Any]:
-    """The value of every option; what is typed counts more than what a YAML file says.
+    """The value of every option; of what is said twice, the later counts.
 
     Raises:
         SystemExit: 0 after ``--help``, 2 after one sentence about what was typed.
     """
-    required = {each.name: each for each in command.options if each.required}
-    names = (name.upper() + " ..." * each.several for name, each in required.items())
+    nameless = (
+        each.name.upper() + " ..." * each.several for each in command.options if each.required
+    )
     parser = _Parser(
         prog=program,
-        usage=" ".join(["%(prog)s [options]", *names]),
+        usage=" ".join(["%(prog)s [options]", *nameless]),
         description=command.help,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
-    parser.add_argument(CONFIG, metavar="FILE", help="YAML file with one option per line")
     for each in command.options:
         parser.add_argument(each.flag, **_how(each))
-
-    def said_in(words: Sequence[str]) -> dict[str, Any]:
-        found = vars(parser.parse_intermixed_args(words))
-        return {name: value for name, value in found.items() if value not in (None, [])}
-
-    said = said_in(words)
-    if path := said.pop("config", None):
-        if (file := _words_in(path, required)) is None:
-            parser.error(f"{CONFIG} takes a YAML file, not {path!r}")
-        said = said_in(file) | said
-    if missing := [name.upper() for name in required if name not in said]:
-        parser.error(f"{missing[0]} is missing")
-    values = {each.name: said.get(each.name, each.default) for each in command.options}
+    found = vars(parser.parse_intermixed_args(words))
+    values = {
+        o.name: o.default if found[o.name] is None else found[o.name] for o in command.options
+    }
     return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
@@ -129,7 +119,7 @@ def _how(option: Option) -> dict[str, Any]:
     if option.kind is bool:
         return told | {"action": argparse.BooleanOptionalAction}
     if option.required:
-        nargs = "*" if option.several else "?"  # since a file may have said it
+        nargs = "+" if option.several else None
         return told | {"type": option.kind, "metavar": option.name.upper(), "nargs": nargs}
 
     def several(text: str) -> tuple:
@@ -141,25 +131,18 @@ def _how(option: Option) -> dict[str, Any]:
     return told | {"type": several if option.several else option.kind}
 
 
-def _words_in(path: str, nameless: Collection[str]) -> list[str] | None:
-    """What a YAML file says, as it would be typed; None where it is no such file."""
-    try:
-        if not expanded(path).is_file():  # a device has no end
-            return None
-        said = yaml.load(expanded(path).read_bytes(), yaml.BaseLoader)  # every value as it is typed
-        pairs = list(said.items())
-    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
-        return None
-    words = []
-    for name, value in pairs:
-        flag = str(name).replace("_", "-")
-        if name in nameless:
-            words += value if isinstance(value, list) else [typed(value)]
-        elif value in ("true", "false"):
-            words.append(f"--{flag}" if value == "true" else f"--no-{flag}")
-        elif value != "null":
-            words.append(f"--{flag}={typed(value)}")
-    return words
+def said(options: Sequence[Option], values: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The words that say the value of each option; of one that has none, nothing is said."""
+    for option in options:
+        value = values.get(option.name)
+        if value is None:
+            continue
+        if option.required:
+            yield [str(each) for each in (value if option.several else [value])]
+        elif option.kind is bool:
+            yield [option.flag if value else f"--no-{option.flag[2:]}"]
+        else:
+            yield [option.flag, typed(value)]
 
 
 def typed(value: Any) -> str:
@@ -167,15 +150,13 @@ def typed(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def as_yaml(options: dict[str, Any]) -> bytes:
-    """A record's settings as ``--config`` reads them; those that are None are left out."""
-    said = {name: value for name, value in options.items() if value is not None}
-    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True).encode()
-
-
 class _Parser(argparse.ArgumentParser):
-    """One sentence for a mistake."""
+    """One sentence for a mistake, and files as a shell would read them."""
 
     def error(self, message: str) -> NoReturn:
         sentence = printable(message)
         self.exit(2, f"serial-lora: {sentence}; `{self.prog} --help` lists the options.\n")
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """The words of a line in a file."""
+        return shlex.split(arg_line, comments=True)

@@ -53,7 +53,6 @@ class ClipStudy(StudyLab, clip.CLIPLab):
     """Few shots of an unseen designer's drawings; kept: Twemoji's drawings of everything."""
 
     configs = {"tiny": replace(clip.TINY, **SAME_FOR_ALL)}
-    base_names = ("zero_shot_", "base_")
 
     def measure(self) -> tuple[dict[str, float], Outcomes]:
         template = clip.prompt_template(self.data, self.config.prompt)

@@ -1,30 +1,25 @@
 """What all tests share. They run without a network: only addresses of this machine can be reached."""
 
 import os
+from functools import partial
 
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
 import serial_lora_course.offline.sitecustomize  # noqa: F401  (blocks the network)
 from tests.data import official
+from tests.doors import through_the_door
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub's client says so at once, without retries
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # numbers are compared with a CPU's
 
 
 @pytest.fixture
-def run(capsys):
+def run():
     """Run the command line; exit code, what it printed, what it complained of."""
     from serial_lora_course import cli
-    from serial_lora_course.door import enter
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            enter("serial-lora", cli.command, [str(word) for word in arguments])
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
+    return partial(through_the_door, cli.command)
 
 
 @pytest.fixture

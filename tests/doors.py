@@ -3,15 +3,14 @@
 import io
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 
 from serial_lora_course.door import enter
 
 
-@dataclass
-class Ran:
+class Ran(NamedTuple):
     """How a command ended, what it printed, and what it complained of."""
 
     exit_code: int

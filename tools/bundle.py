@@ -37,11 +37,7 @@ PACKED = ("serial_lora", "serial_lora_course", "notebooks", "solutions", "docs",
 
 
 def pack(root: Path, folder: Path) -> None:
-    """Build the bundle of a checkout, and move it to its place when it is whole.
-
-    Raises:
-        SerialLoRAError: something is there already, or pip failed: its own words stand above.
-    """
+    """Build the bundle of a checkout, and move it to its place when it is whole."""
     if folder.exists():
         raise SerialLoRAError(f"{folder} is there already: remove it, or choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)

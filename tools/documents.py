@@ -50,11 +50,7 @@ def class_memory(measured: dict[str, dict]) -> str:
 
 
 def put_between(text: str, name: str, part: str) -> str:
-    """Return a page with ``part`` in the place of what stands between the two lines of ``name``.
-
-    Raises:
-        SerialLoRAError: one of the lines is missing.
-    """
+    """Return a page with ``part`` in the place of what stands between the two lines of ``name``."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     head, found, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)

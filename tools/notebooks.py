@@ -104,9 +104,6 @@ def execute(
         notebook: the notebook without outputs; it is not changed.
         source: the lesson's; it runs in that folder.
         timeout: seconds for a cell.
-
-    Raises:
-        SerialLoRAError: a cell failed or took too long; the end of its traceback is printed.
     """
     run = copy.deepcopy(notebook)
     run.cells.append(nbformat.v4.new_code_cell(PEAK))
@@ -144,10 +141,6 @@ def build(
         numbers: of lessons, such as "02".
         text_only: run nothing, and take the outputs of the last build.
         measure: keep seconds and memory of these runs.
-
-    Raises:
-        SerialLoRAError: a lesson fails, its text has a number that no output shows, or its code changed
-            where text alone was asked for.
     """
     for source in find_sources(root, numbers):
         wanted = read_source(source)

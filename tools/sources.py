@@ -56,11 +56,7 @@ def tags(cell: NotebookNode) -> list[str]:
 
 
 def read_source(path: Path) -> NotebookNode:
-    """Read a percent-format source as a notebook without outputs, with stable cell ids.
-
-    Raises:
-        SerialLoRAError: no learner's notebook could be derived from it; the cell is named.
-    """
+    """Read a percent-format source as a notebook without outputs, with stable cell ids."""
     notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat_minor = 5  # cells have ids
@@ -101,12 +97,7 @@ def tidy(cell: NotebookNode) -> None:
 
 
 def make_stub(source: str) -> str:
-    """Replace each marked region of an exercise cell by one line that raises.
-
-    Raises:
-        SerialLoRAError: no region, one that does not end or stands outside a function body, or no
-            ``check("N.M", ...)`` in the cell.
-    """
+    """Replace each marked region of an exercise cell by one line that raises."""
     called = CHECK_CALL.search(source)
     if called is None:
         raise SerialLoRAError('an exercise has its check("N.M", ...) in the same cell.')

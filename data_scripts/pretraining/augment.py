@@ -102,22 +102,8 @@ def clouds(count: int, size: int, generator: torch.Generator) -> Tensor:
 def edges(sheet: Tensor, alpha: Tensor) -> Tensor:
     """Where colour or coverage changes, as ink coverage (B, 1, size, size)."""
     layers = torch.cat([sheet, alpha], 1)
-    spread = largest_near(layers) + largest_near(-layers)
+    spread = F.max_pool2d(layers, 3, 1, 1) + F.max_pool2d(-layers, 3, 1, 1)
     return ((spread.amax(1, keepdim=True) - 0.15) * 3).clamp(0, 1)
-
-
-def largest_near(layers: Tensor) -> Tensor:
-    """The largest of each value and its eight neighbours, of (B, C, height, width).
-
-    ``F.max_pool2d(layers, 3, 1, 1)``, which takes seven times as long on one thread.
-    """
-    for dim in (2, 3):
-        size = layers.shape[dim]
-        first, last = layers.narrow(dim, 0, 1), layers.narrow(dim, size - 1, 1)
-        padded = torch.cat([first, layers, last], dim)
-        before, here, after = (padded.narrow(dim, start, size) for start in range(3))
-        layers = before.maximum(here).maximum(after)
-    return layers
 
 
 def erase(sheet: Tensor, paper: Tensor, generator: torch.Generator) -> Tensor:

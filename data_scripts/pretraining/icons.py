@@ -15,9 +15,9 @@ import re
 import subprocess
 import tarfile
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -52,19 +52,11 @@ MANNERS = frozenset(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Icons:
-    """Drawings with the names that their designers gave them.
+class Icons(NamedTuple):
+    """Drawings with the names that their designers gave them."""
 
-    Attributes:
-        pictures: uint8 (N, size, size, 4), red green blue alpha, not premultiplied.
-        names: of what each shows.
-        sets: in which each is.
-    """
-
-    pictures: np.ndarray
-    names: tuple[str, ...]
-    sets: tuple[str, ...]
+    pictures: np.ndarray  # uint8 (N, size, size, 4), red green blue alpha, not premultiplied
+    names: tuple[str, ...]  # of what each shows
 
 
 def icon_sets() -> list[dict[str, str]]:
@@ -95,7 +87,7 @@ def load_named_icons(size: int = DRAWN_AT) -> Icons:
     pictures = stored["pictures"]
     if size < DRAWN_AT:
         pictures = np.stack([_smaller(picture, size) for picture in pictures])
-    return Icons(pictures, *(tuple(stored[key].tolist()) for key in ("names", "sets")))
+    return Icons(pictures, tuple(stored["names"].tolist()))
 
 
 def _smaller(picture: np.ndarray, size: int) -> np.ndarray:
@@ -136,7 +128,7 @@ def _draw_emoji(style: str, size: int, cache: Path) -> None:
 
 
 def _draw_named(cache: Path) -> None:
-    pictures, names, sets = [], [], []
+    pictures, names = [], []
     by_set = defaultdict(list)
     for caption, found in _chosen().items():
         for name, icon in found:
@@ -148,8 +140,7 @@ def _draw_named(cache: Path) -> None:
             if picture is not None and picture.getbbox() is not None:
                 pictures.append(np.asarray(fit(picture, DRAWN_AT)))
                 names.append(caption)
-                sets.append(name)
-    np.savez(cache, pictures=np.stack(pictures), names=np.array(names), sets=np.array(sets))
+    np.savez(cache, pictures=np.stack(pictures), names=np.array(names))
 
 
 def _chosen() -> dict[str, list[tuple[str, str]]]:

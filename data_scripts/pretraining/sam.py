@@ -200,27 +200,21 @@ def jittered(box: np.ndarray, amount: float, size: int, chance: np.random.Genera
 def decode(model: nn.Module, embeddings: Tensor, coordinates: Tensor, is_point: Tensor):
     """Masks for many prompts over many pictures at once.
 
-    MaskDecoder takes one picture's embedding with many prompts; here each of the N prompts comes
-    with its own copy (N, channels, grid, grid). ``coordinates`` is (N, 2, 2): a box's corners, or
-    a point and a place that stays empty, so both make two tokens.
+    MaskDecoder repeats one picture's embedding for each prompt and adds the dense prompt; that one is
+    zero here, and each of the N prompts brings its own picture's, (N, channels, grid, grid).
+    ``coordinates`` is (N, 2, 2): a box's corners, or a point and a place that stays empty, so both make
+    two tokens.
 
     Returns:
         Mask logits (N, 4, 4 grid, 4 grid) and guesses of their IoU (N, 4).
     """
-    prompts, decoder = model.prompt_encoder, model.mask_decoder
+    prompts, none = model.prompt_encoder, embeddings.new_zeros(1, 1, 1, 1)
     labels = torch.tensor([1.0, -1.0]).expand(len(coordinates), -1)
     as_points, dense = prompts((coordinates[:, :1], labels[:, :1]), None, None)
     as_boxes, _ = prompts(None, coordinates.reshape(-1, 4), None)
     sparse = torch.where(is_point[:, None, None], as_points, as_boxes)
-    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([tokens.expand(len(sparse), -1, -1), sparse], 1)
-    position = prompts.get_dense_pe().expand(len(sparse), -1, -1, -1)
-    hidden, source = decoder.transformer(embeddings + dense, position, tokens)
-    source = source.transpose(1, 2).reshape(embeddings.shape)
-    upscaled = decoder.output_upscaling(source)
-    rows = [mlp(hidden[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
-    masks = (torch.stack(rows, 1) @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
-    return masks, decoder.iou_prediction_head(hidden[:, 0])
+    position = prompts.get_dense_pe()
+    return model.mask_decoder.predict_masks(none, position, sparse, embeddings + dense)
 
 
 def mask_loss(masks: Tensor, quality: Tensor, truth: Tensor, is_point: Tensor, iou_weight: float):

@@ -36,11 +36,7 @@ class Exercise:
 
 
 def read_exercises(notebook: nbformat.NotebookNode) -> list[Exercise]:
-    """The exercises of a lesson in order, from its source, its solved or its learner's notebook.
-
-    Raises:
-        SerialLoRAError: a card without a check in the cell below it.
-    """
+    """The exercises of a lesson in order, from its source, its solved or its learner's notebook."""
     found = []
     for text, code in zip(notebook.cells, notebook.cells[1:], strict=False):
         card = _CARD.search(text.source) if text.cell_type == "markdown" else None

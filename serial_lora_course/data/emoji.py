@@ -97,11 +97,7 @@ def emoji_concepts() -> tuple[Concept, ...]:
 
 @lru_cache
 def load_emoji(style: str, size: int = 64) -> EmojiSet:
-    """All pictures of ``style``, ``size`` pixels square.
-
-    Raises:
-        SerialLoRAError: for an unknown style.
-    """
+    """All pictures of ``style``, ``size`` pixels square."""
     require_choice("emoji style", style, STYLES + UNSEEN_STYLES)
     drawn = _index(style)["drawn"]
     concepts = tuple(concept for concept in emoji_concepts() if concept.codepoints in drawn)

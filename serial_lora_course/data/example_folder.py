@@ -27,9 +27,6 @@ def write_example_folder(path: str | os.PathLike[str]) -> Path:
 
     Returns:
         The folder.
-
-    Raises:
-        SerialLoRAError: the folder holds something already, or cannot be written.
     """
     folder = expanded(path)
     if folder.is_dir() and any(folder.iterdir()):

@@ -5,7 +5,7 @@
     facts[facts["remark"] != ""]                # what is unusual, and what will be done about it
 
 `load_folder` refuses what cannot be used. `examine_folder` says the same for every file at once,
-and also what is used after a silent conversion, or is there twice.
+and also what is passed over, or is there twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from serial_lora_course.data.subsets import SPLIT_SEED, divided, refuse_shared
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.files import expanded, is_text, printable, refusals_told
 
-ORIENTATION = 0x0112  # the EXIF tag in which a camera says how it was held
 COLUMNS = ("class", "file", "usable", "remark")
 COPY_OF = "the same picture as"
 TRAIN_NAMES = {"train", "training"}
@@ -60,11 +59,6 @@ def load_folder(
         class_name: what a class is called whose folder has a name; as words for a prompt.
         groups: a regular expression, as `group_of` takes it; of what its names below the folder have
             the same part, all train or all test.
-
-    Raises:
-        SerialLoRAError: no folder, fewer than two classes, a class with too few pictures, two
-            classes of the same name, names that are no text, what cannot be read, or a group in
-            train and in test.
     """
     folder = _folder_at(path)
     require_number("test_fraction", test_fraction, above=0, below=1)
@@ -253,34 +247,9 @@ def _looked_at(
         return False, "no picture by its ending: passed over"
     try:
         picture = read_picture(folder / name, upright=True)  # as `load_folder` does
-        with Image.open(folder / name) as opened:
-            remarks = _remarks(opened)
     except SerialLoRAError:
         return False, "cannot be read: replace or delete it"
     digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).digest()
     earlier = first_seen.setdefault(digest, name)
-    if earlier != name:
-        remarks.append(f"{COPY_OF} {earlier}: keep one, or train and test may share it")
-    return True, "; ".join(remarks)
-
-
-#: Pillow's mode -> what `read_picture` does to it.
-CONVERTED = {
-    "I": "16-bit grey: brought to 8 bits, three equal channels",
-    "F": "numbers with fractions: brought to 8 bits, three equal channels",
-    **dict.fromkeys(("1", "L", "LA"), "grey: three equal channels"),
-    **dict.fromkeys(("P", "PA"), "palette: its colours are looked up"),
-    **dict.fromkeys(("RGB", "RGBA"), ""),
-}
-
-
-def _remarks(picture: Image.Image) -> list[str]:
-    """What `read_picture` will do to this picture, beyond opening it."""
-    remarks, mode = [], picture.mode.partition(";")[0]
-    transparent = "transparency" in picture.info or mode in ("RGBA", "LA", "PA")
-    if transparent and picture.convert("RGBA").getextrema()[3][0] < 255:
-        remarks.append("transparent: laid on white")
-    remarks.append(CONVERTED.get(mode, f"{mode}: converted to RGB"))
-    if picture.getexif().get(ORIENTATION, 1) != 1:
-        remarks.append("held sideways: turned upright")
-    return [remark for remark in remarks if remark]
+    copied = f"{COPY_OF} {earlier}: keep one, or train and test may share it"
+    return True, copied if earlier != name else ""

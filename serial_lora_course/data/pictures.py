@@ -33,9 +33,6 @@ def read_picture(path: str | os.PathLike[str], upright: bool = False) -> Image.I
     """A picture file as RGB, whatever it was: grey, 16-bit, CMYK, palette or transparent.
 
     Transparency is laid on white; an animation gives its first frame.
-
-    Raises:
-        SerialLoRAError: the file is missing or cannot be decoded to its last row.
     """
     try:
         if not os.path.isfile(path):  # a pipe would be waited for

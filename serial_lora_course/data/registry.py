@@ -65,11 +65,7 @@ RELEASES = {release.name: release for release in PAPER_RELEASES.values()}
 
 
 def dataset_names(task: str, scale: str = "tiny") -> tuple[str, ...]:
-    """The names of the data sets for ``"classification"``, ``"segmentation"`` or ``"style"``.
-
-    Raises:
-        SerialLoRAError: for a scale other than "tiny" or "paper".
-    """
+    """The names of the data sets for ``"classification"``, ``"segmentation"`` or ``"style"``."""
     require_choice("scale", scale, DATASETS[task])
     return tuple(DATASETS[task][scale])
 

@@ -56,11 +56,7 @@ class Release:
     list_pictures: Callable[..., list[ReleasedPicture]]
 
     def listed(self, root: Path, *which: str) -> list[ReleasedPicture]:
-        """All its pictures below the data root; ``which`` of them, where there are several styles.
-
-        Raises:
-            SerialLoRAError: the folder is not there, or not complete.
-        """
+        """All its pictures below the data root; ``which`` of them, where there are several styles."""
         folder = root / self.folder
         command = f"`python data_scripts/fetch.py {self.name} --root {root}`"
         if not (folder / self.pictures).is_dir():

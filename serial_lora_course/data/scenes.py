@@ -112,9 +112,6 @@ def compose(
         chance: where all choices come from.
         outlines: uint8, (N, size, size): what counts as the object, where that is not the
             drawing's own alpha (the inside of a line drawing is part of it).
-
-    Raises:
-        SerialLoRAError: no scene came out with an object that the recipe lets count.
     """
     for _ in range(ATTEMPTS):
         scene = _attempt(drawings, photographs, chance, recipe, outlines)

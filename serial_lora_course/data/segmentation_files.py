@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from torchvision.datasets import VOCSegmentation
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.pictures import read_picture
@@ -180,9 +179,12 @@ def find_labels(
     with suppress(OSError, ValueError):
         index = json.loads(path.read_text("utf-8"))
     if list(index) != [row.picture_id for row in listed]:
-        with ThreadPoolExecutor(READERS) as readers:
-            opened = readers.map(lambda row: _read_labels(_files(folder, row)[1:])[1], listed)
-            found = list(tqdm(opened, f"reading the masks of {title}, once", len(listed)))
+        found = thread_map(
+            lambda row: _read_labels(_files(folder, row)[1:])[1],
+            listed,
+            max_workers=READERS,
+            desc=f"reading the masks of {title}, once",
+        )
         index = {row.picture_id: labels for row, labels in zip(listed, found, strict=True)}
         with suppress(OSError):  # a shared, read-only data folder: they are opened again next time
             write_json(path, index)

@@ -60,10 +60,6 @@ def divided(
         share: of each class's groups, between 0 and 1.
         purpose: as `hash_order` takes it.
         pattern: of groups, which are not divided, as `group_of` takes it.
-
-    Raises:
-        SerialLoRAError: a class has one group alone, or a group with pictures of two classes came to
-            lie on both sides; or as `group_of`.
     """
     groups = [group_of(name, pattern) for name in pictures.picture_ids]
     judged = set()
@@ -132,9 +128,6 @@ def few_shot_indices(
         shots: pictures per class; a class with fewer gives all it has.
         seed: of the order.
         picture_ids: (N,) unique names of the pictures.
-
-    Raises:
-        SerialLoRAError: ``shots`` is not a whole number of at least one.
     """
     require_number("shots", shots, whole=True, least=1)
     members: dict[int, list[int]] = {}
@@ -161,11 +154,7 @@ def few_shot_split(data: ClassificationData, shots: int, seed: int) -> FewShotSp
 
 
 def training_subset(data: DividedData, percent: int, seed: int) -> list[int]:
-    """Positions of ``percent`` % of the training pictures, rounded, at least one.
-
-    Raises:
-        SerialLoRAError: ``percent`` is not between 1 and 100.
-    """
+    """Positions of ``percent`` % of the training pictures, rounded, at least one."""
     if not 1 <= percent <= 100:
         raise SerialLoRAError(f"percent must lie between 1 and 100, not {percent}.")
     count = max(1, round(len(data.train) * percent / 100))

@@ -31,11 +31,7 @@ this* (the check's sentence is not the one that the solved lesson gives)."""
 
 
 def read_solved(lesson: str) -> NotebookNode:
-    """The solved lesson of a name such as ``02_parameter_count``, from its source; nothing was run.
-
-    Raises:
-        SerialLoRAError: there is none.
-    """
+    """The solved lesson of a name such as ``02_parameter_count``, from its source; nothing was run."""
     if (path := SOLVED / f"{lesson}.py").is_file():
         return jupytext.read(path, fmt="py:percent")
     raise SerialLoRAError(f"{lesson} is no lesson of the course.")

@@ -131,11 +131,7 @@ def make_course(folder: Path, numbers: Iterable[str] = ()) -> list[str]:
 
 
 def main(words: list[str]) -> None:
-    """Make a class's folder.
-
-    Raises:
-        SerialLoRAError: there is no lesson of such a number.
-    """
+    """Make a class's folder."""
     if not words or words[0].startswith("-"):
         raise SerialLoRAError("name the class's folder, and lessons if not all: ~/class 02 03.")
     stems = make_course(Path(words[0]), words[1:])

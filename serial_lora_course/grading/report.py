@@ -77,11 +77,7 @@ def grade(path: Path, limits: sandbox.Limits, unconfined: bool) -> list[dict]:
 
 
 def read(path: Path) -> tuple[NotebookNode, str]:
-    """A learner's notebook, and the lesson that it says it is.
-
-    Raises:
-        SerialLoRAError: no such file, not a notebook, not a lesson of the course.
-    """
+    """A learner's notebook, and the lesson that it says it is."""
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise SerialLoRAError(f"{path} is no file; name a notebook.")
     with refusals_told():
@@ -112,11 +108,7 @@ def newest_of(folder: Path, lesson: str) -> Path | None:
 
 
 def save(rows: pd.DataFrame, out: Path) -> None:
-    """Write one line for each notebook and exercise; the file is there whole or not at all.
-
-    Raises:
-        SerialLoRAError: it cannot be written.
-    """
+    """Write one line for each notebook and exercise; the file is there whole or not at all."""
     marked = rows.map(lambda value: no_formula(value) if isinstance(value, str) else value)
     with refusals_told():
         write_whole(out, marked.to_csv(index=False, lineterminator="\n").encode())

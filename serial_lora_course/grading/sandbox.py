@@ -178,11 +178,7 @@ def environment(scratch: str, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def require_bubblewrap() -> None:
-    """Try the sandbox on nothing.
-
-    Raises:
-        SerialLoRAError: it is not installed, or the system does not let us use it.
-    """
+    """Try the sandbox on nothing."""
     try:
         done = subprocess.run([*bubblewrap(Limits()), "true"], capture_output=True, text=True)
         trouble = one_line(done.stderr) if done.returncode else ""

@@ -30,11 +30,7 @@ ClassRecords = Mapping[str, Sequence[Record]]
 
 
 def read_class(folder: Path) -> dict[str, list[Record]]:
-    """The records of everybody, from a folder with a folder or a file for each learner.
-
-    Raises:
-        SerialLoRAError: there is no record, or as :func:`read_records`.
-    """
+    """The records of everybody, from a folder with a folder or a file for each learner."""
     found: dict[str, dict[str, Record]] = {}
     for path in sorted(folder.rglob("*.jsonl")):
         first, *inside = path.relative_to(folder).parts

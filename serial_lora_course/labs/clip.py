@@ -178,7 +178,6 @@ class CLIPLab(Lab):
     """Few-shot classification; the amount is pictures per class."""
 
     name, unit, amount = "clip", "shots", 16
-    base_names = ("zero_shot_",)
     configs = {"tiny": TINY, "paper": PAPER}
     help = {
         "scale": "tiny (emoji, CPU) or paper (ViT-B/16, GPU)",

@@ -113,9 +113,6 @@ def swept_configs(configs: Mapping[str, Config], scale: str, **changes: object) 
 
     Args:
         changes: None leaves a setting alone; those in `SWEPT` may have several values.
-
-    Raises:
-        SerialLoRAError: no such scale or setting, an empty list, or a setting out of its range.
     """
     from serial_lora.errors import require_choice
 
@@ -134,11 +131,7 @@ def swept_configs(configs: Mapping[str, Config], scale: str, **changes: object) 
 
 
 def several(what: str, value: object) -> list:
-    """One value, such as a name, as a list of one; several as they come, without repetitions.
-
-    Raises:
-        SerialLoRAError: there are none.
-    """
+    """One value, such as a name, as a list of one; several as they come, without repetitions."""
     from serial_lora.errors import SerialLoRAError
 
     one = isinstance(value, str) or not isinstance(value, Iterable)

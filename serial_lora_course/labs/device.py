@@ -97,9 +97,6 @@ def free_memory(device: torch.device) -> int:
     """Bytes that this process may still fill; from here on it keeps to its share of the GPU.
 
     Without a GPU, half of what the machine has: others need some too.
-
-    Raises:
-        SerialLoRAError: the share is no number above 0 and up to 1.
     """
     given = os.environ.get(SHARE) or "1"
     try:
@@ -135,11 +132,7 @@ def release_memory(device: torch.device) -> None:
 
 @contextmanager
 def turn(device: torch.device) -> Iterator[None]:
-    """Have the GPU alone for the length of the block, where there is a queue for it.
-
-    Raises:
-        SerialLoRAError: the queue's lock cannot be taken at all.
-    """
+    """Have the GPU alone for the length of the block, where there is a queue for it."""
     place = os.environ.get(QUEUE)
     if not place or device.type == "cpu":
         yield

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
@@ -66,11 +67,9 @@ class Source:
     def tools(self) -> dict[str, Any]:
         return self.kind.load_tools(self.scale)
 
-    def open(self, name: str, records: Collection[Record] = ()) -> Lab:
-        """A fresh lab on a data set, which goes on from records."""
-        lab = self.kind(self.backbone, self.data(name), self.config, **self.tools)
-        lab.records = records
-        return lab
+    def open(self, name: str) -> Lab:
+        """A fresh lab on a data set."""
+        return self.kind(self.backbone, self.data(name), self.config, **self.tools)
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def here(source: Source, runs: Sequence[Run], kept: Kept, **options: Any) -> Ite
     """
     elsewhere = []
     for dataset, its in itertools.groupby(runs, key=attrgetter("dataset")):
-        lab = source.open(dataset, kept.known.values())
+        lab = source.open(dataset)
         lab.backbone.model.to(this_device())
         for run in its:
             found = kept.or_run(run.key(lab), partial(run.do, lab, **options), wait=False)
@@ -178,7 +177,7 @@ def here(source: Source, runs: Sequence[Run], kept: Kept, **options: Any) -> Ite
             else:
                 yield run, *found
     for run in elsewhere:
-        lab = source.open(run.dataset, kept.known.values())
+        lab = source.open(run.dataset)
         yield run, *kept.or_run(run.key(lab), partial(run.do, lab, **options))
 
 
@@ -244,15 +243,16 @@ def dry_run(*asked: Any, out: Path | None = None, **changes: Any) -> Iterator[st
             steps += own
             size = run.method.sized(run.method.rank(run.config.rank))
             yield f"{dataset} · {size} · {with_unit(run.amount, lab.unit)} · seed {run.seed} · {own} steps"
-        told = (
-            f", {steps:,} steps, about {in_words(steps * seconds)} of training here" if left else ""
-        )
+        own_seconds = steps * seconds
+        took = timedelta(seconds=round(own_seconds))
+        told = f", {steps:,} steps, about {took} of training here" if left else ""
         yield f"{dataset}: {len(left)} runs left and {len(its) - len(left)} done{told}"
-        all_left, all_seconds = all_left + len(left), all_seconds + steps * seconds
+        all_left, all_seconds = all_left + len(left), all_seconds + own_seconds
     if all_left:
+        took = timedelta(seconds=round(all_seconds))
         yield (
-            f"All: {all_left} runs left, about {in_words(all_seconds)} of training here, one after "
-            "another; measuring comes on top."
+            f"All: {all_left} runs left, about {took} of training here, one after another; measuring "
+            "comes on top."
         )
 
 
@@ -270,10 +270,3 @@ def seconds_of_step(lab: Lab, run: Run) -> float:
         training = lab.config.training(stream.steps)
         train(lab.objective(), stream, training, progress=False, after_step=twice)
     return ends[1] - ends[0]
-
-
-def in_words(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    units = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
-    unit, name = next((u, n) for u, n in units if seconds >= 2 * u or u == 1)
-    return f"{seconds / unit:.{int(seconds < 10 * unit)}f} {name}"

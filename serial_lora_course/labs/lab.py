@@ -7,9 +7,8 @@ all; :mod:`serial_lora_course.labs.grid` does many runs.
 
 from __future__ import annotations
 
-import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -21,11 +20,9 @@ import torch
 from torch import nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.files import save_adapter, write_whole
 from serial_lora.injection import eject, inject
 from serial_lora.parameters import count_parameters
 from serial_lora_course.data.types import DividedData
-from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.config import SWEPT, LabConfig, swept_configs
 from serial_lora_course.labs.device import loader_workers, settle_precision
 from serial_lora_course.labs.methods import Method
@@ -52,8 +49,6 @@ class Lab(ABC):
         report: what is told of its records.
         help: option of the command line (scale, dataset, weights) -> what it takes here.
         last_losses: over how many of the last steps a record's loss is the mean.
-        base_names: how the names of :meth:`measure_base` begin.
-        records: of earlier runs; what they say of the base need not be measured again.
     """
 
     name: ClassVar[str]
@@ -63,8 +58,6 @@ class Lab(ABC):
     report: ClassVar[Report]
     help: ClassVar[Mapping[str, str]]
     last_losses: ClassVar[int] = 1
-    base_names: ClassVar[tuple[str, ...]] = ("base_",)
-    records: Collection[Record] = ()
 
     def __init__(
         self, backbone: Backbone, data: DividedData, config: LabConfig | None = None
@@ -142,7 +135,7 @@ class Lab(ABC):
         """What the model reaches as it is; and what was measured, for whoever draws it."""
 
     def outcomes(self, seen: Any) -> Outcomes:
-        """What :func:`keep_run` keeps of what was measured."""
+        """What is kept of what was measured, where a run is kept."""
         return {}
 
     def measure_base(self) -> dict[str, float]:
@@ -151,21 +144,8 @@ class Lab(ABC):
 
     @cached_property
     def base(self) -> dict[str, float]:
-        """What :meth:`measure_base` says, or a record does of this model, these data and settings."""
-        asked = self.contents | self.base_settings()
-        here = (self.name, self.data.scale, self.data.name)
-        for record in self.records:
-            known = record.settings | record.sizes
-            same = (record.task, record.scale, record.dataset) == here
-            if same and all(known.get(name) == value for name, value in asked.items()):
-                base = {n: v for n, v in record.measures.items() if n.startswith(self.base_names)}
-                if base:
-                    return base
+        """What :meth:`measure_base` says, measured once."""
         return self.measure_base()
-
-    def base_settings(self) -> dict[str, Any]:
-        """The settings and sizes of a record that the base depends on."""
-        return {}
 
     def sizes(self, amount: int, seed: int) -> dict[str, int]:
         """What else can be counted of a run."""
@@ -297,15 +277,6 @@ def adapted(
         yield
         if keep:
             undo.pop_all()
-
-
-@refusals_told()
-def keep_run(folder: Path, lab: Lab, method: Method, seen: Any, name: str) -> None:
-    """A `Draw` that draws nothing: the adapter, ``name.safetensors``, and the outcomes, ``name.npz``."""
-    save_adapter(lab.backbone.model, folder / f"{name}.safetensors")
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **lab.outcomes(seen))
-    write_whole(folder / f"{name}.npz", stream.getvalue())
 
 
 def _file_name(lab: Lab, method: Method, amount: int, seed: int) -> str:

@@ -84,7 +84,6 @@ def open_lesson(lab: str, scale: str = "tiny", length: str = "class") -> Lesson:
 
     Raises:
         MissingError: weights, data or memory that this scale needs are not here.
-        SerialLoRAError: no such lab, scale or length.
     """
     get_lab(lab)
     require_scale(scale)

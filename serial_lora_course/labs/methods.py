@@ -38,11 +38,7 @@ class Method:
         return ", ".join(filter(None, (self.label, self.size.format(rank))))
 
     def parts(self, places: Collection[str]) -> dict[str, tuple[str, ...]]:
-        """What its configuration is told of the places that adapters go to, but for the usual one.
-
-        Raises:
-            SerialLoRAError: the method has one place of its own.
-        """
+        """What its configuration is told of the places that adapters go to, but for the usual one."""
         if tuple(places) == SerialLoRAConfig.places:
             return {}
         if self.kind is SerialLoRAConfig:
@@ -63,11 +59,7 @@ class Method:
         return replace(self, ratio=float(ratio)) if self.plus else self
 
     def rank(self, rank: int) -> int:
-        """The adapter's rank in a lab of rank ``rank``.
-
-        Raises:
-            SerialLoRAError: a rank that it has no whole share of.
-        """
+        """The adapter's rank in a lab of rank ``rank``."""
         share = rank * self.rank_share
         if share < 1 or share != int(share):
             raise SerialLoRAError(
@@ -93,21 +85,13 @@ METHOD_TITLES = {name: method.label for name, method in METHODS.items()}
 
 
 def get_method(name: str) -> Method:
-    """The method called ``name``.
-
-    Raises:
-        SerialLoRAError: there is none.
-    """
+    """The method called ``name``."""
     require_choice("method", name, METHODS)
     return METHODS[name]
 
 
 def with_ratios(methods: Iterable[Method], ratios: Iterable[float]) -> list[Method]:
-    """Each LoRA+ method once for each rate of B over that of A, the others as they are.
-
-    Raises:
-        SerialLoRAError: a ratio out of its range, or no LoRA+ method to take it.
-    """
+    """Each LoRA+ method once for each rate of B over that of A, the others as they are."""
     methods = list(methods)
     if not any(method.plus for method in methods):
         raise SerialLoRAError(

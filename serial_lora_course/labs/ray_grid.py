@@ -40,13 +40,10 @@ class Worker:
         torch.set_num_threads(threads)
         self.source, self.dataset, self.lab = source, None, None
 
-    def do(
-        self, run: Run, known: list[Record], save_to: Path | None, options: dict
-    ) -> Record | SerialLoRAError:
+    def do(self, run: Run, save_to: Path | None, options: dict) -> Record | SerialLoRAError:
         """A run's record, or the sentence that it ended in.
 
         Args:
-            known: records that may say what the unadapted model reaches.
             save_to: for the state of the unfinished run, if this machine has the folder too.
         """
         if save_to is not None and not save_to.parent.is_dir():
@@ -56,7 +53,6 @@ class Worker:
                 self.lab, self.dataset = None, run.dataset  # first, which makes room
                 self.lab = self.source.open(run.dataset)
                 self.lab.backbone.model.to(this_device())
-            self.lab.records = known
             return run.do(self.lab, save_to=save_to, **options)
         except SerialLoRAError as error:
             return error
@@ -103,9 +99,8 @@ def on_ray(
     def ask(run: Run, save_to: Path | None) -> Record:
         """In a thread of its own: a worker's answer."""
         worker = idle.get()
-        known = [record for record in list(kept.known.values()) if record.dataset == run.dataset]
         try:
-            found = ray.get(worker.do.remote(run, known[:1], save_to, options))
+            found = ray.get(worker.do.remote(run, save_to, options))
         except ray.exceptions.RayActorError as error:
             raise SerialLoRAError(
                 f"{TRIES + 1} workers were lost on one run; it may need more memory, so let fewer run "
@@ -142,7 +137,7 @@ def on_ray(
             else:
                 elsewhere.append(answers[answer])
     for run in elsewhere:
-        do = partial(run.do, source.open(run.dataset, kept.known.values()), **options)
+        do = partial(run.do, source.open(run.dataset), **options)
         yield run, *kept.or_run(keys[run], do)
     if failed:
         raise SerialLoRAError(
@@ -151,11 +146,7 @@ def on_ray(
 
 
 def _start(ray: Any, cpus: float, gpus: float | None, source: Source, runs: int) -> list[Any]:
-    """As many workers as the cluster has room for; each begins when it has that room.
-
-    Raises:
-        SerialLoRAError: no machine has what one run asks for.
-    """
+    """As many workers as the cluster has room for; each begins when it has that room."""
     if gpus is None:
         gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
     asked = {"CPU": cpus, "GPU": gpus}
@@ -177,11 +168,7 @@ def _start(ray: Any, cpus: float, gpus: float | None, source: Source, runs: int)
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    """Ray, with a cluster for the length of the block.
-
-    Raises:
-        SerialLoRAError: Ray is not installed, or no cluster answers.
-    """
+    """Ray, with a cluster for the length of the block."""
     try:
         import ray  # here, as it is a large package that few need
     except ImportError as error:

@@ -118,11 +118,7 @@ def environment() -> dict[str, str]:
 
 @refusals_told()
 def read_records(path: Path) -> list[Record]:
-    """All records of a JSONL file; none where there is no file.
-
-    Raises:
-        SerialLoRAError: a line of the file is not a record, or it is no file.
-    """
+    """All records of a JSONL file; none where there is no file."""
     if not path.exists():
         return []
     if not path.is_file():

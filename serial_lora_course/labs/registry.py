@@ -23,11 +23,7 @@ needed, as each brings a large library of its own."""
 
 
 def get_lab(name: str) -> type:
-    """The lab called ``name``, a subclass of :class:`serial_lora_course.labs.lab.Lab`.
-
-    Raises:
-        SerialLoRAError: there is none.
-    """
+    """The lab called ``name``, a subclass of :class:`serial_lora_course.labs.lab.Lab`."""
     from serial_lora.errors import require_choice  # loads PyTorch, for which --help need not wait
 
     require_choice("lab", name, LABS)

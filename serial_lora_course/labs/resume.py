@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from dataclasses import asdict, dataclass, field
@@ -68,28 +67,21 @@ class SavedState:
         }
         stream = io.BytesIO()
         torch.save(state, stream)
-        write_whole(self.file, signed(stream.getvalue()))
+        write_whole(self.file, stream.getvalue())
 
     def restore(self) -> TrainingHistory:
-        """Load the file, if there is one; what the run had done by then.
-
-        Raises:
-            SerialLoRAError: the file is damaged, or another run's or version's.
-        """
+        """Load the file, if there is one; what the run had done by then."""
         if self.file is None or not os.path.lexists(self.file):
             return TrainingHistory()
         try:
-            stored = self.file.read_bytes()
-        except OSError:
-            stored = b""
-        content = stored.partition(b"\n")[2]
-        if stored != signed(content):
+            state = torch.load(self.file, weights_only=True, map_location="cpu")
+            run = state["run"]
+        except Exception as error:  # PyTorch raises half a dozen unrelated kinds
             raise SerialLoRAError(
                 f"The saved state {self.file} cannot be read: it is damaged, or another version "
                 "wrote it; delete it to start this run anew."
-            )
-        state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-        if state["run"] != self.run:
+            ) from error
+        if run != self.run:
             raise SerialLoRAError(
                 f"The saved state {self.file} belongs to a run with other settings; delete it or "
                 "choose another output folder."
@@ -102,9 +94,3 @@ class SavedState:
         if state["random_on_gpu"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["random_on_gpu"])
         return TrainingHistory(**state["history"])
-
-
-def signed(content: bytes) -> bytes:
-    """Behind a hash: only what this version wrote, and nobody changed, is loaded."""
-    version = f"serial-lora state 3, torch {torch.__version__}\n".encode()
-    return hashlib.sha256(version + content).hexdigest().encode() + b"\n" + content

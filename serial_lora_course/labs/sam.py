@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -302,12 +301,10 @@ class SamLab(Lab):
     """Segmentation of boxed objects; the amount is a share of the training pictures."""
 
     name, unit, amount = "sam", "percent", 100
-    base_names = ("base_", "box_")
     configs = {"tiny": TINY, "paper": PAPER}
     help = {
         "scale": "tiny (drawings on photographs, CPU) or paper (ViT-B, GPU)",
         "weights": "checkpoint of the model",
-        "pictures": "folder for the masks of the best, median and worst picture of each new run",
     }
     report = Report(
         title="SAM segmentation of boxed objects",
@@ -366,9 +363,6 @@ class SamLab(Lab):
         """Each test picture's, in the precision of the training."""
         with autocast(self.backbone.model.device, self.precision):
             return picture_scores(self.backbone, self.data, self.test_prepared)
-
-    def base_settings(self) -> dict[str, Any]:
-        return {"precision": self.precision}
 
     def measure(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         scores = self.scores()

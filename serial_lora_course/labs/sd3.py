@@ -179,13 +179,11 @@ class Sd3Lab(Lab):
     """
 
     name, unit, amount, last_losses = "sd3", "percent", 100, 50
-    base_names = ("base_", "real_")
     configs = {"tiny": TINY, "paper": PAPER}
     help = {
         "scale": "tiny (drawings of 64 pixels, CPU) or paper (SD3 medium, GPU)",
         "dataset": "styles: names separated by commas, or 'all'",
         "weights": "folder that StableDiffusion3Pipeline can load",
-        "pictures": "folder for a sheet of drawings of each new run",
     }
     report = Report(
         title="Style tuning of Stable Diffusion 3",
@@ -321,10 +319,6 @@ class Sd3Lab(Lab):
         real |= crowd_measures(features, self.trial.reference[:count])
         both = ("base_", base), ("real_", real)
         return {f"{of}{name}": value for of, told in both for name, value in told.items()}
-
-    def base_settings(self) -> dict[str, Any]:
-        drawn = {n: getattr(self.config, n) for n in ("resolution", "drawing_steps", "guidance")}
-        return drawn | {"precision": self.precision} | self.sizes(1, 1)
 
     def sizes(self, amount: int, seed: int) -> dict[str, int]:
         return {"drawings": len(self.trial.captions)}

@@ -19,11 +19,7 @@ DICE_SMOOTHING = 1e-5  # MONAI's
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Share of rows of ``scores`` (N, classes) whose largest entry is at ``labels`` (N,).
-
-    Raises:
-        SerialLoRAError: the shapes are others, or N is 0.
-    """
+    """Share of rows of ``scores`` (N, classes) whose largest entry is at ``labels`` (N,)."""
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(labels):
         raise SerialLoRAError(
             "Scores (N, classes) and labels (N,) of at least one picture are needed, not "

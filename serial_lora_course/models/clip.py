@@ -60,10 +60,6 @@ def load_clip(
             OpenAI's, as ``data_scripts/fetch.py clip`` fetched them), or None for random
             weights.
         crop_scale: smallest and largest share of the area that a training crop keeps.
-
-    Raises:
-        SerialLoRAError: unknown scale or architecture, GELU with OpenAI's weights, a weights file
-            that is missing, damaged or of another model.
     """
     require_scale(scale)
     open_clip.add_model_config(tiny_file(f"{TINY_MODEL}.json"))

@@ -28,10 +28,6 @@ def load_inception(weights: str | Path | None = None) -> nn.Module:
 
     Args:
         weights: torch-fidelity's own file; None for the one that was fetched.
-
-    Raises:
-        SerialLoRAError: torch-fidelity is not installed, its weights were not fetched, or the file
-            is damaged or another network's.
     """
     path = fetched(INCEPTION_FILE, "inception") if weights is None else Path(weights)
     # torch-fidelity runs whatever code a file holds, so it gets a file made here: tensors alone.

@@ -80,11 +80,7 @@ class Judge:
         return clip_score(self.clip_features(pictures), self.text_features(captions))
 
     def style_share(self, pictures: Pictures, style: str) -> float:
-        """Of N pictures, the share taken for ``style``.
-
-        Raises:
-            SerialLoRAError: a style that this judge does not know.
-        """
+        """Of N pictures, the share taken for ``style``."""
         require_choice("style", style, self.styles)
         likeliest = self.style_probabilities(pictures).argmax(1).tolist()
         return likeliest.count(self.styles.index(style)) / len(likeliest)

@@ -76,9 +76,6 @@ def load_sd3(scale: str = "tiny", weights: str | Path | None = "default") -> Sd3
             ``vae`` (the tiny CLIP reads the prompts); ``"default"`` for the scale's own (at paper
             scale the folder that ``python data_scripts/fetch.py sd3`` fetched); None for a
             random transformer and autoencoder (tiny only).
-
-    Raises:
-        SerialLoRAError: unknown scale, or a folder that is missing, damaged or of another model.
     """
     require_scale(scale)
     pipeline = _tiny_pipeline(weights) if scale == "tiny" else _paper_pipeline(weights)
@@ -113,9 +110,6 @@ def load_part(
     """SD3's transformer or autoencoder from a folder that holds its tensors and no others.
 
     diffusers only mentions those that are missing, and leaves them random.
-
-    Raises:
-        SerialLoRAError: no such folder, damaged, or another model's.
     """
     if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise SerialLoRAError(f"There is no folder {folder}; {REMEDY}")

@@ -61,9 +61,6 @@ def fetched(name: str, what: str) -> Path:
 
     Args:
         what: what ``data_scripts/fetch.py`` calls them.
-
-    Raises:
-        SerialLoRAError: they are not there; the sentence says which command brings them.
     """
     path = data_root() / "weights" / name
     if not os.path.exists(path):
@@ -80,9 +77,6 @@ def load_weights(model: nn.Module, path: Path, passed_over: Iterable[str] = ()) 
     Args:
         path: safetensors, or what torch.save wrote (.pt, .pth, .bin), of which no code is ever run.
         passed_over: modules, such as a classifier, that the file may hold and the model need not have.
-
-    Raises:
-        SerialLoRAError: no such file, not a state dict, or not this model's tensors.
     """
     state = read_state_dict(path)
     wanted, beside = model.state_dict(), tuple(f"{name}." for name in passed_over)
@@ -103,11 +97,7 @@ def load_weights(model: nn.Module, path: Path, passed_over: Iterable[str] = ()) 
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file, by name.
-
-    Raises:
-        SerialLoRAError: no such file, damaged, or something else than a state dict of tensors.
-    """
+    """The tensors in a file, by name."""
     if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise SerialLoRAError(f"There is no weights file {path}; check the path.")
     try:

@@ -1,12 +1,15 @@
-"""Pictures of a lab's runs, for `--pictures`: masks before and after, or drawings on one sheet."""
+"""What `--keep` keeps of a lab's runs, with pictures: masks before and after, or drawings on one sheet."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from serial_lora.files import save_adapter, write_whole
 from serial_lora.overrides import disabled
 from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.lab import Lab
@@ -18,7 +21,6 @@ from serial_lora_course.plots.style import SCREEN_DPI, save_figure
 IN_A_ROW, ON_A_SHEET = 8, 40
 
 
-@refusals_told()
 def draw_masks(
     folder: Path, lab: Lab, method: Method, scores: Mapping[str, np.ndarray], name: str
 ) -> Path:
@@ -42,7 +44,6 @@ def draw_masks(
     return save_figure(plot_masks(examples, answers), folder / f"{name}.png")
 
 
-@refusals_told()
 def draw_sheet(folder: Path, lab: Lab, method: Method, drawn: np.ndarray, name: str) -> Path:
     """Write the first drawings of an SD3's run, each with its prompt.
 
@@ -57,3 +58,14 @@ def draw_sheet(folder: Path, lab: Lab, method: Method, drawn: np.ndarray, name: 
 
 
 DRAWINGS = {"sam": draw_masks, "sd3": draw_sheet}
+
+
+@refusals_told()
+def keep_and_draw(folder: Path, lab: Lab, method: Method, seen: Any, name: str) -> None:
+    """A `Draw`: the adapter, ``name.safetensors``, the outcomes, ``name.npz``, and a picture if there is one."""
+    save_adapter(lab.backbone.model, folder / f"{name}.safetensors")
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **lab.outcomes(seen))
+    write_whole(folder / f"{name}.npz", stream.getvalue())
+    if lab.name in DRAWINGS:
+        DRAWINGS[lab.name](folder, lab, method, seen, name)

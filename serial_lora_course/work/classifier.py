@@ -132,10 +132,6 @@ def load_vision(name: str, weights: str | None = None, image_size: int | None = 
             transformers' ``save_pretrained`` wrote; or tiny-clip, which comes with the course.
         weights: file with those of timm's or open_clip's model, with its classifier or without.
         image_size: side in pixels, in place of the own one of timm's or open_clip's model.
-
-    Raises:
-        SerialLoRAError: there is no such model, its weights cannot be had, it does not prepare
-            pictures as squares, or does not give the same one vector each time for a picture.
     """
     weights = None if weights is None else str(expanded(weights).absolute())
     try:
@@ -254,36 +250,17 @@ def save_classifier(classifier: PictureClassifier, folder: Path, **more: object)
     return save_adapter(classifier, folder / ADAPTER_FILE, notes=in_json)
 
 
-def _is_source(said: object) -> bool:
-    """Whether `load_vision` may have been given this."""
-    kinds = {"name": (str,), "weights": (str, type(None)), "image_size": (int, type(None))}
-    same = isinstance(said, dict) and said.keys() == kinds.keys()
-    return same and all(type(said[name]) in kind for name, kind in kinds.items())
-
-
-def _is_list_of(kind: type, said: object) -> bool:
-    return isinstance(said, list) and bool(said) and all(type(each) is kind for each in said)
-
-
 def open_classifier(folder: str | Path) -> PictureClassifier:
-    """A classifier that `serial-lora fit` made, with its model.
-
-    Raises:
-        SerialLoRAError: its file is missing, damaged or an older version's, its model is another by now,
-            or as `load_vision` and `load_adapter`.
-    """
+    """A classifier that `serial-lora fit` made, with its model."""
     path = expanded(folder) / ADAPTER_FILE
     notes = read_header(path).notes
     try:
         names = ("vision", "class_names", "seen")
         source, class_names, seen = (json.loads(notes[name]) for name in names)
-        known = _is_source(source) and _is_list_of(str, class_names) and _is_list_of(float, seen)
-    except (KeyError, ValueError, RecursionError):
-        known = False
-    if not known:
+    except (KeyError, ValueError) as error:
         raise SerialLoRAError(
             f"{path} is no classifier of this version of `serial-lora fit`; fit the pictures again."
-        )
+        ) from error
     classifier = PictureClassifier(load_vision(**source), class_names)
     with warnings.catch_warnings(action="ignore"):  # fit has told what inject warns of
         load_adapter(classifier, path)

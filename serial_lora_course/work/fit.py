@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from serial_lora_course.files import (
     alone,
     expanded,
     refusals_told,
-    without_leftovers,
     write_json,
 )
 from serial_lora_course.labs.config import for_key
@@ -34,7 +34,7 @@ from serial_lora_course.labs.training import ExampleStream, OnPicture, Opened, t
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import build_train_transform
 from serial_lora_course.models.weights import weights_fingerprint
-from serial_lora_course.options import as_yaml
+from serial_lora_course.options import said
 from serial_lora_course.work import Job
 from serial_lora_course.work.classifier import (
     PictureClassifier,
@@ -42,9 +42,10 @@ from serial_lora_course.work.classifier import (
     load_vision,
     save_classifier,
 )
+from serial_lora_course.work.commands import fit_command
 from serial_lora_course.work.reports import write_card, write_reports
 
-RUN_FILE, RECORD_FILE = "run.yaml", "record.json"
+RUN_FILE, RECORD_FILE = "run.txt", "record.json"
 UNFINISHED = "unfinished.pt"
 
 
@@ -55,9 +56,6 @@ def fit_folder(job: Job) -> dict[str, Any]:
     What was reached is returned, and stands in the record and the card in ``out``. An interrupted training
     goes on where it stopped, and a finished one is not run again. Neither is taken for one with other
     options, pictures, classes or weights.
-
-    Raises:
-        SerialLoRAError: ``out`` is among the pictures, not this job's or in use, or as what is called.
     """
     out = expanded(job.out)
     if expanded(job.pictures).resolve() in out.resolve().parents:
@@ -66,9 +64,10 @@ def fit_folder(job: Job) -> dict[str, Any]:
     learnt, judged = divided(data.train, job.validation_fraction, "validation", job.groups)
     parts = {"train": learnt, "validation": judged, "test": data.test}
     vision = load_vision(job.model, job.weights, job.image_size)
-    options = as_yaml(for_key(job.as_settings()))
+    words = said(fit_command().options, for_key(job.as_settings()))
+    options = "".join(f"{shlex.join(line)}\n" for line in words)
     made_from = {
-        "options": options.decode(),
+        "options": options,
         "class folders": data.class_names,
         "pictures": data.picture_fingerprint(),
         "model's weights": weights_fingerprint([vision.model]),
@@ -79,8 +78,9 @@ def fit_folder(job: Job) -> dict[str, Any]:
     told = f"another process is training into {out}; wait until it ends, or give another --out."
     with alone(out / ".lock", told):
         reached = _claimed(out, made_from)
-        without_leftovers(out)  # not before the folder is known to be this job's
-        write_whole(out / RUN_FILE, options)
+        for left in out.glob(".*.partial"):  # by one that was killed; the folder is this job's
+            left.unlink()
+        write_whole(out / RUN_FILE, options.encode())
         if reached is None:
             facts = examine_folder(job.pictures)
             for row in facts[facts["remark"].str.contains(COPY_OF)].itertuples():
@@ -112,21 +112,7 @@ def _claimed(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
         )
     if reached is not None:
         read_header(out / ADAPTER_FILE)  # refused, if it is gone or damaged
-        if not _is_whole(reached):
-            raise SerialLoRAError(f"{out / RECORD_FILE} is damaged; give another --out.")
     return reached
-
-
-def _is_whole(reached: object) -> bool:
-    """Whether this is what `fit_folder` writes of a finished training."""
-    if not isinstance(reached, dict) or "test accuracy" not in reached:
-        return False
-    kinds: dict[str, tuple[type, ...]] = {"division": (str,)}  # all others are numbers
-    kinds |= dict.fromkeys(("only adapter right", "only regression right"), (int,))
-    return all(
-        type(said) in kinds.get(what, (int, float)) and (type(said) is str or said >= 0)
-        for what, said in reached.items()
-    )
 
 
 def _adapted(classifier: PictureClassifier, job: Job) -> PictureClassifier:
@@ -195,18 +181,6 @@ class Objective(nn.Module):
         return self.loss(self.classifier(pictures).float(), labels)
 
 
-def _best_so_far(file: Path) -> dict[str, float]:
-    """What the state in an interrupted training's file reached on the validation pictures."""
-    notes = read_header(file).notes
-    try:
-        best = json.loads(notes["best"])
-        return {"step": int(best["step"]), **{n: float(best[n]) for n in ("loss", "accuracy")}}
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise SerialLoRAError(
-            f"{file} does not say which state was the best; give another --out."
-        ) from error
-
-
 def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) -> tuple[int, dict]:
     """Train, and save what is best after a round; the steps, and what the best was.
 
@@ -220,7 +194,7 @@ def _trained(classifier: PictureClassifier, parts: dict, job: Job, out: Path) ->
     every = -(-count // batch)
     best = {"step": 0, "loss": np.inf}
     if (out / UNFINISHED).exists() and (out / ADAPTER_FILE).exists():  # it goes on
-        best = _best_so_far(out / ADAPTER_FILE)
+        best = json.loads(read_header(out / ADAPTER_FILE).notes["best"])
 
     def over(step: int) -> bool:
         nonlocal best

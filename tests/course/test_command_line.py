@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 
 from serial_lora_course import __main__ as door
 from serial_lora_course import lab_command
@@ -40,14 +39,13 @@ def test_a_lab_prints_a_table_and_keeps_records(run, tmp_path, monkeypatch):
     assert read_records(out) == records
 
 
-def test_a_file_gives_options_and_what_is_typed_counts_more(tmp_path, run):
-    path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump({"rank": 0, "blocks": [1, 2], "dataset": "nature"}))
-    assert "rank" in run("lab", "clip", f"--config={path}")[2]  # 0 is refused
-    path.write_text(yaml.safe_dump({"rank": 2, "dataset": "atlantis", "blocks": [1, 2]}))
-    for words in (("--config", path, "--rank", "3"), ("--rank", "3", "--config", path)):
-        code, said, told = run("lab", "clip", *words)
-        assert code == 2 and "rank=3" in said and "blocks=(1, 2)" in said and "atlantis" in told
+def test_a_file_gives_options_and_what_is_typed_after_it_counts_more(tmp_path, run):
+    path = tmp_path / "run.txt"
+    path.write_text("--rank 0\n")
+    assert "rank" in run("lab", "clip", f"@{path}")[2]  # 0 is refused
+    path.write_text("--rank 2  # as before\n\n--dataset atlantis\n--blocks 1,2")
+    code, said, told = run("lab", "clip", f"@{path}", "--rank", "3")
+    assert code == 2 and "rank=3" in said and "blocks=(1, 2)" in said and "atlantis" in told
 
 
 @pytest.mark.parametrize(
@@ -73,13 +71,13 @@ main()
 """
 
 
-def bare(missing: list[str]) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", BARE.format(missing=missing)]
+def bare(missing: list[str], *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", BARE.format(missing=missing), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_with_the_library_alone_the_command_says_what_the_course_needs():
-    done = bare(["yaml", "matplotlib"])
+    done = bare(["rich"], "board", "runs")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and '".[course]"' in done.stderr
     assert "fault of the course" in bare(["serial_lora_course.cli"]).stderr

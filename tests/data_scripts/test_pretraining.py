@@ -7,10 +7,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from safetensors.torch import load_file
-from torch.nn.functional import max_pool2d
 
 from data_scripts.pretraining import clip, loop, sam, sd3
-from data_scripts.pretraining.augment import largest_near
 from data_scripts.pretraining.icons import Icons
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import load_emoji
@@ -23,7 +21,7 @@ from tests.models.sd3_models import SMALL_AUTOENCODER, SMALL_TRANSFORMER
 
 DRAWERS = ("twemoji", "noto-mono")
 NAMES = ("camera", "red apple", "arrow", "horse", "key", "cloud", "bell", "boat", "tree", "cup")
-ICONS = Icons(load_emoji("symbola", 48).pictures[:20], NAMES * 2, ("some",) * 20)
+ICONS = Icons(load_emoji("symbola", 48).pictures[:20], NAMES * 2)
 KINDS = {"camera": ("device",), "red apple": ("edible fruit", "food")}
 
 
@@ -134,7 +132,7 @@ def test_sd3_is_pretrained_on_visible_drawings_and_its_latents_have_unit_size(
     monkeypatch.setattr(sd3, "build_autoencoder", lambda: AutoencoderKL(**SMALL_AUTOENCODER))
     monkeypatch.setattr(sd3, "things", lambda: few)
     monkeypatch.setattr(sd3, "seen_emoji", lambda: visible[:8])
-    monkeypatch.setattr(sd3, "load_named_icons", lambda size: Icons(visible[8:16].numpy(), (), ()))
+    monkeypatch.setattr(sd3, "load_named_icons", lambda size: Icons(visible[8:16].numpy(), ()))
     monkeypatch.setattr(sd3, "DESIGNERS", {"": "twemoji", "ink": "noto-mono"})
     for name, number in (("MEASURED", 4), ("STEPS", 2)):
         monkeypatch.setattr(sd3, name, number)
@@ -151,11 +149,6 @@ def test_sd3_is_pretrained_on_visible_drawings_and_its_latents_have_unit_size(
         latents = vae.encode(2 * sd3.on_paper(drawings) - 1).latent_dist.mode()
     latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
     assert abs(latents.mean()) < 0.1 and 0.9 < latents.std() < 1.1
-
-
-def test_the_largest_neighbours_are_those_of_max_pooling():
-    layers = torch.randn(2, 3, 7, 5)
-    assert torch.equal(largest_near(layers), max_pool2d(layers, 3, 1, 1))
 
 
 def test_an_outline_is_black_thin_and_only_where_something_ends():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +24,14 @@ COMPUTED, PAGE = Path(__file__).with_name("computed.json"), ROOT / "docs" / "lab
 SETTINGS = {lab: [changes for changes, _ in choices] for lab, choices in CHOICES.items()}
 SETTINGS["sd3"].append({"gradient_checkpointing": True, "accumulation": 1})
 UNSEEN = 1.5  # GiB, for what shapes do not tell
-CARDS = (8, 16, 24, 48, 80)  # GB of 10^9 bytes
-#: Of NVIDIA's data sheets, from memory: 10^12 operations a second, in bfloat16 (dense) and in float32.
-FIGURES = {"L4": (121, 30.3), "RTX 4090": (165, 82.6), "A100": (312, 19.5), "H100": (989, 67)}
-REACHED = 0.3
-#: A class's run: the paper's setting for one GPU, steps of training with it, and how often what is looked at.
-RUNS = {
-    "clip": ({"accumulation": 1}, 100, {"measure 128 pictures": 4}),
-    "sam": ({"gradient_checkpointing": True}, 100, {"measure a picture": 24}),
-    "sd3": (
-        {"gradient_checkpointing": True},
-        150,
-        # In 14 steps; every two of them are counted with a decoding.
-        {"encode a picture": 75, "draw 4 pictures in 2 steps": 28, "decode 4 pictures": 4 - 28},
-    ),
-}
 
 
 def label(changes: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items())
 
 
-def stored(taken: Taken) -> dict[str, Any]:
-    operations = {str(kind).removeprefix("torch."): n for kind, n in taken.operations.items()}
-    sizes = {name: getattr(taken, name) for name in ("before", "kept", "peak")}
-    return sizes | {"waits": taken.waits.total(), "operations": operations}
+def stored(taken: Taken) -> dict[str, int]:
+    return {name: getattr(taken, name) for name in ("before", "kept", "peak")}
 
 
 def computed(lab: str) -> dict[str, Any]:
@@ -63,34 +45,16 @@ def computed(lab: str) -> dict[str, Any]:
 
 def tables(rows: dict[str, Any]) -> str:
     """The part of docs/labs.md, in Markdown."""
-    steps, looks, fits, runs = [], [], [], []
-    for lab, (usual, count, often) in RUNS.items():
-        made, seen, name = rows[lab]["steps"], rows[lab]["looks"], lab.upper()
-        for setting, taken in made.items():
-            steps.append([f"{name}, {setting}", *(in_parts(taken[method]) for method in METHODS)])
-        looks += [[f"{name}, {what}", f"{row['peak'] / GIB:.2f}"] for what, row in seen.items()]
-        trained = made[label(usual)]["LoRA"]
-        # Text encoders that do not fit compute on the CPU.
-        peaks = [row["peak"] for what, row in seen.items() if not what.startswith("read")]
-        each = max(trained["peak"], *peaks) / GIB + UNSEEN
-        pairs = [str(int(size * 1e9 / GIB / each)) for size in CARDS]
-        fits.append([f"{name}, {label(usual)}", f"{each:.1f}", *pairs])
-        total = Counter()
-        for n, row in [(count, trained), *((n, seen[what]) for what, n in often.items())]:
-            total.update({kind: n * done / 1e12 for kind, done in row["operations"].items()})
-        seconds = [
-            f"{(total['bfloat16'] / narrow + total['float32'] / wide) / REACHED:.0f}"
-            for narrow, wide in FIGURES.values()
-        ]
-        runs.append([name, f"{total['bfloat16']:,.0f}", f"{total['float32']:,.0f}", *seconds])
-    return "\n\n".join(
-        [
-            table(["A step of training, GiB", *METHODS], steps),
-            table(["Looking at a model", "GiB"], looks),
-            table(["Pairs at once", "GiB each", *(f"{size} GB" for size in CARDS)], fits),
-            table(["A class's run", "bfloat16", "float32", *(f"{n}, s" for n in FIGURES)], runs),
-        ]
-    )
+    steps, looks = [], []
+    for lab, taken in rows.items():
+        for setting, of in taken["steps"].items():
+            steps.append(
+                [f"{lab.upper()}, {setting}", *(in_parts(of[method]) for method in METHODS)]
+            )
+        for what, row in taken["looks"].items():
+            looks.append([f"{lab.upper()}, {what}", f"{row['peak'] / GIB:.2f}"])
+    head = ["A step of training, GiB", *METHODS]
+    return f"{table(head, steps)}\n\n{table(['Looking at a model', 'GiB'], looks)}"
 
 
 def in_parts(row: dict[str, Any]) -> str:
@@ -110,11 +74,11 @@ def page(rows: dict[str, Any]) -> str:
 
 def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
-    parser.add_argument("--only", choices=RUNS, action="append", help="a lab; may be repeated")
+    parser.add_argument("--only", choices=SETTINGS, action="append", help="a lab; may be repeated")
     parser.add_argument("--tables", action="store_true", help="compute nothing, write the tables")
     options = parser.parse_args(words)
     rows = json.loads(COMPUTED.read_text("utf-8"))
-    for lab in [] if options.tables else options.only or RUNS:
+    for lab in [] if options.tables else options.only or SETTINGS:
         rows[lab] = computed(lab)
         COMPUTED.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     PAGE.write_text(page(rows), "utf-8")

@@ -1,10 +1,10 @@
-"""A GPU that is not there: devices, types, memory and work of what a GPU would be given, and no numbers.
+"""A GPU that is not there: devices, types and memory of what a GPU would be given, and no numbers.
 
     with pretended_gpu() as gpu:
         model = build().to(DEVICE)
         gpu.begin()
         model(batch.to(DEVICE)).backward()  # autocast and optimizers work as on a GPU
-    gpu.taken.peak, gpu.taken.waits, gpu.taken.operations
+    gpu.taken.peak
 
 What a GPU would refuse is a `Refused`. Tensors hold no data (PyTorch's FakeTensorMode). The device is
 PyTorch's own dummy backend, since a tensor that claims to be on CUDA has no backward pass without a
@@ -14,14 +14,11 @@ cuBLAS, what the allocator cannot use, the driver's context, any number, and any
 
 from __future__ import annotations
 
-import sys
 import weakref
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -31,7 +28,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
 
 KIND = "pretended"
 DEVICE = f"{KIND}:0"
@@ -128,17 +124,12 @@ class Taken:
     Attributes:
         before, peak: bytes on the device, at the beginning and at most.
         kept: bytes that a forward pass has left for the way back.
-        waits: place -> how often the CPU waits there for the GPU: a number is read, or something is copied
-            from one to the other.
-        operations: type -> floating-point operations of products, convolutions and attention.
         silent: tensors of the optimizer without a gradient.
     """
 
     before: int
     peak: int
     kept: int = 0
-    waits: Counter[str] = field(default_factory=Counter)
-    operations: Counter[torch.dtype] = field(default_factory=Counter)
     silent: int = 0
 
 
@@ -167,41 +158,32 @@ class PretendedGPU(TorchDispatchMode):
         result = self._answer(func, given)
         if result is None:
             result = func(*args, **kwargs)
-        if func in COPIES and len(_kinds([*given, result])) == 2:
-            self.taken.waits[_place()] += 1
         for tensor in _tensors(result):
             self._count(tensor)
-        if formula := flop_registry.get(func._overloadpacket):
-            self.taken.operations[given[0].dtype] += formula(*args, **kwargs, out_val=result)
         return result
 
     def _check(self, func, given: list[Tensor]) -> None:
         """Whether all is on one device, and of one type where it must be."""
         name, kinds = func._schema.name.removeprefix("aten::"), _kinds(t for t in given if t.dim())
-        if len(kinds) > 1 and func is aten.index.Tensor and given[0].device.type == KIND:
-            self.taken.waits[_place()] += 1  # positions made on the CPU are copied first
-        elif len(kinds) > 1 and func not in COPIES:
-            raise Refused(f"{name} of tensors on {' and '.join(sorted(kinds))}, {_place()}")
+        copied = func is aten.index.Tensor and given[0].device.type == KIND  # positions, to the GPU
+        if len(kinds) > 1 and not copied and func not in COPIES:
+            raise Refused(f"{name} of tensors on {' and '.join(sorted(kinds))}")
         dtypes = {str(t.dtype) for t in given if t.is_floating_point()}
         if len(dtypes) > 1 and KIND in kinds and name in ONE_TYPE:
-            raise Refused(f"{name} of {' and '.join(sorted(dtypes))}, {_place()}")
+            raise Refused(f"{name} of {' and '.join(sorted(dtypes))}")
 
     def _answer(self, func, given: list[Tensor]) -> object:
         """What is read of tensors that hold nothing: 1.0, True, and for whole numbers ``whole``."""
         if func is aten._local_scalar_dense.default:
             answer = given[0].dtype == torch.bool or self.whole
-            answer = 1.0 if given[0].is_floating_point() else answer
-        elif func is aten.equal.default:
-            answer = True
-        elif func is aten.nonzero.default:
-            answer = given[0].new_empty(1, given[0].dim(), dtype=torch.long)
-        elif func is aten.repeat_interleave.Tensor:
-            answer = given[0].new_empty(self.whole * len(given[0]))
-        else:
-            return None
-        if KIND in _kinds(given):
-            self.taken.waits[_place()] += 1
-        return answer
+            return 1.0 if given[0].is_floating_point() else answer
+        if func is aten.equal.default:
+            return True
+        if func is aten.nonzero.default:
+            return given[0].new_empty(1, given[0].dim(), dtype=torch.long)
+        if func is aten.repeat_interleave.Tensor:
+            return given[0].new_empty(self.whole * len(given[0]))
+        return None
 
     def _count(self, tensor: Tensor) -> None:
         """Its storage, until nothing refers to that any more."""
@@ -225,17 +207,6 @@ def _tensors(values: object) -> list[Tensor]:
 
 def _kinds(tensors: Iterable[Tensor]) -> set[str]:
     return {tensor.device.type for tensor in tensors}
-
-
-def _place() -> str:
-    """The file of the innermost line that is neither PyTorch's nor this one's."""
-    frame = sys._getframe()
-    while frame:
-        file = Path(frame.f_code.co_filename)
-        if "torch" not in file.parts and file != Path(__file__):
-            return "/".join(file.parts[-2:])
-        frame = frame.f_back
-    return "the way back"
 
 
 # ------------------------------------------------------------------------------------ to be entered

@@ -43,14 +43,13 @@ def two_layers(n: int, d: int, h: int) -> tuple[Taken, int]:
         return gpu.taken, forward
 
 
-def test_memory_and_work_are_what_one_counts_by_hand(elsewhere):
+def test_memory_is_what_one_counts_by_hand(elsewhere):
     n, d, h = 5, 7, 300
     taken, forward = elsewhere(two_layers, n, d, h)
     assert taken.before == 4 * (2 * d * h + n * d)
     assert taken.kept == 4 * (n * h + 1)  # ReLU's result, and the loss
     assert forward == taken.before + 4 * 2 * n * h  # ReLU's input beside its result
     assert taken.peak >= taken.before + 4 * 2 * d * h  # the gradients
-    assert taken.operations == {torch.float32: 5 * 2 * n * d * h}  # x needs no gradient
 
 
 @contextmanager
@@ -68,12 +67,6 @@ def test_a_tensor_on_the_wrong_device_is_refused(elsewhere):
 
 # ---------------------------------------------------------------------------------------- the labs
 
-#: Where the CPU waits in a step: the longest prompt, the loss; what SAM makes on the CPU.
-WAITS = {
-    "clip": {"models/clip.py", "labs/training.py"},
-    "sam": {"labs/sam.py", "labs/training.py", "modeling/image_encoder.py"},
-    "sd3": {"labs/training.py"},
-}
 CASES = [
     pytest.param(
         *(lab, method, changes),
@@ -90,15 +83,13 @@ CASES = [
 def test_a_lab_trains(elsewhere, lab, method, changes):
     """Nothing is refused, every pair gets a gradient, and it takes what the tables say."""
     taken = elsewhere(step, lab, method, **changes)
-    assert taken.silent == 0 and set(taken.waits) == WAITS[lab]
-    assert taken.operations[torch.bfloat16] > 0.97 * taken.operations.total()
+    assert taken.silent == 0
     known = ROWS[lab]["steps"][label(changes)][method]
-    assert taken.waits.total() == known["waits"]
     assert taken.peak == pytest.approx(known["peak"], rel=0.02)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lab", WAITS)
+@pytest.mark.parametrize("lab", SETTINGS)
 def test_a_lab_looks(elsewhere, lab):
     found = {name: taken.peak for name, taken in elsewhere(looked, lab).items()}
     known = {name: row["peak"] for name, row in ROWS[lab]["looks"].items()}

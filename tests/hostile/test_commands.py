@@ -41,11 +41,6 @@ def fifo(folder: Path) -> str:
     return str(folder / "fifo")
 
 
-def yaml(folder: Path, content: str) -> list[str]:
-    (folder / "run.yaml").write_text(content)
-    return ["fit", data(folder / "data"), "--config", str(folder / "run.yaml")]
-
-
 def saved(folder: Path) -> str:
     classifier = PictureClassifier(load_vision("tiny-clip"), ["cat", "dog"])
     inject(classifier, SerialLoRAConfig(rank=2), also_train=["head"])
@@ -66,11 +61,8 @@ ASKED: dict[str, Callable[[Path], list[str]]] = {
     "codes for the terminal": lambda f: lab("--dataset", "a\nb\x1b[31m/c"),
     "a model with a long name": lambda f: ["fit", data(f), "--model", LONG],
     "no number": lambda f: ["fit", data(f), "--test-fraction=.nan"],
-    "a device as options": lambda f: ["fit", data(f), "--config", "/dev/zero"],
     "a file as a folder": lambda f: ["merge", saved(f), "--out", data(f / "data") + "/cat/0.png"],
     "a device as an adapter": lambda f: ["show", "/dev/zero"],
-    "no YAML": lambda f: yaml(f, "["),
-    "options that call": lambda f: yaml(f, "lr: !!python/name:os.system"),
 }
 MISTAKES = {  # what a lab itself refuses is in tests/labs/test_labs.py
     "lab clip --dataset no-such-set --out new.jsonl": "data set",
@@ -78,7 +70,7 @@ MISTAKES = {  # what a lab itself refuses is in tests/labs/test_labs.py
     "lab clip --rank three": "--rank: invalid whole numbers separated by commas",
     "lab clip --no-such-option": "--no-such-option",
     "lab clip extra": "extra",
-    "lab clip --config nowhere.yaml": "nowhere.yaml",
+    "lab clip @nowhere.txt": "nowhere.txt",
     "lab clip --scale paper --dataset food101 --root nowhere --out new.jsonl": "data_scripts",
     "fit data --model timm/nothing": "model",
     "fit data --rank 2,3": "rank",

@@ -1,8 +1,7 @@
 """What holds in every lab: one run, many runs, records, sweeps, interruptions, refusals."""
 
-import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,10 +15,11 @@ from serial_lora_course.labs import grid, training
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.grid import dry_run
-from serial_lora_course.labs.lab import keep_run, run_one
+from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.training import TrainingConfig
+from serial_lora_course.plots.runs import keep_and_draw
 from tests.labs.lab_models import a_second_a_step, calls, power_cut, state_of, unchanged
 from tests.labs.small_labs import QUICK, small_lab
 
@@ -116,30 +116,10 @@ def test_every_combination_is_run_once(small, tmp_path, monkeypatch):
     assert small.run(["one", "two"], **options) == first and seen == [False] * 6
 
 
-def test_the_base_is_measured_once_for_weights_data_and_settings(small, tmp_path, monkeypatch):
-    out, measured = tmp_path / "records.jsonl", calls(monkeypatch, small.kind, "measure_base")
-
-    def base_of(**options):
-        before = len(measured)
-        (record,) = small.run(out=out, **options)
-        names = {n: v for n, v in record.measures.items() if n.startswith(small.kind.base_names)}
-        return names, len(measured) - before
-
-    first, count = base_of()
-    assert first and count == 1
-    assert base_of(lr=5e-4) == (first, 0)  # out of the record
-    if small.kind.name == "sd3":
-        assert base_of(drawing_steps=3)[1] == 1
-    records = [
-        replace(r, settings=r.settings | {"weights": "others"}, seed=9) for r in read_records(out)
-    ]
-    out.write_text("".join(json.dumps(asdict(each)) + "\n" for each in records))
-    assert base_of(lr=6e-4) == (first, 1)  # of weights that no record names
-
-
 def test_what_is_kept_of_a_run_tells_its_measures_without_training(small, tmp_path):
-    (record,) = small.run(draw=partial(keep_run, tmp_path), precision="no")
+    (record,) = small.run(draw=partial(keep_and_draw, tmp_path), precision="no")
     (adapter,), (outcomes,) = (tmp_path.glob(f"*.{end}") for end in ("safetensors", "npz"))
+    assert len(list(tmp_path.glob("*.png"))) == (small.kind.name != "clip")
     lab = small.lab(precision="no")
     load_adapter(lab.backbone.model, adapter)
     again, seen = lab.measure()
@@ -198,9 +178,8 @@ def test_an_interrupted_lab_goes_on_and_ends_as_if_uninterrupted(small, tmp_path
     assert len(read_records(out)) == 1 and len(list(tmp_path.glob("*unfinished*"))) == 1
 
     steps = calls(monkeypatch, small.objective, "forward")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(small.kind, "measure", interrupted)
-        small.run(out=out, **options)
+    with pytest.raises(KeyboardInterrupt):
+        small.run(out=out, draw=interrupted, **options)
     assert len(steps) == 2  # from the state saved at step 4
     assert len(read_records(out)) == 1 and len(list(tmp_path.glob("*unfinished*"))) == 1
 

@@ -1,7 +1,5 @@
 """The study: runs are made once, packed and told; its shipped records say what the course ships."""
 
-import shutil
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +9,7 @@ from serial_lora_course.labs.records import read_records
 from serial_lora_course.lessons.l09_trial import tables as shipped
 from study import runs as study_runs
 from study.plan import MOST_RATES, PLANS, STEP, Question, next_rate
-from study.results import PACKED, Results, run_of
+from study.results import Results, run_of
 from study.runs import Study, go_on
 from study.sets import VALIDATION
 from study.tables import Found, answers, arms_table, as_json
@@ -38,38 +36,6 @@ def test_the_course_ships_what_the_packed_records_say(tmp_path):
         pd.testing.assert_frame_equal(fresh.rates[lab], kept.rates[lab])
         pd.testing.assert_frame_equal(fresh.arms[lab], arms)
         assert set(arms["arm"]) == {arm.name for arm in PLANS[lab].arms}
-
-
-PACKED_WRONGLY = {
-    "lengths of other runs": lambda kept: {"lengths": kept["lengths"] + 1},
-    "values in a table": lambda kept: {"dice": kept["dice"].reshape(-1, 100)},
-    "no numbers": lambda kept: {"dice": np.full(len(kept["dice"]), np.nan)},
-    "objects": lambda _: {"names": np.array([{}], object)},
-}
-
-
-@pytest.mark.parametrize("what", ["empty", "half", *PACKED_WRONGLY])
-def test_packed_outcomes_that_are_damaged_are_told(what, tmp_path):
-    for file in PACKED.glob("sam.*"):
-        shutil.copy(file, tmp_path)
-    file = tmp_path / "sam.npz"
-    content, kept = file.read_bytes(), dict(np.load(file))
-    if what in PACKED_WRONGLY:
-        np.savez_compressed(file, **kept | PACKED_WRONGLY[what](kept))
-    else:
-        file.write_bytes(content[: len(content) // 2] if what == "half" else b"")
-    with pytest.raises(SerialLoRAError, match=str(tmp_path)):
-        Results(PLANS["sam"], tmp_path / "none", tmp_path)
-
-
-@pytest.mark.parametrize("values", [[7.0, 0.5], [-0.1, 0.5], [np.nan, 0.5], [[0.5], [0.5]]])
-def test_outcomes_of_a_run_are_a_row_of_shares(values, tmp_path):
-    results = Results(PLANS["sam"], tmp_path)
-    results.keep("run", {"dice": np.array([0.0, 1.0])})
-    assert list(results.outcomes("run")["dice"]) == [0, 1]
-    results.keep("run", {"dice": np.array(values)})
-    with pytest.raises(SerialLoRAError, match="run.npz .* between 0 and 1"):
-        results.outcomes("run")
 
 
 EARLIER = {("sam", "lora-16"): [0.000333, 0.027], ("clip", "randlora-6"): [0.27]}

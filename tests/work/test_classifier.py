@@ -1,7 +1,6 @@
 """Pictures, features and merged classifiers, compared with what a model's own library makes of them alone."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, save_adapter
-from serial_lora.files import read_header, write_whole
 from serial_lora_course.work import commands
 from serial_lora_course.work.classifier import (
-    PictureClassifier,
     Timm,
     load_vision,
     open_classifier,
     predict,
-    save_classifier,
 )
 from serial_lora_course.work.fit import fit_folder
 from tests.labs.lab_models import register_small, small_clip, weights_file
@@ -246,106 +242,7 @@ def test_a_model_that_has_changed_since_is_refused(fitted, job, tmp_path, what):
         fit_folder(replace(job, lr=1e-2, dropout=0.0, epochs=2, **changes))
 
 
-def test_onnx_answers_as_predict_does_and_is_made_without_a_word(fitted, tmp_path, capsys, recwarn):
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    folder, asked, expected = fitted()
-    capsys.readouterr()
-    recwarn.clear()
-    commands.merge(folder, tmp_path / "merged", onnx=True)
-    files = [line.rpartition(": ")[0] for line in capsys.readouterr().out.splitlines()]
-    assert sorted(files) == sorted(map(str, (tmp_path / "merged").iterdir())) and not recwarn.list
-    prepare = open_classifier(folder).vision.prepare
-    pictures = torch.stack([prepare(Image.open(path).convert("RGB")) for path in asked])
-    session = runtime.InferenceSession(tmp_path / "merged" / "model.onnx")
-    for few in (pictures, pictures[:1]):
-        found = torch.from_numpy(session.run(None, {"pictures": few.numpy()})[0])
-        torch.testing.assert_close(found, expected[: len(few)], rtol=1e-3, atol=1e-4)
-
-
-@pytest.fixture
-def two(weights, tmp_path):
-    """Classifiers of equally many classes; timm writes a configuration for its one, open_clip none."""
-    name, folders = register_small(tmp_path / "configs", "small-clip-at-work"), []
-    models = {
-        "timm/test_vit": (weights, ["ant", "cat"]),
-        f"open_clip/{name}": (weights_file(tmp_path / "clip.safetensors", name), ["bee", "cow"]),
-    }
-    for name, (file, classes) in models.items():
-        model = PictureClassifier(load_vision(name, file), classes)
-        inject(model, SerialLoRAConfig(rank=2, towers=["image"]), also_train=["head"])
-        nn.init.constant_(model.head.bias, 1 + len(folders))
-        folders.append(save_classifier(model, tmp_path / classes[0]).parent)
-    return folders
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_a_merge_over_another_leaves_its_own_files_alone(two, first, tmp_path, monkeypatch):
-    """Stopped at any file, it leaves nobody's classes beside another's weights."""
-    out, fresh = tmp_path / "merged", tmp_path / "fresh"
-    commands.merge(two[first], out)
-    (out / "model.onnx").write_bytes(b"of the first")
-    (out / "mine.txt").write_text("not of a merge")
-    (out / ".0123456789abcdef.partial").write_bytes(b"of a merge that was killed as it wrote")
-    commands.merge(two[1 - first], fresh)
-    told = {"classifier.json", "config.json"}
-
-    def contents():
-        return {file.name: file.read_bytes() for file in out.iterdir() if file.suffix != ".lock"}
-
-    before, new = contents(), {"model.safetensors": b"new"}
-    before.pop(".0123456789abcdef.partial")
-
-    def stopped_at(last):
-        def stopped(path, content):
-            if path.name not in told:  # the disk is full: all of the older one is still there
-                assert "classifier.json" in os.listdir(out)
-            elif told & set(os.listdir(out)):
-                raise AssertionError("classes beside weights that are not theirs")
-            if path.name == last:
-                raise KeyboardInterrupt
-            return write_whole(path, content)
-
-        return stopped
-
-    for last, kept in ((".model.safetensors.partial", before), ("config.json", None)):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("serial_lora.files.write_whole", stopped_at(last))
-            commands._replace_merged(out, new, dict.fromkeys(sorted(told)[::-1], b"new"))
-        assert kept is None or contents() == kept
-    commands.merge(two[1 - first], out)
-    (out / "mine.txt").unlink()
-    merged = [{each.name: each.read_bytes() for each in of.iterdir()} for of in (out, fresh)]
-    assert merged[0] == merged[1]
-
-
 def test_a_file_without_classes_is_refused(tmp_path):
     save_adapter(inject(small_clip(), SerialLoRAConfig(rank=2)), tmp_path / "adapter.safetensors")
     with pytest.raises(SerialLoRAError, match="fit the pictures again"):
         open_classifier(tmp_path)
-
-
-LIES = {
-    "vision": ["{", "[]", '"tiny-clip"', '{"name": "tiny-clip"}', "[" * 5000 + "]" * 5000],
-    "class_names": ["null", "3", '"ab"', "[]", "[null, null]", '[["a"], ["b"]]', '["a"]'],
-    "seen": ["null", '"x"', '["a"]', "[0.1]", "[0.1, 0.2, 0.3]"],
-}
-SOURCES = [{"more": 1}, {"name": 3}, {"weights": [1]}, {"image_size": "32"}]
-
-
-def test_notes_that_say_something_else_are_one_sentence(tmp_path):
-    """Anybody can write a file with a right checksum."""
-    classifier = PictureClassifier(load_vision("tiny-clip"), ["ant", "bee"])
-    inject(classifier, SerialLoRAConfig(rank=2, towers=["image"]), also_train=["head"])
-    notes = read_header(save_classifier(classifier, tmp_path)).notes
-    source = json.loads(notes["vision"])
-    sources = [json.dumps(source | more) for more in SOURCES]
-    for name, lies in [*LIES.items(), ("vision", sources)]:
-        for said in lies:
-            save_adapter(classifier, tmp_path / "adapter.safetensors", notes=notes | {name: said})
-            with pytest.raises(SerialLoRAError) as refused:
-                open_classifier(tmp_path)
-                pytest.fail(f"{name}: {said[:60]}")
-            assert str(refused.value).isprintable()
-    save_adapter(classifier, tmp_path / "adapter.safetensors", notes=notes)
-    assert open_classifier(tmp_path).class_names == ["ant", "bee"]
