@@ -1,10 +1,8 @@
-"""Adapters as an ordinary LoRA, in the files that PEFT and diffusers load."""
+"""Adapters as an ordinary LoRA, in the files that PEFT loads."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +20,6 @@ from serial_lora.tensor_files import bytes_of, write_whole
 from serial_lora.values import Pair
 
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_PLAIN = {"format": "pt"}
 _INSIDE = ".base_layer"  # what stands in the names of layers inside a layer of PEFT's
 
 
@@ -55,11 +52,14 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             "torch.backends.mha.set_fastpath_enabled(False) where you load this.",
             stacklevel=2,
         )
-    tensors = _named("base_model.model", layers) | {
-        f"base_model.model.{name}": tensor.detach().cpu().clone()
-        for name, tensor in injection.active_tensors().items()
-        if name in beside
+    tensors = {
+        f"base_model.model.{layer}.{name}.weight": tensor
+        for layer, pair in layers.items()
+        for name, tensor in zip(("lora_A", "lora_B"), pair, strict=True)
     }
+    for name, tensor in injection.active_tensors().items():
+        if name in beside:
+            tensors[f"base_model.model.{name}"] = tensor.detach().cpu().clone()
     require_finite(tensors, "exported")
     if folder is not None:
         config = _peft_config(layers) | {
@@ -67,49 +67,9 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None,
         }
         with writing(folder):
-            _write_folder(Path(folder), config, tensors)
+            write_whole(Path(folder, _WEIGHTS), bytes_of(tensors, {"format": "pt"}))
+            write_whole(Path(folder, _CONFIG), json.dumps(config, indent=2).encode())
     return tensors
-
-
-def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
-    """An SD3 transformer's adapters as diffusers loads them, with the same pictures.
-
-    Args:
-        folder: where to write pytorch_lora_weights.safetensors, for
-            `pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")`;
-            None writes nothing.
-
-    Returns:
-        The tensors of that file, for `pipeline.load_lora_weights(tensors)` or
-        `transformer.load_lora_adapter(tensors)`.
-
-    Raises:
-        SerialLoRAError: if the model has no adapters or is not an SD3 transformer, modules learned
-            beside them, which diffusers does not load, or the file cannot be written.
-    """
-    root, injection = with_values(model)
-    if not any(site.stream for site in injection.sites):
-        raise SerialLoRAError("only an SD3 transformer's adapters go to diffusers; use to_peft.")
-    if injection.also_train:
-        raise SerialLoRAError(
-            f"{next(iter(injection.also_train))} learned beside the adapters, and diffusers loads pairs "
-            "alone; use to_peft, whose folder PEFT loads with it."
-        )
-    tensors = _named("transformer", _lora_layers(root, injection))
-    require_finite(tensors, "exported")
-    if folder is not None:
-        path = Path(folder) / "pytorch_lora_weights.safetensors"
-        with writing(path):
-            write_whole(path, bytes_of(tensors, _PLAIN))
-    return tensors
-
-
-def _named(root: str, layers: Mapping[str, Pair]) -> dict[str, Tensor]:
-    return {
-        f"{root}.{layer}.{name}.weight": tensor
-        for layer, pair in layers.items()
-        for name, tensor in zip(("lora_A", "lora_B"), pair, strict=True)
-    }
 
 
 def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
@@ -160,22 +120,6 @@ def _pair(root: nn.Module, injection: Injection, site: Site, parts: list[str]) -
             for projection, column, left in zip(projections, columns, lefts, strict=True):
                 column[projection.row_slice] = left
         return first.float().cpu(), second.float().cpu()
-
-
-def _write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """What PEFT loads as an adapter.
-
-    The configuration is away while the files change places: whoever reads meanwhile, or after a kill,
-    finds the old files, the new ones, or no adapter, and never new ones with an old one.
-    """
-    files = {_WEIGHTS: bytes_of(tensors, _PLAIN), _CONFIG: json.dumps(config, indent=2).encode()}
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as aside:
-        for name, content in files.items():
-            write_whole(Path(aside, name), content)
-        Path(folder, _CONFIG).unlink(missing_ok=True)
-        for name in files:
-            os.replace(Path(aside, name), Path(folder, name))
 
 
 def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
