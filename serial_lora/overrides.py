@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,8 @@ from serial_lora.errors import SerialLoRAError, require_names
 from serial_lora.layers import low_rank
 from serial_lora.sites import child_name, unwrapped_name
 from serial_lora.state import (
-    HERE,
     Injection,
-    Override,
+    StandIns,
     adapter_shapes,
     adapters,
     injected,
@@ -30,8 +29,8 @@ from serial_lora.values import read_pairs
 def disabled(model: nn.Module) -> Iterator[nn.Module]:
     """The base model, for the length of a `with` block.
 
-    Modules that learn beside the adapters have the base's own values. Blocks may be nested. Meanwhile
-    other threads and asyncio tasks are refused, and a model is not copied or saved whole.
+    Modules that learn beside the adapters have the base's own values. Blocks may be nested. Meanwhile a
+    model is not copied or saved whole, and it is its base in every thread.
 
     Raises:
         SerialLoRAError: if there are no adapters, they are merged, or the model was rebuilt since.
@@ -47,7 +46,7 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     """Another adapter for each sample of a batch, in one forward pass, for the length of a block.
 
     The outputs are those of separate passes, however many adapters there are. For inference: the
-    adapters get no gradients. Meanwhile other threads and asyncio tasks are refused.
+    adapters get no gradients. The block holds in every thread.
 
     Args:
         names: for each sample the name of its adapter, None for the base.
@@ -175,27 +174,21 @@ def _gathered(
 
 
 @contextmanager
-def _standing_in(
-    root: nn.Module, injection: Injection, acting: Mapping[nn.Module, Callable | None]
-) -> Iterator[None]:
+def _standing_in(root: nn.Module, injection: Injection, others: StandIns) -> Iterator[None]:
     """These in place of adapters."""
-    if injection.open:
-        injection.open[-1].require_here()
-    override = Override(acting)
-    HERE.set((*HERE.get(), override))
-    _now_open(root, injection, [*injection.open, override])
+    before = injection.stand_ins
+    _have_act(root, injection, others)
     try:
         yield
     finally:
-        _now_open(root, injection, [other for other in injection.open if other is not override])
-        HERE.set(tuple(other for other in HERE.get() if other is not override))
+        _have_act(root, injection, before)
 
 
-def _now_open(root: nn.Module, injection: Injection, overrides: list[Override]) -> None:
-    """The innermost acts; while any is the base's, modules that learn have its values."""
-    before, injection.open = injection.bare, overrides
+def _have_act(root: nn.Module, injection: Injection, others: StandIns | None) -> None:
+    """While a model is its base, modules that learn beside the adapters have the base's values."""
+    before, injection.stand_ins = injection.bare, others
     if injection.bare != before:
         with plain_context(root):
             injection.exchange()
     for adapted in injection.adapted:
-        adapted.stand_in(overrides[-1] if overrides else None)
+        adapted.stand_in(others)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,29 +26,8 @@ class InactiveAdapter:
     tensors: dict[str, Tensor]
 
 
-@dataclass(eq=False)
-class Override:
-    """For the length of a `with` block of `disabled` or `per_sample`: what acts in place of pairs.
-
-    Attributes:
-        acting: for each pair what acts in its place: nothing, or a pair for each sample.
-    """
-
-    acting: Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
-
-    @property
-    def base(self) -> bool:
-        """Whether nothing acts, so the model is its base."""
-        return None in self.acting.values()
-
-    def require_here(self) -> None:
-        """Refuse another thread or asyncio task than the one that opened the block."""
-        if self not in HERE.get():
-            raise SerialLoRAError(INSIDE)
-
-
-HERE: ContextVar[tuple[Override, ...]] = ContextVar("HERE", default=())
-"""Those of this thread or asyncio task."""
+StandIns = Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
+"""What acts in place of each pair, inside `disabled` (nothing) and `per_sample` (a pair for each sample)."""
 
 
 @dataclass
@@ -68,7 +46,7 @@ class Injection:
         adapted: the layers whose tokens or weights go through adapters, except while merged.
         switched: attributes that are others as long as there are adapters: see `stored.switch`.
         originals: while merged, the base's own weights, keyed (module, parameter).
-        open: the `disabled` and `per_sample` blocks, the innermost last.
+        stand_ins: inside a `disabled` or `per_sample` block what acts in place of pairs.
     """
 
     config: AdapterConfig
@@ -82,7 +60,7 @@ class Injection:
     adapted: list[Any] = field(default_factory=list)
     switched: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
     originals: dict[tuple[str, str], Tensor] | None = None
-    open: list[Override] = field(default_factory=list)
+    stand_ins: StandIns | None = None
 
     @property
     def merged(self) -> bool:
@@ -91,8 +69,8 @@ class Injection:
 
     @property
     def bare(self) -> bool:
-        """Whether a `disabled` block is open."""
-        return any(override.base for override in self.open)
+        """Whether a `disabled` block is open, so the model is its base."""
+        return self.stand_ins is not None and None in self.stand_ins.values()
 
     def learned(self) -> dict[str, Tensor]:
         """Parameters and buffers of the modules that learn beside the adapters, each once."""
@@ -117,11 +95,6 @@ class Injection:
         pairs = self.pairs.items()
         return {name: (pair.lora_A.shape[1], pair.lora_B.shape[0]) for name, pair in pairs}
 
-    def forget(self) -> None:
-        """What the adapted layers have computed with values that are others now."""
-        for adapted in self.adapted:
-            adapted.forget()
-
     @torch.no_grad()
     def exchange(self) -> None:
         """What the modules beside the adapters have learned for the base's own values, or back."""
@@ -135,7 +108,7 @@ class Injection:
 
     def refuse_inside(self) -> None:
         """Refuse to change or copy a model inside a `with` block."""
-        if self.open:
+        if self.stand_ins is not None:
             raise SerialLoRAError(INSIDE)
 
     def refuse_merged(self) -> None:
