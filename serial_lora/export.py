@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from serial_lora.config import LoRAConfig, SerialLoRAConfig
+from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_finite, writing
 from serial_lora.merging import change_factors, refuse_shared, refuse_sharers
 from serial_lora.sites import Site, unwrapped_name
@@ -20,7 +19,6 @@ from serial_lora.tensor_files import bytes_of, write_whole
 from serial_lora.values import Pair
 
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_INSIDE = ".base_layer"  # what stands in the names of layers inside a layer of PEFT's
 
 
 def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
@@ -28,8 +26,8 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
 
     Serial LoRA's change to a projection is (scale W_p B) A: a LoRA with the shared A and a B of its
     own. A fused qkv weight gets one pair, its B stacked. LoRA's q, k and v pairs on a fused weight
-    become one pair of three times the rank. LoRA on nn.MultiheadAttention cannot be exported. What
-    learned beside the adapters goes with them, as PEFT's `modules_to_save`.
+    become one pair of three times the rank. What learned beside the adapters goes with them, as PEFT's
+    `modules_to_save`.
 
     Args:
         folder: where to write adapter_config.json and adapter_model.safetensors for
@@ -39,19 +37,13 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
         The tensors of adapter_model.safetensors, on the CPU, those of pairs in float32.
 
     Raises:
-        SerialLoRAError: if the model has no adapters, PEFT has no layer for its attention, or a
-            file cannot be written.
+        SerialLoRAError: if the model has no adapters, PEFT has no layer that acts in its attention
+            (nn.MultiheadAttention, nn.TransformerEncoderLayer, weights that the model reads itself), or
+            a file cannot be written.
     """
     root, injection = with_values(model)
     layers, beside = _lora_layers(root, injection), injection.learned()
     refuse_shared(root, beside)  # PEFT copies modules to save
-    blocks = [root.get_submodule(site.name) for site in injection.sites]
-    if any(isinstance(block, nn.TransformerEncoderLayer) for block in blocks):
-        warnings.warn(
-            "in evaluation nn.TransformerEncoderLayer goes past PEFT's layers, so call "
-            "torch.backends.mha.set_fastpath_enabled(False) where you load this.",
-            stacklevel=2,
-        )
     tensors = {
         f"base_model.model.{layer}.{name}.weight": tensor
         for layer, pair in layers.items()
@@ -82,23 +74,12 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
             by_layer.setdefault(projection.module, []).append(part)
         for layer, parts in by_layer.items():
             module, around = map(root.get_submodule, (layer, layer.rpartition(".")[0]))
-            if injection.config.method == LoRAConfig.method and any(
-                isinstance(each, nn.MultiheadAttention) for each in (module, around)
-            ):
+            passed = isinstance(around, nn.MultiheadAttention | nn.TransformerEncoderLayer)
+            if passed or not isinstance(module, nn.Linear) or _is_read(injection, module):
                 raise SerialLoRAError(
-                    "PEFT's layer for nn.MultiheadAttention adds LoRA to the output projection twice, "
-                    "and one for that projection alone does not act (seen in version 0.21); call "
-                    "eject(model, keep_merged=True) and save the whole model instead."
-                )
-            if isinstance(module, nn.MultiheadAttention):
-                rank, out = injection.config.rank, site.projections["out"]
-                # PEFT insists on having a pair there
-                nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))
-                layers[f"{unwrapped_name(layer)}{_INSIDE}.out_proj"] = nothing
-            elif not isinstance(module, nn.Linear) or _is_read(injection, module):
-                raise SerialLoRAError(
-                    f"PEFT has no LoRA layer that acts for {layer}, a {type(module).__name__}; "
-                    "call eject(model, keep_merged=True) and save the whole model instead."
+                    f"PEFT has no LoRA layer that acts for {layer}, a {type(module).__name__} in a "
+                    f"{type(around).__name__}; call eject(model, keep_merged=True) and save the whole "
+                    "model instead."
                 )
             layers[unwrapped_name(layer)] = _pair(root, injection, site, parts)
     return layers
@@ -123,7 +104,7 @@ def _pair(root: nn.Module, injection: Injection, site: Site, parts: list[str]) -
 
 
 def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
-    ranks = {name: len(first) for name, (first, _) in layers.items() if _INSIDE not in name}
+    ranks = {name: len(first) for name, (first, _) in layers.items()}
     rank = min(ranks.values())
     others = {name: other for name, other in ranks.items() if other != rank}
     return {
@@ -143,5 +124,5 @@ def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
 
 
 def _is_read(injection: Injection, layer: nn.Module) -> bool:
-    """Whether the model hands on the weight of this layer and does not call it, where PEFT's is dead."""
+    """Whether the model hands on the weight of this layer and does not call it."""
     return any(a.read and not a.called for a in injection.adapted if a.layer is layer)
