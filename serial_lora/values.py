@@ -84,7 +84,8 @@ def require_fitting(
     if odd:
         raise SerialLoRAError(
             f"{cut(odd[0])} in {path} has shape {shapes.get(odd[0])}, and {expected.get(odd[0])} in this "
-            "model; save the adapter again, or give the module that learns the file's size."
+            "model: the file is of another model, method or rank, or of other places or modules; load it "
+            "into a plain model, under a name of its own, or without its modules (heads=False)."
         )
     for name, tensor in tensors.items():
         counts = name in learned and not learned[name].is_floating_point()
