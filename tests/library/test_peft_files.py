@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import serial_lora
 from serial_lora import (
     LoRAConfig,
     SerialLoRAConfig,
@@ -24,7 +23,6 @@ from serial_lora import (
     save_adapter,
     to_peft,
 )
-from serial_lora.peft import SerialLoRAConfig as InPeft
 from tests.library.more_models import FOUND, MODELS
 from tests.library.test_peft import a_classifier, logits
 from tests.library.tiny_models import (
@@ -262,24 +260,18 @@ def test_what_it_cannot_take_is_one_sentence_and_the_model_as_it_was(case, tmp_p
     assert not adapters(model) and all(p.requires_grad for p in model.parameters())
 
 
-def trained_classifier(**options) -> nn.Module:
-    config = InPeft(r=RANK, modules_to_save=["classifier"], **options)
-    return fill_adapters(peft.get_peft_model(a_classifier(), config)).eval()
-
-
 @torch.no_grad()
-def test_a_folder_becomes_an_adapter_of_ours(tmp_path):
-    """And a file of ours becomes one of PEFT's: an ordinary LoRA."""
-    model = trained_classifier(scale=0.5)
-    head = model.get_submodule("base_model.model.classifier.modules_to_save.default")
-    head.bias.fill_(1.0)
-    model.save_pretrained(tmp_path / "theirs")
-    here = from_peft(a_classifier(), tmp_path / "theirs")
-    torch.testing.assert_close(logits(here), logits(model), **CLOSE)
-    save_adapter(here, tmp_path / "ours.safetensors")
+def test_a_head_goes_along(tmp_path):
+    """A file of ours becomes one of PEFT's, an ordinary LoRA, and comes back."""
+    model = fill_adapters(
+        inject(a_classifier(), SerialLoRAConfig(RANK, 0.5), ["classifier"])
+    ).eval()
+    model.classifier.bias.fill_(1.0)
+    save_adapter(model, tmp_path / "ours.safetensors")
     compiled = a_classifier()
     compiled.vit = torch.compile(compiled.vit, backend="eager")  # whose names are not in the files
-    loaded = serial_lora.load_adapter(compiled, tmp_path / "ours.safetensors")
-    to_peft(loaded, tmp_path / "as LoRA")
+    to_peft(load_adapter(compiled, tmp_path / "ours.safetensors"), tmp_path / "as LoRA")
     again = peft.PeftModel.from_pretrained(a_classifier(), tmp_path / "as LoRA").eval()
     torch.testing.assert_close(logits(again), logits(model), **CLOSE)
+    back = from_peft(a_classifier(), tmp_path / "as LoRA")
+    torch.testing.assert_close(logits(back), logits(model), **CLOSE)
