@@ -75,7 +75,9 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
         for layer, parts in by_layer.items():
             module, around = map(root.get_submodule, (layer, layer.rpartition(".")[0]))
             passed = isinstance(around, nn.MultiheadAttention | nn.TransformerEncoderLayer)
-            if passed or not isinstance(module, nn.Linear) or _is_read(injection, module):
+            here = [adapted for adapted in injection.adapted if adapted.layer is module]
+            passed |= any(adapted.read and not adapted.called for adapted in here)
+            if passed or not isinstance(module, nn.Linear):
                 raise SerialLoRAError(
                     f"PEFT has no LoRA layer that acts for {layer}, a {type(module).__name__} in a "
                     f"{type(around).__name__}; call eject(model, keep_merged=True) and save the whole "
@@ -121,8 +123,3 @@ def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
         "bias": "none",
         "fan_in_fan_out": False,
     }
-
-
-def _is_read(injection: Injection, layer: nn.Module) -> bool:
-    """Whether the model hands on the weight of this layer and does not call it."""
-    return any(a.read and not a.called for a in injection.adapted if a.layer is layer)

@@ -21,7 +21,7 @@ from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, cut, reading, require_finite, writing
 from serial_lora.injection import eject, inject
 from serial_lora.merging import base_weight
-from serial_lora.sites import Site, unwrapped_name
+from serial_lora.sites import unwrapped_name
 from serial_lora.state import (
     DEFAULT,
     Injection,
@@ -80,7 +80,7 @@ def save_adapter(
         "method": injection.config.method,
         "config": json.dumps(_settings(adapter.config)),
         "also_train": json.dumps([unwrapped_name(module) for module in injection.also_train]),
-        "targets": json.dumps(_targets(injection.sites)),
+        "targets": json.dumps({site.label: site.width for site in injection.sites}),
         "sample": torch.cat(base_sample(root, injection)).view(torch.int16).numpy().tobytes().hex(),
         "quantized": json.dumps(_quantized(root)),
         "notes": json.dumps(dict(notes or {})),
@@ -239,10 +239,6 @@ def _settings(config: AdapterConfig) -> dict[str, object]:
     if config.places == ("attention",):
         settings.pop("places", None)
     return settings
-
-
-def _targets(sites: list[Site]) -> dict[str, int]:
-    return {site.label: site.width for site in sites}
 
 
 def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
