@@ -323,16 +323,10 @@ class ReadWeight(Tensor):
         return function(*args, **kwargs)
 
 
-def _getter(name: str) -> Callable:
-    """What a tensor's attribute is got by."""
-    return getattr(Tensor, name).__get__
-
-
-_EMPTY, _DATA = torch.empty(0), _getter("data")
-_FACTS = {Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size}
-_FACTS |= set(
-    map(_getter, ("device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape"))
-)
+_EMPTY = torch.empty(0)
+_ATTRIBUTES = ("device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape")
+_DATA, *_FACTS = (getattr(Tensor, name).__get__ for name in ("data", *_ATTRIBUTES))
+_FACTS += [Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size]
 
 
 # ----------------------------------------------------------------------------- onto a whole model

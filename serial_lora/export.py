@@ -54,10 +54,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             tensors[f"base_model.model.{name}"] = tensor.detach().cpu().clone()
     require_finite(tensors, "exported")
     if folder is not None:
-        config = _peft_config(layers) | {
-            "base_model_name_or_path": str(getattr(root, "name_or_path", None) or "") or None,
-            "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None,
-        }
+        config = _peft_config(root, injection, layers)
         with writing(folder):
             write_whole(Path(folder, _WEIGHTS), bytes_of(tensors, {"format": "pt"}))
             write_whole(Path(folder, _CONFIG), json.dumps(config, indent=2).encode())
@@ -105,14 +102,17 @@ def _pair(root: nn.Module, injection: Injection, site: Site, parts: list[str]) -
         return first.float().cpu(), second.float().cpu()
 
 
-def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
+def _peft_config(
+    root: nn.Module, injection: Injection, layers: Mapping[str, Pair]
+) -> dict[str, Any]:
     ranks = {name: len(first) for name, (first, _) in layers.items()}
     rank = min(ranks.values())
     others = {name: other for name, other in ranks.items() if other != rank}
     return {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": None,  # or what the model knows
+        "base_model_name_or_path": str(getattr(root, "name_or_path", None) or "") or None,
+        "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None,
         "inference_mode": True,
         "r": rank,
         "lora_alpha": rank,  # PEFT multiplies by lora_alpha / r: by one

@@ -127,34 +127,22 @@ def load_adapter(
     if fresh:
         inject(model, saved.config, saved.also_train if heads else (), name or DEFAULT)
     try:
-        _put_in(model, path, saved, tensors, name, check_base)
+        root, injection = ready_to_change(model)
+        new = name not in (None, injection.name)
+        own = ("rank", "scale", "dropout") if new else ("scale",)
+        config = replace(injection.config, **{key: getattr(saved.config, key) for key in own})
+        if new and name is not None:
+            refuse_misfit(injection, name, config)
+        require_fitting(path, tensors, injection, config.rank)
+        if check_base:
+            _refuse_other_base(path, saved, root, injection)
+        with plain_context(root):
+            put_in(injection, config, tensors, name if new else None)
     except BaseException:
         if fresh:
             eject(model)
         raise
     return model
-
-
-def _put_in(
-    model: nn.Module,
-    path: Path,
-    saved: SavedAdapter,
-    tensors: Mapping[str, Tensor],
-    name: str | None,
-    check_base: bool,
-) -> None:
-    """Compare all that a file says with a model that has adapters, then put its values there."""
-    root, injection = ready_to_change(model)
-    new = name not in (None, injection.name)
-    own = ("rank", "scale", "dropout") if new else ("scale",)
-    config = replace(injection.config, **{key: getattr(saved.config, key) for key in own})
-    if new and name is not None:
-        refuse_misfit(injection, name, config)
-    require_fitting(path, tensors, injection, config.rank)
-    if check_base:
-        _refuse_other_base(path, saved, root, injection)
-    with plain_context(root):
-        put_in(injection, config, tensors, name if new else None)
 
 
 # ------------------------------------------------------------------------------- which base it is

@@ -57,7 +57,9 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     _refuse_more(folder, options)
     _, tensors = read_tensors(path)
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
-    heads = _heads(model, saved)
+    ends = tuple(f".{name}" for name in saved)  # by which PEFT names the modules that learned
+    there = (unwrapped_name(name) for name, _ in unwrapped(model).named_modules())
+    heads = [name for name in there if f".{name}".endswith(ends)]
     inside = tuple(f"{head}." for head in heads)
     beside = {name: tensor for name, tensor in tensors.items() if name.startswith(inside)}
     pairs = _pairs(path, {name: t for name, t in tensors.items() if name not in beside})
@@ -111,13 +113,6 @@ def _pairs(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Pair]:
                 f"{path} has half of the pair of {cut(name)}; save the adapter again."
             )
     return {name: (pair["A"], pair["B"]) for name, pair in layers.items()}
-
-
-def _heads(model: nn.Module, saved: list[str]) -> list[str]:
-    """The modules that learned beside the pairs; PEFT names them by the ends of their names."""
-    ends = tuple(f".{name}" for name in saved)
-    names = (unwrapped_name(name) for name, _ in unwrapped(model).named_modules())
-    return [name for name in names if f".{name}".endswith(ends)]
 
 
 def _one_scale(

@@ -152,13 +152,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and of data parallelism."""
     require_model(model)
     inside: Any = model
-    while True:
-        if isinstance(inside, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inside = inside.module
-        elif hasattr(inside, "_orig_mod"):
-            inside = inside._orig_mod
-        else:
-            return inside
+    parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
+    while isinstance(inside, parallel) or hasattr(inside, "_orig_mod"):
+        inside = inside.module if isinstance(inside, parallel) else inside._orig_mod
+    return inside
 
 
 def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> None:
@@ -199,12 +196,12 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
     Raises:
         SerialLoRAError: as `merge` does.
     """
-    root, injection = injected(model, to_change=True)
+    root, injection = injected(model)
+    injection.refuse_inside()
     if keep_merged:
         merge(model)
     else:
         unmerge(model)
-    if not keep_merged:
         with plain_context(root):
             injection.exchange()
     _take_out(root, injection)
@@ -230,9 +227,9 @@ def also_trained(
     """The modules of these names."""
     modules = dict(root.named_modules())
     names = [names] if isinstance(names, str) else names
-    names = list(dict.fromkeys(require_names("modules to train beside the adapters", names)))
+    names = require_names("modules to train beside the adapters", names) if names else []
     adapted = [p.module for site in sites for p in site.projections.values()]
-    for name in names:
+    for name in dict.fromkeys(names):
         learners = list(modules[name].parameters()) if name and name in modules else []
         floats = any(parameter.is_floating_point() for parameter in learners)
         if not floats or any(map(is_quantized, learners)):

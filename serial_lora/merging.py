@@ -54,7 +54,8 @@ def unmerge(model: nn.Module) -> nn.Module:
     Raises:
         SerialLoRAError: if there are no adapters, or the model was rebuilt since.
     """
-    root, injection = injected(model, to_change=True)
+    root, injection = injected(model)
+    injection.refuse_inside()
     if injection.merged:
         with plain_context(root):
             write_weights(root, injection.originals or {})

@@ -56,10 +56,6 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     """
     root, injection = with_values(model)
     names = require_names("the adapters of samples", names, or_none=True)
-    if not names:
-        raise SerialLoRAError(
-            "per_sample was given no names; give one for each sample of the batch."
-        )
     injection.refuse_inside()
     if injection.merged or any(adapter.training for adapter in adapters(root).values()):
         raise SerialLoRAError(

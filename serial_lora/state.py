@@ -139,8 +139,8 @@ def require_model(model: object) -> None:
         raise SerialLoRAError(f"a model is an nn.Module, not a {type(model).__name__}; pass one.")
 
 
-def injected(model: nn.Module, to_change: bool = False) -> tuple[nn.Module, Injection]:
-    """The record, after a look whether the model still is what it says, and may be changed."""
+def injected(model: nn.Module) -> tuple[nn.Module, Injection]:
+    """The record, after a look whether the model still is what it says."""
     found = records(model)
     if not found:
         raise SerialLoRAError(NO_ADAPTERS)
@@ -151,8 +151,6 @@ def injected(model: nn.Module, to_change: bool = False) -> tuple[nn.Module, Inje
         )
     root, injection = found[0]
     _refuse_rebuilt(root, injection)
-    if to_change:
-        injection.refuse_inside()
     return root, injection
 
 

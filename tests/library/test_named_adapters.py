@@ -302,7 +302,7 @@ def test_requests_that_do_not_fit_are_refused(method):
         (lambda m: combine(m, {"a": float("nan")}, "c"), "finite"),
         (lambda m: combine(m, None, "c"), "not None; name them with a dict"),
         (lambda m: chain(m, "ab", "c"), "list of names|use combine"),
-        (lambda m: per_sample(m, []).__enter__(), "no names"),
+        (lambda m: per_sample(m, []).__enter__(), "list of names"),
         (lambda m: per_sample(m.train(), ["a"]).__enter__(), "model.eval"),
     ):
         refused(model, act, noun)
