@@ -11,7 +11,7 @@ loaded. peft is the same method as one of PEFT's, and imported only by who wants
 from serial_lora.attention import register_family
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.export import to_diffusers, to_peft
+from serial_lora.export import to_peft
 from serial_lora.files import LIBRARY_VERSION, load_adapter, save_adapter
 from serial_lora.from_peft import from_peft
 from serial_lora.injection import eject, inject, set_scale
@@ -54,7 +54,6 @@ __all__ = [
     "remove_adapter",
     "save_adapter",
     "set_scale",
-    "to_diffusers",
     "to_peft",
     "unmerge",
 ]

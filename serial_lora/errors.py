@@ -26,10 +26,7 @@ NO_ADAPTERS = (
     "inject was given."
 )
 MERGED = "the model's adapters are merged; call unmerge(model) or eject(model) first."
-INSIDE = (
-    "the adapters are disabled or given for each sample, here or in another thread; leave that "
-    "`with` block first."
-)
+INSIDE = "the adapters are disabled or given for each sample; leave that `with` block first."
 
 
 def cut(text: object, length: int = 100) -> str:
@@ -67,10 +64,10 @@ def require_number(
 
 
 def require_names(what: str, names: Any, *, or_none: bool = False) -> list[Any]:
-    """The names in a list; refuse what is none, such as one name by itself, or a set, without order."""
+    """The names in a list; refuse what is none: no names, one by itself, or a set, without order."""
     kinds = (str, type(None)) if or_none else str
     listed = isinstance(names, Sequence) and not isinstance(names, str | bytes)
-    if not listed or not all(isinstance(name, kinds) for name in names):
+    if not listed or not names or not all(isinstance(name, kinds) for name in names):
         raise SerialLoRAError(f"{what} are a list of names, not {names!r}; choose others.")
     return list(names)
 

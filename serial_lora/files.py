@@ -21,7 +21,7 @@ from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, cut, reading, require_finite, writing
 from serial_lora.injection import eject, inject
 from serial_lora.merging import base_weight
-from serial_lora.sites import Site, unwrapped_name
+from serial_lora.sites import unwrapped_name
 from serial_lora.state import (
     DEFAULT,
     Injection,
@@ -80,7 +80,7 @@ def save_adapter(
         "method": injection.config.method,
         "config": json.dumps(_settings(adapter.config)),
         "also_train": json.dumps([unwrapped_name(module) for module in injection.also_train]),
-        "targets": json.dumps(_targets(injection.sites)),
+        "targets": json.dumps({site.label: site.width for site in injection.sites}),
         "sample": torch.cat(base_sample(root, injection)).view(torch.int16).numpy().tobytes().hex(),
         "quantized": json.dumps(_quantized(root)),
         "notes": json.dumps(dict(notes or {})),
@@ -121,72 +121,28 @@ def load_adapter(
     fresh = not adapters(model)
     path, saved, tensors = _read(path)
     if not heads:
-        saved, tensors = _pairs_alone(saved, tensors, None if fresh else with_values(model)[1])
+        beside = tuple(f"{head}." for head in saved.also_train)
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(beside)}
+        tensors |= {} if fresh else with_values(model)[1].learned()  # those of the model itself
     if fresh:
-        inject(model, saved.config, saved.also_train, name or DEFAULT)
+        inject(model, saved.config, saved.also_train if heads else (), name or DEFAULT)
     try:
-        _put_in(model, path, saved, tensors, name, check_base)
+        root, injection = ready_to_change(model)
+        new = name not in (None, injection.name)
+        own = ("rank", "scale", "dropout") if new else ("scale",)
+        config = replace(injection.config, **{key: getattr(saved.config, key) for key in own})
+        if new and name is not None:
+            refuse_misfit(injection, name, config)
+        require_fitting(path, tensors, injection, config.rank)
+        if check_base:
+            _refuse_other_base(path, saved, root, injection)
+        with plain_context(root):
+            put_in(injection, config, tensors, name if new else None)
     except BaseException:
         if fresh:
             eject(model)
         raise
     return model
-
-
-def _pairs_alone(
-    saved: SavedAdapter, tensors: Mapping[str, Tensor], injection: Injection | None
-) -> tuple[SavedAdapter, dict[str, Tensor]]:
-    """A file's content with what the model itself has beside its adapters, if it has any."""
-    beside = tuple(f"{head}." for head in saved.also_train)
-    pairs = {key: tensor for key, tensor in tensors.items() if not key.startswith(beside)}
-    if injection is None:
-        return replace(saved, also_train=()), pairs
-    own = tuple(unwrapped_name(name) for name in injection.also_train)
-    return replace(saved, also_train=own), pairs | injection.learned()
-
-
-def _put_in(
-    model: nn.Module,
-    path: Path,
-    saved: SavedAdapter,
-    tensors: Mapping[str, Tensor],
-    name: str | None,
-    check_base: bool,
-) -> None:
-    """Compare all that a file says with a model that has adapters, then put its values there."""
-    root, injection = ready_to_change(model)
-    new = name not in (None, injection.name)
-    own = ("rank", "scale", "dropout") if new else ("scale",)
-    config = replace(injection.config, **{key: getattr(saved.config, key) for key in own})
-    same_rank = new or injection.config.rank == saved.config.rank
-    if type(injection.config) is not type(saved.config) or not same_rank:
-        file, own_kind = (f"{c.method} of rank {c.rank}" for c in (saved.config, injection.config))
-        raise SerialLoRAError(
-            f"{path} holds {file}, but the model carries {own_kind}; call eject(model) first to use the "
-            "file's, or, with equal methods, give it a name of its own."
-        )
-    if new and name is not None:
-        refuse_misfit(injection, name, config)
-    learners = [unwrapped_name(module) for module in injection.also_train]
-    if learners != list(saved.also_train):
-        raise SerialLoRAError(
-            f"beside the adapter of {path} learned {cut(', '.join(saved.also_train) or 'nothing')}, and in "
-            f"this model {', '.join(learners) or 'nothing'}; call eject(model) first to use the file's, "
-            "or load the pairs alone with heads=False."
-        )
-    there, here = saved.targets, _targets(injection.sites)
-    if there != here:
-        place = next(iter([n for n in there if there[n] != here.get(n)] or set(here) - set(there)))
-        raise SerialLoRAError(
-            f"{path} adapts {len(there)} places and this model has {len(here)} to adapt; the first "
-            f"that differs is {cut(place)} (width {there.get(place, 'none')} in the file, "
-            f"{here.get(place, 'none')} here): it belongs to another model or other towers and blocks."
-        )
-    require_fitting(path, tensors, injection, saved.config.rank)
-    if check_base:
-        _refuse_other_base(path, saved, root, injection)
-    with plain_context(root):
-        put_in(injection, config, tensors, name if new else None)
 
 
 # ------------------------------------------------------------------------------- which base it is
@@ -271,10 +227,6 @@ def _settings(config: AdapterConfig) -> dict[str, object]:
     if config.places == ("attention",):
         settings.pop("places", None)
     return settings
-
-
-def _targets(sites: list[Site]) -> dict[str, int]:
-    return {site.label: site.width for site in sites}
 
 
 def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""What PEFT has saved, a LoRA or Serial LoRA, as an adapter of this library: the way back."""
+"""A LoRA that PEFT has saved as an adapter of this library: the way back."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.attention import every_site
-from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
+from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError, cut, reading
 from serial_lora.injection import eject, inject, unwrapped
-from serial_lora.sites import Projection, Site, child_name, unwrapped_name
+from serial_lora.sites import child_name, unwrapped_name
 from serial_lora.state import Injection, plain_context, with_values
 from serial_lora.tensor_files import read_tensors
 from serial_lora.values import Pair, put_in, require_fitting
 
-SERIAL = "SERIAL_LORA"  # what PEFT calls the method of `serial_lora.peft`
-_SERIAL: dict[str, Any] = {"scale": 1.0, "dropout": 0.0}
 _PREFIX = "base_model.model."
 # With these options it still is pairs beside layers; any other that is set may be something else.
 _STILL_PAIRS = """alpha_pattern auto_mapping base_model_name_or_path corda_config ensure_weight_tying
@@ -34,7 +32,7 @@ _CHANGED_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
 
 
 def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
-    """Put a LoRA or Serial LoRA that PEFT saved into a plain model, with the same outputs, as `inject` would.
+    """Put a LoRA that PEFT saved into a plain model, with the same outputs, as `inject` would.
 
     PEFT is not needed for it. A pair beside a fused qkv weight becomes one for each of q, k and v, which
     begin with the same A. Where layers have ranks of their own, the smaller ones are filled up as a fresh
@@ -59,17 +57,14 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     _refuse_more(folder, options)
     _, tensors = read_tensors(path)
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
-    heads = _heads(model, saved)
+    ends = tuple(f".{name}" for name in saved)  # by which PEFT names the modules that learned
+    there = (unwrapped_name(name) for name, _ in unwrapped(model).named_modules())
+    heads = [name for name in there if f".{name}".endswith(ends)]
     inside = tuple(f"{head}." for head in heads)
     beside = {name: tensor for name, tensor in tensors.items() if name.startswith(inside)}
     pairs = _pairs(path, {name: t for name, t in tensors.items() if name not in beside})
-    config: AdapterConfig
-    if options["peft_type"] == SERIAL:
-        settings = {name: options.get(name, default) for name, default in _SERIAL.items()}
-        config = SerialLoRAConfig(**settings, **_where(path, model, pairs, serial=True))
-    else:
-        pairs, scale = _one_scale(folder, options, pairs)
-        config = LoRAConfig(scale=scale, **_where(path, model, pairs, serial=False))
+    pairs, scale = _one_scale(folder, options, pairs)
+    config = LoRAConfig(scale=scale, **_where(path, model, pairs))
 
     inject(model, config, heads)
     root, injection = with_values(model)
@@ -86,8 +81,6 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
 
 def _refuse_more(folder: Path, options: Mapping[str, Any]) -> None:
     """Refuse what PEFT's configuration says is not just pairs beside layers."""
-    if options["peft_type"] == SERIAL:
-        return
     if options["peft_type"] != "LORA":
         raise SerialLoRAError(
             f"{folder} is of PEFT's method {cut(options['peft_type'])}, not of LoRA; use PEFT for it."
@@ -108,7 +101,7 @@ def _pairs(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Pair]:
     """A and B of each layer, by the layer's name; refuse any other tensor."""
     layers: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        found = re.fullmatch(r"(.*?)\.(?:serial_lora_pairs\.)?lora_([AB])(?:\.weight)?", name)
+        found = re.fullmatch(r"(.*?)\.lora_([AB])\.weight", name)
         if not found or ".base_layer" in name or tensor.ndim != 2:
             raise SerialLoRAError(
                 f"{path} has {cut(name)}, which is no pair beside a linear layer; use PEFT for it."
@@ -120,13 +113,6 @@ def _pairs(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Pair]:
                 f"{path} has half of the pair of {cut(name)}; save the adapter again."
             )
     return {name: (pair["A"], pair["B"]) for name, pair in layers.items()}
-
-
-def _heads(model: nn.Module, saved: list[str]) -> list[str]:
-    """The modules that learned beside the pairs; PEFT names them by the ends of their names."""
-    ends = tuple(f".{name}" for name in saved)
-    names = (unwrapped_name(name) for name, _ in unwrapped(model).named_modules())
-    return [name for name in names if f".{name}".endswith(ends)]
 
 
 def _one_scale(
@@ -145,13 +131,13 @@ def _one_scale(
     return {layer: (A, scales[layer] * B) for layer, (A, B) in pairs.items()}, 1.0
 
 
-def _where(path: Path, model: nn.Module, pairs: Mapping[str, Pair], serial: bool) -> dict[str, Any]:
+def _where(path: Path, model: nn.Module, pairs: Mapping[str, Pair]) -> dict[str, Any]:
     """Rank and places of these pairs; refuse those beside layers where no adapter can go."""
     sites = every_site(unwrapped(model))
     layers = [
         (site, part, unwrapped_name(projection.module))
         for site in sites
-        for part, projection in _beside(site, serial).items()
+        for part, projection in site.projections.items()
         if projection.parameter == "weight"
     ]
     here = [(site, part) for site, part, layer in layers if layer in pairs]
@@ -168,19 +154,13 @@ def _where(path: Path, model: nn.Module, pairs: Mapping[str, Pair], serial: bool
         return None if values == all_values else tuple(values)
 
     streams = {site.stream for site, _ in here if site.stream}
-    parts = {"fc1" if part == "gate" else part for _, part in here}
     return {
         "rank": max(len(A) for A, _ in pairs.values()),
         "towers": some("tower"),
         "blocks": some("block"),
         "stream": "both" if len(streams) > 1 else next(iter(streams), "image"),
-        **({"places": {site.place for site, _ in here}} if serial else {"parts": parts}),
+        "parts": {"fc1" if part == "gate" else part for _, part in here},
     }
-
-
-def _beside(site: Site, serial: bool) -> dict[str, Projection]:
-    """The layers under whose names PEFT has pairs of this place."""
-    return {"": site.first} if serial else site.projections
 
 
 def _by_our_names(
@@ -188,25 +168,22 @@ def _by_our_names(
 ) -> dict[str, Tensor]:
     """The values of every pair in the model, by the names in our files."""
     tensors: dict[str, Tensor] = {}
-    serial = injection.config.method == SerialLoRAConfig.method
     for site in injection.sites:
-        for part, projection in _beside(site, serial).items():
+        for part, projection in site.projections.items():
             place = unwrapped_name(child_name(site.name, site.pair_name(part)))
             if place not in injection.pairs:
                 continue
-            fresh, rows = injection.pairs[place], slice(None) if serial else projection.row_slice
+            fresh = injection.pairs[place]
             A, B = fresh.lora_A.detach().clone(), torch.zeros_like(fresh.lora_B)
             layer = unwrapped_name(projection.module)
             if layer in pairs:
                 first, second = pairs[layer]
-                outputs = (
-                    site.width if serial else root.get_submodule(projection.module).out_features
-                )
+                outputs = root.get_submodule(projection.module).out_features
                 if (first.shape[1], len(second)) != (projection.columns, outputs):
                     raise SerialLoRAError(
                         f"the pair of {layer} in {path} has {first.shape[1]} inputs and {len(second)} "
                         f"outputs, not {projection.columns} and {outputs}; open another base."
                     )
-                A[: len(first)], B[:, : len(first)] = first, second[rows]
+                A[: len(first)], B[:, : len(first)] = first, second[projection.row_slice]
             tensors |= {f"{place}.lora_A": A, f"{place}.lora_B": B}
     return tensors

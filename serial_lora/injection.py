@@ -20,7 +20,7 @@ from serial_lora.attention import find_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, cut, require_name, require_names
 from serial_lora.left_out import not_adapted
-from serial_lora.loading import unwatch_loading, watch_loading
+from serial_lora.loading import rename
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
 from serial_lora.sites import (
@@ -66,9 +66,9 @@ def inject(
         name: of the adapter, where several are to come (`serial_lora.several`).
 
     Returns:
-        The same model. Only adapters and those modules require gradients now. Warnings name towers and
-        attention without an adapter, BatchNorms whose statistics go on changing, and a frozen head that
-        looks as if it had never been trained.
+        The same model. Only adapters and those modules require gradients now. Warnings name attention
+        without an adapter, BatchNorms whose statistics go on changing, and a frozen head that looks as
+        if it had never been trained.
 
     Raises:
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
@@ -122,15 +122,16 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
                 layer.__class__ = PackedAttention
     setattr(root, RECORD, injection)
     attach(root, injection)
-    watch_loading(root)
+    injection.watch = root.register_load_state_dict_pre_hook(rename)
 
 
 def _take_out(root: nn.Module, injection: Injection) -> None:
     """Everything that `_put_in` did, or had done before it failed, undone."""
     detach(injection)
-    unwatch_loading(root)
-    for layer, name, before in injection.switched:
-        setattr(layer, name, before)
+    for layer, name in injection.switched:
+        setattr(layer, name, True)
+    if injection.watch is not None:
+        injection.watch.remove()
     original: Any = nn.MultiheadAttention
     there = unwrapped_modules(root)  # blocks that were compiled since are inside wrappers
     for site in injection.sites:
@@ -151,13 +152,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and of data parallelism."""
     require_model(model)
     inside: Any = model
-    while True:
-        if isinstance(inside, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inside = inside.module
-        elif hasattr(inside, "_orig_mod"):
-            inside = inside._orig_mod
-        else:
-            return inside
+    parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
+    while isinstance(inside, parallel) or hasattr(inside, "_orig_mod"):
+        inside = inside.module if isinstance(inside, parallel) else inside._orig_mod
+    return inside
 
 
 def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> None:
@@ -198,12 +196,12 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
     Raises:
         SerialLoRAError: as `merge` does.
     """
-    root, injection = injected(model, to_change=True)
+    root, injection = injected(model)
+    injection.refuse_inside()
     if keep_merged:
         merge(model)
     else:
         unmerge(model)
-    if not keep_merged:
         with plain_context(root):
             injection.exchange()
     _take_out(root, injection)
@@ -221,7 +219,6 @@ def set_scale(model: nn.Module, scale: float) -> None:
     injection.config = replace(injection.config, scale=scale)
     for pair in injection.pairs.values():
         pair.scale = injection.config.scale
-    injection.forget()
 
 
 def also_trained(
@@ -230,9 +227,9 @@ def also_trained(
     """The modules of these names."""
     modules = dict(root.named_modules())
     names = [names] if isinstance(names, str) else names
-    names = list(dict.fromkeys(require_names("modules to train beside the adapters", names)))
+    names = require_names("modules to train beside the adapters", names) if names else []
     adapted = [p.module for site in sites for p in site.projections.values()]
-    for name in names:
+    for name in dict.fromkeys(names):
         learners = list(modules[name].parameters()) if name and name in modules else []
         floats = any(parameter.is_floating_point() for parameter in learners)
         if not floats or any(map(is_quantized, learners)):

@@ -42,11 +42,7 @@ def merge(model: nn.Module) -> nn.Module:
     with plain_context(root):
         merged = _merged_weights(root, injection)
         originals = {key: writable(root, key).clone() for key in merged}
-        try:
-            write_weights(root, merged)
-        except BaseException:
-            write_weights(root, originals)
-            raise
+        write_weights(root, merged)
         detach(injection)
         injection.originals = originals
     return model
@@ -58,7 +54,8 @@ def unmerge(model: nn.Module) -> nn.Module:
     Raises:
         SerialLoRAError: if there are no adapters, or the model was rebuilt since.
     """
-    root, injection = injected(model, to_change=True)
+    root, injection = injected(model)
+    injection.refuse_inside()
     if injection.merged:
         with plain_context(root):
             write_weights(root, injection.originals or {})

@@ -133,8 +133,6 @@ def chain(model: nn.Module, names: Sequence[str], name: str) -> nn.Module:
         (A1, B1), (A2, B2) = first, second
         return torch.cat([A1, A2 + A2 @ B1 @ A1]), torch.cat([B1, B2], dim=1)
 
-    if not require_names("adapters", names):
-        raise SerialLoRAError("chain was given no adapters; name those that tokens pass.")
     return _put_stacked(model, names, name, lambda pairs: reduce(then, pairs))
 
 

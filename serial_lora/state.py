@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import INSIDE, MERGED, NO_ADAPTERS, SerialLoRAError
@@ -27,29 +27,8 @@ class InactiveAdapter:
     tensors: dict[str, Tensor]
 
 
-@dataclass(eq=False)
-class Override:
-    """For the length of a `with` block of `disabled` or `per_sample`: what acts in place of pairs.
-
-    Attributes:
-        acting: for each pair what acts in its place: nothing, or a pair for each sample.
-    """
-
-    acting: Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
-
-    @property
-    def base(self) -> bool:
-        """Whether nothing acts, so the model is its base."""
-        return None in self.acting.values()
-
-    def require_here(self) -> None:
-        """Refuse another thread or asyncio task than the one that opened the block."""
-        if self not in HERE.get():
-            raise SerialLoRAError(INSIDE)
-
-
-HERE: ContextVar[tuple[Override, ...]] = ContextVar("HERE", default=())
-"""Those of this thread or asyncio task."""
+StandIns = Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
+"""What acts in place of each pair, inside `disabled` (nothing) and `per_sample` (a pair for each sample)."""
 
 
 @dataclass
@@ -66,9 +45,10 @@ class Injection:
         also_train: the modules that learn beside the adapters, by their dotted names.
         own: the base's own values of those; while `bare`, what they have learned.
         adapted: the layers whose tokens or weights go through adapters, except while merged.
-        switched: attributes that are others as long as there are adapters: see `stored.switch`.
+        switched: attributes that are off as long as there are adapters: see `stored.switch`.
+        watch: takes away what is called before the model loads a state dict.
         originals: while merged, the base's own weights, keyed (module, parameter).
-        open: the `disabled` and `per_sample` blocks, the innermost last.
+        stand_ins: inside a `disabled` or `per_sample` block what acts in place of pairs.
     """
 
     config: AdapterConfig
@@ -80,9 +60,10 @@ class Injection:
     also_train: dict[str, nn.Module] = field(default_factory=dict)
     own: dict[str, Tensor] = field(default_factory=dict)
     adapted: list[Any] = field(default_factory=list)
-    switched: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
+    switched: list[tuple[nn.Module, str]] = field(default_factory=list)
+    watch: RemovableHandle | None = None
     originals: dict[tuple[str, str], Tensor] | None = None
-    open: list[Override] = field(default_factory=list)
+    stand_ins: StandIns | None = None
 
     @property
     def merged(self) -> bool:
@@ -91,8 +72,8 @@ class Injection:
 
     @property
     def bare(self) -> bool:
-        """Whether a `disabled` block is open."""
-        return any(override.base for override in self.open)
+        """Whether a `disabled` block is open, so the model is its base."""
+        return self.stand_ins is not None and None in self.stand_ins.values()
 
     def learned(self) -> dict[str, Tensor]:
         """Parameters and buffers of the modules that learn beside the adapters, each once."""
@@ -117,11 +98,6 @@ class Injection:
         pairs = self.pairs.items()
         return {name: (pair.lora_A.shape[1], pair.lora_B.shape[0]) for name, pair in pairs}
 
-    def forget(self) -> None:
-        """What the adapted layers have computed with values that are others now."""
-        for adapted in self.adapted:
-            adapted.forget()
-
     @torch.no_grad()
     def exchange(self) -> None:
         """What the modules beside the adapters have learned for the base's own values, or back."""
@@ -135,7 +111,7 @@ class Injection:
 
     def refuse_inside(self) -> None:
         """Refuse to change or copy a model inside a `with` block."""
-        if self.open:
+        if self.stand_ins is not None:
             raise SerialLoRAError(INSIDE)
 
     def refuse_merged(self) -> None:
@@ -163,8 +139,8 @@ def require_model(model: object) -> None:
         raise SerialLoRAError(f"a model is an nn.Module, not a {type(model).__name__}; pass one.")
 
 
-def injected(model: nn.Module, to_change: bool = False) -> tuple[nn.Module, Injection]:
-    """The record, after a look whether the model still is what it says, and may be changed."""
+def injected(model: nn.Module) -> tuple[nn.Module, Injection]:
+    """The record, after a look whether the model still is what it says."""
     found = records(model)
     if not found:
         raise SerialLoRAError(NO_ADAPTERS)
@@ -175,8 +151,6 @@ def injected(model: nn.Module, to_change: bool = False) -> tuple[nn.Module, Inje
         )
     root, injection = found[0]
     _refuse_rebuilt(root, injection)
-    if to_change:
-        injection.refuse_inside()
     return root, injection
 
 

@@ -90,9 +90,8 @@ def test_it_is_what_inject_does(name, options, tmp_path):
         for more in ({}, {"low_cpu_mem_usage": True}):
             again = peft.PeftModel.from_pretrained(tiny.build(), tmp_path, **more).eval()
             assert torch.equal(run(tiny, again), expected)
-        as_ours = from_peft(tiny.build(), tmp_path)
-        torch.testing.assert_close(tiny.run(as_ours), expected, **CLOSE)
-        assert serial_lora.adapters(as_ours).keys() == serial_lora.adapters(here).keys()
+        with pytest.raises(SerialLoRAError, match="use PEFT for it"):
+            from_peft(tiny.build(), tmp_path)
         model.merge_adapter(safe_merge=True)
         torch.testing.assert_close(run(tiny, model), expected, **CLOSE)
         with model.disable_adapter():
@@ -202,7 +201,6 @@ def test_copies_and_pickles_share_their_own_pair():
         ("hf_vit", dict(target_modules="all-linear"), "all-linear"),
         ("hf_vit", dict(exclude_modules=["k_proj"]), "k_proj"),
         ("hf_vit", dict(modules_to_save=["hed"]), "no module 'hed'"),
-        ("hf_vit", dict(lora_alpha=8), "lora_alpha is scale"),
         ("torchvision", {}, "inject"),
         ("open_clip_own_attention", {}, "inject"),
     ],
@@ -241,17 +239,6 @@ def test_adapters_for_samples_are_refused():
     model = peft.get_peft_model(TINY["plain"].build(), SerialLoRAConfig(r=RANK))
     with pytest.raises(SerialLoRAError, match="adapter_names"):
         model(torch.randn(1, 4, 32), adapter_names=["default"])
-
-
-def test_an_adapter_that_diverged_is_not_merged():
-    model = adapted(TINY["hf_vit"])
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    last = [p for n, p in model.named_parameters() if n.endswith("lora_A")][-1]
-    last.data[0, 0] = float("inf")
-    with pytest.raises(SerialLoRAError, match="finite"):
-        model.merge_adapter()
-    changed = [n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])]
-    assert len(changed) == 1
 
 
 # ------------------------------------------------------------------------ around it: transformers
