@@ -265,8 +265,8 @@ check("9.3", before_feed_forward)
 # </details>
 # <details><summary>Hint 2: two layers in a row</summary>
 #
-# A block calls `self.mlp(...)`, whatever that is. Make it the pair and then the old `mlp`: `nn.Sequential` runs one after
-# the other. (Assign modules to the block, not functions: then it knows their parameters.)
+# A block calls `self.mlp(...)`, whatever that is. Make it the pair and then the old `mlp`: `nn.Sequential` runs one
+# after the other. (Assign modules to the block, not functions: then it knows their parameters.)
 #
 # </details>
 #
@@ -306,8 +306,8 @@ def masks(sam) -> list:
 
 
 # %% [markdown]
-# On photographs SAM is hardly better than the filled box. You try seven ways, and later two more. Two of the seven are as
-# large as LoRA: LoRA itself, and Serial LoRA *before both* attention and feed-forward, as RepAdapter stands.
+# On photographs SAM is hardly better than the filled box. You try seven ways, and later two more. Two of the seven are
+# as large as LoRA: LoRA itself, and Serial LoRA *before both* attention and feed-forward, as RepAdapter stands.
 
 # %%
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
@@ -367,9 +367,9 @@ def adapt(put, rate: float):
 # %% [markdown]
 # ## A rate of its own
 #
-# Each way trains at the rate that was best for it in [*the study*](../docs/study.md), on validation scenes of other sets.
-# Why not one rate for all? Your friend of lesson 08 gave both methods the same. Here is the study's search for two of its
-# methods, with the same four sets and seed in every cell.
+# Each way trains at the rate that was best for it in [*the study*](../docs/study.md), on validation scenes of other
+# sets. Why not one rate for all? Your friend of lesson 08 gave both methods the same. Here is the study's search for
+# two of its methods, with the same four sets and seed in every cell.
 
 # %%
 search = found.rates["sam"][["serial_lora-16", "lora-4"]].dropna(how="all")
@@ -382,9 +382,9 @@ lead = best["Serial LoRA"] - best["LoRA as small"]
 print(f"Serial LoRA's lead: both at 0.003 {ahead[0.003]:+.2f}, each at its best {lead:+.2f}")
 
 # %% [markdown]
-# At 0.003, Serial LoRA's best rate, it is ahead. The small LoRA wants three times that, and then it is ahead. (Four sets
-# and one seed prove neither.) The paper names one rate for all methods. If you keep one sentence of this course, keep this
-# one: *a comparison of methods at one learning rate is also a comparison of learning rates.*
+# At 0.003, Serial LoRA's best rate, it is ahead. The small LoRA wants three times that, and then it is ahead. (Four
+# sets and one seed prove neither.) The paper names one rate for all methods. If you keep one sentence of this course,
+# keep this one: *a comparison of methods at one learning rate is also a comparison of learning rates.*
 #
 # Now train and test each; it takes a minute or more. Meanwhile write down which way you expect first.
 
@@ -425,16 +425,16 @@ display_figure(plot_masks(shown, {name: cut_out[name] for name in few}))
 
 # %% [markdown]
 # Every way gains eight points or more. Serial LoRA before both gains most, with LoRA's number of parameters; full
-# fine-tuning, with twenty times as many, gains no more than one pair before the feed-forward. Norms and biases gain nearly
-# what LoRA gains, with a tenth of its parameters. The last column, from the study, is what scenes of drawings lose: where
-# photographs gain most, SAM forgets most of what it knew.
+# fine-tuning, with twenty times as many, gains no more than one pair before the feed-forward. Norms and biases gain
+# nearly what LoRA gains, with a tenth of its parameters. The last column, from the study, is what scenes of drawings
+# lose: where photographs gain most, SAM forgets most of what it knew.
 #
 # ## How much can one set show?
 #
-# Take the difference from LoRA scene by scene. Its interval says how far *other scenes like these* could move it (too narrow,
-# as all lie on five photographs), and nothing about other seeds or sets. For that there is the study, planned before its
-# first run: a dozen other sets on SAM and on CLIP, four on SD3; one to three seeds (one for norms and biases and for both
-# places, where it ran RepAdapter). Does your table agree?
+# Take the difference from LoRA scene by scene. Its interval says how far *other scenes like these* could move it (too
+# narrow, as all lie on five photographs), and nothing about other seeds or sets. For that there is the study, planned
+# before its first run: a dozen other sets on SAM and on CLIP, four on SD3; one to three seeds (one for norms and biases
+# and for both places, where it ran RepAdapter). Does your table agree?
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_trial
@@ -474,12 +474,12 @@ for where, arm in {"before both": "repadapter_two-42", "before attention": "repa
         print(f"{where:16} on {lab_name.upper():4} {lead:+.2f} ± {half:.2f}")
 
 # %% [markdown]
-# Every black square lies inside your interval: yours are too wide to disagree. The study's differences are a few tenths of a
-# point, and your intervals reach 0.8 to 2 points to each side; all hold zero.
+# Every black square lies inside your interval: yours are too wide to disagree. The study's differences are a few tenths
+# of a point, and your intervals reach 0.8 to 2 points to each side; all hold zero.
 #
-# *As well* asks for less, and in the study all five that it ran pass. Farthest to the right is the layer before *both*: at
-# LoRA's size 0.95 ± 0.45 above it, where before attention alone it is at +0.00 ± 0.33. (It is the best of many methods that
-# were tried, so part of that is luck. On CLIP nothing of it is seen.)
+# *As well* asks for less, and in the study all five that it ran pass. Farthest to the right is the layer before *both*:
+# at LoRA's size 0.95 ± 0.45 above it, where before attention alone it is at +0.00 ± 0.33. (It is the best of many
+# methods that were tried, so part of that is luck. On CLIP nothing of it is seen.)
 #
 # In the list, *clear* means p below 0.05 after Holm's correction over all questions; the intervals are not corrected. A
 # minus: what is named first is behind.
@@ -487,12 +487,12 @@ for where, arm in {"before both": "repadapter_two-42", "before attention": "repa
 # ## Why it costs
 #
 # The third clear answer: Serial LoRA is 0.5 points of Dice behind one A with three B's beside W. Two things lie between
-# them: one B in place of three, and the way through W, which the paper presents as a strength: q, k and v change "based on
-# the basis" of their own W. Which one costs?
+# them: one B in place of three, and the way through W, which the paper presents as a strength: q, k and v change "based
+# on the basis" of their own W. Which one costs?
 #
 # Change one at a time. Between the two stands a layer with one B, where the change, and only the change, goes through a
-# *random rotation* Q, as large as W. Under each arrow is what its step alone is worth, at equal size; below, a suspect: how
-# much longer or shorter W makes a change.
+# *random rotation* Q, as large as W. Under each arrow is what its step alone is worth, at equal size; below, a suspect:
+# how much longer or shorter W makes a change.
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_corners, plot_ladder, plot_stretch
@@ -512,8 +512,9 @@ print(f"{(stretch < 0.1).float().mean():.0%} below 0.1")
 
 # %% [markdown]
 # On SAM one step costs: W in Q's place. W stretches one direction nearly sixfold and nearly closes others; Q treats all
-# alike. But would three pairs pay for W too? You have trained two of the four corners, at equal size: the small LoRA is three
-# pairs beside W, Serial LoRA one pair through it. Train the other two. (One pair needs Q, or q, k and v change alike.)
+# alike. But would three pairs pay for W too? You have trained two of the four corners, at equal size: the small LoRA is
+# three pairs beside W, Serial LoRA one pair through it. Train the other two. (One pair needs Q, or q, k and v change
+# alike.)
 
 
 # %%
@@ -572,11 +573,12 @@ for step, pair in {
     print(f"{step:38} {found.described['sam', *pair]}")
 
 # %% [markdown]
-# **In the study three of the four lie round LoRA. Only one pair through W (tinted) lies below it, by 0.48 ± 0.16.** Sharing
-# alone was not seen to cost, nor W alone (though ± 0.41 is wide); both together do. Your run cannot tell: each of its four
-# intervals holds zero.
+# **In the study three of the four lie round LoRA. Only one pair through W (tinted) lies below it, by 0.48 ± 0.16.**
+# Sharing alone was not seen to cost, nor W alone (though ± 0.41 is wide); both together do. Your run cannot tell: each
+# of its four intervals holds zero.
 #
-# *Where* W sends a change does not seem to matter: with W's outputs turned at random it does as with W (+0.10 ± 0.26), and
+# *Where* W sends a change does not seem to matter: with W's outputs turned at random it does as with W (+0.10 ± 0.26),
+# and
 # 0.35 ± 0.29 worse than with Q. How unevenly W stretches would explain it: perhaps three B's undo three W's, and one B has
 # to serve all three. Nobody has tested that. Nor does it say why the pair before the feed-forward, which goes through a
 # pretrained matrix too, does not pay. (The corners and lines one and three were compared after the runs, without a
@@ -584,9 +586,9 @@ for step, pair in {
 #
 # ## The paper's own tables
 #
-# "Comparable performance in most cases" and "consistent superiority" rest on tables. Here they are as printed, but for SD3's
-# CLIP scores: higher is better in accuracy, lower in FID. (The paper calls a lower Dice better. Dice measures overlap, so
-# its table is plausibly a *loss*, and is read as one.) Where Serial LoRA is not ahead, its cell is tinted.
+# "Comparable performance in most cases" and "consistent superiority" rest on tables. Here they are as printed, but for
+# SD3's CLIP scores: higher is better in accuracy, lower in FID. (The paper calls a lower Dice better. Dice measures
+# overlap, so its table is plausibly a *loss*, and is read as one.) Where Serial LoRA is not ahead, its cell is tinted.
 
 # %%
 from serial_lora_course.paper_tables import paper_results
@@ -659,8 +661,8 @@ check("9.4", judge)
 # Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 
 # %% [markdown]
-# Two claims in the paper's words. I chose the rules: "most" is more than half, "consistent" is always, the margins are one
-# point, or 5% of FID.
+# Two claims in the paper's words. I chose the rules: "most" is more than half, "consistent" is always, the margins are
+# one point, or 5% of FID.
 
 # %%
 CLAIMS = {  # the paper's words: with a margin or without, and our share
@@ -678,13 +680,13 @@ for claim, (lenient, share) in CLAIMS.items():
 display(pd.DataFrame(judged).style.hide(axis="index"))
 
 # %% [markdown]
-# "Comparable in most cases" holds. "Consistent superiority" falls by the paper's *own* tables. But counting cannot tell luck
-# from skill. (**Change this and run again**: set every margin to 0. Which verdict changes?)
+# "Comparable in most cases" holds. "Consistent superiority" falls by the paper's *own* tables. But counting cannot tell
+# luck from skill. (**Change this and run again**: set every margin to 0. Which verdict changes?)
 #
 # ## The verdict
 #
-# The seven claims once more, with what would refute each. A rival is above by so much in your run, and in the study. The claim
-# **falls** if the whole interval is above the limit, **holds** if it is below, and else is open.
+# The seven claims once more, with what would refute each. A rival is above by so much in your run, and in the study.
+# The claim **falls** if the whole interval is above the limit, **holds** if it is below, and else is open.
 
 # %%
 front = "Serial LoRA before attention"
@@ -739,8 +741,8 @@ display(judged.style.map(lambda text: inks.get(text[-5:], "")))
 
 # %% [markdown]
 # In the study *comparable* alone holds on SAM; all others fall. Your run agrees on the place and on W, and leaves three
-# open. *A quarter, as shared* falls in all three labs; else CLIP and SD3 leave open what they were asked. (Norms and biases
-# had one seed.) So at lunch you can tell it like this:
+# open. *A quarter, as shared* falls in all three labs; else CLIP and SD3 leave open what they were asked. (Norms and
+# biases had one seed.) So at lunch you can tell it like this:
 #
 # > Serial LoRA puts one low-rank pair in front of attention, as RepAdapter did in 2023. With a quarter of LoRA's parameters
 # > it stays within a point of Dice of LoRA on SAM; on CLIP and on style that is open. But a LoRA as small does as well, so
@@ -756,8 +758,8 @@ display(judged.style.map(lambda text: inks.get(text[-5:], "")))
 #
 # <details><summary>Answer</summary>
 #
-# You can't know from that. LoRA at the smaller size may do as well, and in the study it does. To find out whether sharing
-# helps, compare two layers of equal size that differ in nothing but sharing.
+# You can't know from that. LoRA at the smaller size may do as well, and in the study it does. To find out whether
+# sharing helps, compare two layers of equal size that differ in nothing but sharing.
 #
 # </details>
 #
@@ -765,8 +767,9 @@ display(judged.style.map(lambda text: inks.get(text[-5:], "")))
 #
 # <details><summary>Answer</summary>
 #
-# Both together, as far as one can see. Through random rotations of W's size the one B is still shared by q, k and v, and
-# against three B's that is -0.05 ± 0.25. With W in their place 0.45 ± 0.24 are lost. But three pairs lose nothing visible through W (-0.09 ± 0.41).
+# Both together, as far as one can see. Through random rotations of W's size the one B is still shared by q, k and v,
+# and against three B's that is -0.05 ± 0.25. With W in their place 0.45 ± 0.24 are lost. But three pairs lose nothing
+# visible through W (-0.09 ± 0.41).
 #
 # </details>
 #

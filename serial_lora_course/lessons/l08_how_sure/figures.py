@@ -154,6 +154,4 @@ def plot_strips(margins: Sequence[float], strips: Mapping[str, Sequence[str]]) -
         axes.set(xlim=(0, left), ylim=(len(strips) - 0.4, -0.5))
         axes.set_xlabel("the margin, in multiples of ours")
         axes.grid(visible=False)
-    return with_description(
-        figure, f"Verdicts by margin, in multiples of ours. {'; '.join(told)}."
-    )
+    return with_description(figure, f"Verdicts by margin, in multiples of ours. {'; '.join(told)}.")
