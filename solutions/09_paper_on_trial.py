@@ -578,9 +578,8 @@ for step, pair in {
 # of its four intervals holds zero.
 #
 # *Where* W sends a change does not seem to matter: with W's outputs turned at random it does as with W (+0.10 ± 0.26),
-# and
-# 0.35 ± 0.29 worse than with Q. How unevenly W stretches would explain it: perhaps three B's undo three W's, and one B has
-# to serve all three. Nobody has tested that. Nor does it say why the pair before the feed-forward, which goes through a
+# and worse than with Q by 0.35 ± 0.29. How unevenly W stretches would explain it: perhaps three B's undo three W's, and
+# one B has to serve all three. Nobody has tested that, nor why the pair before the feed-forward, which goes through a
 # pretrained matrix too, does not pay. (The corners and lines one and three were compared after the runs, without a
 # correction.)
 #
@@ -685,8 +684,9 @@ display(pd.DataFrame(judged).style.hide(axis="index"))
 #
 # ## The verdict
 #
-# The seven claims once more, with what would refute each. A rival is above by so much in your run, and in the study.
-# The claim **falls** if the whole interval is above the limit, **holds** if it is below, and else is open.
+# The seven claims once more, each with its rival: how far that is ahead, in your run and in the study (which compares at
+# LoRA's own rank in the second row, and SD3 has five times these limits). With the whole interval above the limit a
+# claim **falls**, with the whole interval below it **holds**; else it is open.
 
 # %%
 front = "Serial LoRA before attention"
@@ -744,10 +744,10 @@ display(judged.style.map(lambda text: inks.get(text[-5:], "")))
 # open. *A quarter, as shared* falls in all three labs; else CLIP and SD3 leave open what they were asked. (Norms and
 # biases had one seed.) So at lunch you can tell it like this:
 #
-# > Serial LoRA puts one low-rank pair in front of attention, as RepAdapter did in 2023. With a quarter of LoRA's parameters
-# > it stays within a point of Dice of LoRA on SAM; on CLIP and on style that is open. But a LoRA as small does as well, so
-# > sharing was not needed to save them. For fewer parameters, lower LoRA's rank. For better masks, put a pair before
-# > attention *and* before the feed-forward, on pictures of your own, and look what it forgets.
+# > Serial LoRA puts one low-rank pair in front of attention, as RepAdapter did in 2023. With a quarter of LoRA's
+# > parameters it stays within a point of Dice of LoRA on SAM; on CLIP and on style that is open. But a LoRA as small
+# > does as well, so sharing was not needed to save them. For fewer parameters, lower LoRA's rank. For better masks, try
+# > a pair before attention *and* before the feed-forward, on pictures of your own, and look what it forgets.
 #
 # Our own numbers come from small models, mostly on drawings. Put them on trial too.
 
@@ -791,8 +791,8 @@ display(judged.style.map(lambda text: inks.get(text[-5:], "")))
 # - Give each method its own rate, chosen on pictures that are not the test's.
 # - One set and one seed show a gain of nine points, and no difference of a few tenths.
 # - A claim needs a margin and a share before you can test it.
-# - Ask a table in which the new method wins for a rival of the same size, for the simplest thing that could work, and for how
-#   far luck reaches.
+# - Ask a table in which the new method wins for a rival of the same size, for the simplest thing that could work, and
+#   for how far luck reaches.
 #
 # Next: look into the matrices themselves in [10 · Inside an adapter](10_inside_an_adapter.ipynb), which you may skip,
 # or put several adapters on one model in [11 · Many adapters on one base](11_many_adapters.ipynb).
