@@ -264,8 +264,8 @@ check("9.3", before_feed_forward)
 # </details>
 # <details><summary>Hint 2: two layers in a row</summary>
 #
-# A block calls `self.mlp(...)`, whatever that is. Make it the pair and then the old `mlp`: `nn.Sequential` runs one after
-# the other. (Assign modules to the block, not functions: then it knows their parameters.)
+# A block calls `self.mlp(...)`, whatever that is. Make it the pair and then the old `mlp`: `nn.Sequential` runs one
+# after the other. (Assign modules to the block, not functions: then it knows their parameters.)
 #
 # </details>
 #
@@ -305,8 +305,9 @@ def masks(sam) -> list:
 
 
 # %% [markdown]
-# On photographs SAM is hardly better than the filled box. You try six ways, and later two more, each at a learning rate of its
-# own: the one that was best for it in [*the study*](../docs/study.md), on validation scenes of other sets. (The study has no full fine-tuning: its rate was the best of three on training scenes held back.)
+# On photographs SAM is hardly better than the filled box. You try six ways, and later two more, each at a learning rate
+# of its own: the one that was best for it in [*the study*](../docs/study.md), on validation scenes of other sets. (The
+# study has no full fine-tuning: its rate was the best of three on training scenes held back.)
 
 # %%
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
@@ -392,14 +393,16 @@ few = ("not adapted", "norms and biases", "Serial LoRA before attention", "LoRA"
 display_figure(plot_masks(shown, {name: cut_out[name] for name in few}))
 
 # %% [markdown]
-# Every way gains eight to ten points, norms and biases with a tenth of LoRA's parameters. Full fine-tuning, with a hundred times as many as the pair before the feed-forward, gains no more than it. SAM missed much of the
-# sheep; norms and biases find nearly all of it. The sky round the hammer is still marked.
+# Every way gains eight to ten points, norms and biases with a tenth of LoRA's parameters. Full fine-tuning, with a
+# hundred times as many as the pair before the feed-forward, gains no more than it. SAM missed much of the sheep; norms
+# and biases find nearly all of it. The sky round the hammer is still marked.
 #
 # ## How much can one set show?
 #
-# Take the difference from LoRA scene by scene. Its interval says how far *other scenes like these* could move it (too narrow, as all lie on five photographs), and
-# nothing about other seeds or sets. For that there is the study, planned before its first run: a
-# dozen other sets on SAM and on CLIP, four on SD3; one to three seeds (one for norms and biases). Does your table agree?
+# Take the difference from LoRA scene by scene. Its interval says how far *other scenes like these* could move it (too
+# narrow, as all lie on five photographs), and nothing about other seeds or sets. For that there is the study, planned
+# before its first run: a dozen other sets on SAM and on CLIP, four on SD3; one to three seeds (one for norms and
+# biases). Does your table agree?
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_trial
@@ -429,21 +432,24 @@ for answer in found.answers:
         print(f"{answer.lab.upper()}, {answer.asks}: {answer.like}")
 
 # %% [markdown]
-# Every black square lies inside your interval: yours are too wide to disagree. The study's differences are a few tenths of a point, and your intervals reach 0.8 to 2 points to each side; all hold zero.
+# Every black square lies inside your interval: yours are too wide to disagree. The study's differences are a few tenths
+# of a point, and your intervals reach 0.8 to 2 points to each side; all hold zero.
 #
-# *As well* asks for less. In the study all four that it ran pass; in your run the pair before the feed-forward and full fine-tuning do.
+# *As well* asks for less. In the study all four that it ran pass; in your run the pair before the feed-forward and full
+# fine-tuning do.
 #
-# In the list, *clear* means p below 0.05 after Holm's correction over all questions; the intervals are not corrected. A minus: what is named first is behind.
+# In the list, *clear* means p below 0.05 after Holm's correction over all questions; the intervals are not corrected. A
+# minus: what is named first is behind.
 #
 # ## Why it costs
 #
-# The third line: Serial LoRA is 0.5 points of Dice behind one A with three B's beside W. Two things happen in between:
-# three B's become one, and what it writes goes through W. The paper presents the second as a strength: q, k and v change
-# "based on the basis" of their own W. Which of the two costs?
+# The third clear answer: Serial LoRA is 0.5 points of Dice behind one A with three B's beside W. Two things lie between
+# them: one B in place of three, and the way through W, which the paper presents as a strength: q, k and v change "based
+# on the basis" of their own W. Which one costs?
 #
-# One more layer tells: the change, and only the change, goes through a *random rotation* Q, as large as W, in W's place.
-# Here are five layers, and what each step is worth at equal size; below them a suspect: how
-# much longer or shorter W makes a change.
+# Change one at a time. Between the two stands a layer with one B, where the change, and only the change, goes through a
+# *random rotation* Q, as large as W. Under each arrow is what its step alone is worth, at equal size; below, a suspect:
+# how much longer or shorter W makes a change.
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_corners, plot_ladder, plot_stretch
@@ -462,9 +468,10 @@ print(f"of W's directions: {(stretch < 0.5).float().mean():.0%} below 0.5, ", en
 print(f"{(stretch < 0.1).float().mean():.0%} below 0.1")
 
 # %% [markdown]
-# W stretches one direction nearly sixfold and nearly closes others; Q turns, and treats all alike. But sharing is a suspect
-# too. So put two questions, at equal size: three pairs of rank 4 or one of 12; through W or not. (One pair needs Q for the second, or q, k and v change alike.) You have trained two of the four: the small
-# LoRA is three pairs beside W, Serial LoRA one pair through it. Train the other two.
+# On SAM one step costs: W in Q's place. W stretches one direction nearly sixfold and nearly closes others; Q treats all
+# alike. But would three pairs pay for W too? You have trained two of the four corners, at equal size: the small LoRA is
+# three pairs beside W, Serial LoRA one pair through it. Train the other two. (One pair needs Q, or q, k and v change
+# alike.)
 
 
 # %%
@@ -523,16 +530,15 @@ for step, pair in {
     print(f"{step:38} {found.described['sam', *pair]}")
 
 # %% [markdown]
-# **In the study three of the four lie round LoRA. Only one pair through W (tinted) lies below it, by 0.48 ± 0.16.** Sharing alone was not seen to cost, nor W alone (though ± 0.41 is wide); both together do. Your run cannot tell: each of its four intervals holds zero.
+# **In the study three of the four lie round LoRA. Only one pair through W (tinted) lies below it, by 0.48 ± 0.16.**
+# Sharing alone was not seen to cost, nor W alone (though ± 0.41 is wide); both together do. Your run cannot tell: each
+# of its four intervals holds zero.
 #
-# Or is it *where* W sends a change? Turn W's outputs at random: its stretches stay as they were. That does as W does (+0.10 ± 0.26), and 0.35 ± 0.29 worse than Q. So where W sends a change does not seem to matter; how unevenly it stretches would explain it.
-# (The corners and lines one and three were compared after the runs, without a correction.)
-#
-# A reason might be this: three B's can undo three W's, so that W only makes some directions slow to learn; one B has to serve all three. Nobody has tested that.
-#
-# Open are whether three pairs pay for W after all (± 0.41 is too wide); why the pair before the feed-forward, which goes
-# through a pretrained matrix too, does not pay; and the paper's explanation, that one pair does better than three. On CLIP
-# all is open.
+# *Where* W sends a change does not seem to matter: with W's outputs turned at random it does as with W (+0.10 ± 0.26),
+# and worse than with Q by 0.35 ± 0.29. How unevenly W stretches would explain it: perhaps three B's undo three W's, and
+# one B has to serve all three. Nobody has tested that, nor why the pair before the feed-forward, which goes through a
+# pretrained matrix too, does not pay. (The corners and lines one and three were compared after the runs, without a
+# correction.)
 #
 # ## The answer that did not hold
 #
@@ -552,10 +558,10 @@ sizes = {a.lab: a.like for a in found.answers if a.asks.startswith("more than si
 print(f"on the test scenes of twelve sets, each at its best: {sizes['sam']}")
 
 # %% [markdown]
-# At 0.003, Serial LoRA's best rate, it is ahead. The small LoRA wants three times that, and then it is ahead. (Four sets
-# and one seed prove neither, and −0.53 is open after Holm's correction.) The paper names one rate for all methods. If you
-# keep one sentence of this course, keep this one: *a comparison of methods at one learning rate is also a comparison of
-# learning rates.*
+# At 0.003, Serial LoRA's best rate, it is ahead. The small LoRA wants three times that, and then it is ahead. (Four
+# sets and one seed prove neither, and −0.53 is open after Holm's correction.) The paper names one rate for all methods.
+# If you keep one sentence of this course, keep this one: *a comparison of methods at one learning rate is also a
+# comparison of learning rates.*
 #
 # ## For it, and against it
 
@@ -578,11 +584,10 @@ looks = dict.fromkeys(("change of what it knew", "and LoRA's"), "{:+.1f}")
 display(pd.DataFrame(costs).T.style.format(looks, na_rep="not measured"))
 
 # %% [markdown]
-# *For Serial LoRA of LoRA's rank:* its file is a quarter as large; on SAM a step takes 88% of LoRA's activations and, on
-# the study's machine, of its time (yours is in your
-# table, if nothing else ran meanwhile); and there it is comparable with LoRA. *Against it:* on CLIP
-# and SD3 that is open, and CLIP forgets twice as much of what pretraining taught it. And in all three labs a LoRA as
-# small does as well: no interval lets it be behind by the margin.
+# *For Serial LoRA of LoRA's rank:* its file is a quarter as large; on SAM a step takes 88% of LoRA's activations and,
+# on the study's machine, of its time (yours is in your table, if nothing else ran meanwhile); and there it is
+# comparable with LoRA. *Against it:* on CLIP and SD3 that is open, and CLIP forgets twice as much of what pretraining
+# taught it. And in all three labs a LoRA as small does as well: no interval lets it be behind by the margin.
 #
 # ## The paper's own tables
 #
@@ -661,15 +666,15 @@ for claim, (lenient, share) in CLAIMS.items():
 display(pd.DataFrame(judged).style.hide(axis="index"))
 
 # %% [markdown]
-# "Comparable in most cases" holds. "Consistent superiority" falls by the paper's *own* tables. Counting cannot tell luck
-# from skill. [`CLAIMS.md`](../CLAIMS.md) has all claims, also on our models.
+# "Comparable in most cases" holds. "Consistent superiority" falls by the paper's *own* tables. Counting cannot tell
+# luck from skill. [`CLAIMS.md`](../CLAIMS.md) has all claims, also on our models.
 #
 # **Change this and run again**: set every margin to 0. Which verdict changes?
 #
 # ## The verdict
 #
-# *Novel* falls: RepAdapter. *Consistent superiority* falls by the paper's own tables. The others you have put to your own
-# run. Is the whole interval above what is asked?
+# *Novel* falls: RepAdapter. *Consistent superiority* falls by the paper's own tables. The others you have put to your
+# own run. Is the whole interval above what is asked?
 
 # %%
 front = "Serial LoRA before attention"
@@ -714,21 +719,18 @@ verdicts = {
 display(pd.DataFrame(verdicts).T.style)
 
 # %% [markdown]
-# In the study *a quarter, because it is shared*, *in front of attention*, *it takes an adapter* (of one seed) and *through
-# W* fall on SAM; *comparable* holds. Your run agrees on the place and on W, and leaves the
-# rest open. On CLIP the
-# last three are open, and SD3 was asked none of them. At lunch you can tell it like this:
+# In the study *a quarter, because it is shared*, *in front of attention*, *it takes an adapter* (of one seed) and
+# *through W* fall on SAM; *comparable* holds. Your run agrees on the place and on W, and leaves the rest open. On CLIP
+# the last three are open, and SD3 was asked none of them. At lunch you can tell it like this:
 #
 # > Serial LoRA puts one low-rank pair in front of attention. With a quarter of LoRA's parameters it stays within a point
 # > of Dice of LoRA on SAM; on CLIP and on style that is open. But a LoRA as small does as well, so here sharing was
 # > not needed to save them. On SAM one shared pair pays for passing through W; whether three would is open. And
 # > the layer is RepAdapter's, of 2023.
 #
-# Should your group switch? For fewer parameters, lower LoRA's rank. For better masks, try the pair before the feed-forward, where RepAdapter has its second one, on pictures of your own.
-#
-# And papers? A table in which the new method wins says little until you have seen the rival at **the same size**, the
-# **simplest thing** that could work, and **how far luck reaches**. This paper's tables show none of them. Our own numbers
-# come from small models, mostly on drawings. Put them on trial too.
+# Should your group switch? For fewer parameters, lower LoRA's rank. For better masks, try the pair before the
+# feed-forward, where RepAdapter has its second one, on pictures of your own. Our own numbers come from small models,
+# mostly on drawings: put them on trial too.
 
 # %% [markdown]
 # ## Quiz
@@ -737,8 +739,8 @@ display(pd.DataFrame(verdicts).T.style)
 #
 # <details><summary>Answer</summary>
 #
-# You can't know from that. LoRA at the smaller size may do as well, and in the study it does. To find out whether sharing
-# helps, compare two layers of equal size that differ in nothing but sharing.
+# You can't know from that. LoRA at the smaller size may do as well, and in the study it does. To find out whether
+# sharing helps, compare two layers of equal size that differ in nothing but sharing.
 #
 # </details>
 #
@@ -746,8 +748,9 @@ display(pd.DataFrame(verdicts).T.style)
 #
 # <details><summary>Answer</summary>
 #
-# Both together, as far as one can see. Through random rotations of W's size the one B is still shared by q, k and v, and
-# against three B's that is -0.05 ± 0.25. With W in their place 0.45 ± 0.24 are lost. But three pairs lose nothing visible through W (-0.09 ± 0.41).
+# Both together, as far as one can see. Through random rotations of W's size the one B is still shared by q, k and v,
+# and against three B's that is -0.05 ± 0.25. With W in their place 0.45 ± 0.24 are lost. But three pairs lose nothing
+# visible through W (-0.09 ± 0.41).
 #
 # </details>
 #
@@ -769,6 +772,8 @@ display(pd.DataFrame(verdicts).T.style)
 # - Give each method its own rate, chosen on pictures that are not the test's.
 # - One set and one seed show a gain of nine points, and no difference of a few tenths.
 # - A claim needs a margin and a share before you can test it.
+# - Ask a table in which the new method wins for a rival of the same size, for the simplest thing that could work, and
+#   for how far luck reaches.
 #
 # Next: look into the matrices themselves in [10 · Inside an adapter](10_inside_an_adapter.ipynb), which you may skip,
 # or put several adapters on one model in [11 · Many adapters on one base](11_many_adapters.ipynb).
