@@ -1,12 +1,11 @@
 # %% [markdown]
 # # 08 · How sure are you?
 #
-# A friend adapted SAM to five data sets of drawings, three times each, with Serial LoRA and with a LoRA of the same size. On
-# average Serial LoRA won. "So sharing one pair works," says your friend, and wants your name on the report. Do you
-# sign?
+# A friend adapted SAM to five data sets of drawings, three times each, with Serial LoRA and with a LoRA of the same
+# size. On average Serial LoRA won. "So sharing one pair works," says your friend, and wants your name on the report. Do
+# you sign?
 #
-# You'll build what you need to decide: an interval, a margin, a correction for many questions, and a rule that
-# chooses a rank.
+# You'll build what you need to decide: an interval, a margin, and a correction for many questions.
 
 # %%
 try:
@@ -32,12 +31,13 @@ lesson_card("08")
 # %% [markdown]
 # ## Before you look
 #
-# The course ships the records of runs like those of lessons 04 to 07. Before you look at a difference, write down how far
-# behind would be too far. We take one point of accuracy on CLIP, one point of Dice on SAM (how well a mask fits, lesson
-# 05, times 100), and five points of style share on SD3 (lesson 06; these runs are of an older, weaker tiny SD3).
+# The course ships the records of runs like those of lessons 04 to 07. Before you look at a difference, write down how
+# far behind would be too far. We take one point of accuracy on CLIP, one point of Dice on SAM (how well a mask fits,
+# lesson 05, times 100), and five points of style share on SD3 (lesson 06; these runs are of an older, weaker tiny SD3).
 #
-# Then come your friend's runs, on five data sets with three seeds. (A sixth, `photographs`, waits for later.) Each value is a mean over three amounts of training
-# pictures. Two runs of one data set and seed saw the same pictures, so we subtract them, and keep the difference.
+# Then come your friend's runs, on five data sets with three seeds. (A sixth, `photographs`, waits for later.) Each
+# value is a mean over three amounts of training pictures. Two runs of one data set and seed saw the same pictures, so
+# we subtract them, and keep the difference.
 
 # %%
 LABS = {"clip": "accuracy", "sam": "dice", "sd3": "style_share"}
@@ -67,8 +67,9 @@ print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 # %% [markdown]
 # Our margins are about a tenth of what LoRA gains; on SAM, a round hundredth of Dice, nearly two tenths.
 #
-# The last line is what many papers do: all runs are one sample, and two standard errors to each side of the mean are the
-# *interval*, made so that it catches the truth in nineteen studies of twenty. All of it is above zero, so it looks settled.
+# The last line is what many papers do: all runs are one sample, and two standard errors to each side of the mean are
+# the *interval*, made so that it catches the truth in nineteen studies of twenty. All of it is above zero, so it looks
+# settled.
 #
 # Now read the table row by row. On `lines` Serial LoRA wins clearly with every seed, on `weather` it loses with two
 # of three. Do these look like fifteen independent measurements of one thing?
@@ -84,9 +85,9 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 # Left: each line joins a pair of runs, LoRA's and Serial LoRA's. The lines are almost flat, but data sets lie up to
 # nine points apart. Without pairing, a difference of half a point would be invisible.
 #
-# Middle: how far each line rises. The seeds of a data set lie closer together than the sets. A method that suits `lines`
-# suits it with every seed, so the second and third seed tell you little that is new. It is like a survey: your friend
-# did not ask fifteen people, but five people three times each. Counting repeats as samples is called
+# Middle: how far each line rises. The seeds of a data set lie closer together than the sets. A method that suits
+# `lines` suits it with every seed, so the second and third seed tell you little that is new. It is like a survey: your
+# friend did not ask fifteen people, but five people three times each. Counting repeats as samples is called
 # *pseudoreplication*.
 #
 # So **the data set is the measurement**, and its seeds are averaged first. Right: the same mean with two intervals,
@@ -225,7 +226,9 @@ for lab, measure in LABS.items():
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# Where the share is 81%, more seeds would shorten the interval a lot. On SAM at equal size seeds are only 18% of the variance, on SD3 at equal rank 4%: there even a thousand runs of each set would change little, and you need more sets. (These shares, too, are estimates from few numbers.)
+# Where the share is 81%, more seeds would shorten the interval a lot. On SAM at equal size seeds are only 18% of the
+# variance, on SD3 at equal rank 4%: there even a thousand runs of each set would change little, and you need more sets.
+# (These shares, too, are estimates from few numbers.)
 #
 # And see what one more set does. SAM has six here: `photographs` joined, and your friend's interval, ± 0.45 before, is
 # ± 0.34 and leaves out zero. Sign now? Not yet: whoever adds data until an interval leaves out zero finds it too often,
@@ -234,7 +237,8 @@ display(pd.DataFrame(rows).T)
 # ## Comparable needs a margin
 #
 # The paper's word is "comparable". It can't mean "not significant" (zero is inside the interval): with two runs hardly
-# anything is significant, so everything would be comparable. It needs a **margin**, chosen before you look. Ours stand at the top, and yours if you wrote them down.
+# anything is significant, so everything would be comparable. It needs a **margin**, chosen before you look. Ours stand
+# at the top, and yours if you wrote them down.
 #
 # - The whole interval is above minus the margin: it *holds*.
 # - The whole interval is below: it *fails*.
@@ -300,12 +304,32 @@ for (lab, rival), (mean, half) in intervals.items():
 display_figure(plot_margins(judged))
 
 # %% [markdown]
-# Look at SAM's upper bar. The interval leaves out zero: Serial LoRA looks behind there, at the one rate that both had. It also ends before the margin, at -0.62, so Serial LoRA is comparable. With a tenth of LoRA's gain as the margin, 0.60, it would be *open*. This verdict hangs on our margin.
+# Look at SAM's upper bar. The interval leaves out zero: Serial LoRA looks behind there, at the one rate that both had.
+# It also ends before the margin, at -0.62, so Serial LoRA is comparable.
 #
 # On CLIP against LoRA the interval goes from -4.91 to +1.54. It contains zero, so the difference is "not significant",
 # and still Serial LoRA may be five points behind. Not significant and comparable are two different things.
 #
-# At equal size Serial LoRA looks ahead on SAM, and behind on CLIP, just: the interval ends at -0.13. Wait for the next section.
+# And with another margin? Ask your function about each comparison at six hundred margins, from next to nothing up.
+
+# %%
+from serial_lora_course.lessons.l08_how_sure.figures import plot_strips
+
+sizes, strips = np.arange(0.01, 6.01, 0.01), {}  # of a margin, in multiples of ours
+for (lab, rival), (mean, half) in intervals.items():
+    words = [verdict_of(mean, half, size * MARGINS[lab]) for size in sizes]
+    strips[f"{lab}, {RIVALS[rival]}"] = words
+display_figure(plot_strips(sizes, strips))
+
+# %% [markdown]
+# The left edge is all that "significant" knows: *fails* is surely behind, *holds* surely ahead, *open* neither. Every
+# strip ends in *holds*, so whoever chooses the margin after looking chooses the verdict. SAM's upper strip is
+# significantly behind and, from 0.62 on, comparable; with a tenth of LoRA's gain, 0.60, it would be *open*. On CLIP it
+# takes a margin of more than four points, nearly half of what LoRA gains: that much behind nobody would call
+# comparable.
+#
+# At equal size Serial LoRA looks ahead on SAM, and behind on CLIP, just: the interval ends at -0.13. Wait for the next
+# section.
 #
 # ## Many questions
 #
@@ -385,93 +409,14 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
     print(f"{key[0]:4} {RIVALS[key[1]]}: p = {p_values[key]:.3f}, corrected for six {p:.3f}")
 
 # %% [markdown]
-# Of the seventeen, two are left, both about LoRA+ on SAM. Yet chance would give seventeen of thirty in at most one study of eleven (Markov's inequality), so luck alone hardly explains the others. With four to seven data sets we cannot say which are real.
+# Of the seventeen, two are left, both about LoRA+ on SAM. Yet chance would give seventeen of thirty in at most one
+# study of eleven (Markov's inequality), so luck alone hardly explains the others. With four to seven data sets we
+# cannot say which are real.
 #
-# If we ask only our six who-is-ahead questions, one survives: on SAM at equal rank LoRA is ahead (0.024). Your friend's question has 0.119: you don't sign. Style at equal rank is *open* too (0.119), and so is CLIP at equal size (0.123). That is what Holm teaches: every
-# question that you add makes it harder to answer the others. Decide what you want to know before you look, and write it
-# down.
-#
-# ## Choosing a rank
-#
-# One more question: which rank? The table has Serial LoRA's accuracy on CLIP for three data sets and five ranks, each a
-# mean of three seeds. It is tempting to take the largest number of each column.
-
-# %%
-sweep = frame(shipped_records("clip_rank"))
-sweep = sweep[sweep["method"] == "serial_lora"].assign(accuracy=100 * sweep["accuracy"])
-grid = sweep.pivot_table("accuracy", "rank", "dataset")  # (ranks, sets)
-display(grid.style.format("{:.1f}"))
-print(
-    f"the best of each column: {grid.max().mean():.1f}; a rank at random: {grid.stack().mean():.1f}"
-)
-
-# %% [markdown]
-# Among nearly equal means the highest is often just the luckiest. The *one-standard-error rule* is more careful: take
-# the best mean, subtract its standard error, and choose the **smallest rank** that still reaches this bar (Breiman and
-# others, 1984). <!-- from the book's cover: 1984 -->
-
-# %% [markdown]
-# ### Exercise 8.4 · The smallest rank that is good enough
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●●○○ | ●●●●○ | 10 |
-#
-# All ranks have the same number of runs. The bar is the best mean minus the standard error *of that best rank*: the
-# standard deviation of its runs (dividing by n - 1) over the square root of their number.
-
-
-# %% tags=["exercise"]
-def one_error_rank(sweep: dict[int, list[float]]) -> int:
-    """The smallest rank whose mean accuracy is within one standard error of the best mean.
-
-    Args:
-        sweep: rank -> the accuracies of its runs, one a seed; ranks in any order.
-    """
-    # BEGIN SOLUTION
-    best = max(sweep, key=lambda rank: np.mean(sweep[rank]))
-    error = np.std(sweep[best], ddof=1) / math.sqrt(len(sweep[best]))
-    bar = np.mean(sweep[best]) - error
-    return min(rank for rank, runs in sweep.items() if np.mean(runs) >= bar)
-    # END SOLUTION
-
-
-check("8.4", one_error_rank)
-
-# %% [markdown]
-# <details><summary>Hint 1: three numbers</summary>
-#
-# The mean of each rank; the rank with the largest mean; and that rank's standard error. `np.std(runs, ddof=1)`
-# divides by n - 1.
-#
-# </details>
-# <details><summary>Hint 2: the last line</summary>
-#
-# The bar is one number for all ranks. `min(...)` over the ranks whose mean is not below it is the answer, in whatever
-# order they come.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
-
-# %% [markdown]
-# A rank that was chosen on some pictures must be judged on *others*. So two data sets choose, and we look at the third.
-# Do you expect 53.5 again?
-
-# %%
-choose = yours("8.4")
-reached = []
-for left_out in grid.columns:
-    others = sweep[sweep["dataset"] != left_out]
-    by_seed = others.groupby(["rank", "seed"])["accuracy"].mean()
-    rank = choose({rank: list(runs) for rank, runs in by_seed.groupby("rank")})
-    reached.append(grid.loc[rank, left_out])
-    print(f"{left_out:8} rank {rank:2} is chosen by the others, and reaches {reached[-1]:.1f}")
-print(f"mean {np.mean(reached):.1f}")
-
-# %% [markdown]
-# Not 53.5 but 50.9, close to the 49.6 of a rank at random. (Luck, other sets and the rule all lower it.) The rule also breaks this lesson's own law: its standard error
-# is over seeds, since two data sets are too few. It is a demonstration, not advice.
+# If we ask only our six who-is-ahead questions, one survives: on SAM at equal rank LoRA is ahead (0.024). Your friend's
+# question has 0.119: you don't sign. Style at equal rank is *open* too (0.119), and so is CLIP at equal size (0.123).
+# That is what Holm teaches: every question that you add makes it harder to answer the others. Decide what you want to
+# know before you look, and write it down.
 #
 # ## Quiz
 #
@@ -519,7 +464,6 @@ print(f"mean {np.mean(reached):.1f}")
 # - With few measurements use Student's t, not two standard errors.
 # - "Comparable" needs a margin, and the margin comes first. "Open" is an answer.
 # - Correct for every question that you ask.
-# - Choose on pictures other than those you report.
 #
 # Next time a table says "± 0.2", ask: over what? Now for the paper itself: [09 · The paper on
 # trial](09_paper_on_trial.ipynb).

@@ -1,4 +1,4 @@
-"""Checks of the exercises on how sure a result is: an interval, a margin, many questions, a rank.
+"""Checks of the exercises on how sure a result is: an interval, a margin, many questions.
 
 Expected values come from Python's statistics module, from every value of an interval, and from Holm's
 definition.
@@ -93,51 +93,3 @@ def holm() -> Iterator[Case]:
             "return a list with one corrected p value for each",
         )
         yield Case(what, (ps,), by_definition(ps), form=form)
-
-
-SWEEPS: dict[str, dict[int, list[float]]] = {
-    "a sweep that rises and then stays level": {
-        1: [0.30, 0.31, 0.29],
-        2: [0.46, 0.55, 0.64],
-        3: [0.577, 0.578, 0.579],
-        4: [0.580, 0.582, 0.584],
-        8: [0.588, 0.590, 0.592],
-        16: [0.591, 0.592, 0.593],
-        32: [0.50, 0.58, 0.68],
-        64: [0.58, 0.60, 0.62],
-        128: [0.589, 0.589, 0.590],
-    },
-    "a sweep in another order of ranks": {
-        16: [0.685, 0.68, 0.69],
-        64: [0.69, 0.69, 0.69],
-        32: [0.70, 0.74, 0.66],
-        8: [0.682, 0.678, 0.686],
-        4: [0.61, 0.60, 0.62],
-        2: [0.69, 0.69, 0.55],
-    },
-    "a sweep whose runs rise and fall together": {4: [0.70, 0.90], 8: [0.78, 0.9801]},
-    "a sweep whose best rank is clearly best": {
-        4: [0.40, 0.42, 0.41],
-        16: [0.60, 0.61, 0.60],
-        8: [0.50, 0.51, 0.52],
-    },
-    "a sweep whose best rank has the same accuracy in every run": {
-        4: [0.50, 0.50, 0.625],
-        8: [0.75, 0.75, 0.75],
-        16: [0.625, 0.625, 0.75],
-    },
-}
-
-
-@exercise(
-    "8.4", "in five sweeps, the answer is the smallest rank within one standard error of the best"
-)
-def one_error_rank() -> Iterator[Case]:
-    """Against means and errors from Python's statistics module."""
-    for name, sweep in SWEEPS.items():
-        means = {rank: statistics.fmean(runs) for rank, runs in sweep.items()}
-        best = max(means, key=means.__getitem__)
-        bar = means[best] - statistics.stdev(sweep[best]) / math.sqrt(len(sweep[best]))
-        expected = min(rank for rank, mean in means.items() if mean >= bar)
-        error = "no rank was found: a rank whose mean equals the bar is good enough, as the best rank's does without spread"
-        yield Case(f"the rank chosen from {name}", (sweep,), expected, error=error)

@@ -1,8 +1,9 @@
-"""What one measurement is; and differences with their intervals beside a margin."""
+"""What one measurement is; differences with their intervals beside a margin; and verdicts by margin."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -120,3 +121,37 @@ def plot_margins(judged: Sequence[tuple[str, str, float, float, float, str]]) ->
         for lab, rival, mean, half, margin, verdict in judged
     )
     return with_description(figure, f"Serial LoRA's difference with its 95% interval. {told}.")
+
+
+def plot_strips(margins: Sequence[float], strips: Mapping[str, Sequence[str]]) -> Figure:
+    """Which verdict a comparison gets at which margin: a strip for each, from small margins to large.
+
+    Args:
+        margins: equally far apart, in multiples of the one that was chosen.
+        strips: name of a comparison -> its verdict at each margin.
+    """
+    step, told = margins[1] - margins[0], []
+    with styled_figure(9.6, 3.2) as figure:
+        axes = figure.subplots()
+        for place, (name, verdicts) in enumerate(strips.items()):
+            left, parts = 0.0, []
+            for verdict, run in groupby(verdicts):
+                width = step * len([*run])
+                colour = VERDICTS.get(verdict, INK)
+                axes.barh(place, width, left=left, height=0.7, color=colour, alpha=0.8, lw=0)
+                if width > 0.09 * step * len(margins):
+                    style = {"color": "white", "ha": "center", "va": "center", "weight": "bold"}
+                    axes.text(left + width / 2, place, verdict, **style)
+                left += width
+                parts.append(f"{verdict} up to {left:.1f}")
+            told.append(f"{name}: {', '.join(parts)}")
+        axes.axvline(1, color=INK, lw=2)
+        axes.text(1, -0.55, "our margin", ha="center", va="bottom")
+        for at, (verdict, colour) in zip((0.99, 0.9, 0.81), VERDICTS.items(), strict=True):
+            style = {"color": colour, "weight": "bold", "ha": "right", "va": "bottom"}
+            axes.text(at, 1.01, f"■ {verdict}", transform=axes.transAxes, **style)
+        axes.set_yticks(range(len(strips)), strips)
+        axes.set(xlim=(0, left), ylim=(len(strips) - 0.4, -0.5))
+        axes.set_xlabel("the margin, in multiples of ours")
+        axes.grid(visible=False)
+    return with_description(figure, f"Verdicts by margin, in multiples of ours. {'; '.join(told)}.")

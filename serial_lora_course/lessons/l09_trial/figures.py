@@ -171,7 +171,7 @@ def plot_trial(mine: Mapping[str, Interval], theirs: Mapping[str, tuple[float, f
         theirs: way -> the study's difference and half of its interval; for those that it ran.
     """
     places, told = {name: -place for place, name in enumerate(mine)}, []
-    with styled_figure(8.4, 4.2) as figure:
+    with styled_figure(8.4, 4.8) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=BLUE, lw=1)
         axes.text(0, 0.75, "LoRA", color=BLUE, ha="center")
