@@ -4,10 +4,10 @@
 # The paper on Serial LoRA (Zhong et al., 2025) promises a quarter of LoRA's parameters. <!-- from the paper's title
 # page: 2025 --> Is that true? And a quarter of *which* LoRA?
 #
-# You will count on the real CLIP, SAM and Stable Diffusion 3, without downloading a single weight. First the picture:
-# the four matrices of one attention block of CLIP, 768 × 768, <!-- from ViT-B/16's configuration: 768 --> drawn to
-# scale with pairs of rank 32, <!-- from the paper, Section III.B: 32 --> the paper's rank for CLIP. The filled squares
-# at the right are as large as all the pairs of a method together, in the same scale.
+# You prove it in letters, then hold the proof against the real CLIP, SAM and Stable Diffusion 3, without downloading a
+# single weight. One of the three does not quite follow it. First the picture: the four matrices of one attention block of CLIP,
+# 768 × 768, <!-- from ViT-B/16's configuration: 768 --> drawn to scale with pairs of rank 32. <!-- from the paper,
+# Section III.B: 32 --> The filled squares hold as many parameters as all pairs of a method together.
 
 # %%
 try:
@@ -16,23 +16,22 @@ except ModuleNotFoundError:
     raise ImportError("The course is not installed: do first what README.md says.") from None
 
 # %%
-from fractions import Fraction
-
 import open_clip
 import torch
 from diffusers import SD3Transformer2DModel
 from segment_anything import sam_model_registry
+from sympy import symbols  # PyTorch needs it too
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.lessons.l02_count.figures import plot_quarter
+from serial_lora_course.lessons.l02_count.figures import plot_counts, plot_quarter
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("02")
 display_figure(plot_quarter(width=768, rank=32))
 
 # %% [markdown]
-# ## One block
+# ## The proof, in letters
 #
 # LoRA, as we infer from the paper's text and its Table I, has a pair for each of q, k, v and out. Serial LoRA has one
 # pair, which changes the tokens before q, k and v read them, and none for out. So the picture has four pairs and one.
@@ -46,7 +45,7 @@ display_figure(plot_quarter(width=768, rank=32))
 #
 # For a matrix that takes `inputs` numbers and returns `outputs` numbers, A has the shape (rank, inputs) and B the
 # shape (outputs, rank). There is no bias. Return how many parameters all pairs hold together. The check builds the
-# tensors and counts.
+# tensors and counts. Use + and * alone: the next cell gives your function letters.
 
 
 # %% tags=["exercise"]
@@ -79,113 +78,43 @@ check("2.1", lora_parameters)
 #
 # Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
 #
-# ## Three real models, without their weights
+# ## A quarter of which LoRA?
 #
-# For a square matrix of width d, a pair of rank r holds 2dr parameters. So in each block
-#
-# $$\text{LoRA: } 4 \cdot 2dr = 8dr \qquad\qquad \text{Serial LoRA: } 2dr$$
-#
-# and the ratio is 4, whatever d and r are. But a formula may leave something out that a real model has. So we take the real classes at their real size. They would
-# need gigabytes of memory, but one line avoids that: on the **meta** device a tensor has a shape and no storage.
-#
-# The formula needs the width of every attention block. We read it from the matrices that make q, which we find by their
-# names: CLIP and SAM keep q, k and v in one tall matrix, SD3 keeps them apart. In all three, the number of columns is
-# the width of a token.
-#
-# Then we put the adapters in, and count what can be trained. `inject` freezes everything else, so one adapter too many,
-# or one layer left unfrozen, would change the count. At the end SD3's text tokens get pairs too: is the ratio 4 there?
-# (CLIP has two towers of twelve blocks, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one for text,
-# of different widths.)
+# Now call your function with the letters d and r, and what it returns is a proof: it holds for every width and rank.
+# Guess before you look: if LoRA has pairs on q and v only, as in LoRA's own paper, how much does Serial LoRA save?
 
 # %%
 parameters = yours("2.1")
-MAKE = {
-    "CLIP ViT-B/16": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
-    "SAM ViT-B": lambda: sam_model_registry["vit_b"](),
-    "SD3 medium": lambda: SD3Transformer2DModel(
-        num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
-    ),
-}
 
 
-def on_meta(name: str) -> torch.nn.Module:
-    with torch.device("meta"):
-        return MAKE[name]()
+def placements(d) -> dict[str, list[tuple]]:
+    """Where LoRA's pairs are: (inputs, outputs) of each matrix."""
+    return {
+        "q, k, v and out: the paper's baseline": [(d, d)] * 4,
+        "q, k and v: CLIP-LoRA's default": [(d, d)] * 3,
+        "q and v: LoRA's own experiments": [(d, d)] * 2,
+        "fused qkv (one A, one tall B)": [(d, 3 * d)],
+        "fused qkv, and out": [(d, 3 * d), (d, d)],
+        "q, k, v and out, k and v a quarter as wide": [(d, d), (d, d / 4), (d, d / 4), (d, d)],
+    }
 
 
-MAKES_Q = ("in_proj_weight", "qkv.weight", "to_q.weight")  # in open_clip, SAM and SD3
-WIDTHS = {}  # name to the width of each attention block
-for name in MAKE:
-    named = on_meta(name).named_parameters()
-    found = {key: tuple(p.shape) for key, p in named if key.endswith(MAKES_Q)}
-    WIDTHS[name] = [columns for _, columns in found.values()]
-    first, last = list(found.items())[0], list(found.items())[-1]
-    print(f"{name}: {len(found)} blocks, from", *first, "to", *last, sep="\n    ")
-
-# %% tags=["nbval-check-output"]
-RANKS = {"CLIP ViT-B/16": 32, "SAM ViT-B": 64, "SD3 medium": 64}  # the paper's
-
-
-def trained(name: str, config: LoRAConfig | SerialLoRAConfig) -> int:
-    model = inject(on_meta(name), config)
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-for name, widths in WIDTHS.items():
-    r = RANKS[name]
-    counted = trained(name, LoRAConfig(rank=r)), trained(name, SerialLoRAConfig(rank=r))
-    formula = tuple(sum(parameters([(d, d)] * pairs, r) for d in widths) for pairs in (4, 1))
-    print(f"{name}, rank {r}: LoRA {counted[0]:,}, Serial LoRA {counted[1]:,}")
-    print(f"  as the formula says: {counted == formula}; ratio {Fraction(*counted)}")
-
-both = [
-    trained("SD3 medium", kind(rank=64, stream="both")) for kind in (LoRAConfig, SerialLoRAConfig)
-]
-print(f"SD3, text tokens too: LoRA {both[0]:,}, Serial LoRA {both[1]:,}")
-one = parameters([(1536, 1536)], 64)
-print(f"  that is {both[0] // one} pairs and {both[1] // one}; ratio {both[0] / both[1]:.4f}")
-
-# %% [markdown]
-# Exactly 4 on CLIP, SAM and SD3's picture tokens. With the text tokens it is a little less: Serial LoRA has 48 pairs,
-# and LoRA not four times as many. One is missing. Which?
-#
-# <details><summary>Answer</summary>
-#
-# SD3 carries picture tokens and text tokens, and each kind has matrices of its own. After its last block it has no more
-# use for the text tokens, so that block has no out matrix for them, and LoRA has one pair fewer.
-#
-# </details>
-#
-# The formula was right; our list of matrices was not. Counting told.
-#
-# ## A quarter of which LoRA?
-#
-# The 4 rests on three things: equal ranks, a pair on each of **four** matrices, and square matrices. But many people
-# give pairs to other matrices. Guess before you look: if LoRA has pairs on q and v only, as in LoRA's own paper, how
-# much does Serial LoRA save?
-
-# %%
-d, r = 768, 32
-PLACEMENTS = {  # where the pairs are: (inputs, outputs) of each matrix, and the rank
-    "q, k, v and out: the paper's baseline": ([(d, d)] * 4, r),
-    "q, k and v: CLIP-LoRA's default": ([(d, d)] * 3, r),
-    "q and v: LoRA's own experiments": ([(d, d)] * 2, r),
-    "fused qkv (one A, one tall B)": ([(d, 3 * d)], r),
-    "fused qkv, and out": ([(d, 3 * d), (d, d)], r),
-    "q, k, v and out, k and v a quarter as wide": ([(d, d), (d, d // 4), (d, d // 4), (d, d)], r),
-    "q, k, v and out, at a quarter of the rank": ([(d, d)] * 4, r // 4),
-}
+d, r = symbols("d r")
 serial = parameters([(d, d)], r)
-for name, (shapes, rank) in PLACEMENTS.items():
-    print(f"{Fraction(parameters(shapes, rank), serial)!s:>5} times Serial LoRA: {name}")
+print(f"{serial!s:>8}: Serial LoRA's one pair")
+for name, shapes in placements(d).items():
+    size = parameters(shapes, r)
+    print(f"{size!s:>8}, {size / serial!s:>4} times as many: {name}")
+size = parameters([(d, d)] * 4, r / 4)
+print(f"{size!s:>8}, {size / serial!s:>4} times as many: q, k, v and out, at a quarter of the rank")
 
 # %% [markdown]
-# Four in the first row, and in no other. Against LoRA on q and v it saves half, and adapts k too. Where q, k and v are
-# fused into one tall matrix, its pair has one A, dr parameters, and a B three times as tall, 3dr: twice Serial LoRA's
-# 2dr. And look at the last row: LoRA can have a quarter of the parameters too, simply by taking a quarter of the rank.
+# In the paper's row d and r cancel: 8dr / 2dr is 4, whatever they are. That is the proof. It rests on three things:
+# equal ranks, a pair on each of **four** matrices, and square matrices. In no other row is it 4. Against LoRA on q and v
+# Serial LoRA saves half, and adapts k too. And look at the last row: LoRA can have a quarter of the parameters too,
+# simply by taking a quarter of the rank.
 #
-# So a fair comparison asks two questions. At the same *rank*, how much does sharing lose? And at the same *size*,
-# which method is better? For the second you need to know which rank gives LoRA the same size.
+# So a fair comparison also asks: at the same *size*, which method is better? For that you need LoRA's rank.
 #
 # ### Exercise 2.2 · The rank of equal size
 #
@@ -227,27 +156,131 @@ check("2.2", rank_of_equal_size)
 # </details>
 #
 # Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
+#
+# ## Three real models, without their weights
+#
+# A formula may leave something out that a real model has. So we take the real classes at their real size, put the
+# adapters in, and count what can be trained. SD3 would need gigabytes of memory, but one line avoids that: on the
+# **meta** device a tensor has a shape and no storage.
+#
+# Beside each count stands what your function says, for four square matrices in each block. CLIP's blocks are those of both towers. SD3 comes twice: it carries
+# picture tokens and text tokens, and each kind has matrices of its own.
 
-# %%
-equal_rank = yours("2.2")
-for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
-    print(f"rank {equal_rank(shapes, d, r):2} holds no more than Serial LoRA at rank {r}: {name}")
+# %% tags=["nbval-check-output"]
+MAKE = {  # the models, and the paper's ranks
+    "CLIP ViT-B/16": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
+    "SAM ViT-B": lambda: sam_model_registry["vit_b"](),
+    "SD3 medium": lambda: SD3Transformer2DModel(
+        num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
+    ),
+}
+RANKS = {"CLIP ViT-B/16": 32, "SAM ViT-B": 64, "SD3 medium": 64}
 
-name = "CLIP ViT-B/16"
-frozen = 4 * sum(p.numel() for p in on_meta(name).parameters()) / 1e6  # MB in float32
-total = {}
-for method, config in (("LoRA", LoRAConfig(rank=r)), ("Serial LoRA", SerialLoRAConfig(rank=r))):
-    pairs = 4 * 4 * trained(name, config) / 1e6  # themselves, their gradients, Adam's two moments
-    total[method] = frozen + pairs
-    print(f"{method}: {frozen:.0f} MB of CLIP + {pairs:.0f} MB to train = {total[method]:.0f} MB")
-saved = 1 - total["Serial LoRA"] / total["LoRA"]
-print(f"a quarter of the parameters, and {saved:.0%} less memory")
+
+def on_meta(name: str) -> torch.nn.Module:
+    with torch.device("meta"):
+        return MAKE[name]()
+
+
+def trained(name: str, config: LoRAConfig | SerialLoRAConfig) -> int:
+    model = inject(on_meta(name), config)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def widths(name: str) -> list[int]:
+    """Of each block's tokens: the columns of the matrix that makes q."""
+    makes_q = ("in_proj_weight", "qkv.weight", "to_q.weight")  # in open_clip, SAM and SD3
+    named = on_meta(name).named_parameters()
+    return [p.shape[1] for key, p in named if key.endswith(makes_q)]
+
+
+counts = {}  # model -> parameters of LoRA, Serial LoRA, and LoRA at a quarter of the rank
+for name, stream in [*((name, {}) for name in MAKE), ("SD3 medium", {"stream": "both"})]:
+    rank = RANKS[name]
+    configs = [LoRAConfig(rank, **stream), SerialLoRAConfig(rank, **stream)]
+    configs.append(LoRAConfig(rank // 4, **stream))
+    lora, serial, _ = found = [trained(name, config) for config in configs]
+    said = parameters([(d, d) for d in widths(name)] * 4 * (1 + len(stream)), rank)
+    counts[name + ", text too" * len(stream)] = found
+    print(f"{list(counts)[-1]}, rank {rank}: LoRA {lora:,}, by your function {said:,};", end=" ")
+    print(f"{lora / serial:.4g} times Serial LoRA's {serial:,}")
 
 # %% [markdown]
-# LoRA of rank 8 has the size of Serial LoRA of rank 32. So the promise holds, and a LoRA of rank 8 is as small. What would
+# Your function is right to the last parameter, and the ratio is 4, on CLIP, SAM and SD3's picture tokens. With the
+# text tokens LoRA has 196,608 parameters less than 24 blocks of eight matrices should give. That is 2 · 1536 · 64: one
+# pair. Which? You could read SD3's code. Or let its names tell.
+#
+# ### Exercise 2.3 · The missing pair
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●○ | 10 |
+#
+# You get the names of a model's attention matrices, such as `transformer_blocks.3.attn.to_q.weight`: the second part is
+# the block's number. What one block has, every block should have. Return the names that are missing, in any order.
+
+
+# %% tags=["exercise"]
+def missing_matrices(names: list[str]) -> list[str]:
+    """The names that are there for other blocks, and not for all.
+
+    Args:
+        names: such as "transformer_blocks.3.attn.to_q.weight"; the number is always the second part.
+    """
+    # BEGIN SOLUTION
+    blocks = {}  # ("transformer_blocks", "3") -> {"attn.to_q.weight", ...}
+    for name in names:
+        start, number, matrix = name.split(".", 2)
+        blocks.setdefault((start, number), set()).add(matrix)
+    known = set().union(*blocks.values())
+    gaps = {block: known - there for block, there in blocks.items()}
+    return [".".join([*block, matrix]) for block, gap in gaps.items() for matrix in gap]
+    # END SOLUTION
+
+
+check("2.3", missing_matrices)
+
+# %% [markdown]
+# <details><summary>Hint 1: cut the names</summary>
+#
+# `name.split(".", 2)` cuts at the first two dots only, into three parts. Collect the third parts in a set for each
+# block.
+#
+# </details>
+# <details><summary>Hint 2: what is missing</summary>
+#
+# `set().union(*sets)` is what any block has. For sets, `known - there` is what one lacks: put its name together again.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
+
+# %%
+weights = on_meta("SD3 medium").named_parameters()
+attention = [name for name, _ in weights if ".attn." in name and name.endswith("weight")]
+print(f"SD3 has {len(attention)} matrices, and not", *yours("2.3")(attention))
+
+for name, shapes in list(placements(768).items())[:3]:
+    fits = yours("2.2")(shapes, 768, 32)
+    print(f"rank {fits:2} costs no more than Serial LoRA of rank 32: {name}")
+
+frozen = 4 * sum(p.numel() for p in on_meta("CLIP ViT-B/16").parameters()) / 1e6  # MB in float32
+total = []
+for method, count in zip(("LoRA", "Serial LoRA"), counts["CLIP ViT-B/16"], strict=False):
+    pairs = 4 * 4 * count / 1e6  # themselves, their gradients, Adam's two moments
+    total.append(frozen + pairs)
+    print(f"{method}: {frozen:.0f} MB of CLIP + {pairs:.0f} MB to train = {total[-1]:.0f} MB")
+print(f"a quarter of the parameters, and {1 - total[1] / total[0]:.0%} less memory")
+display_figure(plot_counts(counts))
+
+# %% [markdown]
+# There it is: the matrix that would bring the text tokens out of attention, in the last block. Nobody reads them after
+# it, so SD3 has no such matrix, and LoRA no pair. The formula was right; our list of matrices was not.
+#
+# Orange is a quarter of blue, or nearly. Green is a LoRA too: of rank 8 on CLIP, and as small. What would
 # speak for Serial LoRA is to learn more *at that size*. Lesson 04 trains both.
 #
-# And a quarter of the parameters is only 7% less of what training keeps in memory: most of it is the frozen CLIP.
+# And a quarter of the parameters is only 7% less of what training CLIP keeps in memory: most of it is the frozen model.
 # (Activations come on top of both; we did not measure them.)
 #
 # ## Quiz
@@ -283,13 +316,10 @@ print(f"a quarter of the parameters, and {saved:.0%} less memory")
 # ## What to remember
 #
 # - A pair holds rank · (inputs + outputs) parameters: 2dr when square.
-# - At attention, the paper's place, LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: exactly 4 on CLIP, SAM and SD3's picture tokens. In training CLIP that is 7% less memory,
-#   activations not counted.
-# - Against LoRA on q, k and v the ratio is 3, on q and v it is 2, and against LoRA at a quarter of the rank it is 1.
-#   Always ask which LoRA is meant.
-# - Count on the real model. With `torch.device("meta")` that costs nothing, and it finds what a formula forgets.
-#
-# The last point works for any model that you can construct: you know the size of an adapter before you download
-# anything.
+# - At attention, the paper's place, LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: four to one.
+# - Against LoRA on q, k and v the ratio is 3, on q and v it is 2, and at a quarter of the rank it is 1. Always ask
+#   which LoRA is meant.
+# - Count on the real model, any that you can construct. With `torch.device("meta")` that costs nothing, and it finds
+#   what a formula forgets.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).

@@ -2,9 +2,8 @@
 # # 03 · Build Serial LoRA
 #
 # A colleague sends you code that puts Serial LoRA into CLIP. It runs without an error, and the loss falls. Is it Serial
-# LoRA? PyTorch cannot tell you: an adapter fits into a block in six places and more, and only one of them gives W (I + B A) with
-# one pair. You will build the adapter, find its place, catch three wrong versions that train without complaint, and
-# answer your colleague. Then you write `inject` yourself, and adapt a CLIP whose code somebody else wrote.
+# LoRA? PyTorch cannot tell you: an adapter fits into a block in six places and more, and only one of them is Serial LoRA. You will build the adapter, find its place, catch three wrong versions that train without complaint, and
+# write `inject` yourself, for a CLIP whose code somebody else wrote. There you answer your colleague.
 
 # %%
 try:
@@ -24,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.lessons.l03_build.figures import plot_losses
+from serial_lora_course.lessons.l03_build.figures import plot_agreement, plot_losses
 from serial_lora_course.plots.style import display_drawing, display_figure
 
 lesson_card("03")
@@ -33,8 +32,8 @@ lesson_card("03")
 display_drawing("six_places")
 
 # %% [markdown]
-# This is the attention half of a transformer block. Place 4 would need three adapters, every other place one.
-# PyTorch accepts all six. Which one is Serial LoRA's? Write your guess down. Soon you can prove it.
+# This is the attention half of a transformer block. At place 4 we mean an adapter of its own on each path, everywhere else one.
+# PyTorch accepts all six. Which one is Serial LoRA's? Write your guess down.
 
 # %% [markdown]
 # ## A block that you can read
@@ -149,7 +148,7 @@ check("3.1", SerialAdapter)
 
 # %%
 Adapter = yours("3.1")
-torch.manual_seed(0)
+torch.manual_seed(1)  # not the seed of x
 fresh, trained = Adapter(width, rank), Adapter(width, rank)
 nn.init.normal_(trained.lora_B, std=0.1)  # as if trained
 with torch.no_grad():
@@ -159,7 +158,7 @@ with torch.no_grad():
 # %% [markdown]
 # ## One place is right
 #
-# Back to the six places. One requirement decides between them. After training we want to throw the adapter away and
+# Back to the six places. The merged weights decide which of them is Serial LoRA. After training we want to throw the adapter away and
 # keep what it learnt: we write new values into $W_q$, $W_k$ and $W_v$, once, and the block must compute the same as
 # before, now without any adapter in it. So the adapted block must equal a plain block whose three weights are
 # $W_p\,(I + s\,BA)$, with nothing else changed.
@@ -275,25 +274,6 @@ check("3.3", merged_weight)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# You now have two ways to the same block: adapt the tokens, or merge the weights. Do they agree?
-
-# %%
-run_block, merge_weight = yours("3.2"), yours("3.3")
-merged = copy.deepcopy(block)
-with torch.no_grad():
-    for layer in (merged.q, merged.k, merged.v):
-        layer.weight.copy_(merge_weight(layer.weight, trained.lora_A, trained.lora_B, scale=1.0))
-    adapted = run_block(block, trained, x)
-    for name, other in {"merged": merged, "base": block}.items():
-        print(f"from the {name}: {(adapted - other(x)).abs().max().item():.1g}")
-
-# %% [markdown]
-# They do, up to rounding. Look at the second number too: it is the adapter's effect. If it were zero as well, the
-# first would prove nothing.
-#
-# **Change this and run again**: leave `merged.v` out of the loop.
-
-# %% [markdown]
 # ## Three bugs that train
 #
 # Here is your adapter in its place, as a module. Below it are three variants that are easily written instead, and none
@@ -301,6 +281,9 @@ with torch.no_grad():
 
 
 # %% tags=["idea"]
+run_block, merge_weight = yours("3.2"), yours("3.3")
+
+
 class RightBlock(nn.Module):
     def __init__(self, block: SmallBlock, rank: int):
         super().__init__()
@@ -366,8 +349,7 @@ display_figure(plot_losses(curves))
 
 # %% [markdown]
 # All four fall, although one of these adapters is not even connected, and two wrong ones end lowest. VariantOne is slower than the others, but if you
-# had only this one, you would blame the learning rate. A falling loss says that *something* learns. It does not say
-# what.
+# had only this one, you would blame the learning rate. A falling loss says that *something* learns. It does not say what, and on labels without meaning lower is not better.
 #
 # A **diagnostic** does: a short function that asks one question of any block. Here are two. The first compares the
 # block with a copy of it in which `B` is not zero, since a fresh adapter changes nothing anyway. The second counts
@@ -447,10 +429,16 @@ check("3.4", keeps_residual)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# Now all three diagnostics on all four blocks. In which column will each variant fail?
+# Now all three diagnostics on all four blocks, and on a fifth: your colleague's code, which without names and loading
+# comes down to one line. Which will fail, and in which column?
 
 # %%
 stream_alone = yours("3.4")
+
+
+class ColleaguesBlock(RightBlock):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.pair(self.block.attention(self.block.norm(x)))
 
 
 def diagnose(adapted: nn.Module) -> dict[str, bool | int]:
@@ -461,53 +449,21 @@ def diagnose(adapted: nn.Module) -> dict[str, bool | int]:
     }
 
 
-rows = {each.__name__: diagnose(each(copy.deepcopy(block), rank)) for each in versions}
+blocks = (*versions, ColleaguesBlock)
+rows = {each.__name__: diagnose(each(copy.deepcopy(block), rank)) for each in blocks}
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# One block passes all three. Each variant fails exactly one, so none of the three alone would have been enough.
+# Each variant fails exactly one, so none of the three alone would have been enough.
 #
 # - **VariantOne** puts layers with the pair under names that the block never reads: `query` is not `q`. PyTorch takes
 #   them without a word, and the plain block runs. Whatever was learnt, the classifier learnt it.
 # - **VariantTwo** adapts the block's *input*, which is place 1. The change goes past the attention into all later
 #   blocks.
 # - **VariantThree** has a pair for each projection, place 4: another method, with three times as many parameters.
-
-# %% [markdown]
-# ## Your colleague's code
 #
-# Without names and loading it comes down to one line: the adapter is behind attention, place 5. Do your three
-# diagnostics catch it? And does a comparison with the merged block?
-
-
-# %%
-class ColleaguesBlock(RightBlock):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.pair(self.block.attention(self.block.norm(x)))
-
-
-def from_merged(adapted: RightBlock) -> float:
-    """How far a block with one pair is from its own weights with that pair merged in."""
-    used = as_if_trained(adapted)
-    merged = copy.deepcopy(used.block)
-    with torch.no_grad():
-        for layer in (merged.q, merged.k, merged.v):
-            weight = merge_weight(layer.weight, used.pair.lora_A, used.pair.lora_B, scale=1.0)
-            layer.weight.copy_(weight)
-        return (used(x) - merged(x)).abs().max().item()
-
-
-rows = {}
-for version in (RightBlock, VariantOne, VariantTwo, ColleaguesBlock):  # those with one pair
-    torch.manual_seed(0)
-    adapted = version(copy.deepcopy(block), rank)
-    rows[version.__name__] = diagnose(adapted) | {"from the merged": f"{from_merged(adapted):.0e}"}
-display(pd.DataFrame(rows).T)
-
-# %% [markdown]
-# It passes all three, and it is not Serial LoRA: q, k and v never see the change. (It can be merged too, but into W_o and its bias.)
-# A diagnostic finds only what it was written to find. The last column asks for the definition itself, and only
-# RightBlock passes, up to rounding. Send your colleague that function.
+# Your colleague's block passes all three, as RightBlock does. But its adapter is behind attention, place 5: this block's q, k and v never see the change. A diagnostic finds only what it was written to find. You will write one that asks for the
+# definition itself, and try it on your colleague's code in a real model.
 
 # %% [markdown]
 # ## Into a CLIP that somebody else wrote
@@ -550,7 +506,7 @@ def number_right(model: nn.Module) -> int:
 
 
 print(*sentences[:4], "...")
-print(len(train_labels), "drawings to learn from,", len(test_labels), "for the test")
+print(len(train_labels), "training drawings,", len(test_labels), "for the test")
 print("before:", number_right(clip), "right")
 print("always the same:", (test_labels == train_labels.mode().values).sum().item())
 
@@ -593,7 +549,7 @@ for handle in handles:
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# Write a function that puts adapters into *any* model built on `nn.MultiheadAttention`, without knowing the name of
+# Write a function that puts adapters into *any* model that hands q, k and v to `nn.MultiheadAttention` by position, without knowing the name of
 # any layer:
 #
 # 1. freeze everything that is there;
@@ -685,77 +641,138 @@ print(f"{len(pairs)} pairs; {trainable:,} of {total:,} parameters can learn")
 print(mine.visual.transformer.resblocks[0].attn)
 
 # %% [markdown]
-# ## Train it
+# ## Yours against your colleague's
 #
-# Your own adapted CLIP still has fresh pairs. Give it twenty steps of an ordinary training loop, enough to see whether
-# they learn. Only the pairs can change, less than one parameter in a hundred. What do you expect from so little? Beside
-# it stands a linear probe with the same labels.
+# In your colleague's `inject` the hook runs *behind* attention and adapts what comes out. Give both models the same
+# twenty steps. Only the pairs can change, less than one parameter in a hundred. Beside them stands a linear probe with
+# the same labels. What do you expect?
+
 
 # %%
-torch.manual_seed(0)
-optimizer = torch.optim.AdamW([p for pair in pairs for p in pair.parameters()], lr=3e-3)
-for _ in range(20):
-    chosen = torch.randint(len(train_labels), (32,))
-    features = mine.encode_image(train_pictures[chosen], normalize=True)  # (32, d)
-    scores = mine.logit_scale.exp() * features @ classes.T  # (32, 8)
-    loss = F.cross_entropy(scores, train_labels[chosen])
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+def inject_behind(model: nn.Module, adapter: type[nn.Module], rank: int) -> list[nn.Module]:
+    """Your colleague's."""
+    model.requires_grad_(False)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.MultiheadAttention)]
+    for layer in layers:
+        layer.serial_lora = adapter(layer.embed_dim, rank)
+        layer.register_forward_hook(lambda layer, args, out: (layer.serial_lora(out[0]), *out[1:]))
+    return [layer.serial_lora for layer in layers]
 
-same = [torch.equal(p, mine.get_parameter(name)) for name, p in clip.named_parameters()]
-print("trained:", number_right(mine), "of", len(test_labels))
-print(f"{sum(same)} of CLIP's own {len(same)} tensors are as they were")
+
+def train(model: nn.Module, pairs: list[nn.Module]) -> float:
+    """Twenty steps; returns the last loss."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW([p for pair in pairs for p in pair.parameters()], lr=3e-3)
+    for _ in range(20):
+        chosen = torch.randint(len(train_labels), (32,))
+        features = model.encode_image(train_pictures[chosen], normalize=True)  # (32, d)
+        scores = model.logit_scale.exp() * features @ classes.T  # (32, 8)
+        loss = F.cross_entropy(scores, train_labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+torch.manual_seed(0)
+behind = copy.deepcopy(clip)
+pairs_behind = inject_behind(behind.visual, Adapter, rank=16)
+adapted = {"yours": (mine, pairs), "your colleague's": (behind, pairs_behind)}
+for whose, (model, its_pairs) in adapted.items():
+    print(f"{whose:16} loss {train(model, its_pairs):.2f}, {number_right(model)} right")
 
 with torch.no_grad():
     seen, new = (clip.encode_image(p, normalize=True) for p in (train_pictures, test_pictures))
 probe = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.1, 1, 10, 100]})
 probed = torch.from_numpy(probe.fit(seen, train_labels).predict(new))
-print("a linear probe:", (probed == test_labels).sum().item())
+print(f"a linear probe   {(probed == test_labels).sum().item()} right, of {len(test_labels)}")
 
 # %% [markdown]
-# And now throw the adapter away. `nn.MultiheadAttention` keeps its three weights in one tall matrix, `in_proj_weight`
-# (3 d, d). That makes merging even simpler: every row of it multiplies the same tokens, so your function of exercise
-# 3.3 merges all three weights at once.
+# ### Exercise 3.6 · The way back
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●● | 5 |
+#
+# Your colleague's has the lower last loss and more right answers. Is it Serial LoRA? Ask for the definition: from the base
+# and its trained pairs, make a plain model that computes the same. `nn.MultiheadAttention` keeps its three weights in
+# one tall matrix, `in_proj_weight` (3 d, d), of which every row multiplies the same tokens: so one call of your function
+# of exercise 3.3 merges all three.
+
+
+# %% tags=["exercise"]
+def merged_copy(base: nn.Module, pairs: list[nn.Module], merge) -> nn.Module:
+    """A copy of a model whose attentions hold W (I + B A), without any adapter in it.
+
+    Args:
+        base: the model as it was before pairs were put in.
+        pairs: one for each nn.MultiheadAttention, in the order of `modules()`; each has
+            `lora_A` and `lora_B`, and its scale is 1.
+        merge: weight, lora_A, lora_B, scale -> the merged weight, as in exercise 3.3.
+
+    Returns:
+        The copy; the base stays as it is.
+    """
+    # BEGIN SOLUTION
+    plain = copy.deepcopy(base)
+    layers = [layer for layer in plain.modules() if isinstance(layer, nn.MultiheadAttention)]
+    with torch.no_grad():
+        for layer, pair in zip(layers, pairs, strict=True):
+            weight = merge(layer.in_proj_weight, pair.lora_A, pair.lora_B, 1.0)
+            layer.in_proj_weight.copy_(weight)
+    return plain
+    # END SOLUTION
+
+
+check("3.6", merged_copy)
+
+# %% [markdown]
+# <details><summary>Hint 1: which layer gets which pair?</summary>
+#
+# Copy the base with `copy.deepcopy`, collect the copy's attentions as in exercise 3.5, and walk through them and the
+# pairs together, with `zip`.
+#
+# </details>
+# <details><summary>Hint 2: how to write into a weight</summary>
+#
+# `weight = ...` only gives a new tensor a name. Under `torch.no_grad()`, `layer.in_proj_weight.copy_(...)` writes into
+# the parameter that is there. The biases stay: W (I + B A) x + b.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
+
+# %% [markdown]
+# Merged like this, your model should compute the same. And your colleague's?
 
 # %%
-plain = copy.deepcopy(clip)
-attentions = [m for m in plain.visual.modules() if isinstance(m, nn.MultiheadAttention)]
-for layer, pair in zip(attentions, pairs, strict=True):
-    weight = merge_weight(layer.in_proj_weight, pair.lora_A, pair.lora_B, scale=1.0)
-    layer.in_proj_weight.data.copy_(weight)
+merge_all, scores = yours("3.6"), {}
+models = {"the CLIP that you were given": clip}
+for whose, (model, its_pairs) in adapted.items():
+    plain = copy.deepcopy(clip)
+    plain.visual = merge_all(clip.visual, its_pairs, merge_weight)
+    models |= {whose: model, f"{whose}, merged": plain}
+    with torch.no_grad():
+        one, other = (m.encode_image(test_pictures, normalize=True) for m in (model, plain))
+    print(f"{whose}: relative distance to the merged copy {(one - other).norm() / one.norm():.0e}")
+    scores[whose] = one @ classes.T, other @ classes.T  # (N, C) each
 
-models = {"the CLIP that you were given": clip, "with your pairs": mine, "merged": plain}
-right, tensors_in = f"right, of {len(test_labels)}", "tensors"
-table = {n: {right: number_right(m), tensors_in: len(m.state_dict())} for n, m in models.items()}
+right = f"right, of {len(test_labels)}"
+table = {n: {right: number_right(m), "tensors": len(m.state_dict())} for n, m in models.items()}
 display(pd.DataFrame(table).T)
-
-# %%
-from serial_lora_course.plots.pictures import show_pictures
-
-was, now, names = answers(clip), answers(plain), data.class_names
-changed = {
-    "gained": [i for i in range(len(was)) if was[i] != test_labels[i] == now[i]],
-    "lost": [i for i in range(len(was)) if was[i] == test_labels[i] != now[i]],
-}
-for what, some in changed.items():
-    print(f"{what}: {len(some)}")
-    if some := some[:: max(1, len(some) // 4)][:4]:
-        titles = [f"{names[was[i]]} →\n{names[now[i]]}" for i in some]
-        display_figure(show_pictures([data.test[i][0] for i in some], titles, columns=4))
-print(data.attribution)
+display_figure(plot_agreement(scores))
 
 # %% [markdown]
-# Twenty steps took CLIP from 33 right answers to 43 of 78, with 19 gained and 9 lost, and not one of its own 134 tensors
-# changed in training. The pairs learn, but by lesson 00's coin 19 to 9 may be luck. The linear probe is ahead, with 51; whether an adapter gets past it, lesson
-# 04 asks. (The classes are Unicode's groups of emoji: a compass, which stands among the maps, is a sight, and a mountain
-# railway a road vehicle.)
+# Merged, yours is what it was: every dot lies on the diagonal. Your colleague's is another model, with 35 right answers in place of 48.
+# So here is your answer: it learns, in this one run with five more right than yours, but it is not Serial
+# LoRA, and its results say nothing about Serial LoRA. (It can be merged too, but into W_o and its bias.)
 #
-# The merged model gets as many right and again has 134 tensors, under the same names as before: you can save it as an
-# ordinary open_clip checkpoint. Nobody needs an adapter library to run it, and you needed none to make it: only
-# PyTorch, and one hook in each attention layer. (On another machine the answer for a drawing or two may differ.)
+# Your merged CLIP again has 134 tensors, under the same names: it should load as an ordinary open_clip checkpoint. Nobody needs an adapter library to run it, and you needed none to make it.
 #
-# **Change this and run again**: `rank=1` where you put the pairs in. Guess first how much of the gain is left.
+# Your twenty steps led from 33 right answers to 43. The linear probe is ahead of both, with 51; whether an adapter gets
+# past it, lesson 04 asks.
+#
+# **Change this and run again**: `rank=1` where yours get their pairs, and run on from there. Guess first how much of the gain is left.
 
 # %% [markdown]
 # ## Against the library
@@ -821,8 +838,8 @@ for name, other in {"the library's": by_library, "the base's": by_base}.items():
 #
 # - Serial LoRA is x + s x Aᵀ Bᵀ: behind the norm, before q, k and v, off the residual stream.
 # - `B` = 0 makes a fresh adapter change nothing. A random `A` makes it able to learn.
-# - It turns each W into W (I + s B A). So it can be merged, and then nothing is left of it.
-# - A falling loss proves that something learns. Diagnostics say what; the surest compares with the merged block.
+# - It turns each W into W (I + s B A). So it can be merged, and then no extra tensor is left.
+# - A falling loss proves that something learns. Each diagnostic answers one question; the surest compares with the merged model.
 # - `inject` is no magic: freeze the model, find its attentions, give each one pair and one pre-hook, and refuse what
 #   does not fit.
 #

@@ -220,7 +220,7 @@ for what, (latents, words) in kinds.items():
 #
 # Take some of her drawings, sample noise and noise levels, mix them, predict the velocity, compare, and make a step.
 # That is all, and the loop below *is* the run: nothing else trains a model in this lesson. The settings are those of
-# `serial-lora lab sd3`. One rate serves both methods: LoRA's best in a search that is not shown here. (Lesson 09 asks what that means.)
+# `serial-lora lab sd3`. One learning rate serves both methods: LoRA's best in a search that is not shown here. (Lesson 09 asks what that means.)
 #
 # Two lines need an explanation. Noise levels are not sampled uniformly but from a *logit-normal* distribution, a
 # normal number put through a sigmoid: the middle levels are the hardest to learn, so they come up most often. And one

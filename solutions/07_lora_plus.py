@@ -26,7 +26,7 @@ from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.data.subsets import few_shot_split
 from serial_lora_course.labs.clip import classify
 from serial_lora_course.labs.lesson import open_lesson
-from serial_lora_course.lessons.l07_lora_plus.figures import plot_race, plot_sweep
+from serial_lora_course.lessons.l07_lora_plus import figures
 from serial_lora_course.plots.style import display_figure
 
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
@@ -183,7 +183,7 @@ shape, decay = tuple(slow_pair[0][0].shape), config.weight_decay
 print(f"{len(shots)} pictures of {len(prompts)} classes; A is {shape}; weight decay {decay}")
 
 # %% [markdown]
-# From 53% to 75%, for one line, where the untrained model has 49%. Is the reviewer right? Wait. First: why would anybody
+# From 53% to 75%, for one line, where zero-shot has 49%. Is the reviewer right? Wait. First: why would anybody
 # give two matrices two rates?
 #
 # ## Who moves first
@@ -241,7 +241,7 @@ check("7.2", change_of_product)
 # Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
-# Look at the first pair of the slow run. B is zero before step 1. Which two of the three parts must be zero then? And
+# Look at the first pair of the slow run. B is zero before step 1. Which two of the parts print as zero? And
 # who will be ahead after twenty-five steps, A or B? They have equally many entries.
 
 # %%
@@ -265,7 +265,7 @@ def moved(history: list) -> dict[str, list[float]]:
     }
 
 
-display_figure(plot_race({"one rate": moved(slow_pair), "LoRA+": moved(plus_pair)}))
+display_figure(figures.plot_race({"one rate": moved(slow_pair), "LoRA+": moved(plus_pair)}))
 
 # %% [markdown]
 # B starts, and A waits one step: A's gradient has the factor B, and B is zero. From then on the two run side by side.
@@ -346,7 +346,7 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
 #   signs of A's gradient follow those of x. The sum grows like d.
 #
 # Measure it. One layer W with a pair beside it, one step of your Adam for A alone and one for B alone: how far does each
-# move the output, compared with the output's size?
+# move the output, compared with the output's size? And if B is as small as our slow run left it?
 
 # %%
 adam_step = yours("7.3")
@@ -371,21 +371,21 @@ def effect_of_a_step(width: int, size_B: float = 8**-0.5) -> tuple[float, float]
 
 
 widths = [64, 128, 256, 512, 1024, 2048]
-effects = pd.DataFrame(map(effect_of_a_step, widths), widths, ["a step of A", "a step of B"])
-effects["A / B"] = effects["a step of A"] / effects["a step of B"]
-small = slow_pair[-1][1].square().mean().sqrt().item()  # of B's entries, after the slow run
-with_small = [effect_of_a_step(width, small) for width in widths]
-effects[f"A / B, B's entries at {small:.4f}"] = [of_A / of_B for of_A, of_B in with_small]
-display(effects.rename_axis("width").map("{:.3g}".format))
+small = slow_pair[-1][1].square().mean().sqrt().item()
+sizes = {
+    "B's entries of ordinary size": 8**-0.5,
+    f"B's entries at {small:.4f}, as in the slow run": small,
+}
+effects = {name: [effect_of_a_step(w, size) for w in widths] for name, size in sizes.items()}
+display_figure(figures.plot_widths(widths, effects, own=slow_pair[0][0].shape[1]))
 
 # %% [markdown]
-# Double the width, and a step of A moves the output about twice as far; a step of B moves it as far as before. That
-# is the argument for LoRA+: in a wide model A needs a small rate, and B can take a larger one.
+# Double the width, and a step of A (blue) moves the output about twice as far; a step of B moves it as far as before.
+# That is the argument for LoRA+: in a wide model A needs a small rate, and B can take a larger one.
 #
-# In the last column B is as small as our slow run left it. A / B grows there too, but at widths 128 and 256 (ours is
-# 192) A's step moves the output six to nine times *less* than B's. So the argument says how the ratio of rates should
-# *grow* with d, not what it should be at your d. The Serial LoRA paper's twenty is a choice; LoRA+'s authors suggest
-# about 16. <!-- from arXiv 2402.12354: 16 -->
+# On the right A's line rises as steeply, but from far below: at our width, with B that small, A's step moves the output several times *less* than B's, and they meet only beyond 1024. So the argument says how the ratio of rates should *grow* with d, not what it
+# should be at your d. The Serial LoRA paper's twenty is a choice; LoRA+'s authors suggest about 16.
+# <!-- from arXiv 2402.12354: 16 -->
 #
 # ## Whose rate is it?
 #
@@ -395,24 +395,18 @@ display(effects.rename_axis("width").map("{:.3g}".format))
 
 # %%
 rates = {
-    ", slow": (SMALL, SMALL),
-    "+": (SMALL, LARGE),
-    ", A fast": (LARGE, SMALL),
-    ", both fast": (LARGE, LARGE),
+    "slow": (SMALL, SMALL),
+    "LoRA+": (SMALL, LARGE),
+    "A fast": (LARGE, SMALL),
+    "both fast": (LARGE, LARGE),
 }
-rows = {"LoRA, slow": slow, "LoRA+": plus}
+counted = next(name for name in zero_shot if name.startswith("right of"))
+right = {"LoRA": {"slow": slow[counted], "LoRA+": plus[counted]}, "Serial LoRA": {}}
 for pair, adapter in {"LoRA": LORA, "Serial LoRA": SERIAL}.items():
     for way, (rate_A, rate_B) in rates.items():
-        if pair + way not in rows:  # two runs are there
-            rows[pair + way] = short_run(adapter, rate_A, rate_B)[0]
-table = pd.DataFrame(rows | {"zero-shot": zero_shot}).T.fillna("")
-display(table)
-
-right = table.filter(like="right of").squeeze(axis=1)
-for pair in ("LoRA", "Serial LoRA"):
-    more = [right[pair + way] - right[pair + ", slow"] for way in ("+", ", A fast", ", both fast")]
-    words = "{}, pictures more than slow: B fast {:+}, A fast {:+}, both fast {:+}"
-    print(words.format(pair, *more))
+        if way not in right[pair]:  # two runs are there
+            right[pair][way] = short_run(adapter, rate_A, rate_B)[0][counted]
+display_figure(figures.plot_four_runs(right, counted, zero_shot[counted]))
 
 # %% [markdown]
 # A fast B alone brings both methods 16 pictures, a fast A alone 6 and 2. So it was B's rate, and the reviewer is half
@@ -431,26 +425,25 @@ from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.records import shipped_records
 
 runs = frame(shipped_records("clip_ratio"))
-display_figure(plot_sweep(runs))
+display_figure(figures.plot_sweep(runs))
 
 means = 100 * runs.groupby(["method", "lr", "ratio"])["accuracy"].mean()
-rows = {}
+columns = {}
 for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.items():
     of = means[method]
-    cells = {", slow": (3e-4, 1), "+": (3e-4, 10), ", both fast": (3e-3, 1)}  # (A's rate, ratio)
-    cells[", best of 3 with one rate"] = of.xs(1, level="ratio", drop_level=False).idxmax()
-    cells[f", best of all {len(of)}"] = of.idxmax()
-    for way, (lr, ratio) in cells.items():
-        row = {"A": f"{lr:g}", "B": f"{lr * ratio:g}", "mean": f"{of[lr, ratio]:.1f}"}
-        rows[name + way] = row
-display(pd.DataFrame(rows).T)
+    cells = {"slow": (3e-4, 1), "LoRA+": (3e-4, 10), "both fast": (3e-3, 1)}  # (A's rate, ratio)
+    cells["best of 3 with one rate"] = of.xs(1, level="ratio", drop_level=False).idxmax()
+    cells[f"best of all {len(of)}"] = of.idxmax()
+    columns[name] = {
+        way: f"{of[lr, ratio]:.1f} (A {lr:g}, B {lr * ratio:g})"
+        for way, (lr, ratio) in cells.items()
+    }
+display(pd.DataFrame(columns))
 
 # %% [markdown]
-# Here LoRA+ beats *both fast*, 53.0 to 50.7, and 52.1 to 51.5 for Serial LoRA; above it was the other way round. Both tables
-# say that slow was too slow, and that *one larger rate gains nearly all that LoRA+ gains*, or more: here 0.001 for both
-# matrices, with 52.6 and 51.5.
+# Against B's rate the three curves nearly coincide. LoRA+ has the higher mean beside *both fast*, 53.0 to 50.7, and 52.1 to 51.5 for Serial LoRA. And *one larger rate gains nearly all that LoRA+ gains*: here 0.001 for both matrices, with 52.6 and 51.5.
 #
-# Two rates add a little, 53.4 and 53.8, at a ratio of 2, not of 16 or 20. But that is the best of 18 cells beside the
+# Two rates reach 53.4 and 53.8, at a ratio of 2, not of 16 or 20. But that is the best of 18 cells beside the
 # best of 3, each the mean of two seeds. Part of it may be luck; lesson 08 shows how to judge such differences. And at
 # the right end, at B's largest rate, accuracy collapses.
 #
@@ -469,7 +462,7 @@ display(pd.DataFrame(rows).T)
 #
 # </details>
 #
-# **2. You reuse one rate for A and B on a model four times as wide. Whose steps are too large now, and what are two ways to
+# **2. You reuse one rate for A and B on a model four times as wide. Whose steps have grown, and what are two ways to
 # correct that?**
 #
 # <details><summary>Answer</summary>
@@ -490,10 +483,10 @@ display(pd.DataFrame(rows).T)
 # ## What to remember
 #
 # - B moves first: while it is zero, A has no gradient.
-# - Under Adam the rate is the size of the first step, and roughly bounds the later ones. The effect of A's step grows
+# - Under Adam the rate is the size of the first step. The effect of A's step grows
 #   with the width, that of B's does not.
 # - LoRA+ is two parameter groups, and names decide which tensor goes where.
 # - A new ratio is also a new rate. Before you credit the ratio, try the larger rate for A, for B, and for both.
 #
-# Show a colleague the table of eight runs with the *fast* rows covered, and ask for a verdict. Next:
+# Show a colleague the two squares with the upper rows covered, and ask for a verdict. Next:
 # [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.

@@ -32,7 +32,7 @@ lesson_card("08")
 # %% [markdown]
 # ## Before you look
 #
-# The course ships the records of the runs that lessons 04 to 07 make. Before you look at a difference, write down how far
+# The course ships the records of runs like those of lessons 04 to 07. Before you look at a difference, write down how far
 # behind would be too far. We take one point of accuracy on CLIP, one point of Dice on SAM (how well a mask fits, lesson
 # 05, times 100), and five points of style share on SD3 (lesson 06; these runs are of an older, weaker tiny SD3).
 #
@@ -300,12 +300,12 @@ display_figure(plot_margins(judged))
 # %% [markdown]
 # Look at SAM's upper bar. The interval leaves out zero: Serial LoRA looks behind there, at the one rate that both had. It
 # also ends before the margin, at -0.58, so Serial LoRA is comparable. With a tenth of LoRA's gain as the margin, 0.55, it
-# would be *open*. That is why the margin comes first.
+# would be *open*. This verdict hangs on our margin.
 #
 # On CLIP against LoRA the interval goes from -4.91 to +1.54. It contains zero, so the difference is "not significant",
 # and still Serial LoRA may be five points behind. Not significant and comparable are two different things.
 #
-# Against the small LoRA no lab shows that Serial LoRA is better. On CLIP it looks behind, just: the interval ends at
+# At equal size no lab shows that Serial LoRA is better. On CLIP it looks behind, just: the interval ends at
 # -0.13. Wait for the next section.
 #
 # ## Many questions
@@ -388,7 +388,7 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
 # Of the fifteen, none is left. Yet chance would give fifteen of thirty in at most one study of ten (Markov's inequality),
 # so luck alone hardly explains them. With four to seven data sets we cannot say which are real.
 #
-# If we ask only the six questions that we came for, one survives: on SAM at equal rank LoRA is ahead (0.041). Who is
+# If we ask only our six who-is-ahead questions, one survives: on SAM at equal rank LoRA is ahead (0.041). Who is
 # ahead on style at equal rank is *open* (0.131), and so is CLIP at equal size (0.164). That is what Holm teaches: every
 # question that you add makes it harder to answer the others. Decide what you want to know before you look, and write it
 # down.

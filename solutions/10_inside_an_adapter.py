@@ -4,11 +4,11 @@
 # *This lesson is optional: no other one needs it.*
 #
 # A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter itself is lost.
-# What was its rank? Was it LoRA or Serial LoRA? The colleague also has a plot in which one adapter's singular values
-# lie above another's: did that adapter learn more?
+# What was its rank? Was it LoRA or Serial LoRA? Can you get it back? The colleague also has a plot in which one
+# adapter's singular values lie above another's: did that adapter learn more?
 #
-# The weights answer the first two, and show why they cannot answer the third. You write a rank, an effective rank, and
-# the angles between two subspaces. At the end you get the lost adapter's product back.
+# The weights answer all but the last. You write three functions: rank, angles between subspaces, recovery. At the end
+# the lost adapter is back, even out of files in half precision.
 
 # %%
 try:
@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import svdvals
 
-from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, inject, merge
+from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, eject, inject
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.subsets import few_shot_split
-from serial_lora_course.lessons.l10_inside.figures import plot_angles, plot_shapes, plot_spectra
+from serial_lora_course.lessons.l10_inside.figures import plot_angles, plot_cliffs, plot_spectra
 from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.plots.style import display_figure
 
@@ -38,7 +38,7 @@ lesson_card("10")
 # ## Six merged models
 #
 # We make such files ourselves: LoRA and Serial LoRA, with three seeds each. Your loop from lesson 04 trains them,
-# on four drawings of each class, and only in the image tower. Both methods get one rate, above those of lesson 04, so
+# on four drawings of each class, and only in the image tower. Both methods get one learning rate, above those of lesson 04, so
 # that the changes are large. A rank does not depend on it; sizes, effective ranks and overlaps may.
 
 # %%
@@ -75,7 +75,7 @@ def adapt(config: LoRAConfig | SerialLoRAConfig, seed: int) -> nn.Module:
     learns = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": learns, "lr": 8e-3, "weight_decay": 0.01}]
     train(model, groups, shots, prompts, loss_of, STEPS, len(shots))
-    return merge(model)
+    return eject(model, keep_merged=True)  # merges, and throws the pairs away
 
 
 # %%
@@ -117,135 +117,115 @@ values = spectra["dW"]
 print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {values[RANK]:.0e}")
 
 # %% [markdown]
-# No. W and W + dW are nearly one line. That is not because dW is small: its largest value is 1.3, that of W 2.2. But a change of rank 16 moves no value
-# past its sixteenth neighbour, and an axis of twelve powers of ten hides the rest. So ask of any plot of singular
-# values: of which matrix?
+# No. W and W + dW are nearly one line. That is not because dW is small: its largest value is 1.3, that of W 2.2. But
+# a change of rank 16 lifts at most sixteen values above all of W's, and an axis of twelve powers of ten hides the rest.
+# So ask of any plot of singular values: of which matrix?
 #
-# dW tells us more. After value 16 its singular values drop by six powers of ten. But not to zero: the merged weights
-# were rounded to float32, and the rounding is a small random matrix of full rank. Strictly, dW has rank 192. What we
-# want is the rank above the rounding.
+# dW tells us more. After value 16 its singular values drop by six powers of ten: a cliff. But not to zero: the merged
+# weights were rounded to float32, and the rounding is a small random matrix of full rank. Strictly, dW has rank 192.
+# What we want is the rank above the rounding.
 
 # %% [markdown]
 # ### Exercise 10.1 · The rank of a change
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●○○ | 10 |
+# | ●●○○○ | ●●●●● | 8 |
 #
-# Count the singular values of `after - before` that are larger than rounding. Take the usual threshold, max(m, n) ·
-# eps · σ₁, where eps is float32's (`torch.finfo(torch.float32).eps`) and σ₁ is the largest singular value *of the
-# matrix that was rounded*. Subtract in float64, so that the subtraction adds no rounding of its own. The check uses
-# changes that are far smaller than the weights.
+# Return how many singular values of `after - before` stand in front of the cliff. Divide each value by the next one:
+# the cliff is the largest of these falls. Search the first half only; at the right end of the figure the values fall
+# too. Subtract in float64. The check rounds to float32, float16 and bfloat16.
 
 
 # %% tags=["exercise"]
 def rank_of_change(before: Tensor, after: Tensor) -> int:
-    """The rank of after - before, as far as float32 lets it be seen.
+    """The rank of after - before: the number of singular values in front of their largest fall.
 
     Args:
-        before, after: (m, n), float32.
+        before, after: (m, n), of any one format.
     """
     # BEGIN SOLUTION
     values = torch.linalg.svdvals(after.double() - before.double())  # (min(m, n),)
-    eps = torch.finfo(torch.float32).eps
-    largest = torch.linalg.matrix_norm(after.double(), 2)
-    return int((values > max(after.shape) * eps * largest).sum())
+    falls = values[:-1] / values[1:]
+    return 1 + int(falls[: len(values) // 2].argmax())
     # END SOLUTION
 
 
 check("10.1", rank_of_change)
 
 # %% [markdown]
-# <details><summary>Hint 1: two different largest values</summary>
+# <details><summary>Hint 1: each value by the next</summary>
 #
-# `torch.linalg.svdvals(after.double() - before.double())` gives the values to count. The threshold
-# needs the largest singular value of `after`: the first of `torch.linalg.svdvals(after)`.
+# `values[:-1]` are all but the last, `values[1:]` all but the first. Their quotient has one entry less than `values`.
 #
 # </details>
-# <details><summary>Hint 2: counting</summary>
+# <details><summary>Hint 2: from a position to a count</summary>
 #
-# `(values > threshold).sum()` is a tensor; `int(...)` makes a number of it.
+# `argmax` counts from 0: if the largest fall has position 0, one value stands in front of it.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
+# %% [markdown]
+# Ask it of each matrix alone, and of q, k and v of a block stacked on top of each other, as in `in_proj_weight`. What
+# rank do you expect of the stack for LoRA, and what for Serial LoRA?
+
+
 # %%
+def stacked(each: list[Tensor]) -> list[Tensor]:
+    """q, k and v of every block on top of each other: (3d, d) each."""
+    return [torch.cat(each[i : i + 3]) for i in range(0, len(each), 3)]
+
+
+def ranks(one: list[Tensor], other: list[Tensor]) -> set[int]:
+    return {rank_of(W, W + dW) for W, dW in zip(one, other, strict=True)}
+
+
 rank_of = yours("10.1")
 for name, each in changes.items():
-    found = {rank_of(W.float(), (W + dW).float()) for W, dW in zip(before, each, strict=True)}
-    print(f"{name}: rank {found} in all {len(each)} matrices")
+    together = ranks(stacked(before), stacked(each))
+    print(f"{name}: rank {ranks(before, each)} in all {len(each)} matrices, {together} in stacks")
 
 # %% [markdown]
-# Sixteen, everywhere. The first question is answered.
+# Sixteen in every matrix: the first question is answered. And so is the second. Serial LoRA's changes are $W_q B A$,
+# $W_k B A$ and $W_v B A$. All three have the same A on the right, so all rows of the stack lie in one space of sixteen
+# dimensions. LoRA has three A's, and the stack has rank 48.
+#
+# (Here one `torch.equal` would have told, too: LoRA also changed `out_proj`. But it may be on q, k and v only. A LoRA
+# with one A for all three has rank 16 in the stack too; "The lost adapter" below tells it apart.)
 #
 # ## A higher curve is a larger update
 #
-# Now the colleague's plot. It shows dW of v in block 1, for both methods, and Serial LoRA's curve starts well above
-# LoRA's. Did it learn more? Multiply LoRA's dW by 3: no training is behind that factor.
+# Now the colleague's plot. It shows dW of v in block 1, for both methods, and Serial LoRA's curve starts well above LoRA's (and ends below it). Did it learn more? Multiply LoRA's dW by 3: no training is behind that factor.
 
 # %%
 lora, serial = (changes[f"{label}, seed 1"][5] for label in ("LoRA", "Serial LoRA"))
 spectra = {"LoRA": lora, "LoRA times 3": 3 * lora, "Serial LoRA": serial}
-spectra = {name: svdvals(dW)[:RANK] for name, dW in spectra.items()}
-display_figure(plot_shapes(spectra))
+display_figure(plot_spectra({name: svdvals(dW)[:RANK] for name, dW in spectra.items()}))
 
 # %% [markdown]
-# On the left, the factor lifts LoRA's curve above Serial LoRA's. So the height of a curve tells how *large* the
-# change is. That your colleague's curve is higher does not mean that this adapter learned more.
+# The factor lifts LoRA's curve above Serial LoRA's. So the height of a curve tells how *large* the change is. That your
+# colleague's curve is higher does not mean that this adapter learned more.
 #
-# On the right, each curve is divided by its own sum. LoRA and its triple are now one line: a factor cannot
-# change the *shape*. How fast the shape falls is one number, the **effective rank** (Roy and Vetterli,
-# 2007 <!-- from their paper's year: 2007 -->). Take the singular values as shares of their sum, take the
-# entropy of the shares, and turn it back into a number of directions:
+# On this logarithmic axis a factor shifts a curve, and leaves its *shape* as it is. How fast it falls is one number,
+# the **effective rank** (Roy and Vetterli, 2007 <!-- from their paper's year: 2007 -->). Take the singular values as
+# shares of their sum, take the entropy of the shares, and turn it back into a number of directions:
 #
 # $$p_i = \frac{\sigma_i}{\sigma_1 + \dots + \sigma_r}, \qquad
 # \operatorname{erank} = \exp\Bigl(-\sum_i p_i \ln p_i\Bigr).$$
 #
 # With r equal shares it is r. If one share is nearly everything, it is nearly 1.
 
-# %% [markdown]
-# ### Exercise 10.2 · The effective rank
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●○○○ | ●●●●● | 8 |
-#
-# Return the effective rank. Mind the zeros: 0 · ln 0 counts as 0, but in floating point it comes out as `nan`. The
-# check includes zeros, equal values, and a single one.
-
-
-# %% tags=["exercise"]
-def effective_rank_of(values: Tensor) -> float:
-    """exp of the entropy of the singular values, taken as shares of their sum.
-
-    Args:
-        values: (n,), at least one of them above zero, none below.
-    """
-    # BEGIN SOLUTION
-    shares = values[values > 0] / values.sum()
-    return torch.exp(-(shares * shares.log()).sum()).item()
-    # END SOLUTION
-
-
-check("10.2", effective_rank_of)
-
-# %% [markdown]
-# <details><summary>Hint 1: zeros</summary>
-#
-# Leave them out: `values[values > 0]`. They add nothing to the sum and nothing to the entropy.
-#
-# </details>
-# <details><summary>Hint 2: the formula</summary>
-#
-# Divide by the sum, not by the largest. Natural logarithm, a minus in front of the sum, then `exp`.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %%
-effective_rank, d = yours("10.2"), len(W)
+def effective_rank(values: Tensor) -> float:
+    """exp of the entropy of singular values (r,), taken as shares of their sum."""
+    shares = values / values.sum()
+    return torch.exp(-(shares * shares.log()).sum()).item()
+
+
+d = len(W)
 noise = [(torch.randn(d, RANK) @ torch.randn(RANK, d)).double() / 400 for _ in before]
 others = {
     "LoRA, seed 1, times 3": [3 * dW for dW in changes["LoRA, seed 1"]],
@@ -261,35 +241,24 @@ for name, each in (changes | others).items():
 
 # %% [markdown]
 # The factor triples the size and does not change the effective rank. A random pair uses nearly all of its sixteen
-# directions. The trained adapters use eight to eleven: a few strong ones, and a tail. At this one rate Serial LoRA's
+# directions. The trained adapters use 8.5 to 10.5: a few strong ones, and a tail. At this one rate Serial LoRA's
 # effective rank is lower than LoRA's, with all three seeds. A random pair loses little behind W: it still uses 15.
 #
 # A high effective rank is not good in itself: the random pair, which learned nothing, has the highest.
 #
-# ## LoRA or Serial LoRA?
+# ## Compare with a second seed
 #
-# Before you reach for singular values, look at what was changed at all. Serial LoRA changes q, k and v. LoRA has a
-# fourth pair, for the output, `out_proj`.
-
-# %%
-output = "visual.transformer.resblocks.1.attn.out_proj.weight"
-for name, model in merged.items():
-    kept = torch.equal(clip.model.get_parameter(output), model.get_parameter(output))
-    print(f"{name}: out_proj is {'the same, bit for bit' if kept else 'changed'}")
-
-# %% [markdown]
-# One `torch.equal` answers. But suppose that LoRA had been on q, k and v only. Size and shape differ in the table
-# above, but at one rate: that proves nothing. Directions do. Write dW as a sum of rank-one terms
-# $\sigma_i u_i v_i^\top$, as in lesson 01. The scalar product of a token with $v_i$ decides how much of term i it
-# gets: in the directions $v_i$ dW *reads*. What it adds has the directions $u_i$: there it *writes*. The sixteen
-# $v_i$ span dW's row space, the $u_i$ its column space.
+# Did LoRA and Serial LoRA learn the same thing? Numbers of directions do not say; directions do. Write dW as a sum of
+# rank-one terms $\sigma_i u_i v_i^\top$, as in lesson 01. The scalar product of a token with $v_i$ decides how much of
+# term i it gets: in the directions $v_i$ dW *reads*. What it adds has the directions $u_i$: there it *writes*. The
+# sixteen $v_i$ span dW's row space, the $u_i$ its column space.
 #
 # Two subspaces have **principal angles**: the smallest angle between any vector of the one and any of the other, then
 # the next smallest at right angles to these, and so on. All zero, and they are the same subspace; all right angles, and
 # they have nothing in common.
 
 # %% [markdown]
-# ### Exercise 10.3 · Principal angles
+# ### Exercise 10.2 · Principal angles
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -319,7 +288,7 @@ def angles_between(one: Tensor, other: Tensor) -> Tensor:
     # END SOLUTION
 
 
-check("10.3", angles_between)
+check("10.2", angles_between)
 
 # %% [markdown]
 # <details><summary>Hint 1: orthonormal columns</summary>
@@ -337,9 +306,11 @@ check("10.3", angles_between)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# Do q and k of one block read the same directions? What a pair reads is its A, and the two methods differ in how many
-# A's a block has. To judge an angle, compare it with *chance*: the angles between random subspaces. Before you run
-# the cells, guess the smallest angle between two random subspaces of 16 dimensions, in a space of 192.
+# To judge an angle, compare it with *chance*: the angles between random subspaces. It has to be the right chance:
+# Serial LoRA writes W B, and W has strong and weak directions, so two *random* B's already have something in common
+# behind W. And compare with what is easily forgotten: how much does a method have in common *with itself*, when only
+# the seed differs? Before you run the cells, guess the smallest angle between two random subspaces of 16 dimensions,
+# in a space of 192.
 
 
 # %%
@@ -349,7 +320,7 @@ def directions(dW: Tensor) -> tuple[Tensor, Tensor]:
     return Vh[:RANK].T, U[:, :RANK]
 
 
-angles, spaces = yours("10.3"), {}
+angles, spaces = yours("10.2"), {}
 for name, each in changes.items():
     reads, writes = zip(*map(directions, each), strict=True)
     spaces[name] = {"reads": reads, "writes": writes}
@@ -360,49 +331,19 @@ def compare(ones: list[Tensor], others: list[Tensor]) -> Tensor:
     return torch.stack([angles(a, b) for a, b in zip(ones, others, strict=True)]).mean(0)
 
 
-# %%
-chance = compare(*([torch.randn(d, RANK) for _ in range(100)] for _ in range(2)))
-within = {}
-for label in ("LoRA", "Serial LoRA"):
-    reads = spaces[f"{label}, seed 1"]["reads"]
-    within[label] = compare(reads[0::3], reads[1::3])  # q beside k
-display_figure(plot_angles(within, chance, "q and k of one block: what they read"))
-
-
-# %%
 def overlap(angles: Tensor) -> float:
     """One number for many angles: 1 for the same subspace, 0 for nothing in common."""
     return angles.deg2rad().cos().square().mean().item()
 
 
-for label, found in {**within, "chance": chance}.items():
-    print(f"{label:12} overlap {overlap(found):.3f}")
-print(f"r / d = {RANK} / {d} = {RANK / d:.3f}")
-
-# %% [markdown]
-# Serial LoRA's q and k read exactly the same directions (1.000). LoRA's share hardly more than chance. Serial LoRA's
-# changes are $W_q B A$, $W_k B A$ and $W_v B A$. All three have the same A on the right, and the factor on the right
-# is the one that meets the token. So this tells one A from three: a LoRA with one A for q, k and v would look the
-# same. ("The lost adapter" below tells those apart.)
-#
-# Chance is not zero: two random subspaces overlap by r / d, here 0.083, and the smallest angle between them is 59
-# degrees on average. The grey line shows how little LoRA's 55 degrees are.
-#
-# ## Compare with a second seed
-#
-# Did LoRA and Serial LoRA learn the same thing? Their directions overlap; is that much? Compare it with two things.
-# One is chance, and it has to be the right one: Serial LoRA writes W B, and W has strong and weak directions, so two
-# *random* B's already have something in common behind W. The other is easily forgotten: how much does a method have in
-# common *with itself*, when only the seed differs?
-
-
-# %%
 def random_writes() -> list[Tensor]:
     """Where Serial LoRA would write with random B's, one for each block: W B, (d, r) each."""
     random_B = [torch.randn(d, RANK).double() for _ in before[::3]]
     return [W @ random_B[i // 3] for i, W in enumerate(before)]
 
 
+# %%
+chance = compare(*([torch.randn(d, RANK) for _ in range(100)] for _ in range(2)))
 through_W = compare(random_writes(), random_writes())
 kinds = {
     "Serial LoRA, two seeds": ("Serial LoRA", "Serial LoRA", combinations(SEEDS, 2)),
@@ -419,6 +360,7 @@ for name, (one, other, seeds) in kinds.items():
     curves[name] = torch.stack(found["writes"]).mean(0)
 for name, writes in (("chance", chance), ("chance behind W", through_W)):
     print(f"{name:26}{overlap(chance):.3f}{overlap(writes):16.3f}")
+print(f"smallest angle by chance: {chance[0]:.0f} degrees on average; r / d = {RANK / d:.3f}")
 display_figure(plot_angles(curves, chance, "two adapters: where they write", through_W))
 
 # %% [markdown]
@@ -428,7 +370,7 @@ display_figure(plot_angles(curves, chance, "two adapters: where they write", thr
 # only the other seeds show that.
 #
 # Serial LoRA's seeds agree best, at 0.49 to 0.51. Part of that is W, not learning: random B's behind W already
-# overlap by 0.23. Reads lie a little above chance; perhaps because A keeps much of its random start (not tested).
+# overlap by 0.23. Reads lie only a little above chance, perhaps as A keeps much of its random start (not tested).
 #
 # (No row compares equal seeds, which saw the same drawings.)
 
@@ -436,62 +378,125 @@ display_figure(plot_angles(curves, chance, "two adapters: where they write", thr
 # %% [markdown]
 # ## The lost adapter
 #
-# If $dW_q = W_q B A$, and W can be inverted, then $B A = W_q^{-1} dW_q$. It is $W_k^{-1} dW_k$ as well, and $W_v^{-1} dW_v$. So if the
-# adapter was Serial LoRA, all three give the same matrix. What do you expect of the LoRA models?
+# Now get it back. Of Serial LoRA you know dW = W B A, for q, k and v stacked. A is any basis of the space that dW
+# reads: its strongest $v_i$, as many as there are values in front of the cliff. Multiply both sides by Aᵀ. The $v_i$
+# are orthonormal, so A Aᵀ is the identity, and what is left is W B = dW Aᵀ. Three weights, one B: least squares.
+
+# %% [markdown]
+# ### Exercise 10.3 · The recovery
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●● | 12 |
+#
+# Return the pair. The check compares B A with what was merged. In one of its cases none of the three weights has an
+# inverse.
+
+
+# %% tags=["exercise"]
+def recover_pair(before: Tensor, after: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The pair of one block, from its weights: after = before (I + B A).
+
+    Args:
+        before, after: W_q, W_k and W_v stacked, (3d, d), float64.
+        rank: of the pair.
+
+    Returns:
+        A (r, d), with orthonormal rows, and B (d, r).
+    """
+    # BEGIN SOLUTION
+    dW = after - before  # (3d, d)
+    A = torch.linalg.svd(dW, full_matrices=False).Vh[:rank]  # (r, d): where dW reads
+    return A, torch.linalg.lstsq(before, dW @ A.mT).solution
+    # END SOLUTION
+
+
+check("10.3", recover_pair)
+
+# %% [markdown]
+# <details><summary>Hint 1: where dW reads</summary>
+#
+# `torch.linalg.svd(dW, full_matrices=False).Vh` has the $v_i$ as rows, the strongest first.
+#
+# </details>
+# <details><summary>Hint 2: least squares</summary>
+#
+# `torch.linalg.lstsq(M, N).solution` is the X for which M X is nearest to N.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
+
+# %% [markdown]
+# Put what you recover back in front of W. How much of a change is left over? What do you expect of LoRA?
 
 # %%
+recover = yours("10.3")
 for name, each in changes.items():
-    q, k, v = (torch.linalg.solve(before[i], each[i]) for i in (6, 7, 8))  # block 2
-    apart = max((q - k).abs().max(), (q - v).abs().max())
-    print(f"{name}: entries up to {q.abs().max():.2f}, apart by up to {apart:.6f}")
+    left = []
+    for W, dW in zip(stacked(before), stacked(each), strict=True):
+        A, B = recover(W, W + dW, RANK)
+        left.append((W @ B @ A - dW).norm() / dW.norm())
+    print(f"{name}: {min(left):.2g} to {max(left):.2g} of a block's change is left over")
 
 # %% [markdown]
-# There it is: for Serial LoRA the three agree up to rounding, for LoRA not at all (there you would split each dW
-# itself). Split B A into a pair by its singular values, in every block, and put the pairs into a fresh CLIP. Guess how
-# many of the sixteen directions it needs: the cell keeps only the strongest, and counts answers.
+# Of Serial LoRA's changes nothing is left but rounding: the adapter is back. The matrices are not the ones that were
+# lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes. Of
+# LoRA's changes 0.7 is left: no pair of rank 16 in front of q, k and v makes them (there you would split each dW itself).
+#
+# Many files are in half precision, where rounding is larger. So round both files, let your function find the rank,
+# recover, and put the pairs into a fresh float32 CLIP. How many directions does it need? The cell keeps 1, then 2, and so on,
+# and goes beyond the rank.
 
 # %%
-found = inject(copy.deepcopy(clip.model), SerialLoRAConfig(rank=RANK, towers=["image"])).eval()
-wanted = scores(merged["Serial LoRA, seed 1"])
-for keep in (RANK, 3 * RANK // 4, RANK // 2, RANK // 4):
-    for i, pair in enumerate(adapters(found).values()):
-        product = torch.linalg.solve(before[3 * i], changes["Serial LoRA, seed 1"][3 * i])  # from q
-        U, S, Vh = torch.linalg.svd(product)
-        pair.lora_B.data = (U[:, :keep] * S[:keep]).float()  # (d, keep)
-        pair.lora_A.data = Vh[:keep].float()  # (keep, d)
-    now = scores(found)
-    alike, off = (now.argmax(-1) == wanted.argmax(-1)).sum(), (now - wanted).abs().max()
-    print(f"rank {keep:2}: {alike} of {len(now)} answers alike, cosines off by up to {off:.0e}")
+name, KEPT = "Serial LoRA, seed 1", (1, 2, 4, 8, 12, 14, 15, 16, 17, 20, 24)
+fresh = inject(copy.deepcopy(clip.model), SerialLoRAConfig(RANK, towers=["image"])).eval()
+wanted = scores(merged[name])
 
-# %% [markdown]
-# The adapter is back: at rank 16 the cosines are the merged model's up to rounding. The matrices are not the ones that
-# were lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes.
-#
-# For this model half is enough: at rank 8 all 73 answers stay, at rank 4 only 67. The effective rank had hinted that sixteen are
-# too many; where to stop, only answers tell.
-#
-# Many files are in half precision. Can one at least see the rank there? Round both, ask your function again, and look for the
-# cliff itself: the largest fall from one value to the next.
+
+def scores_with(pairs: list[tuple[Tensor, Tensor]], keep: int) -> Tensor:
+    """Scores of a fresh CLIP with these pairs, of which only the strongest directions are kept."""
+    for pair, (A, B) in zip(adapters(fresh).values(), pairs, strict=True):
+        pair.lora_A.data, pair.lora_B.data = A[:keep].float(), B[:, :keep].float()
+    return scores(fresh)
+
+
+def off_by(found: Tensor) -> float:
+    return (found - wanted).abs().max().item()
+
 
 # %%
-for kind in (torch.float32, torch.float16, torch.bfloat16):
-    rows = []  # of each matrix: its rank by two thresholds, its largest fall, and where that is
-    for W, dW in zip(before, changes["Serial LoRA, seed 1"], strict=True):
-        one, other = W.to(kind), (W + dW).to(kind)
-        values = svdvals(other.double() - one.double())
-        own = d * torch.finfo(kind).eps * svdvals(other.double())[0]  # this format's threshold
-        fall, place = (values[:-1] / values[1:])[: d // 2].max(0)  # the last values fall too
-        rows.append((rank_of(one.float(), other.float()), (values > own).sum(), fall, 1 + place))
-    ranks, own_ranks, falls, cliffs = (torch.tensor(each) for each in zip(*rows, strict=True))
-    print(f"{kind}: rank {ranks.min()} to {ranks.max()} by float32's eps,", end=" ")
-    print(f"{own_ranks.min()} to {own_ranks.max()} by its own;", end=" ")
-    print(f"largest fall, by {falls.min():,.0f} times or more, after value {set(cliffs.tolist())}")
+spectra, off = {"no adapter": svdvals(torch.randn(3 * d, d) / 20)}, {}
+for kind in ("float32", "float16", "bfloat16"):
+    file = copy.deepcopy(merged[name]).to(getattr(torch, kind))
+    ones = [W.to(getattr(torch, kind)).double() for W in stacked(before)]
+    others = stacked(weights(file))
+    blocks = list(zip(ones, others, strict=True))
+    pairs = [recover(one, other, max(KEPT)) for one, other in blocks]
+    found = {keep: scores_with(pairs, keep) for keep in KEPT}
+    spectra[kind] = svdvals(others[0] - ones[0])
+    off[kind] = {keep: off_by(each) for keep, each in found.items()}
+    print(f"{kind}: rank {set(rank_of(*block) for block in blocks)} in all blocks")
+    print(f"  the file itself: cosines off by up to {off_by(scores(file.float())):.0e}")
+    for keep in (16, 15, 8, 4):
+        alike = (found[keep].argmax(-1) == wanted.argmax(-1)).sum()
+        print(
+            f"  recovered, rank {keep:2}: {off[kind][keep]:.0e}, {alike} of {len(wanted)} answers alike"
+        )
+display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 
 # %% [markdown]
-# In float16 and bfloat16 both thresholds fail: with float32's eps you count rounding, with the format's own you miss
-# most of the adapter. The cliff still stands after value 16, in all 18 matrices. In bfloat16 it is low, and a smaller
-# change could be lost; a full fine-tune need not leave any. Show the cliff to somebody who believes that merging
-# hides how a model was tuned.
+# On the left, every format has its cliff behind value 16, six powers of ten high in float32 and one in bfloat16. The
+# grey line, a random change without any adapter, has none. (A full fine-tune need not have one, and your
+# function would return some number all the same. So look at the fall too.)
+#
+# On the right, what is missing falls off the same cliff. With fifteen directions its cosines are off by up to 1e-03; with
+# the sixteenth they are the merged model's up to rounding, and a seventeenth adds nothing. Out of bfloat16 they are
+# off by 2e-04, less than the bfloat16 file is itself, whose other weights are rounded too. To *use* the adapter,
+# fewer directions do: eight keep 72 answers, four only 67. The effective rank had hinted that sixteen are more than it needs;
+# where to stop, only answers tell.
+#
+# Show this figure to somebody who believes that merging hides how a model was tuned.
 #
 # ## Quiz
 #
@@ -505,13 +510,12 @@ for kind in (torch.float32, torch.float16, torch.bfloat16):
 #
 # </details>
 #
-# **2. Serial LoRA at rank 16: what is the rank of the changes of q, k and v, stacked to (3d, d)? And for
-# LoRA?**
+# **2. You recovered a pair, and its A is not the A that was trained. Is something wrong?**
 #
 # <details><summary>Answer</summary>
 #
-# At most 16 for Serial LoRA: all three have the same A on the right, so all rows lie in one space of 16 dimensions.
-# Up to 48 for LoRA, which has three different A's.
+# No. The merge holds only B A. For any invertible M, the pair M A and B M⁻¹ has the same product, so A cannot be told
+# from M A. What can be told is the space that A reads, and the recovered rows are an orthonormal basis of it.
 #
 # </details>
 #
@@ -528,7 +532,8 @@ for kind in (torch.float32, torch.float16, torch.bfloat16):
 #
 # - Three matrices, three spectra: W, W + dW, dW. A claim about singular values has to say which.
 # - The height of a spectrum is size, which a mere factor changes. Its shape is measured by the effective rank.
-# - Serial LoRA's q, k and v read one subspace; LoRA's read three.
+# - The rank of a change is where its singular values fall most. Serial LoRA's q, k and v, stacked, have that of one.
+# - A merged Serial LoRA is not lost: its A is where dW reads, its B solves W B = dW Aᵀ.
 # - Compare angles with the right chance, *and* with a second seed of the same method.
 #
 # Next: one base with [many adapters](11_many_adapters.ipynb) at once.

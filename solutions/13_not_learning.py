@@ -2,9 +2,10 @@
 # # 13 · It does not learn
 #
 # Sooner or later it happens to everybody: the script runs, no error comes, the GPU is warm, and the model does not
-# learn. You ask in an issue, and post your curve. In this lesson you are the one who answers. Five people have posted
-# a run each, and each run is broken in one place. You find the place with a **diagnostic**, a few lines that ask one
-# question. Then you fix it, and you keep the diagnostics. (The words of the posts are ours. The threads are real.)
+# learn. You ask in an issue, and post your curve. In this lesson you are the one who answers. Seven people have posted
+# a run each, and each run is broken in one place. For the first four you write a **diagnostic** each, a few lines that
+# ask one question. With these you find the last three yourself. Keep them. (The words of the posts are
+# ours. The threads are real.)
 
 # %%
 try:
@@ -35,11 +36,11 @@ from serial_lora_course.plots.style import display_figure
 lesson_card("13")
 
 # %% [markdown]
-# ## Six curves
+# ## Eight curves
 #
-# All six go through the same loop, the one below. A, B, D and E sort drawings with our tiny CLIP, as in
-# [lesson 03](03_build_serial_lora.ipynb), C cuts out photographs with our tiny SAM. One run works. Before you look:
-# how would the loss of a run look in which *nothing* is trained?
+# All go through the same loop, the one below. C cuts out photographs with our tiny SAM, all others sort drawings with
+# our tiny CLIP, as in [lesson 03](03_build_serial_lora.ipynb). One run works. Before you look: how would the loss of a
+# run look in which *nothing* is trained?
 
 
 # %%
@@ -59,6 +60,7 @@ def train(run: posted.Run) -> list[float]:
 
 makers = {"it works": posted.works, "A": posted.run_a, "B": posted.run_b}
 makers |= {"C": posted.run_c, "D": posted.run_d, "E": posted.run_e}
+makers |= {"F": posted.run_f, "G": posted.run_g}
 curves = {name: train(make()) for name, make in makers.items()}
 
 print(f"{posted.STEPS} steps of {posted.BATCH} drawings, rank {posted.RANK}, rate {posted.RATE}")
@@ -73,8 +75,8 @@ display_figure(plot_curves(curves, apart="C"))
 #
 # <details><summary>Answer</summary>
 #
-# You cannot know, and that is the point. Three hardly fall, and B, which looks best, is broken like the others. A curve
-# does not show *what* is wrong, and not always *that* something is. A diagnostic does.
+# No curve tells what is wrong. A and F are one curve, batch for batch, so nothing is trained; E is close to them, and all three have different faults. B, which looks best, is broken like the others. A curve does not show *what* is wrong, and not always *that* something is. A
+# diagnostic does.
 #
 # </details>
 #
@@ -85,19 +87,55 @@ display_figure(plot_curves(curves, apart="C"))
 # [`adapters #260`](https://github.com/adapter-hub/adapters/issues/260), and in
 # [`peft #1303`](https://github.com/huggingface/peft/issues/1303) a second adapter that does not train.
 #
-# Gradients alone move nothing. Who does? Ask the optimizer what it holds. A tensor is known by its identity, `id`.
+# Gradients alone move nothing. The optimizer does, so ask it what it holds.
+#
+# ### Exercise 13.1 · Who is stepped?
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●● | 6 |
+#
+# Count the trained tensors of a model: those that the optimizer holds, and all. Two tensors with the same values are
+# two: what counts is the object.
 
+
+# %% tags=["exercise"]
+def held(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    """How many of the trained tensors the optimizer holds, and how many there are.
+
+    Args:
+        model: what requires a gradient in it is to be trained.
+        optimizer: its `param_groups` are dictionaries, each with a list under "params".
+    """
+    # BEGIN SOLUTION
+    stepped = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+    learns = [id(tensor) for tensor in model.parameters() if tensor.requires_grad]
+    return len(stepped.intersection(learns)), len(learns)
+    # END SOLUTION
+
+
+check("13.1", held)
+
+# %% [markdown]
+# <details><summary>Hint 1: which object?</summary>
+#
+# `id(tensor)` is a number that no other object has. `tensor in some_list` would compare values.
+#
+# </details>
+# <details><summary>Hint 2: two collections</summary>
+#
+# The set of all `id`s in `group["params"]`, for every group of the optimizer, and the list of the `id`s of
+# `model.parameters()` that require a gradient. Count what is in both, and the list.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-def in_optimizer(run: posted.Run) -> str:
-    """How many of the trained tensors the optimizer holds."""
-    held = {id(t) for group in run.optimizer.param_groups for t in group["params"]}
-    learns = [id(t) for t in run.model.parameters() if t.requires_grad]
-    return f"{len(held.intersection(learns))} of {len(learns)}"
-
-
-print("it works:", in_optimizer(posted.works()))
-print("A:       ", in_optimizer(posted.run_a()))
+my_held = yours("13.1")
+for name in ("it works", "A"):
+    run = makers[name]()
+    print(f"{name:9}", "{} of {}".format(*my_held(run.model, run.optimizer)))
 
 # %% [markdown]
 # None of 12. How can that be? Guess, before you look at the function that makes the optimizer.
@@ -107,58 +145,20 @@ print(inspect.getsource(posted.optimizer_of))
 
 # %% [markdown]
 # The optimizer got its list *before* `inject` added the pairs and froze the rest. It holds the frozen base, finds no
-# gradient there, and steps nothing, without a word.
-#
-# ### Exercise 13.1 · Who is stepped?
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●○○○○ | ●●●●● | 4 |
-#
-# Write the poster's function anew: put the adapter into the model, and return an AdamW with that rate that holds
-# every tensor that is trained, and no other.
+# gradient there, and steps nothing, without a word. The same happens whenever parameters are *replaced* after the
+# optimizer was made: a new head, a reloaded model, a second adapter. So the adapter comes first:
 
 
-# %% tags=["exercise"]
+# %%
 def optimizer_of(model: nn.Module, config: SerialLoRAConfig, lr: float) -> torch.optim.Optimizer:
-    """Put the adapter in, and return what trains it.
-
-    Args:
-        model: changed in place.
-        config: of the adapter.
-        lr: the rate.
-    """
-    # BEGIN SOLUTION
     inject(model, config)
     learns = [tensor for tensor in model.parameters() if tensor.requires_grad]
     return torch.optim.AdamW(learns, lr=lr)
-    # END SOLUTION
 
 
-check("13.1", optimizer_of)
-
-# %% [markdown]
-# <details><summary>Hint 1: when is the list made?</summary>
-#
-# `AdamW(...)` goes through `model.parameters()` once, when it is made. What comes into the model later is unknown to
-# it.
-#
-# </details>
-# <details><summary>Hint 2: which tensors?</summary>
-#
-# After `inject(model, config)` those with `requires_grad` are the pairs. `adapter_parameters(model)` lists them too.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
-
-# %%
-display_figure(plot_fixed(curves["A"], train(posted.run_a(yours("13.1")))))
+display_figure(plot_fixed(curves["A"], train(posted.run_a(optimizer_of))))
 
 # %% [markdown]
-# The same happens whenever parameters are *replaced* after the optimizer was made: a new head, a reloaded model,
-# a second adapter.
-#
 # ## B: it falls
 #
 # *"With gradient checkpointing LoRA fits on my card, and it is even faster than without. But in the end it is no
@@ -167,26 +167,70 @@ display_figure(plot_fixed(curves["A"], train(posted.run_a(yours("13.1")))))
 # [`transformers #26221`](https://github.com/huggingface/transformers/issues/26221) and
 # [`LoRA #120`](https://github.com/microsoft/LoRA/issues/120).
 #
-# Here the adapter *and* the vectors of the classes are trained, and the optimizer holds them all. So go one step
-# back: does a gradient arrive? `None` means that none does. Zeros are fine: `A` gets zeros in the first step, because
-# `B` is zero.
+# Here the adapter *and* the vectors of the classes are trained. So go one step back: does a gradient arrive?
+#
+# ### Exercise 13.2 · What does a gradient reach?
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●○ | 6 |
+#
+# After `backward`, count for each kind of trained tensor how many a gradient has reached, and how many there are. The
+# kind is the last part of the name, `lora_A` of `tower.blocks.0.lora_A`. A gradient of zeros has arrived: `A` gets one
+# in the first step, because `B` is zero.
 
+
+# %% tags=["exercise"]
+def reached(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """How many trained tensors of each kind have a gradient, and how many there are.
+
+    Args:
+        model: after `backward`.
+
+    Returns:
+        Kind -> the two counts.
+    """
+    # BEGIN SOLUTION
+    kinds: dict[str, tuple[int, int]] = {}
+    for name, tensor in model.named_parameters():
+        if tensor.requires_grad:
+            kind = name.rpartition(".")[2]
+            there, of = kinds.get(kind, (0, 0))
+            kinds[kind] = there + (tensor.grad is not None), of + 1
+    return kinds
+    # END SOLUTION
+
+
+check("13.2", reached)
+
+# %% [markdown]
+# <details><summary>Hint 1: no gradient</summary>
+#
+# `tensor.grad` is `None` where no gradient arrived.
+#
+# </details>
+# <details><summary>Hint 2: counting by kind</summary>
+#
+# `name.rpartition(".")[2]` is the last part of a name. `there, of = kinds.get(kind, (0, 0))` gives what was counted so
+# far.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-def reached(run: posted.Run) -> str:
-    """How many of the trained tensors a gradient reaches, by the last part of their names."""
+my_reached = yours("13.2")
+
+
+def ask(run: posted.Run) -> None:
+    """Print what the first two diagnostics say of a run."""
+    print("in the optimizer:     ", "{} of {}".format(*my_held(run.model, run.optimizer)))
     run.loss(run.batches[0]).backward()
-    kinds: dict[str, list[bool]] = {}
-    for name, tensor in run.model.named_parameters():
-        if tensor.requires_grad:
-            kinds.setdefault(name.rpartition(".")[2], []).append(tensor.grad is not None)
+    print("reached by a gradient:", my_reached(run.model))
     run.optimizer.zero_grad()
-    return ", ".join(f"{kind} {sum(there)} of {len(there)}" for kind, there in kinds.items())
 
 
-run = posted.run_b()
-print("in the optimizer:     ", in_optimizer(run))
-print("reached by a gradient:", reached(run))
+ask(posted.run_b())
 
 # %% [markdown]
 # The class vectors learn, alone, and they make the whole curve. (The run that works leaves them as they are. That is
@@ -197,59 +241,23 @@ print(inspect.getsource(posted.through_blocks))
 
 # %% [markdown]
 # A checkpoint of the *reentrant* kind runs its block without gradients, and its output needs one only if an *input*
-# does. Behind a frozen stem none does, so the way back ends there, before any pair. (Another remedy makes the tokens
-# need one: `enable_input_require_grads()` in transformers.) PyTorch warns of that once, and so does this course's
-# library, but logs are long: in [a thread about that
+# does. Behind a frozen stem none does, so the way back ends there, before any pair. PyTorch warns of that once, and so
+# does this course's library, but logs are long: in [a thread about that
 # warning](https://github.com/2U1/Qwen-VL-Series-Finetune/issues/56) somebody tells how to silence it. (Here it is
-# silenced, too.)
-#
-# ### Exercise 13.2 · Checkpoints that let gradients through
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●○○○ | ●●●●○ | 5 |
-#
-# Run the blocks one after another, each checkpointed, so that the gradients of pairs *and* tokens are those of the
-# plain tower. The check counts how often each block runs, with tokens that need a gradient and tokens that do not.
+# silenced, too.) The other kind notes what the block computes, whatever its inputs need:
 
-
-# %% tags=["exercise"]
-def through_blocks(blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
-    """Run a tower and keep little of it in memory.
-
-    Args:
-        blocks: each (B, N, d) -> (B, N, d).
-        tokens: (B, N, d).
-    """
-    # BEGIN SOLUTION
-    for block in blocks:
-        tokens = checkpoint(block, tokens, use_reentrant=False)
-    return tokens
-    # END SOLUTION
-
-
-check("13.2", through_blocks)
-
-# %% [markdown]
-# <details><summary>Hint 1: one word</summary>
-#
-# `checkpoint` has a second implementation, which notes what the block computes, whatever its inputs need.
-#
-# </details>
-# <details><summary>Hint 2: which word</summary>
-#
-# `use_reentrant=False`. In transformers it is
-# `gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})`.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-display_figure(plot_fixed(curves["B"], train(posted.run_b(yours("13.2")))))
+def through_blocks(blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
+    for block in blocks:  # in transformers: gradient_checkpointing_kwargs={"use_reentrant": False}
+        tokens = checkpoint(block, tokens, use_reentrant=False)
+    return tokens
+
+
+display_figure(plot_fixed(curves["B"], train(posted.run_b(through_blocks))))
 
 # %% [markdown]
-# Vectors and adapter together end lower than the vectors alone, in this run. This is the most dangerous of the five: a
+# Vectors and adapter together end lower than the vectors alone, in this run. This is the most dangerous of the seven: a
 # falling curve makes nobody suspicious. Run the diagnostic before *every* long training.
 #
 # ## C: it starts too high
@@ -260,25 +268,63 @@ display_figure(plot_fixed(curves["B"], train(posted.run_b(yours("13.2")))))
 # have; [kornia's SAM](https://github.com/kornia/tutorials/pull/76) wants them from 0 to 1.
 #
 # The two diagnostics find nothing here, since the loop is right. So look at the other end. Not at what the data loader
-# gives, but at **what the model sees**: take the tensor that enters the encoder, and undo the model's own
-# normalisation.
+# gives, but at **what the model sees**.
+#
+# ### Exercise 13.3 · What enters?
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●○ | 8 |
+#
+# Return the tensor that a part of a model is given while something is called; the first, if the part is run several
+# times. Leave no trace: afterwards the part has no more hooks than before.
 
+
+# %% tags=["exercise"]
+def entering(part: nn.Module, call: Callable[[], object]) -> Tensor:
+    """What a part of a model is given.
+
+    Args:
+        part: called with one tensor.
+        call: runs the model, to be called once.
+    """
+    # BEGIN SOLUTION
+    given: list[Tensor] = []
+    hook = part.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    call()
+    hook.remove()
+    return given[0]
+    # END SOLUTION
+
+
+check("13.3", entering)
+
+# %% [markdown]
+# <details><summary>Hint 1: a hook</summary>
+#
+# `part.register_forward_pre_hook(f)` calls `f(part, inputs)` before each forward pass, with a tuple of inputs. It
+# returns something that has `remove()`.
+#
+# </details>
+# <details><summary>Hint 2: the function</summary>
+#
+# Make an empty list, and let `f` append `inputs[0]` to it. `list.append` returns None, so the hook changes nothing.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-def seen(run: posted.Run) -> Tensor:
-    """The first picture as it enters the encoder, made visible again: (3, h, w), 0 to 1."""
-    (_, height, width), model = run.batches[0][0].picture.shape, run.model
-    entered = model.preprocess(run.batches[0][0].picture)[:, :height, :width]
-    print(f"enters the encoder: {entered.min():.2f} to {entered.max():.2f}")
-    print("subtracted before:", *(f"{mean:.0f}" for mean in model.pixel_mean.flatten()))
-    return (entered * model.pixel_std + model.pixel_mean) / 255
-
-
 run = posted.run_c()
-loaded = run.batches[0][0].picture
-print("in the optimizer:     ", in_optimizer(run))
-print("reached by a gradient:", reached(run))
-both = [each.permute(1, 2, 0).clamp(0, 1) for each in (loaded, seen(run))]  # (h, w, 3)
+ask(run)
+sam, loaded = run.model, run.batches[0][0].picture  # (3, h, w)
+entered = yours("13.3")(sam.image_encoder, lambda: run.loss(run.batches[0]))  # (B, 3, H, W)
+entered = entered[0, :, : loaded.shape[1], : loaded.shape[2]].detach()  # the first, unpadded
+print(f"enters the encoder: {entered.min():.2f} to {entered.max():.2f}")
+print("subtracted before:", *(f"{mean:.0f}" for mean in sam.pixel_mean.flatten()))
+
+seen = (entered * sam.pixel_std + sam.pixel_mean) / 255  # the normalisation undone
+both = [each.permute(1, 2, 0).clamp(0, 1) for each in (loaded, seen)]  # (h, w, 3)
 display_figure(show_pictures(both, ["from the data loader", "seen by SAM"], size=2.2))
 
 # %% [markdown]
@@ -288,86 +334,89 @@ display_figure(show_pictures(both, ["from the data loader", "seen by SAM"], size
 print(inspect.getsource(posted.pixels_of))
 
 # %% [markdown]
-# `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116, 104). So it has hardly more than the boxes. An input that is normalised twice, or whose channels are exchanged, is found in
-# the same way.
+# `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116, 104). So
+# little more than its box prompts is left. An input that is normalised twice, or whose channels are exchanged, is found in the
+# same way. Here the picture needs its own range:
+
+
+# %%
+def pixels_of(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+
+
+display_figure(plot_fixed(curves["C"], train(posted.run_c(pixels_of))))
+
+# %% [markdown]
+# The mean of the fixed run starts lower than that of the posted one ever gets. A loss at the start that is far from
+# what the pretrained model should have is a diagnostic too, and it is free.
 #
-# ### Exercise 13.3 · The pixels that SAM expects
+# ## D: flat again
+#
+# *"To save memory I train in bfloat16, at the learning rate that everybody takes for fine-tuning. Hundreds of steps, and
+# nothing. In float32 it works."* You find it in [`CausVid #19`](https://github.com/tianweiy/CausVid/issues/19), and
+# the explanation in [`ao #1124`](https://github.com/pytorch/ao/pull/1124).
+#
+# There is no adapter here: the poster trains the last matrix of CLIP's tower. What if the first two diagnostics say
+# that all is well? Then the last step is left: the optimizer adds something to each parameter. Does it change?
+#
+# ### Exercise 13.4 · What moves, and how far?
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●○○ | 5 |
+# | ●●●○○ | ●●●●● | 8 |
 #
-# Return red, green and blue from 0 to 255, as (3, H, W). Pictures come in all kinds: grey, with a palette, with
-# transparency. Pillow's own conversion to RGB takes them all; it drops transparency.
+# Take some steps. Return the fraction of trained parameters whose value has changed, all tensors' together, and the
+# largest change, up or down.
 
 
 # %% tags=["exercise"]
-def pixels_of(picture: Image.Image) -> Tensor:
-    """A picture for SAM, which subtracts its mean colour itself.
+def moved(model: nn.Module, steps: Callable[[], object]) -> tuple[float, float]:
+    """The fraction of trained parameters that some steps change, and the largest change.
 
     Args:
-        picture: of any kind, (W, H).
-
-    Returns:
-        (3, H, W), 0 to 255.
+        model: what requires a gradient in it is trained.
+        steps: takes the steps, to be called once.
     """
     # BEGIN SOLUTION
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    learns = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    before = [tensor.detach().clone() for tensor in learns]
+    steps()
+    pairs = zip(learns, before, strict=True)
+    changes = torch.cat([(now.detach() - then).abs().flatten() for now, then in pairs])
+    return (changes > 0).float().mean().item(), changes.max().item()
     # END SOLUTION
 
 
-check("13.3", pixels_of)
+check("13.4", moved)
 
 # %% [markdown]
-# <details><summary>Hint 1: by way of NumPy</summary>
+# <details><summary>Hint 1: before</summary>
 #
-# `np.array(picture.convert("RGB"))` is (H, W, 3), whole numbers from 0 to 255.
+# `tensor.detach()` shares its memory with the tensor, so it would change with it: `clone()` it.
 #
 # </details>
-# <details><summary>Hint 2: the axes</summary>
+# <details><summary>Hint 2: all together</summary>
 #
-# `torch.from_numpy(...)`, and then `permute(2, 0, 1)`: the channels come first. `reshape` would mix them.
+# `torch.cat` of the flattened absolute changes of all tensors. `(changes > 0).float().mean()` is a fraction.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-display_figure(plot_fixed(curves["C"], train(posted.run_c(yours("13.3")))))
-
-# %% [markdown]
-# The fixed curve begins where the running mean of the posted one never arrives. A loss at the start that is far from
-# what the pretrained model should have is a diagnostic too, and it is free.
-#
-# ## D: flat again
-#
-# *"To save memory I train in bfloat16, at the rate that everybody takes for fine-tuning. Hundreds of steps, and
-# nothing. In float32 it works."* You find it in [`CausVid #19`](https://github.com/tianweiy/CausVid/issues/19), and
-# the explanation in [`ao #1124`](https://github.com/pytorch/ao/pull/1124).
-#
-# There is no adapter here: the poster trains the last matrix of CLIP's tower. What if both diagnostics say that all is
-# well? Then the last step is left: the optimizer adds something to each parameter. Does the parameter change?
+my_moved = yours("13.4")
 
 
-# %%
-def moved(run: posted.Run, steps: int = 2) -> str:
-    """The fraction of trained parameters whose value has changed, and the largest change.
-
-    After two steps, since the gradient of `A` is zero in the first.
-    """
-    learns = [tensor for tensor in run.model.parameters() if tensor.requires_grad]
-    before = [tensor.detach().clone() for tensor in learns]
-    train(dataclasses.replace(run, batches=run.batches[:steps]))
-    pairs = zip(learns, before, strict=True)
-    changes = torch.cat([(now.detach() - then).abs().flatten() for now, then in pairs])
-    return f"{(changes > 0).float().mean():.0%}, by {changes.max():.1g} at most"
+def after(run: posted.Run, steps: int = 2) -> str:
+    """What some steps move. After one, `A` would have stayed: its first gradient is zero."""
+    few = dataclasses.replace(run, batches=run.batches[:steps])
+    share, most = my_moved(run.model, lambda: train(few))
+    return f"{share:.0%}, by {most:.1g} at most"
 
 
-run = posted.run_d()
-print("in the optimizer:     ", in_optimizer(run))
-print("reached by a gradient:", reached(run))
+ask(posted.run_d())
 for steps in (2, 300):
-    print(f"moved in {steps} steps:".ljust(22), moved(posted.run_d(), steps))
+    print(f"moved in {steps} steps:".ljust(22), after(posted.run_d(), steps))
 
 # %% [markdown]
 # A tenth of them, and no more after 300 steps. What holds the others? Guess before you look.
@@ -377,200 +426,158 @@ print(inspect.getsource(posted.lower))
 number = torch.tensor(0.07, dtype=torch.bfloat16)
 print("0.07 + 0.00002 is 0.07 in bfloat16:", (number + 2e-5 == number).item())
 
-run = posted.run_d()
-weight = run.model.tower.weight  # all that is trained
-before = weight.detach().clone()
-train(run)
-for word, some in (("moved:", weight != before), ("stayed:", weight == before)):
-    print(word.ljust(8), f"half of them began below {before[some].abs().float().median():.4f}")
-
 # %% [markdown]
 # A bfloat16 has eight bits of precision (seven stored), so around 0.07 the next number is more than twenty steps away.
-# Each step is rounded away, the next one too, and more steps do not help. The few that move began near zero, where the
-# next number is closer.
+# Each step is rounded away, the next one too, and more steps do not help. Near zero numbers are closer, and there a
+# few move. (So a fresh `B` hides this fault.)
 #
-# ### Exercise 13.4 · What is trained is float32
+# Only what is *trained* has to be float32, and with an adapter that is next to nothing:
+
+
+# %%
+def lower(model: nn.Module) -> nn.Module:
+    for tensor in model.parameters():  # .data: each stays the object that the optimizer holds
+        tensor.data = tensor.data.to(torch.float32 if tensor.requires_grad else torch.bfloat16)
+    return model
+
+
+display_figure(plot_fixed(curves["D"], train(posted.run_d(lower))))
+print("moved in 2 steps:", after(posted.run_d(lower)))
+
+# %% [markdown]
+# A product of float32 and bfloat16 is an error, except under autocast: run D computes its loss
+# `with torch.autocast("cpu", torch.bfloat16):`, which rounds both factors; you need that line too. It is called mixed
+# precision. `inject` makes its pairs in float32 even in a bfloat16 model, and diffusers has a function like this one,
+# [`cast_training_params`](https://github.com/huggingface/diffusers/pull/6553).
+#
+# ## E, F and G: yours
+#
+# E: *"I train a LoRA with a script that has always worked, on few pictures this time. The loss barely moves."*
+#
+# F: *"I cleared my adapter, to train it anew from the pretrained model. Now it stays there."*
+#
+# G: *"My colleague's script, with her rate. She takes one picture a step, and I have room for 16. My loss rises first,
+# and then gets stuck."*
+#
+# The three ask for a rate of 0.003. You need one fact: AdamW divides each gradient by its usual size, so in the first
+# steps a parameter moves by about the rate, **however small its gradient is**. Three of your four, on all runs:
+
+
+# %%
+def diagnose(make: Callable[[], posted.Run]) -> dict[str, str]:
+    """Three answers about a run."""
+    run = make()
+    run.loss(run.batches[0]).backward()
+    counts = my_reached(run.model).items()
+    return {
+        "in the optimizer": "{} of {}".format(*my_held(run.model, run.optimizer)),
+        "reached by a gradient": ", ".join(f"{kind} {n} of {of}" for kind, (n, of) in counts),
+        "moved in 2 steps": after(run),
+    }
+
+
+display(pd.DataFrame({name: diagnose(make) for name, make in makers.items()}).T)
+
+# %% [markdown]
+# ### Exercise 13.5 · Three diagnoses
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 8 |
 #
-# Only what is *trained* has to be float32, and with an adapter that is next to nothing. Let parameters that require
-# a gradient be float32, without rounding them on the way, and all others bfloat16. An optimizer that was made before
-# must still hold them: change `tensor.data`, so that each parameter stays the same object. Return the model.
+# Where is each of the three broken? The check does not give the answer away: it says what speaks against a wrong one.
+#
+# | Word | What it means |
+# |---|---|
+# | `"optimizer"` | it does not hold what is trained |
+# | `"gradient"` | none arrives |
+# | `"input"` | the model sees something else than you think |
+# | `"format"` | steps are rounded away |
+# | `"start"` | the pairs have values from which no gradient can move them |
+# | `"low rate"`, `"high rate"` | it is not the rate that was asked for |
 
 
 # %% tags=["exercise"]
-def lower(model: nn.Module) -> nn.Module:
-    """Halve the memory of what is frozen.
-
-    Args:
-        model: changed in place; some of its parameters require gradients.
-    """
+def diagnosis() -> dict[str, str]:
+    """Where E, F and G are broken: letter -> one of the words."""
     # BEGIN SOLUTION
-    for tensor in model.parameters():
-        tensor.data = tensor.data.to(torch.float32 if tensor.requires_grad else torch.bfloat16)
-    return model
+    return {"E": "low rate", "F": "start", "G": "high rate"}
     # END SOLUTION
 
 
-check("13.4", lower)
+check("13.5", diagnosis)
 
 # %% [markdown]
-# <details><summary>Hint 1: one loop</summary>
+# <details><summary>Hint 1: which column?</summary>
 #
-# Go through `model.parameters()`, and choose the type by `tensor.requires_grad`.
+# The last one. At 0.003, how far should two steps move a parameter? Look at the run that works.
 #
 # </details>
-# <details><summary>Hint 2: the same object</summary>
+# <details><summary>Hint 2: nothing at all</summary>
 #
-# `tensor.data = tensor.data.to(...)`. `model.to(torch.bfloat16).float()` would not do: what was rounded stays
-# rounded.
+# In one run the optimizer holds everything, a gradient reaches everything, and nothing moves. Then the gradients are
+# zeros. The gradient of `A` has `B` as a factor, and the gradient of `B` has `A`.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
+#
+# Run and open what follows when your check has passed.
 
 # %%
-display_figure(plot_fixed(curves["D"], train(posted.run_d(yours("13.4")))))
-print("moved in 2 steps:", moved(posted.run_d(yours("13.4"))))
+for broken in (posted.share_of_rate, posted.start, posted.scaled):
+    print(inspect.getsource(broken))
+
+run = posted.run_f()
+run.loss(run.batches[0]).backward()
+pairs = [tensor for tensor in run.model.parameters() if tensor.requires_grad]
+print("F, largest gradient:", max(tensor.grad.abs().max().item() for tensor in pairs))
 
 # %% [markdown]
-# A product of two types is an error. Here it is none, since run D computes its loss
-# `with torch.autocast("cpu", torch.bfloat16):`, which rounds both factors; you need that line too. It is called mixed
-# precision. `inject` makes its pairs in float32 even in a bfloat16 model, and diffusers has a function like yours,
-# [`cast_training_params`](https://github.com/huggingface/diffusers/pull/6553). A fresh `B` hides this fault, by the
-# way: numbers near zero can take small steps.
+# <details><summary>What was wrong</summary>
 #
-# ## E: flat, once more
-#
-# *"I train a LoRA with a script that has always worked, on few pictures this time. The loss barely moves."* The
-# script has a warm-up, and its length was chosen for somebody else's run:
-# [`sd_dreambooth_extension #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the default of
-# 500 steps to zero because of the confusion that it caused.
+# **E**: the warm-up is longer than the run, so the rate never comes near 0.003.
+# [`sd_dreambooth_extension #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the same default
+# of 500 steps to zero because of the confusion that it caused.
 # <!-- from that change: 500 -->
 #
-# Ask for the rate that the optimizer really uses, at every step. Ask a fresh run: the question advances its schedule.
+# **F**: `A` and `B` are both zero. Each is a factor of the other's gradient, so both stay zero for ever. It happened in
+# [`SkyRL #852`](https://github.com/NovaSky-AI/SkyRL/pull/852), where an adapter's place was cleared and used again. One
+# of the two has to be random.
+#
+# **G**: the rate is multiplied by the size of the batch. Many scripts offer that, and one did it twice:
+# [`diffusers #3224`](https://github.com/huggingface/diffusers/issues/3224).
+#
+# </details>
+#
+# Without the line that broke them, F and G *are* the run that works. E needs another line:
 
 
 # %%
-def rates(run: posted.Run) -> list[float]:
-    """The rate of each step; nothing is trained."""
-    found = []
-    for _ in run.batches:
-        found.append(run.optimizer.param_groups[0]["lr"])
-        run.optimizer.step()  # there are no gradients, so it changes nothing
-        run.schedule.step()
-    return found
-
-
-run, found = posted.run_e(), rates(posted.run_e())
-print("in the optimizer:     ", in_optimizer(run))
-print("reached by a gradient:", reached(run))
-print("moved in 2 steps:     ", moved(run))
-print(f"asked for: {posted.RATE}, first step: {found[0]:.6f}, last step: {found[-1]:.6f}")
-
-# %% [markdown]
-# All parameters move, but by next to nothing, and the rate says why. Where does such a rate come from?
-
-# %%
-print(inspect.getsource(posted.share_of_rate))
-
-# %% [markdown]
-# The run ends long before the warm-up does.
-#
-# ### Exercise 13.5 · A warm-up that fits the run
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●○○○○ | ●●●○○ | 4 |
-#
-# Return the share of the rate in a step. It rises in a straight line over the first tenth of the run, rounded down,
-# but at least one step: the first step has more than zero, the last of the warm-up all of it, and so has every later
-# one.
-
-
-# %% tags=["exercise"]
 def share_of_rate(step: int, steps: int) -> float:
-    """What the rate is multiplied by in a step.
-
-    Args:
-        step: from 0.
-        steps: of the run.
-    """
-    # BEGIN SOLUTION
-    warm_up = max(1, steps // 10)
-    return min(1.0, (step + 1) / warm_up)
-    # END SOLUTION
+    return min(1.0, (step + 1) / max(1, steps // 10))
 
 
-check("13.5", share_of_rate)
+display_figure(plot_fixed(curves["E"], train(posted.run_e(share_of_rate))))
 
 # %% [markdown]
-# <details><summary>Hint 1: how long?</summary>
-#
-# `steps // 10` rounds down, and is 0 in a run of nine steps. `max(1, ...)` mends that.
-#
-# </details>
-# <details><summary>Hint 2: the line</summary>
-#
-# `(step + 1) / warm_up` is 1 in the last step of the warm-up. `min(1.0, ...)` keeps it from rising on.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
-
-# %%
-display_figure(plot_fixed(curves["E"], train(posted.run_e(yours("13.5")))))
-
-# %% [markdown]
-# ## All diagnostics, all runs
-#
-# None of them trains more than two steps. So run them all on every run, before the first long training. In which
-# column does each letter stand out?
-
-
-# %%
-def diagnose(make: Callable[[], posted.Run]) -> dict[str, str]:
-    """Four answers about a run, which is made twice: one of them advances its schedule."""
-    run, fresh = make(), make()
-    used = rates(fresh) if fresh.schedule else [fresh.optimizer.param_groups[0]["lr"]]
-    return {
-        "in the optimizer": in_optimizer(run),
-        "reached by a gradient": reached(run),
-        "moved in 2 steps": moved(run),
-        "largest rate": f"{max(used):g}",
-    }
-
-
-table = pd.DataFrame({name: diagnose(make) for name, make in makers.items()}).T
-table["wrong"] = ["", "order", "checkpoint", "pixels", "bfloat16", "warm-up"]
-display(table)
-
-# %% [markdown]
-# C stands out nowhere: its loop is right. Its picture is the fifth diagnostic.
+# ## Keep them
 #
 # The field's usual check asks the whole loop at once: can the run *overfit one batch*? Which letters will it miss?
 
 # %%
-for name, make in makers.items():
-    run = make()
+for name in "BCDEFG":
+    run = makers[name]()
     losses = train(dataclasses.replace(run, batches=len(run.batches) * run.batches[:1]))
-    print(f"{name:8} {losses[0]:.2f} to {losses[-1]:.2f}")
+    print(f"{name} {losses[0]:.2f} to {losses[-1]:.2f}")
 
 # %% [markdown]
-# A stays where it is (so the drift of its curve was the order of its batches), D and E nearly: these three it finds. It
-# misses B, whose class vectors learn the batch by heart, and C, which more than halves its loss, by little more than the boxes. The check
-# tests the loop, not what goes in, nor which part learns.
+# It finds D, E, F and G, whose loss stays high, and it would find A, which stays where it is like F: their curves showed only the order of the batches. It misses B, whose class vectors learn the batch by heart, and C, which more than
+# halves its loss, by little more than its box prompts. The check tests the loop, not what goes in, nor which part learns. So
+# keep your four beside it, for before the first long training. Other symptoms need other lines, as few:
 #
 # | What you see | Diagnostic | What it shows |
 # |---|---|---|
-# | flat, up and down with the batches | compare `id`s with the optimizer's groups | what is never stepped |
-# | it falls, but no lower than a head alone | is `grad` None, for each kind of tensor? | what no gradient reaches |
-# | it starts too high, and stays there | undo the normalisation, and look | what the model sees |
-# | flat in bfloat16 | the fraction of parameters that two steps change | steps that are rounded away |
-# | flat, or falling at the very end | the rate at every step | a schedule that does not fit |
-# | up, or wildly up and down | the same run at a tenth of the rate | a rate that is too high |
 # | `nan` | `torch.isfinite(loss)` at every step | the batch and the step where it begins |
 # | another answer for the same picture each time | `model.training` | a forgotten `model.eval()` |
 # | training falls, tests get worse (if not plain overfitting) | show some pictures with *their* labels | shuffled pairs, as in [`diffusers #14430`](https://github.com/huggingface/diffusers/issues/14430) |
@@ -584,8 +591,8 @@ for name, make in makers.items():
 #
 # <details><summary>Answer</summary>
 #
-# What fraction of the parameters two steps change, and by how much. Few of them: rounding. All, by next to nothing: the
-# rate. All, as usual: look at what enters the model.
+# What fraction of the parameters two steps change, and by how much. Few of them: rounding. None: gradients of zeros.
+# All, by much less than the rate: the schedule. All, as usual: look at what enters the model.
 #
 # </details>
 #
@@ -610,8 +617,8 @@ for name, make in makers.items():
 # %% [markdown]
 # ## What to remember
 #
-# - These loops broke in five places: what goes in, the gradient, the optimizer, the change, the rate. Each has a
-#   diagnostic of a few lines.
+# - These loops broke in what goes in, the gradient, the optimizer, the values and the rate. Four functions of a few
+#   lines found all seven faults.
 # - Curves that look alike can have different causes. Do not search for a rate before the diagnostics have passed.
 # - Silent faults sit where two right pieces meet: an order, a range, a type, a length.
 # - Keep the diagnostics, and post their output with your curve.

@@ -19,7 +19,6 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.measures.metrics import dice
 from serial_lora_course.plots.pictures import draw_bare
 from serial_lora_course.plots.style import BLUE, INK, VERMILION, styled_figure, with_description
@@ -81,16 +80,14 @@ def overlay(picture: Image.Image, truth: Any, found: Any) -> np.ndarray:
     return np.rint(sheet).astype(np.uint8)
 
 
-def plot_masks(
-    examples: Mapping[str, SegmentationExample], answers: Mapping[str, Sequence[Any]]
-) -> Figure:
+def plot_masks(examples: Mapping[str, Any], answers: Mapping[str, Sequence[Any]]) -> Figure:
     """Pictures with their boxes, and answers of one model or more beside each other.
 
     A row has the picture first, then each answer as an :func:`overlay`, in which the truth is outlined, with
     its Dice below, the mean over the picture's objects.
 
     Args:
-        examples: title of a row, such as "best" -> its picture and true masks.
+        examples: title of a row, such as "best" -> what has its picture, boxes and true masks.
         answers: name of a model -> its masks (N, height, width) of each picture, in that order.
     """
     columns, told = ["picture", *answers], []

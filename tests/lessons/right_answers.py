@@ -11,7 +11,6 @@ import torch
 from scipy import linalg, stats
 from scipy.linalg import subspace_angles
 from torch import nn
-from torchvision.transforms.functional import pil_to_tensor
 
 from serial_lora_course.checking.solved import solved
 
@@ -23,10 +22,9 @@ def relative_errors_by_numpy(matrix):
     return torch.from_numpy(np.sqrt(np.clip(left, 0, None)))
 
 
-def gained_and_lost_by_numpy(before, after, truth):
-    """By the change from picture to picture: up, down, or none."""
-    change = (after == truth).numpy().astype(int) - (before == truth).numpy()
-    return int((change > 0).sum()), int((change < 0).sum())
+def tokens_by_columns(x, A, B, scale):
+    """As papers write it, with tokens as columns."""
+    return x + (scale * (B @ (A @ x.mT))).mT
 
 
 class LoRAAsLinear(nn.Linear):
@@ -95,28 +93,58 @@ def pair_by_hook(blocks, adapter, rank):
     return nn.ModuleList(block.pair for block in blocks)
 
 
-def trained_by_hand(model):
-    """All in bfloat16, and what is trained put back."""
-    kept = {name: p.detach().float() for name, p in model.named_parameters() if p.requires_grad}
-    model.to(torch.bfloat16)
-    for name, values in kept.items():
-        model.get_parameter(name).data = values
-    return model
+def pair_by_singular_values(before, after, rank):
+    """All of B A by the normal equations, split by its singular values."""
+    product = torch.linalg.solve(before.T @ before, before.T @ (after - before))
+    U, S, Vh = torch.linalg.svd(product)
+    return Vh[:rank], U[:, :rank] * S[:rank]
 
 
-def share_by_scheduler(step, steps):
-    """By torch's own scheduler."""
-    warm_up = max(1, steps // 10)
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warm_up, total_iters=warm_up - 1)
-    for _ in range(step):
-        optimizer.step()
-        rise.step()
-    return optimizer.param_groups[0]["lr"]
+def held_by_comparing(model, optimizer):
+    """Object by object."""
+    learns = [p for p in model.parameters() if p.requires_grad]
+    groups = [p for group in optimizer.param_groups for p in group["params"]]
+    return sum(any(p is each for each in groups) for p in learns), len(learns)
+
+
+def reached_by_pandas(model):
+    """One row a tensor, grouped."""
+    rows = [
+        (n.split(".")[-1], p.grad is not None)
+        for n, p in model.named_parameters()
+        if p.requires_grad
+    ]
+    table = (
+        pd.DataFrame(rows, columns=["kind", "there"]).groupby("kind").there.agg(["sum", "count"])
+    )
+    return {kind: tuple(map(int, row)) for kind, row in zip(table.index, table.values, strict=True)}
+
+
+def entering_by_forward(part, call):
+    """With another forward in its place for a while."""
+    given, forward = [], part.forward
+    part.forward = lambda x: given.append(x.clone()) or forward(x)
+    try:
+        call()
+    finally:
+        del part.forward
+    return given[0]
+
+
+def moved_by_vectors(model, steps):
+    """All trained parameters as one vector, before and after."""
+
+    def vector():
+        return nn.utils.parameters_to_vector(p for p in model.parameters() if p.requires_grad)
+
+    before = vector().detach()
+    steps()
+    after = vector().detach()
+    return float((after != before).double().mean()), float(torch.dist(after, before, torch.inf))
 
 
 ANSWERS = {
-    "0.1": [gained_and_lost_by_numpy],
+    "0.1": [tokens_by_columns],
     "0.2": [lambda model: model.requires_grad_(False).eval()],
     "1.1": [relative_errors_by_numpy],
     "1.2": [LoRAAsLinear],
@@ -163,6 +191,14 @@ ANSWERS = {
             "(adapt_tokens)": "(adapt_tokens, with_kwargs=True)",
         },
     ],
+    "3.6": [
+        {  # each of q, k and v by itself, in a parameter of its own
+            "weight = merge(layer.in_proj_weight, pair.lora_A, pair.lora_B, 1.0)": (
+                "w = [merge(w, pair.lora_A, pair.lora_B, 1) for w in layer.in_proj_weight.chunk(3)]"
+            ),
+            "layer.in_proj_weight.copy_(weight)": "layer.in_proj_weight = nn.Parameter(torch.cat(w))",
+        },
+    ],
     "4.2": [
         lambda image, classes, labels: np.mean(
             np.argmax(image.numpy() @ classes.numpy().T, axis=1) == labels.numpy()
@@ -195,12 +231,13 @@ ANSWERS = {
     "8.1": [interval_by_pandas],
     "9.2": [norms_by_kind],
     "9.3": [pair_by_hook],
-    "10.2": [
-        lambda values: torch.distributions.Categorical(values).entropy().exp().item(),
+    "10.1": [
+        {"falls[: len(values) // 2].argmax()": "values[: len(values) // 2].log().diff().argmin()"},
     ],
-    "10.3": [
+    "10.2": [
         lambda one, other: torch.from_numpy(np.rad2deg(subspace_angles(one, other))[::-1].copy()),
     ],
+    "10.3": [pair_by_singular_values],
     "11.1": [
         {  # the root of each weight on both factors, and its sign on one
             "A_i for A_i, _ in pairs": "abs(w) ** 0.5 * A_i for w, (A_i, _) in zip(weights, pairs)",
@@ -231,23 +268,11 @@ ANSWERS = {
             ", elementwise_affine=False": "",
         },
     ],
-    "13.1": [
-        {
-            "learns = [": "from serial_lora import adapter_parameters\n    learns = [*adapter_parameters(model)] or ["
-        }
-    ],
-    "13.2": [
-        {  # one checkpoint around all
-            "for block in blocks:\n    ": "for block in [nn.Sequential(*blocks)]:\n    ",
-        },
-        {  # the other kind, on tokens that need a gradient
-            "for block in blocks:": "tokens = tokens.clone().requires_grad_()\n    for block in blocks:",
-            "False": "True",
-        },
-    ],
-    "13.3": [lambda picture: pil_to_tensor(picture.convert("RGB"))],
-    "13.4": [trained_by_hand],
-    "13.5": [share_by_scheduler],
+    "13.1": [held_by_comparing],
+    "13.2": [reached_by_pandas],
+    "13.3": [entering_by_forward],
+    "13.4": [moved_by_vectors],
+    "13.5": [lambda: {"G": "high rate", "F": "start", "E": "low rate", "D": "format"}],
 }
 RIGHT = {
     number: [

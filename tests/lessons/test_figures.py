@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
-from serial_lora_course.lessons.l03_build.figures import plot_losses
-from serial_lora_course.lessons.l04_clip.figures import plot_shots
+from serial_lora_course.lessons.l02_count.figures import plot_counts
+from serial_lora_course.lessons.l03_build.figures import plot_agreement, plot_losses
+from serial_lora_course.lessons.l04_clip.figures import plot_leads
 from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
-from serial_lora_course.lessons.l07_lora_plus.figures import plot_sweep
+from serial_lora_course.lessons.l07_lora_plus.figures import plot_four_runs, plot_sweep, plot_widths
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
@@ -27,33 +29,50 @@ def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, argumen
         assert any(found == pytest.approx(expected) for found in drawn if len(found) > 1), drawn
 
 
+def test_each_dot_is_a_score_before_and_after_the_merge():
+    scores = {
+        "yours": (torch.rand(3, 2), torch.rand(3, 2)),
+        "theirs": (torch.rand(4), torch.rand(4)),
+    }
+    figure = plot_agreement(scores)
+    for axes, pair in zip(figure.axes, scores.values(), strict=True):
+        dots = torch.tensor(axes.collections[0].get_offsets().data)
+        assert torch.allclose(dots.T.float(), torch.stack([each.flatten() for each in pair]))
+
+
+def test_bars_are_what_each_method_trains_in_each_model():
+    counts = {"A": [4_000_000, 1_000_000, 900_000], "B": [800_000, 30_000, 20_000]}
+    (axes,) = plot_counts(counts).axes
+    drawn = [bar.get_width() for bar in axes.patches]
+    assert drawn == pytest.approx([value / 1e6 for values in counts.values() for value in values])
+
+
 def test_losses_are_one_line_a_run():
     curves = {"A": [2, 1, 0.5], "B": [2, 2, 2]}
     (axes,) = plot_losses(curves).axes
     assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == curves
 
 
-def test_a_lead_over_the_shots_is_drawn_for_each_set_and_for_their_mean():
+def test_a_lead_is_a_dot_for_each_draw_and_a_line_for_the_mean_and_is_counted():
     chance = np.random.default_rng(2)
     index = pd.MultiIndex.from_product([(1, 4, 16), list("abc"), (1, 2)])
     table = pd.DataFrame(
-        chance.uniform(30, 90, (18, 3)),
+        chance.integers(30, 34, (18, 3)),
         index.set_names(["shots", "dataset", "seed"]),
         ["LoRA", "zero-shot", "Serial LoRA"],
     )
     rivals = ("zero-shot", "LoRA")
-    means, *leads = plot_shots(table, "Serial LoRA", rivals).axes
-    drawn = {line.get_label(): list(line.get_ydata()) for line in means.lines}
-    for name in table:
-        own = [table.loc[shots, name].mean() for shots in (1, 4, 16)]
-        assert drawn[name] == pytest.approx(own)
-    for axes, rival in zip(leads, rivals, strict=False):
+    for axes, rival in zip(plot_leads(table, "Serial LoRA", rivals).axes, rivals, strict=True):
         lead = table["Serial LoRA"] - table[rival]
-        lines = [list(line.get_ydata()) for line in axes.lines[1:]]  # the first is at zero
-        for line, each in zip(lines, "abc", strict=False):
-            own = [lead.loc[shots, each].mean() for shots in (1, 4, 16)]
-            assert line == pytest.approx(own)
-        assert lines[3] == pytest.approx([lead.loc[shots].mean() for shots in (1, 4, 16)])
+        for dots, each in zip(axes.collections, "abc", strict=True):
+            places, drawn = zip(*dots.get_offsets().tolist(), strict=True)
+            assert list(drawn) == lead.xs(each, level="dataset").tolist()
+            assert [round(place) for place in places] == [0, 0, 1, 1, 2, 2]
+        own = [lead.loc[shots] for shots in (1, 4, 16)]
+        means = axes.lines[1].get_ydata()  # the first is at zero
+        assert list(means) == pytest.approx([each.mean() for each in own])
+        counts = [f"{sum(each > 0)}:{sum(each < 0)}" for each in own]
+        assert [text.get_text() for text in axes.texts[:3]] == counts
 
 
 def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model():
@@ -77,6 +96,26 @@ def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots()
         assert drawn == [[[x, names.index(name)] for x in xs] for name, xs in methods.items()]
         joined = [list(line.get_xdata()) for line in axes.lines]
         assert joined == [list(draw) for draw in zip(*methods.values(), strict=True)]
+
+
+def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():
+    effects = {"large": [(1, 2), (3, 4)], "small": [(5, 6), (7, 8)]}
+    for axes, expected in zip(
+        plot_widths([64, 128], effects, own=96).axes,
+        ([[1, 3], [2, 4]], [[5, 7], [6, 8]]),
+        strict=True,
+    ):
+        assert list(axes.lines[0].get_xdata()) == [96, 96]
+        assert [list(line.get_ydata()) for line in axes.lines[1:3]] == expected
+
+
+def test_four_runs_stand_where_their_rates_put_them():
+    runs = {"slow": 3, "B": 9, "A": 5, "both": 8}
+    (axes,) = plot_four_runs({"LoRA": runs}, "right of 10", 2).axes
+    assert axes.images[0].get_array().tolist() == [[3, 9], [5, 8]]  # A upwards, B to the right
+    words = {text.get_text(): text.get_position() for text in axes.texts}
+    assert words["9"][0] == words["8"][0] == 1 and words["5"][1] == words["8"][1] > words["3"][1]
+    assert {"slow", "B (+6)", "A (+2)", "both (+5)"} <= set(words)
 
 
 def test_a_sweep_draws_the_mean_over_sets_and_seeds():

@@ -10,7 +10,13 @@ from PIL import Image
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, disabled, set_scale
 from serial_lora_course.labs.sam import predict_masks
-from serial_lora_course.lessons.l05_sam.panel import embedding_at, mask_panel, masks_in
+from serial_lora_course.lessons.l05_sam.panel import (
+    boxes_to_try,
+    embedding_at,
+    mask_panel,
+    masks_in,
+    object_in,
+)
 from serial_lora_course.models.sam import SamBackbone
 from serial_lora_course.plots.panel import LARGEST_SCALE, at_scale
 from tests.labs.lab_models import state_of, unchanged
@@ -63,3 +69,13 @@ def test_what_is_found_in_a_box_around_nothing_is_painted_as_false(monkeypatch, 
     assert len(painted)
     assert (painted[:, 0] > painted[:, 2]).all()  # vermilion, no blue
     assert panel.picker.captions == ["no object in the box", "", ""]
+
+
+def test_boxes_that_are_tried_are_the_picture_half_a_thing_and_one_around_nothing():
+    scene = example((60, 80))
+    whole, half, nothing = boxes_to_try(scene).values()
+    assert whole.boxes.tolist() == [[0, 0, *scene.picture.size]]
+    (x0, y0, x1, y1), thing = half.boxes[0], scene.boxes[0]
+    assert (x0, y0, 2 * x1 - x0, y1) == pytest.approx(thing.tolist())
+    assert np.array_equal(half.masks, scene.masks[:1]) and np.array_equal(whole.masks, half.masks)
+    assert object_in(scene, nothing.boxes[0].tolist()) is None and not nothing.masks.any()

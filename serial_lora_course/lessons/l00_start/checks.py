@@ -1,4 +1,4 @@
-"""Checks of lesson 00: answers gained and lost, and a frozen model."""
+"""Checks of lesson 00: the adapter in one line, and a frozen model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
 
-@exercise("0.1", "both counts equal those of going through the pictures one by one")
-def gained_and_lost() -> Iterator[Case]:
-    """Six pictures, answers that did not change, and forty pictures, each looked at alone."""
-    few = torch.tensor([0, 2, 1, 0, 1, 2]), torch.tensor([0, 1, 2, 1, 2, 2])
-    truth = torch.tensor([0, 1, 2, 0, 0, 2])
-    many = torch.randint(3, (3, 40))
-    for before, after, right in ((*few, truth), (few[0], few[0], truth), tuple(many)):
-        gained = lost = 0
-        for was, now, label in zip(before.tolist(), after.tolist(), right.tolist(), strict=True):
-            gained += was != label and now == label
-            lost += was == label and now != label
+@exercise(
+    "0.1", "the output equals x (I + scale B A)ᵀ for tokens of any shape, and so do gradients"
+)
+def adapted() -> Iterator[Case]:
+    """Tokens of three shapes, through one dense matrix."""
+    for shape, rank, scale in (((2, 5, 12), 3, 0.5), ((4, 4), 4, 1.0), ((2, 3, 4, 8), 2, 3)):
+        width = shape[-1]
+        x, A, B = torch.randn(shape), torch.randn(rank, width), torch.randn(width, rank)
+        for tensor in (x, A, B):
+            tensor.requires_grad_()
+        dense = torch.eye(width) + scale * torch.einsum("or,ri->oi", B, A)
         yield Case(
-            f"gained and lost among {len(right)} pictures",
-            (before, after, right),
-            (gained, lost),
-            form="return two numbers, first what was gained and then what was lost",
+            f"tokens of shape {shape} at rank {rank} and scale {scale}",
+            (x, A, B, scale),
+            torch.einsum("...i,oi->...o", x, dense),
+            leaves=lambda x, A, B, scale: {"x": x, "A": A, "B": B},
         )
 
 

@@ -1,6 +1,8 @@
-"""The quarter, drawn to scale: where the pairs of a block are, and what they hold."""
+"""The quarter, drawn to scale: the pairs of a block, and what real models hold."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -42,6 +44,43 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
         f"has a thin column and a thin row beside each of q, k, v and out: {4 * pair:,} parameters. Serial LoRA "
         f"has one such pair, in front of q, k and v: x passes A, then B, and what comes out is added to x: {pair:,} "
         "parameters, a quarter. Squares of the same scale hold as many parameters.",
+    )
+
+
+def plot_counts(counts: Mapping[str, Sequence[int]]) -> Figure:
+    """Three bars for each model: what LoRA trains, Serial LoRA, and LoRA at a quarter of the rank.
+
+    Args:
+        counts: model -> parameters, in this order.
+    """
+    methods = {  # method -> its name here
+        "lora": "LoRA",
+        "serial_lora": "Serial LoRA",
+        "lora_equal_budget": "LoRA, a quarter of the rank",
+    }
+    with styled_figure(9.6, 4.6) as figure:
+        axes = figure.subplots()
+        for row, values in enumerate(counts.values()):
+            for place, (method, value) in enumerate(zip(methods, values, strict=True)):
+                colour, height = method_look(method)["color"], row + 0.27 * (place - 1)
+                axes.barh(height, value / 1e6, 0.25, color=colour)
+                times = values[0] / value
+                said = f"  {value / 1e6:.2f} million" + (f", 1 / {times:.4g}" if place == 1 else "")
+                axes.text(value / 1e6, height, said, color=colour, va="center", fontsize=10)
+        for place, (method, title) in enumerate(methods.items()):
+            style = {"color": method_look(method)["color"], "fontsize": 12, "ha": "right"}
+            axes.text(1, 0.93 - 0.075 * place, title, transform=axes.transAxes, **style)
+        axes.set_yticks(range(len(counts)), [name.replace(", ", ",\n") for name in counts])
+        widest = max(map(max, counts.values())) / 1e6
+        axes.set(xlabel="million parameters that are trained", xlim=(0, 1.16 * widest))
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+    told = "; ".join(
+        f"{name}: {', '.join(f'{title} {value:,}' for title, value in zip(methods.values(), values, strict=True))}"
+        for name, values in counts.items()
+    )
+    return with_description(
+        figure, f"Three bars for each model, the parameters that are trained. {told}."
     )
 
 

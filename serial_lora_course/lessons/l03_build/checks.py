@@ -1,4 +1,4 @@
-"""Checks of lesson 03: the adapter, its place, its merge, a diagnostic, and `inject` itself."""
+"""Checks of lesson 03: the adapter, its place, its merge, a diagnostic, `inject` itself, and the way back."""
 
 from __future__ import annotations
 
@@ -251,3 +251,57 @@ def inject_pairs() -> Iterator[Case]:
             error="this raises another kind of error: raise ValueError(...)",
             may_change=True,
         )
+
+
+# ------------------------------------------------------------------------------- 3.6 the way back
+
+ADVICE_3_6 = {
+    "how many hooks the copy has": "copy the base, which has none, and only write merged weights into it",
+    "the names in the copy's state dict": "a merged model has the base's names, and no lora_A or lora_B",
+    "the copy's output": "each attention's in_proj_weight becomes what merge returns for it and its own pair",
+}
+
+
+def merged_by_rows(weight: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:
+    """W (I + scale B A): a row of W meets the transposed change, as a token meets the change."""
+    return adapted_tokens(weight, lora_B.T, lora_A.T, scale)
+
+
+def read_merged(returned: object, *_: object) -> list:
+    """What counts in a merged copy, in the order of the advice."""
+    good = isinstance(returned, nn.Module)
+    require(good, "what comes back", "a model", returned, "return the copy of the base")
+    with torch.no_grad():
+        output = returned(X)
+    hooks = (len(m._forward_pre_hooks) + len(m._forward_hooks) for m in returned.modules())
+    return [sum(hooks), list(returned.state_dict()), output]
+
+
+@exercise(
+    "3.6",
+    "the copy gives what tokens that each pair adapts give, at any depth and width; it has the base's names and "
+    "no hook, and the base is as it was",
+)
+def merged_copy() -> Iterator[Case]:
+    """Against a model whose attentions read adapted tokens."""
+    model, rank, pairs = TwoTowers(), 2, []
+    adapted = copy.deepcopy(model)
+    for layer in adapted.modules():
+        if isinstance(layer, nn.MultiheadAttention):
+            pair = SerialLoRA(layer.embed_dim, rank)
+            fill(pair.lora_A, pair.lora_B, len(pairs))
+            pairs.append(pair)
+            layer.register_forward_pre_hook(
+                lambda _, args, pair=pair: (
+                    (adapted_tokens(args[0], pair.lora_A, pair.lora_B, 1),) * 3
+                )
+            )
+    expected = (0, list(model.state_dict()), adapted(X).detach())
+    yield Case(
+        f"a model with {len(pairs)} attentions of two widths",
+        (model, pairs, merged_by_rows),
+        Parts(zip(ADVICE_3_6, expected, strict=True)),
+        read=read_merged,
+        advice=ADVICE_3_6,
+        tolerance=1e-4,
+    )

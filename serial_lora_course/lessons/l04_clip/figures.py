@@ -1,4 +1,4 @@
-"""What adapting changed: pictures, confusion matrices, and curves over the shots."""
+"""What adapting changed: pictures, confusion matrices, and leads over the shots."""
 
 from __future__ import annotations
 
@@ -9,23 +9,11 @@ import matplotlib
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from torch import Tensor
 
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.plots.pictures import show_pictures
-from serial_lora_course.plots.style import (
-    BLUE,
-    GREEN,
-    INK,
-    QUIET,
-    VERMILION,
-    styled_figure,
-    with_description,
-)
-
-COLOURS = {"zero-shot": QUIET, "linear probe": INK, "LoRA": BLUE, "Serial LoRA": VERMILION}
-"""Of the classifiers that are compared one by one; those of any other are green."""
+from serial_lora_course.plots.style import INK, QUIET, styled_figure, with_description
 
 SET_COLOURS, MARKERS = matplotlib.colormaps["Dark2"], "osD^vP*X"
 """Of the data sets, in their order."""
@@ -86,56 +74,53 @@ def show_changes(
     return with_description(figure, f"{len(titles)} of {len(indices)}, {what}: {words}.")
 
 
-def plot_shots(accuracy: pd.DataFrame, ours: str, rivals: Sequence[str]) -> Figure:
-    """Mean accuracy over the shots, then the lead of one method over each of up to three others.
+def plot_leads(accuracy: pd.DataFrame, ours: str, rivals: Sequence[str]) -> Figure:
+    """How far one method is ahead of others over the shots: a dot for each draw on each data set, and the mean.
 
-    A lead is over the seeds' mean on a data set: a thin line for each set, a thick one for their mean. All
-    leads have one scale.
+    Each data set has its own column of dots; above them stands in how many draws the method is ahead, and
+    in how many behind. All panels have one scale.
 
     Args:
         accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
         ours: the method whose lead is drawn.
         rivals: over which, of the columns.
     """
-    sets = accuracy.groupby(["dataset", "shots"]).mean()  # over the seeds
-    means = sets.groupby("shots").mean()
-    looks = {
-        name: {"color": SET_COLOURS(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
-        for i, name in enumerate(sets.index.unique("dataset"))
-    }
-    words = [f"{ours} over the shots {list(means.index)}: {_in_words(means[ours])}."]
-    with styled_figure(9.5, 8) as figure:
-        first, *others = figure.subplots(2, 2, sharex=True).flat
-        for name, values in means.items():
-            style = {"color": COLOURS.get(name, GREEN), "marker": "o", "markersize": 4}
-            first.plot(values, linestyle=":" if name == "zero-shot" else "-", label=name, **style)
-        first.set(title=f"Mean of {len(looks)} data sets", ylabel="accuracy in percent")
-        first.legend(fontsize=9)
-        for axes, name in zip(others, rivals, strict=False):
-            lead = (sets[ours] - sets[name]).dropna().unstack("dataset")  # (shots, sets)
+    shots, sets = (list(accuracy.index.unique(level)) for level in ("shots", "dataset"))
+    words, count_style = [], {"va": "bottom", "color": QUIET, "fontsize": 9}
+    with styled_figure(10, 5) as figure:
+        panels = figure.subplots(1, len(rivals), sharey=True, squeeze=False)[0]
+        for axes, rival in zip(panels, rivals, strict=True):
+            lead = (accuracy[ours] - accuracy[rival]).round(6)  # as many right are no lead
             axes.axhline(0, color=INK, linewidth=1)
-            for each, values in lead.items():
-                axes.plot(values, linewidth=1, **looks[each])
-            axes.plot(lead.mean(axis=1), color=INK, linewidth=3)
-            axes.set(title=f"{ours} ahead of {name}", ylabel="points of accuracy")
-            axes.sharey(others[0])
-            words.append(f"Its mean lead over {name}: {_in_words(lead.mean(axis=1), '+')};")
-            extremes = lead.min().min(), lead.max().max()
-            words.append(f"its lowest and highest: {_in_words(extremes, '+')}.")
-        handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
-        handles.append(Line2D([], [], label="mean", color=INK, linewidth=3))
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
-        for axes in figure.axes:
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(means.index, [str(shots) for shots in means.index])
-            axes.minorticks_off()
-        for axes in figure.axes[2:]:
+            for i, name in enumerate(sets):
+                own = lead.xs(name, level="dataset")
+                aside = 0.8 * ((i + 0.5) / len(sets) - 0.5)
+                places = [shots.index(each) + aside for each in own.index.get_level_values("shots")]
+                look = {"color": SET_COLOURS(i), "marker": MARKERS[i % len(MARKERS)]}
+                axes.scatter(places, own, s=14, label=name, **look)
+            means = lead.groupby("shots").mean()
+            axes.plot(range(len(shots)), means, color=INK, linewidth=2.5, alpha=0.8, label="mean")
+            counts = []
+            for place, (_, draws) in enumerate(lead.groupby("shots")):
+                counts.append(f"{(draws > 0).sum()}:{(draws < 0).sum()}")
+                above = {"transform": axes.get_xaxis_transform(), **count_style}
+                axes.text(place, 1, counts[-1], ha="center", **above)
+            axes.set_title(f"Ahead of {rival}", pad=18)
+            axes.set_xticks(range(len(shots)), [str(each) for each in shots])
             axes.set_xlabel("shots")
-        for axes in others[len(rivals) :]:
-            axes.set_visible(False)
-    return with_description(figure, " ".join(words))
+            axes.grid(axis="x", visible=False)
+            words.append(f"Mean lead over {rival}: {_in_words(means)}; draws ahead and behind:")
+            words.append(f"{', '.join(counts)}; one draw: from {_in_words((lead.min(),))} to")
+            words.append(f"{_in_words((lead.max(),))}.")
+        left = {"transform": panels[0].transAxes, **count_style}
+        panels[0].text(-0.01, 1, "ahead:behind", ha="right", **left)
+        panels[0].set_ylabel(f"points that {ours} is ahead")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+    start = f"{ours} over the shots {shots}, a dot for each draw on each data set, and the mean."
+    return with_description(figure, " ".join([start, *words]))
 
 
-def _in_words(values: Iterable[float], sign: str = "") -> str:
-    """Values with one decimal, in their order; what is rounded to zero has no minus."""
-    return ", ".join(f"{value:{sign}z.1f}" for value in values)
+def _in_words(values: Iterable[float]) -> str:
+    """Values with their sign and one decimal, in their order; what is rounded to zero has no minus."""
+    return ", ".join(f"{value:+z.1f}" for value in values)

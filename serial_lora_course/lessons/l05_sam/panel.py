@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import ipywidgets
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -52,6 +54,34 @@ def object_in(example: SegmentationExample, box: Sequence[float]) -> int | None:
     boxes = torch.as_tensor(example.boxes).float()
     overlaps = box_iou(torch.tensor([box], dtype=torch.float32), boxes)[0]
     return int(overlaps.argmax()) if overlaps.max() > 0 else None
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A box over a picture, and the mask of what it means."""
+
+    picture: Image.Image
+    boxes: np.ndarray  # (1, 4)
+    masks: np.ndarray  # bool, (1, H, W); empty for a box around nothing
+
+
+def boxes_to_try(example: SegmentationExample) -> dict[str, Tried]:
+    """Boxes that nobody drew for training: the whole picture, half of a thing, and one around nothing, if there is room."""
+    (width, height), (x0, y0, x1, y1) = example.picture.size, example.boxes[0]
+    boxes = {
+        "the whole picture": (0, 0, width, height),
+        "half of the thing": (x0, y0, (x0 + x1) / 2, y1),
+    }
+    wide, tall = 0.4 * width, 0.5 * height
+    corners = [(x, y, x + wide, y + tall) for y in (0, height - tall) for x in (0, width - wide)]
+    free = [corner for corner in corners if object_in(example, corner) is None]
+    tried = {name: (box, example.masks[:1]) for name, box in boxes.items()}
+    if free:
+        tried["around nothing"] = free[0], np.zeros_like(example.masks[:1])
+    return {
+        name: Tried(example.picture, np.array([box], np.float32), truth)
+        for name, (box, truth) in tried.items()
+    }
 
 
 class MaskPanel(ipywidgets.VBox):
@@ -138,7 +168,7 @@ def mask_panel(backbone: SamBackbone, examples: Sequence[SegmentationExample]) -
         examples: pictures to choose from, with their objects.
 
     Returns:
-        The panel, already shown; None in the still form, a figure of the first pictures before and after.
+        The panel, already shown; None in the still form, a figure of three boxes over the first picture.
 
     Raises:
         SerialLoRAError: no adapters, merged ones, or no pictures.
@@ -148,11 +178,11 @@ def mask_panel(backbone: SamBackbone, examples: Sequence[SegmentationExample]) -
     scale = scale_slider(backbone.model).value  # refuses a model without adapters
 
     def still() -> None:
-        some = {", ".join(each.names): each for each in examples[:2]}
-        answers = {"before": [], "after": []}
-        for each in some.values():
-            for at, masks in zip((None, scale), answers.values(), strict=True):
-                masks += [masks_in(backbone, each, embedding_at(backbone, each, at), each.boxes)]
-        display_figure(plot_masks(some, answers))
+        tried, answers = boxes_to_try(examples[0]), {}
+        for name, at in (("before", None), ("after", scale)):
+            embedding = embedding_at(backbone, examples[0], at)
+            boxes = [each.boxes for each in tried.values()]
+            answers[name] = [masks_in(backbone, examples[0], embedding, box) for box in boxes]
+        display_figure(plot_masks(tried, answers))
 
     return show(lambda: MaskPanel(backbone, examples), still)

@@ -1,10 +1,11 @@
-"""The race of A and B, and accuracy over a sweep of their two rates."""
+"""The race of A and B, what their steps do at a width, four runs with two rates, and a sweep of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -51,6 +52,84 @@ def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.set_xticks([step for step in axes.get_xticks() if 0 <= step <= last])
         axes.spines["bottom"].set_bounds(0, last)
     return with_description(figure, f"How far A and B have moved in the end. {'; '.join(words)}.")
+
+
+def plot_widths(
+    widths: Sequence[int], effects: Mapping[str, Sequence[tuple[float, float]]], own: int
+) -> Figure:
+    """How far one step of A, and one of B, moves the output, against the width, on log scales.
+
+    Args:
+        widths: of the layer.
+        effects: title of a picture -> for each width the effect of a step of A, and of one of B.
+        own: the width of the lesson's model, marked by a line.
+    """
+    words = []
+    with styled_figure(4.4 * len(effects), 3.6) as figure:
+        panels = figure.subplots(1, len(effects), sharey=True, squeeze=False)[0]
+        for axes, (title, pairs) in zip(panels, effects.items(), strict=True):
+            axes.axvline(own, color=QUIET, linestyle=DASHED, linewidth=1.2)
+            for name, colour, values in zip(
+                "AB", (BLUE, VERMILION), zip(*pairs, strict=True), strict=True
+            ):
+                axes.plot(widths, values, color=colour, marker="o", linewidth=2.2)
+                ahead = values[-1] >= max(pairs[-1])  # labels of lines that meet stand apart
+                beside = {"xytext": (8, -3 if ahead else 3), "textcoords": "offset points"}
+                beside["va"] = "bottom" if ahead else "top"
+                axes.annotate(f"a step of {name}", (widths[-1], values[-1]), color=colour, **beside)
+                words.append(f"{title}, {name}: {values[0]:.2g} to {values[-1]:.2g}")
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xlim(
+                widths[0] / 1.2, 3.6 * widths[-1]
+            )  # the labels stand beyond the last width
+            axes.set_xticks(widths, [f"{width}" for width in widths])
+            axes.spines["bottom"].set_bounds(widths[0], widths[-1])
+            axes.set_title(title, fontsize=11)
+            axes.set_xlabel("width d")
+        panels[0].set_ylabel("change of the output,\nrelative to its size")
+        place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 10, "color": QUIET}
+        panels[0].annotate(f"ours, {own}", (own, panels[0].get_ylim()[0]), **place)
+    span = f"from width {widths[0]} to {widths[-1]}"
+    return with_description(
+        figure, f"How far one step moves the output, {span}. {'; '.join(words)}."
+    )
+
+
+def plot_four_runs(counts: Mapping[str, Mapping[str, int]], counted: str, zero_shot: int) -> Figure:
+    """Four runs of each method as a square: B's rate to the right, A's upwards; darker is more.
+
+    Args:
+        counts: method -> for its runs (slow, B fast, A fast, both fast) a name, and how many are right.
+        counted: what the numbers are, such as "right of 73".
+        zero_shot: how many are right before training, where the colours begin.
+    """
+    most, words = max(max(runs.values()) for runs in counts.values()), []
+    with styled_figure(4 * len(counts), 3.5) as figure:
+        panels = figure.subplots(1, len(counts), squeeze=False)[0]
+        for axes, (method, runs) in zip(panels, counts.items(), strict=True):
+            first, *_ = runs.values()
+            square = np.reshape([*runs.values()], (2, 2))  # A's rate, B's rate
+            colours = {"vmin": zero_shot - (most - zero_shot) / 4, "vmax": 1.4 * most}
+            axes.imshow(square, "Blues", origin="lower", **colours)
+            for place, (name, count) in enumerate(runs.items()):
+                middle = {"ha": "center", "va": "center", "color": INK}
+                up, right = divmod(place, 2)
+                more = f"{name} ({count - first:+})" if place else name
+                axes.text(right, up + 0.08, f"{count}", fontsize=22, weight="bold", **middle)
+                axes.text(right, up - 0.27, more, fontsize=10, **middle)
+                words.append(f"{method}, {more}: {count}")
+            axes.set_xticks(range(2), ["B slow", "B fast"])
+            axes.set_yticks(range(2), ["A slow", "A fast"])
+            axes.set_title(method)
+            axes.grid(visible=False)
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            axes.axhline(0.5, color="white", linewidth=4)
+            axes.axvline(0.5, color="white", linewidth=4)
+        figure.supxlabel(f"{counted}; zero-shot: {zero_shot}", fontsize=10)
+    told = f"{'; '.join(words)}; zero-shot: {zero_shot}"
+    return with_description(figure, f"Pictures {counted}, and how many more than slow. {told}.")
 
 
 def plot_sweep(runs: pd.DataFrame) -> Figure:

@@ -1,4 +1,4 @@
-"""The ladder from LoRA to RepAdapter, and the learner's own run beside the study."""
+"""The ladder from LoRA to RepAdapter, what W does to a change, and the learner's own run beside the study."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
+from torch import Tensor
 
 from serial_lora_course.lessons.l09_trial.tables import Found
 from serial_lora_course.measures.intervals import Interval
@@ -42,6 +43,15 @@ LABS = {
 }
 COLUMNS = (1.0, 4.2, 7.4)  # of W_q, W_k, W_v
 LINE = {"color": QUIET, "lw": 1.2, "zorder": 0}
+MINE = {"marker": "o", "capsize": 3, "color": VERMILION, "lw": 1.6}
+THEIRS = {"marker": "s", "capsize": 3, "color": INK, "lw": 1.6}
+CORNERS = (  # the same change, a row for how many pairs, a column for what it goes through
+    r"$W_p\,x + B_p A_p\,x$",
+    r"$W_p\,(x + B_p A_p\,x)$",
+    r"$W_p\,x + Q_p B A\,x$",
+    r"$W_p\,(x + B A\,x)$",
+)
+COSTS = "#fbe6da"
 
 
 def plot_ladder(found: Found) -> Figure:
@@ -166,12 +176,10 @@ def plot_trial(mine: Mapping[str, Interval], theirs: Mapping[str, tuple[float, f
         axes.axvline(0, color=BLUE, lw=1)
         axes.text(0, 0.75, "LoRA", color=BLUE, ha="center")
         for name, one in mine.items():
-            bar = {"marker": "o", "capsize": 3, "color": VERMILION, "lw": 1.6}
-            axes.errorbar(one.mean, places[name] + 0.13, xerr=one.half_width, **bar)
+            axes.errorbar(one.mean, places[name] + 0.13, xerr=one.half_width, **MINE)
             told.append(f"{name}: yours {one}")
         for name, (mean, half) in theirs.items():
-            bar = {"marker": "s", "capsize": 3, "color": INK, "lw": 1.6}
-            axes.errorbar(mean, places[name] - 0.17, xerr=half, **bar)
+            axes.errorbar(mean, places[name] - 0.17, xerr=half, **THEIRS)
             told.append(f"{name}: the study's {mean:+.2f} ± {half:.2f}")
         axes.set_yticks(list(places.values()), list(places))
         axes.set(ylim=(-len(mine) + 0.4, 1.1), xlabel="points of Dice above LoRA")
@@ -182,3 +190,71 @@ def plot_trial(mine: Mapping[str, Interval], theirs: Mapping[str, tuple[float, f
             axes.text(at, 1.02, word, color=colour, transform=axes.transAxes)
         axes.grid(axis="y", visible=False)
     return with_description(figure, f"Difference from LoRA. {'; '.join(told)}.")
+
+
+def plot_corners(corners: Mapping[str, tuple[Interval, tuple[float, float]]]) -> Figure:
+    """Three pairs or one, through W or not: how far each of the four is above LoRA.
+
+    Args:
+        corners: name -> its interval in one's own run, and the study's difference and half of its
+            interval; in the order of `CORNERS`. A corner whose interval in the study lies below zero is tinted.
+    """
+    told = []
+    with styled_figure(9.4, 4.8) as figure:
+        grid = figure.subplots(2, 2, sharex=True, sharey=True)
+        for axes, formula, (name, (own, (mean, half))) in zip(
+            grid.flat, CORNERS, corners.items(), strict=True
+        ):
+            axes.set_title(f"{name}   {formula}")
+            axes.axvline(0, color=BLUE, lw=1)
+            axes.errorbar(own.mean, 1, xerr=own.half_width, **MINE)
+            axes.errorbar(mean, 0, xerr=half, **THEIRS)
+            if mean + half < 0:
+                axes.set_facecolor(COSTS)
+            clear = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
+            beside = {"ha": "center", "va": "bottom", "size": 10, "bbox": clear}
+            axes.text(own.mean, 1.16, f"yours {own}", color=VERMILION, **beside)
+            axes.text(mean, 0.16, f"the study {mean:+.2f} ± {half:.2f}", **beside)
+            axes.set(ylim=(-0.5, 1.9), yticks=())
+            told.append(f"{name}: yours {own}, the study's {mean:+.2f} ± {half:.2f}")
+        for axes in grid[1]:
+            axes.set_xlabel("points of Dice above LoRA of rank 16")
+    return with_description(figure, f"Difference from LoRA. {'; '.join(told)}.")
+
+
+def plot_stretch(values: Tensor) -> Figure:
+    """Singular values of several matrices of one size, and those of a rotation, which are all one.
+
+    Args:
+        values: (matrices, d), each falling, with a root mean square of 1.
+    """
+    middle = values.median(0).values
+    places = range(1, values.shape[1] + 1)
+    with styled_figure(8.4, 3.2) as figure:
+        axes = figure.subplots()
+        axes.plot(places, values.T, color=VERMILION, lw=0.6, alpha=0.35)
+        axes.plot(places, middle, color=VERMILION, lw=2)
+        axes.axhline(1, color=BLUE, lw=2)
+        axes.set(yscale="log", ylim=(0.009, 12), xlim=(1, len(places)))
+        axes.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
+        axes.set_xticks([1, *range(32, len(places) + 1, 32)])
+        axes.set(xlabel="direction, from the most stretched to the least", ylabel="times as long")
+        axes.text(0.98, 1.25, "Q: a random rotation", color=BLUE, **_at_right(axes))
+        axes.text(
+            0.55,
+            0.12,
+            f"W: SAM's {len(values)}, and their median",
+            color=VERMILION,
+            **_at_right(axes),
+        )
+    shown = ", ".join(f"{middle[i]:.2f}" for i in (0, len(middle) // 2, -1))
+    return with_description(
+        figure,
+        f"Singular values over their root mean square. Of a rotation all are 1. Of SAM's {len(values)} "
+        f"matrices the largest, middle and smallest are {shown} in the median.",
+    )
+
+
+def _at_right(axes: Axes) -> dict:
+    """Text that ends at a share of the width, at a height in the data's unit."""
+    return {"ha": "right", "transform": axes.get_yaxis_transform()}

@@ -1,18 +1,17 @@
-"""Checks of the exercises on what is inside an adapter: rank, effective rank, angles.
+"""Checks of the exercises on what is inside an adapter: rank, angles, and the adapter itself.
 
-Matrices are built from singular values, ranks and angles that were chosen first, so the expected
+Matrices are built from singular values, ranks, angles and pairs that were chosen first, so the expected
 numbers need no decomposition of the kind that the learner writes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from serial_lora_course.checking.case import Case
+from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
 
@@ -38,60 +37,34 @@ def with_values(rows: int, columns: int, values: list[float]) -> Tensor:
 
 @exercise(
     "10.1",
-    "the rank is right for changes hundreds of times smaller than their weights, and for no change at all",
+    "the cliff is found in float32, float16 and bfloat16, in square and oblong matrices, and where part of a "
+    "matrix never changed",
 )
 def rank_of_change() -> Iterator[Case]:
-    """The rank of a change that is far smaller than the weights, seen through float32.
+    """The rank of a change, seen through rounding.
 
-    The last value of the two oblong changes lies below the threshold of the larger side, and above
-    that of the smaller one; the last of the square one just above the threshold.
+    Values of three powers of ten refuse every share of the largest one as a threshold, and a row and a
+    column of zeros make the very last fall the largest.
     """
-    for rows, columns, expected, size, chosen in (
-        (48, 48, 4, 1, [0.03, 0.02, 0.01, 7e-5]),
-        (30, 50, 3, 1, [0.05, 0.02, 0.01, 4.3e-5]),  # the threshold is 4.8e-5
-        (40, 30, 4, 1, [0.5, 0.3, 0.2, 1e-4]),
-        (48, 48, 3, 1, [2e-3, 1e-3, 9e-4, 3e-5]),
-        (60, 24, 6, 1, [0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 4e-5]),
-        (20, 20, 0, 1, []),
-        (24, 24, 3, 0.001, [3e-6, 2e-6, 3e-7]),  # small weights: a limit of their own
+    for rows, columns, values, kind, padding in (
+        (48, 48, [3.0, 0.5, 0.4, 0.3], torch.float32, 0),
+        (30, 50, [1.0, 0.1, 0.01, 2e-3], torch.float32, 0),
+        (60, 24, [0.9, 0.8, 0.7], torch.bfloat16, 0),
+        (40, 40, [0.3, 0.2, 0.1, 0.05, 0.04], torch.float16, 0),
+        (28, 28, [0.5], torch.float32, 0),
+        (24, 24, [2.0, 1.5], torch.bfloat16, 1),
     ):
-        full = min(rows, columns) // (1 if rows == columns else 2)  # values above zero
-        before = with_values(rows, columns, [size * (8 - 0.1 * i) for i in range(full)]).float()
-        after = (before.double() + with_values(rows, columns, chosen)).float()
+        before = with_values(rows, columns, [4 - 0.05 * i for i in range(min(rows, columns))])
+        after = before + with_values(rows, columns, values)
+        edge = (0, padding, 0, padding)  # zeros, which no training moved
+        before, after = (torch.nn.functional.pad(each, edge).to(kind) for each in (before, after))
         yield Case(
-            f"the rank of a change at {rows}x{columns} with {expected} values above the threshold",
+            f"the rank of a change of rank {len(values)} at {rows}x{columns}, in {kind}",
             (before, after),
-            expected,
-            advice="count the singular values of after - before that are above "
-            "max(m, n) * eps * (largest singular value of after), with float32's eps",
-        )
-
-
-@exercise(
-    "10.2",
-    "the effective rank is right for seven spectra, with zeros, equal, large and small values, and a "
-    "single one",
-)
-def effective_rank_of() -> Iterator[Case]:
-    """Hand-made spectra; the entropy is summed in a loop."""
-    for what, values in {
-        "two values and two zeros": [3.0, 1, 0, 0],
-        "four equal values": [1.0, 1, 1, 1],
-        "five falling values": [8.0, 4, 2, 1, 1],
-        "a single value": [0.02],
-        "two large values and a small one": [400.0, 100, 2],
-        "sixteen small values": [0.09 - 0.005 * i for i in range(16)],
-        "values that fall by powers of ten": [1.0, 1e-2, *[1e-4] * 20],
-    }.items():
-        shares = [value / math.fsum(values) for value in values]
-        entropy = -math.fsum(share * math.log(share) for share in shares if share > 0)
-        yield Case(
-            f"the effective rank of {what}",
-            (torch.tensor(values),),
-            math.exp(entropy),
-            advice="divide the values by their sum, take minus the sum of p ln p, then exp",
-            nan="0 * ln 0 gives nan: leave the zeros out",
-            tolerance=1e-4,
+            len(values),
+            advice="divide each singular value of after - before by the next, look for the largest "
+            "fall in the first half, and count the values in front of it",
+            error="singular values need float64 here: after.double() - before.double()",
         )
 
 
@@ -103,7 +76,7 @@ def mixed(columns: Tensor) -> Tensor:
 
 
 @exercise(
-    "10.3", "the angles are right for subspaces rotated by chosen angles, from 0 to 90 degrees"
+    "10.2", "the angles are right for subspaces rotated by chosen angles, from 0 to 90 degrees"
 )
 def angles_between() -> Iterator[Case]:
     """Subspaces that were turned by chosen angles, given by columns that are mixed and scaled."""
@@ -122,4 +95,35 @@ def angles_between() -> Iterator[Case]:
             "take the arccosine of nothing but cosines",
             advice="make both column sets orthonormal by QR, and take the arccosines of the singular values of Q1^T Q2, in degrees",
             tolerance=1e-5,
+        )
+
+
+@exercise(
+    "10.3",
+    "B A is the product that was merged, for several widths and ranks, through rounding, and where none of "
+    "W_q, W_k and W_v has an inverse",
+)
+def recover_pair() -> Iterator[Case]:
+    """Pairs that were chosen, merged, and rounded a little; once each weight alone is singular."""
+    for width, rank, singular in ((8, 2, False), (12, 3, True), (9, 1, False)):
+        before = torch.randn(3 * width, width, dtype=torch.float64)
+        if singular:
+            before[::width] = before[1::width]  # two equal rows in each of the three
+        A, B = (
+            torch.randn(*shape, dtype=torch.float64) for shape in ((rank, width), (width, rank))
+        )
+        product = torch.einsum("or,ri->oi", B, A)
+        rounding = 1e-7 * torch.randn(3 * width, width, dtype=torch.float64)
+        after = before + torch.einsum("ko,oi->ki", before, product) + rounding
+        shapes = f"the shapes of A and B at rank {rank}"
+        yield Case(
+            f"the pair of rank {rank} at width {width}",
+            (before, after, rank),
+            Parts({shapes: [(rank, width), (width, rank)], f"B A at rank {rank}": product}),
+            read=lambda pair, *_: (
+                [tuple(each.shape) for each in pair],
+                pair[1] @ pair[0] if pair[0].shape[0] == pair[1].shape[-1] else None,
+            ),
+            form="return A (r, d), then B (d, r)",
+            tolerance=1e-4,
         )

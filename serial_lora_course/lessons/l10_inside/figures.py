@@ -1,4 +1,4 @@
-"""Pictures of what is inside an adapter: singular values, their shape, and angles beside chance."""
+"""Pictures of what is inside an adapter: singular values, angles beside chance, and cliffs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ LOOKS = {  # by how a line's name begins
     "LoRA times": {"color": BLUE, "marker": "o", "linestyle": DASHED, "mfc": "white"},
     "LoRA": {"color": BLUE, "marker": "o"},
     "Serial": {"color": VERMILION, "marker": "s"},
+    "W + dW": {"color": GREEN, "linewidth": 1.8},
+    "W": {"color": INK, "linestyle": (0, (1, 1.5)), "linewidth": 3.5},
+    "dW": {"color": VERMILION, "linewidth": 1.8, "marker": "s"},
+    "float32": {"color": VERMILION, "marker": "s"},
+    "float16": {"color": BLUE, "marker": "o"},
+    "bfloat16": {"color": GREEN, "marker": "v"},
+    "no adapter": {"color": QUIET},
 }
 
 
@@ -34,64 +41,71 @@ def look(name: str) -> dict:
 
 
 def plot_spectra(spectra: Mapping[str, Tensor]) -> Figure:
-    """The singular values of W, W + dW and dW of one matrix, on logarithmic axes.
-
-    Args:
-        spectra: "W", "W + dW" and "dW" -> singular values, the largest first.
-    """
-    looks = {
-        "W": {"color": INK, "linestyle": (0, (1, 1.5)), "linewidth": 3.5},
-        "W + dW": {"color": GREEN, "linewidth": 1.8},
-        "dW": {"color": VERMILION, "linewidth": 1.8, "marker": "s", "markersize": 3},
-    }
-    values = {name: each.numpy() for name, each in spectra.items()}
-    change = values["dW"]
-    rank = int(np.argmax(change[:-1] / change[1:])) + 1  # where the cliff is
-    with styled_figure(8.6, 4.2) as figure:
-        axes = figure.subplots()
-        for name in ("W + dW", "W", "dW"):
-            axes.plot(np.arange(1, len(values[name]) + 1), values[name], **looks[name])
-        axes.set(xscale="log", yscale="log", ylabel="singular value", xlabel="index")
-        ticks = [1, 4, rank, 64, len(change)]
-        axes.set_xticks(ticks, map(str, ticks))
-        axes.minorticks_off()
-        text, middle = {"fontsize": 11, "va": "center"}, np.sqrt(change[rank - 1] * change[rank])
-        axes.text(20, values["W"][19] * 3, "W (dotted) and W + dW", **text)
-        axes.text(1.2, change[0] / 12, "dW", color=VERMILION, **text)
-        axes.text(rank * 0.93, middle, "the cliff", ha="right", **text)
-        axes.text(rank * 1.15, change[rank] * 8, "rounding", color=QUIET, **text)
-    return with_description(
-        figure,
-        f"Singular values of one matrix. Those of W and W + dW lie on one line. dW has {rank} values below "
-        f"them, the last {change[rank - 1]:.1e}, and then falls to {change[rank]:.1e}, which is rounding.",
-    )
-
-
-def plot_shapes(spectra: Mapping[str, Tensor]) -> Figure:
-    """Some spectra as they are, and each divided by its sum.
+    """Singular values, on a logarithmic axis: of W, W + dW and dW, or of some changes.
 
     Args:
         spectra: what is drawn -> singular values, the largest first.
     """
-    with styled_figure(9.2, 3.7) as figure:
+    count = len(next(iter(spectra.values())))
+    whole = "W" in spectra
+    with styled_figure(8.6, 4.2 if whole else 3.4) as figure:
+        axes = figure.subplots()
+        for name, values in spectra.items():
+            style = {"markersize": 3 if whole else 5, "label": name} | look(name)
+            axes.plot(np.arange(1, count + 1), values, **style)
+        axes.set(yscale="log", xlabel="index", ylabel="singular value" + " of dW" * (not whole))
+        ticks = [1, 4, 16, 64, count] if whole else [1, *range(4, count + 1, 4)]
+        if whole:
+            axes.set_xscale("log")
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.minorticks_off()
+        axes.legend()
+    words = "; ".join(
+        f"{name} from {values[0]:.1e} to {values[-1]:.1e}" for name, values in spectra.items()
+    )
+    return with_description(figure, f"Singular values, on a logarithmic axis: {words}.")
+
+
+def plot_cliffs(
+    spectra: Mapping[str, Tensor], off: Mapping[str, Mapping[int, float]], rank: int
+) -> Figure:
+    """Singular values of a change in some number formats, and what a recovered adapter makes of them.
+
+    Args:
+        spectra: number format -> singular values of the change between two files, the largest first;
+            beside them "no adapter", those of a change of full rank.
+        off: number format -> directions kept -> how far scores are from the merged model's.
+        rank: what was found.
+    """
+    count = max(next(iter(off.values())))
+    index = np.arange(1, count + 1)
+    with styled_figure(9.6, 4.2) as figure:
         left, right = figure.subplots(1, 2)
         for name, values in spectra.items():
-            index = np.arange(1, len(values) + 1)
-            style = {"markersize": 5, "label": name} | look(name)
-            left.plot(index, values, **style)
-            right.plot(index, values / values.sum(), **style)
-        left.set(title="size", ylabel="singular value of dW", xlabel="index")
-        right.set(title="shape", ylabel="share of their sum", xlabel="index")
+            left.plot(index, values[:count], markersize=4, label=name, **look(name))
+        for name, errors in off.items():
+            right.plot(list(errors), list(errors.values()), markersize=4, **look(name))
+        left.set(
+            title="a block's change between the files", ylabel="singular value", xlabel="index"
+        )
+        right.set(title="the recovered adapter", xlabel="directions kept")
+        right.set_ylabel("cosines off by up to")
         for axes in (left, right):
-            axes.set_ylim(bottom=0)
-            axes.set_xticks([1, *range(4, len(index) + 1, 4)])
-        right.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    words = "; ".join(f"{name} from {values[0]:.2f}" for name, values in spectra.items())
-    return with_description(
-        figure,
-        f"Singular values: {words}. Divided by its sum, a spectrum is the same line as its multiple.",
+            axes.axvline(rank, color=QUIET, linestyle=(0, (1, 1.5)))
+            axes.set_yscale("log")
+            axes.minorticks_off()
+            axes.set_xticks([1, *range(4, count + 1, 4)])
+        text = {"color": QUIET, "ha": "right", "transform": left.get_xaxis_transform()}
+        left.text(rank - 0.5, 0.04, f"rank found: {rank}", **text)
+        figure.legend(
+            *left.get_legend_handles_labels(), loc="outside upper center", ncols=len(spectra)
+        )
+    words = "; ".join(
+        f"{name}: value {rank} {spectra[name][rank - 1]:.0e}, the next {spectra[name][rank]:.0e}; cosines off by "
+        f"{errors[1]:.0e} with one direction, {errors[rank]:.0e} with {rank}, {errors[count]:.0e} with {count}"
+        for name, errors in off.items()
     )
+    return with_description(figure, f"Singular values fall behind the rank found, {rank}. {words}.")
 
 
 def plot_angles(

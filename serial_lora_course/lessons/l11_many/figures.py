@@ -1,4 +1,4 @@
-"""Two adapters mixed: accuracy on both tasks."""
+"""Some ways of doing one thing, beside each other."""
 
 from __future__ import annotations
 
@@ -6,36 +6,42 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from serial_lora_course.plots.style import BLUE, VERMILION, styled_figure, with_description
+from serial_lora_course.plots.style import (
+    BLUE,
+    DASHED,
+    GREEN,
+    QUIET,
+    VERMILION,
+    styled_figure,
+    with_description,
+)
+
+LOOKS = (
+    {"color": VERMILION, "marker": "o"},
+    {"color": BLUE, "marker": "s", "linestyle": DASHED},
+    {"color": GREEN, "marker": "D", "linestyle": (0, (1, 1.5)), "markersize": 8},
+    {"color": QUIET, "marker": "X", "markersize": 9},
+)
 
 
-def plot_path(
-    shares: Sequence[float],
-    path: Mapping[str, Sequence[Mapping[str, float]]],
-    tasks: Sequence[str],
-) -> Figure:
-    """From one adapter to the other, a panel a task, a line a way of mixing.
+def plot_ways(ways: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Figure:
+    """A line a way, and at its end the last value.
 
     Args:
-        shares: weight of the second task's adapter; the first has the rest of 1.
-        path: way of mixing -> task -> accuracy in per cent, at each share.
+        ways: name -> points (x, y).
+        x, y: what is on the axes.
     """
-    looks = dict(zip(path, ((VERMILION, "o-"), (BLUE, "s--")), strict=False))
-    with styled_figure(9, 3.3) as figure:
-        for axes, task in zip(figure.subplots(1, len(tasks), sharey=True), tasks, strict=True):
-            for name, (colour, line) in looks.items():
-                axes.plot(shares, [row[task] for row in path[name]], line, color=colour, label=name)
-            axes.set(title=task, xlabel=f"weight of the adapter of {tasks[1]}")
-        figure.axes[0].set_ylabel("accuracy (%)")
-        figure.axes[0].legend()
-    middle = len(shares) // 2
-    said = [
-        f"{name}, {task}: {rows[0][task]:.0f}, {rows[middle][task]:.0f}, {rows[-1][task]:.0f}"
-        for name, rows in path.items()
-        for task in tasks
-    ]
-    return with_description(
-        figure,
-        f"Accuracy in per cent at weights {shares[0]:g}, {shares[middle]:g} and {shares[-1]:g}. "
-        f"{'; '.join(said)}.",
+    with styled_figure(8.6, 4) as figure:
+        axes = figure.subplots()
+        for (name, points), look in zip(ways.items(), LOOKS, strict=False):
+            axes.plot(*zip(*points, strict=True), label=name, **look)
+            where, text = points[-1], {"color": look["color"], "fontweight": "bold"}
+            axes.annotate(f"{where[1]:.0f}", where, (7, 7), textcoords="offset points", **text)
+        axes.set(xlabel=x, ylabel=y)
+        axes.set_ylim(0, 1.15 * max(value for points in ways.values() for _, value in points))
+        axes.legend()
+    said = "; ".join(
+        f"{name}: " + ", ".join(f"{value:.0f} at {where:.0f}" for where, value in points)
+        for name, points in ways.items()
     )
+    return with_description(figure, f"{y}, over {x}. {said}.")

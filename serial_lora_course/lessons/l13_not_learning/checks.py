@@ -1,253 +1,281 @@
-"""Checks of lesson 13: an optimizer, a checkpointed tower, types of numbers, pixels, a rate."""
+"""Checks of lesson 13: four diagnostics of a training, and what three runs suffer from."""
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from serial_lora import SerialLoRAConfig
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
+
+class Block(nn.Module):
+    """A frozen layer with a pair in front of it, and a bias that is trained or not."""
+
+    def __init__(self, width: int, trained_bias: bool = False) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, width).requires_grad_(False)
+        self.layer.bias.requires_grad_(trained_bias)
+        self.lora_A = nn.Parameter(torch.randn(2, width))
+        self.lora_B = nn.Parameter(torch.zeros(width, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x + x @ self.lora_A.T @ self.lora_B.T)
+
+
+def as_found(found: Any, *_: Any) -> Any:
+    """What an answer returned; a case that reads it may change what it was given."""
+    return found
+
+
 # ------------------------------------------------------------------- 13.1 what the optimizer holds
 
-HELD = "the tensors that the optimizer holds"
-LEARNS = "the tensors that require a gradient"
-OPTIMIZER, RATES = "the optimizer", "its rates"
-ADVICE_1 = {
-    OPTIMIZER: "return torch.optim.AdamW of what learns",
-    RATES: "pass lr to the optimizer",
-    LEARNS: "put the adapter into the model that was given: inject freezes all else in it",
-    HELD: "give the optimizer all tensors that require a gradient, after the adapter is in, and no others",
-}
+HELD, OF = "the trained tensors that the optimizer holds", "the trained tensors"
 
 
-def held_by(optimizer: Any, model: nn.Module, *_: object) -> list:
-    """The kind of an optimizer, its rates, and whose tensors it holds, as counts by name."""
-    names = {id(tensor): name for name, tensor in model.named_parameters()}
-    groups = getattr(optimizer, "param_groups", [])
-    held = [id(tensor) for group in groups for tensor in group["params"]]
-    learns = [id(tensor) for tensor in model.parameters() if tensor.requires_grad]
-    return [
-        type(optimizer).__name__,
-        sorted({group["lr"] for group in groups}),
-        counted(learns, names),
-        counted(held, names),
-    ]
+def with_an_optimizer(attempt: Callable) -> Callable:
+    """An answer about a model and an optimizer that holds some of its tensors, and copies of others."""
 
+    def run(model: nn.Module, groups: Sequence[Sequence[str]], copied: Sequence[str]) -> Any:
+        held = [[model.get_parameter(name) for name in group] for group in groups]
+        strange = [model.get_parameter(name).detach().clone() for name in copied]
+        return attempt(model, torch.optim.SGD([{"params": g} for g in [*held, strange] if g], 0.1))
 
-def counted(held: list[int], names: dict[int, str]) -> str:
-    """How many tensors have a name of each kind: ``2 lora_A, 2 lora_B, 1 from elsewhere``."""
-    kinds = [names.get(each, "from elsewhere").rpartition(".")[2] for each in held]
-    kinds = [kind if "lora" in kind or "else" in kind else "of the base" for kind in kinds]
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(kinds).items())) or "none"
+    return run
 
 
 @exercise(
     "13.1",
-    "the optimizer holds both matrices of every pair, at the rate that was given, and nothing of the base",
+    "both counts, for optimizers with several groups, with frozen tensors, and with copies",
+    through=with_an_optimizer,
 )
-def optimizer_of() -> Iterator[Case]:
-    """Counts by name of what is held, for encoders of two and of three layers."""
-    for layers, lr in ((2, 0.01), (3, 0.5)):
-        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-        model = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        pairs = f"{layers} lora_A, {layers} lora_B"
-        yield Case(
-            f"an encoder of {layers} layers",
-            (model, SerialLoRAConfig(rank=2), lr),
-            Parts(zip(ADVICE_1, ("AdamW", [lr], pairs, pairs), strict=True)),
-            read=held_by,
-            advice=ADVICE_1,
-            may_change=True,
-        )
+def held() -> Iterator[Case]:
+    """Counted by hand."""
+    pairs = [f"{block}.{matrix}" for block in (0, 1, 2) for matrix in ("lora_A", "lora_B")]
+    frozen = ["0.layer.weight", "1.layer.weight", "2.layer.weight"]
+    for what, groups, copied, count in (
+        ("an optimizer that holds all pairs, in two groups", (pairs[:2], pairs[2:]), (), 6),
+        ("an optimizer that holds the frozen base alone", (frozen,), (), 0),
+        ("an optimizer that holds the base and one pair", (frozen, pairs[4:]), (), 2),
+        ("an optimizer that holds one pair, and copies of the others", (pairs[:2],), pairs[2:], 2),
+    ):
+        model = nn.Sequential(*(Block(4) for _ in range(3)))
+        yield Case(what, (model, groups, copied), Parts({HELD: count, OF: 6}))
 
 
-# ----------------------------------------------------------------- 13.2 gradients through a tower
+# -------------------------------------------------------------------- 13.2 what a gradient reaches
+
+FORM_2 = 'return a dictionary: kind -> (reached, all), such as {"lora_A": (2, 3)}'
 
 
-class Block(nn.Module):
-    """A frozen layer with a pair beside it, which counts how often it is run."""
+def after_backward(attempt: Callable) -> Callable:
+    """An answer about a model through whose blocks, but for some, a gradient went."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(width, width).requires_grad_(False)
-        self.pair = nn.Parameter(torch.randn(width, width))
-        self.calls = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return x + torch.tanh(self.layer(x) @ self.pair)
-
-
-OUTPUT, CALLS = "the output", "how often each block is run, forward and backward"
-PAIRS, TOKENS = "the gradients of the pairs", "the gradient of the tokens"
-ADVICE_2 = {
-    OUTPUT: "each block reads what the one before it returned",
-    PAIRS: "no gradient reaches them: use the kind of checkpoint that is not reentrant",
-    TOKENS: "the gradient stops at the tokens: do not detach them",
-    CALLS: "run each block by torch.utils.checkpoint.checkpoint, which runs it once more on the way back",
-}
-
-
-def backward_of(output: Tensor, blocks: nn.ModuleList, tokens: Tensor) -> list:
-    """The output, the gradients behind it, and how often blocks ran."""
-    leaves = [tokens, *(block.pair for block in blocks)]
-    if output.requires_grad:
-        output.square().sum().backward()
-    of_tokens, *of_pairs = (leaf.grad for leaf in leaves)
-    there = all(each is not None for each in of_pairs)
-    return [
-        output.detach(),
-        torch.stack(of_pairs) if there else "none",
-        "none" if of_tokens is None else of_tokens,
-        [block.calls for block in blocks],
-    ]
-
-
-def quietly(attempt: Callable) -> Callable:
-    """An answer without PyTorch's warning, which would give away what is wrong."""
-
-    def run(*given: Any) -> Any:
-        with warnings.catch_warnings(action="ignore"):
-            return attempt(*given)
+    def run(model: nn.Module, x: Tensor, skipped: Sequence[int]) -> Any:
+        for i, block in enumerate(model):
+            x = block(x).detach() if i in skipped else block(x)
+        x.square().sum().backward()
+        return attempt(model)
 
     return run
+
+
+def counts_of(found: Any, *_: Any) -> list:
+    """The counts by kind, in the order of the alphabet."""
+    return [[kind, int(there), int(of)] for kind, (there, of) in sorted(found.items())]
 
 
 @exercise(
     "13.2",
-    "the output and all gradients are those of the plain tower, and each block is computed again on the way back",
-    through=quietly,
+    "the counts of each kind, where all, some and none are reached, and where a gradient is zero",
+    through=after_backward,
 )
-def through_blocks() -> Iterator[Case]:
-    """Against the blocks called one after another, with tokens that need a gradient and that do not."""
-    for what, needed in (("a frozen stem", False), ("a trained stem", True)):
-        blocks = nn.ModuleList(Block(4) for _ in range(3))
-        tokens = torch.randn(2, 5, 4).requires_grad_(needed)
-        plain, start = copy.deepcopy(blocks), tokens.detach().clone().requires_grad_(needed)
-        output = plain[2](plain[1](plain[0](start)))
-        expected = backward_of(output, plain, start)[:3]
+def reached() -> Iterator[Case]:
+    """A gradient reaches the blocks behind the last one whose output is cut off."""
+    for what, skipped, there in (
+        ("three blocks that a gradient goes through", (), 3),
+        ("three blocks, the way back cut behind the first", (0,), 2),
+        ("three blocks, the way back cut behind the second", (0, 1), 1),
+    ):
+        model = nn.Sequential(*(Block(4, trained_bias=i == 2) for i in range(3)))
+        counts = [["bias", 1, 1], ["lora_A", there, 3], ["lora_B", there, 3]]
         yield Case(
-            f"three blocks behind {what}",
-            (blocks, tokens),
-            Parts(zip(ADVICE_2, (*expected, [2, 2, 2]), strict=True)),
-            read=backward_of,
-            advice=ADVICE_2,
-        )
-
-
-# ------------------------------------------------------------------------------ 13.3 the pixels
-
-
-@exercise(
-    "13.3", "red, green and blue from 0 to 255, for pictures of five kinds that are not square"
-)
-def pixels_of() -> Iterator[Case]:
-    """Against Pillow's own pixels, one by one."""
-    colours = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
-    for mode in ("RGB", "L", "RGBA", "P", "LA"):
-        picture = Image.fromarray(colours).convert(mode)
-        plain = picture.convert("RGB")
-        rows = [[plain.getpixel((x, y)) for x in range(5)] for y in range(3)]
-        expected = torch.tensor(rows, dtype=torch.float32).movedim(-1, 0)
-        yield Case(
-            f"the pixels of a picture of kind {mode}",
-            (picture,),
-            expected,
-            read=lambda found, _: found.float() if isinstance(found, Tensor) else found,
-        )
-
-
-# --------------------------------------------------------------------------- 13.4 types of numbers
-
-KEPT, SAME = "what is returned", "whether an optimizer made before still holds the parameters"
-TRAINED, FROZEN, VALUES = "trained parameters", "frozen parameters", "the trained values"
-ADVICE_4 = {
-    KEPT: "change the model itself, and return it",
-    SAME: "change tensor.data, so that the parameter stays the same object",
-    TRAINED: "a parameter that requires a gradient is float32, and still requires it",
-    FROZEN: "a parameter that requires none is bfloat16",
-    VALUES: "do not round what is trained to bfloat16 on the way",
-}
-
-
-def watched(attempt: Callable) -> Callable:
-    """An answer, and which parameters there were before it."""
-
-    def run(model: nn.Module) -> list:
-        before = list(model.parameters())
-        return [attempt(model), before]
-
-    return run
-
-
-def types_of(found: list, model: nn.Module) -> list:
-    """What counts in a model whose numbers changed their type."""
-    returned, before = found
-    now = list(model.parameters())
-    kinds = [
-        " ".join(
-            sorted({str(p.dtype).removeprefix("torch.") for p in now if p.requires_grad is on})
-        )
-        for on in (True, False)
-    ]
-    trained = [p.detach().double().flatten() for p in now if p.requires_grad]
-    return [
-        "the model" if returned is model else f"another thing ({type(returned).__name__})",
-        all(mine is theirs for mine, theirs in zip(now, before, strict=True)),
-        *(kind or "none" for kind in kinds),
-        torch.cat(trained) if trained else torch.zeros(1, dtype=torch.double),
-    ]
-
-
-@exercise(
-    "13.4",
-    "trained parameters are float32 and keep their values, frozen ones are bfloat16, and all are the same objects",
-    through=watched,
-)
-def lower() -> Iterator[Case]:
-    """A model in float32, and one whose pair was loaded in bfloat16."""
-    for what, loaded in (("float32", False), ("float32 with a pair in bfloat16", True)):
-        model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 3))
-        model.requires_grad_(False)
-        model[0].weight.requires_grad_()
-        model[1].bias.requires_grad_()
-        nn.init.normal_(model[1].bias)
-        if loaded:
-            model[0].weight.data = model[0].weight.data.bfloat16()
-        values = [model[0].weight.detach().double().flatten(), model[1].bias.detach().double()]
-        expected = ("the model", True, "float32", "bfloat16", torch.cat(values))
-        yield Case(
-            f"a model in {what}",
-            (model,),
-            Parts(zip(ADVICE_4, expected, strict=True)),
-            read=types_of,
-            advice=ADVICE_4,
-            tolerance=1e-9,
+            what,
+            (model, torch.randn(5, 4), skipped),
+            counts,
+            read=counts_of,
+            form=FORM_2,
             may_change=True,
         )
 
 
-# ------------------------------------------------------------------------------- 13.5 the rate
+# ------------------------------------------------------------------------------ 13.3 what enters
+
+ENTERED, LEFT = "what the part was given first", "the hooks that are left on it"
+CALLS, RESULT = "how often it was called", "what the model computes meanwhile"
+
+
+class Twice(nn.Module):
+    """A model that runs one part twice, and keeps what it computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.part = nn.Linear(3, 4), nn.Linear(4, 4)
+        self.calls, self.result = 0, torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.result = self.part(torch.tanh(self.part(self.first(x))))
+        return self.result
+
+
+def while_called(attempt: Callable) -> Callable:
+    """What an answer finds, and which traces it leaves."""
+
+    def run(model: Twice, x: Tensor) -> list:
+        found = attempt(model.part, lambda: model(x))
+        hooks = len(model.part._forward_pre_hooks) + len(model.part._forward_hooks)
+        return [found, hooks, model.calls, model.result]
+
+    return run
+
+
+@exercise(
+    "13.3",
+    "the first tensor that enters, one call, and no hook that is left",
+    through=while_called,
+)
+def entering() -> Iterator[Case]:
+    """Against the layers called one by one."""
+    for pictures in (5, 1):
+        model, x = Twice(), torch.randn(pictures, 3)
+        with torch.no_grad():
+            enters = x @ model.first.weight.T + model.first.bias
+            again = torch.tanh(enters @ model.part.weight.T + model.part.bias)
+            result = again @ model.part.weight.T + model.part.bias
+        parts = Parts({ENTERED: enters, LEFT: 0, CALLS: 1, RESULT: result})
+        yield Case(
+            f"a part of a model, on {pictures} input(s)",
+            (model, x),
+            parts,
+            read=as_found,
+            may_change=True,
+        )
+
+
+# -------------------------------------------------------------------------------- 13.4 what moves
+
+SHARE, MOST = "the fraction of trained parameters that change", "the largest change"
+
+
+def stepped(attempt: Callable) -> Callable:
+    """An answer about steps that add something to tensors."""
+
+    def run(model: nn.Module, added: dict[str, Tensor]) -> Any:
+        def steps() -> None:
+            for name, tensor in added.items():
+                model.get_parameter(name).data += tensor
+
+        return attempt(model, steps)
+
+    return run
+
+
+@exercise(
+    "13.4",
+    "fraction and largest change, of changes up and down, large and tiny, and of none",
+    through=stepped,
+)
+def moved() -> Iterator[Case]:
+    """Steps that add known numbers to a block with 8 trained parameters in A, 8 in B and 4 in a bias."""
+    up, down, frozen = torch.zeros(2, 4), torch.zeros(4, 2), torch.ones(4, 4)
+    up[0, :3], down[1, 0] = torch.tensor([0.25, 0.125, 1e-6]), -0.5
+    for what, added, share, most in (
+        ("steps up and down", {"lora_A": up, "lora_B": down}, 4 / 20, 0.5),
+        (
+            "steps that change the frozen base too",
+            {"lora_A": up, "layer.weight": frozen},
+            0.15,
+            0.25,
+        ),
+        ("steps that change nothing", {}, 0.0, 0.0),
+        ("steps that change one tensor", {"lora_B": 0.003 * torch.ones(4, 2)}, 0.4, 0.003),
+    ):
+        model = Block(4, trained_bias=True)
+        nn.init.zeros_(model.lora_A)  # so that nothing is rounded
+        parts = Parts({SHARE: share, MOST: most})
+        yield Case(what, (model, added), parts, read=as_found, may_change=True)
+
+
+# ---------------------------------------------------------------------------- 13.5 three diagnoses
+
+FITS = "fits its numbers"
+FAULTS = {"E": "low rate", "F": "start", "G": "high rate"}
+AGAINST = {
+    "E": {
+        "optimizer": "E: the optimizer holds 12 of 12",
+        "gradient": "E: a gradient reaches all of A and all of B",
+        "format": "E: nothing is rounded away, since all parameters move. How far?",
+        "start": "E: pairs that no gradient can move would stay, and all of these move. How far?",
+        "high rate": "E: two steps move a parameter by less than 0.006",
+        "input": "E: the wrong input gives wrong gradients, and AdamW would move parameters by the rate",
+    },
+    "F": {
+        "optimizer": "F: the optimizer holds 12 of 12",
+        "gradient": "F: a gradient reaches all of A and all of B. How large may it be?",
+        "format": "F: a fresh B is zero, and near zero no step is rounded away, so some would move",
+        "low rate": "F: at a low rate all parameters move a little, and here none does",
+        "high rate": "F: nothing moves",
+        "input": "F: the wrong input gives wrong gradients, and AdamW would move parameters by the rate",
+    },
+    "G": {
+        "optimizer": "G: the optimizer holds 12 of 12",
+        "gradient": "G: a gradient reaches all of A and all of B",
+        "format": "G: all parameters move",
+        "start": "G: all parameters move. How far?",
+        "low rate": "G: two steps move a parameter by more than 0.006",
+        "input": "G: the wrong input gives wrong gradients, but AdamW's first steps are no larger for it",
+    },
+}
+
+
+def said_of(found: dict, *_: Any) -> list[str]:
+    """Whether each diagnosis fits; a wrong one by its name, which does not give the right one away."""
+    said = {letter: found.get(letter) for letter in FAULTS}
+    return [
+        FITS if said[k] == fault else f"{said[k]!r} does not fit" for k, fault in FAULTS.items()
+    ]
+
+
+def advice_on(letter: str) -> Callable[[str], str]:
+    """What speaks against each wrong word."""
+
+    def advice(said: str) -> str:
+        known = {f"{word!r} does not fit": why for word, why in AGAINST[letter].items()}
+        return known.get(said, f"{letter}: answer with one of the words of the table")
+
+    return advice
 
 
 @exercise(
     "13.5",
-    "the rate rises in a straight line over a tenth of the run and stays, in runs of 4 to 200 steps",
-    through=lambda attempt: lambda steps: [float(attempt(step, steps)) for step in range(steps)],
+    "all three diagnoses fit the numbers of their runs",
+    {
+        why: [lambda wrong={letter: word}: FAULTS | wrong]  # noqa: B006, read only
+        for letter, words in AGAINST.items()
+        for word, why in words.items()
+    },
 )
-def share_of_rate() -> Iterator[Case]:
-    """Against NumPy's line between two points."""
-    for steps in (30, 4, 19, 22, 200):
-        warm_up = int(np.clip(steps / 10, 1, None))
-        expected = np.interp(np.arange(1, steps + 1), [0, warm_up], [0, 1])
-        yield Case(f"the shares in a run of {steps} steps", (steps,), expected.tolist())
+def diagnosis() -> Iterator[Case]:
+    """Against the line that was broken."""
+    yield Case(
+        "your diagnoses",
+        (),
+        Parts(dict.fromkeys(FAULTS, FITS)),
+        read=said_of,
+        advice={letter: advice_on(letter) for letter in FAULTS},
+        form="return a dictionary with the letters E, F and G",
+    )

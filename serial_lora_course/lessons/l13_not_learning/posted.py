@@ -1,4 +1,4 @@
-"""Five fine-tuning runs as people post them, each broken in one place, and a sixth that works.
+"""Seven fine-tuning runs as people post them, each broken in one place, and an eighth that works.
 
 The broken place of each is a function of its own, and a learner's takes its place: ``run_a(mine)``.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -51,7 +51,7 @@ class Run:
     schedule: LambdaLR | None = None
 
 
-# ------------------------------------------------------------- the five places, as posted
+# ------------------------------------------------------------ the seven places, as posted
 
 
 def optimizer_of(model: nn.Module, config: SerialLoRAConfig, lr: float) -> torch.optim.Optimizer:
@@ -83,7 +83,18 @@ def share_of_rate(step: int, steps: int, warm_up: int = 500) -> float:
     return min(1.0, (step + 1) / warm_up)
 
 
-# ---------------------------------------------------------------------------- the six runs
+def start(pairs: Iterable[nn.Parameter]) -> None:
+    """Begin at the pretrained model: B A is zero."""
+    for matrix in pairs:
+        nn.init.zeros_(matrix)
+
+
+def scaled(rate: float, batch: int) -> float:
+    """The rate for a batch of this size."""
+    return rate * batch
+
+
+# -------------------------------------------------------------------------- the eight runs
 
 
 class Classifier(nn.Module):
@@ -134,12 +145,12 @@ def classify(run: Callable[[Classifier], tuple[torch.optim.Optimizer, LambdaLR |
     return Run(model, optimizer, lambda b: F.cross_entropy(model(b[0]), b[1]), batches, schedule)
 
 
-def adapted(model: nn.Module, *others: nn.Parameter) -> torch.optim.Optimizer:
+def adapted(model: nn.Module, *others: nn.Parameter, lr: float = RATE) -> torch.optim.Optimizer:
     """An adapter, and an optimizer that trains it and others."""
     inject(model, SerialLoRAConfig(rank=RANK))
     for tensor in others:
         tensor.requires_grad_()
-    return torch.optim.AdamW([*adapter_parameters(model), *others], lr=RATE)
+    return torch.optim.AdamW([*adapter_parameters(model), *others], lr=lr)
 
 
 def works() -> Run:
@@ -214,5 +225,21 @@ def run_e(share_of_rate: Callable = share_of_rate) -> Run:
     def build(model: Classifier) -> tuple[torch.optim.Optimizer, LambdaLR]:
         optimizer = adapted(model)
         return optimizer, LambdaLR(optimizer, lambda step: share_of_rate(step, STEPS))
+
+    return classify(build)
+
+
+def run_f(start: Callable = start) -> Run:
+    def build(model: Classifier) -> tuple[torch.optim.Optimizer, None]:
+        optimizer = adapted(model)
+        start(adapter_parameters(model))
+        return optimizer, None
+
+    return classify(build)
+
+
+def run_g(scaled: Callable = scaled) -> Run:
+    def build(model: Classifier) -> tuple[torch.optim.Optimizer, None]:
+        return adapted(model, lr=scaled(RATE, BATCH)), None
 
     return classify(build)

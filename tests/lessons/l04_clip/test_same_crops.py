@@ -11,4 +11,4 @@ def test_the_first_step_has_one_loss_whatever_learns():
     outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
     printed = "".join("".join(out.get("text", "")) for out in outputs)
     losses = re.findall(r"loss ([\d.]+) in the first step", printed)
-    assert len(losses) == 4 and len(set(losses)) == 1, losses
+    assert len(losses) == 3 and len(set(losses)) == 1, losses
