@@ -256,7 +256,7 @@ def edge_difference(drawn: Tensor, pictures: Tensor) -> Tensor:
 class Recipe:
     """What the transformer's run depends on."""
 
-    steps: int = 20000
+    steps: int = 16000
     batch: int = 64
     learning_rate: float = 2e-3  # of the blocks' matrices
     other_rate: float = 1e-3  # of everything else
