@@ -20,7 +20,7 @@ to serial_lora_course/assets/weights to ship them."""
 OPTIONS = {
     "clip": {"steps": 16000, "seed": 0},
     "sam": {"steps": 8300, "seed": 0},
-    "sd3": {"steps": 20000, "autoencoder-steps": 5000, "seed": 0},
+    "sd3": {"steps": 16000, "autoencoder-steps": 5000, "seed": 0},
     "styles": {},
 }
 HELP = {

@@ -71,10 +71,15 @@ class PretrainingRun(ABC):
         self.average = average and EMAModel(
             model.parameters(), decay=average, use_ema_warmup=True, power=0.75
         )
+        self.optimizer = self.make_optimizer()
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW for everything, unless a subclass knows better."""
         groups = param_groups_weight_decay(self.trained, self.recipe.weight_decay)
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=self.recipe.learning_rate, betas=self.betas, fused=True
-        )
+        rate = self.recipe.learning_rate
+        return torch.optim.AdamW(groups, lr=rate, betas=self.betas, fused=True)
 
     def run(self) -> None:
         """Train to the last step, from where an earlier call stopped; then write model and card."""
@@ -154,7 +159,7 @@ class PretrainingRun(ABC):
         warm = min(1.0, (self.step + 1) / recipe.warmup)
         falling = 0.5 + 0.5 * math.cos(math.pi * self.ending)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * warm * falling
+            group["lr"] = group["initial_lr"] * warm * falling
 
     def descend(self, loss: torch.Tensor) -> float:
         """One optimizer step with gradients clipped to norm 1; the loss as a number."""
