@@ -32,12 +32,12 @@ TARGET = ROOT / "serial_lora_course" / "assets" / "before_after.png"
 COLUMNS = 7
 CAPTIONS = (
     "disappointed face",
-    "pouting face",
-    "lemon",
-    "cucumber",
-    "globe with meridians",
-    "tumbler glass",
-    "sports medal",
+    "neutral face",
+    "house building",
+    "bellhop bell",
+    "clock face ten oclock",
+    "paintbrush",
+    "automobile",
 )
 SERIAL = get_method("serial_lora")
 
