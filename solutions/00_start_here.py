@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# The small CLIP of this course has only ever seen drawings: emoji and icons. Now it meets photographs of nine classes of
-# things, and gets two in three wrong. You have a laptop and about ninety photographs that somebody sorted, but only of
-# six of the classes. Adapt the model first; the explanations come after.
+# The small CLIP of this course has only ever seen drawings: emoji and icons. Now it meets photographs of nine classes
+# of things, and gets two in three wrong. You have a laptop and about ninety photographs that somebody sorted, but only
+# of six of the classes. Adapt the model first; the explanations come after.
 #
 # Then you write the adapter, one line, and run CLIP with it. In later lessons you put the paper that proposed it on
 # trial.
@@ -91,10 +91,10 @@ with torch.no_grad():
     after_six = scores(test, sentences[:6]).argmax(dim=-1)
 
 # %% [markdown]
-# Here are two rivals that need no adapter, and CLIP once more with the probe's six names only. The first always names the most frequent class of the training photographs. The
-# second is a *linear probe*: a logistic regression on the vectors of the old CLIP, with the same labels. Its one
-# setting, C, is chosen by cross-validation on the training photographs. Guess who wins, on the six classes and on the
-# three.
+# Here are two rivals that need no adapter, and CLIP once more with the probe's six names only. The first always names
+# the most frequent class of the training photographs. The second is a *linear probe*: a logistic regression on the
+# vectors of the old CLIP, with the same labels. Its one setting, C, is chosen by cross-validation on the training
+# photographs. Guess who wins, on the six classes and on the three.
 
 # %%
 always = torch.full_like(truth, labels.mode().values)
@@ -124,14 +124,18 @@ print(f"{changes} tosses of a coin are as uneven in {uneven.float().mean():.0%} 
 print(data.attribution)
 
 # %% [markdown]
-# CLIP named 24 of 70 right, and took a black bird for a vehicle. After forty steps it is 33: ten more photographs of the six classes that it learnt, and one fewer of the other three.
+# CLIP named 24 of 70 right, and took a black bird for a vehicle. After forty steps it is 33: ten more photographs of
+# the six classes that it learnt, and one fewer of the other three.
 #
-# The probe has 26 of the six, choosing among six names. Asked with these names alone, the adapted CLIP has 27, and the old one 15: nobody wins. If you will never ask for anything else, take the probe: it needs no adapter. But it cannot name a tool, a flower or a vehicle. It has a row of weights for each class that it learnt, and none for these.
-# The adapted CLIP still compares a picture with any sentence. **An adapter offers what a probe does not: the model learns, and still takes any sentence.** (Whether an adapter beats a probe on the probe's own classes,
-# lesson 04 asks.)
+# The probe has 26 of the six, choosing among six names. Asked with these names alone, the adapted CLIP has 27, and the
+# old one 15: nobody wins. If you will never ask for anything else, take the probe: it needs no adapter. But it cannot
+# name a tool, a flower or a vehicle. It has a row of weights for each class that it learnt, and none for these. The
+# adapted CLIP still compares a picture with any sentence. **An adapter offers what a probe does not: the model learns,
+# and still takes any sentence.** (Whether an adapter beats a probe on the probe's own classes, lesson 04 asks.)
 #
-# Six pictures that were right are wrong now; one number before and after hides that. And over all nine classes 15 to 6 may be luck: a coin is as uneven in 8% of trials. With the middle three classes left out, in place of the last, nothing was gained when we
-# tried. Lesson 08 asks how sure one can be.
+# Six pictures that were right are wrong now; one number before and after hides that. And over all nine classes 15 to 6
+# may be luck: a coin is as uneven in 8% of trials. With the middle three classes left out, in place of the last,
+# nothing was gained when we tried. Lesson 08 asks how sure one can be.
 #
 # **Change this, and run again** from the cell that loads CLIP (an adapted model refuses a second adapter): `range(80)`.
 
@@ -148,10 +152,10 @@ display_drawing("serial_vs_lora")
 
 # %% [markdown]
 # [*LoRA*](https://arxiv.org/abs/2106.09685) (Hu et al., 2021) gives each matrix a pair of its own, which works beside
-# it; here, as we read the paper's comparison, all four. *Serial LoRA* has a single pair in front of q, k and v, so all three
-# read the same slightly changed tokens. It is from *Serial Low-rank Adaptation of Vision Transformer* (Zhong et al.,
-# 2025), which this course calls [the paper](https://arxiv.org/abs/2503.17750). <!-- from the two papers: 2021, 2025 -->
-# One pair instead of four: at equal rank, a quarter of the parameters.
+# it; here, as we read the paper's comparison, all four. *Serial LoRA* has a single pair in front of q, k and v, so all
+# three read the same slightly changed tokens. It is from *Serial Low-rank Adaptation of Vision Transformer* (Zhong et
+# al., 2025), which this course calls [the paper](https://arxiv.org/abs/2503.17750). <!-- from the two papers: 2021,
+# 2025 --> One pair instead of four: at equal rank, a quarter of the parameters.
 #
 # ### Exercise 0.1 · The adapter in one line
 #
@@ -242,7 +246,9 @@ scale = 1
 
 # %% [markdown]
 # At 0 the old CLIP is back, with its 12 and 12. At a half the sum is 33 as well: 20 of the six, and 13 of the three.
-# (Do not choose a scale here: these are the test's pictures.) At 2 the six are at 13, one above the old 12, and at 3 nine are right, where one answer for all gets ten: the adapter overpowers the model. So an adapter is a push to the old model, and you can push too far.
+# (Do not choose a scale here: these are the test's pictures.) At 2 the six are at 13, one above the old 12, and at 3
+# nine are right, where one answer for all gets ten: the adapter overpowers the model. So an adapter is a push to the
+# old model, and you can push too far.
 
 # %% [markdown]
 # ### Exercise 0.2 · Freeze a model

@@ -5,9 +5,9 @@
 # are a gigabyte. Forty *changes* of it fit into an e-mail, if each change of a weight is the product of two thin
 # matrices, and you send these. That is LoRA.
 #
-# Is every matrix the product of two thin ones? You try it on a butterfly, and then on CLIP's own weights. You write LoRA
-# in twenty lines, and compare it with PEFT's own layer. Then q, k and v share one pair, $x' = x + BAx$, as in Serial
-# LoRA: you compute what such a pair can never do, and watch it learn all the same.
+# Is every matrix the product of two thin ones? You try it on a butterfly, and then on CLIP's own weights. You write
+# LoRA in twenty lines, and compare it with PEFT's own layer. Then q, k and v share one pair, $x' = x + BAx$, as in
+# Serial LoRA: you compute what such a pair can never do, and watch it learn all the same.
 
 # %%
 try:
@@ -53,9 +53,9 @@ display_figure(figures.plot_terms(butterfly, count=4, more=16))
 print(ATTRIBUTION["openmoji"])
 
 # %% [markdown]
-# Stripes and checkerboards: one column times one row can draw nothing else. No such **rank-one term** looks like a
-# butterfly, but four of them together begin to, and sixteen take half of its numbers. Put their columns side by side,
-# (64, 16), and their rows below each other, (16, 64): these are two thin matrices, and the picture is their product.
+# Stripes and plaids: one column times one row can draw nothing else. No such **rank-one term** looks like a butterfly,
+# but four of them together begin to, and sixteen take half of its numbers. Put their columns side by side, (64, 16),
+# and their rows below each other, (16, 64): these are two thin matrices, and the picture is their product.
 #
 # Every matrix comes apart in this way. It is called the **singular value decomposition** (SVD):
 #
@@ -154,7 +154,8 @@ for name, drawing in drawings.items():
     print(f"{name}: an error below 5% takes rank {(errors_of(drawing) > 0.05).sum()} of 64")
 
 # %% [markdown]
-# It is the ruler, although it is simple to describe. Most of its rows are the row above, shifted a little, and a shifted row is a new row. Rank does not measure how simple a thing looks.
+# It is the ruler, although it is simple to describe. Most of its rows are the row above, shifted a little, and a
+# shifted row is a new row. Rank does not measure how simple a thing looks.
 
 # %% [markdown]
 # ## The weight is nearly full, its gradient is thin
@@ -255,7 +256,7 @@ for name, curve in curves.items():
 #
 # $$W' = W + \frac{\alpha}{r}\, B A, \qquad A: (r, d_\text{in}), \quad B: (d_\text{out}, r).$$
 #
-# Three decisions hide in this line.
+# Three things hide in this line.
 #
 # - **The start.** B is zero, so training begins at the pretrained model. A is random: if it were zero too, neither
 #   would ever learn.
@@ -499,7 +500,8 @@ display_figure(
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# How much does the tie cost on its own? Take any matrix C, of full rank if you like, and choose the one for which all of
+# How much does the tie cost on its own? Take any matrix C, of full rank if you like, and choose the one for which all
+# of
 # $WC$ is nearest to all of G: least squares. Return the relative error that is left.
 
 
@@ -572,9 +574,9 @@ print(f"in reach: {within:.0%} of the gradient's length; of a random matrix's {3
 # %% [markdown]
 # ## Does it train worse?
 #
-# Down the gradient the loss falls fastest. Does a pair that misses most of it train worse? Take the
-# same twenty steps, at three rates each: W multiplies what the pair changes, so one rate is not the same step. (Lesson 07
-# is about rates.) The figure has the losses at 0.04.
+# Down the gradient the loss falls fastest. Does a pair that misses most of it train worse? Take the same twenty steps,
+# at three rates each: W multiplies what the pair changes, so one rate is not the same step. (Lesson 07 is about rates.)
+# The figure has the losses at 0.04.
 
 
 # %%
@@ -600,13 +602,13 @@ for name, (parameters, way) in ways.items():
 display_figure(figures.plot_losses(falls))
 
 # %% [markdown]
-# Each has its lowest loss at 0.04, the rate in the middle: LoRA 0.03, LoRA of rank 2 0.07, the shared pair 0.19. It is
-# the order of what they miss, and at its best rate the pair is behind at its own size too. On the test drawings 51, 40
-# and 46 are right: another order, and too little to judge by. Another processor may move these numbers.
+# Each has its lowest loss at 0.04, the rate in the middle: LoRA 0.03, LoRA of rank 2 0.07, the shared pair 0.19. At the
+# end it is the order of what they miss, and at its best rate the pair is behind a smaller LoRA too. On the test
+# drawings 51, 40 and 46 are right: another order, and too little to judge by. Another processor may move these numbers.
 #
-# Yet a pair that misses 73% of the gradient brought the loss from 2.38 to 0.19. Nobody needs *that* change; a low loss is
-# enough, and many changes give one. The maths says what a method cannot imitate, not what it cannot learn. Only training
-# tells you, on more than one block, data set and seed.
+# Yet a pair that misses 73% of the gradient brought the loss from 2.38 to 0.19. Nobody needs *that* change; a low loss
+# is enough, and many changes give one. The maths says what a method cannot imitate, not what it cannot learn. Only
+# training tells you, on more than one block, data set and seed.
 
 # %% [markdown]
 # ## Quiz
@@ -645,7 +647,7 @@ display_figure(figures.plot_losses(falls))
 #
 # - A matrix is a sum of rank-one terms. The first r are the best of rank r, and the other singular values give the
 #   error.
-# - The gradient is thin; an Adam update is less so; the weight is nearly full. LoRA bets that a thin update is enough.
+# - Here the gradient is thin; an Adam update is less so; the weight is nearly full. LoRA bets that a thin update is enough.
 # - LoRA is twenty lines: freeze, A random, B zero, $\alpha / r$, merge.
 # - Serial LoRA is LoRA with one A and with columns tied by $B_p = W_p B$. A higher rank makes up for the one A, not for
 #   the tie. But a limit on what can be imitated is no limit on the loss: lesson 09 measures what each costs.

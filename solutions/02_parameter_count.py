@@ -110,8 +110,8 @@ print(f"{size!s:>8}, {size / serial!s:>4} times as many: q, k, v and out, at a q
 
 # %% [markdown]
 # In the paper's row d and r cancel: 8dr / 2dr is 4, whatever they are. That is the proof. It rests on three things:
-# equal ranks, a pair on each of **four** matrices, and square matrices. In no other row is it 4. Against LoRA on q and v
-# Serial LoRA saves half, and adapts k too. And look at the last row: LoRA can have a quarter of the parameters too,
+# equal ranks, a pair on each of **four** matrices, and square matrices. In no other row is it 4. Against LoRA on q and
+# v Serial LoRA saves half, and adapts k too. And look at the last row: LoRA can have a quarter of the parameters too,
 # simply by taking a quarter of the rank.
 #
 # So a fair comparison also asks: at the same *size*, which method is better? For that you need LoRA's rank.
@@ -163,8 +163,8 @@ check("2.2", rank_of_equal_size)
 # adapters in, and count what can be trained. SD3 would need gigabytes of memory, but one line avoids that: on the
 # **meta** device a tensor has a shape and no storage.
 #
-# Beside each count stands what your function says, for four square matrices in each block. CLIP's blocks are those of both towers. SD3 comes twice: it carries
-# picture tokens and text tokens, and each kind has matrices of its own.
+# Beside each count stands what your function says, for four square matrices in each block. CLIP's blocks are those of
+# both towers. SD3 comes twice: it carries picture tokens and text tokens, and each kind has matrices of its own.
 
 # %% tags=["nbval-check-output"]
 MAKE = {  # the models, and the paper's ranks
@@ -294,8 +294,8 @@ display_figure(plot_counts(counts))
 #
 # </details>
 #
-# **2. In your model k and v are a quarter as wide as q. You adapt q and v with LoRA. Which rank is no larger than Serial
-# LoRA's 32?**
+# **2. In your model k and v are a quarter as wide as q. You adapt q and v with LoRA. Which rank is no larger than
+# Serial LoRA's 32?**
 #
 # <details><summary>Answer</summary>
 #
@@ -319,7 +319,7 @@ display_figure(plot_counts(counts))
 # - At attention, the paper's place, LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: four to one.
 # - Against LoRA on q, k and v the ratio is 3, on q and v it is 2, and at a quarter of the rank it is 1. Always ask
 #   which LoRA is meant.
-# - Count on the real model, any that you can construct. With `torch.device("meta")` that costs nothing, and it finds
+# - Count on the real model, any that you can construct. With `torch.device("meta")` that costs no memory, and it finds
 #   what a formula forgets.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).

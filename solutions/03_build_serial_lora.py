@@ -2,8 +2,9 @@
 # # 03 · Build Serial LoRA
 #
 # A colleague sends you code that puts Serial LoRA into CLIP. It runs without an error, and the loss falls. Is it Serial
-# LoRA? PyTorch cannot tell you: an adapter fits into a block in six places and more, and only one of them is Serial LoRA. You will build the adapter, find its place, catch three wrong versions that train without complaint, and
-# write `inject` yourself, for a CLIP whose code somebody else wrote. There you answer your colleague.
+# LoRA? PyTorch cannot tell you: an adapter fits into a block in six places and more, and only one of them is Serial
+# LoRA. You will build the adapter, find its place, catch three wrong versions that train without complaint, and write
+# `inject` yourself, for a CLIP whose code somebody else wrote. There you answer your colleague.
 
 # %%
 try:
@@ -32,8 +33,8 @@ lesson_card("03")
 display_drawing("six_places")
 
 # %% [markdown]
-# This is the attention half of a transformer block. At place 4 we mean an adapter of its own on each path, everywhere else one.
-# PyTorch accepts all six. Which one is Serial LoRA's? Write your guess down.
+# This is the attention half of a transformer block. At place 4 we mean an adapter of its own on each path, everywhere
+# else one. PyTorch accepts all six. Which one is Serial LoRA's? Write your guess down.
 
 # %% [markdown]
 # ## A block that you can read
@@ -158,9 +159,10 @@ with torch.no_grad():
 # %% [markdown]
 # ## One place is right
 #
-# Back to the six places. The merged weights decide which of them is Serial LoRA. After training we want to throw the adapter away and
-# keep what it learnt: we write new values into $W_q$, $W_k$ and $W_v$, once, and the block must compute the same as
-# before, now without any adapter in it. So the adapted block must equal a plain block whose three weights are
+# Back to the six places. The merged weights decide which of them is Serial LoRA. After training we want to throw the
+# adapter away and keep what it learnt: we write new values into $W_q$, $W_k$ and $W_v$, once, and the block must
+# compute the same as before, now without any adapter in it. So the adapted block must equal a plain block whose three
+# weights are
 # $W_p\,(I + s\,BA)$, with nothing else changed.
 
 # %% [markdown]
@@ -348,8 +350,9 @@ curves = {each.__name__: losses(each(copy.deepcopy(block), rank)) for each in ve
 display_figure(plot_losses(curves))
 
 # %% [markdown]
-# All four fall, although one of these adapters is not even connected, and two wrong ones end lowest. VariantOne is slower than the others, but if you
-# had only this one, you would blame the learning rate. A falling loss says that *something* learns. It does not say what, and on labels without meaning lower is not better.
+# All four fall, although one of these adapters is not even connected, and two wrong ones end lowest. VariantOne is
+# slower than the others, but if you had only this one, you would blame the learning rate. A falling loss says that
+# *something* learns. It does not say what, and on labels without meaning lower is not better.
 #
 # A **diagnostic** does: a short function that asks one question of any block. Here are two. The first compares the
 # block with a copy of it in which `B` is not zero, since a fresh adapter changes nothing anyway. The second counts
@@ -462,8 +465,9 @@ display(pd.DataFrame(rows).T)
 #   blocks.
 # - **VariantThree** has a pair for each projection, place 4: another method, with three times as many parameters.
 #
-# Your colleague's block passes all three, as RightBlock does. But its adapter is behind attention, place 5: this block's q, k and v never see the change. A diagnostic finds only what it was written to find. You will write one that asks for the
-# definition itself, and try it on your colleague's code in a real model.
+# Your colleague's block passes all three, as RightBlock does. But its adapter is behind attention, place 5: this
+# block's q, k and v never see the change. A diagnostic finds only what it was written to find. You will write one that
+# asks for the definition itself, and try it on your colleague's code in a real model.
 
 # %% [markdown]
 # ## Into a CLIP that somebody else wrote
@@ -511,9 +515,9 @@ print("before:", number_right(clip), "right")
 print("always the same:", (test_labels == train_labels.mode().values).sum().item())
 
 # %% [markdown]
-# Whoever always names the most frequent class gets 20, so 33 is something, but not good. Now look before you build. What
-# is in one of its blocks, and what does its attention receive? `register_forward_pre_hook` calls a function of yours
-# with a layer's arguments, just before that layer runs.
+# Whoever always names the most frequent class gets 20, so 33 is something, but not good. Now look before you build.
+# What is in one of its blocks, and what does its attention receive? `register_forward_pre_hook` calls a function of
+# yours with a layer's arguments, just before that layer runs.
 
 # %%
 first = clip.visual.transformer.resblocks[0]
@@ -537,8 +541,8 @@ for handle in handles:
     handle.remove()
 
 # %% [markdown]
-# The call of `attn` is place 3: PyTorch's own `nn.MultiheadAttention` receives the normalised tokens three times, as q, k
-# and v. And a pre-hook can do more than look: if it *returns* a tuple, the layer gets that instead of its arguments.
+# The call of `attn` is place 3: PyTorch's own `nn.MultiheadAttention` receives the normalised tokens three times, as q,
+# k and v. And a pre-hook can do more than look: if it *returns* a tuple, the layer gets that instead of its arguments.
 # Without `with_kwargs=True` the hook takes `(layer, args)` and returns new `args`; arguments passed by name stay as
 # they are.
 
@@ -549,8 +553,8 @@ for handle in handles:
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# Write a function that puts adapters into *any* model that hands q, k and v to `nn.MultiheadAttention` by position, without knowing the name of
-# any layer:
+# Write a function that puts adapters into *any* model that hands q, k and v to `nn.MultiheadAttention` by position,
+# without knowing the name of any layer:
 #
 # 1. freeze everything that is there;
 # 2. find every `nn.MultiheadAttention`, at any depth; its `embed_dim` is its width, and widths may differ;
@@ -616,10 +620,9 @@ check("3.5", inject_pairs)
 # <details><summary>Hint 2: the hook</summary>
 #
 # `def adapt_tokens(layer, args)` can take its pair from the layer that it is called with: `tokens =
-# layer.serial_lora(args[0])`, and it returns `tokens, tokens, tokens`. Before that, compare: in
-# self-attention `args[1]` and `args[2]` *are* `args[0]`, one tensor. If you define the hook inside the loop, and it uses
-# `pair`, all hooks use the *last* pair, because Python looks the name up when the hook runs: so
-# take it from the layer.
+# layer.serial_lora(args[0])`, and it returns `tokens, tokens, tokens`. Before that, compare: in self-attention
+# `args[1]` and `args[2]` *are* `args[0]`, one tensor. If you define the hook inside the loop, and it uses `pair`, all
+# hooks use the *last* pair, because Python looks the name up when the hook runs: so take it from the layer.
 #
 # </details>
 #
@@ -694,10 +697,10 @@ print(f"a linear probe   {(probed == test_labels).sum().item()} right, of {len(t
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 5 |
 #
-# Your colleague's has the lower last loss and more right answers. Is it Serial LoRA? Ask for the definition: from the base
-# and its trained pairs, make a plain model that computes the same. `nn.MultiheadAttention` keeps its three weights in
-# one tall matrix, `in_proj_weight` (3 d, d), of which every row multiplies the same tokens: so one call of your function
-# of exercise 3.3 merges all three.
+# Your colleague's has the lower last loss and more right answers. Is it Serial LoRA? Ask for the definition: from the
+# base and its trained pairs, make a plain model that computes the same. `nn.MultiheadAttention` keeps its three weights
+# in one tall matrix, `in_proj_weight` (3 d, d), of which every row multiplies the same tokens: so one call of your
+# function of exercise 3.3 merges all three.
 
 
 # %% tags=["exercise"]
@@ -763,17 +766,18 @@ display(pd.DataFrame(table).T)
 display_figure(plot_agreement(scores))
 
 # %% [markdown]
-# Merged, yours is what it was: every dot lies on the diagonal. Your colleague's is another model, with 35 right answers in place of 48.
-# So here is your answer: it learns, in this one run with five more right than yours, but it is not Serial
-# LoRA, and its results say nothing about Serial LoRA. (It can be merged too, but into W_o and its
-# bias: it changes what attention gives, not what q, k and v read.)
+# Merged, yours is what it was: every dot lies on the diagonal. Your colleague's is another model, with 35 right answers
+# in place of 48. So here is your answer: it learns, in this one run with five more right than yours, but it is not
+# Serial LoRA, and its results say nothing about Serial LoRA. (It can be merged too, but into W_o and its bias: it
+# changes what attention gives, not what q, k and v read.)
 #
 # Your merged CLIP again has 134 tensors, under the same names: it should load as an ordinary open_clip checkpoint.
 #
 # Your twenty steps led from 33 right answers to 43. The linear probe is ahead of both, with 51; whether an adapter gets
 # past it, lesson 04 asks.
 #
-# **Change this and run again**: `rank=1` where yours get their pairs, and run on from there. Guess first how much of the gain is left.
+# **Change this and run again**: `rank=1` where yours get their pairs, and run on from there. Guess first how much of
+# the gain is left.
 
 # %% [markdown]
 # ## Against the library
@@ -823,8 +827,8 @@ for name, other in {"the library's": by_library, "the base's": by_base}.items():
 #
 # </details>
 #
-# **3. Your hook takes its pair as an argument, `def adapt_tokens(layer, args, pair=pair)`, and you copy the adapted model
-# with `copy.deepcopy`. Whose pairs does the copy use?**
+# **3. Your hook takes its pair as an argument, `def adapt_tokens(layer, args, pair=pair)`, and you copy the adapted
+# model with `copy.deepcopy`. Whose pairs does the copy use?**
 #
 # <details><summary>Answer</summary>
 #

@@ -1,7 +1,9 @@
 # %% [markdown]
 # # 04 · CLIP with a few shots
 #
-# You have symbols to sort: arrows, hearts, letters, number keys, eight kinds in all, from a set that our CLIP has never seen. About a hundred are labelled, of some kinds only eight. Too few to train a model from scratch, but enough to adapt one.
+# You have symbols to sort: arrows, hearts, letters, number keys, eight kinds in all, from a set that our CLIP has never
+# seen. About a hundred are labelled, of some kinds only eight. Too few to train a model from scratch, but enough to
+# adapt one.
 #
 # You make a classifier out of eight sentences, and one out of the labels alone. Then you write the whole training that
 # adapts CLIP, and ask what beats what: with one labelled picture of each kind, and with sixteen.
@@ -232,8 +234,8 @@ display(pd.DataFrame(rows).T.map("{:.1%}".format))
 # Nothing was trained, and on nature one other word leaves a quarter of the accuracy. We wrote its captions, with "a
 # drawing of" in many and "a sketch of" in none. So from here on we use the same sentence throughout.
 #
-# **Change this and run again**: put your own sentence into `words`. Can you find a better one than ours? (For play: these
-# are the test's pictures.)
+# **Change this and run again**: put your own sentence into `words`. Can you find a better one than ours? (For play:
+# these are the test's pictures.)
 #
 # ## A few shots, and no adapter
 #
@@ -267,8 +269,8 @@ print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} clas
 # One shot: seed 1 above, seed 2 below. If one row were all you had, which would you rather learn from? Six of the eight
 # classes have fewer than sixteen pictures, and we use them all.
 #
-# How much do the labels bring without any adapter? Leave both towers frozen, throw the sentences away, and fit a logistic
-# regression on the picture vectors: a *linear probe*. Its C, the inverse of the regularisation, is chosen by
+# How much do the labels bring without any adapter? Leave both towers frozen, throw the sentences away, and fit a
+# logistic regression on the picture vectors: a *linear probe*. Its C, the inverse of the regularisation, is chosen by
 # cross-validation on the training pictures: each quarter of them judges what was fitted on the other three. How many
 # drawings do you expect it to get right?
 
@@ -428,7 +430,8 @@ check("4.4", train_few_shot)
 # <details><summary>Hint 2: one step</summary>
 #
 # `torch.utils.data.default_collate` stacks a list of (picture, label), or use `torch.stack` twice. Then `loss_of`,
-# `optimizer.zero_grad()`, `loss.backward()`, `optimizer.step()`, `schedule.step()`, and `loss.item()` goes into the list.
+# `optimizer.zero_grad()`, `loss.backward()`, `optimizer.step()`, `schedule.step()`, and `loss.item()` goes into the
+# list.
 #
 # </details>
 #
@@ -440,9 +443,9 @@ check("4.4", train_few_shot)
 #
 # All methods see the same crops in the same batches: `adapt` seeds again when the adapter is in. Each is given its own
 # rate: one rate is not the same step (lesson 01). We tried rates three times apart, up to 0.003, on held-out training
-# pictures of three sets, in batches twice as large, and took the best. For both small adapters it lies at the edge. [The study's
-# grid](../docs/study.md), on other sets, went on: for both, 0.009 was ahead by a hair, and 0.027 did far worse.
-# (For full fine-tuning three rates tied on symbols. We took the middle one.)
+# pictures of three sets, in batches twice as large, and took the best. For both small adapters it lies at the edge.
+# [The study's grid](../docs/study.md), on other sets, went on: for both, 0.009 was ahead by a hair, and 0.027 did far
+# worse. (For full fine-tuning three rates tied on symbols. We took the middle one.)
 # <!-- from study/results/clip.jsonl.xz: 0.009, 0.027 -->
 
 # %%
@@ -555,17 +558,17 @@ for title, indices in {
 display_figure(plot_confusion(labels, {"zero-shot": zero, "Serial LoRA": serial}, data.class_names))
 
 # %% [markdown]
-# Before, most letters were zodiac signs and all number keys were arrows; shapes and hearts were all right already. After,
-# the diagonal is dark, but for zodiac signs. Which class gained most? The letters, from one to eleven of sixteen. But as a
-# share number keys, religious symbols and buttons gained more, the first from none to all five. Say which you mean, a
-# count or a share.
+# Before, most letters were zodiac signs and all number keys were arrows; shapes and hearts were all right already.
+# After, the diagonal is dark, but for zodiac signs. Which class gained most? The letters, from one to eleven of
+# sixteen. But as a share number keys, religious symbols and buttons gained more, the first from none to all five. Say
+# which you mean, a count or a share.
 #
 # ## LoRA, through the same loop
 #
 # And LoRA, which you wrote in lesson 01? It wraps an `nn.Linear`. CLIP's attention has none for q, k and v: PyTorch
-# keeps the three weights in one, `in_proj_weight`. The course's `OpenAttention` takes them apart: a layer for each of q,
-# k, v and out, and your LoRA round each. B is zero, so nothing may change yet. Does the fresh model still give CLIP's
-# answer for every picture?
+# keeps the three weights in one, `in_proj_weight`. The course's `OpenAttention` takes them apart: a layer for each of
+# q, k, v and out, and your LoRA round each. B is zero, so nothing may change yet. Does the fresh model still give
+# CLIP's answer for every picture?
 
 # %%
 from serial_lora_course.lessons.l04_clip.attention import OpenAttention
@@ -589,8 +592,8 @@ print("the same answer for", int((predict(fresh.to(device)) == zero).sum()), "of
 # same rank. Which comparison is fair depends on your question. Here LoRA gets a quarter of the rank, and so as many
 # parameters as Serial LoRA; LoRA at the whole rank is among the runs at the end.
 #
-# And what do all adapters replace? *Full fine-tuning*, in which every parameter of CLIP learns. Same shots, same
-# crops, same loop: so the loss of the first step must be the same. And how good is each with *one* shot of each kind, the
+# And what do all adapters replace? *Full fine-tuning*, in which every parameter of CLIP learns. Same shots, same crops,
+# same loop: so the loss of the first step must be the same. And how good is each with *one* shot of each kind, the
 # upper row above? Guess the order at one shot and at sixteen.
 
 # %%
@@ -631,12 +634,12 @@ for rival in (quarter, "linear probe"):
     print(f"{rival}: {alone[0]} and {alone[1]}, p = {chance:.2f}")
 
 # %% [markdown]
-# At sixteen shots all four are level, 59 to 61 of 73. Serial LoRA and LoRA of its size differ on four pictures, and each
-# is right on two. The probe, with a fortieth of their parameters, does as well: whenever you report a gain, report a
-# probe too.
+# At sixteen shots all four are level, 59 to 61 of 73: on four pictures only one of Serial LoRA and LoRA of its size is
+# right, and each is right on two. The probe, with a fortieth of their parameters, does as well: whenever you report a
+# gain, report a probe too.
 #
-# At one shot they part. The probe is below zero-shot; Serial LoRA has 40 right, full fine-tuning, with a hundred times as
-# many parameters, 44, and LoRA 47. But that is one draw, of eight pictures.
+# At one shot they part. The probe is no better than zero-shot; Serial LoRA has 40 right, full fine-tuning, with a
+# hundred times as many parameters, 44, and LoRA 47. But that is one draw, of eight pictures.
 #
 # So why not take the probe? Ask for something else than these classes, and it has no answer: it knows no other. The
 # adapted CLIP still reads sentences. Does it still know the other five data sets?
@@ -653,15 +656,15 @@ for name, some in sets.items():
 display(pd.DataFrame(rows).map("{:.1%}".format))
 
 # %% [markdown]
-# It does, but it has forgotten something: nature falls from 56.1% to 46.3%, objects from 35.2% to 28.4%. Photographs gain.
-# So look at what you did not train, too.
+# It does, but it has forgotten something: nature falls from 56.1% to 46.3%, objects from 35.2% to 28.4%. Photographs
+# and food gain. So look at what you did not train, too.
 #
 # ## What beats what
 #
 # One run on one data set shows you how things work, not which is better. The course ships the records of many: six data
-# sets, one to sixteen shots, three draws of the shots each. (These runs took batches up to twice as large, flipped pictures and had
-# dropout; at sixteen shots the draws of a small set share most pictures.) For each of them we fit a probe on the very same
-# pictures. A dot on the right is one draw on one data set.
+# sets, one to sixteen shots, three draws of the shots each. (These runs took batches up to twice as large, flipped
+# pictures and had dropout; at sixteen shots the draws of a small set share most pictures.) For each of them we fit a
+# probe on the very same pictures. A dot on the right is one draw on one data set.
 
 # %%
 from serial_lora_course.labs.frames import frame
@@ -694,16 +697,16 @@ display(accuracy.groupby("shots").mean().T.round(1))
 display_figure(plot_over_shots(accuracy, "Serial LoRA", known["lora_equal_budget"]))
 
 # %% [markdown]
-# **At one shot** LoRA of the same size leads with 45.5, as in your table; then LoRA with 43.4. Serial LoRA only stays where
-# zero-shot is, 41.4 and 40.9. Last is the probe with 31.6: it threw the sentences away, and has one picture of each kind
-# in their place. From four shots on it is above zero-shot. **At sixteen** the three adapters are within a point, 57.0 to
-# 58.0, and the probe has 53.2. (Full fine-tuning is in your table only.) So where labels are few, zero-shot is the rival
-# to name; where they are many, it is the probe.
+# **At one shot** LoRA of the same size leads with 45.5, as in your table; then LoRA with 43.4. Serial LoRA only stays
+# where zero-shot is, 41.4 and 40.9. Last is the probe with 31.6: it threw the sentences away, and has one picture of
+# each kind in their place. From four shots on it is above zero-shot. **At sixteen** the three adapters are within a
+# point, 57.0 to 58.0, and the probe has 53.2. (Full fine-tuning is in your table only.) So where labels are few,
+# zero-shot is the rival to name; where they are many, it is the probe.
 #
-# On the right is the question of lesson 02: at equal size, does Serial LoRA learn more? Not in these runs. It wins 3 draws
-# and loses 15 at one shot, 7 and 5 at sixteen. Three dots of one colour in a column are one data set with three draws, and
-# most such dots lie farther apart than the mean is from zero. So one run can show either method ahead. That is the idea
-# to keep; how many runs are enough, lesson 08 says.
+# On the right is the question of lesson 02: at equal size, does Serial LoRA learn more? Not in these runs. It wins 3
+# draws and loses 15 at one shot, 7 and 5 at sixteen. Three dots of one colour in a column are one data set with three
+# draws, and most such dots lie farther apart than the mean is from zero. So one run can show either method ahead. That
+# is the idea to keep; how many runs are enough, lesson 08 says.
 
 # %% [markdown]
 # ## Quiz
@@ -731,7 +734,8 @@ display_figure(plot_over_shots(accuracy, "Serial LoRA", known["lora_equal_budget
 #
 # <details><summary>Answer</summary>
 #
-# The one without it on the same labels: a linear probe on the frozen features. It says how much these labels bring without an adapter.
+# The one without it on the same labels: a linear probe on the frozen features. It says how much these labels bring
+# without an adapter.
 #
 # </details>
 #

@@ -274,8 +274,9 @@ display_figure(plot_masks({"most things": tests[number]}, shown))
 # None of them. You get masks, but with a lower Dice. It is below the filled box's 0.66: that is how you could notice.
 #
 # Somebody with the third bug could start at 0.52, train the model until it makes up for the bug, and publish the gain.
-# So test pre- and postprocessing alone, before any training, on pictures that are not square. In the last picture above,
-# a Dice of 0.78 in place of 0.91 says that something is wrong. Only the mask says what: all of it is squeezed upwards.
+# So test pre- and postprocessing alone, before any training, on pictures that are not square. In the last picture
+# above, a Dice of 0.78 in place of 0.91 says that something is wrong. Only the mask says what: all of it is squeezed
+# upwards.
 #
 # ## Windows, and zeros that must stay zero
 #
@@ -351,7 +352,8 @@ check("5.2", adapted_windows)
 
 # %% [markdown]
 # Does it matter? Put an adapter after the padding (hatched) on purpose, in a block with ViT-B's windows: once without a
-# bias, as a pair is, and once with one. Then run your function in all blocks of our SAM: does it give what `inject` gives?
+# bias, as a pair is, and once with one. Then run your function in all blocks of our SAM: does it give what `inject`
+# gives?
 
 # %%
 from segment_anything.modeling.image_encoder import Block
@@ -394,8 +396,8 @@ print(
 )
 
 # %% [markdown]
-# Without a bias zeros stay zero. With one they become tokens with content, to which the picture's own attend: 960 of 4096
-# come out wrong, without an error. Our small SAM's windows of 8 fit its grid of 16, so here nothing is padded.
+# Without a bias zeros stay zero. With one they become tokens with content, to which the picture's own attend: 960 of
+# 4096 come out wrong, without an error. Our small SAM's windows of 8 fit its grid of 16, so here nothing is padded.
 #
 # ## A loss with a gradient
 #
@@ -530,9 +532,9 @@ check("5.4", training_step)
 # ## The run
 #
 # What is left is the loop, and here is all of it: epochs over the training scenes, each in a new order; boxes moved a
-# little at random, since nobody draws a perfect box; AdamW, with a learning rate that falls to zero along a cosine. Each
-# method gets the rate that did best for it, of three or more, in [the study](../docs/study.md). A run takes less than a
-# minute on two free cores.
+# little at random, since nobody draws a perfect box; AdamW, with a learning rate that falls to zero along a cosine.
+# Each method gets the rate that did best for it, of three or more, in [the study](../docs/study.md). A run takes less
+# than a minute on two free cores.
 
 # %%
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -599,8 +601,8 @@ gains = after - before
 print(f"gains from {gains.min():+.3f} to {gains.max():+.3f}")
 
 # %% [markdown]
-# 44 of 60 get better and 16 get worse, none by more than 0.04. Before, 22 were below their own rectangle; now 10 are. Look
-# at the masks at both ends. First the two pictures that gained most.
+# 44 of 60 get better and 16 get worse, none by more than 0.04. Before, 22 were below their own rectangle; now 10 are.
+# Look at the masks at both ends. First the two pictures that gained most.
 
 
 # %%
@@ -615,8 +617,8 @@ show_before_and_after(order[:2])
 
 # %% [markdown]
 # Of the chicken SAM had found little more than the white neck, of the boar little more than the snout, parts of one
-# colour. After 60 steps it finds much of the chicken, in patches, and most of the boar, but for the legs. Now the picture
-# that lost most, and the one with the lowest Dice after training.
+# colour. After 60 steps it finds much of the chicken, in patches, and most of the boar, but for the legs. Now the
+# picture that lost most, and the one with the lowest Dice after training.
 
 # %%
 show_before_and_after([order[-1], after.argmin()])
@@ -628,9 +630,9 @@ show_before_and_after([order[-1], after.argmin()])
 #
 # ## LoRA through the same loop
 #
-# The loop takes any adapter. LoRA has one pair each for q, k, v and the output: at a quarter of the rank it is as large as
-# Serial LoRA. Scenes, order, boxes and steps stay; its own best rate is three times as high. Which of the two cuts out
-# better?
+# The loop takes any adapter. LoRA has one pair each for q, k, v and the output: at a quarter of the rank it is as large
+# as Serial LoRA. Scenes, order, boxes and steps stay; its own best rate is three times as high. Which of the two cuts
+# out better?
 
 # %%
 quarter, faster = config.rank // 4, config.lr * (3 if SCALE == "tiny" else 1)
@@ -646,8 +648,8 @@ for name, sam, rate, dice in (
 
 # %% [markdown]
 # At equal size LoRA is ahead, 0.765 to 0.756, and on 39 of 60 scenes. But two runs cannot say which is better, and 60
-# scenes on only five photographs are not 60 independent draws. Lesson 08 judges such differences, and lesson 09 puts both
-# beside other ways.
+# scenes on only five photographs are not 60 independent draws. Lesson 08 judges such differences, and lesson 09 puts
+# both beside other ways.
 #
 # ## Drag a box
 #
@@ -709,7 +711,7 @@ panel = mask_panel(serial, [tests[n] for n in (order[0], order[-1], *order[1:-1:
 #
 # Next: [lesson 06](06_sd3_style.ipynb), where the same small pairs change how Stable Diffusion 3 draws.
 #
-# The things are stamps of Tux Paint (its contributors, GPL-2 or later), over photographs that come with scikit-image and
-# scikit-learn; the small SAM learnt from Twemoji (copyright Twitter, Inc. and contributors, CC BY 4.0).
+# The things are stamps of Tux Paint (its contributors, GPL-2 or later), over photographs that come with scikit-image
+# and scikit-learn; the small SAM learnt from Twemoji (copyright Twitter, Inc. and contributors, CC BY 4.0).
 # `DATA_LICENSES.md` says more. SAM is Kirillov et al. (2023), Dice as a loss Milletari et al., V-Net (2016).
 # <!-- from the two papers: 2023, 2016 -->

@@ -44,8 +44,9 @@ hers = {"Ines": [studio.real[index] for index in shown]}
 display_figure(plot_drawings({"SD3": base} | hers, captions))
 
 # %% [markdown]
-# The upper row shows what the model draws today for eight prompts, chosen because it draws them well. The lower row shows the
-# same eight as Ines draws them: black outlines, flat colour, a purer yellow. No test drawing is used in training.
+# The upper row shows what the model draws today for eight prompts, chosen because it draws them well. The lower row
+# shows the same eight as Ines draws them: black outlines, flat colour, a purer yellow. No test drawing is used in
+# training.
 #
 # (Ines's drawings are OpenMoji's, openmoji.org, CC BY-SA 4.0. <!-- from the licence: 4.0 --> The SD3 is a small one,
 # made of diffusers' own classes and pretrained on the drawings of three other designers, these very words among them.
@@ -214,12 +215,15 @@ for what, (latents, words) in kinds.items():
     print(f"{what}: {loss:.2f}")
 
 # %% [markdown]
-# Her drawings cost more than three times as much. The model has seen Twemoji's drawings many times; hers are new to it. This gap is for the adapter to close.
+# Her drawings cost more than three times as much. The model has seen Twemoji's drawings many times; hers are new to it.
+# This gap is for the adapter to close.
 #
 # ## The training loop
 #
 # Take some of her drawings, sample noise and noise levels, mix them, predict the velocity, compare, and make a step.
-# That is all, and the loop below *is* the run: nothing else trains a model in this lesson. The settings are those of `serial-lora lab sd3`, but half of its rounds, at a higher learning rate: the highest of three that were tried on other captions, and the best for both methods. (Lesson 09 asks what a rate can do to a comparison.)
+# That is all, and the loop below *is* the run: nothing else trains a model in this lesson. The settings are those of
+# `serial-lora lab sd3`, but half of its rounds, at a higher learning rate: the highest of three that were tried on
+# other captions, and the best for both methods (a higher one may be better still).
 #
 # Two lines need an explanation. Noise levels are not sampled uniformly but from a *logit-normal* distribution, a
 # normal number put through a sigmoid: the middle levels are the hardest to learn, so they come up most often. And one
@@ -282,8 +286,8 @@ print(f"rank {config.rank}, {count:,} parameters, learning rate {config.lr}")
 print(f"loss: first 20 steps {np.mean(losses[:20]):.2f}, last 20 {np.mean(losses[-20:]):.2f}")
 
 # %% [markdown]
-# Training 30,720 parameters lowered the loss by nearly a quarter. (The noise levels are others than above: do not compare with 0.46.) Is that much? A loss cannot tell you. We have to see drawings,
-# and so far we cannot draw any.
+# Training 30,720 parameters lowered the loss by nearly a quarter. (The noise levels are others than above: do not
+# compare with 0.46.) Is that much? A loss cannot tell you. We have to see drawings, and cannot draw any yet.
 #
 # ## Why drawing takes steps
 #
@@ -310,13 +314,13 @@ for told, words in three.items():
 display_figure(draw_rows([there, *guesses]))
 
 # %% [markdown]
-# Follow the guesses with its own word to the right. At σ = 0.6 we see mostly noise, and the model still sees
-# the cat, but no longer its face and stripes. At σ = 1 nothing of this cat is left in the input, so the best answer is the
+# Follow the guesses with its own word to the right. At σ = 0.6 we see mostly noise, and the model still sees the cat,
+# but no longer its face and stripes. At σ = 1 nothing of this cat is left in the input, so the best answer is the
 # *average* of all pictures that the word could mean: a blurred cat.
 #
 # Without a word that average is over everything it has ever seen: a grey slab. And with the wrong word the picture wins
-# as long as anything of it can be seen: even at σ = 0.8 the guess is mostly the cat's. Only at σ = 1 the word decides alone. So
-# *what* is drawn is decided early, in the noise, by the word. Later the model follows what is there already.
+# as long as anything of it can be seen: even at σ = 0.8 the guess is still half a cat. Only at σ = 1 the word decides
+# alone. So *what* is drawn is decided early, in the noise, by the word. Later the model follows what is there already.
 #
 # So take only a small step in that direction. Then the input already holds a little of a picture, the next answer is
 # less of an average, and so on. That is why drawing takes many steps.
@@ -371,9 +375,9 @@ check("6.3", sample)
 # Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
-# Run your sampler for the eight prompts, and for the cat, where we look at every step: what the model is given, and what
-# it would guess from there. The eight start from the same noise as in diffusers' own pipeline, so its drawings should be
-# the same as yours.
+# Run your sampler for the eight prompts, and for the cat, where we look at every step: what the model is given, and
+# what it would guess from there. The eight start from the same noise as in diffusers' own pipeline, so its drawings
+# should be the same as yours.
 
 # %%
 walk = yours("6.3")
@@ -401,8 +405,8 @@ display_figure(draw_rows(rows))
 # latents are bfloat16.)
 #
 # The two rows show it at work. The first guess is the blurred cat that you have just seen. Each step goes only a little
-# way towards the guess, and then the model guesses again, from a point that holds a little more of a picture. In the end
-# both rows show the same drawing: a body, a whole tail, and no face.
+# way towards the guess, and then the model guesses again, from a point that holds a little more of a picture. In the
+# end both rows show the same drawing: a body, a whole tail, and no face.
 #
 # ## Guidance
 #
@@ -483,13 +487,14 @@ stronger = {f"w = {w:g}": draw(model, studio.asked.rows(shown), shown, w) for w 
 display_figure(plot_drawings(stronger, captions))  # change this and run again: other w
 
 # %% [markdown]
-# At w = 3 shapes are clearer than at w = 1, and at w = 9 they begin to break up. We stay at 3.
-# The paper, with a far larger model, uses 7. <!-- from the paper, Section III.A: 7 -->
+# At w = 3 shapes are clearer than at w = 1; at w = 9 cat and lemon fray. We stay at 3. The paper, with a far larger
+# model, uses 7. <!-- from the paper, Section III.A: 7 -->
 #
 # ## Her style
 #
 # Now draw the same words from the same noise before and after the run above, and with a LoRA of the same rank, trained
-# by the same loop. And since the model was pretrained on outlined drawings too, ask it for her style in words: "outlined lemon", without any tuning. Which row do you expect to be nearest to hers?
+# by the same loop. And since the model was pretrained on outlined drawings too, ask it for her style in words:
+# "outlined lemon", without any tuning. Which row will be nearest to hers?
 
 # %%
 in_words = "outlined {}" if SCALE == "tiny" else "{}, in the style of Art Nouveau"
@@ -508,7 +513,9 @@ chosen = {name: drawn[shown] for name, drawn in drawings.items()}
 display_figure(plot_drawings(chosen | hers, captions))
 
 # %% [markdown]
-# Follow one column down. The words alone bring the outline and keep the thing, in the old orange. Tuning brings her yellow, her black rim on faces and her plainer shapes: Ines might sign the disappointed face. But the tears lose their rim, and the heart nearly its shape.
+# Follow one column down. The words alone bring the outline and keep most things, in the old orange. Tuning brings her
+# yellow, her black rim on faces and her plainer shapes: the disappointed face comes nearest. But closed eyes open, and
+# the heart nearly loses its shape.
 #
 # LoRA, with four times the parameters, goes farther both ways: blacker rims, and less left of heart and mushroom.
 #
@@ -535,14 +542,15 @@ fade_panel(fade, scales, list(typed))
 # %% [markdown]
 # The slider needs no running kernel. Put in your own words and run the cell again: it takes ten seconds.
 #
-# The style does not grow evenly. At 0.75 her yellow is there and everything still whole. The black rims come only after that, and with them heart and tears of joy break up. We like it best at 0.875.
+# The style does not grow evenly. At 0.75 her yellow is there and the faces are still whole. The black rims come only
+# after that, and with them heart and tears of joy break up. We like it best at 0.875.
 #
 # ## How good is it? FID by hand
 #
 # (You may skip this section. The next one uses FID as one column of a table.)
 #
-# "We like it best" is not enough for a paper. Papers report **FID**. It asks: do the drawings, *as a set*, look like real
-# pictures of the style?
+# "We like it best" is not enough for a paper. Papers report **FID**. It asks: do the drawings, *as a set*, look like
+# real pictures of the style?
 #
 # Every picture becomes a vector of features, by a network that was trained for something else. (Papers use Inception.
 # We use a middle layer of lesson 04's CLIP, so you cannot compare our FIDs with those of papers.) Then each set is
@@ -622,8 +630,8 @@ for name, drawn in drawings.items():
     print(f"{name:12} yours {fid(features, reference):.3f}, the course's {ours:.3f}")
 
 # %% [markdown]
-# FID has a weakness that you can now measure yourself. Take two halves of *her own* drawings, so that nothing at
-# all is generated. The distance should be 0. What will it be?
+# FID has a weakness that you can now measure yourself. Take two sets of *her own* drawings, so that nothing at all is
+# generated. The distance should be 0. What will it be?
 
 # %%
 parts = [lesson.data.train, lesson.data.test]  # no drawing is in both
@@ -635,18 +643,20 @@ for count in (most // 6, most // 3, most):
     print(f"{count:3} of her drawings beside {count} others: FID {distance:.1f}")
 
 # %% [markdown]
-# With 25 drawings on each side, her own are nearly as far apart as 64 untuned drawings were from hers. To estimate a covariance of 192 features you need many pictures, and every error of the estimate adds to the
-# distance. So compare at equal numbers only, as the next table does.
+# With 25 drawings on each side, her own are nearly as far apart as 64 untuned drawings were from hers. To estimate a
+# covariance of 192 features you need many pictures, and every error of the estimate adds to the distance. So compare at
+# equal numbers only, as the next table does.
 #
 # ## What fools which number?
 #
 # Most papers report more than FID. We take three more numbers. **CLIP-Score** asks whether a drawing shows what its
 # prompt says: two and a half times the cosine of CLIP's two vectors. **Own words found** is the share of drawings to
-# which CLIP finds the prompt, among all of them. And a **style classifier** says in whose style a picture is drawn, or in
-# none: by its colours, by how fine its detail is, and by the shapes that CLIP's image tower sees.
+# which CLIP finds the prompt, among all of them. And a **style classifier** says in whose style a picture is drawn, or
+# in none: by its colours, by how fine its detail is, and by the shapes that CLIP's image tower sees.
 #
 # Before you trust a measure, try it on something that is wrong. Five cheats stand beside the models: one answers every
-# prompt with some *training* picture, whatever was asked for; one gives the *same* picture every time; and three spoil drawings. Here are these three. Which number will each of the five fool?
+# prompt with some *training* picture, whatever was asked for; one gives the *same* picture every time; and three spoil
+# drawings. Here are these three. Which number will each of the five fool?
 
 # %%
 from serial_lora_course.measures.deceptions import in_colours_of, in_tiles, under_bars
@@ -683,22 +693,30 @@ columns = ["FID", "CLIP-Score", "own words found", "in her style"]
 pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 
 # %% [markdown]
-# Begin with what is wrong. Tiles, black bars and borrowed colours do not fool the classifier: at most 0.09 are taken for hers, fewer than before tuning. *Any training picture* fools it, with 0.77, and comes to a FID of 36.93; the same picture every time fools the classifier completely. The two columns that read the prompts see that nobody asked for them. So no column is worth anything alone: two nearly forgive whoever ignores the prompt, two are won by not tuning at all.
+# Begin with what is wrong. Tiles, black bars and borrowed colours do not fool the classifier: at most 0.09 are taken
+# for hers, fewer than before tuning. *Any training picture* gets 0.77 and a FID of 36.93, one picture 1.00: rightly,
+# both are hers, but nobody asked for them. The two columns that read the prompts see that. So no column is enough
+# alone: two may forgive whoever ignores the prompt, two are won by not tuning at all.
 #
-# And FID finds what words alone draw, with her outlines, farther from hers (89.34) than drawings without any (72.33). What it sees is not what you see.
+# And FID finds what words alone draw, with her outlines, farther from hers (89.34) than drawings without any (72.33).
+# Both tuned models (30.39, 27.30) even come nearer than *any training picture*, which is her own. What FID sees is not
+# what you see.
 #
-# Now the models. Tuning brought "in her style" from 0.11 to 0.77 and 0.84 and FID from 72.33 to 30.39 and 27.30. It cost words: "own words found" went from 0.67 to 0.53, with LoRA to 0.36; with her own drawings it is 0.64. LoRA has more of her style and loses more things, in one run of each.
+# Now the models. Tuning brought "in her style" from 0.11 to 0.77 and 0.84 and FID from 72.33 to 30.39 and 27.30. It
+# cost words: "own words found" went from 0.67 to 0.53, with LoRA to 0.36; with her own drawings it is 0.64. LoRA has
+# more of her style and loses more things, in one run of each.
 #
-# Words alone are in her style about as often (0.75), lose less (0.61), and cost nothing; but her yellow nobody can ask for. So ask in words first, and tune for what words cannot say.
+# Words alone are in her style about as often (0.75), lose less (0.61), and cost no training; but "outlined" does not
+# bring her yellow. So ask in words first, and tune for what your words do not bring.
 #
 # ## What we passed over
 #
 # Two more things make the model an SD3.
 #
-# **Shift.** The more pixels show the same thing, the more noise it takes to hide it. So for large pictures the noise levels
-# are shifted upwards, in training (`shift` in `noise_levels`) and in drawing: SD3 medium has shift 3, our small pictures
-# need none. <!-- from SD3's scheduler: 3 --> A scheduler's list is *already* shifted: if you shift it again, you train at
-# levels that the sampler hardly visits.
+# **Shift.** The more pixels show the same thing, the more noise it takes to hide it. So for large pictures the noise
+# levels are shifted upwards, in training (`shift` in `noise_levels`) and in drawing: SD3 medium has shift 3, our small
+# pictures need none. <!-- from SD3's scheduler: 3 --> A scheduler's list is *already* shifted: if you shift it again,
+# you train at levels that the sampler hardly visits.
 #
 # **Two streams.** Patches of the picture and words of the prompt run side by side, each kind with its own norms
 # and its own q, k and v, and meet in one place only.
@@ -724,9 +742,9 @@ for stream in ("image", "text", "both"):
     print(f"{stream:5}  Serial LoRA {counts[0]:10,}   LoRA {counts[1]:10,}")
 
 # %% [markdown]
-# We adapted the picture's stream, the default of `inject`: *what* is drawn comes from the words and should stay. A text token is as wide as an image token, so an adapter
-# in the wrong stream fits, runs and trains without an error. Only LoRA's count shows it: the last block computes no
-# new text tokens, so LoRA has one layer fewer there.
+# We adapted the picture's stream, the default of `inject`: *what* is drawn comes from the words and should stay. A text
+# token is as wide as an image token, so an adapter in the wrong stream fits, runs and trains without an error. Only
+# LoRA's count shows it: the last block computes no new text tokens, so LoRA has one layer fewer there.
 
 # %% [markdown]
 # ## Quiz
@@ -774,6 +792,6 @@ for stream in ("image", "text", "both"):
 # Next: [LoRA+, and whose rate it is](07_lora_plus.ipynb).
 #
 # <small>Rectified flow in SD3: Esser et al. (2024). Guidance: Ho and Salimans (2022). FID: Heusel et al. (2017).
-# CLIP-Score: Hessel et al. (2021). <!-- from the references: 2024, 2022, 2017, 2021 --> The model was pretrained
-# on Twemoji (copyright Twitter, Inc. and contributors, CC BY 4.0), Fluent Emoji (Microsoft, MIT) and Noto Emoji (Google,
+# CLIP-Score: Hessel et al. (2021). <!-- from the references: 2024, 2022, 2017, 2021 --> The model was pretrained on
+# Twemoji (copyright Twitter, Inc. and contributors, CC BY 4.0), Fluent Emoji (Microsoft, MIT) and Noto Emoji (Google,
 # OFL 1.1); the style is OpenMoji's (openmoji.org, CC BY-SA 4.0). <!-- from the licences: 4.0, 1.1 --></small>

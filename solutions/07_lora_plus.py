@@ -100,8 +100,8 @@ check("7.1", plus_groups)
 # Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
-# Libraries sort by names, too. PEFT puts a tensor into B's group if its name contains `lora_B`. Here it gets a pair under
-# two names, and a new head.
+# Libraries sort by names, too. PEFT puts a tensor into B's group if its name contains `lora_B`. Here it gets a pair
+# under two names, and a new head.
 
 # %%
 from peft.optimizers import create_loraplus_optimizer
@@ -121,13 +121,13 @@ columns = ["A", "B", "head.weight", "head.bias", "largest decay"]
 display(pd.DataFrame(rows, columns).T)
 
 # %% [markdown]
-# As `serial_B`, B gets A's rate, without any warning. The head's bias gets twenty times A's rate in both cases: PEFT counts
-# every tensor of one dimension as B's. And the weight decay that we asked for, 0.01, is lost: that function takes it as
-# `loraplus_weight_decay`. So if you take LoRA+ from a library, print the groups once.
+# As `serial_B`, B gets A's rate, without any warning. The head's bias gets twenty times A's rate in both cases: PEFT
+# counts every tensor of one dimension as B's. And the weight decay that we asked for, 0.01, is lost: that function
+# takes it as `loraplus_weight_decay`. So if you take LoRA+ from a library, print the groups once.
 #
 # Now test the claim, on the drawings of lesson 04, with four shots and with your own loop and loss from there.
-# `short_run` trains for twenty-five steps. Before each step it keeps a copy of the first block's pair, and then the size
-# of its gradients.
+# `short_run` trains for twenty-five steps. Before each step it keeps a copy of the first block's pair, and then the
+# size of its gradients.
 
 # %%
 data, backbone, config = lesson.data, lesson.backbone, lesson.config
@@ -334,8 +334,8 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
     print(f"{name:8}  smallest {sizes.min():.6f}  largest {sizes.max():.6f}")
 
 # %% [markdown]
-# Every entry moves by the rate, 0.0003 or 0.003, or a little less. A *ratio* of two rates therefore has a plain meaning:
-# how many times larger the steps of B's entries are than those of A's. Which ratio would be right?
+# Every entry moves by the rate, 0.0003 or 0.003, or a little less. A *ratio* of two rates therefore has a plain
+# meaning: how many times larger the steps of B's entries are than those of A's. Which ratio would be right?
 #
 # ## Why width matters
 #
@@ -345,8 +345,8 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
 # - **A's step**, $B\,(\Delta A\, x)$: each entry of $\Delta A\, x$ sums *d* terms $\eta\,|x_j|$. They do not cancel, as the
 #   signs of A's gradient follow those of x. The sum grows like d.
 #
-# Measure it. One layer W with a pair beside it, one step of your Adam for A alone and one for B alone: how far does each
-# move the output, compared with the output's size? B is as small as our two runs left it, or of ordinary size.
+# Measure it. One layer W with a pair beside it, one step of your Adam for A alone and one for B alone: how far does
+# each move the output, compared with the output's size? B is as small as our two runs left it, or of ordinary size.
 
 # %%
 adam_step = yours("7.3")
@@ -384,9 +384,10 @@ display_figure(figures.plot_widths(widths, effects, own=slow_pair[0][0].shape[1]
 # Double the width, and a step of A (blue) moves the output about twice as far; a step of B moves it as far as before.
 # That is the argument for LoRA+: in a wide model A needs a small rate, and B can take a larger one.
 #
-# But where do they meet? A larger B lifts A's line. At our width A's step does several times *less* than B's on the left,
-# about as much in the middle, and far more on the right. So the argument says how the ratio of rates should *grow* with
-# d, not what it should be at your d. The Serial LoRA paper's twenty is a choice; LoRA+'s authors suggest about 16.
+# But where do they meet? A larger B lifts A's line. At our width A's step does several times *less* than B's on the
+# left, about as much in the middle, and far more on the right. So the argument says how the ratio of rates should
+# *grow* with d, not what it should be at your d. The Serial LoRA paper's twenty is a choice; LoRA+'s authors suggest
+# about 16.
 # <!-- from arXiv 2402.12354: 16 -->
 #
 # ## Whose rate is it?
@@ -412,9 +413,9 @@ display_figure(figures.plot_four_runs(right, counted, zero_shot[counted]))
 
 # %% [markdown]
 # A fast B alone brings both methods 16 pictures, a fast A alone 6 and 2. So it was B's rate, and the reviewer is half
-# right. But A need not be slow: with both fast it is 17 and 22, without any ratio. If you had published the first table,
-# you would have presented a larger learning rate under another name. (To tell 16 from 17 or 22, single runs are not
-# enough.)
+# right. But A need not be slow: with both fast it is 17 and 22, without any ratio. If you had published the first
+# table, you would have presented a larger learning rate under another name. (To tell 16 from 17 or 22, single runs are
+# not enough.)
 #
 # ## More rates, and a fairer question
 #
@@ -443,7 +444,9 @@ for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.ite
 display(pd.DataFrame(columns))
 
 # %% [markdown]
-# Against B's rate the three curves nearly coincide. LoRA+ has the higher mean beside *both fast*, 53.0 to 50.7, and 52.1 to 51.5 for Serial LoRA. And *one larger rate gains nearly all that LoRA+ gains*: here 0.001 for both matrices, with 52.6 and 51.5.
+# Against B's rate the three curves nearly coincide. LoRA+ has the higher mean beside *both fast*, 53.0 to 50.7, and
+# 52.1 to 51.5 for Serial LoRA. And *one larger rate gains nearly all that LoRA+ gains*: here 0.001 for both matrices,
+# with 52.6 and 51.5.
 #
 # Two rates reach 53.4 and 53.8, at a ratio of 2, not of 16 or 20. But that is the best of 18 cells beside the
 # best of 3, each the mean of two seeds. Part of it may be luck; lesson 08 shows how to judge such differences. At
@@ -456,11 +459,13 @@ display(pd.DataFrame(columns))
 # %% [markdown]
 # ## Quiz
 #
-# **1. B is zero, and the first step of Adam has a rate of 0.01 for both. How far does an entry of A move? And one of B?**
+# **1. B is zero, and the first step of Adam has a rate of 0.01 for both. How far does an entry of A move? And one of
+# B?**
 #
 # <details><summary>Answer</summary>
 #
-# A: not at all, as its gradient is exactly zero. (AdamW's decay still shrinks it, by rate times decay.) An entry of B: by
+# A: not at all, as its gradient is exactly zero. (AdamW's decay still shrinks it, by rate times decay.) An entry of B:
+# by
 # 0.01, up or down, unless its gradient is near ε.
 #
 # </details>

@@ -65,7 +65,7 @@ error = runs.std(ddof=1) / math.sqrt(len(runs))  # the standard error of the mea
 print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 
 # %% [markdown]
-# Our margins are about a tenth of what LoRA gains; on SAM, a round hundredth of Dice, nearly two tenths.
+# Our margins are about a tenth of what LoRA gains; on SAM, a round hundredth of Dice, a sixth.
 #
 # The last line is what many papers do: all runs are one sample, and two standard errors to each side of the mean are
 # the *interval*, made so that it catches the truth in nineteen studies of twenty. All of it is above zero, so it looks
@@ -241,7 +241,7 @@ display(pd.DataFrame(rows).T)
 # at the top, and yours if you wrote them down.
 #
 # - The whole interval is above minus the margin: it *holds*.
-# - The whole interval is below: it *fails*.
+# - The whole interval is below that: it *fails*.
 # - Otherwise the question is *open*.
 #
 # This is a *non-inferiority test*. (*Open* means that the interval contains the value you ask about: here minus the
@@ -308,7 +308,7 @@ display_figure(plot_margins(judged))
 # It also ends before the margin, at -0.62, so Serial LoRA is comparable.
 #
 # On CLIP against LoRA the interval goes from -4.91 to +1.54. It contains zero, so the difference is "not significant",
-# and still Serial LoRA may be five points behind. Not significant and comparable are two different things.
+# and still Serial LoRA may be almost five points behind. Not significant and comparable are two different things.
 #
 # And with another margin? Ask your function about each comparison at six hundred margins, from next to nothing up.
 
@@ -322,11 +322,10 @@ for (lab, rival), (mean, half) in intervals.items():
 display_figure(plot_strips(sizes, strips))
 
 # %% [markdown]
-# The left edge is all that "significant" knows: *fails* is surely behind, *holds* surely ahead, *open* neither. Every
-# strip ends in *holds*, so whoever chooses the margin after looking chooses the verdict. SAM's upper strip is
-# significantly behind and, from 0.62 on, comparable; with a tenth of LoRA's gain, 0.60, it would be *open*. On CLIP it
-# takes a margin of more than four points, nearly half of what LoRA gains: that much behind nobody would call
-# comparable.
+# The left edge is all that "significant" knows: *fails* looks behind, *holds* looks ahead, *open* neither. Every strip
+# ends in *holds*, so whoever chooses the margin after looking can have *holds*. SAM's upper strip is significantly
+# behind and, from 0.62 on, comparable; with a tenth of LoRA's gain, 0.60, it would be *open*. On CLIP it takes a margin
+# of more than four points, nearly half of what LoRA gains: that much behind nobody would call comparable.
 #
 # At equal size Serial LoRA looks ahead on SAM, and behind on CLIP, just: the interval ends at -0.13. Wait for the next
 # section.
@@ -410,13 +409,13 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
 
 # %% [markdown]
 # Of the seventeen, two are left, both about LoRA+ on SAM. Yet chance would give seventeen of thirty in at most one
-# study of eleven (Markov's inequality), so luck alone hardly explains the others. With four to seven data sets we
-# cannot say which are real.
+# study of eleven (Markov's inequality), which is not rare enough to prove that the others are real. With four to seven
+# data sets we cannot say which are real.
 #
-# If we ask only our six who-is-ahead questions, one survives: on SAM at equal rank LoRA is ahead (0.024). Your friend's
-# question has 0.119: you don't sign. Style at equal rank is *open* too (0.119), and so is CLIP at equal size (0.123).
-# That is what Holm teaches: every question that you add makes it harder to answer the others. Decide what you want to
-# know before you look, and write it down.
+# If we ask only our six who-is-ahead questions, one survives: on SAM at equal rank LoRA is ahead (0.024). Among our
+# six, your friend's has 0.119: you don't sign. Style at equal rank is *open* too (0.119), and so is CLIP at equal size
+# (0.123). That is what Holm teaches: every question that you add makes it harder to answer the others. Decide what you
+# want to know before you look, and write it down.
 #
 # ## Quiz
 #

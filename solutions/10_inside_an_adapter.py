@@ -6,8 +6,9 @@
 # A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter itself is lost.
 # What was its rank? Was it LoRA or Serial LoRA? Can you get it back? And with which seed was it trained?
 #
-# The weights answer all four. You write three functions: the rank of a change, the recovery of a pair, and the overlap
-# of two subspaces. First the lost adapter comes back, even out of files in half precision; then you find its seed.
+# Here the weights answer all four. You write three functions: the rank of a change, the recovery of a pair, and the
+# overlap of two subspaces. First the lost adapter comes back, even out of files in half precision; then you find its
+# seed.
 
 # %%
 try:
@@ -35,9 +36,9 @@ lesson_card("10")
 # %% [markdown]
 # ## Six merged models
 #
-# We make such files ourselves: LoRA and Serial LoRA, with three seeds each. Your loop from lesson 04 trains them,
-# on four drawings of each class, and only in the image tower. Both methods get one learning rate, above those of lesson 04, so
-# that the changes are large. A rank does not depend on it; sizes and overlaps may.
+# We make such files ourselves: LoRA and Serial LoRA, with three seeds each. Your loop from lesson 04 trains them, on
+# four drawings of each class, and only in the image tower. Both methods get one learning rate, above those of lesson
+# 04, so that the changes are large. The rank does not depend on it; whether half precision shows it may.
 
 # %%
 clip, drawings = load_clip("tiny"), load_classification("symbols")
@@ -262,12 +263,12 @@ for name, each in changes.items():
 
 # %% [markdown]
 # Of Serial LoRA's changes nothing is left but rounding: the adapter is back. The matrices are not the ones that were
-# lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes. Of
-# LoRA's changes 0.7 is left: no pair of rank 16 in front of q, k and v makes them (there you would split each dW itself).
+# lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes. Of LoRA's
+# changes 0.7 is left: no pair of rank 16 can make a stack of rank 48 (there you would split each dW itself).
 #
 # Many files are in half precision, where rounding is larger. So round both files, let your function find the rank,
-# recover, and put the pairs into a fresh float32 CLIP. How many directions does it need? The cell keeps 1, then 2, and so on,
-# and goes beyond the rank.
+# recover, and put the pairs into a fresh float32 CLIP. How many directions does it need? The cell keeps 1, then 2, and
+# so on, and goes beyond the rank.
 
 # %%
 name, KEPT = "Serial LoRA, seed 1", (1, 2, 4, 8, 12, 14, 15, 16, 17, 20, 24)
@@ -311,9 +312,9 @@ display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 # grey line, a random change without any adapter, has none. (A full fine-tune need not have one, and your
 # function would return some number all the same. So look at the fall too.)
 #
-# On the right, what is missing falls off the same cliff. With fifteen directions its cosines are off by up to 1e-03; with
-# the sixteenth they are the merged model's up to rounding, and a seventeenth adds nothing. Out of bfloat16 they are
-# off by 2e-04, less than the bfloat16 file is itself, whose other weights are rounded too. To *use* the adapter,
+# On the right, what is missing falls off the same cliff. With fifteen directions its cosines are off by up to 1e-03;
+# with the sixteenth they are the merged model's up to rounding, and a seventeenth adds nothing. Out of bfloat16 they
+# are off by 2e-04, less than the bfloat16 file is itself, whose other weights are rounded too. To *use* the adapter,
 # fewer directions do: eight keep 72 answers, four only 67.
 #
 # ## A higher curve has not learned more
@@ -338,8 +339,9 @@ for name, model in models.items():
 display_figure(plot_spectra(curves))
 
 # %% [markdown]
-# The highest curve learned nothing. Its B is random too, and its model names 35 drawings right, one less than without an
-# adapter. The height of a curve is the *size* of a change: a larger factor lifts it, and no training is behind that.
+# The highest curve learned nothing; we chose its size. Its B is random too, and its model names 35 drawings right, one
+# less than without an adapter. The height of a curve is the *size* of a change: a larger factor lifts it, and no
+# training is behind that.
 #
 # ## What do two adapters have in common?
 #
@@ -390,10 +392,10 @@ check("10.3", overlap)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# Compare with *chance*: a random space of 16 dimensions in 192 has, on average, an overlap of 16 / 192 with any other. It has to be
-# the right chance: Serial LoRA writes W B, and W has strong and weak directions, so two *random* B's already have
-# something in common behind W. And compare with what is easily forgotten: how much does a method have in common *with
-# itself*, when only the seed differs, and with it the drawings?
+# Compare with *chance*: a random space of 16 dimensions in 192 has, on average, an overlap of 16 / 192 with any other.
+# It has to be the right chance: Serial LoRA writes W B, and W has strong and weak directions, so two *random* B's
+# already have something in common behind W. And compare with what is easily forgotten: how much does a method have in
+# common *with itself*, when only the seed differs, and with it the drawings?
 
 
 # %%
@@ -429,16 +431,17 @@ display_figure(plot_overlaps(tables, list(shown), list(shown), chance=RANK / d))
 
 # %% [markdown]
 # On the right, two runs of Serial LoRA write much alike, at 0.49 to 0.51. Part of that is W, not learning: random pairs
-# behind W already overlap by 0.23. LoRA and Serial LoRA share 0.20 to 0.22, more than twice the chance of LoRA, whose
-# B's are free. "They learn much the same", one might say. But two runs of LoRA share more, 0.26 to 0.28. So the two
-# methods do write in somewhat different directions, and only the other seeds show that.
+# behind W already overlap by 0.23. LoRA and Serial LoRA share 0.20 to 0.22; LoRA and a random pair behind W already
+# share 0.15 to 0.16. "They learn much the same", one might say. But two runs of LoRA share more, 0.26 to 0.28. So the
+# two methods do write in somewhat different directions, and only the other seeds show that.
 #
 # On the left there is hardly anything: two runs of one method read little more alike than chance. Why?
 #
 # ## Which seed?
 #
-# Every A begins as random numbers, other ones with every seed. Perhaps training leaves it near to them. That can be tested:
-# draw them again, and compare them with the A's that you recovered. And if they are alike, what does a merged file tell?
+# Every A begins as random numbers, other ones with every seed. Perhaps training leaves it near to them. That can be
+# tested: draw them again, and compare them with the A's that you recovered. And if they are alike, what does a merged
+# file tell?
 
 
 # %%
@@ -461,13 +464,13 @@ title = "a recovered A, and a fresh one"
 display_figure(plot_overlaps({title: table}, list(files), names, chance=RANK / d))
 
 # %% [markdown]
-# Its seed. With the A's of its own seed the overlap is 0.83 to 0.85, and with those of any other seed it is chance. So this
-# is why two runs read in different places: each stays near the place where it began. (With one seed both methods draw the
-# same first A, for q of block 1; hence the 0.15 and 0.16 in the left panel above. And all this is after sixteen steps;
-# longer training may lead farther away.)
+# Its seed. With the A's of its own seed the overlap is 0.83 to 0.85, and with those of any other seed it is chance. So
+# this is why two runs read in different places: each stays near the place where it began. (With one seed both methods
+# draw the same first A, for q of block 0; hence the 0.15 and 0.16 in the left panel above. And all this is after
+# sixteen steps; longer training may lead farther away.)
 #
-# Rank, method, pair and seed: all are in the merged weights. Show this figure to somebody who believes that merging hides
-# how a model was tuned.
+# Rank, method, pair and seed: all are in the merged weights. Show this figure to somebody who believes that merging
+# hides how a model was tuned.
 #
 # ## Quiz
 #

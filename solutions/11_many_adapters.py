@@ -40,8 +40,8 @@ display_drawing("many_adapters")
 # %% [markdown]
 # ## Switch
 #
-# First you need two adapters. Your loop from lesson 04 trains them, on sixteen drawings of each class. From each run
-# we keep a pair (A, B) for every block. A third run trains on both customers' drawings.
+# First you need two adapters. Your loop from lesson 04 trains them, on up to sixteen drawings of each class. From each
+# run we keep a pair (A, B) for every block. A third run trains on both customers' drawings.
 
 # %%
 Pair = tuple[Tensor, Tensor]  # A (r, d) and B (d, r)
@@ -142,8 +142,8 @@ print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 #
 # $$ I + w_1 B_1 A_1 + w_2 B_2 A_2 . $$
 #
-# **A sum of products is a product**, of matrices that are stacked, A's rows on top of each other and B's columns side by
-# side:
+# **A sum of products is a product**, of matrices that are stacked, A's rows on top of each other and B's columns side
+# by side:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 = \begin{pmatrix} w_1 B_1 & w_2 B_2 \end{pmatrix}
 # \begin{pmatrix} A_1 \\ A_2 \end{pmatrix} . $$
@@ -222,8 +222,8 @@ for name, pairs in (("half of each, stacked", both), ("trained on both", trained
 # specialists. The run on both is three and one ahead of that, too few to call it better. (This is *task arithmetic*,
 # Ilharco et al., 2023 <!-- from their paper's year: 2023 -->.)
 #
-# Why halves? Sweep w₁ from 0 to 1, with w₂ = 1 - w₁, and then let both grow together. Guess: as one customer gains, does
-# the other lose as much? Are two full adapters better than two halves?
+# Why halves? Sweep w₁ from 0 to 1, with w₂ = 1 - w₁, and then let both grow together. Guess: as one customer gains,
+# does the other lose as much? Are two full adapters better than two halves?
 
 
 # %%
@@ -243,13 +243,13 @@ sweeps = {
 display_figure(figures.plot_sweeps(sweeps, dict(zip(tasks, base, strict=True))))
 
 # %% [markdown]
-# On the left, one customer's gain is not the other's loss: from 0 to a half, symbols rise from 36 to 51, and travel falls
-# from 52 to 48. On the right, from 0.5 to 1 little happens; at 2 travel is below the base (dotted), and then all falls. So
-# weights that add up to one are a good beginning. Choose them on drawings that you do not report. (We looked at the
-# test's.)
+# On the left, one customer's gain is not the other's loss: from 0 to a half, symbols rise from 36 to 51, and travel
+# falls from 52 to 48. On the right, from 0.5 to 1 little happens; at 2 travel is below the base (dotted), and then all
+# falls. So two halves are a good beginning; two ones do about as well. Choose them on drawings that you do not report.
+# (We looked at the test's.)
 #
-# The price is the rank, 32. To keep 16, PEFT's default cuts the sum back by an SVD: the strongest terms of B A stay. Its
-# `linear` adds the A's and adds the B's, each times the *square root* of its weight. Multiply it out:
+# The price is the rank, 32. To keep 16, PEFT's default cuts the sum back by an SVD: the strongest terms of B A stay.
+# Its `linear` adds the A's and adds the B's, each times the *square root* of its weight. Multiply it out:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 + \sqrt{w_1 w_2}\,(B_1 A_2 + B_2 A_1) . $$
 #
@@ -300,8 +300,9 @@ for name, pairs in ways.items():
 
 # %% [markdown]
 # PEFT's `linear` is 74% off and loses nothing. But that is no merit of its two extra products: a random one of the same
-# size does as little harm, and so does one three times as large as the sum. Cut to one term a block, the sum is 71% off, and loses twelve answers. So a distance
-# alone says little. What counts here is what the sum *lost*, not what came in.
+# size does as little harm, and so does one three times as large as the sum. Cut to one term a block, the sum is 71%
+# off, and loses twelve answers. So a distance alone says little: a random change and a cut can be equally far off, and
+# only one of them costs answers.
 #
 # Back at 16 terms, the SVD costs one drawing.
 #
@@ -346,12 +347,14 @@ check("11.2", stack_pairs)
 # %% [markdown]
 # <details><summary>Hint 1: what adds nothing</summary>
 #
-# B A is a sum: column j of B times row j of A, for each j. A row of zeros in A, with a column of zeros in B, adds nothing.
+# B A is a sum: column j of B times row j of A, for each j. A row of zeros in A, with a column of zeros in B, adds
+# nothing.
 #
 # </details>
 # <details><summary>Hint 2: zeros first</summary>
 #
-# Begin with two tensors of zeros. Pair k fills the first r_k rows of `all_A[k]` and the first r_k columns of `all_B[k]`.
+# Begin with two tensors of zeros. Pair k fills the first r_k rows of `all_A[k]` and the first r_k columns of
+# `all_B[k]`.
 #
 # </details>
 #
@@ -465,9 +468,9 @@ display_figure(show_pictures([drawing for drawing, _ in picked], titles, columns
 print(tasks["travel"].attribution)
 
 # %% [markdown]
-# One pass of the image tower, and the difference is rounding. In the same batch each drawing is named three times: without
-# an adapter, with its customer's, and with half of each. We chose four drawings on which an adapter helps; choose
-# others. (The prompts were encoded apart, with each adapter.)
+# One pass of the image tower, and the difference is rounding. In the same batch each drawing is named three times:
+# without an adapter, with its customer's, and with half of each. We chose four drawings on which an adapter helps;
+# choose others. (The prompts were encoded apart, with each adapter.)
 #
 # ## Milliseconds and megabytes
 #
@@ -516,8 +519,9 @@ lines = {name: [(count, each[name]) for count, each in times.items()] for name i
 display_figure(figures.plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 
 # %% [markdown]
-# One pass takes about as long for 64 customers as for one. Switching takes several times as long: batches of one waste the machine. Merged copies answer as slowly, and need 704 MB where base and pairs need 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A
-# and B for each sample.
+# One pass takes no longer for 64 customers than for one. Switching takes several times as long: batches of one waste
+# the machine. Merged copies answer as slowly, and need 704 MB where base and pairs need 20. Services that hold
+# thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without your copies of A and B for each sample.
 #
 # ## The package does the same
 #

@@ -4,8 +4,8 @@
 # Sooner or later it happens to everybody: the script runs, no error comes, the GPU is warm, and the model does not
 # learn. You ask in an issue, and post your curve. In this lesson you are the one who answers. Seven people have posted
 # a run each, and each run is broken. For the first four you write a **diagnostic** each, a few lines that ask one
-# question. With these you find what is wrong with the last three, one of which is broken twice. Keep them. (The words of
-# the posts are ours. The threads are real.)
+# question. With these you find what is wrong with the last three, one of which is broken twice. Keep them. (The words
+# and the runs are ours. The threads are real.)
 
 # %%
 try:
@@ -75,8 +75,9 @@ display_figure(plot_curves(curves, apart="C"))
 #
 # <details><summary>Answer</summary>
 #
-# No curve tells what is wrong. A, E and F are one curve, batch for batch, so nothing is trained, and no two of them have the same faults. B, which looks best, is broken like the others. A curve does not show *what* is wrong, and not always *that* something is. A
-# diagnostic does.
+# No curve tells what is wrong. A, E and F are one curve, batch for batch, so nothing is trained, and no two of them
+# have the same faults. B, which looks best, is broken like the others. A curve does not show *what* is wrong, and not
+# always *that* something is. A diagnostic does.
 #
 # </details>
 #
@@ -242,7 +243,8 @@ print(inspect.getsource(posted.through_blocks))
 # %% [markdown]
 # A checkpoint of the *reentrant* kind runs its block without gradients, and its output needs one only if an *input*
 # does. Behind a frozen stem none does, so the way back ends there, before any pair. PyTorch warns of that once, and so
-# does this course's library, but logs are long. (Here it is silenced.) The other kind notes what the block computes, whatever its inputs need:
+# does this course's library, but logs are long. (Here it is silenced.) The other kind notes what the block computes,
+# whatever its inputs need:
 
 
 # %%
@@ -255,8 +257,8 @@ def through_blocks(blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
 display_figure(plot_fixed(curves["B"], train(posted.run_b(through_blocks))))
 
 # %% [markdown]
-# Vectors and adapter together end lower than the vectors alone, in this run. This is the most dangerous of the seven: a
-# falling curve makes nobody suspicious. Run the diagnostic before *every* long training.
+# Vectors and adapter together end lower than the vectors alone, in this run. This is the easiest of the seven to
+# overlook: a falling curve makes nobody suspicious. Run the diagnostic before *every* long training.
 #
 # ## C: it starts too high
 #
@@ -333,8 +335,8 @@ print(inspect.getsource(posted.pixels_of))
 
 # %% [markdown]
 # `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116, 104). So
-# little more than its box prompts is left. An input that is normalised twice, or whose channels are exchanged, is found in the
-# same way. Here the picture needs its own range:
+# little more than its box prompts is left. An input that is normalised twice, or whose channels are exchanged, is found
+# in the same way. Here the picture needs its own range:
 
 
 # %%
@@ -350,8 +352,8 @@ display_figure(plot_fixed(curves["C"], train(posted.run_c(pixels_of))))
 #
 # ## D: flat again
 #
-# *"To save memory I train in bfloat16, at the learning rate that everybody takes for fine-tuning. Hundreds of steps, and
-# nothing. In float32 it works."* You find it in [`CausVid #19`](https://github.com/tianweiy/CausVid/issues/19), and
+# *"To save memory I train in bfloat16, at the learning rate that everybody takes for fine-tuning. Hundreds of steps,
+# and nothing. In float32 it works."* You find it in [`CausVid #19`](https://github.com/tianweiy/CausVid/issues/19), and
 # the explanation in [`ao #1124`](https://github.com/pytorch/ao/pull/1124).
 #
 # There is no adapter here: the poster trains the last matrix of CLIP's tower. What if the first two diagnostics say
@@ -443,8 +445,8 @@ display_figure(plot_fixed(curves["D"], train(posted.run_d(lower))))
 print("moved in 2 steps:", after(posted.run_d(lower)))
 
 # %% [markdown]
-# A product of float32 and bfloat16 is an error, except under autocast: run D computes its loss
-# `with torch.autocast("cpu", torch.bfloat16):`, which rounds both factors; you need that line too. It is called mixed
+# A matrix product of float32 and bfloat16 is an error, except under autocast: run D computes its loss `with
+# torch.autocast("cpu", torch.bfloat16):`, which rounds both factors; you need that line too. It is called mixed
 # precision. `inject` makes its pairs in float32 even in a bfloat16 model, and diffusers has a function like this one,
 # [`cast_training_params`](https://github.com/huggingface/diffusers/pull/6553).
 #
@@ -579,9 +581,10 @@ for name in "BCDEFG":
     print(f"{name} {losses[0]:.2f} to {losses[-1]:.2f}")
 
 # %% [markdown]
-# It finds D, E, F and G, whose loss stays high, and it would find A, which stays where it is like E and F. It misses B, whose class vectors learn the batch by heart, and C, which more than
-# halves its loss, by little more than its box prompts. The check tests the loop, not what goes in, nor which part learns. So
-# keep your four beside it. Other symptoms need other lines, as few:
+# It finds D, E, F and G, whose loss stays high, and it would find A, which stays where it is like E and F. It misses B,
+# whose class vectors learn the batch by heart, and C, which more than halves its loss, by little more than its box
+# prompts. The check tests the loop, not what goes in, nor which part learns. So keep your four beside it. Other
+# symptoms need other lines, as few:
 #
 # | What you see | Diagnostic | What it shows |
 # |---|---|---|
@@ -623,11 +626,10 @@ for name in "BCDEFG":
 # %% [markdown]
 # ## What to remember
 #
-# - These loops broke in what goes in, the gradient, the optimizer, the values and the rate. Four functions of a few
-#   lines found all of it.
+# - These loops broke in what goes in, the gradient, the optimizer, the values and the rate. Four functions of a few lines found where to look.
 # - Curves that look alike can have different causes, and one fault can hide another. Do not search for a rate before the
 #   diagnostics have passed.
-# - Silent faults sit where two right pieces meet: an order, a range, a type, a length.
+# - Most silent faults sit where two right pieces meet: an order, a range, a type, a length.
 # - Keep the diagnostics, and post their output with your curve.
 #
 # Back to [lesson 12](12_your_own.ipynb): run them on your own model.
