@@ -460,7 +460,7 @@ def theirs(name: str) -> tuple[float, float]:
 
 others = {
     name: f"{name}\n{rows[name]['parameters']:,} parameters"
-    + " (square: RepAdapter)" * ("both" in name)
+    + "\n(square: RepAdapter)" * ("both" in name)
     for name in results.index
     if name != "LoRA"
 }
