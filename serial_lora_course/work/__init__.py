@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from serial_lora_course.labs.config import LabConfig, check_crop, setting
+from serial_lora_course.options import Option, settings_of
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,10 @@ class Job(LabConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_crop(self.crop)
+
+
+def fit_options() -> list[Option]:
+    """The options of ``serial-lora fit``: a `Job`'s, with one rate for A and B."""
+    pictures = Option("pictures", str, Job.of("pictures", "help"), required=True)
+    others = [each for each in settings_of({"": Job}) if each.name not in ("pictures", "plus_lr")]
+    return [pictures, *others]

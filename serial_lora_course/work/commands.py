@@ -14,18 +14,16 @@ from serial_lora_course.files import (
     refusals_told,
     write_json,
 )
-from serial_lora_course.options import Command, Option, settings_of
-from serial_lora_course.work import Job
+from serial_lora_course.options import Command
+from serial_lora_course.work import Job, fit_options
 
 FACTS_FILE = "classifier.json"
 CLASSIFIER = Annotated[Path, "folder that fit wrote"]
 
 
 def fit_command() -> Command:
-    """``serial-lora fit``; its options are a `Job`'s, with one rate for A and B."""
-    pictures = Option("pictures", str, Job.of("pictures", "help"), required=True)
-    others = [each for each in settings_of({"": Job}) if each.name not in ("pictures", "plus_lr")]
-    return Command(inspect.getdoc(fit), [pictures, *others], fit)
+    """``serial-lora fit``, whose options are a configuration's."""
+    return Command(inspect.getdoc(fit), fit_options(), fit)
 
 
 def fit(**chosen: Any) -> None:

@@ -35,14 +35,13 @@ from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import build_train_transform
 from serial_lora_course.models.weights import weights_fingerprint
 from serial_lora_course.options import said
-from serial_lora_course.work import Job
+from serial_lora_course.work import Job, fit_options
 from serial_lora_course.work.classifier import (
     PictureClassifier,
     encode,
     load_vision,
     save_classifier,
 )
-from serial_lora_course.work.commands import fit_command
 from serial_lora_course.work.reports import write_card, write_reports
 
 RUN_FILE, RECORD_FILE = "run.txt", "record.json"
@@ -64,7 +63,7 @@ def fit_folder(job: Job) -> dict[str, Any]:
     learnt, judged = divided(data.train, job.validation_fraction, "validation", job.groups)
     parts = {"train": learnt, "validation": judged, "test": data.test}
     vision = load_vision(job.model, job.weights, job.image_size)
-    words = said(fit_command().options, for_key(job.as_settings()))
+    words = said(fit_options(), for_key(job.as_settings()))
     options = "".join(f"{shlex.join(line)}\n" for line in words)
     made_from = {
         "options": options,
