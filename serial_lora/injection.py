@@ -102,7 +102,7 @@ def inject(
 
 def _put_in(root: nn.Module, injection: Injection) -> None:
     root.requires_grad_(False)
-    injection.switched = switch(root)
+    switch(root)
     for key, tensor in injection.learned().items():
         injection.own[key] = tensor.detach().clone()
         if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
@@ -128,8 +128,6 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
 def _take_out(root: nn.Module, injection: Injection) -> None:
     """Everything that `_put_in` did, or had done before it failed, undone."""
     detach(injection)
-    for layer, name in injection.switched:
-        setattr(layer, name, True)
     if injection.watch is not None:
         injection.watch.remove()
     original: Any = nn.MultiheadAttention

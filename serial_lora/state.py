@@ -45,7 +45,6 @@ class Injection:
         also_train: the modules that learn beside the adapters, by their dotted names.
         own: the base's own values of those; while `bare`, what they have learned.
         adapted: the layers whose tokens or weights go through adapters, except while merged.
-        switched: attributes that are off as long as there are adapters: see `stored.switch`.
         watch: takes away what is called before the model loads a state dict.
         originals: while merged, the base's own weights, keyed (module, parameter).
         stand_ins: inside a `disabled` or `per_sample` block what acts in place of pairs.
@@ -60,7 +59,6 @@ class Injection:
     also_train: dict[str, nn.Module] = field(default_factory=dict)
     own: dict[str, Tensor] = field(default_factory=dict)
     adapted: list[Any] = field(default_factory=list)
-    switched: list[tuple[nn.Module, str]] = field(default_factory=list)
     watch: RemovableHandle | None = None
     originals: dict[tuple[str, str], Tensor] | None = None
     stand_ins: StandIns | None = None

@@ -88,17 +88,15 @@ def writable(root: nn.Module, key: tuple[str, str]) -> Tensor:
     )
 
 
-def switch(root: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Switch off what gets in the way of adapters, and say which attributes of what it was.
+def switch(root: nn.Module) -> None:
+    """Switch off what gets in the way of adapters.
 
     bitsandbytes packs 4-bit weights for evaluation, after which no gradient passes; and
     nn.TransformerEncoder packs padded tokens for a shortcut that adapted layers do not take.
     """
-    switched = []
     for layer in root.modules():
-        for name in ("support_avx512bf16_for_cpu", "use_nested_tensor"):
-            if vars(layer).get(name):
-                layer.state_dict()  # unpacks what bitsandbytes has packed
-                setattr(layer, name, False)
-                switched.append((layer, name))
-    return switched
+        if vars(layer).get("support_avx512bf16_for_cpu"):
+            layer.state_dict()  # unpacks
+            layer.support_avx512bf16_for_cpu = False
+        if isinstance(layer, nn.TransformerEncoder):
+            layer.use_nested_tensor = False
