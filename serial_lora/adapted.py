@@ -167,13 +167,13 @@ class AdaptedTokens:
 
     Attributes:
         readers: how many read them in one forward pass.
-        kept: None, or tokens and their version, what became of them, and who has read that; one
-            value, replaced as a whole, so that threads cannot mix theirs.
+        kept: None, or tokens and their version, what acted on them, what became of them, and who
+            has read that; one value, replaced as a whole, so that threads cannot mix theirs.
     """
 
     def __init__(self, readers: int) -> None:
         self.readers = readers
-        self.kept: tuple[Tensor, int, Tensor, tuple[int, ...]] | None = None
+        self.kept: tuple[Tensor, int, Acting, Tensor, tuple[int, ...]] | None = None
 
     def read(self, acting: Acting, tokens: Tensor, reader: int) -> Tensor:
         """Adapted tokens for one reader; kept until each of them has had them.
@@ -185,13 +185,14 @@ class AdaptedTokens:
         told = torch.is_grad_enabled() if compiled else not tokens.is_inference()
         if self.readers == 1 or not told:
             return _through(acting, tokens)
-        version = 0 if compiled else tokens._version
-        before, its_version, adapted, served = self.kept or (None, version, tokens, ())
-        if before is not tokens or its_version != version or reader in served:
-            adapted, served = _through(acting, tokens), ()
-        served = (*served, reader)
+        kept, version = self.kept, 0 if compiled else tokens._version
+        same = kept is not None and kept[0] is tokens and kept[1:3] == (version, acting)
+        if kept is not None and same and reader not in kept[4]:
+            adapted, served = kept[3], (*kept[4], reader)
+        else:
+            adapted, served = _through(acting, tokens), (reader,)
         everyone = len(served) == self.readers
-        self.kept = None if everyone else (tokens, version, adapted, served)
+        self.kept = None if everyone else (tokens, version, acting, adapted, served)
         return adapted
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from packaging.version import Version
+from torch import nn
 
 from serial_lora import (
     LoRAConfig,
@@ -324,12 +325,38 @@ def test_requests_that_do_not_fit_are_refused(method):
 # ------------------------------------------------------------- tokens that q, k and v have in common
 
 
-@torch.no_grad()
-def test_no_tokens_are_kept_once_all_have_read_them():
+def keys_first() -> tuple[nn.Module, PlainAttention, torch.Tensor, dict[str, torch.Tensor]]:
+    """A model whose keys are computed first, its tokens, and its queries with either adapter."""
     model = two_adapters(TINY["plain"], SerialLoRAConfig)[0].eval()
     attention = next(m for m in model.modules() if isinstance(m, PlainAttention))
     tokens = torch.randn(2, 5, 32)
-    attention.k(tokens), attention.q(tokens), attention.v(tokens)
+    queries = {}
+    for name in ("a", "b"):
+        activate(model, name)
+        queries[name] = attention.q(tokens.clone())
+    assert not torch.allclose(queries["a"], queries["b"])
+    attention.k(tokens)
+    return model, attention, tokens, queries
+
+
+@torch.no_grad()
+def test_tokens_that_a_layer_read_with_one_adapter_are_not_given_to_another_in_a_block():
+    model, attention, tokens, queries = keys_first()
+    with per_sample(model, ["a", "b"]):
+        mixed = attention.q(tokens)
+    expected = torch.stack([queries["a"][0], queries["b"][1]])
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)
+    attention.k(tokens)
+    with disabled(model):
+        base = attention.q(tokens)
+    torch.testing.assert_close(attention.q(tokens), queries["b"], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(base, queries["b"], atol=1e-4)
+
+
+@torch.no_grad()
+def test_no_tokens_are_kept_once_all_have_read_them():
+    model, attention, tokens, _ = keys_first()
+    attention.q(tokens), attention.v(tokens)
     seen = weakref.ref(tokens)
     del tokens
     gc.collect()
