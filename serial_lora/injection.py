@@ -20,7 +20,7 @@ from serial_lora.attention import find_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, cut, require_name, require_names
 from serial_lora.left_out import not_adapted
-from serial_lora.loading import rename
+from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
 from serial_lora.sites import (
@@ -66,9 +66,9 @@ def inject(
         name: of the adapter, where several are to come (`serial_lora.several`).
 
     Returns:
-        The same model. Only adapters and those modules require gradients now. Warnings name attention
-        without an adapter, BatchNorms whose statistics go on changing, and a frozen head that looks as
-        if it had never been trained.
+        The same model. Only adapters and those modules require gradients now. Warnings name towers and
+        attention without an adapter, BatchNorms whose statistics go on changing, and a frozen head that
+        looks as if it had never been trained.
 
     Raises:
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
@@ -102,7 +102,7 @@ def inject(
 
 def _put_in(root: nn.Module, injection: Injection) -> None:
     root.requires_grad_(False)
-    switch(root)
+    injection.switched = switch(root)
     for key, tensor in injection.learned().items():
         injection.own[key] = tensor.detach().clone()
         if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
@@ -122,14 +122,15 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
                 layer.__class__ = PackedAttention
     setattr(root, RECORD, injection)
     attach(root, injection)
-    injection.watch = root.register_load_state_dict_pre_hook(rename)
+    watch_loading(root)
 
 
 def _take_out(root: nn.Module, injection: Injection) -> None:
     """Everything that `_put_in` did, or had done before it failed, undone."""
     detach(injection)
-    if injection.watch is not None:
-        injection.watch.remove()
+    unwatch_loading(root)
+    for layer, name, before in injection.switched:
+        setattr(layer, name, before)
     original: Any = nn.MultiheadAttention
     there = unwrapped_modules(root)  # blocks that were compiled since are inside wrappers
     for site in injection.sites:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import INSIDE, MERGED, NO_ADAPTERS, SerialLoRAError
@@ -45,7 +44,7 @@ class Injection:
         also_train: the modules that learn beside the adapters, by their dotted names.
         own: the base's own values of those; while `bare`, what they have learned.
         adapted: the layers whose tokens or weights go through adapters, except while merged.
-        watch: takes away what is called before the model loads a state dict.
+        switched: attributes that are others as long as there are adapters: see `stored.switch`.
         originals: while merged, the base's own weights, keyed (module, parameter).
         stand_ins: inside a `disabled` or `per_sample` block what acts in place of pairs.
     """
@@ -59,7 +58,7 @@ class Injection:
     also_train: dict[str, nn.Module] = field(default_factory=dict)
     own: dict[str, Tensor] = field(default_factory=dict)
     adapted: list[Any] = field(default_factory=list)
-    watch: RemovableHandle | None = None
+    switched: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
     originals: dict[tuple[str, str], Tensor] | None = None
     stand_ins: StandIns | None = None
 
