@@ -218,6 +218,7 @@ def set_scale(model: nn.Module, scale: float) -> None:
     injection.config = replace(injection.config, scale=scale)
     for pair in injection.pairs.values():
         pair.scale = injection.config.scale
+    injection.forget()
 
 
 def also_trained(

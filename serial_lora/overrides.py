@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,9 @@ from serial_lora.errors import SerialLoRAError, require_names
 from serial_lora.layers import low_rank
 from serial_lora.sites import child_name, unwrapped_name
 from serial_lora.state import (
+    HERE,
     Injection,
-    StandIns,
+    Override,
     adapter_shapes,
     adapters,
     injected,
@@ -29,8 +30,8 @@ from serial_lora.values import read_pairs
 def disabled(model: nn.Module) -> Iterator[nn.Module]:
     """The base model, for the length of a `with` block.
 
-    Modules that learn beside the adapters have the base's own values. Blocks may be nested. Meanwhile a
-    model is not copied or saved whole, and it is its base in every thread.
+    Modules that learn beside the adapters have the base's own values. Blocks may be nested. Meanwhile
+    other threads and asyncio tasks are refused, and a model is not copied or saved whole.
 
     Raises:
         SerialLoRAError: if there are no adapters, they are merged, or the model was rebuilt since.
@@ -46,7 +47,7 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     """Another adapter for each sample of a batch, in one forward pass, for the length of a block.
 
     The outputs are those of separate passes, however many adapters there are. For inference: the
-    adapters get no gradients. The block holds in every thread.
+    adapters get no gradients. Meanwhile other threads and asyncio tasks are refused.
 
     Args:
         names: for each sample the name of its adapter, None for the base.
@@ -170,21 +171,27 @@ def _gathered(
 
 
 @contextmanager
-def _standing_in(root: nn.Module, injection: Injection, others: StandIns) -> Iterator[None]:
+def _standing_in(
+    root: nn.Module, injection: Injection, acting: Mapping[nn.Module, Callable | None]
+) -> Iterator[None]:
     """These in place of adapters."""
-    before = injection.stand_ins
-    _have_act(root, injection, others)
+    if injection.open:
+        injection.open[-1].require_here()
+    override = Override(acting)
+    HERE.set((*HERE.get(), override))
+    _now_open(root, injection, [*injection.open, override])
     try:
         yield
     finally:
-        _have_act(root, injection, before)
+        _now_open(root, injection, [other for other in injection.open if other is not override])
+        HERE.set(tuple(other for other in HERE.get() if other is not override))
 
 
-def _have_act(root: nn.Module, injection: Injection, others: StandIns | None) -> None:
-    """While a model is its base, modules that learn beside the adapters have the base's values."""
-    before, injection.stand_ins = injection.bare, others
+def _now_open(root: nn.Module, injection: Injection, overrides: list[Override]) -> None:
+    """The innermost acts; while any is the base's, modules that learn have its values."""
+    before, injection.open = injection.bare, overrides
     if injection.bare != before:
         with plain_context(root):
             injection.exchange()
     for adapted in injection.adapted:
-        adapted.stand_in(others)
+        adapted.stand_in(overrides[-1] if overrides else None)

@@ -24,6 +24,7 @@ from serial_lora import (
     inject,
     lora_plus_groups,
     merge,
+    merging,
     per_sample,
     save_adapter,
     set_scale,
@@ -206,6 +207,27 @@ def test_an_error_halfway_leaves_no_trace(name, method, monkeypatch):
     assert_unchanged(model, before)
 
 
+@pytest.mark.parametrize("name", ["plain", "open_clip_own_attention"])
+def test_a_merge_that_is_interrupted_leaves_every_weight(name, method, monkeypatch):
+    model = adapted(TINY[name], method)
+    before, calls, write = snapshot(model), [], merging.write_weights
+
+    def interrupted(root, weights):
+        calls.append(1)
+        if len(calls) > 1:
+            return write(root, weights)
+        write(root, dict([*weights.items()][:1]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(merging, "write_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        merge(model)
+    monkeypatch.undo()
+    assert_unchanged(model, before)
+    expected = TINY[name].run(model)
+    torch.testing.assert_close(TINY[name].run(merge(model)), expected, **CLOSE)
+
+
 # ------------------------------------------------------------------ inside a block, and while merged
 
 
@@ -344,6 +366,16 @@ def test_layers_called_by_keyword(method):
     seen = fill_adapters(inject(model, method(rank=RANK)))(tokens)
     assert not torch.allclose(seen, base, **CLOSE)
     torch.testing.assert_close(merge(model)(tokens), seen, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "name", ["r", "lora_alpha", "target_modules", "use_rslora", "bias", "layers_to_transform"]
+)
+def test_other_libraries_names_of_settings_are_told(method, name):
+    with pytest.raises(SerialLoRAError, match=f"{name} is .* here"):
+        method(rank=4, **{name: None})
+    with pytest.raises(SerialLoRAError, match="no ranks here.*rank, scale"):
+        method(ranks=4)
 
 
 # ------------------------------------------------------------------ what users do around a model

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
 import pickle
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +22,7 @@ from serial_lora import (
     activate,
     adapter_names,
     adapter_parameters,
+    adapters,
     add_adapter,
     chain,
     combine,
@@ -306,6 +309,63 @@ def test_each_adapter_has_its_own_dropout():
         assert torch.equal(*(tiny.run(model.eval()) for _ in range(2)))
 
 
+WHOLE = {  # what a Ctrl-C leaves undone or done
+    "activate": lambda model, path: activate(model, "a"),
+    "add": lambda model, path: add_adapter(model, "c"),
+    "combine": lambda model, path: combine(model, {"a": 2.0, "b": 1.0}, "c"),
+    "load": lambda model, path: load_adapter(model, path),
+    "load one more": lambda model, path: load_adapter(model, path, "c"),
+}
+
+
+def whole_state(model):
+    """Everything of every adapter."""
+    injection = vars(model)["serial_lora_injection"]
+    each = {name: (a.config, a.tensors) for name, a in injection.inactive.items()}
+    each[injection.name] = injection.config, model.state_dict()
+    scales = [(pair.scale, pair.dropout.p) for pair in adapters(model).values()]
+    values = {
+        name: (config, {key: tensor.tolist() for key, tensor in tensors.items()})
+        for name, (config, tensors) in each.items()
+    }
+    return injection.name, scales, values
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("act", WHOLE)
+def test_ctrl_c_leaves_every_adapter_old_or_new(act, rank, tmp_path, monkeypatch):
+    """At each of the moments at which a setting of a pair is written."""
+    model, _ = two_adapters(TINY["plain"], SerialLoRAConfig, (2, rank))
+    path = save_adapter(model, tmp_path / "b")
+    fill_adapters(model, seed=3)
+    old, stored, seen = whole_state(model), pickle.dumps(model), []
+    torch.manual_seed(1)
+    WHOLE[act](model, path)
+    new, left = whole_state(model), [0]
+    fill = torch.Tensor.fill_
+
+    def interrupted(tensor, value):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return fill(tensor, value)
+
+    while left[0] <= 0:
+        twin = pickle.loads(stored)
+        torch.manual_seed(1)
+        left[0] = len(seen) + 1
+        told = False
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "fill_", interrupted)
+            try:
+                WHOLE[act](twin, path)
+            except KeyboardInterrupt:
+                told = True
+        assert told == (left[0] <= 0)  # whoever pressed it hears of it
+        seen.append(whole_state(twin))
+    assert all(state in (old, new) for state in seen) and old in seen and old != new
+
+
 def test_requests_that_do_not_fit_are_refused(method):
     model, _ = two_adapters(TINY["timm"], method)
     other = {SerialLoRAConfig: LoRAConfig, LoRAConfig: SerialLoRAConfig}[method]
@@ -338,6 +398,54 @@ def test_requests_that_do_not_fit_are_refused(method):
     refused(many, lambda m: combine(m, {"a": 1, "b": 1}, "c"), "rank 40")
 
 
+@torch.no_grad()
+def test_another_thread_or_task_is_refused_while_a_block_is_open(method):
+    model = two_adapters(TINY["plain"], method)[0]
+    x = torch.randn(2, 5, 32)
+    expected = model(x)
+
+    async def elsewhere():
+        model(x)
+
+    def inside():
+        disabled(model).__enter__()
+
+    def threads(act):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(act).result()
+
+    async def beside():
+        task = asyncio.get_running_loop().create_task(elsewhere())
+        with per_sample(model, ["a", "b"]):
+            await task
+
+    for block in (disabled(model), per_sample(model, ["a", "b"])):
+        with block:
+            for act in (lambda: model(x), inside, lambda: activate(model, "a")):
+                with pytest.raises(SerialLoRAError, match="another thread"):
+                    threads(act)
+            model(x)
+    with pytest.raises(SerialLoRAError, match="another thread"):
+        asyncio.run(beside())
+    assert torch.equal(model(x), expected)
+
+
+@torch.no_grad()
+def test_blocks_may_end_in_another_order(method):
+    tiny = TINY["plain"]
+    model = two_adapters(tiny, method)[0]
+    expected, before = tiny.run(model), bits(model)
+    first, second = per_sample(model, ["a", "b"]), disabled(model)
+    first.__enter__()
+    second.__enter__()
+    without = tiny.run(model)
+    first.__exit__(None, None, None)
+    assert torch.equal(tiny.run(model), without)
+    second.__exit__(None, None, None)
+    assert torch.equal(tiny.run(model), expected)
+    assert_same_bits(before, bits(model))
+
+
 # ------------------------------------------------------------- tokens that q, k and v have in common
 
 
@@ -367,6 +475,14 @@ def test_tokens_that_a_layer_read_with_one_adapter_are_not_given_to_another_in_a
         base = attention.q(tokens)
     torch.testing.assert_close(attention.q(tokens), queries["b"], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(base, queries["b"], atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [lambda m: activate(m, "a"), lambda m: set_scale(m, 0.0)])
+@torch.no_grad()
+def test_tokens_that_a_layer_read_before_a_switch_are_not_given_to_another_after_it(change):
+    model, attention, tokens, _ = keys_first()
+    change(model)
+    torch.testing.assert_close(attention.q(tokens), attention.q(tokens.clone()))
 
 
 @torch.no_grad()
