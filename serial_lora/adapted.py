@@ -339,7 +339,7 @@ class ReadWeight(Tensor):
 _EMPTY = torch.empty(0)
 _ATTRIBUTES = ("device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape")
 _DATA, *_FACTS = (getattr(Tensor, name).__get__ for name in ("data", *_ATTRIBUTES))
-_FACTS += [Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size]
+_FACTS = {*_FACTS, Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size}
 
 
 # ----------------------------------------------------------------------------- onto a whole model

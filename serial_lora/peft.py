@@ -280,6 +280,11 @@ class SerialLoRAModel(BaseTuner):
             target = layer
         target.update_layer(adapter_name, peft_config)
 
+    def _check_merge_allowed(self) -> None:
+        super()._check_merge_allowed()
+        named = self.model.named_parameters()
+        require_finite({name: p for name, p in named if self.prefix in name}, "merged")
+
 
 def _layers_of(site: Site) -> tuple[str, ...]:
     """The layers that read the tokens, q or fc1 first."""

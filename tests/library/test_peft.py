@@ -242,6 +242,17 @@ def test_adapters_for_samples_are_refused():
         model(torch.randn(1, 4, 32), adapter_names=["default"])
 
 
+def test_an_adapter_that_diverged_is_not_merged():
+    model = adapted(TINY["hf_vit"])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    last = [p for n, p in model.named_parameters() if n.endswith("lora_A")][-1]
+    last.data[0, 0] = float("inf")
+    with pytest.raises(SerialLoRAError, match="finite"):
+        model.merge_adapter()
+    changed = [n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])]
+    assert len(changed) == 1
+
+
 # ------------------------------------------------------------------------ around it: transformers
 
 
