@@ -338,8 +338,8 @@ class ReadWeight(Tensor):
 
 _EMPTY = torch.empty(0)
 _ATTRIBUTES = ("device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape")
-_DATA, *_FACTS = (getattr(Tensor, name).__get__ for name in ("data", *_ATTRIBUTES))
-_FACTS = {*_FACTS, Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size}
+_DATA, *_GETTERS = (getattr(Tensor, name).__get__ for name in ("data", *_ATTRIBUTES))
+_FACTS = {*_GETTERS, Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size}
 
 
 # ----------------------------------------------------------------------------- onto a whole model
