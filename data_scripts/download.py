@@ -25,7 +25,7 @@ DAMAGED = (
 
 
 def download(url: str, path: Path, sha256: str = "") -> Path:
-    """Fetch a file, which appears when it is whole; one that is there already is left alone.
+    """Fetch a file, which appears at the end; one that is there already is left alone.
 
     Args:
         sha256: its first digits at least; nothing is compared where that is empty.

@@ -34,8 +34,8 @@ from serial_lora_course.models.weights import require_finite
 DESCRIPTION = """\
 Fetch data sets of the paper, or weights of its models, for --scale paper.
 
-A download is held against its publisher's hash where there is one, and appears in ROOT when it is
-whole; its archive is deleted then. What cannot be had says where to put the file by hand; an unpacked
+A download is held against its publisher's hash where there is one; an archive that does not unpack is
+named, to be deleted and fetched anew. What is unpacked appears in ROOT whole; its archive is deleted then. What cannot be had says where to put the file by hand; an unpacked
 folder in ROOT will do as well."""
 CLIP_FILE = "open_clip_model.safetensors"  # as every repository of OpenAI's weights calls it
 SD3_REPOSITORY = "stabilityai/stable-diffusion-3-medium-diffusers"

@@ -21,7 +21,7 @@ from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LowRankPair, wide
 from serial_lora.sites import Site
-from serial_lora.state import Injection, StandIns, changed_parts
+from serial_lora.state import Injection, Override, changed_parts
 from serial_lora.stored import is_packed, is_quantized, matrix, own_weight
 
 Acting = tuple[Any, ...]  # pairs, or what stands in for them: (tokens) -> tokens
@@ -36,6 +36,7 @@ class Adapted:
         parameter: the name of the weight; None for a layer whose output is adapted.
         pairs: that act here.
         now: the pairs, or what stands in for them; nothing where the model is its base.
+        override: the `with` block for whose length others than the pairs act.
         called, read: whether the model has called the layer, and read its weight.
     """
 
@@ -45,16 +46,21 @@ class Adapted:
         self.name, self.layer, self.parameter = name, layer, parameter
         self.pairs: Acting = pairs
         self.now: Acting = pairs
+        self.override: Override | None = None
         self.called = self.read = False
 
     def acting(self) -> Acting:
-        """What acts now."""
+        """What acts now; in compiled code in every thread, as that cannot ask which one it is."""
+        if not torch.compiler.is_compiling() and self.override is not None:
+            self.override.require_here()
         return self.now
 
-    def stand_in(self, others: StandIns | None) -> None:
-        """Have these act in place of the pairs; None for the pairs themselves."""
-        there = self.pairs if others is None else map(others.__getitem__, self.pairs)
-        self.now = tuple(each for each in there if each is not None)
+    def stand_in(self, override: Override | None) -> None:
+        """Have this act in place of the pairs; None for the pairs themselves."""
+        self.override, self.now = override, self.pairs
+        if override is not None:
+            stand_ins = map(override.acting.__getitem__, self.pairs)
+            self.now = tuple(each for each in stand_ins if each is not None)
 
     def before(self, tokens: Tensor) -> Tensor:
         """What the layer reads in place of these tokens."""
@@ -88,6 +94,9 @@ class Adapted:
     def by_rows(self, outputs: int) -> list[tuple[Any, int, int]]:
         """What acts, the first row of the weight that it is for, and how many are."""
         return [(pair, 0, outputs) for pair in self.acting()]
+
+    def forget(self) -> None:
+        """What was computed with values that are others now."""
 
     def put_on(self) -> None:
         if KEY in vars(self.layer):
@@ -128,6 +137,9 @@ class Before(Adapted):
         acting = self.acting()
         return self.shared.read(acting, tokens, self.number) if acting else tokens
 
+    def forget(self) -> None:
+        self.shared.kept = None
+
 
 class Beside(Adapted):
     """LoRA: each pair's change is added to its rows of what the layer gives.
@@ -167,13 +179,13 @@ class AdaptedTokens:
 
     Attributes:
         readers: how many read them in one forward pass.
-        kept: None, or tokens and their version, what became of them, and who has read that; one
-            value, replaced as a whole, so that threads cannot mix theirs.
+        kept: None, or tokens and their version, what acted on them, what became of them, and who
+            has read that; one value, replaced as a whole, so that threads cannot mix theirs.
     """
 
     def __init__(self, readers: int) -> None:
         self.readers = readers
-        self.kept: tuple[Tensor, int, Tensor, tuple[int, ...]] | None = None
+        self.kept: tuple[Tensor, int, Acting, Tensor, tuple[int, ...]] | None = None
 
     def read(self, acting: Acting, tokens: Tensor, reader: int) -> Tensor:
         """Adapted tokens for one reader; kept until each of them has had them.
@@ -185,13 +197,14 @@ class AdaptedTokens:
         told = torch.is_grad_enabled() if compiled else not tokens.is_inference()
         if self.readers == 1 or not told:
             return _through(acting, tokens)
-        version = 0 if compiled else tokens._version
-        before, its_version, adapted, served = self.kept or (None, version, tokens, ())
-        if before is not tokens or its_version != version or reader in served:
-            adapted, served = _through(acting, tokens), ()
-        served = (*served, reader)
+        kept, version = self.kept, 0 if compiled else tokens._version
+        same = kept is not None and kept[0] is tokens and kept[1:3] == (version, acting)
+        if kept is not None and same and reader not in kept[4]:
+            adapted, served = kept[3], (*kept[4], reader)
+        else:
+            adapted, served = _through(acting, tokens), (reader,)
         everyone = len(served) == self.readers
-        self.kept = None if everyone else (tokens, version, adapted, served)
+        self.kept = None if everyone else (tokens, version, acting, adapted, served)
         return adapted
 
     def __getstate__(self) -> dict[str, Any]:
@@ -325,8 +338,8 @@ class ReadWeight(Tensor):
 
 _EMPTY = torch.empty(0)
 _ATTRIBUTES = ("device", "dtype", "is_meta", "layout", "ndim", "requires_grad", "shape")
-_DATA, *_FACTS = (getattr(Tensor, name).__get__ for name in ("data", *_ATTRIBUTES))
-_FACTS += [Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size]
+_DATA, *_GETTERS = (getattr(Tensor, name).__get__ for name in ("data", *_ATTRIBUTES))
+_FACTS = {*_GETTERS, Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size}
 
 
 # ----------------------------------------------------------------------------- onto a whole model

@@ -9,6 +9,7 @@ more function of that kind and hand it to `register_family` (docs/library.md doe
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
@@ -208,7 +209,9 @@ FAMILIES: list[Family] = [open_clip_sites, segment_anything_sites, stable_diffus
 def register_family(family: Family) -> Family:
     """Have the package look for one more family of models, from now on in this process.
 
-    Whether the tokens go where its sites say, only a comparison with dense W (I + B A) can tell.
+    What the function yields is checked each time it is used: the modules it names exist, and the
+    rows it names are in their weights. Whether the tokens go where it says, only a comparison with
+    dense W (I + B A) can tell.
 
     Args:
         family: model -> its sites; nothing for a model that is not of the family. One of the same
@@ -217,6 +220,35 @@ def register_family(family: Family) -> Family:
     Returns:
         The same function, so that this can stand above it as a decorator.
     """
-    others = [known for known in FAMILIES if known.__name__ != family.__name__]
-    FAMILIES[:] = [*others, family]
+    name = family.__name__
+
+    @functools.wraps(family)
+    def checked(model: nn.Module) -> Iterator[Site]:
+        for site in family(model):
+            _refuse_misnamed(model, site, name)
+            yield site
+
+    FAMILIES[:] = [known for known in FAMILIES if known.__name__ != name] + [checked]
     return family
+
+
+def _refuse_misnamed(model: nn.Module, site: Site, family: str) -> None:
+    """Refuse a site that names what the model does not have."""
+    modules = dict(model.named_modules(remove_duplicate=False))  # a shared one under each name
+    wrong = [part for part in PLACES[site.place][:-1] if part not in site.projections]
+    wrong += [name for name in (site.name, site.entry or "") if name not in modules]
+    for part, projection in site.projections.items():
+        layer: Any = modules.get(projection.module)
+        weight: Any = getattr(layer, "_parameters", {}).get(projection.parameter)
+        fits = isinstance(weight, nn.Parameter)
+        if fits:  # a layer knows its size, the weight in it may be packed
+            linear = isinstance(layer, nn.Linear)
+            rows, columns = (layer.out_features, layer.in_features) if linear else weight.shape
+            fits = 0 <= projection.start <= rows - projection.rows and columns == projection.columns
+        if not fits or (part in site.readers and projection.columns != site.width):
+            wrong.append(f"{part} ({projection.module}.{projection.parameter})")
+    if wrong:
+        raise SerialLoRAError(
+            f"{family} yields a site at {site.label} whose {wrong[0]} is not in the model, or of "
+            "another size; compare it with named_modules()."
+        )

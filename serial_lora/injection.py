@@ -20,7 +20,7 @@ from serial_lora.attention import find_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, cut, require_name, require_names
 from serial_lora.left_out import not_adapted
-from serial_lora.loading import rename
+from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
 from serial_lora.sites import (
@@ -66,9 +66,9 @@ def inject(
         name: of the adapter, where several are to come (`serial_lora.several`).
 
     Returns:
-        The same model. Only adapters and those modules require gradients now. Warnings name attention
-        without an adapter, BatchNorms whose statistics go on changing, and a frozen head that looks as
-        if it had never been trained.
+        The same model. Only adapters and those modules require gradients now. Warnings name towers and
+        attention without an adapter, BatchNorms whose statistics go on changing, and a frozen head that
+        looks as if it had never been trained.
 
     Raises:
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
@@ -122,16 +122,15 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
                 layer.__class__ = PackedAttention
     setattr(root, RECORD, injection)
     attach(root, injection)
-    injection.watch = root.register_load_state_dict_pre_hook(rename)
+    watch_loading(root)
 
 
 def _take_out(root: nn.Module, injection: Injection) -> None:
     """Everything that `_put_in` did, or had done before it failed, undone."""
     detach(injection)
-    for layer, name in injection.switched:
-        setattr(layer, name, True)
-    if injection.watch is not None:
-        injection.watch.remove()
+    unwatch_loading(root)
+    for layer, name, before in injection.switched:
+        setattr(layer, name, before)
     original: Any = nn.MultiheadAttention
     there = unwrapped_modules(root)  # blocks that were compiled since are inside wrappers
     for site in injection.sites:
@@ -219,6 +218,7 @@ def set_scale(model: nn.Module, scale: float) -> None:
     injection.config = replace(injection.config, scale=scale)
     for pair in injection.pairs.values():
         pair.scale = injection.config.scale
+    injection.forget()
 
 
 def also_trained(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 
 from torch import nn
@@ -21,14 +22,17 @@ def not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
     missed = without_sites(root, attention, config.towers)
     if missed and config.blocks is None:
         yield (
-            f"no adapter went into {_first(missed)}: attention of a kind that is not known; name the "
-            "towers that you mean, or register_family for this kind."
+            f"no adapter went into {_first(missed)}: attention of a kind that is not "
+            "known, or none; name the towers that you mean, or register_family for this kind."
         )
     if "feed_forward" in config.places:
         chosen = find_sites(root, *config.where[:3])
         missed = blocks_without(root, chosen + every_site(root, ("feed_forward",)))
         if missed:
             yield f"no adapter went into a feed-forward of {_first(missed)}: none is known there."
+    second = [name for name in modules if name.endswith("add_q_proj")]
+    if second and not any(site.stream for site in injection.sites):
+        yield f"{_first(second)} reads a second stream of tokens, in front of which is no adapter."
     learning = {module for head in injection.also_train.values() for module in head.modules()}
     drifting = [
         name
@@ -73,19 +77,31 @@ def _first(names: list[str]) -> str:
 def without_sites(
     model: nn.Module, sites: Collection[Site], towers: Collection[str] | None
 ) -> list[str]:
-    """Attention of a kind that is not known, beside some that is: "blocks.0.attn (Attention)".
+    """What one would expect an adapter in and finds no site: "visual (ModifiedResNet)".
 
-    Attention to tokens from elsewhere is left alone on purpose.
+    That is a tower or decoder none of whose parts has a site, and attention of a kind that is not
+    known beside some that is. Attention to tokens from elsewhere is left alone on purpose.
     """
     modules = dict(model.named_modules())
     inside = [site.name for site in sites]
     inside += [p.module for site in sites for p in site.projections.values()]
     reached = {name.rsplit(".", up)[0] for name in inside for up in range(name.count(".") + 1)}
-    missed = []
-    for name, module in modules.items():
-        parent = modules[name.rpartition(".")[0]]
+    left = {name: module for name, module in modules.items() if name not in reached}
+    missed = [] if towers else [name for name, module in left.items() if _is_tower(name, module)]
+    for name, module in left.items():
+        below = any(name.startswith(f"{tower}.") for tower in missed)
         asked = towers is None or tower_of(modules, name) in towers
-        missing = name not in reached and attends(name, module)
-        if asked and missing and not left_alone(name, module, parent):
-            missed.append(f"{name} ({type(module).__name__})")
-    return missed
+        parent = modules[name.rpartition(".")[0]]
+        if asked and not below and attends(name, module) and not left_alone(name, module, parent):
+            missed.append(name)
+    return [f"{name} ({type(modules[name]).__name__})" for name in missed]
+
+
+def _is_tower(name: str, module: nn.Module) -> bool:
+    """A child of the model that is named as a tower or decoder and has several layers."""
+    words = f"{name} {type(module).__name__}".lower()
+    if not name or "." in name or type(module).__module__.partition(".")[0] == "segment_anything":
+        return False  # SAM's mask decoder is left as it is
+    layers = [m for m in module.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
+    named = re.search("visual|vision|image|text|language|decoder", words)
+    return len(layers) > 3 and bool(named) and not re.search("embed|projection|neck", words)

@@ -9,6 +9,7 @@ adapters would stay as they were.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -17,28 +18,42 @@ from serial_lora.errors import SerialLoRAError, cut
 from serial_lora.sites import unwrapped_name
 from serial_lora.state import RECORD, Injection
 
+NAME = "serial_lora"
+
+
+def watch_loading(root: nn.Module) -> None:
+    """Have `rename` called before the model loads a state dict."""
+    root._load_state_dict_pre_hooks[NAME] = partial(rename, root)  # type: ignore[index]
+
+
+def unwatch_loading(root: nn.Module) -> None:
+    root._load_state_dict_pre_hooks.pop(NAME, None)  # type: ignore[call-overload]
+
 
 def rename(root: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Before a state dict is loaded: give the active adapter's tensors the names that they have here.
+    """Give what belongs to the active adapter the names that it has in this model.
 
     Raises:
         SerialLoRAError: the state has adapters, and not one for each place of this model.
     """
-    if not any(name.endswith(".lora_B") for name in state):
-        return  # a base's
     injection: Injection = vars(root)[RECORD]
     ours = {unwrapped_name(name): name for name, _ in root.named_parameters()}
-    wanted = {prefix + ours.get(name, name): None for name in injection.active_tensors()}
-    others = [name for name in state if name.startswith(prefix) and name not in wanted]
+    wanted = [prefix + ours.get(name, name) for name in injection.active_tensors()]
+    kinds = {_words(name)[-2:] for name in wanted if name.endswith((".lora_A", ".lora_B"))}
+    others = [name for name in state if name.startswith(prefix) and name not in set(wanted)]
+    foreign = {name for name in others if _words(name)[-2:] in kinds}
+    if not foreign:
+        return
     for name in wanted:
-        if name not in state:
-            alike = [each for each in others if each in state and _words(each) == _words(name)]
-            if len(alike) != 1:
-                raise SerialLoRAError(
-                    f"{cut(name)} is not in this state dict, whose adapters are of another model or "
-                    "other places; use save_adapter and load_adapter."
-                )
+        alike = [other for other in others if other in state and _words(other) == _words(name)]
+        if name not in state and len(alike) == 1:
             state[name] = state.pop(alike[0])
+    odd = [name for name in wanted if name not in state] + sorted(foreign & state.keys())
+    if odd:
+        raise SerialLoRAError(
+            f"{cut(odd[0])} is in the model or in this state dict, and not in both: its adapters "
+            "are of another model or other places; use save_adapter and load_adapter."
+        )
 
 
 def _words(name: str) -> tuple[str, ...]:

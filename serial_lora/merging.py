@@ -42,7 +42,11 @@ def merge(model: nn.Module) -> nn.Module:
     with plain_context(root):
         merged = _merged_weights(root, injection)
         originals = {key: writable(root, key).clone() for key in merged}
-        write_weights(root, merged)
+        try:
+            write_weights(root, merged)
+        except BaseException:
+            write_weights(root, originals)
+            raise
         detach(injection)
         injection.originals = originals
     return model

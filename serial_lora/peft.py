@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from serial_lora.adapted import Acting, AdaptedTokens, Before
 from serial_lora.attention import every_site, find_sites
-from serial_lora.config import PLACES
+from serial_lora.config import PLACES, refuse_unknown
 from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError, require_finite
 from serial_lora.layers import SerialLoRA, wide
@@ -72,6 +72,10 @@ class SerialLoRAConfig(PeftConfig):
     exclude_modules: list[str] | str | None = None
     modules_to_save: list[str] | None = None
     places: list[str] = field(default_factory=lambda: list(Settings.places))
+
+    def __new__(cls, *_: Any, **settings: Any) -> SerialLoRAConfig:
+        refuse_unknown(cls, settings)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -275,6 +279,11 @@ class SerialLoRAModel(BaseTuner):
             self._replace_module(parent, target_name, layer, target)
             target = layer
         target.update_layer(adapter_name, peft_config)
+
+    def _check_merge_allowed(self) -> None:
+        super()._check_merge_allowed()
+        named = self.model.named_parameters()
+        require_finite({name: p for name, p in named if self.prefix in name}, "merged")
 
 
 def _layers_of(site: Site) -> tuple[str, ...]:

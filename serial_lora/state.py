@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import INSIDE, MERGED, NO_ADAPTERS, SerialLoRAError
@@ -27,8 +27,29 @@ class InactiveAdapter:
     tensors: dict[str, Tensor]
 
 
-StandIns = Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
-"""What acts in place of each pair, inside `disabled` (nothing) and `per_sample` (a pair for each sample)."""
+@dataclass(eq=False)
+class Override:
+    """For the length of a `with` block of `disabled` or `per_sample`: what acts in place of pairs.
+
+    Attributes:
+        acting: for each pair what acts in its place: nothing, or a pair for each sample.
+    """
+
+    acting: Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
+
+    @property
+    def base(self) -> bool:
+        """Whether nothing acts, so the model is its base."""
+        return None in self.acting.values()
+
+    def require_here(self) -> None:
+        """Refuse another thread or asyncio task than the one that opened the block."""
+        if self not in HERE.get():
+            raise SerialLoRAError(INSIDE)
+
+
+HERE: ContextVar[tuple[Override, ...]] = ContextVar("HERE", default=())
+"""Those of this thread or asyncio task."""
 
 
 @dataclass
@@ -45,10 +66,9 @@ class Injection:
         also_train: the modules that learn beside the adapters, by their dotted names.
         own: the base's own values of those; while `bare`, what they have learned.
         adapted: the layers whose tokens or weights go through adapters, except while merged.
-        switched: attributes that are off as long as there are adapters: see `stored.switch`.
-        watch: takes away what is called before the model loads a state dict.
+        switched: attributes that are others as long as there are adapters: see `stored.switch`.
         originals: while merged, the base's own weights, keyed (module, parameter).
-        stand_ins: inside a `disabled` or `per_sample` block what acts in place of pairs.
+        open: the `disabled` and `per_sample` blocks, the innermost last.
     """
 
     config: AdapterConfig
@@ -60,10 +80,9 @@ class Injection:
     also_train: dict[str, nn.Module] = field(default_factory=dict)
     own: dict[str, Tensor] = field(default_factory=dict)
     adapted: list[Any] = field(default_factory=list)
-    switched: list[tuple[nn.Module, str]] = field(default_factory=list)
-    watch: RemovableHandle | None = None
+    switched: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
     originals: dict[tuple[str, str], Tensor] | None = None
-    stand_ins: StandIns | None = None
+    open: list[Override] = field(default_factory=list)
 
     @property
     def merged(self) -> bool:
@@ -72,8 +91,8 @@ class Injection:
 
     @property
     def bare(self) -> bool:
-        """Whether a `disabled` block is open, so the model is its base."""
-        return self.stand_ins is not None and None in self.stand_ins.values()
+        """Whether a `disabled` block is open."""
+        return any(override.base for override in self.open)
 
     def learned(self) -> dict[str, Tensor]:
         """Parameters and buffers of the modules that learn beside the adapters, each once."""
@@ -98,6 +117,11 @@ class Injection:
         pairs = self.pairs.items()
         return {name: (pair.lora_A.shape[1], pair.lora_B.shape[0]) for name, pair in pairs}
 
+    def forget(self) -> None:
+        """What the adapted layers have computed with values that are others now."""
+        for adapted in self.adapted:
+            adapted.forget()
+
     @torch.no_grad()
     def exchange(self) -> None:
         """What the modules beside the adapters have learned for the base's own values, or back."""
@@ -111,7 +135,7 @@ class Injection:
 
     def refuse_inside(self) -> None:
         """Refuse to change or copy a model inside a `with` block."""
-        if self.stand_ins is not None:
+        if self.open:
             raise SerialLoRAError(INSIDE)
 
     def refuse_merged(self) -> None:

@@ -71,6 +71,23 @@ def is_packed(weight: Tensor) -> bool:
     return eight_bits or getattr(weight, "quant_state", None) is not None
 
 
+def refuse_without_gradient(model: nn.Module) -> None:
+    """Refuse to train where no gradient comes back through a layer, as torchao's that quantize tokens too."""
+    for name, layer in model.named_modules():
+        weight = layer._parameters.get("weight") if isinstance(layer, nn.Linear) else None
+        if weight is None or is_packed(weight) or not is_quantized(weight):
+            continue
+        with torch.inference_mode(False), torch.enable_grad():
+            tokens = torch.zeros(1, layer.in_features, dtype=weight.dtype, device=weight.device)
+            tokens.requires_grad_(True)
+            passes = nn.functional.linear(tokens, weight).requires_grad
+        if not passes:
+            raise SerialLoRAError(
+                f"no gradient passes {name}, which quantizes tokens too, so an adapter would not "
+                "learn; quantize weights alone, or train it before and load_adapter it here."
+            )
+
+
 def writable(root: nn.Module, key: tuple[str, str]) -> Tensor:
     """The weight of this module and name, to be read and written in place."""
     module, parameter = key
@@ -88,17 +105,19 @@ def writable(root: nn.Module, key: tuple[str, str]) -> Tensor:
     )
 
 
-def switch(root: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Switch off what gets in the way of adapters, and say which attributes of what it was.
+def switch(root: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """Switch off what gets in the way of adapters; which attributes these are, and what they were.
 
     bitsandbytes packs 4-bit weights for evaluation, after which no gradient passes; and
     nn.TransformerEncoder packs padded tokens for a shortcut that adapted layers do not take.
     """
-    switched = []
+    switched: list[tuple[nn.Module, str, Any]] = []
     for layer in root.modules():
-        for name in ("support_avx512bf16_for_cpu", "use_nested_tensor"):
-            if vars(layer).get(name):
-                layer.state_dict()  # unpacks what bitsandbytes has packed
-                setattr(layer, name, False)
-                switched.append((layer, name))
+        if vars(layer).get("support_avx512bf16_for_cpu"):
+            layer.state_dict()  # unpacks
+            switched.append((layer, "support_avx512bf16_for_cpu", True))
+        if isinstance(layer, nn.TransformerEncoder) and layer.use_nested_tensor:
+            switched.append((layer, "use_nested_tensor", True))
+    for layer, name, _ in switched:
+        setattr(layer, name, False)
     return switched

@@ -141,8 +141,10 @@ def said(options: Sequence[Option], values: Mapping[str, Any]) -> Iterator[list[
             yield [str(each) for each in (value if option.several else [value])]
         elif option.kind is bool:
             yield [option.flag if value else f"--no-{option.flag[2:]}"]
+        elif (text := typed(value)).startswith("-"):
+            yield [f"{option.flag}={text}"]  # or it would be read as an option
         else:
-            yield [option.flag, typed(value)]
+            yield [option.flag, text]
 
 
 def typed(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -103,7 +104,7 @@ def merge(
     from serial_lora import SerialLoRAError, eject
     from serial_lora_course.work.classifier import open_classifier
 
-    if (out := expanded(out)).exists():
+    if os.path.lexists(out := expanded(out)):
         raise SerialLoRAError(f"{out} is there already; remove it, or give another --out.")
     model = eject(open_classifier(classifier), keep_merged=True)
     vision = model.vision

@@ -61,7 +61,12 @@ ASKED: dict[str, Callable[[Path], list[str]]] = {
     "codes for the terminal": lambda f: lab("--dataset", "a\nb\x1b[31m/c"),
     "a model with a long name": lambda f: ["fit", data(f), "--model", LONG],
     "no number": lambda f: ["fit", data(f), "--test-fraction=.nan"],
-    "a file as a folder": lambda f: ["merge", saved(f), "--out", data(f / "data") + "/cat/0.png"],
+    "a file as a folder": lambda f: [
+        "merge",
+        saved(f),
+        "--out",
+        data(f / "data") + "/cat/0.png/new",
+    ],
     "a device as an adapter": lambda f: ["show", "/dev/zero"],
 }
 MISTAKES = {  # what a lab itself refuses is in tests/labs/test_labs.py

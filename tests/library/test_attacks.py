@@ -24,6 +24,8 @@ from serial_lora import (
     inject,
     lora_plus_groups,
     merge,
+    merging,
+    per_sample,
     save_adapter,
     set_scale,
     to_peft,
@@ -205,6 +207,27 @@ def test_an_error_halfway_leaves_no_trace(name, method, monkeypatch):
     assert_unchanged(model, before)
 
 
+@pytest.mark.parametrize("name", ["plain", "open_clip_own_attention"])
+def test_a_merge_that_is_interrupted_leaves_every_weight(name, method, monkeypatch):
+    model = adapted(TINY[name], method)
+    before, calls, write = snapshot(model), [], merging.write_weights
+
+    def interrupted(root, weights):
+        calls.append(1)
+        if len(calls) > 1:
+            return write(root, weights)
+        write(root, dict([*weights.items()][:1]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(merging, "write_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        merge(model)
+    monkeypatch.undo()
+    assert_unchanged(model, before)
+    expected = TINY[name].run(model)
+    torch.testing.assert_close(TINY[name].run(merge(model)), expected, **CLOSE)
+
+
 # ------------------------------------------------------------------ inside a block, and while merged
 
 
@@ -299,6 +322,14 @@ def test_blocks_that_are_compiled_one_by_one(in_place, first, method):
 # ------------------------------------------------------------- what has no adapter, beside what has
 
 
+def resnet_and_text() -> nn.Module:
+    from open_clip.modified_resnet import ModifiedResNet
+
+    model = TINY["open_clip"].build()
+    model.visual = ModifiedResNet([1, 1, 1, 1], 32, 4, image_size=32, width=8)
+    return model
+
+
 def without_values() -> nn.Module:
     """Two blocks whose attention has queries and keys alone."""
     model = nn.Sequential(PlainBlock(), PlainBlock(), PlainBlock())
@@ -307,13 +338,21 @@ def without_values() -> nn.Module:
     return model
 
 
-def test_what_inject_passes_over_is_named(method):
-    named = r"0.attention \(PlainAttention\), 1.attention \(PlainAttention\)"
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (resnet_and_text, r"visual \(ModifiedResNet\)"),
+        (without_values, r"0.attention \(PlainAttention\), 1.attention \(PlainAttention\)"),
+    ],
+)
+def test_what_inject_passes_over_is_named(build, named, method):
     with pytest.warns(UserWarning, match=named):
-        assert adapters(inject(without_values(), method(rank=2)))
+        model = inject(build(), method(rank=2))
+    assert adapters(model)
+    chosen = {"towers": ["text"]} if hasattr(model, "visual") else {"blocks": [2]}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "no adapter went into")
-        inject(without_values(), method(rank=2, blocks=[2]))  # asked for by name: nothing to say
+        inject(build(), method(rank=2, **chosen))  # asked for by name: nothing to say
 
 
 class KeywordAttention(PlainAttention):
@@ -327,6 +366,16 @@ def test_layers_called_by_keyword(method):
     seen = fill_adapters(inject(model, method(rank=RANK)))(tokens)
     assert not torch.allclose(seen, base, **CLOSE)
     torch.testing.assert_close(merge(model)(tokens), seen, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "name", ["r", "lora_alpha", "target_modules", "use_rslora", "bias", "layers_to_transform"]
+)
+def test_other_libraries_names_of_settings_are_told(method, name):
+    with pytest.raises(SerialLoRAError, match=f"{name} is .* here"):
+        method(rank=4, **{name: None})
+    with pytest.raises(SerialLoRAError, match="no ranks here.*rank, scale"):
+        method(ranks=4)
 
 
 # ------------------------------------------------------------------ what users do around a model
@@ -386,6 +435,21 @@ def test_a_model_from_the_meta_device_gets_its_base_and_fresh_pairs(assign, meth
     torch.testing.assert_close(tiny.run(model), tiny.run(base), rtol=0, atol=0)
 
 
+@torch.no_grad()
+def test_samples_that_do_not_come_first_are_refused():
+    class Outside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = PlainBlock()
+
+        def forward(self, x: Tensor) -> Tensor:  # (B, L, d), inside (L, B, d)
+            return self.block(x.transpose(0, 1)).transpose(0, 1)
+
+    model = inject(Outside().eval(), SerialLoRAConfig(RANK), name="a")
+    with per_sample(model, ["a", None]), pytest.raises(SerialLoRAError, match="tokens first"):
+        model(torch.randn(2, 6, 32))
+
+
 def test_a_weight_cannot_be_replaced_and_can_be_written(method):
     """Quantizing or reparametrizing reads it, with the adapter in it, and would put that back."""
     model = fill_adapters(inject(TINY["plain"].build(), method(RANK)))
@@ -435,9 +499,9 @@ def test_a_trainer_of_transformers_goes_on_where_it_stopped(tmp_path):
 
 
 def test_adapters_of_other_places_are_not_passed_over_in_a_state_dict():
-    state = inject(TINY["plain"].build(), SerialLoRAConfig(RANK, blocks=[0, 1])).state_dict()
-    model = inject(TINY["plain"].build(), SerialLoRAConfig(RANK))
-    refused(model, lambda m: m.load_state_dict(state, strict=False), "not in this state dict")
+    state = inject(TINY["plain"].build(), SerialLoRAConfig(RANK)).state_dict()
+    model = inject(TINY["plain"].build(), SerialLoRAConfig(RANK, blocks=[0, 1]))
+    refused(model, lambda m: m.load_state_dict(state, strict=False), "not in both")
     model.load_state_dict(TINY["plain"].build().state_dict(), strict=False)
     other = inject(TINY["plain"].build(), LoRAConfig(RANK))
     other.load_state_dict(TINY["plain"].build().state_dict(), strict=False)

@@ -201,6 +201,7 @@ def test_copies_and_pickles_share_their_own_pair():
         ("hf_vit", dict(target_modules="all-linear"), "all-linear"),
         ("hf_vit", dict(exclude_modules=["k_proj"]), "k_proj"),
         ("hf_vit", dict(modules_to_save=["hed"]), "no module 'hed'"),
+        ("hf_vit", dict(lora_alpha=8), "lora_alpha is scale"),
         ("torchvision", {}, "inject"),
         ("open_clip_own_attention", {}, "inject"),
     ],
@@ -239,6 +240,17 @@ def test_adapters_for_samples_are_refused():
     model = peft.get_peft_model(TINY["plain"].build(), SerialLoRAConfig(r=RANK))
     with pytest.raises(SerialLoRAError, match="adapter_names"):
         model(torch.randn(1, 4, 32), adapter_names=["default"])
+
+
+def test_an_adapter_that_diverged_is_not_merged():
+    model = adapted(TINY["hf_vit"])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    last = [p for n, p in model.named_parameters() if n.endswith("lora_A")][-1]
+    last.data[0, 0] = float("inf")
+    with pytest.raises(SerialLoRAError, match="finite"):
+        model.merge_adapter()
+    changed = [n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])]
+    assert len(changed) == 1
 
 
 # ------------------------------------------------------------------------ around it: transformers

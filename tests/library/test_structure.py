@@ -16,17 +16,20 @@ from serial_lora import (
     disabled,
     eject,
     inject,
+    load_adapter,
     merge,
     register_family,
+    save_adapter,
 )
 from serial_lora.attention import find_sites
 from serial_lora.sites import Projection, Site
-from tests.library.more_models import Gated
+from tests.library.more_models import MODELS, Gated
 from tests.library.tiny_models import (
     BOTH,
     EVERY,
     FORWARD,
     RANK,
+    SCALE,
     TINY,
     PlainAttention,
     PlainBlock,
@@ -133,6 +136,17 @@ def test_a_model_inside_another_module(method):
         assert torch.equal(eject(model)(x), base) and not adapters(backbone)
 
 
+@torch.no_grad()
+def test_one_attention_in_two_blocks_has_one_adapter(method):
+    model = _timm()
+    model.blocks[1].attn = model.blocks[0].attn
+    assert len(find_sites(model)) == 2
+    fill_adapters(inject(model, method(rank=2)))
+    x = torch.randn(1, 3, 16, 16)
+    expected = model(x)
+    torch.testing.assert_close(merge(model)(x), expected, rtol=1e-4, atol=1e-5)
+
+
 # ---------------------------------------------------------------------------- feed-forwards
 
 CONFIGS = {"serial": FORWARD, "serial, both": BOTH, "lora, both": EVERY}
@@ -141,6 +155,12 @@ CONFIGS = {"serial": FORWARD, "serial, both": BOTH, "lora, both": EVERY}
 @pytest.fixture(params=CONFIGS)
 def kind(request) -> str:
     return request.param
+
+
+def adapted(name: str, kind: str) -> nn.Module:
+    tiny = MODELS[name]
+    config = CONFIGS[kind](RANK, scale=SCALE, stream=tiny.stream)
+    return fill_adapters(inject(tiny.build(), config), size=0.3)
 
 
 # ------------------------------------------------------------------------------------- refusals
@@ -198,7 +218,7 @@ def test_a_registered_family_may_name_one_of_another_shape(kind, monkeypatch):
 @torch.no_grad()
 def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
     shared = TINY["timm"].build()
-    shared.blocks[1].mlp, shared.blocks[1].attn = shared.blocks[0].mlp, shared.blocks[0].attn
+    shared.blocks[1].mlp = shared.blocks[0].mlp
     for model, run in ((shared, _run_pictures), (nn.Sequential(Two()), _run_plain)):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -206,3 +226,10 @@ def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
         assert sum("fc2" in name or "_ff" in name for name in adapters(model)) == 2
         expected = run(model)
         torch.testing.assert_close(run(merge(model)), expected, **CLOSE)
+
+
+def test_a_file_for_one_place_does_not_fit_another(kind, tmp_path):
+    path = save_adapter(adapted("timm", kind), tmp_path / "adapter.safetensors")
+    other = inject(TINY["timm"].build(), type(CONFIGS[kind](1))(RANK))
+    with pytest.raises(SerialLoRAError, match="places"):
+        load_adapter(other, path)

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import shlex
 import shutil
 
 import huggingface_hub
 import pytest
 from safetensors.torch import load_file
 
+from serial_lora_course.options import read, said
+from serial_lora_course.work import Job, fit_options
 from serial_lora_course.work import classifier as work
+from serial_lora_course.work.commands import fit_command
 
 ANSWERS = 8
 
@@ -21,8 +25,8 @@ def words(job, pictures, weights):
 
 @pytest.fixture
 def fitted(words, tmp_path, run):
-    code, said, _ = run(*words)
-    assert code == 0 and "logistic regression" in said and "precision" in said
+    code, told, _ = run(*words)
+    assert code == 0 and "logistic regression" in told and "precision" in told
     return tmp_path / "classifier"
 
 
@@ -84,3 +88,11 @@ def test_both_places_can_be_asked_for(words, tmp_path, run):
     assert any("serial_lora_ff" in name for name in load_file(saved / "adapter.safetensors"))
     code, _, told = run(*words, "--places", "mlp")
     assert code == 2 and "attention, feed_forward" in told
+
+
+def test_a_value_that_begins_with_a_hyphen_is_read_back(tmp_path):
+    job = Job(pictures="pets", groups=r"-(\d+)")
+    lines = list(said(fit_options(), job.as_settings()))
+    (tmp_path / "run.txt").write_text("".join(f"{shlex.join(line)}\n" for line in lines))
+    found = read(fit_command(), "fit", [f"@{tmp_path}/run.txt"])
+    assert found["groups"] == job.groups and found["pictures"] == "pets"
