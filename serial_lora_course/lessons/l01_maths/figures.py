@@ -129,10 +129,10 @@ def plot_relative_errors(curves: Mapping[str, Tensor], floor: float | None = Non
 
 
 def plot_losses(falls: Mapping[str, Sequence[float]]) -> Figure:
-    """The training loss before the first step and after each, of some methods, the first one's shade being LoRA's.
+    """The training loss before the first step and after each, of three methods.
 
     Args:
-        falls: what to call a method -> its losses.
+        falls: what to call LoRA, a smaller LoRA and Serial LoRA, in this order -> its losses, (steps + 1,).
     """
     with styled_figure(8.2, 3.7) as figure:
         axes = figure.subplots()

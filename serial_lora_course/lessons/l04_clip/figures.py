@@ -14,20 +14,23 @@ from torch import Tensor
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import (
-    BLUE,
-    GREEN,
     INK,
-    PURPLE,
+    METHOD_LOOKS,
+    OTHER_LOOK,
     QUIET,
-    VERMILION,
     styled_figure,
     with_description,
 )
 
 SET_COLOURS, MARKERS = matplotlib.colormaps["Dark2"], "osD^vP*X"
 """Of the data sets, in their order."""
-CURVES, LINES = (BLUE, VERMILION, GREEN, PURPLE, QUIET), ("-", "-", "--", "-.", ":")
-"""Of the methods, from the best at the most shots."""
+LOOKS = {
+    "Serial LoRA": METHOD_LOOKS["serial_lora"],
+    "LoRA": METHOD_LOOKS["lora"],
+    "LoRA of the same size": METHOD_LOOKS["lora_equal_budget"],
+    "zero-shot": {"color": QUIET, "marker": "X", "linestyle": ":"},
+}
+"""Of methods, by what the lesson calls them; all others look alike."""
 
 
 def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
@@ -101,9 +104,9 @@ def plot_over_shots(accuracy: pd.DataFrame, ours: str, rival: str) -> Figure:
     lead = (accuracy[ours] - accuracy[rival]).round(6)  # as many right are no lead
     with styled_figure(10, 4.8) as figure:
         left, right = figure.subplots(1, 2)
-        for i, name in enumerate(order):
-            look = {"color": CURVES[i % len(CURVES)], "linestyle": LINES[i % len(LINES)]}
-            left.plot(places, means[name], marker=MARKERS[i], linewidth=2, label=name, **look)
+        for name in order:
+            look = LOOKS.get(name, OTHER_LOOK)
+            left.plot(places, means[name], linewidth=2, label=name, **look)
         left.set(title="What beats what: mean accuracy", ylabel="accuracy (%)")
         left.legend(fontsize=9)
 
