@@ -152,7 +152,7 @@ def moved_by_vectors(model, steps):
 
 ANSWERS = {
     "0.1": [tokens_by_columns],
-    "0.2": [lambda model: model.requires_grad_(False).eval()],
+    "0.2": [lambda rows, one, count: torch.cdist(rows, one[None])[:, 0].argsort()[:count]],
     "1.1": [relative_errors_by_numpy],
     "1.2": [LoRAAsLinear],
     "1.3": [pairs_in_another_basis],

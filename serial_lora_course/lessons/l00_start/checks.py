@@ -1,13 +1,13 @@
-"""Checks of lesson 00: the adapter in one line, and a frozen model."""
+"""Checks of lesson 00: the adapter in one line, and a search."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 
-from serial_lora_course.checking.case import Case, Parts
+from serial_lora_course.checking.case import Case
 from serial_lora_course.checking.running import exercise
 
 
@@ -30,53 +30,18 @@ def adapted() -> Iterator[Case]:
         )
 
 
-STILL = "parameters that still require a gradient"
-FROZEN = {
-    "what the function returns": "the same model",
-    "the names of the parameters": [],
-    STILL: "none",
-    "the parameters' values": "as before",
-}
-
-
-def state_of(returned, model: nn.Module, before: nn.Module) -> tuple:
-    """What counts in a model after the call, in the order of ``FROZEN``."""
-    state, then = model.state_dict(), before.state_dict()
-    names = [name for name, _ in model.named_parameters()]
-    still = [name for name, p in model.named_parameters() if p.requires_grad]
-    if still and not model.training:
-        still.append("in eval mode")
-    if still and "requires_grad" in vars(model):
-        still.append("and the model has an attribute requires_grad")
-    copied = "another model" if isinstance(returned, nn.Module) else type(returned).__name__
-    other = "nothing" if returned is None else copied
-    same = list(state) == list(then) and all(torch.equal(state[n], then[n]) for n in then)
-    return (
-        "the same model" if returned is model else other,
-        names,
-        ", ".join(still) or "none",
-        "as before" if same else "changed",
-    )
-
-
-@exercise("0.2", "no parameter of a nested model requires a gradient, and no value changed")
-def freeze() -> Iterator[Case]:
-    """No parameter, nested ones included, requires a gradient; values are as before."""
-    for depth in (1, 3):
-        model: nn.Module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
-        for _ in range(depth):
-            model = nn.Sequential(model, nn.Linear(4, 4))
-        names = [name for name, _ in model.named_parameters()]
+@exercise("0.2", "the places are those of the smallest angles, in order, for three sets of pictures")
+def search() -> Iterator[Case]:
+    """The angles one by one, and the places sorted by them."""
+    for number, width, count in ((6, 4, 6), (40, 8, 5), (9, 3, 1)):
+        pictures, sentence = torch.randn(number, width), torch.randn(width)
+        pictures /= pictures.norm(dim=1, keepdim=True)
+        sentence /= sentence.norm()
+        angles = [math.acos(torch.dot(row, sentence).clamp(-1, 1)) for row in pictures]
+        nearest = sorted(range(number), key=angles.__getitem__)[:count]
         yield Case(
-            f"a model of {len(names)} parameters",
-            (model,),
-            Parts(FROZEN | {"the names of the parameters": names}),
-            read=lambda returned, now, before=model: state_of(returned, now, before),
-            advice={
-                "what the function returns": lambda got: (
-                    f"{got} is returned: return the model that was passed in"
-                ),
-                STILL: "loop over model.parameters(), which has them all",
-            },
-            may_change=True,
+            f"the {count} nearest of {number} pictures",
+            (pictures, sentence, count),
+            torch.tensor(nearest),
+            form="return the places alone, a tensor of `count` whole numbers",
         )
