@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.lessons.l03_build.figures import plot_agreement, plot_losses
+from serial_lora_course.lessons.l03_build import figures
 from serial_lora_course.plots.style import display_drawing, display_figure
 
 lesson_card("03")
@@ -94,8 +94,9 @@ print(block(x).shape)
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# Fill in both methods. Call the matrices `lora_A` and `lora_B`: other tools find them by these names. `A` starts at
-# random (any start of ordinary size will do), `B` with zeros, so that a new adapter changes nothing.
+# You wrote this line in lesson 00; now it becomes a module. Fill in both methods. Call the matrices `lora_A` and
+# `lora_B`: other tools find them by these names. `A` starts at random (any start of ordinary size will do), `B` with
+# zeros, so that a new adapter changes nothing.
 
 
 # %% tags=["exercise"]
@@ -149,7 +150,7 @@ check("3.1", SerialAdapter)
 
 # %%
 Adapter = yours("3.1")
-torch.manual_seed(1)  # not the seed of x
+torch.manual_seed(1)  # with 0 again, A would repeat x's numbers
 fresh, trained = Adapter(width, rank), Adapter(width, rank)
 nn.init.normal_(trained.lora_B, std=0.1)  # as if trained
 with torch.no_grad():
@@ -159,11 +160,10 @@ with torch.no_grad():
 # %% [markdown]
 # ## One place is right
 #
-# Back to the six places. The merged weights decide which of them is Serial LoRA. After training we want to throw the
-# adapter away and keep what it learnt: we write new values into $W_q$, $W_k$ and $W_v$, once, and the block must
-# compute the same as before, now without any adapter in it. So the adapted block must equal a plain block whose three
-# weights are
-# $W_p\,(I + s\,BA)$, with nothing else changed.
+# Back to the six places. What we want to do after training decides between them: throw the adapter away and keep what
+# it learnt. We write new values into $W_q$, $W_k$ and $W_v$, once, and the block must compute the same as before, now
+# without any adapter in it. So the adapted block must equal a plain block in which each of these three weights is
+# $W\,(I + s\,BA)$, with the same $BA$ in all three, and nothing else is changed.
 
 # %% [markdown]
 # ### Exercise 3.2 · The right place
@@ -215,10 +215,6 @@ check("3.2", adapted_forward)
 
 # %%
 display_drawing("places_in_block")
-
-# %% [markdown]
-# It is place 3: after the norm, before the path splits into q, k and v, and off the residual stream. There one pair
-# changes what all three read, linearly, and nothing else.
 
 # %% [markdown]
 # ## Throw the adapter away
@@ -347,11 +343,11 @@ def losses(adapted: nn.Module, steps: int = 40) -> list[float]:
 
 versions = (RightBlock, VariantOne, VariantTwo, VariantThree)
 curves = {each.__name__: losses(each(copy.deepcopy(block), rank)) for each in versions}
-display_figure(plot_losses(curves))
+display_figure(figures.plot_losses(curves))
 
 # %% [markdown]
 # All four fall, although one of these adapters is not even connected, and two wrong ones end lowest. VariantOne is
-# slower than the others, but if you had only this one, you would blame the learning rate. A falling loss says that
+# slower than the others, but if you had only this one, you might blame the learning rate. A falling loss says that
 # *something* learns. It does not say what, and on labels without meaning lower is not better.
 #
 # A **diagnostic** does: a short function that asks one question of any block. Here are two. The first compares the
@@ -388,8 +384,7 @@ def pairs_in(adapted: nn.Module) -> int:
 # | ●●●○○ | ●●●●○ | 7 |
 #
 # Does the adapter leave the residual stream alone? If attention added nothing, a correct block would return x
-# unchanged, whatever its adapter holds. Turn that into a diagnostic: take a copy, make its attention add nothing, give
-# its `B` some values, and compare its output with x.
+# unchanged, whatever its adapter holds. Turn that into a diagnostic. The block that it is given must stay as it is.
 
 
 # %% tags=["exercise"]
@@ -416,24 +411,25 @@ def keeps_residual(adapted: nn.Module, x: torch.Tensor) -> bool:
 check("3.4", keeps_residual)
 
 # %% [markdown]
-# <details><summary>Hint 1: how to silence attention</summary>
+# <details><summary>Hint 1: the steps</summary>
 #
-# Everything that attention adds leaves through `block.out`. A linear layer adds nothing when its
-# weight *and* its bias are zero.
+# Take a copy, make its attention add nothing, give its `B` some values, and compare its output with x. If it is not x,
+# something else touched the stream. With a `B` of zeros you would never see it: fill it as `as_if_trained` does.
 #
 # </details>
-# <details><summary>Hint 2: what then remains</summary>
+# <details><summary>Hint 2: how to silence attention</summary>
 #
-# x + 0. If the output is not x, something else touched the stream. With a `B` of zeros you would
-# never see it: fill it as `as_if_trained` does.
+# Everything that attention adds leaves through `block.out`. A linear layer adds nothing when its weight *and* its bias
+# are zero.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# Now all three diagnostics on all four blocks, and on a fifth: your colleague's code, which without names and loading
-# comes down to one line. Which will fail, and in which column?
+# Now all three diagnostics on these four blocks and two more: your colleague's, which, stripped down, is one line, and
+# one of yours, with the pair at place 2. Which diagnostic will each fail? Each drawing comes from a run of its block:
+# a pair stands where it was called, and what it changes is orange.
 
 # %%
 stream_alone = yours("3.4")
@@ -444,30 +440,44 @@ class ColleaguesBlock(RightBlock):
         return x + self.pair(self.block.attention(self.block.norm(x)))
 
 
-def diagnose(adapted: nn.Module) -> dict[str, bool | int]:
+class YourBlock(RightBlock):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.block.attention(self.block.norm(self.pair(x)))
+
+
+def diagnose(adapted: nn.Module) -> dict[str, bool]:
     return {
         "has an effect": has_effect(adapted, x),
         "stream left alone": stream_alone(adapted, x),
-        "pairs": pairs_in(adapted),
+        "one pair": pairs_in(adapted) == 1,
     }
 
 
-blocks = (*versions, ColleaguesBlock)
-rows = {each.__name__: diagnose(each(copy.deepcopy(block), rank)) for each in blocks}
-display(pd.DataFrame(rows).T)
+all_six = (*versions, ColleaguesBlock, YourBlock)
+built = {each.__name__: each(copy.deepcopy(block), rank) for each in all_six}
+told = {name: (adapted, diagnose(adapted)) for name, adapted in built.items()}
+display_figure(figures.plot_wirings(told, x))
 
 # %% [markdown]
 # Each variant fails exactly one, so none of the three alone would have been enough.
 #
 # - **VariantOne** puts layers with the pair under names that the block never reads: `query` is not `q`. PyTorch takes
 #   them without a word, and the plain block runs. Whatever was learnt, the classifier learnt it.
-# - **VariantTwo** adapts the block's *input*, which is place 1. The change goes past the attention into all later
-#   blocks.
+# - **VariantTwo** adapts the block's *input*, place 1: the change goes past the attention into all later blocks.
 # - **VariantThree** has a pair for each projection, place 4: another method, with three times as many parameters.
 #
 # Your colleague's block passes all three, as RightBlock does. But its adapter is behind attention, place 5: this
-# block's q, k and v never see the change. A diagnostic finds only what it was written to find. You will write one that
-# asks for the definition itself, and try it on your colleague's code in a real model.
+# block's q, k and v never see the change. Place 2 passes too, and there the norm rescales the change. A diagnostic
+# finds only what it was written to find. You will write one that asks for the definition itself, and try it on your
+# colleague's code in a real model.
+#
+# **Change this and run again**: in `YourBlock`, move `self.pair` to place 6, or anywhere. What notices?
+#
+# <details><summary>Answer</summary>
+#
+# At place 6 only "stream left alone" fails: even where attention adds nothing, the block returns an adapted x.
+#
+# </details>
 
 # %% [markdown]
 # ## Into a CLIP that somebody else wrote
@@ -697,10 +707,10 @@ print(f"a linear probe   {(probed == test_labels).sum().item()} right, of {len(t
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 5 |
 #
-# Your colleague's has the lower last loss and more right answers. Is it Serial LoRA? Ask for the definition: from the
-# base and its trained pairs, make a plain model that computes the same. `nn.MultiheadAttention` keeps its three weights
-# in one tall matrix, `in_proj_weight` (3 d, d), of which every row multiplies the same tokens: so one call of your
-# function of exercise 3.3 merges all three.
+# Your colleague's has the lower loss on the last batch and more right answers. Is it Serial LoRA? Ask for the
+# definition: from the base and its trained pairs, make a plain model that computes the same. `nn.MultiheadAttention`
+# keeps its three weights in one tall matrix, `in_proj_weight` (3 d, d), of which every row multiplies the same tokens:
+# so one call of your function of exercise 3.3 merges all three.
 
 
 # %% tags=["exercise"]
@@ -746,24 +756,42 @@ check("3.6", merged_copy)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# Merged like this, your model should compute the same. And your colleague's?
+# Merged like this, your model should compute the same. And your colleague's? Beside them stands the library's own
+# `inject`, which later lessons use; it gets your trained pairs.
 
 # %%
+from serial_lora import SerialLoRAConfig, adapters, inject
+
 merge_all, scores = yours("3.6"), {}
 models = {"the CLIP that you were given": clip}
+
+
+@torch.no_grad()
+def features(model: nn.Module) -> torch.Tensor:
+    return model.encode_image(test_pictures, normalize=True)  # (N, d)
+
+
 for whose, (model, its_pairs) in adapted.items():
     plain = copy.deepcopy(clip)
     plain.visual = merge_all(clip.visual, its_pairs, merge_weight)
     models |= {whose: model, f"{whose}, merged": plain}
-    with torch.no_grad():
-        one, other = (m.encode_image(test_pictures, normalize=True) for m in (model, plain))
+    one, other = features(model), features(plain)
     print(f"{whose}: relative distance to the merged copy {(one - other).norm() / one.norm():.0e}")
+    print("  loaded by a plain CLIP:", copy.deepcopy(clip).load_state_dict(plain.state_dict()))
     scores[whose] = one @ classes.T, other @ classes.T  # (N, C) each
+
+library = copy.deepcopy(clip)
+inject(library, SerialLoRAConfig(rank=len(pairs[0].lora_A), towers=["image"]))
+for pair, theirs in zip(pairs, adapters(library).values(), strict=True):
+    theirs.load_state_dict(pair.state_dict())
+models["the library's, with your pairs"] = library
+one, other = features(mine), features(library)
+print(f"the library's: relative distance to yours {(one - other).norm() / one.norm():.0e}")
 
 right = f"right, of {len(test_labels)}"
 table = {n: {right: number_right(m), "tensors": len(m.state_dict())} for n, m in models.items()}
 display(pd.DataFrame(table).T)
-display_figure(plot_agreement(scores))
+display_figure(figures.plot_agreement(scores))
 
 # %% [markdown]
 # Merged, yours is what it was: every dot lies on the diagonal. Your colleague's is another model, with 35 right answers
@@ -771,40 +799,19 @@ display_figure(plot_agreement(scores))
 # Serial LoRA, and its results say nothing about Serial LoRA. (It can be merged too, but into W_o and its bias: it
 # changes what attention gives, not what q, k and v read.)
 #
-# Your merged CLIP again has 134 tensors, under the same names: it should load as an ordinary open_clip checkpoint.
+# Your merged CLIP again has 134 tensors, under the same names: it loads as an ordinary open_clip checkpoint. And up to
+# rounding the library's `inject` makes the same model as yours. It also knows the attention of SAM and of SD3.
 #
-# Your twenty steps led from 33 right answers to 43. The linear probe is ahead of both, with 51; whether an adapter gets
-# past it, lesson 04 asks.
+# Your twenty steps led from 33 right answers to 43. The linear probe is ahead of both, with 51.
 #
 # **Change this and run again**: `rank=1` where yours get their pairs, and run on from there. Guess first how much of
 # the gain is left.
-
-# %% [markdown]
-# ## Against the library
 #
-# The course's library has its own `inject`, and later lessons use it. Does yours do the same? Give both the same
-# matrices, none of them zero, and compare the features of all test drawings.
-
-# %%
-from serial_lora import SerialLoRAConfig, adapters, inject
-
-torch.manual_seed(0)
-own, library = copy.deepcopy(clip), copy.deepcopy(clip)
-own_pairs = put_in(own.visual, Adapter, rank=16)
-inject(library, SerialLoRAConfig(rank=16, towers=["image"]))
-for pair, theirs in zip(own_pairs, adapters(library).values(), strict=True):
-    nn.init.normal_(pair.lora_B, std=0.1)
-    theirs.load_state_dict(pair.state_dict())
-
-with torch.no_grad():
-    by_own, by_library, by_base = (m.encode_image(test_pictures) for m in (own, library, clip))
-for name, other in {"the library's": by_library, "the base's": by_base}.items():
-    print(f"yours from {name}: {(by_own - other).norm() / other.norm():.0e} of their size")
-
-# %% [markdown]
-# Up to rounding it is the same model. So why use a library at all? It knows other forms of attention (SAM's windows,
-# SD3's two streams), keeps the pairs in float32 even in a bfloat16 model, writes and reads files, and undoes what it
-# did. And it refuses many more things that would go wrong silently.
+# <details><summary>Answer</summary>
+#
+# In our run 36 are right, in place of 43: three of the ten that were gained. On 78 drawings that is one run's word.
+#
+# </details>
 
 # %% [markdown]
 # ## Quiz
@@ -844,7 +851,8 @@ for name, other in {"the library's": by_library, "the base's": by_base}.items():
 # - Serial LoRA is x + s x Aᵀ Bᵀ: behind the norm, before q, k and v, off the residual stream.
 # - `B` = 0 makes a fresh adapter change nothing. A random `A` makes it able to learn.
 # - It turns each W into W (I + s B A). So it can be merged, and then no extra tensor is left.
-# - A falling loss proves that something learns. Each diagnostic answers one question; the surest compares with the merged model.
+# - A falling loss proves that something learns. Each diagnostic answers one question; the surest asks for the
+#   definition.
 # - `inject` is no magic: freeze the model, find its attentions, give each one pair and one pre-hook, and refuse what
 #   does not fit.
 #

@@ -7,7 +7,14 @@ import torch
 from scipy import stats
 
 from serial_lora_course.lessons.l02_count.figures import plot_counts
-from serial_lora_course.lessons.l03_build.figures import plot_agreement, plot_losses
+from serial_lora_course.lessons.l03_build.blocks import Faithful, OnTheStream, PairEach
+from serial_lora_course.lessons.l03_build.figures import (
+    VERMILION,
+    plot_agreement,
+    plot_losses,
+    plot_wirings,
+)
+from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
 from serial_lora_course.lessons.l04_clip.figures import plot_over_shots
 from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_four_runs, plot_sweep, plot_widths
@@ -40,6 +47,48 @@ def test_each_dot_is_a_score_before_and_after_the_merge():
     for axes, pair in zip(figure.axes, scores.values(), strict=True):
         dots = torch.tensor(axes.collections[0].get_offsets().data)
         assert torch.allclose(dots.T.float(), torch.stack([each.flatten() for each in pair]))
+
+
+def block_of(run):
+    """A block with one pair that runs as it is told: run(x, block, pair)."""
+    return type("Told", (Faithful,), {"forward": lambda self, x: run(x, self.block, self.pair)})()
+
+
+WIRINGS = {
+    "Faithful": (Faithful(), {"3"}),
+    "OnTheStream": (OnTheStream(size=1), {"1"}),
+    "PairEach": (PairEach(), {"q", "k", "v"}),
+    "before the norm": (block_of(lambda x, b, p: x + b.attention(b.norm(p(x)))), {"2"}),
+    "behind attention": (block_of(lambda x, b, p: x + p(b.attention(b.norm(x)))), {"5"}),
+    "behind the sum": (block_of(lambda x, b, p: p(b(x))), {"6"}),
+    "q alone": (
+        block_of(lambda x, b, p: x + b.attend(b.q(p(b.norm(x))), b.k(b.norm(x)), b.v(b.norm(x)))),
+        {"q"},
+    ),
+    "past attention": (block_of(lambda x, b, p: p(x) + b.attention(b.norm(x))), {ELSEWHERE}),
+    "not at all": (block_of(lambda x, b, p: b(x)), set()),
+}
+
+
+@pytest.mark.parametrize("name", WIRINGS)
+def test_a_pair_is_found_where_a_run_calls_it(name):
+    adapted, expected = WIRINGS[name]
+    before = {key: value.clone() for key, value in adapted.state_dict().items()}
+    assert places_of(adapted, torch.randn(2, 4, 8)) == expected
+    assert all(torch.equal(value, before[key]) for key, value in adapted.state_dict().items())
+
+
+def test_blocks_are_drawn_with_their_pairs_and_with_what_diagnostics_say():
+    said = {"one": True, "other": False}
+    figure = plot_wirings(
+        {name: (adapted, said) for name, (adapted, _) in WIRINGS.items()}, torch.randn(2, 4, 8)
+    )
+    for axes, (name, (_, places)) in zip(figure.axes, WIRINGS.items(), strict=True):
+        words = [text.get_text() for text in axes.texts]
+        assert words[words.index("one") - 1] == "✓" and words[words.index("other") - 1] == "✗"
+        orange = [line for line in axes.lines if line.get_color() == VERMILION]
+        assert bool(orange) == bool(places - {ELSEWHERE})
+        assert axes.get_title("left") == name
 
 
 def test_bars_are_what_each_method_trains_in_each_model():
