@@ -102,9 +102,7 @@ check("7.1", plus_groups)
 # Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
-# Test the claim, on the drawings of lesson 04, with four shots of each class, all in one batch. *Slow* has one rate for A
-# and B, *LoRA+* ten times as much for B. Before each step the loop copies the model's first pair (on q, in LoRA) and its
-# gradients.
+# Test the claim, on the drawings of lesson 04, with four shots of each class, all in one batch.
 
 # %%
 data, backbone, config, groups_of = lesson.data, lesson.backbone, lesson.config, yours("7.1")
@@ -114,6 +112,7 @@ few = [data.train[i] for i in few_shot_split(data, min(4, lesson.amount), 1).ind
 pictures = torch.stack([backbone.test_transform(each) for each, _ in few]).to(lesson.device)
 labels = torch.tensor([label for _, label in few], device=lesson.device)  # (N,)
 STEPS = min(25, config.min_steps)  # fewer in a dry run
+print(f"{STEPS} steps; in each {len(labels)} pictures of {len(prompts)} classes")
 
 
 def count_right(tested) -> int:
@@ -122,6 +121,12 @@ def count_right(tested) -> int:
     return int((scores.argmax(-1) == truth).sum())
 
 
+# %% [markdown]
+# *Slow* has one rate for A and B, *LoRA+* ten times as much for B. Before each step the loop copies the model's first
+# pair (on q, in LoRA) and its gradients.
+
+
+# %%
 @cache  # a run that was made is not made again
 def short_run(adapter, lr_A: float, lr_B: float) -> tuple[int, float, list]:
     """How many are right, the last loss, and A, B and their gradients before each step."""
@@ -161,8 +166,8 @@ table = {
     "accuracy": [f"{right / n:.1%}" for right in (slow, plus, zero_shot)],
 }
 display(pd.DataFrame(table, ["LoRA, slow", "LoRA+", "zero-shot"]))
-shape, decay = tuple(slow_pair[0][0].shape), config.weight_decay
-print(f"{len(labels)} pictures of {len(prompts)} classes; A is {shape}; weight decay {decay}")
+shapes = [tuple(each.shape) for each in slow_pair[0][:2]]
+print(f"A and B are {shapes[0]} and {shapes[1]}; weight decay {config.weight_decay}")
 
 # %% [markdown]
 # From 53% to 75%, for one line, where zero-shot has 49%. (The larger rate is the lab's, not tuned here: change it to a
@@ -177,7 +182,7 @@ print(f"{len(labels)} pictures of {len(prompts)} classes; A is {shape}; weight d
 # \;+\; \underbrace{B\,\Delta A}_{\text{A's part}} \;+\; \underbrace{\Delta B\,\Delta A}_{\text{both}} . $$
 #
 # Which two of the three are zero in step 1, and why? And who will have moved farther after twenty-five steps at one
-# rate, A or B? They have equally many entries.
+# rate, A or B?
 
 # %%
 rows = {}
