@@ -324,10 +324,10 @@ display_figure(figures.plot_widths(widths, effects, own))
 # Double the width, and a step of A (blue) moves the output about twice as far; a step of B moves it as far as before.
 # That is the argument for LoRA+: in a wide model A needs a small rate, and B can take a larger one.
 #
-# But where do they meet? A larger B lifts A's line. At our width A's step does only 0.13 times what B's does on the
-# left. By this measure our slow run should give *A* the larger rate, the opposite of LoRA+. So the argument says how
-# the ratio of rates should *grow* with d, not what it should be at yours. The Serial LoRA paper's twenty is a choice;
-# LoRA+'s authors suggest about 16.
+# But where do they meet? A larger B lifts A's line. On the left, at our width, a step of A does only 0.13 times what one
+# of B does. By this measure our slow run should give *A* the larger rate, the opposite of LoRA+. So the argument says
+# how the ratio of rates should *grow* with d, not what it should be at yours. The Serial LoRA paper's twenty is a
+# choice; LoRA+'s authors suggest about 16.
 # <!-- from arXiv 2402.12354: 16 -->
 #
 # ## Whose rate is it?
@@ -432,9 +432,9 @@ for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.ite
 display(pd.DataFrame(columns))
 
 # %% [markdown]
-# Against B's rate the three curves have one shape; in LoRA a fast A lies lower. Here LoRA+ is ahead of *both fast*, 53.0
-# to 50.7, and 52.1 to 51.5 in Serial LoRA. But *one larger rate gains most of that*: 0.001 for both matrices has 52.6
-# and 51.5, and slow 49.1 and 47.6.
+# Against B's rate the three curves have one shape; in LoRA a fast A lies lower. Slow has 49.1 and 47.6. LoRA+ has 53.0
+# and 52.1, here ahead of *both fast*, with 50.7 and 51.5. But *one larger rate gains most of that*: 0.001 for both
+# matrices has 52.6 and 51.5.
 #
 # Two rates reach 53.4 and 53.8, at a ratio of 2, not of 16 or 20. But that is the best of 18 cells beside the best of
 # 3, chosen by the test pictures themselves, and two seeds of one cell can lie seven points apart. Part of it may be
