@@ -158,6 +158,9 @@ class Invented:
     def __init__(self, right: dict[tuple[float, float], int]) -> None:
         self.right, self.made = right, []
 
+    def __repr__(self) -> str:
+        return f"an invented run; right at (A's rate, B's rate): {self.right}"
+
     def __call__(self, lr_A: float, lr_B: float) -> int:
         """What this run names right."""
         if (lr_A, lr_B) not in self.right:
