@@ -17,7 +17,12 @@ from serial_lora_course.lessons.l03_build.figures import (
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
 from serial_lora_course.lessons.l04_clip.figures import plot_over_shots
 from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
-from serial_lora_course.lessons.l07_lora_plus.figures import plot_four_runs, plot_sweep, plot_widths
+from serial_lora_course.lessons.l07_lora_plus.figures import (
+    plot_four_runs,
+    plot_race,
+    plot_sweep,
+    plot_widths,
+)
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l11_many.figures import plot_sweeps
 from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
@@ -164,23 +169,35 @@ def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots()
 
 
 def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():
-    effects = {"large": [(1, 2), (3, 4)], "small": [(5, 6), (7, 8)]}
-    for axes, expected in zip(
-        plot_widths([64, 128], effects, own=96).axes,
-        ([[1, 3], [2, 4]], [[5, 7], [6, 8]]),
+    effects = {"large": [(1, 2), (3, 4)], "small": [(5, 6), (8, 4)]}
+    for axes, expected, multiple in zip(
+        plot_widths([64, 96], effects, own=96).axes,
+        ([[1, 3], [2, 4]], [[5, 8], [6, 4]]),
+        ("0.75", "2"),
         strict=True,
     ):
         assert list(axes.lines[0].get_xdata()) == [96, 96]
+        assert any(f"\n{multiple} times B's" in text.get_text() for text in axes.texts)
         assert [list(line.get_ydata()) for line in axes.lines[1:3]] == expected
 
 
+def test_a_race_is_a_line_for_each_matrix_from_its_first_move():
+    races = {
+        "one": {"A": [0, 1e-5, 0.2], "B": [0, 0.1, 0.3]},
+        "plus": {"A": [0, 0, 1], "B": [0, 1, 2]},
+    }
+    (axes,) = plot_race(races).axes
+    drawn = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
+    assert drawn == [[(2, 0.2)], [(1, 0.1), (2, 0.3)], [(2, 1)], [(1, 1), (2, 2)]]
+
+
 def test_four_runs_stand_where_their_rates_put_them():
-    runs = {"slow": 3, "B": 9, "A": 5, "both": 8}
+    runs = {"both fast": 8, "slow": 3, "LoRA+": 9, "A fast": 5}  # in any order
     (axes,) = plot_four_runs({"LoRA": runs}, "right of 10", 2).axes
     assert axes.images[0].get_array().tolist() == [[3, 9], [5, 8]]  # A upwards, B to the right
     words = {text.get_text(): text.get_position() for text in axes.texts}
     assert words["9"][0] == words["8"][0] == 1 and words["5"][1] == words["8"][1] > words["3"][1]
-    assert {"slow", "B (+6)", "A (+2)", "both (+5)"} <= set(words)
+    assert {"slow", "LoRA+ (+6)", "A fast (+2)", "both fast (+5)"} <= set(words)
 
 
 def test_a_sweep_draws_the_mean_over_sets_and_seeds():

@@ -1,6 +1,6 @@
-"""Checks of the exercises on LoRA+: groups, the parts of a step, Adam's first step.
+"""Checks of the exercises on LoRA+: groups, Adam's first step, a fair test.
 
-Expected values come from torch's own optimizers and from names split by hand.
+Expected values come from names split by hand, from torch's own optimizers, and from runs that are invented.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ RATES = "the rate of each tensor"
 HELD = "what the groups hold"
 DECAYS = "the weight decay of the groups"
 FROZEN_STILL = "which tensors do not require gradients"
+RUNS = ("slow", "LoRA+", "A fast", "both fast")
+AHEAD = "how far LoRA+ is ahead of the better run with one rate"
+MADE = "how often each run was made"
+FORM = "return two things: what each run names right, as a dictionary, then how far LoRA+ is ahead"
+RATES_OF_A_RUN = "run takes two rates, A's and then B's, and each is small or large"
+MISSING = "a run is missing, or has another name: slow, LoRA+, A fast and both fast are asked for"
 
 
 def last_part(name: str) -> str:
@@ -122,27 +128,8 @@ def plus_groups() -> Iterator[Case]:
         )
 
 
-@exercise("7.2", "each of the three parts is right, at two sizes")
-def change_of_product() -> Iterator[Case]:
-    """Three parts, each by one entry's sum at a time."""
-    for d_out, d_in, rank in ((5, 5, 2), (6, 4, 3)):
-        A, step_A = torch.randn(2, rank, d_in)
-        B, step_B = torch.randn(2, d_out, rank)
-        what = f"the parts for B {d_out}x{rank} and A {rank}x{d_in}"
-        factors = {
-            "B's part": (step_B, A),
-            "A's part": (B, step_A),
-            "the part of both": (step_B, step_A),
-        }
-        expected = {
-            f"{name} in {what}": torch.einsum("or,ri->oi", *both) for name, both in factors.items()
-        }
-        form = "return three tensors: B's part, A's part and the part of both, not their sum"
-        yield Case(what, (A, B, step_A, step_B), Parts(expected), form=form)
-
-
 @exercise(
-    "7.3",
+    "7.2",
     "the step equals that of torch.optim.Adam, for gradients from 0 to 1000 and for a large ε",
 )
 def first_adam_step() -> Iterator[Case]:
@@ -162,4 +149,60 @@ def first_adam_step() -> Iterator[Case]:
             parameter.detach(),
             nan="0 / 0 occurs where the gradient is zero: add ε to the denominator",
             tolerance=2e-6,
+        )
+
+
+class Invented:
+    """A ``run`` that trains nothing: what is right at each pair of rates, and which runs were made."""
+
+    def __init__(self, right: dict[tuple[float, float], int]) -> None:
+        self.right, self.made = right, []
+
+    def __repr__(self) -> str:
+        return f"an invented run; right at (A's rate, B's rate): {self.right}"
+
+    def __call__(self, lr_A: float, lr_B: float) -> int:
+        """What this run names right."""
+        if (lr_A, lr_B) not in self.right:
+            small, large = min(self.right)[0], max(self.right)[0]
+            told = f"{lr_A} and {lr_B}"
+            raise CheckFailed(
+                "the rates of a run", f"of {small} and {large}", told, RATES_OF_A_RUN, sure=True
+            )
+        self.made.append((lr_A, lr_B))
+        return self.right[lr_A, lr_B]
+
+
+def read_test(found: Any, run: Invented, *_: float) -> dict[str, Any]:
+    """What counts of a fair test: each run's result, the lead, and that no run was made twice."""
+    two = isinstance(found, (tuple, list)) and len(found) == 2
+    if not two or not isinstance(found[0], dict) or isinstance(found[1], dict):
+        raise CheckFailed("the result", "a dictionary and a number", found, FORM, sure=True)
+    right, ahead = found
+    if set(right) != set(RUNS):
+        raise CheckFailed("the runs", ", ".join(RUNS), [*right], MISSING, sure=True)
+    made = [f"{rates}: {run.made.count(rates)}" for rates in run.right]
+    return {f"right, {name}": right[name] for name in RUNS} | {AHEAD: ahead, MADE: made}
+
+
+@exercise("7.3", "the four runs are made once each, and LoRA+ is compared with its better rival")
+def fair_test() -> Iterator[Case]:
+    """Where both fast is best, where slow is, and where LoRA+ is."""
+    for small, large, right, ahead in (
+        (0.001, 0.01, (40, 61, 47, 64), -3),
+        (0.0002, 0.006, (58, 52, 30, 21), -6),
+        (0.01, 0.05, (33, 71, 69, 50), 21),
+    ):
+        run = Invented(
+            dict(zip([(a, b) for a in (small, large) for b in (small, large)], right, strict=True))
+        )
+        expected = {f"right, {name}": n for name, n in zip(RUNS, right, strict=True)}
+        once = {MADE: [f"{rates}: 1" for rates in run.right]}
+        yield Case(
+            f"the test of the rates {small} and {large}",
+            (run, small, large),
+            Parts(expected | {AHEAD: ahead} | once),
+            read=read_test,
+            advice={MADE: "make each of the four runs once"},
+            may_change=True,  # an invented run notes that it was made
         )

@@ -22,31 +22,33 @@ from serial_lora_course.plots.style import (
 )
 
 MARKERS = "osD^vP*X"
+RUNS = ("slow", "LoRA+", "A fast", "both fast")
 
 
 def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """How far A and B have moved over the steps; of two races the second is dashed.
+    """How far A and B have moved over the steps, on a log scale; of two races the second is dashed.
 
-    The first race sets the scale, so what is far ahead of it leaves the picture.
+    A line begins where a matrix has moved: weight decay alone moves A a thousand times less, which does not count.
 
     Args:
         races: title -> for ``A`` and ``B`` the distance from the start, before each step and at the end.
     """
-    top = 1.5 * max(distances[-1] for distances in next(iter(races.values())).values())
     words = []
+    least = max(max(line) for race in races.values() for line in race.values()) / 1000
     with styled_figure(8, 4) as figure:
         axes = figure.subplots()
         for (title, race), line in zip(races.items(), ("-", DASHED), strict=False):
-            for name, colour in (("A", BLUE), ("B", VERMILION)):
-                axes.plot(race[name], color=colour, linestyle=line, linewidth=2.2)
-                inside = [step for step, distance in enumerate(race[name]) if distance < 0.93 * top]
-                left = inside[-1] + 1 < len(race[name])
-                label = f"{name}, {title}" + f" (to {race[name][-1]:.1f})" * left
-                place = (inside[-1] + left, 0.93 * top if left else race[name][-1])
-                beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-                axes.annotate(label, place, color=colour, **beside)
+            for name, colour, aside in (("A", BLUE, "top"), ("B", VERMILION, "bottom")):
+                moved = {step: far for step, far in enumerate(race[name]) if far > least}
+                look = {"color": colour, "linestyle": line, "linewidth": 2.2}
+                axes.plot([*moved], [*moved.values()], marker="o", markevery=[0], **look)
+                beside = {"xytext": (6, 0), "textcoords": "offset points", "va": aside}
+                end = (len(race[name]) - 1, race[name][-1])
+                axes.annotate(f"{name}, {title}", end, color=colour, **beside)
                 words.append(f"{name}, {title}: {race[name][-1]:.2g}")
-        axes.set(xlabel="steps taken", ylabel="distance from the start", ylim=(0, top))
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set(xlabel="steps taken", ylabel="distance from the start")
         last = len(race["A"]) - 1
         axes.set_xlim(0, 1.2 * last)  # the labels stand beyond the last step
         axes.set_xticks([step for step in axes.get_xticks() if 0 <= step <= last])
@@ -62,9 +64,9 @@ def plot_widths(
     Args:
         widths: of the layer.
         effects: title of a picture -> for each width the effect of a step of A, and of one of B.
-        own: the width of the lesson's model, marked by a line.
+        own: the width of the lesson's model, one of them: a line, and A's effect there as a multiple of B's.
     """
-    words = []
+    words, places = [], []
     with styled_figure(3.1 * len(effects) + 0.6, 3.6) as figure:
         panels = figure.subplots(1, len(effects), sharey=True, squeeze=False)[0]
         for axes, (title, pairs) in zip(panels, effects.items(), strict=True):
@@ -83,13 +85,18 @@ def plot_widths(
             axes.set_xlim(
                 widths[0] / 1.2, 1.7 * widths[-1]
             )  # the labels stand beyond the last width
-            axes.set_xticks(widths[::2], [f"{width}" for width in widths[::2]])
+            ticks = [width for width in widths if width != own][::2]
+            axes.set_xticks(ticks, [f"{width}" for width in ticks])
             axes.spines["bottom"].set_bounds(widths[0], widths[-1])
             axes.set_title(title, fontsize=11)
             axes.set_xlabel("width d")
+            of_A, of_B = pairs[widths.index(own)]
+            words.append(f"at width {own} A's is {of_A / of_B:.2g} times B's")
+            places.append((axes, f"ours, {own}: A's is\n{of_A / of_B:.2g} times B's"))
         panels[0].set_ylabel("change of the output by a step\nof A or B, relative to its size")
         place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 10, "color": QUIET}
-        panels[0].annotate(f"ours, {own}", (own, panels[0].get_ylim()[0]), **place)
+        for axes, told in places:
+            axes.annotate(told, (own, axes.get_ylim()[0]), **place)
     span = f"from width {widths[0]} to {widths[-1]}"
     return with_description(
         figure, f"How far one step moves the output, {span}. {'; '.join(words)}."
@@ -100,7 +107,7 @@ def plot_four_runs(counts: Mapping[str, Mapping[str, int]], counted: str, zero_s
     """Four runs of each method as a square: B's rate to the right, A's upwards; darker is more.
 
     Args:
-        counts: method -> for its runs (slow, B fast, A fast, both fast) a name, and how many are right.
+        counts: method -> how many are right in each of `RUNS`.
         counted: what the numbers are, such as "right of 73".
         zero_shot: how many are right before training, where the colours begin.
     """
@@ -108,14 +115,14 @@ def plot_four_runs(counts: Mapping[str, Mapping[str, int]], counted: str, zero_s
     with styled_figure(4 * len(counts), 3.5) as figure:
         panels = figure.subplots(1, len(counts), squeeze=False)[0]
         for axes, (method, runs) in zip(panels, counts.items(), strict=True):
-            first, *_ = runs.values()
-            square = np.reshape([*runs.values()], (2, 2))  # A's rate, B's rate
+            square = np.reshape([runs[name] for name in RUNS], (2, 2))  # A's rate, B's rate
             colours = {"vmin": zero_shot - (most - zero_shot) / 4, "vmax": 1.4 * most}
             axes.imshow(square, "Blues", origin="lower", **colours)
-            for place, (name, count) in enumerate(runs.items()):
+            for place, name in enumerate(RUNS):
+                count = runs[name]
                 middle = {"ha": "center", "va": "center", "color": INK}
                 up, right = divmod(place, 2)
-                more = f"{name} ({count - first:+})" if place else name
+                more = f"{name} ({count - runs['slow']:+})" if place else name
                 axes.text(right, up + 0.08, f"{count}", fontsize=22, weight="bold", **middle)
                 axes.text(right, up - 0.27, more, fontsize=10, **middle)
                 words.append(f"{method}, {more}: {count}")
@@ -144,6 +151,7 @@ def plot_sweep(runs: pd.DataFrame) -> Figure:
     points = runs.assign(rate_B=runs["lr"] * runs["ratio"], percent=100 * runs["accuracy"])
     floor = 90 * runs["zero_shot_dataset"].mean()
     methods, rates = sorted(runs["method"].unique()), sorted(runs["lr"].unique())
+    titles = {method: method_look(method)["label"].removesuffix("+") for method in methods}
     colours = matplotlib.colormaps["viridis"].resampled(len(rates) + 1)
     looks = {rate: {"color": colours(i), "marker": MARKERS[i % 8]} for i, rate in enumerate(rates)}
     with styled_figure(max(6.4, 4.6 * len(methods)), 4) as figure:
@@ -163,16 +171,21 @@ def plot_sweep(runs: pd.DataFrame) -> Figure:
             axes.scatter(equal.index, equal, s=170, facecolors="none", edgecolors=INK, zorder=3)
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
-            axes.set(title=method_look(method)["label"], xlabel="learning rate of B")
+            axes.set(title=titles[method], xlabel="learning rate of B")
         panels[0].set_ylabel("accuracy (%)")
         panels[0].set_ylim(bottom=floor)
         handles = [Line2D([], [], label=f"A at {rate:g}", **looks[rate]) for rate in rates]
-        handles.append(Line2D([], [], label="zero-shot", color=QUIET, linestyle=DASHED))
+        bare = {"linestyle": "none", "marker": "o", "color": INK}
+        handles += [
+            Line2D([], [], label="one run", markersize=3, **bare),
+            Line2D([], [], label="B at A's rate", markersize=12, fillstyle="none", **bare),
+            Line2D([], [], label="zero-shot", color=QUIET, linestyle=DASHED),
+        ]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     means = points.groupby(["method", "lr", "ratio"])["percent"].mean()
     words = "; ".join(
         "{}: best {:.1f}% with A at {:g} and a ratio of {:g}".format(
-            method_look(method)["label"], means[method].max(), *means[method].idxmax()
+            titles[method], means[method].max(), *means[method].idxmax()
         )
         for method in methods
     )
