@@ -4,9 +4,9 @@
 # The paper on Serial LoRA (Zhong et al., 2025) promises a quarter of LoRA's parameters. <!-- from the paper's title
 # page: 2025 --> Below are one attention block's four matrices in CLIP, 768 × 768, <!-- from ViT-B/16's configuration:
 # 768 --> drawn to scale with pairs of rank 32. <!-- from the paper, Section III.B: 32 --> Each filled square holds as
-# many parameters as a pair: four for LoRA, one for Serial LoRA.
+# many parameters as a pair.
 #
-# Two questions, and a guess for each:
+# Two questions; guess first:
 #
 # - **A quarter of which LoRA?** LoRA's own paper has pairs on q and v alone. What is the ratio there? You prove it in
 #   letters, for every width and rank, and hold your formula against the real CLIP, SAM and Stable Diffusion 3. One of
@@ -83,8 +83,7 @@ check("2.1", lora_parameters)
 #
 # ## A quarter of which LoRA?
 #
-# Call your function with the letters d and r, and what it returns is a proof, for every width and rank. Look for your
-# guess in the fourth line.
+# Call your function with the letters d and r, and what it returns is a proof. Look for your guess in the fourth line.
 
 # %%
 parameters = yours("2.1")
@@ -116,7 +115,7 @@ print(f"{size!s:>8}, {size / serial!s:>4} times as many: q, k, v and out, at a q
 # pairs on all **four**. Against LoRA on q and v Serial LoRA saves half, and adapts k too. And the last row: at a quarter
 # of the rank LoRA has a quarter of the parameters too.
 #
-# So a fair comparison also asks: at the same *size*, which method is better? For that you need LoRA's rank.
+# So a fair comparison also asks: which is better at the same *size*? For that you need LoRA's rank.
 #
 # ### Exercise 2.2 · The rank of equal size
 #
@@ -164,8 +163,8 @@ check("2.2", rank_of_equal_size)
 # A formula may leave out what a real model has. So take the real classes at their real size, put the adapters in, and
 # count. SD3 would need gigabytes, but on the **meta** device a tensor has a shape and no storage.
 #
-# Beside each count stands what your function says, for four square matrices in each block, or for one. CLIP's blocks
-# are those of both towers. SD3 comes twice: its picture tokens and its text tokens have matrices of their own.
+# Beside each count stands what your function says, for four square matrices in each block, or for one. CLIP has blocks
+# in both towers. SD3 comes twice: its picture tokens and its text tokens have matrices of their own.
 
 # %% tags=["nbval-check-output"]
 MAKE = {  # the models, and the paper's ranks
@@ -265,9 +264,8 @@ print(f"SD3 has {len(attention)} matrices, and not", *yours("2.3")(attention))
 #
 # In training, memory holds weights; for each parameter that learns, a gradient and Adam's two moments; and
 # *activations*, which the forward pass keeps for the backward pass. Autograd shows these to hooks. That takes a CLIP
-# with memory, whatever is in it: `to_empty`.
-#
-# There are four ways to train, on 32 pictures with captions. One is LoRA at the rank that your 2.2 finds.
+# with memory, whatever is in it: `to_empty`. We train four ways, on 32 pictures with captions; one is LoRA at the
+# rank that your 2.2 finds.
 
 # %%
 BATCH = 32  # change this and run again
@@ -311,11 +309,11 @@ display_figure(plot_memory(memory))
 
 # %% [markdown]
 # A quarter of the parameters is 1.7% less memory: nearly all of it is activations and frozen weights, and a smaller
-# pair hardly changes them. The large saving is another one, from all of CLIP to any adapter: gradients and moments
+# pair hardly changes them. The large saving is another, from all of CLIP to any adapter: gradients and moments
 # nearly vanish, and a frozen matrix need not keep its input.
 #
 # LoRA of rank 8 takes as little. What would speak for Serial LoRA is to learn more *at that size*: lesson 04 trains
-# both. (In float32, on a CPU. Gradients come while activations go, and temporary tensors come on top.)
+# both. (float32, on a CPU. Gradients come while activations go, and temporary tensors come on top.)
 #
 # ## Quiz
 #
