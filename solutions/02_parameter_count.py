@@ -262,10 +262,10 @@ print(f"SD3 has {len(attention)} matrices, and not", *yours("2.3")(attention))
 #
 # ## A quarter of the memory?
 #
-# In training, memory holds weights; for each parameter that learns, a gradient and Adam's two moments; and
-# *activations*, which the forward pass keeps for the backward pass. Autograd shows these to hooks. That takes a CLIP
-# with memory, whatever is in it: `to_empty`. We train four ways, on 32 pictures with captions; one is LoRA at the
-# rank that your 2.2 finds.
+# Training holds weights; for each parameter that learns, a gradient and Adam's two moments; and
+# *activations*, which the forward pass keeps for the backward pass. Autograd shows these to hooks. (On meta, attention
+# keeps more; so `to_empty` gives CLIP memory, but no weights.) We train four ways, on 32 pictures with captions;
+# one is LoRA at the rank that your 2.2 finds.
 
 # %%
 BATCH = 32  # change this and run again
@@ -308,8 +308,8 @@ print(f"a quarter of the parameters, and {1 - serial / lora:.1%} less memory")
 display_figure(plot_memory(memory))
 
 # %% [markdown]
-# A quarter of the parameters is 1.7% less memory: nearly all of it is activations and frozen weights, and a smaller
-# pair hardly changes them. The large saving is another, from all of CLIP to any adapter: gradients and moments
+# A quarter of the parameters saves 1.7% of the memory: nearly all memory is activations and frozen weights, which a
+# smaller pair hardly changes. The large saving is another, from all of CLIP to any adapter: gradients and moments
 # nearly vanish, and a frozen matrix need not keep its input.
 #
 # LoRA of rank 8 takes as little. What would speak for Serial LoRA is to learn more *at that size*: lesson 04 trains
