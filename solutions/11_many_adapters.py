@@ -9,7 +9,7 @@
 # - A batch holds drawings of both. Can you run it in one pass?
 #
 # An adapter is two thin matrices in each block, easy to keep, to stack and to select: you do it by hand. At the end
-# one model answers sixty-four customers in one batch, each with an adapter of their own, as fast as one customer.
+# one model answers sixty-four customers in one batch, each with an adapter of their own, about as fast as one.
 
 # %%
 try:
@@ -212,7 +212,7 @@ for name, pairs in (("half of each, stacked", both), ("trained on both", trained
     show(name, *right())
 
 # %% [markdown]
-# Rank 32, and correct up to rounding. Half of each names far more than the base, and five and four fewer than the
+# Rank 32, correct up to rounding. Half of each names far more than the base, and five and four fewer than the
 # specialists. The run on both is three and one ahead of that, too few to call it better. (This is *task arithmetic*,
 # Ilharco et al., 2023 <!-- from their paper's year: 2023 -->.)
 #
@@ -315,8 +315,8 @@ for name, pairs in ways.items():
 
 # %% [markdown]
 # In the matrices, the larger random product and four times the sum are 300% off. One loses nothing; with the other
-# travel falls below the base. So size alone does no harm. It does in directions that the model uses, and a random
-# product mostly misses them: at the output the two are 16% and 230% off.
+# travel falls below the base. So size alone does no harm. In directions that the model uses it does; a random
+# product mostly misses them: at the output the two are 18% and 230% off.
 #
 # PEFT's `linear` and the cut to one term are 74% and 71% off; at the output 22% and 44%, and only the cut loses answers:
 # twelve. So look at the output; that takes no labels. What is near the sum there does as well. What is far may be good
@@ -532,9 +532,9 @@ lines = {name: [(count, each[name]) for count, each in times.items()] for name i
 display_figure(figures.plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 
 # %% [markdown]
-# One pass takes no longer for 64 customers than for one. Switching takes several times as long: batches of one waste
-# the machine. Merged copies are as slow, and need 704 MB where base and pairs need 20. Services that hold
-# thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without copying A and B for each sample.
+# One pass takes about as long for 64 customers as for one. A switch or a merged copy for each takes several times as
+# long: batches of one waste the machine. Merged copies need 704 MB, base and pairs 20. Services that hold thousands of
+# LoRAs on one GPU (S-LoRA, Punica) gather too, without copying A and B for each sample.
 #
 # In the library `load_adapter(model, file, name=...)` and `activate` switch, `combine` adds, and `per_sample`
 # gathers. They work for any model that `inject` can adapt, and for LoRA too.
