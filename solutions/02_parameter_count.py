@@ -2,13 +2,16 @@
 # # 02 · The count, proved
 #
 # The paper on Serial LoRA (Zhong et al., 2025) promises a quarter of LoRA's parameters. <!-- from the paper's title
-# page: 2025 --> Below you see it kept, in one attention block of CLIP: four matrices of 768 × 768, <!-- from ViT-B/16's
-# configuration: 768 --> drawn to scale with pairs of rank 32. <!-- from the paper, Section III.B: 32 --> Each filled
-# square holds as many parameters as a pair: four for LoRA, one for Serial LoRA.
+# page: 2025 --> Below are one attention block's four matrices in CLIP, 768 × 768, <!-- from ViT-B/16's configuration:
+# 768 --> drawn to scale with pairs of rank 32. <!-- from the paper, Section III.B: 32 --> Each filled square holds as
+# many parameters as a pair.
 #
-# That is one width, one rank and one LoRA. LoRA's own paper has pairs on q and v alone, and many matrices are not
-# square. Still a quarter? Guess, for q and v. Then prove the ratio in letters, for every width and rank at once, and
-# hold it against the real CLIP, SAM and Stable Diffusion 3. One of the three does not quite follow it.
+# Two questions; guess first:
+#
+# - **A quarter of which LoRA?** LoRA's own paper has pairs on q and v alone. What is the ratio there? You prove it in
+#   letters, for every width and rank, and hold your formula against the real CLIP, SAM and Stable Diffusion 3. One of
+#   the three does not quite follow it.
+# - **Is a quarter of the parameters a quarter of the memory?** You measure where the gigabytes of training CLIP are.
 
 # %%
 try:
@@ -21,10 +24,11 @@ import torch
 from diffusers import SD3Transformer2DModel
 from segment_anything import sam_model_registry
 from sympy import symbols  # PyTorch needs it too
+from torch import Tensor, nn
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.lessons.l02_count.figures import plot_counts, plot_quarter
+from serial_lora_course.lessons.l02_count.figures import plot_memory, plot_quarter
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("02")
@@ -33,9 +37,8 @@ display_figure(plot_quarter(width=768, rank=32))
 # %% [markdown]
 # ## The proof, in letters
 #
-# LoRA in the picture has a pair on each of q, k, v and out, as we infer from the paper's text and its Table I. Serial
-# LoRA has one pair, which changes the tokens before q, k and v read them, and none for out. To count any other LoRA you
-# need a formula.
+# LoRA in the picture has a pair on each of q, k, v and out, as we infer from the paper's text and Table I; Serial LoRA
+# has one, in front of q, k and v. Any other LoRA needs a formula.
 #
 # ### Exercise 2.1 · The size of any LoRA
 #
@@ -44,8 +47,8 @@ display_figure(plot_quarter(width=768, rank=32))
 # | ●○○○○ | ●●●●● | 4 |
 #
 # For a matrix that takes `inputs` numbers and returns `outputs` numbers, A has the shape (rank, inputs) and B the
-# shape (outputs, rank). There is no bias. Return how many parameters all pairs hold together. The check builds the
-# tensors and counts. Use + and * alone: the next cell gives your function letters.
+# shape (outputs, rank). There is no bias. Return how many parameters all pairs hold together. Use + and * alone: the
+# next cell gives your function letters.
 
 
 # %% tags=["exercise"]
@@ -80,8 +83,7 @@ check("2.1", lora_parameters)
 #
 # ## A quarter of which LoRA?
 #
-# Now call your function with the letters d and r, and what it returns is a proof: it holds for every width and rank.
-# Look for your guess in the fourth line.
+# Call your function with the letters d and r, and what it returns is a proof. Look for your guess in the fourth line.
 
 # %%
 parameters = yours("2.1")
@@ -109,12 +111,11 @@ size = parameters([(d, d)] * 4, r / 4)
 print(f"{size!s:>8}, {size / serial!s:>4} times as many: q, k, v and out, at a quarter of the rank")
 
 # %% [markdown]
-# In the paper's row d and r cancel: 8dr / 2dr is 4, whatever they are. That is the proof. It rests on three things:
-# equal ranks, a pair on each of **four** matrices, and square matrices. In no other row is it 4. Against LoRA on q and
-# v Serial LoRA saves half, and adapts k too. And look at the last row: LoRA can have a quarter of the parameters too,
-# simply by taking a quarter of the rank.
+# In the paper's row d and r cancel: 8dr / 2dr is 4, whatever they are. It takes equal ranks, square matrices, and
+# pairs on all **four**. Against LoRA on q and v Serial LoRA saves half, and adapts k too. And the last row: at a quarter
+# of the rank LoRA has a quarter of the parameters too.
 #
-# So a fair comparison also asks: at the same *size*, which method is better? For that you need LoRA's rank.
+# So a fair comparison also asks: which is better at the same *size*? For that you need LoRA's rank.
 #
 # ### Exercise 2.2 · The rank of equal size
 #
@@ -159,12 +160,11 @@ check("2.2", rank_of_equal_size)
 #
 # ## Three real models, without their weights
 #
-# A formula may leave something out that a real model has. So we take the real classes at their real size, put the
-# adapters in, and count what can be trained. SD3 would need gigabytes of memory, but one line avoids that: on the
-# **meta** device a tensor has a shape and no storage.
+# A formula may leave out what a real model has. So take the real classes at their real size, put the adapters in, and
+# count. SD3 would need gigabytes, but on the **meta** device a tensor has a shape and no storage.
 #
-# Beside each count stands what your function says, for four square matrices in each block. CLIP's blocks are those of
-# both towers. SD3 comes twice: it carries picture tokens and text tokens, and each kind has matrices of its own.
+# Beside each count stands what your function says, for four square matrices in each block, or for one. CLIP has blocks
+# in both towers. SD3 comes twice: its picture tokens and its text tokens have matrices of their own.
 
 # %% tags=["nbval-check-output"]
 MAKE = {  # the models, and the paper's ranks
@@ -177,13 +177,12 @@ MAKE = {  # the models, and the paper's ranks
 RANKS = {"CLIP ViT-B/16": 32, "SAM ViT-B": 64, "SD3 medium": 64}
 
 
-def on_meta(name: str) -> torch.nn.Module:
+def on_meta(name: str) -> nn.Module:
     with torch.device("meta"):
         return MAKE[name]()
 
 
-def trained(name: str, config: LoRAConfig | SerialLoRAConfig) -> int:
-    model = inject(on_meta(name), config)
+def trained(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
@@ -194,21 +193,18 @@ def widths(name: str) -> list[int]:
     return [p.shape[1] for key, p in named if key.endswith(makes_q)]
 
 
-counts = {}  # model -> parameters of LoRA, Serial LoRA, and LoRA at a quarter of the rank
+print(f"{'':20} rank {'LoRA':>14} {'your function':>14} {'Serial LoRA':>14} {'your function':>14}")
 for name, stream in [*((name, {}) for name in MAKE), ("SD3 medium", {"stream": "both"})]:
-    rank = RANKS[name]
-    configs = [LoRAConfig(rank, **stream), SerialLoRAConfig(rank, **stream)]
-    configs.append(LoRAConfig(rank // 4, **stream))
-    lora, serial, _ = found = [trained(name, config) for config in configs]
-    said = parameters([(d, d) for d in widths(name)] * 4 * (1 + len(stream)), rank)
-    counts[name + ", text too" * len(stream)] = found
-    print(f"{list(counts)[-1]}, rank {rank}: LoRA {lora:,}, by your function {said:,};", end=" ")
-    print(f"{lora / serial:.4g} times Serial LoRA's {serial:,}")
+    rank, shapes = RANKS[name], [(d, d) for d in widths(name)] * (1 + len(stream))
+    row = []
+    for kind, matrices in ((LoRAConfig, 4 * shapes), (SerialLoRAConfig, shapes)):
+        row.append(trained(inject(on_meta(name), kind(rank, **stream))))
+        row.append(parameters(matrices, rank))
+    print(f"{name + ', text too' * len(stream):20} {rank:4}", *(f"{each:14,}" for each in row))
 
 # %% [markdown]
-# Your function is right to the last parameter, and the ratio is 4, on CLIP, SAM and SD3's picture tokens. With the
-# text tokens LoRA has 196,608 parameters less than 24 blocks of eight matrices should give. That is 2 · 1536 · 64: one
-# pair. Which? You could read SD3's code. Or let its names tell.
+# Your function is right to the last parameter, but for one row: with SD3's text tokens LoRA has 196,608 parameters less
+# than 24 blocks of eight matrices should give. That is 2 · 1536 · 64: one pair. Which? Let the names tell.
 #
 # ### Exercise 2.3 · The missing pair
 #
@@ -260,28 +256,64 @@ weights = on_meta("SD3 medium").named_parameters()
 attention = [name for name, _ in weights if ".attn." in name and name.endswith("weight")]
 print(f"SD3 has {len(attention)} matrices, and not", *yours("2.3")(attention))
 
-for name, shapes in list(placements(768).items())[:3]:
-    fits = yours("2.2")(shapes, 768, 32)
-    print(f"rank {fits:2} costs no more than Serial LoRA of rank 32: {name}")
-
-frozen = 4 * sum(p.numel() for p in on_meta("CLIP ViT-B/16").parameters()) / 1e6  # MB in float32
-total = []
-for method, count in zip(("LoRA", "Serial LoRA"), counts["CLIP ViT-B/16"], strict=False):
-    pairs = 4 * 4 * count / 1e6  # themselves, their gradients, Adam's two moments
-    total.append(frozen + pairs)
-    print(f"{method}: {frozen:.0f} MB of CLIP + {pairs:.0f} MB to train = {total[-1]:.0f} MB")
-print(f"a quarter of the parameters, and {1 - total[1] / total[0]:.0%} less memory")
-display_figure(plot_counts(counts))
-
 # %% [markdown]
 # There it is: the matrix that would bring the text tokens out of attention, in the last block. Nobody reads them after
 # it, so SD3 has no such matrix, and LoRA no pair. The formula was right; our list of matrices was not.
 #
-# Orange is a quarter of blue, or nearly. Green is a LoRA too: of rank 8 on CLIP, and as small. What would
-# speak for Serial LoRA is to learn more *at that size*. Lesson 04 trains both.
+# ## A quarter of the memory?
 #
-# And a quarter of the parameters is only 7% less of what training CLIP keeps in memory: most of it is the frozen model.
-# (Activations come on top of both; we did not measure them.)
+# Training holds weights; for each parameter that learns, a gradient and Adam's two moments; and
+# *activations*, which the forward pass keeps for the backward pass. Autograd shows these to hooks. (On meta, attention
+# keeps more; so `to_empty` gives CLIP memory, but no weights.) We train four ways, on 32 pictures with captions;
+# one is LoRA at the rank that your 2.2 finds.
+
+# %%
+BATCH = 32  # change this and run again
+
+
+def kept(model: nn.Module, *inputs: Tensor) -> int:
+    """Bytes that a forward pass keeps for the backward pass, but for the model's own tensors."""
+    storages = {}  # a view keeps all of its storage, which counts once
+
+    def note(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(*inputs)
+    for own in [*model.parameters(), *model.buffers()]:
+        storages.pop(own.untyped_storage().data_ptr(), None)
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+# %%
+equal = yours("2.2")([(768, 768)] * 4, 768, 32)
+configs = {"all of CLIP": None, "LoRA, rank 32": LoRAConfig(32)}
+configs |= {f"LoRA, rank {equal}": LoRAConfig(equal), "Serial LoRA, rank 32": SerialLoRAConfig(32)}
+one = torch.rand(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.long)  # a picture, a caption
+memory = {}
+for name, config in configs.items():
+    model = on_meta("CLIP ViT-B/16")
+    if config:
+        inject(model, config)
+    model.to_empty(device="cpu")
+    memory[f"{name}:\n{trained(model):,} learn"] = {  # in GB; a float32 has four bytes
+        "weights": sum(p.nbytes for p in model.parameters()) / 1e9,
+        "gradients and moments": 3 * 4 * trained(model) / 1e9,
+        "activations": BATCH * kept(model, *one) / 1e9,  # each has a row for every picture
+    }
+
+_, lora, _, serial = (sum(parts.values()) for parts in memory.values())
+print(f"a quarter of the parameters, and {1 - serial / lora:.1%} less memory")
+display_figure(plot_memory(memory))
+
+# %% [markdown]
+# A quarter of the parameters saves 1.7% of the memory: nearly all memory is activations and frozen weights, which a
+# smaller pair hardly changes. The large saving is another, from all of CLIP to any adapter: gradients and moments
+# nearly vanish, and a frozen matrix need not keep its input.
+#
+# LoRA of rank 8 takes as little. What would speak for Serial LoRA is to learn more *at that size*: lesson 04 trains
+# both. (float32, on a CPU. Gradients come while activations go, and temporary tensors come on top.)
 #
 # ## Quiz
 #
@@ -294,8 +326,8 @@ display_figure(plot_counts(counts))
 #
 # </details>
 #
-# **2. In your model k and v are a quarter as wide as q. You adapt q and v with LoRA. Which rank is no larger than
-# Serial LoRA's 32?**
+# **2. In your model k and v are a quarter as wide as q. You adapt q and v with LoRA. At which rank is it no
+# larger than Serial LoRA of rank 32?**
 #
 # <details><summary>Answer</summary>
 #
@@ -315,11 +347,9 @@ display_figure(plot_counts(counts))
 #
 # ## What to remember
 #
-# - A pair holds rank · (inputs + outputs) parameters: 2dr when square.
-# - At attention, the paper's place, LoRA on q, k, v and out holds 8dr in a block, Serial LoRA 2dr: four to one.
-# - Against LoRA on q, k and v the ratio is 3, on q and v it is 2, and at a quarter of the rank it is 1. Always ask
-#   which LoRA is meant.
-# - Count on the real model, any that you can construct. With `torch.device("meta")` that costs no memory, and it finds
-#   what a formula forgets.
+# - A pair holds rank · (inputs + outputs) parameters: in a block 8dr for LoRA on q, k, v and out, 2dr for Serial LoRA.
+# - Always ask which LoRA is meant: on q and v the ratio is 2, and at a quarter of the rank it is 1.
+# - An adapter saves gradients, moments and some activations, whatever its size. A smaller one saves disk.
+# - Count on the real model: on `torch.device("meta")` that costs nothing, and it finds what a formula forgets.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from serial_lora_course.lessons.l02_count.figures import plot_counts
+from serial_lora_course.lessons.l02_count.figures import plot_memory
 from serial_lora_course.lessons.l03_build.blocks import Faithful, OnTheStream, PairEach
 from serial_lora_course.lessons.l03_build.figures import (
     VERMILION,
@@ -96,11 +96,11 @@ def test_blocks_are_drawn_with_their_pairs_and_with_what_diagnostics_say():
         assert axes.get_title("left") == name
 
 
-def test_bars_are_what_each_method_trains_in_each_model():
-    counts = {"A": [4_000_000, 1_000_000, 900_000], "B": [800_000, 30_000, 20_000]}
-    (axes,) = plot_counts(counts).axes
-    drawn = [bar.get_width() for bar in axes.patches]
-    assert drawn == pytest.approx([value / 1e6 for values in counts.values() for value in values])
+def test_bars_of_memory_are_their_parts_end_to_end():
+    memory = {"A": {"x": 1.0, "y": 0.5, "z": 4.0}, "B": {"x": 2.0, "y": 0.25, "z": 3.0}}
+    (axes,) = plot_memory(memory).axes
+    drawn = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+    assert drawn == [(0, 1), (0, 2), (1, 0.5), (2, 0.25), (1.5, 4), (2.25, 3)]
 
 
 def test_a_sweep_of_weights_is_one_line_a_task_beside_the_base():

@@ -1,17 +1,25 @@
-"""The quarter, drawn to scale: the pairs of a block, and what real models hold."""
+"""The quarter, drawn to scale: the pairs of a block; and what memory holds while a model is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from serial_lora_course.plots.style import INK, QUIET, method_look, styled_figure, with_description
+from serial_lora_course.plots.style import (
+    INK,
+    PURPLE,
+    QUIET,
+    method_look,
+    styled_figure,
+    with_description,
+)
 
 MATRICES = {"q": 1.6, "k": 3.2, "v": 4.8, "out": 6.4}  # where each begins, one wide
 GAP = 0.12  # between a matrix and its pair
+PALE = "#cfe3ef"
 
 
 def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
@@ -47,41 +55,36 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
     )
 
 
-def plot_counts(counts: Mapping[str, Sequence[int]]) -> Figure:
-    """Three bars for each model: what LoRA trains, Serial LoRA, and LoRA at a quarter of the rank.
+def plot_memory(memory: Mapping[str, Mapping[str, float]]) -> Figure:
+    """A bar for each way to train a model, in parts: what memory holds.
 
     Args:
-        counts: model -> parameters, in this order.
+        memory: way -> part -> GB; all ways have the same parts.
     """
-    methods = {  # method -> its name here
-        "lora": "LoRA",
-        "serial_lora": "Serial LoRA",
-        "lora_equal_budget": "LoRA, a quarter of the rank",
-    }
-    with styled_figure(9.6, 4.6) as figure:
+    titles = list(next(iter(memory.values())))
+    with styled_figure(9.6, 3.6) as figure:
         axes = figure.subplots()
-        for row, values in enumerate(counts.values()):
-            for place, (method, value) in enumerate(zip(methods, values, strict=True)):
-                colour, height = method_look(method)["color"], row + 0.27 * (place - 1)
-                axes.barh(height, value / 1e6, 0.25, color=colour)
-                times = values[0] / value
-                said = f"  {value / 1e6:.2f} million" + (f", 1 / {times:.4g}" if place == 1 else "")
-                axes.text(value / 1e6, height, said, color=colour, va="center", fontsize=10)
-        for place, (method, title) in enumerate(methods.items()):
-            style = {"color": method_look(method)["color"], "fontsize": 12, "ha": "right"}
-            axes.text(1, 0.93 - 0.075 * place, title, transform=axes.transAxes, **style)
-        axes.set_yticks(range(len(counts)), [name.replace(", ", ",\n") for name in counts])
-        widest = max(map(max, counts.values())) / 1e6
-        axes.set(xlabel="million parameters that are trained", xlim=(0, 1.16 * widest))
+        begins = [0.0] * len(memory)
+        for title, colour in zip(titles, (QUIET, PURPLE, PALE), strict=False):
+            sizes = [parts[title] for parts in memory.values()]
+            bars = axes.barh(range(len(memory)), sizes, 0.6, begins, color=colour, label=title)
+            said = [f"{size:.2f}" if size > 0.3 else "" for size in sizes]
+            ink = "white" if colour == QUIET else INK
+            axes.bar_label(bars, said, label_type="center", color=ink, fontsize=10)
+            begins = [begin + size for begin, size in zip(begins, sizes, strict=True)]
+        for row, end in enumerate(begins):
+            axes.text(end, row, f"  {end:.2f} GB", va="center", fontweight="bold")
+        axes.set_yticks(range(len(memory)), list(memory))
+        axes.set(xlabel="GB", xlim=(0, 1.13 * max(begins)))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
+        figure.legend(loc="outside upper right", ncols=len(titles))
     told = "; ".join(
-        f"{name}: {', '.join(f'{title} {value:,}' for title, value in zip(methods.values(), values, strict=True))}"
-        for name, values in counts.items()
+        f"{way}: {', '.join(f'{title} {parts[title]:.2f}' for title in titles)}, "
+        f"together {sum(parts.values()):.2f}"
+        for way, parts in memory.items()
     )
-    return with_description(
-        figure, f"Three bars for each model, the parameters that are trained. {told}."
-    )
+    return with_description(figure, f"What memory holds, in GB. {told}.")
 
 
 def _box(
