@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 import torch
-from scipy import linalg, stats
+from scipy import stats
 from scipy.linalg import subspace_angles
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -56,14 +56,6 @@ def stack_as_sequences(pairs):
     """The rows of A, and those of B's transpose, padded as sentences are."""
     rows, columns = ([pair[0] for pair in pairs], [pair[1].T for pair in pairs])
     return pad_sequence(rows, batch_first=True), pad_sequence(columns, batch_first=True).mT
-
-
-def fid_by_scipy(features, reference):
-    """By scipy's root of a matrix, with a little on the diagonals, as in the published scripts."""
-    x, y = features.double(), reference.double()
-    C, D = (torch.cov(each.T) + 1e-9 * torch.eye(each.shape[1]) for each in (x, y))
-    shared = linalg.sqrtm((C @ D).numpy()).trace().real
-    return ((x.mean(0) - y.mean(0)) ** 2).sum() + C.trace() + D.trace() - 2 * shared
 
 
 def groups_by_lists(named, lr, ratio, weight_decay):
@@ -244,7 +236,6 @@ ANSWERS = {
             "optimizer.step()": "optimizer.step(), model.zero_grad()",
         },
     ],
-    "6.5": [fid_by_scipy],
     "7.1": [groups_by_lists],
     "7.3": [fair_by_square],
     "8.1": [interval_by_pandas],

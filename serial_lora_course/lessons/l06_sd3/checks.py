@@ -1,12 +1,11 @@
-"""Checks of the exercises on Stable Diffusion 3: the path, the loss, the sampler, guidance, FID.
+"""Checks of the exercises on Stable Diffusion 3: the path, the loss, the sampler, guidance.
 
 Every expected value is reached another way than in the lesson: one picture or one number at a time,
-by finite differences, or by singular values in the place of a matrix root.
+or by finite differences.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
-from serial_lora_course.measures.pictures import frechet_distance
 
 
 @exercise(
@@ -122,33 +120,3 @@ def guided_velocity() -> Iterator[Case]:
         pairs = zip(e.flatten().tolist(), p.flatten().tolist(), strict=True)
         numbers = [(1 - w) * empty + w * prompted for empty, prompted in pairs]
         yield Case(f"the velocity at guidance {w:g}", (e, p, w), torch.tensor(numbers).view_as(e))
-
-
-@exercise(
-    "6.5",
-    "FID equals a value worked out by hand for two features, and an independent implementation for more "
-    "features, also with fewer pictures than features",
-)
-def frechet() -> Iterator[Case]:
-    """Corners of rectangles by hand, several features by singular values, and few pictures."""
-    corners = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])  # no feature goes with the other
-    x, y = corners * torch.tensor([2.0, 0.5]) + 3, corners.repeat(2, 1) * torch.tensor([0.7, 3.0])
-    spreads = ((2.0, 4), (0.7, 8)), ((0.5, 4), (3.0, 8))  # half a side, pictures
-    each = [[half * math.sqrt(n / (n - 1)) for half, n in pair] for pair in spreads]
-    by_hand = math.fsum([3**2, 3**2] + [(one - other) ** 2 for one, other in each])
-    sets = {"two rectangles' corners": (x, y, by_hand)}
-    for pictures, others, width in ((50, 40, 4), (12, 9, 64)):
-        mix, turn = torch.randn(2, width, width)
-        x, y = torch.randn(pictures, width) @ mix + 5, torch.randn(others, width) @ turn + 4
-        what = f"{pictures} and {others} pictures with {width} features"
-        sets[what] = x, y, frechet_distance(x, y)
-    for what, (x, y, expected) in sets.items():
-        yield Case(
-            f"FID of {what}",
-            (x, y),
-            expected,
-            read=lambda got, *_: float(got),
-            tolerance=1e-4,
-            form="return one plain number: .item() converts a tensor, .real a complex number",
-            nan="rounding makes some eigenvalues slightly negative: use .clamp(min=0) before the root",
-        )
