@@ -487,7 +487,7 @@ note("adapter, merged", "split by thing", right_answers(classifier, inputs, labe
 #
 # CLIP learnt what things are called, so its features know *what* is there. An adapter should pay where they lack what
 # you ask for. So ask something else: *how many*? Ada gives each thing a number from one to four, and lays that many of
-# it on a white sheet, large and small; four sheets of each photograph.
+# it on a white sheet, large and small; four sheets of each photograph. Here are eight sheets, with their numbers.
 
 # %%
 import random
