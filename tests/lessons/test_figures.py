@@ -34,7 +34,11 @@ from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plo
     [
         (plot_curves, [{"A": range(12), "B": [2, 4] * 6}], [list(range(12)), np.arange(0.5, 11)]),
         (plot_fixed, [[3] * 6, [3, 2, 1] * 2], [[3] * 6, [3, 2, 1] * 2]),
-        (plot_fixed, [[3] * 6, [3, 2, 1] * 2, [2] * 6], [[3] * 6, [3, 2, 1] * 2, [2] * 6]),
+        (
+            plot_curves,
+            [{"A": [3] * 6, "B": [1] * 6}, (), {"A": [3, 2, 1] * 2}, {"A": [2] * 6}],
+            [[3] * 6, [1] * 6, [3, 2, 1] * 2, [2] * 6],
+        ),
     ],
 )
 def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, arguments, lines):

@@ -51,25 +51,25 @@ def show_predictions(
 
 
 def plot_seeds(accuracies: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """A panel for each kind of split, a row for each method, a dot for each draw; lines join a draw's.
+    """A panel for each question, a row for each method, a dot for each draw; lines join a draw's.
 
     Args:
-        accuracies: split -> method -> accuracy in per cent, one a draw.
+        accuracies: question -> method -> accuracy in per cent, one a draw.
     """
     looks = ((BLUE, "s"), (VERMILION, "o"))
     with styled_figure(9, 2.2) as figure:
         panels = figure.subplots(1, len(accuracies), sharex=True, sharey=True)
-        for axes, (split, methods) in zip(panels, accuracies.items(), strict=True):
+        for axes, (question, methods) in zip(panels, accuracies.items(), strict=True):
             for draw in zip(*methods.values(), strict=True):
                 axes.plot(draw, range(len(methods)), color=QUIET, linewidth=1, zorder=0)
             for row, (name, (colour, marker)) in enumerate(zip(methods, looks, strict=True)):
                 heights = [row] * len(methods[name])
                 axes.scatter(methods[name], heights, color=colour, marker=marker, s=60, alpha=0.7)
-            axes.set(title=split, xlabel="accuracy (%)", ylim=(len(methods) - 0.5, -0.5))
+            axes.set(title=question, xlabel="accuracy (%)", ylim=(len(methods) - 0.5, -0.5))
             axes.set_yticks(range(len(methods)), list(methods))
     said = [
-        f"{split}, {name}: {', '.join(f'{each:.1f}' for each in found)}"
-        for split, methods in accuracies.items()
+        f"{question}, {name}: {', '.join(f'{each:.1f}' for each in found)}"
+        for question, methods in accuracies.items()
         for name, found in methods.items()
     ]
     return with_description(figure, f"Accuracy in per cent, draw by draw. {'; '.join(said)}.")
