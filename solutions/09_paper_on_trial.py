@@ -712,12 +712,12 @@ display(judged.style.map(lambda text: inks.get(text[-5:], "")))
 # > Does one pair in front of attention, RepAdapter's layer of 2023, keep up with LoRA at a quarter of its parameters,
 # > and because they are shared? I trained eight ways on SAM, each at its own rate, beside a study of a dozen other
 # > sets. It stays within a point of Dice of LoRA (on CLIP and on style that is open), but a LoRA as small does as well,
-# > and a pair before the feed-forward, or before both, does better. What costs is not sharing but the way through W:
-# > through a random rotation as large the same pair loses nothing that one can see.
+# > and a pair before the feed-forward does better. What costs on SAM is not sharing but the way through W: through a
+# > random rotation as large the same pair loses nothing that one can see.
 #
 # So for fewer parameters, lower LoRA's rank; for better masks, try both places, on pictures of your own, and see what
-# it forgets. Our numbers come from small models, mostly on drawings: put them on trial too. [`CLAIMS.md`](../CLAIMS.md)
-# has all claims, also on our models.
+# it forgets. Our numbers come from small models, mostly on drawings: put them on trial, too
+# ([`CLAIMS.md`](../CLAIMS.md)).
 
 # %% [markdown]
 # ## Quiz
@@ -759,8 +759,8 @@ display(judged.style.map(lambda text: inks.get(text[-5:], "")))
 # - A clear answer beside an open one is not a clear difference: that needs its own interval.
 # - Give each method its own rate, chosen on pictures that are not the test's.
 # - One set and one seed show a gain of eight points, and no difference of a few tenths.
-# - Ask a table in which the new method wins for a margin, for a rival of the same size, for the simplest thing that
-#   could work, and for how far luck reaches.
+# - Ask a table in which the new method wins for a rival of the same size, for the simplest thing that could work, and
+#   for how far luck reaches.
 #
 # Next: look into the matrices themselves in [10 · Inside an adapter](10_inside_an_adapter.ipynb), which you may skip,
 # or put several adapters on one model in [11 · Many adapters on one base](11_many_adapters.ipynb).
