@@ -707,8 +707,8 @@ display(judged.style.map(lambda text: inks.get(text[-5:], "")))
 
 # %% [markdown]
 # On SAM the study upholds *comparable* alone; the other four fall. Your run agrees on the place and on W, and leaves
-# three open. *A quarter, as shared* falls in all three labs; else CLIP and SD3 leave open what they were asked. At lunch
-# you tell it in four sentences:
+# three open. *A quarter, as shared* falls in all three labs; else CLIP and SD3 leave open what they were asked. At
+# lunch you tell it in four sentences:
 #
 # > Does one pair in front of attention, RepAdapter's layer of 2023, keep up with LoRA at a quarter of its parameters,
 # > and because they are shared? I trained eight ways on SAM, each at its own rate, beside a study of a dozen other
