@@ -197,3 +197,7 @@ def questions_of(plan: LabPlan) -> list[Question]:
         if {question.one, question.other} <= there:
             found.setdefault(question.asks, question)
     return list(found.values())
+
+
+CORNERS = ("lora_qkv-4", "serial_untied-4", "serial_random-12", "serial_lora-12")
+"""Three pairs or one, through W or not; of these lesson 09 gets what they came to in each set."""

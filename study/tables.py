@@ -17,7 +17,7 @@ import pandas as pd
 from serial_lora_course.lessons.l09_trial.tables import COLUMNS, Answer
 from serial_lora_course.measures.intervals import holm, sets_like_these, these_sets
 from study.labs import STUDIES
-from study.plan import DESCRIBED, questions_of
+from study.plan import CORNERS, DESCRIBED, questions_of
 from study.results import PACKED, Results
 from study.sets import group_of
 
@@ -152,6 +152,12 @@ def _rates(found: Found) -> dict[str, dict[str, float]]:
     return {arm: {f"{rate:.3g}": 100 * at for rate, at in each} for arm, each in tried.items()}
 
 
+def _sets(found: Found) -> dict[str, dict[str, float]]:
+    """Arm -> set -> its mean there over seeds and pictures, in hundredths, of `CORNERS`."""
+    outcomes = {arm: found.outcomes(arm) for arm in CORNERS}
+    return {arm: {name: each.mean() for name, each in its.items()} for arm, its in outcomes.items()}
+
+
 def as_json(several: Sequence[Found]) -> dict[str, Any]:
     """What `serial_lora_course.lessons.l09_trial.tables.load_found` reads."""
     labs = {found.plan.lab: found for found in several}
@@ -166,4 +172,5 @@ def as_json(several: Sequence[Found]) -> dict[str, Any]:
         "answers": [asdict(answer) for answer in answers(several)],
         "described": [row for found in several for row in _described(found)],
         "rates": {lab: _rates(found) for lab, found in labs.items()},
+        "sets": {lab: _sets(each) for lab, each in labs.items() if each.runs.keys() >= {*CORNERS}},
     }

@@ -103,6 +103,15 @@ def pair_by_hook(blocks, adapter, rank):
     return nn.ModuleList(block.pair for block in blocks)
 
 
+def rotations_by_qr(W):
+    """Of a matrix of normal deviates for each W."""
+    turns, sizes = (
+        [torch.linalg.qr(torch.randn(each.shape)).Q for each in W],
+        W.flatten(1).norm(dim=1),
+    )
+    return torch.stack([s * Q / Q.norm() for s, Q in zip(sizes, turns, strict=True)])
+
+
 def pair_by_singular_values(before, after, rank):
     """All of B A by the normal equations, split by its singular values."""
     product = torch.linalg.solve(before.T @ before, before.T @ (after - before))
@@ -241,6 +250,7 @@ ANSWERS = {
     "8.1": [interval_by_pandas],
     "9.2": [norms_by_kind],
     "9.3": [pair_by_hook],
+    "9.4": [rotations_by_qr],
     "10.1": [
         {"falls[: len(values) // 2].argmax()": "values[: len(values) // 2].log().diff().argmin()"},
     ],

@@ -13,6 +13,7 @@ from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.lessons.l09_trial.tables import FOUND, load_found
 from serial_lora_course.measures.intervals import holm, sets_like_these, these_sets
+from study.plan import CORNERS
 from study.spectra import judged
 from tools.numbers import NUMBER, agrees, values
 
@@ -159,6 +160,11 @@ def test_the_numbers_of_what_was_found_are_those_of_the_study():
     numbers = [abs(float(v)) for v in re.findall(r"-?\d+\.\d+", FOUND.read_text("utf-8"))]
     numbers += [half for a in found.answers for half in (a.like.half_width, a.these.half_width)]
     numbers += [like.half_width for like in found.described.values()]
+    three, three_W, one, one_W = (found.sets["sam"][arm] for arm in CORNERS)
+    more = sets_like_these(
+        {n: np.array([v]) for n, v in ((one_W - one) - (three_W - three)).items()}
+    )
+    numbers += [abs(more.mean), more.half_width]
     sam, gains = found.whole("sam"), found.whole("clip")["gain"]
     numbers += [len(found.answers), len(sam), (gains > gains.max() - 2).sum(), 2023]
     for lab in found.arms:

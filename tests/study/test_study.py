@@ -32,6 +32,13 @@ def test_the_course_ships_what_the_packed_records_say(tmp_path):
     for pair, mine in fresh.described.items():
         theirs = kept.described[pair]
         assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high))
+    assert fresh.sets.keys() == kept.sets.keys()
+    for lab, sets in kept.sets.items():
+        pd.testing.assert_frame_equal(fresh.sets[lab], sets)
+        for its, one, other in kept.described:
+            if its == lab and {one, other} <= {*sets}:
+                between = (sets[one] - sets[other]).mean()
+                assert between == pytest.approx(kept.described[lab, one, other].mean)
     for lab, arms in kept.arms.items():
         pd.testing.assert_frame_equal(fresh.rates[lab], kept.rates[lab])
         pd.testing.assert_frame_equal(fresh.arms[lab], arms)

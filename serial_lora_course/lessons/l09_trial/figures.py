@@ -10,7 +10,6 @@ from matplotlib.patches import Polygon, Rectangle
 from torch import Tensor
 
 from serial_lora_course.lessons.l09_trial.tables import Found
-from serial_lora_course.measures.intervals import Interval
 from serial_lora_course.plots.style import (
     BLUE,
     GREEN,
@@ -52,6 +51,8 @@ CORNERS = (  # the same change, a row for how many pairs, a column for what it g
     r"$W_p\,(x + B A\,x)$",
 )
 COSTS = "#fbe6da"
+Told = tuple[float, float]
+"""A difference, and half of its interval."""
 
 
 def plot_ladder(found: Found) -> Figure:
@@ -163,26 +164,23 @@ def _steps(axes: Axes, found: Found) -> str:
     return f"What each step changed: {'; '.join(told)}."
 
 
-def plot_trial(mine: Mapping[str, Interval], theirs: Mapping[str, tuple[float, float]]) -> Figure:
+def plot_trial(ways: Mapping[str, tuple[Told, Told]]) -> Figure:
     """Each way's difference from LoRA: in one's own run, over its scenes, and in the study, over its sets.
 
     Args:
-        mine: way -> the interval of its difference, in points of Dice.
-        theirs: way -> the study's difference and half of its interval; for those that it ran.
+        ways: name -> its difference and half of its interval, in one's own run and in the study.
     """
-    places, told = {name: -place for place, name in enumerate(mine)}, []
-    with styled_figure(8.4, 4.8) as figure:
+    told = []
+    with styled_figure(8.4, 4.4) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=BLUE, lw=1)
         axes.text(0, 0.75, "LoRA", color=BLUE, ha="center")
-        for name, one in mine.items():
-            axes.errorbar(one.mean, places[name] + 0.13, xerr=one.half_width, **MINE)
-            told.append(f"{name}: yours {one}")
-        for name, (mean, half) in theirs.items():
-            axes.errorbar(mean, places[name] - 0.17, xerr=half, **THEIRS)
-            told.append(f"{name}: the study's {mean:+.2f} ± {half:.2f}")
-        axes.set_yticks(list(places.values()), list(places))
-        axes.set(ylim=(-len(mine) + 0.4, 1.1), xlabel="points of Dice above LoRA")
+        for place, (name, (own, study)) in enumerate(ways.items()):
+            axes.errorbar(own[0], 0.13 - place, xerr=own[1], **MINE)
+            axes.errorbar(study[0], -0.17 - place, xerr=study[1], **THEIRS)
+            told.append(f"{name}: yours {_told(own)}, the study's {_told(study)}")
+        axes.set_yticks([-place for place in range(len(ways))], list(ways))
+        axes.set(ylim=(-len(ways) + 0.4, 1.1), xlabel="points of Dice above LoRA")
         for word, colour, at in (
             ("● your run, over its 60 scenes", VERMILION, 0.0),
             ("■ the study, over its 12 sets", INK, 0.45),
@@ -192,66 +190,71 @@ def plot_trial(mine: Mapping[str, Interval], theirs: Mapping[str, tuple[float, f
     return with_description(figure, f"Difference from LoRA. {'; '.join(told)}.")
 
 
-def plot_corners(corners: Mapping[str, tuple[Interval, tuple[float, float]]]) -> Figure:
+def _told(interval: Told) -> str:
+    return f"{interval[0]:+.2f} ± {interval[1]:.2f}"
+
+
+def plot_corners(corners: Mapping[str, tuple[Told, Told]]) -> Figure:
     """Three pairs or one, through W or not: how far each of the four is above LoRA.
 
     Args:
-        corners: name -> its interval in one's own run, and the study's difference and half of its
-            interval; in the order of `CORNERS`. A corner whose interval in the study lies below zero is tinted.
+        corners: name -> its difference and half of its interval, in one's own run and in the study, in the
+            order of `CORNERS`. A corner whose interval in the study lies below zero is tinted.
     """
     told = []
     with styled_figure(9.4, 4.8) as figure:
         grid = figure.subplots(2, 2, sharex=True, sharey=True)
-        for axes, formula, (name, (own, (mean, half))) in zip(
+        for axes, formula, (name, (own, study)) in zip(
             grid.flat, CORNERS, corners.items(), strict=True
         ):
             axes.set_title(f"{name}   {formula}")
             axes.axvline(0, color=BLUE, lw=1)
-            axes.errorbar(own.mean, 1, xerr=own.half_width, **MINE)
-            axes.errorbar(mean, 0, xerr=half, **THEIRS)
-            if mean + half < 0:
+            axes.errorbar(own[0], 1, xerr=own[1], **MINE)
+            axes.errorbar(study[0], 0, xerr=study[1], **THEIRS)
+            if sum(study) < 0:
                 axes.set_facecolor(COSTS)
             clear = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
             beside = {"ha": "center", "va": "bottom", "size": 10, "bbox": clear}
-            axes.text(own.mean, 1.16, f"yours {own}", color=VERMILION, **beside)
-            axes.text(mean, 0.16, f"the study {mean:+.2f} ± {half:.2f}", **beside)
+            axes.text(own[0], 1.16, f"yours {_told(own)}", color=VERMILION, **beside)
+            axes.text(study[0], 0.16, f"the study {_told(study)}", **beside)
             axes.set(ylim=(-0.5, 1.9), yticks=())
-            told.append(f"{name}: yours {own}, the study's {mean:+.2f} ± {half:.2f}")
+            told.append(f"{name}: yours {_told(own)}, the study's {_told(study)}")
         for axes in grid[1]:
             axes.set_xlabel("points of Dice above LoRA of rank 16")
     return with_description(figure, f"Difference from LoRA. {'; '.join(told)}.")
 
 
-def plot_stretch(values: Tensor) -> Figure:
-    """Singular values of several matrices of one size, and those of a rotation, which are all one.
+def plot_stretch(through_W: Tensor, through_Q: Tensor) -> Figure:
+    """Singular values of several matrices of one size, and of the rotations in their place.
 
     Args:
-        values: (matrices, d), each falling, with a root mean square of 1.
+        through_W, through_Q: (matrices, d), each falling, over the root mean square of W's.
     """
-    middle = values.median(0).values
-    places = range(1, values.shape[1] + 1)
+    middle = through_W.median(0).values
+    places = range(1, through_W.shape[1] + 1)
     with styled_figure(8.4, 3.2) as figure:
         axes = figure.subplots()
-        axes.plot(places, values.T, color=VERMILION, lw=0.6, alpha=0.35)
+        axes.plot(places, through_W.T, color=VERMILION, lw=0.6, alpha=0.35)
         axes.plot(places, middle, color=VERMILION, lw=2)
-        axes.axhline(1, color=BLUE, lw=2)
+        axes.plot(places, through_Q.T, color=BLUE, lw=0.8)
         axes.set(yscale="log", ylim=(0.009, 12), xlim=(1, len(places)))
         axes.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
         axes.set_xticks([1, *range(32, len(places) + 1, 32)])
         axes.set(xlabel="direction, from the most stretched to the least", ylabel="times as long")
-        axes.text(0.98, 1.25, "Q: a random rotation", color=BLUE, **_at_right(axes))
+        axes.text(0.98, 1.25, f"Q: your {len(through_Q)} rotations", color=BLUE, **_at_right(axes))
         axes.text(
             0.55,
             0.12,
-            f"W: SAM's {len(values)}, and their median",
+            f"W: SAM's {len(through_W)}, and their median",
             color=VERMILION,
             **_at_right(axes),
         )
     shown = ", ".join(f"{middle[i]:.2f}" for i in (0, len(middle) // 2, -1))
     return with_description(
         figure,
-        f"Singular values over their root mean square. Of a rotation all are 1. Of SAM's {len(values)} "
-        f"matrices the largest, middle and smallest are {shown} in the median.",
+        f"Singular values over the root mean square of W's. Those of your rotations lie between "
+        f"{through_Q.min():.2f} and {through_Q.max():.2f}. Of SAM's {len(through_W)} matrices the largest, "
+        f"middle and smallest are {shown} in the median.",
     )
 
 

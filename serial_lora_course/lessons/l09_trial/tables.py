@@ -66,6 +66,7 @@ class Found:
     Attributes:
         described: (lab, one arm, another) -> their difference for sets like these, without a test.
         rates: of a lab, a row a rate and a column an arm: what it reached on the validation pictures, times 100.
+        sets: of a lab, a row a set and a column an arm of the four corners: what it reached there, times 100.
     """
 
     runs: Mapping[str, int]
@@ -74,6 +75,7 @@ class Found:
     answers: Sequence[Answer]
     described: Mapping[tuple[str, str, str], Interval]
     rates: Mapping[str, pd.DataFrame]
+    sets: Mapping[str, pd.DataFrame]
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> Found:
@@ -95,7 +97,8 @@ class Found:
             lab: pd.DataFrame(tried).rename(index=float).sort_index()
             for lab, tried in kept["rates"].items()
         }
-        return cls(kept["runs"], kept["units"], arms, answers, described, rates)
+        sets = {lab: pd.DataFrame(reached) for lab, reached in kept["sets"].items()}
+        return cls(kept["runs"], kept["units"], arms, answers, described, rates, sets)
 
     def whole(self, lab: str) -> pd.DataFrame:
         """The arms that had all the data, and adapters in every block."""

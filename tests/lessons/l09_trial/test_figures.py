@@ -13,7 +13,6 @@ from serial_lora_course.lessons.l09_trial.figures import (
     plot_stretch,
 )
 from serial_lora_course.lessons.l09_trial.tables import load_found
-from serial_lora_course.measures.intervals import Interval
 
 FOUND = load_found()
 
@@ -36,7 +35,7 @@ def test_each_step_of_the_ladder_is_what_two_arms_came_to():
 
 
 def test_a_corner_is_tinted_where_the_whole_interval_of_the_study_is_below_zero():
-    own = Interval(0.25, 0.0, 59, 1)
+    own = (0.25, 0.1)
     theirs = {"one": (0.1, 0.2), "two": (-0.1, 0.2), "three": (0.5, 0.2), "four": (-0.5, 0.2)}
     figure = plot_corners({name: (own, study) for name, study in theirs.items()})
     assert [to_hex(axes.get_facecolor()) == COSTS for axes in figure.axes] == [0, 0, 0, 1]
@@ -46,9 +45,9 @@ def test_a_corner_is_tinted_where_the_whole_interval_of_the_study_is_below_zero(
         assert f"{mean:+.2f} ± {half:.2f}" in axes.texts[1].get_text()
 
 
-def test_the_matrices_and_the_rotation_are_all_drawn():
+def test_the_matrices_and_the_rotations_are_all_drawn():
     values = torch.tensor([[2.0, 1.0, 0.5], [3.0, 0.5, 0.1], [2.5, 0.7, 0.2]])
-    figure = plot_stretch(values)
+    figure = plot_stretch(values, torch.ones(2, 3))
     lines = [list(line.get_ydata()) for line in figure.axes[0].lines]
     assert lines[:3] == values.tolist()
-    assert lines[3] == pytest.approx([2.5, 0.7, 0.2]) and lines[4] == [1, 1]
+    assert lines[3] == pytest.approx([2.5, 0.7, 0.2]) and lines[4:] == [[1, 1, 1]] * 2
