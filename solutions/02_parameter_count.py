@@ -2,16 +2,16 @@
 # # 02 · The count, proved
 #
 # The paper on Serial LoRA (Zhong et al., 2025) promises a quarter of LoRA's parameters. <!-- from the paper's title
-# page: 2025 --> Below are one attention block's four matrices in CLIP, 768 × 768, <!-- from ViT-B/16's configuration:
-# 768 --> drawn to scale with pairs of rank 32. <!-- from the paper, Section III.B: 32 --> Each filled square holds as
-# many parameters as a pair.
+# page: 2025 --> Below are the four matrices of one attention block in CLIP's image tower, 768 × 768, <!-- from
+# ViT-B/16's configuration: 768 --> drawn to scale with pairs of rank 32. <!-- from the paper, Section III.B: 32 -->
+# Each filled square holds as many parameters as a pair.
 #
 # Two questions; guess first:
 #
-# - **A quarter of which LoRA?** LoRA's own paper has pairs on q and v alone. What is the ratio there? You prove it in
+# - **A quarter of which LoRA?** What is the ratio if, as in LoRA's own paper, only q and v have pairs? You prove it in
 #   letters, for every width and rank, and hold your formula against the real CLIP, SAM and Stable Diffusion 3. One of
 #   the three does not quite follow it.
-# - **Is a quarter of the parameters a quarter of the memory?** You measure where the gigabytes of training CLIP are.
+# - **Is a quarter of the parameters a quarter of the memory?** You count where the gigabytes of training CLIP are.
 
 # %%
 try:
@@ -262,10 +262,10 @@ print(f"SD3 has {len(attention)} matrices, and not", *yours("2.3")(attention))
 #
 # ## A quarter of the memory?
 #
-# Training holds weights; for each parameter that learns, a gradient and Adam's two moments; and
-# *activations*, which the forward pass keeps for the backward pass. Autograd shows these to hooks. (On meta, attention
-# keeps more; so `to_empty` gives CLIP memory, but no weights.) We train four ways, on 32 pictures with captions;
-# one is LoRA at the rank that your 2.2 finds.
+# Training holds weights; for each parameter that learns, a gradient and Adam's two moments; and *activations*, which
+# the forward pass keeps for the backward pass. Autograd shows these to hooks. (On meta, attention keeps more; so
+# `to_empty` puts an unfilled CLIP on the CPU.) We count for four ways of training: one picture and its caption go
+# forward once, times 32; one way is LoRA at the rank that your 2.2 finds.
 
 # %%
 BATCH = 32  # change this and run again
@@ -310,10 +310,11 @@ display_figure(plot_memory(memory))
 # %% [markdown]
 # A quarter of the parameters saves 1.7% of the memory: nearly all memory is activations and frozen weights, which a
 # smaller pair hardly changes. The large saving is another, from all of CLIP to any adapter: gradients and moments
-# nearly vanish, and a frozen matrix need not keep its input.
+# nearly vanish, and a frozen matrix need not keep its input. (q, k and v still keep theirs, for A.)
 #
 # LoRA of rank 8 takes as little. What would speak for Serial LoRA is to learn more *at that size*: lesson 04 trains
-# both. (float32, on a CPU. Gradients come while activations go, and temporary tensors come on top.)
+# both. (float32, on a CPU. A step's peak is another sum: activations go as gradients come, and temporary tensors come
+# on top.)
 #
 # ## Quiz
 #

@@ -210,8 +210,8 @@ display_figure(figures.plot_race({"one rate": moved(slow_pair), "LoRA+": moved(p
 # B starts, and A waits one step: A's gradient has the factor B, and B is zero. From then on the two run side by side.
 # (B's part stays the largest: A's part also has the factor B, and B is still small.)
 #
-# With LoRA+ (dashed) B's first step is ten times as large, and in the end B has gone 1.4, not 0.21. A goes less far than
-# before; why, we do not ask. (All lines flatten: the loop lowers the rates.)
+# With LoRA+ (dashed) B's first step is ten times as large, and in the end B has gone 1.4, not 0.21. A goes less far
+# than before. (All lines flatten: the loop lowers the rates.)
 #
 # ### Adam's first step ignores the gradient's size
 #
@@ -332,8 +332,8 @@ display_figure(figures.plot_widths(widths, effects, own))
 #
 # ## Whose rate is it?
 #
-# Your LoRA+ differs from slow in *one* thing: B's rate is ten times larger. You call that a ratio. Two matrices at two
-# rates make four runs. Slow has 39 right, LoRA+ 55. Write down what you expect of A alone fast, and of both.
+# Your LoRA+ differs from slow in *one* thing: B's rate is ten times larger. Is that a ratio, or a rate? Two matrices at
+# two rates make four runs. Slow has 39 right, LoRA+ 55. Write down what you expect of A alone fast, and of both.
 
 # %% [markdown]
 # ### Exercise 7.3 · The runs that are missing
@@ -398,13 +398,12 @@ for name, adapter in {"LoRA": LORA, "Serial LoRA": SERIAL}.items():
 display_figure(figures.plot_four_runs(right, f"right of {n}", zero_shot))
 
 # %% [markdown]
-# A fast B alone brings both methods 16 pictures, a fast A alone 6 and 2. So it was B's rate, and the reviewer is half
-# right. But A need not be slow: both fast brings 17 and 22, and in the fair test LoRA+ is behind, by 1 and 6. If you had
-# published the first table, you would have presented a larger learning rate under another name. (To tell 16 from 17 or
-# 22, single runs are not enough.)
+# A fast B alone brings both methods 16 pictures, a fast A alone 6 and 2: it was B's rate. So the reviewer is half
+# right. But A need not be slow: both fast brings 17 and 22, and in the fair test LoRA+ is behind, by 1 and 6. If you
+# had published the first table, you would have presented a larger learning rate under another name. (To tell 16 from 17
+# or 22, single runs are not enough.)
 #
-# And the measure that wanted a faster A? It takes B as it is. A fast B grows, and then A's steps do more, as in the
-# middle panel.
+# And the measure that wanted a faster A? It says which matrix moves the output, not which one improves it.
 #
 # ## More rates, and a fairer question
 #
@@ -432,17 +431,17 @@ for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.ite
 display(pd.DataFrame(columns))
 
 # %% [markdown]
-# Against B's rate the three curves have one shape; in LoRA a fast A lies lower. Slow has 49.1 and 47.6. LoRA+ has 53.0
-# and 52.1, here ahead of *both fast*, with 50.7 and 51.5. But *one larger rate gains most of that*: 0.001 for both
-# matrices has 52.6 and 51.5.
+# Against B's rate all curves fall in the end; in LoRA a fast A lies lower. Slow has 49.1 and 47.6. LoRA+ has 53.0 and
+# 52.1, here ahead of *both fast*, with 50.7 and 51.5. But *one larger rate gains most of that*: 0.001 for both matrices
+# has 52.6 and 51.5.
 #
 # Two rates reach 53.4 and 53.8, at a ratio of 2, not of 16 or 20. But that is the best of 18 cells beside the best of
-# 3, chosen by the test pictures themselves, and two seeds of one cell can lie seven points apart. Part of it may be
-# luck. At B's largest rate accuracy collapses.
+# 3, chosen by the test pictures themselves, and two seeds of one cell can lie nine points apart. All of it may be luck.
+# At B's largest rate accuracy collapses.
 #
-# So when should you use LoRA+? *Second.* First find the best single rate. Then raise B's alone, a little: that can pay
-# where A can go no faster, as in a wide model. Let validation pictures decide. If you take a larger ratio from a paper,
-# lower A's rate to go with it.
+# So when should you use LoRA+? *Second.* First find the best single rate. Then raise B's alone, a little: that may pay
+# where A can go no faster. Let validation pictures decide. If you take a larger ratio from a paper, lower A's rate to
+# go with it.
 #
 # ## LoRA+ from a library
 #

@@ -248,8 +248,8 @@ display_figure(figures.plot_sweeps(sweeps, dict(zip(tasks, base, strict=True))))
 #
 # Two more products come in, which nobody trained: "a very rough approximation", says PEFT's docstring. What does it
 # cost? Is it size that does harm, or direction? Beside `linear` and the cuts stand *random* products, as far from the
-# sum as `linear` and farther, and the sum itself, twice and four times. How far each is off we measure in the matrices
-# B A, and at the output, in the drawings' embeddings; no adapter is 100% off. Guess which lose answers.
+# halves as `linear` and farther, and the full sum, once and twice. How far each is off we measure in the matrices B A,
+# and at the output, in the drawings' embeddings; no adapter is 100% off. Guess which lose answers.
 
 
 # %%
@@ -303,9 +303,9 @@ ways = {
     "stacked, and more random": {p: disturb(pair, 3) for p, pair in both.items()},
     "A's added, B's added": rough,
     "cut to one term": {p: cut(pair, 1) for p, pair in both.items()},
-    "twice the sum": mix(add, [1.0, 1.0]),
+    "the full sum": mix(add, [1.0, 1.0]),
     "no adapter": none,
-    "four times the sum": mix(add, [2.0, 2.0]),
+    "twice the full sum": mix(add, [2.0, 2.0]),
 }
 show("how far off, and named right", "matrices", "output", *tasks)
 for name, pairs in ways.items():
@@ -314,13 +314,14 @@ for name, pairs in ways.items():
     show(name, *off, *right())
 
 # %% [markdown]
-# In the matrices, the larger random product and four times the sum are 300% off. One loses nothing; with the other
-# travel falls below the base. So size alone does no harm. In directions that the model uses it does; a random
+# In the matrices, the larger random product and twice the full sum are 300% off. One loses nothing; with the other
+# travel falls below the base. So it was not the size. In directions that the model uses it does harm; this random
 # product mostly misses them: at the output the two are 18% and 230% off.
 #
-# PEFT's `linear` and the cut to one term are 74% and 71% off; at the output 22% and 44%, and only the cut loses answers:
-# twelve. So look at the output; that takes no labels. What is near the sum there does as well. What is far may be good
-# or bad, and only answers tell: twice the sum is nearly as far off as no adapter, and loses two.
+# PEFT's `linear` and the cut to one term are 74% and 71% off; at the output 22% and 44%. The cut loses twelve answers,
+# and `linear`, for all its roughness, none. So look at the output; that takes no labels. What is near the halves there
+# does as well. What is far may be good or bad, and only answers tell: the full sum is nearly as far off as no adapter,
+# and loses two.
 #
 # ## To each sample its own
 #
@@ -532,12 +533,13 @@ lines = {name: [(count, each[name]) for count, each in times.items()] for name i
 display_figure(figures.plot_ways(lines, "customers", "milliseconds for 64 drawings"))
 
 # %% [markdown]
-# One pass takes about as long for 64 customers as for one. A switch or a merged copy for each takes several times as
-# long: batches of one waste the machine. Merged copies need 704 MB, base and pairs 20. Services that hold thousands of
-# LoRAs on one GPU (S-LoRA, Punica) gather too, without copying A and B for each sample.
+# (The 64 adapters are copies of one, which costs the same.) One pass takes about as long for 64 customers as for one. A
+# switch or a merged copy for each takes several times as long: batches of one waste the machine. Merged copies need 704
+# MB, base and pairs 20. Services that hold thousands of LoRAs on one GPU (S-LoRA, Punica) gather too, without copying A
+# and B for each sample.
 #
-# In the library `load_adapter(model, file, name=...)` and `activate` switch, `combine` adds, and `per_sample`
-# gathers. They work for any model that `inject` can adapt, and for LoRA too.
+# In the library `load_adapter(model, file, name=...)` and `activate` switch, `combine` adds, and `per_sample` gathers.
+# They take LoRA's pairs too.
 #
 # ## Quiz
 #
@@ -576,12 +578,13 @@ display_figure(figures.plot_ways(lines, "customers", "milliseconds for 64 drawin
 #
 # | You have | Take | It costs |
 # |---|---|---|
-# | one customer's requests at a time | a switch | nothing |
+# | one customer's requests at a time | a switch | the pair's products |
 # | batches of many customers | one pass: stack and gather | a copy of A and B for each sample |
 # | one model for all, and the drawings | a run on all of them | a training |
 # | one model for all, and only adapters | their sum, its weights measured | rank r₁ + r₂, some answers |
 # | one customer on a machine | a merged copy | a whole model each |
 #
-# Stacked pairs add up exactly. How far a mixture's matrices are from the sum says little: look at its output.
+# Stacked pairs add up exactly. How far a mixture's matrices are from them says little. If its output is near theirs, it
+# does as well; if not, count answers.
 #
 # Next: [a model and pictures of your own](12_your_own.ipynb).

@@ -268,8 +268,8 @@ display_figure(plot_fixed(curves["B"], mended["B"]))
 # [`segment-anything #202`](https://github.com/facebookresearch/segment-anything/issues/202), which range SAM's pixels
 # have; [kornia's SAM](https://github.com/kornia/tutorials/pull/76) wants them from 0 to 1.
 #
-# The two diagnostics find nothing here, since the loop is right. So look at the other end. Not at what the data loader
-# gives, but at **what the model sees**.
+# Ask the two diagnostics first. So look at the other end. Not at what the data loader gives, but at **what the model
+# sees**.
 #
 # ### Exercise 13.3 · What enters?
 #
@@ -579,8 +579,8 @@ ends = {  # the mean over the last sixth of a run
 display(pd.DataFrame(ends).T.fillna(""))
 
 # %% [markdown]
-# Mended, F and G end where H does, at 0.72. With one fault mended E's curve is nearly what it was, although the repair
-# was right. So diagnose again after each.
+# Mended, A, F and G end where H does, at 0.72. With one fault mended E's curve is nearly what it was, although the
+# repair was right. So diagnose again after each.
 #
 # ## Keep them
 #
@@ -642,7 +642,7 @@ for name, run in tried.items():
 # - These loops broke in what goes in, the gradient, the optimizer, the values and the rate. Four functions of a few lines found where to look.
 # - Curves that look alike can have different causes, and one fault can hide another. Do not search for a rate before the
 #   diagnostics have passed.
-# - Most silent faults sit where two right pieces meet: an order, a range, a type, a length.
+# - Most of these seven sat where two right pieces meet: an order, a range, a type, a length.
 # - Keep the diagnostics, and post their output with your curve.
 #
 # Back to [lesson 12](12_your_own.ipynb): run them on your own model.

@@ -30,7 +30,9 @@ def adapted() -> Iterator[Case]:
         )
 
 
-@exercise("0.2", "the places are those of the smallest angles, in order, for three sets of pictures")
+@exercise(
+    "0.2", "the places are those of the smallest angles, in order, for three sets of pictures"
+)
 def search() -> Iterator[Case]:
     """The angles one by one, and the places sorted by them."""
     for number, width, count in ((6, 4, 6), (40, 8, 5), (9, 3, 1)):

@@ -25,7 +25,7 @@ LOOKS = (
 
 
 def plot_ways(ways: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Figure:
-    """A line a way, and at its end the last value.
+    """A line a way over a logarithmic axis, and at its end the last value.
 
     Args:
         ways: name -> points (x, y).
@@ -37,6 +37,8 @@ def plot_ways(ways: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str)
             axes.plot(*zip(*points, strict=True), label=name, **look)
             where, text = points[-1], {"color": look["color"], "fontweight": "bold"}
             axes.annotate(f"{where[1]:.0f}", where, (7, 7), textcoords="offset points", **text)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks([where for where, _ in points], [f"{where:g}" for where, _ in points])
         axes.set(xlabel=x, ylabel=y)
         axes.set_ylim(0, 1.15 * max(value for points in ways.values() for _, value in points))
         axes.legend()

@@ -38,7 +38,7 @@ def show_predictions(
         titles[i] += "" if right[i] else f"\n({class_names[label].replace('_', ' ')})"
     figure = show_pictures(pictures, titles, size=1.25)
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width, 1.15 * height)  # room for a third line
+    figure.set_size_inches(width, 1.22 * height)  # room for a third line
     for axes, good in zip(figure.axes, right, strict=False):
         colour = GREEN if good else VERMILION
         axes.title.set(color=colour, fontsize=8)
