@@ -269,35 +269,30 @@ print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} clas
 # One shot: seed 1 above, seed 2 below. If one row were all you had, which would you rather learn from? Six of the eight
 # classes have fewer than sixteen pictures, and we use them all.
 #
-# How much do the labels bring without any adapter? Leave both towers frozen, throw the sentences away, and fit a
-# logistic regression on the picture vectors: a *linear probe*. Its C, the inverse of the regularisation, is chosen by
-# cross-validation on the training pictures: each quarter of them judges what was fitted on the other three. How many
-# drawings do you expect it to get right?
+# How much do the labels bring without any adapter? Leave both towers frozen, throw the sentences away, and fit one
+# matrix from picture vectors to classes: a *linear probe*, here by least squares. Its α, the strength of the
+# regularisation, is chosen on the training pictures: each in turn is left out, and judges what was fitted on the
+# others. How many drawings do you expect it to get right?
 
 # %%
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
-from threadpoolctl import threadpool_limits
-
-
-@threadpool_limits.wrap(1)  # so small a problem only waits for other threads
-def linear_probe(vectors, kinds: list[int], shots: int) -> LogisticRegression:
-    """A classifier of frozen vectors (N, D) of these classes (N,)."""
-    probe = LogisticRegression(max_iter=5000)
-    if shots > 1:  # a single shot leaves nothing to judge C by
-        search = GridSearchCV(probe, {"C": [0.1, 1, 10, 100]}, cv=min(shots, 4), refit=False)
-        probe.set_params(**search.fit(vectors, kinds).best_params_)
-    return probe.fit(vectors, kinds)
-
+from sklearn.linear_model import RidgeClassifierCV
 
 learnt = {name: picture_vectors(model, some.train).numpy() for name, some in sets.items()}
-probe = linear_probe(learnt[data.name][chosen], [data.train.labels[i] for i in chosen], SHOTS)
+
+
+def linear_probe(name: str, few: list[int]) -> RidgeClassifierCV:
+    """A classifier of frozen vectors, fitted on a few training pictures of a data set."""
+    kinds = [sets[name].train.labels[i] for i in few]
+    return RidgeClassifierCV(alphas=[0.1, 0.3, 1, 3, 10]).fit(learnt[name][few], kinds)
+
+
+probe = linear_probe(data.name, chosen)
 zero = (tests[data.name] @ class_vectors(model, data.prompts(template)).T).argmax(-1)  # (N,)
 predictions = {"zero-shot": zero, "linear probe": torch.tensor(probe.predict(tests[data.name]))}
 parameters = {"zero-shot": 0, "linear probe": probe.coef_.size + probe.intercept_.size}
 for name, guess in predictions.items():
     print(f"{name}: {(guess == labels).sum()} of {n} right with {parameters[name]:,} parameters")
-print("C:", probe.C)
+print("α:", probe.alpha_)
 
 # %% [markdown]
 # 59 of 73, and zero-shot has 36. That is what an adapter has to beat.
@@ -604,7 +599,7 @@ methods = {
 }
 predictions["Serial LoRA"], parameters["Serial LoRA"] = serial, count_trainable(clip)
 single = first_shots(data.train, 1, SEED)
-probe = linear_probe(learnt[data.name][single], [data.train.labels[i] for i in single], 1)
+probe = linear_probe(data.name, single)
 with_one = {"zero-shot": zero, "linear probe": torch.tensor(probe.predict(tests[data.name]))}
 for name, put_in in methods.items():
     other, _ = adapt(copy.deepcopy(model), put_in, rates[name], single)
@@ -616,22 +611,15 @@ for name, put_in in methods.items():
         print(f"{name}: loss {first:.2f} in the first step, {last:.2f} in the last ten")
 
 # %%
-from scipy.stats import binomtest
-
-rows = {}
-for name, guess in predictions.items():
-    few, more = (int((each == labels).sum()) for each in (with_one[name], guess))
+ours, rows = "Serial LoRA", {}
+for name in predictions:
     rows[name] = {"parameters": f"{parameters[name]:,}"}
-    rows[name] |= {f"right of {n}, 1 shot": few, f"{SHOTS} shots": more}
+    for title, guesses in (("1 shot", with_one), (f"{SHOTS} shots", predictions)):
+        right, by_ours = guesses[name] == labels, guesses[ours] == labels
+        lead, only_one = by_ours.sum() - right.sum(), (by_ours != right).sum()
+        rows[name][f"right, {title}"] = int(right.sum())
+        rows[name][f"{ours}'s lead, {title}"] = f"{lead:+} ± {2 * only_one.sqrt():.0f}"
 display(pd.DataFrame(rows).T)
-
-print(f"At {SHOTS} shots, right with Serial LoRA alone and with the other alone;")
-print("and how often a fair coin does that or worse:")
-for rival in (quarter, "linear probe"):
-    rival_right, serial_right = predictions[rival] == labels, serial == labels
-    alone = [int((serial_right & ~rival_right).sum()), int((rival_right & ~serial_right).sum())]
-    chance = binomtest(alone[0], max(1, sum(alone))).pvalue
-    print(f"{rival}: {alone[0]} and {alone[1]}, p = {chance:.2f}")
 
 # %% [markdown]
 # At sixteen shots all four are level, 59 to 61 of 73: on four pictures only one of Serial LoRA and LoRA of its size is
@@ -685,8 +673,7 @@ accuracy["zero-shot"] = 100 * runs.groupby(run)["zero_shot_dataset"].first()
 accuracy["linear probe"] = math.nan
 for shots, name, seed in accuracy.index:
     if some := sets.get(name):
-        few = first_shots(some.train, shots, seed)
-        probe = linear_probe(learnt[name][few], [some.train.labels[i] for i in few], shots)
+        probe = linear_probe(name, first_shots(some.train, shots, seed))
         right = probe.score(tests[name], some.test.labels)
         accuracy.loc[(shots, name, seed), "linear probe"] = 100 * right
 
@@ -694,7 +681,7 @@ for name, some in runs.groupby("method"):
     size, lr, steps = (some[each].max() for each in ("parameters", "lr", "steps"))
     print(f"{name}: {size:,} parameters, rate {lr:g}, {some['steps'].min()} to {steps} steps")
 display(accuracy.groupby("shots").mean().T.round(1))
-display_figure(plot_over_shots(accuracy, "Serial LoRA", known["lora_equal_budget"]))
+display_figure(plot_over_shots(accuracy, ours))
 
 # %% [markdown]
 # **At one shot** LoRA of the same size leads with 45.5, as in your table; then LoRA with 43.4. Serial LoRA only stays
