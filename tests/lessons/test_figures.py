@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 from scipy import stats
 
 from serial_lora_course.lessons.l02_count.figures import plot_counts
@@ -82,7 +83,7 @@ def test_means_are_lines_and_a_lead_is_a_dot_for_each_draw_with_an_interval_over
     rivals = [text.get_text() for text in panels[0].get_yticklabels()]
     assert sorted(rivals) == ["LoRA", "zero-shot"]
     for axes, shots in zip(panels, (1, 16), strict=True):
-        dots = iter([each for each in axes.collections if len(each.get_offsets())])
+        dots = iter([each for each in axes.collections if isinstance(each, PathCollection)])
         for row, (rival, bar) in enumerate(zip(rivals, axes.containers, strict=True)):
             lead = (table["Serial LoRA"] - table[rival]).loc[shots]
             for name in "abc":
