@@ -40,13 +40,12 @@ SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper", Meta's ViT-B:
 lesson = open_lesson("sam", SCALE, os.environ.get("SERIAL_LORA_LENGTH", "class"))
 model, config, data = lesson.model, lesson.config, lesson.data
 tests = [data.test[i] for i in range(len(data.test))]
-chosen = torch.tensor(lesson.kind.indices(data, lesson.amount, 1))  # of the training scenes
 
 some = {"most things": max(tests, key=lambda each: len(each.masks)), "the first": tests[0]}
 known = [each.masks for each in some.values()]  # (N, H, W), bool
 by_sam = [lab.predict_masks(lesson.backbone, each.picture, each.boxes)[0] for each in some.values()]
 display_figure(plot_masks(some, {"the true masks": known, "by SAM": by_sam}))
-print(f"{len(chosen)} scenes to train on, {len(tests)} others to test on")
+print(f"{len(tests)} other scenes, to test on")
 
 # %% [markdown]
 # A false positive is what SAM marked though it is not part of the thing. What this SAM knows are drawings, flat
@@ -545,6 +544,7 @@ from serial_lora_course.labs.sam_inputs import jitter_boxes
 from serial_lora_course.lessons.l05_sam.memory import save_memory
 
 loss_of, step = yours("5.3"), yours("5.4")
+chosen = torch.tensor(lesson.kind.indices(data, lesson.amount, 1))  # of the training scenes
 
 
 def adapt(adapter, lr: float):
