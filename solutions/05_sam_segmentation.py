@@ -45,7 +45,7 @@ some = {"most things": max(tests, key=lambda each: len(each.masks)), "the first"
 known = [each.masks for each in some.values()]  # (N, H, W), bool
 by_sam = [lab.predict_masks(lesson.backbone, each.picture, each.boxes)[0] for each in some.values()]
 display_figure(plot_masks(some, {"the true masks": known, "by SAM": by_sam}))
-print(f"{len(tests)} other scenes, to test on")
+print(f"{len(tests)} scenes to test on")
 
 # %% [markdown]
 # A false positive is what SAM marked though it is not part of the thing. What this SAM knows are drawings, flat
