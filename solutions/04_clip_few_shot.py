@@ -438,9 +438,9 @@ check("4.4", train_few_shot)
 #
 # All methods see the same crops in the same batches: `adapt` seeds again when the adapter is in. Each is given its own
 # rate: one rate is not the same step (lesson 01). We tried rates three times apart, up to 0.003, on held-out training
-# pictures of three sets, in batches twice as large, and took the best. For both small adapters it lies at the edge.
-# [The study's grid](../docs/study.md), on other sets, went on: for both, 0.009 was ahead by a hair, and 0.027 did far
-# worse. (For full fine-tuning three rates tied on symbols. We took the middle one.)
+# pictures of three sets, in longer runs with larger batches, and took the best. For both small adapters it lies at the
+# edge. [The study's grid](../docs/study.md), on other sets, went on: for both, 0.009 was ahead by a hair, and 0.027 did
+# far worse. (For full fine-tuning three rates tied on symbols. We took the middle one.)
 # <!-- from study/results/clip.jsonl.xz: 0.009, 0.027 -->
 
 # %%
@@ -650,9 +650,11 @@ display(pd.DataFrame(rows).map("{:.1%}".format))
 # ## What beats what
 #
 # One run on one data set shows you how things work, not which is better. The course ships the records of many: six data
-# sets, one to sixteen shots, three draws of the shots each. (These runs took batches up to twice as large, flipped
-# pictures and had dropout; at sixteen shots the draws of a small set share most pictures.) For each of them we fit a
-# probe on the very same pictures. A dot on the right is one draw on one data set.
+# sets, one to sixteen shots, three draws of the shots each. (These runs were longer, in batches up to twice as large,
+# flipped pictures and had dropout; at sixteen shots the draws of a small set share most pictures.) For each of them we
+# fit a probe on the very same pictures. On the right a coloured dot is one draw on one data set. The black dot is their
+# mean, with its *95% interval* over the six data sets, which lesson 08 builds. If it leaves zero out, expect the same
+# winner on other sets like these.
 
 # %%
 from serial_lora_course.labs.frames import frame
@@ -684,16 +686,16 @@ display(accuracy.groupby("shots").mean().T.round(1))
 display_figure(plot_over_shots(accuracy, ours))
 
 # %% [markdown]
-# **At one shot** LoRA of the same size leads with 45.5, as in your table; then LoRA with 43.4. Serial LoRA only stays
-# where zero-shot is, 41.4 and 40.9. Last is the probe with 31.6: it threw the sentences away, and has one picture of
-# each kind in their place. From four shots on it is above zero-shot. **At sixteen** the three adapters are within a
-# point, 57.0 to 58.0, and the probe has 53.2. (Full fine-tuning is in your table only.) So where labels are few,
-# zero-shot is the rival to name; where they are many, it is the probe.
+# **At one shot** two intervals leave zero out. Serial LoRA beats the probe, which threw the sentences away and has one
+# picture of each kind in their place. And it is beaten by LoRA of the same size, which leads with 45.5, as in your
+# table. To zero-shot, 40.9, it adds next to nothing, 41.4. **At sixteen** only zero-shot is beaten. The three adapters
+# are within a point, 57.0 to 58.0; the probe has 54.8, and its interval, just, contains zero. (Full fine-tuning is in
+# your table only.) So where labels are few, zero-shot is the rival to name; where they are many, it is the probe.
 #
-# On the right is the question of lesson 02: at equal size, does Serial LoRA learn more? Not in these runs. It wins 3
-# draws and loses 15 at one shot, 7 and 5 at sixteen. Three dots of one colour in a column are one data set with three
-# draws, and most such dots lie farther apart than the mean is from zero. So one run can show either method ahead. That
-# is the idea to keep; how many runs are enough, lesson 08 says.
+# The third row is the question of lesson 02: at equal size, does Serial LoRA learn more? Not in these runs. It wins 3
+# draws and loses 15 at one shot, 7 and 5 at sixteen. But look at the photographs there: their three draws lie on both
+# sides of zero, at one shot and at sixteen. So one run can show either method ahead. That is the idea to keep. (And
+# eight intervals are eight questions: lesson 08 counts them too.)
 
 # %% [markdown]
 # ## Quiz
@@ -739,7 +741,7 @@ display_figure(plot_over_shots(accuracy, ours))
 #
 # - In CLIP the sentences are the classifier. Other words are another classifier, without any training.
 # - Both towers learn, so both run in each step.
-# - Beside an adapter report zero-shot, under the sentence that you train with, and a linear probe, its C chosen.
+# - Beside an adapter report zero-shot, under the sentence that you train with, and a linear probe, its α chosen.
 # - Compare at equal size. There LoRA was ahead of Serial LoRA up to eight shots, and level at sixteen.
 # - Choose the learning rate for each method separately. Print it, with batch, steps and rank, beside every result.
 # - A gain is not a difference. Ask on how many pictures, and on how many data sets, two methods disagree.
