@@ -625,8 +625,8 @@ show_before_and_after([order[-1], after.argmin()])
 
 # %% [markdown]
 # More of what lies below the beaver is marked than before. Of the mallet, dark on a dark sky, the handle is found now,
-# and much of the sky is still marked. One scene gained 0.65, one lost 0.08, one is left at 0.28, and a mean of 0.75 shows
-# nothing of it. Would you use it on your own pictures? Perhaps; but look at every mask.
+# and much of the sky is still marked. One scene gained 0.65, one lost 0.08, one is left at 0.28, and a mean of 0.75
+# shows nothing of it. Would you use it on your own pictures? Perhaps; but look at every mask.
 #
 # ## LoRA through the same loop
 #
@@ -647,9 +647,9 @@ for name, sam, rate, dice in (
     print(f"{name:12} {learnt:7,} parameters, rate {rate:g}, Dice {dice.mean():.3f}")
 
 # %% [markdown]
-# At equal size the means are level, both 0.754, though LoRA is ahead on 35 of 60 scenes. But two runs cannot say which is
-# better, and 60 scenes on only five photographs are not 60 independent draws. Lesson 08 judges such differences, and lesson 09 puts
-# both beside other ways.
+# At equal size the means are level, both 0.754, though LoRA is ahead on 35 of 60 scenes. But two runs cannot say which
+# is better, and 60 scenes on only five photographs are not 60 independent draws. Lesson 08 judges such differences, and
+# lesson 09 puts both beside other ways.
 #
 # ## Drag a box
 #
