@@ -627,8 +627,8 @@ display(pd.DataFrame(rows).T)
 # At sixteen shots only zero-shot is beaten by more than that. The other four are level, 55 to 58 of 73, and the probe
 # has a fortieth of the adapters' parameters: whenever you report a gain, report a probe too.
 #
-# At one shot the probe, 32, is below zero-shot, and clearly behind Serial LoRA. No other lead there is sure. And that is
-# one draw, of eight pictures. **Change this and run again**: `SEED = 2`. Who leads now?
+# At one shot the probe, 32, is below zero-shot, and clearly behind Serial LoRA. No other lead there is sure. And that
+# is one draw, of eight pictures. **Change this and run again**: `SEED = 2`. Who leads now?
 #
 # So why not take the probe? Ask for something else than these classes, and it has no answer: it knows no other. The
 # adapted CLIP still reads sentences. Does it still know the other five data sets?
