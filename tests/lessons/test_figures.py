@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 from scipy import stats
 
 from serial_lora_course.lessons.l02_count.figures import plot_memory
@@ -125,28 +126,32 @@ def test_losses_are_one_line_a_run():
     assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == curves
 
 
-def test_means_are_lines_and_a_lead_is_a_dot_for_each_draw_a_line_for_the_mean_and_is_counted():
+def test_means_are_lines_and_a_lead_is_a_dot_for_each_draw_with_an_interval_over_data_sets():
     chance = np.random.default_rng(2)
     index = pd.MultiIndex.from_product([(1, 4, 16), list("abc"), (1, 2)])
     table = pd.DataFrame(
-        chance.integers(30, 34, (18, 3)),
+        chance.integers(30, 44, (18, 3)),
         index.set_names(["shots", "dataset", "seed"]),
         ["LoRA", "zero-shot", "Serial LoRA"],
     )
-    curves, leads = plot_over_shots(table, "Serial LoRA", "LoRA").axes
+    curves, *panels = plot_over_shots(table, "Serial LoRA").axes
     drawn = {line.get_label(): list(line.get_ydata()) for line in curves.lines}
     for name, column in table.items():
         assert drawn[name] == pytest.approx([column.loc[shots].mean() for shots in (1, 4, 16)])
-    lead = table["Serial LoRA"] - table["LoRA"]
-    for dots, each in zip(leads.collections, "abc", strict=True):
-        places, heights = zip(*dots.get_offsets().tolist(), strict=True)
-        assert list(heights) == lead.xs(each, level="dataset").tolist()
-        assert [round(place) for place in places] == [0, 0, 1, 1, 2, 2]
-    own = [lead.loc[shots] for shots in (1, 4, 16)]
-    means = leads.lines[1].get_ydata()  # the first is at zero
-    assert list(means) == pytest.approx([each.mean() for each in own])
-    counts = [f"{sum(each > 0)}:{sum(each < 0)}" for each in own]
-    assert [text.get_text() for text in leads.texts[:3]] == counts
+    rivals = [text.get_text() for text in panels[0].get_yticklabels()]
+    assert sorted(rivals) == ["LoRA", "zero-shot"]
+    for axes, shots in zip(panels, (1, 16), strict=True):
+        dots = iter([each for each in axes.collections if isinstance(each, PathCollection)])
+        for row, (rival, bar) in enumerate(zip(rivals, axes.containers, strict=True)):
+            lead = (table["Serial LoRA"] - table[rival]).loc[shots]
+            for name in "abc":
+                across, heights = zip(*next(dots).get_offsets().tolist(), strict=True)
+                assert list(across) == lead.loc[name].tolist()
+                assert {round(height) for height in heights} == {row}
+            sets = stats.ttest_1samp(lead.groupby("dataset").mean(), 0).confidence_interval(0.95)
+            (ends,) = bar.lines[2][0].get_segments()
+            assert ends[:, 0] == pytest.approx([sets.low, sets.high])
+            assert axes.texts[row].get_text() == f"{sum(lead > 0)}:{sum(lead < 0)}"
 
 
 def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import pandas as pd
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from serial_lora_course.data.types import Pictures
+from serial_lora_course.measures.intervals import half_width
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import (
     INK,
@@ -88,61 +89,68 @@ def show_changes(
     return with_description(figure, f"{len(titles)} of {len(indices)}, {what}: {words}.")
 
 
-def plot_over_shots(accuracy: pd.DataFrame, ours: str, rival: str) -> Figure:
-    """Each method's mean accuracy over the shots; and our lead over one rival, draw by draw.
+def plot_over_shots(accuracy: pd.DataFrame, ours: str) -> Figure:
+    """Each method's mean accuracy over the shots; and our lead over every other, at the fewest and the most.
 
-    On the right each data set has its own column of dots, a dot for each draw; above them stands in how many
-    draws our method is ahead, and in how many behind.
+    In the row of a rival each data set has its own line of dots, a dot for each draw. The black dot below them is
+    the mean, with its 95% interval over the data sets, each the mean of its draws. At the right stands in how
+    many draws our method is ahead, and in how many behind.
 
     Args:
         accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
-        ours, rival: of the columns; the lead of one over the other is drawn.
+        ours: the column whose lead over the others is drawn.
     """
+    accuracy = accuracy.dropna(axis="columns", how="all")
     shots, sets = (list(accuracy.index.unique(level)) for level in ("shots", "dataset"))
     means, places = accuracy.groupby("shots").mean(), range(len(shots))
     order = list(means.iloc[-1].sort_values(ascending=False).index)
-    lead = (accuracy[ours] - accuracy[rival]).round(6)  # as many right are no lead
-    with styled_figure(10, 4.8) as figure:
-        left, right = figure.subplots(1, 2)
+    rivals, told = [name for name in reversed(order) if name != ours], []
+    with styled_figure(11, 5) as figure:
+        left, *panels = figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
         for name in order:
             look = LOOKS.get(name, OTHER_LOOK)
             left.plot(places, means[name], linewidth=2, label=name, **look)
-        left.set(title="What beats what: mean accuracy", ylabel="accuracy (%)")
+        left.set(title="What beats what: mean accuracy", ylabel="accuracy (%)", xlabel="shots")
+        left.set_xticks(places, [str(each) for each in shots])
+        left.grid(axis="x", visible=False)
         left.legend(fontsize=9)
 
-        right.axhline(0, color=INK, linewidth=1)
-        for i, name in enumerate(sets):
-            own = lead.xs(name, level="dataset")
-            aside = 0.8 * ((i + 0.5) / len(sets) - 0.5)
-            across = [shots.index(each) + aside for each in own.index.get_level_values("shots")]
-            look = {"color": SET_COLOURS(i), "marker": MARKERS[i % len(MARKERS)]}
-            right.scatter(across, own, s=14, label=name, **look)
-        ahead = lead.groupby("shots").mean()
-        right.plot(places, ahead, color=INK, linewidth=2.5, alpha=0.8, label="mean")
-        counts = []
-        for place, (_, draws) in enumerate(lead.groupby("shots")):
-            counts.append(f"{(draws > 0).sum()}:{(draws < 0).sum()}")
-            above = {"transform": right.get_xaxis_transform(), "va": "bottom", "ha": "center"}
-            right.text(place, 1, counts[-1], color=QUIET, fontsize=9, **above)
-        right.set_title(f"Ahead of {rival}", pad=18)
-        right.set_ylabel(f"points that {ours} is ahead")
-        beside = {"transform": right.transAxes, "va": "bottom", "ha": "right"}
-        right.text(-0.01, 1, "ahead:behind", color=QUIET, fontsize=9, **beside)
-        handles, labels = right.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower right", ncols=len(labels), fontsize=9)
-        for axes in (left, right):
-            axes.set_xticks(places, [str(each) for each in shots])
-            axes.set_xlabel("shots")
-            axes.grid(axis="x", visible=False)
+        panels[1].sharex(panels[0])
+        for axes, each in zip(panels, (shots[0], shots[-1]), strict=True):
+            axes.axvline(0, color=INK, linewidth=1)
+            for row, rival in enumerate(rivals):
+                lead = (accuracy[ours] - accuracy[rival]).round(6)  # as many right are no lead
+                lead = lead.xs(each, level="shots")
+                for i, name in enumerate(sets):
+                    own = lead.xs(name, level="dataset")
+                    look = {"color": SET_COLOURS(i), "marker": MARKERS[i % len(MARKERS)]}
+                    height = row - 0.4 + 0.55 * i / len(sets)
+                    axes.scatter(own, [height] * len(own), s=14, label=name, **look)
+                by_set = lead.groupby("dataset").mean()
+                mean, half = by_set.mean(), float(half_width(by_set.sem(), len(by_set) - 1))
+                look = {"color": INK, "marker": "o", "markersize": 5, "capsize": 4, "lw": 2}
+                axes.errorbar(mean, row + 0.3, xerr=half, label="mean, 95% interval", **look)
+                counts = f"{(lead > 0).sum()}:{(lead < 0).sum()}"
+                beside = {"transform": axes.get_yaxis_transform(), "va": "center", "ha": "left"}
+                axes.text(1.02, row, counts, color=QUIET, fontsize=9, **beside)
+                told.append(
+                    f"at {each} over {rival} {mean:+z.1f} ± {half:.1f}, draws ahead and behind {counts}"
+                )
+            axes.set(ylim=(len(rivals) - 0.4, -0.6), xlabel=f"points that {ours} is ahead")
+            corner = {"transform": axes.transAxes, "va": "bottom", "ha": "right"}
+            axes.text(1.14, 1, "ahead:\nbehind", color=QUIET, fontsize=9, **corner)
+            axes.set_title(f"Lead at {each} shot{'s'[: each > 1]} over …")
+            axes.set_yticks(range(len(rivals)), [])
+            axes.grid(axis="y", visible=False)
+            axes.tick_params("y", length=0)
+        panels[0].set_yticklabels([name.replace(" of the", "\nof the") for name in rivals])
+        handles, labels = panels[0].get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        look = {"loc": "outside lower right", "ncols": len(once), "fontsize": 9}
+        figure.legend(once.values(), once.keys(), **look)
     curves = "; ".join(f"{name}: {', '.join(f'{v:.1f}' for v in means[name])}" for name in order)
     return with_description(
         figure,
-        f"Mean accuracy in percent over the shots {shots}. {curves}. {ours} over {rival}, a dot for each"
-        f" draw on each data set: mean lead {_in_words(ahead)}; draws ahead and behind:"
-        f" {', '.join(counts)}; one draw: from {_in_words((lead.min(),))} to {_in_words((lead.max(),))}.",
+        f"Mean accuracy in percent over the shots {shots}. {curves}. The lead of {ours}, a dot for each draw on "
+        f"each data set, and the mean with its 95% interval over data sets: {'; '.join(told)}.",
     )
-
-
-def _in_words(values: Iterable[float]) -> str:
-    """Values with their sign and one decimal, in their order; what is rounded to zero has no minus."""
-    return ", ".join(f"{value:+z.1f}" for value in values)
