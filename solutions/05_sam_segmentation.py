@@ -7,10 +7,11 @@
 # is small and learnt it from drawings alone: it has never seen a photographed thing.
 # <!-- from Kirillov et al. 2023: eleven million -->
 #
-# (The scenes are composed: things lie over other photographs, so every mask is exact.)
+# (The scenes are composed: things lie over other photographs, and round patches of these between them, so every mask is
+# exact.)
 #
-# You will build what it takes to change this: the preprocessing, the loss, the training step. Then you look at every
-# picture, and at the end you drag boxes over one.
+# You will build what it takes to change this: the preprocessing, the loss, the training step. Then you look at single
+# pictures, and at the end you drag boxes over some.
 
 # %%
 try:
@@ -48,9 +49,9 @@ display_figure(plot_masks(some, {"the true masks": known, "by SAM": by_sam}))
 print(f"{len(tests)} scenes to test on")
 
 # %% [markdown]
-# A false positive is what SAM marked though it is not part of the thing. What this SAM knows are drawings, flat
-# colours with a clean edge. The orange is nearly that, and is found. The grey rabbit lies on grey coins: SAM loses its
-# rump and legs, and takes a coin for rabbit. (No thing and no background of the test is in a training scene.)
+# A false positive is what SAM marked though it is not part of the thing. This SAM knows only drawings: flat colours,
+# clean edges. The orange is nearly that, and is found. The grey rabbit lies on grey coins: SAM loses its rump and legs,
+# and takes a coin for rabbit. (No thing and no background of the test is in a training scene.)
 #
 # ## Three parts
 #
@@ -67,7 +68,7 @@ for name, size in sizes.items():
     print(f"{name:15} {size:9,} parameters, {size / sum(sizes.values()):.0%}")
 
 # %% [markdown]
-# Nine tenths of SAM is the encoder, and it runs *once per picture*. The small decoder runs once per box. That is why
+# Nine tenths of SAM is the encoder, and it runs *once per picture*. The small decoder only works per box. That is why
 # SAM answers so quickly when you draw one box after another.
 #
 # We adapt the encoder only, as the paper does: what SAM has not learnt is to see photographs.
@@ -396,8 +397,8 @@ print(
 )
 
 # %% [markdown]
-# Without a bias zeros stay zero. With one they become tokens with content, to which the picture's own attend: 960 of
-# 4096 come out wrong, without an error. Our small SAM's windows of 8 fit its grid of 16, so here nothing is padded.
+# Without a bias zeros stay zero. With one they are no longer the zeros that SAM learnt to see there: 960 of 4096 come
+# out wrong, without an error. Our small SAM's windows of 8 fit its grid of 16, so here nothing is padded.
 #
 # ## A loss with a gradient
 #
@@ -585,10 +586,10 @@ print(
 )
 
 # %% [markdown]
-# From 0.67 to 0.75, with pairs of 1.1% of the model's size, on things and backgrounds that it has never seen. On
-# average SAM is now well above the rectangle.
+# From 0.67 to 0.75, with pairs of 1.1% of the model's size, on things and five backgrounds that it has never seen, in
+# one run. On average SAM is now well above the rectangle.
 #
-# ## Look at every mask
+# ## Look at single pictures
 #
 # A mean does not show what happened to single pictures. So here is every test picture: on the left its Dice minus
 # that of its own filled box, on the right before against after. Above the line is better.
@@ -653,14 +654,14 @@ for name, sam, rate, dice in (
 #
 # ## Drag a box
 #
-# Every box so far was drawn around a thing. Drag one over any of the three pictures; the masks follow your pointer. Try
+# Every box so far was drawn around a thing. Drag one over any of the three panels; the masks follow your pointer. Try
 #
 # - a box that is far too large, and one that cuts the thing in half: which model suffers more?
 # - a box around two things, or around nothing at all;
 # - scale 0.5: is the mask halfway between the two? And a scale above 1?
 #
-# The first picture is the one that gained most, the second the one that lost most. (Without a kernel you
-# see three such boxes over the first.)
+# The first scene is the one that gained most, the second the one that lost most. (Without a kernel you see three such
+# boxes over the first.)
 
 # %%
 from serial_lora_course.lessons.l05_sam.panel import mask_panel
@@ -669,8 +670,8 @@ panel = mask_panel(serial, [tests[n] for n in (order[0], order[-1], *order[1:-1:
 
 # %% [markdown]
 # With the whole picture as their box, both models lose the chicken. Cut in half, the adapted one finds some of that
-# half, Dice 0.34 in place of 0.06. Around nothing but sky and a mast, both mark nearly the whole box: SAM has learnt
-# which pixels are the thing, not whether there is one.
+# half: Dice 0.34 in place of 0.06, against the whole chicken. Around nothing but sky and a mast, both mark nearly the
+# whole box: neither tells you that there is nothing.
 #
 # ## Quiz
 #
@@ -705,9 +706,9 @@ panel = mask_panel(serial, [tests[n] for n in (order[0], order[-1], *order[1:-1:
 #
 # - SAM encodes once per picture and decodes once per box. The encoder is the part to adapt.
 # - Pre- and postprocessing fail without an error. Test them alone, before you train.
-# - A Dice means nothing without the filled box's.
+# - A Dice says little without the filled box's.
 # - The zeros that pad SAM's windows must stay zeros: an adapter comes before the padding, or has no bias.
-# - Look at every mask. Some get worse while the mean gets better, here 16 of 60.
+# - Look at single masks. Some get worse while the mean gets better, here 16 of 60.
 #
 # Next: [lesson 06](06_sd3_style.ipynb), where the same small pairs change how Stable Diffusion 3 draws.
 #
