@@ -403,9 +403,15 @@ corrected = dict(zip(p_values, correct(list(p_values.values())), strict=True))
 left = [key for key, p in corrected.items() if p < 0.05]
 print(f"all {len(p_values)} questions: {len(left)} left below 0.05:", left)
 
-ours = [(lab, rival, "serial_lora") for lab in LABS for rival in RIVALS]
+ours, rows = [(lab, rival, "serial_lora") for lab in LABS for rival in RIVALS], {}
 for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
-    print(f"{key[0]:4} {RIVALS[key[1]]}: p = {p_values[key]:.3f}, corrected for six {p:.3f}")
+    lab, rival, _ = key
+    mean, half = intervals[lab, rival]
+    row = {"difference": f"{mean:+.2f} ± {half:.2f}", "margin": f"{MARGINS[lab]:g}"}
+    row["comparable"] = verdict_of(mean, half, MARGINS[lab])
+    row["p, who is ahead"], row["corrected for six"] = f"{p_values[key]:.3f}", f"{p:.3f}"
+    rows[f"{lab}, {RIVALS[rival]}"] = row
+display(pd.DataFrame(rows).T)
 
 # %% [markdown]
 # Of the seventeen, two are left, both about LoRA+ on SAM. Yet chance would give seventeen of thirty in at most one
