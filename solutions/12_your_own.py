@@ -566,7 +566,9 @@ print("the last merge is verified:", verified)
 # first of them is one frame: that settles nothing. **Ship the probe: where you cannot tell, take the simpler one.**
 # *How many?* It is ahead by 16.3 to 16.5 points, each time. **Ship the adapter.**
 #
-# Why there? Look at the training pictures of the last draw. QQ
+# Why there? In the last draw the adapter knows *what* on 83% of its own frames, and on 49.5% of the others: what is
+# short is things to learn from. It knows *how many* on 98% of its sheets, and on 94.2% of the others: counting is one
+# rule, and every sheet teaches it.
 #
 # Three draws are few ([lesson 08](08_how_sure.ipynb)). And nothing was tuned, not even the 50 and 75 steps. The command
 # below will tune the probe.
