@@ -204,57 +204,18 @@ for name, stream in [*((name, {}) for name in MAKE), ("SD3 medium", {"stream": "
 
 # %% [markdown]
 # Your function is right to the last parameter, but for one row: with SD3's text tokens LoRA has 196,608 parameters less
-# than 24 blocks of eight matrices should give. That is 2 · 1536 · 64: one pair. Which? Let the names tell.
-#
-# ### Exercise 2.3 · The missing pair
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●●○○ | ●●●●○ | 10 |
-#
-# You get the names of a model's attention matrices, such as `transformer_blocks.3.attn.to_q.weight`: the second part is
-# the block's number. What one block has, every block should have. Return the names that are missing, in any order.
-
-
-# %% tags=["exercise"]
-def missing_matrices(names: list[str]) -> list[str]:
-    """The names that are there for other blocks, and not for all.
-
-    Args:
-        names: such as "transformer_blocks.3.attn.to_q.weight"; the number is always the second part.
-    """
-    # BEGIN SOLUTION
-    blocks = {}  # ("transformer_blocks", "3") -> {"attn.to_q.weight", ...}
-    for name in names:
-        start, number, matrix = name.split(".", 2)
-        blocks.setdefault((start, number), set()).add(matrix)
-    known = set().union(*blocks.values())
-    gaps = {block: known - there for block, there in blocks.items()}
-    return [".".join([*block, matrix]) for block, gap in gaps.items() for matrix in gap]
-    # END SOLUTION
-
-
-check("2.3", missing_matrices)
-
-# %% [markdown]
-# <details><summary>Hint 1: cut the names</summary>
-#
-# `name.split(".", 2)` cuts at the first two dots only, into three parts. Collect the third parts in a set for each
-# block.
-#
-# </details>
-# <details><summary>Hint 2: what is missing</summary>
-#
-# `set().union(*sets)` is what any block has. For sets, `known - there` is what one lacks: put its name together again.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
+# than 24 blocks of eight matrices should give. That is 2 · 1536 · 64: one pair. (That a CLIP block's LoRA has as many is
+# chance.) What one block has, every block should have. Which lacks a matrix, and why just that one?
 
 # %%
-weights = on_meta("SD3 medium").named_parameters()
-attention = [name for name, _ in weights if ".attn." in name and name.endswith("weight")]
-print(f"SD3 has {len(attention)} matrices, and not", *yours("2.3")(attention))
+blocks: dict[str, set[str]] = {}  # a block's number -> the matrices of its attention
+for name, _ in on_meta("SD3 medium").named_parameters():
+    if ".attn." in name and name.endswith("weight"):
+        _, number, matrix = name.split(".", 2)
+        blocks.setdefault(number, set()).add(matrix)
+for number, there in blocks.items():
+    for matrix in set.union(*blocks.values()) - there:
+        print(f"block {number} of 0 to {len(blocks) - 1} has no {matrix}")
 
 # %% [markdown]
 # There it is: the matrix that would bring the text tokens out of attention, in the last block. Nobody reads them after
@@ -268,7 +229,7 @@ print(f"SD3 has {len(attention)} matrices, and not", *yours("2.3")(attention))
 # forward once, times 32; one way is LoRA at the rank that your 2.2 finds.
 
 # %%
-BATCH = 32  # change this and run again
+BATCH = 32
 
 
 def kept(model: nn.Module, *inputs: Tensor) -> int:
@@ -286,7 +247,6 @@ def kept(model: nn.Module, *inputs: Tensor) -> int:
     return sum(storage.nbytes() for storage in storages.values())
 
 
-# %%
 equal = yours("2.2")([(768, 768)] * 4, 768, 32)
 configs = {"all of CLIP": None, "LoRA, rank 32": LoRAConfig(32)}
 configs |= {f"LoRA, rank {equal}": LoRAConfig(equal), "Serial LoRA, rank 32": SerialLoRAConfig(32)}

@@ -1,4 +1,4 @@
-"""Checks of lesson 02: the size of any LoRA, its rank at Serial LoRA's size, and what a model lacks."""
+"""Checks of lesson 02: the size of any LoRA, and its rank at Serial LoRA's size."""
 
 from __future__ import annotations
 
@@ -52,28 +52,3 @@ def rank_of_equal_size() -> Iterator[Case]:
             fits += 1
         what = f"the rank of equal size for {shapes}, width {width}, Serial LoRA's rank {rank}"
         yield Case(what, (shapes, width, rank), fits)
-
-
-@exercise("2.3", "every name that one block lacks and another has, and no other")
-def missing_matrices() -> Iterator[Case]:
-    """Towers of up to eleven blocks, each possible name looked up in the list."""
-    for lengths, matrices, gone in (
-        ({"blocks": 3}, ("q.weight", "out.weight"), {"blocks.2.out.weight"}),
-        ({"blocks": 11}, ("q.weight", "to_out.0.weight"), {"blocks.0.q.weight"}),
-        ({"a": 2, "b": 4}, ("q.weight", "k.weight", "v.weight"), {"b.1.k.weight", "b.3.v.weight"}),
-        ({"c": 3}, ("q.weight", "k.weight", "v.weight"), {"c.1.k.weight", "c.1.v.weight"}),
-        ({"blocks": 2}, ("q.weight",), set()),
-        ({"x": 3}, ("q.weight", "v.weight"), {"x.0.v.weight", "x.1.v.weight"}),  # one block has it
-        ({"x": 11}, ("q.weight", "v.weight"), {"x.1.v.weight", "x.9.q.weight"}),
-    ):
-        full = [
-            f"{t}.{n}.{m}" for t, blocks in lengths.items() for n in range(blocks) for m in matrices
-        ]
-        there = [name for name in full if name not in gone]
-        yield Case(
-            f"what is missing, where {sum(lengths.values())} blocks have {len(there)} matrices",
-            (there,),
-            [name for name in full if name in gone],
-            read=lambda names, _: sorted(names),
-            form="return a list of whole names, such as transformer_blocks.3.attn.to_q.weight",
-        )
