@@ -58,9 +58,6 @@ CONTENTS = ("model_name", "data", "weights", "shift", "text_tokens", "precision"
 RATES = ("lr", "plus_lr")  # which a record's command may give
 PINNED = json.loads((HERE / "shipped.json").read_text())["pictures"]
 TASKS = {"clip": "classification", "sam": "segmentation", "sd3": "style"}
-OLDER = {
-    "sd3": "21fb92a5178cc5a2"
-}  # docs/labs.md: of an SD3 and a judge that are no longer in the package
 
 
 @pytest.mark.parametrize("name", LABS)
@@ -71,7 +68,7 @@ def test_shipped_records_are_of_what_is_shipped_and_of_todays_keys(name):
     data = kind.load_data(next(iter(kind.datasets("tiny"))), "tiny", None)
     backbone = kind.load_backbone(config, "tiny", "default")
     lab = kind(backbone, data, config, **kind.load_tools("tiny"))
-    weights = OLDER.get(name) or weights_fingerprint(lab.networks())
+    weights = weights_fingerprint(lab.networks())
     for found in shipped_records(name):
         assert found.settings["weights"] == weights
         assert found.settings["model_name"] == backbone.name
