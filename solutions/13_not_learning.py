@@ -594,10 +594,10 @@ for name, run in tried.items():
     print(f"{name}: {losses[0]:.2f} to {losses[-1]:.2f}")
 
 # %% [markdown]
-# It finds D, F and G, whose loss stays high, and it would find A and E, whose optimizers hold nothing. It misses B, whose
-# class vectors learn the batch by heart, and C, which more than halves its loss, by little more than its box prompts:
-# only beside the mended C, which ends at 0.05, does 0.18 look high. So keep your four beside it. Other symptoms need
-# other lines:
+# It finds D, F and G, whose loss stays high, and it would find A and E, whose optimizers hold nothing. It misses B,
+# whose class vectors learn the batch by heart, and C, which more than halves its loss on pictures that are nearly
+# black: only beside the mended C, which ends at 0.05, does 0.18 look high. So keep your four beside it. Other symptoms
+# need other lines:
 #
 # | What you see | Diagnostic | What it shows |
 # |---|---|---|
