@@ -35,8 +35,9 @@ DESCRIPTION = """\
 Fetch data sets of the paper, or weights of its models, for --scale paper.
 
 A download is held against its publisher's hash where there is one; an archive that does not unpack is
-named, to be deleted and fetched anew. What is unpacked appears in ROOT whole; its archive is deleted then. What cannot be had says where to put the file by hand; an unpacked
-folder in ROOT will do as well."""
+named, to be deleted and fetched anew. What is unpacked appears in ROOT whole; its archive is deleted
+then. What cannot be had says where to put the file by hand; an unpacked folder in ROOT will do as
+well."""
 CLIP_FILE = "open_clip_model.safetensors"  # as every repository of OpenAI's weights calls it
 SD3_REPOSITORY = "stabilityai/stable-diffusion-3-medium-diffusers"
 #: Of all that lies there: not the copies in another number format, not the pictures of its page.

@@ -21,10 +21,10 @@ def places_of(adapted: nn.Module, x: Tensor) -> set[str]:
     Returns:
         Nothing when no pair is called; `ELSEWHERE` when one is, at none of these places.
     """
-    adapted, chance = copy.deepcopy(adapted), torch.Generator().manual_seed(0)
+    adapted, generator = copy.deepcopy(adapted), torch.Generator().manual_seed(0)
     for name, parameter in adapted.named_parameters():
         if name.endswith("lora_B"):  # else tokens are the same before a pair and after it
-            parameter.normal_(generator=chance)
+            parameter.normal_(generator=generator)
     pairs: list[tuple[Tensor, Tensor]] = []  # what each call got and gave
     for pair in [module for module in adapted.modules() if hasattr(module, "lora_A")]:
         pair.register_forward_hook(lambda _, args, output: pairs.append((args[0], output)))

@@ -90,10 +90,6 @@ class Studio:
         """Latents (N, c, h, w) through the autoencoder: uint8, (N, side, side, 3)."""
         return decode_latents(self.lesson.backbone, latents.cpu())
 
-    def there_and_back(self) -> np.ndarray:
-        """The style's own pictures of the test prompts as the autoencoder gives them back: like drawings."""
-        return self.pictures(encode_pictures(self.lesson.backbone, self.real, self.side))
-
     def as_drawn(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """Pictures in the form of drawings: uint8, (N, side, side, 3), the middle square."""
         square = torch.stack([to_square(picture, self.side) for picture in pictures])
