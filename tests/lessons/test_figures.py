@@ -21,6 +21,7 @@ from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_four_runs,
     plot_race,
+    plot_search,
     plot_sweep,
     plot_widths,
 )
@@ -202,30 +203,41 @@ def test_a_race_is_a_line_for_each_matrix_from_its_first_move():
 
 def test_four_runs_stand_where_their_rates_put_them():
     runs = {"both fast": 8, "slow": 3, "LoRA+": 9, "A fast": 5}  # in any order
-    (axes,) = plot_four_runs({"LoRA": runs}, "right of 10", 2).axes
-    assert axes.images[0].get_array().tolist() == [[3, 9], [5, 8]]  # A upwards, B to the right
+    more = {name: count + 1 for name, count in runs.items()}  # another seed
+    (axes,) = plot_four_runs([runs, more], "right of 10", 2).axes
+    assert axes.images[0].get_array().tolist() == [
+        [3.5, 9.5],
+        [5.5, 8.5],
+    ]  # A upwards, B to the right
     words = {text.get_text(): text.get_position() for text in axes.texts}
-    assert words["9"][0] == words["8"][0] == 1 and words["5"][1] == words["8"][1] > words["3"][1]
-    assert {"slow", "LoRA+ (+6)", "A fast (+2)", "both fast (+5)"} <= set(words)
+    assert words["9.5"][0] == words["8.5"][0] == 1 and words["5.5"][1] == words["8.5"][1]
+    assert words["seeds: 8, 9"][1] > words["seeds: 3, 4"][1]
+    assert {"slow", "LoRA+ (+6.0)", "A fast (+2.0)", "both fast (+5.0)"} <= set(words)
 
 
-def test_a_sweep_draws_the_mean_over_sets_and_seeds():
+def test_a_sweep_draws_means_over_seeds_against_either_rate():
     chance = np.random.default_rng(3)
     rows = [
-        (dataset, "lora_plus", seed, lr, ratio, chance.uniform(0.3, 0.9))
-        for dataset in ("food", "nature")
+        ("lora_plus", seed, lr, ratio, chance.uniform(0.3, 0.9))
         for seed in (1, 2)
         for lr in (1e-3, 1e-2)
         for ratio in (1.0, 4.0)
     ]
-    names = ["dataset", "method", "seed", "lr", "ratio", "accuracy"]
+    names = ["method", "seed", "lr", "ratio", "accuracy"]
     runs = pd.DataFrame(rows, columns=names).assign(zero_shot_dataset=0.25)
-    axes = plot_sweep(runs).axes[0]
-    for line, lr in zip(axes.lines[1:], (1e-3, 1e-2), strict=True):  # the first is zero-shot
-        x, y = line.get_data()
-        assert list(x) == pytest.approx([lr, 4 * lr])
-        own = runs[runs["lr"] == lr].groupby("ratio")["accuracy"].mean()
-        assert list(y) == pytest.approx((100 * own).tolist())
+    for axes, factors in zip(plot_sweep(runs).axes, ((1, 1), (1, 4)), strict=True):
+        for line, lr in zip(axes.lines[1:], (1e-3, 1e-2), strict=True):  # the first is zero-shot
+            x, y = line.get_data()
+            assert list(x) == pytest.approx([lr * factor for factor in factors])
+            own = runs[runs["lr"] == lr].groupby("ratio")["accuracy"].mean()
+            assert list(y) == pytest.approx((100 * own).tolist())
+
+
+def test_a_search_has_a_line_for_each_ratio():
+    lines = {"LoRA": pd.Series({1e-3: 5.0, 1e-2: 7.0}), "LoRA+": pd.Series({2e-3: 6.0})}
+    (axes,) = plot_search({"SAM": lines}, ["Dice"]).axes
+    drawn = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
+    assert drawn == [[(1e-3, 5), (1e-2, 7)], [(2e-3, 6)]]
 
 
 def test_an_interval_is_drawn_over_runs_and_over_data_sets():
