@@ -284,14 +284,14 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
 #
 # ## Which ratio?
 #
-# Take one token x, and one Adam step, which moves every entry by the rate η.
+# Take one token x, and one Adam step: every entry moves by the rate η.
 #
 # - **B's step**, $\Delta B\,(A x)$: an output entry sums r numbers of ordinary size, times η, whatever the width d.
 # - **A's step**, $B\,(\Delta A\, x)$: each entry of $\Delta A\, x$ sums *d* terms $\eta\,|x_j|$. They do not cancel, as the
 #   signs of A's gradient follow those of x. So it grows like d; and it has the factor B.
 #
 # Measure it. One random layer W with a pair beside it: how far does one step of your Adam, for A alone or for B alone,
-# move the output, compared with its size? B's entries are as large as our two runs left theirs.
+# move the output, compared with its size? B's entries are as large as in our two runs at the end.
 
 # %%
 adam_step = yours("7.2")
@@ -326,12 +326,12 @@ effects = {name: [effect_of_a_step(w, size) for w in widths] for name, size in s
 display_figure(figures.plot_widths(widths, effects, own))
 
 # %% [markdown]
-# Double the width, and a step of A (blue) moves the output about twice as far; a step of B moves it as far as before. A
-# larger B lifts A's line too, from the left picture to the right one. So the ratio has no single right value:
+# Double the width, and a step of A (blue) moves the output about twice as far; a step of B, as far as before. A larger B
+# (right) lifts A's line too. So no ratio is right everywhere:
 #
-# - **B small, width small**: at our 192 a step of A does 0.13 times what one of B does. A's rate should hardly matter.
-# - **B large, or width large**: a step of A does more than one of B. Then A's rate is the one to hold back, which is
-#   LoRA+'s argument.
+# - **B small, width small** (left, at our 192): a step of A does 0.13 times what one of B does. A's rate should hardly
+#   matter.
+# - **B or width large**: a step of A does more than one of B. Hold A's rate back, says LoRA+.
 #
 # The Serial LoRA paper takes twenty; LoRA+'s authors suggest about 16.
 # <!-- from arXiv 2402.12354: 16 -->
@@ -339,8 +339,7 @@ display_figure(figures.plot_widths(widths, effects, own))
 # ## Whose rate is it?
 #
 # Your LoRA+ differs from slow in *one* thing: B's rate is ten times larger. Is that a ratio, or a rate? Two matrices at
-# two rates make four runs. Slow has 39 right, LoRA+ 55. Write down what you expect of A alone fast, and of both; the
-# left picture helps.
+# two rates make four runs. Slow has 39 right, LoRA+ 55. Write down what you expect of A alone fast, and of both.
 
 # %% [markdown]
 # ### Exercise 7.3 · The runs that are missing
@@ -349,8 +348,8 @@ display_figure(figures.plot_widths(widths, effects, own))
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 8 |
 #
-# Make the four runs, each once. Then a fair test: how many pictures is LoRA+ ahead of the better run *without* a ratio,
-# whose A and B have one rate? The check's runs are invented.
+# Make the four runs, each once. Then a fair test: how many pictures is LoRA+ ahead of the better run whose A and B have
+# one rate? The check's runs are invented.
 
 
 # %% tags=["exercise"]
@@ -388,8 +387,7 @@ check("7.3", fair_test)
 # </details>
 # <details><summary>Hint 2: LoRA+'s rivals</summary>
 #
-# Two of the four runs have one rate: slow, and both fast. The better of them may be either. It is in your dictionary
-# already, so nothing needs to run again.
+# Two of the four runs have one rate: slow, and both fast. Either may be the better one. Your dictionary has both.
 #
 # </details>
 #
@@ -406,16 +404,16 @@ ahead = ", ".join(f"{lead:+}" for _, lead in tests)
 print(f"LoRA+ is {ahead} pictures ahead of the better run with one rate (seeds {SEEDS})")
 
 # %% [markdown]
-# A fast B alone brings 15.3 pictures, a fast A alone 7.0: it was B's rate first of all, as the left picture let expect,
-# though a faster A did more than that picture said. And A need not be slow: both fast brings 16.3, and in the fair test
-# LoRA+ is ahead by -1, +1 and -3. Of a ratio nothing is seen. If you had published the first table, you would have
-# presented a larger learning rate under another name.
+# A fast B alone brings 15.3 pictures, a fast A alone 7.0: it was B's rate above all (though A's did more than the left
+# picture let expect). And A need not be slow: both fast brings 16.3, and in the fair test LoRA+ is ahead by -1, +1 and
+# -3. The ratio brought nothing that one sees here. Had you published the first table, you would have presented a larger
+# learning rate under another name.
 #
 # ## More rates
 #
-# Two rates are few. The course ships a sweep: three rates of A, each with six ratios, on nine broad classes (another
-# task: do not compare its heights with ours). If B's rate decides, then runs with the same A (left) should differ
-# widely, and runs with the same B (right) should agree.
+# Two rates are few. The course ships a sweep: three rates of A, each with six ratios, on another task of nine broad
+# classes. If B's rate decides, then runs with the same A (left) should differ widely, and runs with the same B (right)
+# should agree.
 
 # %%
 from serial_lora_course.labs.frames import frame
@@ -443,14 +441,14 @@ for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.ite
 # They do. With one rate of A, accuracy spans four points and more. By B's rate it is one curve, give or take two points;
 # only LoRA's fast A (0.003) lies below the others all the way. (At the largest rate both fall out of the picture.)
 #
-# So slow was too slow. *One* rate of 0.001 reaches 52.6 and 51.5, two rates 53.4 and 53.8. That is the best of 3 beside
-# the best of 18, chosen by the test pictures, with seeds up to 9.3 points apart: it may be luck.
+# *One* rate of 0.001 reaches 52.6 and 51.5, two rates 53.4 and 53.8. But that is the best of 3 beside the best of 18,
+# chosen by the test pictures, with seeds up to 9.3 points apart: it may be luck.
 #
 # ## Does the ratio pay?
 #
-# Then let both sides choose their rates, on validation pictures. Lesson 09's *study* did so: LoRA, and LoRA+ with A at a
-# twentieth of B's rate, on four sets; then both trained at their best rates on twelve sets, and were tested. (Rank 16,
-# 60 steps; its CLIP is an older one.)
+# Let both sides choose their rates, on validation pictures. [The study](../docs/study.md) of lesson 09 did so, on four
+# sets, for LoRA, and for LoRA+ with A at a twentieth of B's rate. Then both were tested at their best rates, on twelve
+# sets. (Rank 16, 60 steps; its CLIP is an older one.)
 # <!-- from docs/study.md: 60 -->
 
 # %%
@@ -475,13 +473,13 @@ display_figure(
 )
 
 # %% [markdown]
-# In both pictures LoRA+ peaks at a larger rate of B, and on SAM one sees why: where LoRA has 0.027 for both, it breaks;
-# LoRA+ has 0.024 for B alone, and is at its best. So it was A that could go no faster. That is what a ratio is for, and
-# on SAM it pays: by 0.85 ± 0.36, the second place of 34 ways to adapt. On CLIP it does not show: -0.23 ± 1.61 is open.
-# (One seed of LoRA+, and nothing corrects for looking at 34.)
+# In both pictures LoRA+ peaks at a larger rate of B. On SAM one sees why: with 0.027 for both, LoRA breaks; with 0.024
+# for B alone, LoRA+ is at its best. So it was A that could go no faster. That is what a ratio is for, and on SAM it
+# pays: 0.85 ± 0.36, second of 34 ways to adapt. On CLIP -0.23 ± 1.61 leaves it open. (One seed of LoRA+, and nothing
+# corrects for looking at 34.)
 #
-# So use LoRA+ *second*. First find the best single rate. If larger ones break, give A a smaller one, and B a larger one.
-# Let validation pictures decide, and compare with the single rate at its best.
+# So use LoRA+ *second*. First find the best single rate. If larger ones break, give A a smaller one and B a larger one,
+# and compare with the single rate at its best, on validation pictures.
 
 # %% [markdown]
 # ## Quiz
