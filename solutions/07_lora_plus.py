@@ -438,8 +438,8 @@ for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.ite
         )
 
 # %% [markdown]
-# They do. With one rate of A, accuracy spans four points and more. By B's rate it is one curve, give or take two points;
-# only LoRA's fast A (0.003) lies below the others all the way. (At the largest rate both fall out of the picture.)
+# They do. With one rate of A, accuracy spans about four points or more. By B's rate it is one curve, give or take two
+# points; only LoRA's fast A (0.003) lies below the others. (At B's largest rate both methods fall out of the picture.)
 #
 # *One* rate of 0.001 reaches 52.6 and 51.5, two rates 53.4 and 53.8. But that is the best of 3 beside the best of 18,
 # chosen by the test pictures, with seeds up to 9.3 points apart: it may be luck.
