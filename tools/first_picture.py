@@ -20,9 +20,9 @@ from serial_lora_course.labs.clip import CLIPLab, classify
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.sam import SamLab, predict_masks
+from serial_lora_course.measures.metrics import dice
 from serial_lora_course.models.clip import load_clip
 from serial_lora_course.models.sam import load_sam
-from serial_lora_course.plots.masks import overlay
 from serial_lora_course.plots.pictures import draw_bare
 from serial_lora_course.plots.style import GREEN, VERMILION, house_style
 from tools import ROOT
@@ -30,6 +30,7 @@ from tools.model_sheets import drawn_after, save_small, style_lab
 
 TARGET = ROOT / "serial_lora_course" / "assets" / "before_after.png"
 COLUMNS = 7
+ENDS_WELL = 0.8  # Dice of a thing that is shown
 CAPTIONS = (
     "disappointed face",
     "neutral face",
@@ -59,35 +60,36 @@ def named() -> list[tuple[Any, str, str]]:
     return [(data.test[i][0], names[was[i]], names[now[i]]) for i in of_each[:COLUMNS]]
 
 
-def cut_out() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Photographed things with SAM's masks, before and after: the largest gains in Dice."""
+def cut_out() -> list[tuple[np.ndarray, ...]]:
+    """A photographed thing, cut out by SAM before and after: the largest gains that end well."""
     lab = SamLab(load_sam(), load_segmentation("photographs"))
     lab.base = {}
     tests = [lab.data.test[index] for index in range(len(lab.data.test))]
 
-    def look() -> tuple[list[np.ndarray], np.ndarray]:
-        masks = [predict_masks(lab.backbone, each.picture, each.boxes)[0] for each in tests]
-        return masks, lab.scores()["dice"]
+    def look() -> list[np.ndarray]:
+        print(f"SAM: Dice {lab.scores()['dice'].mean():.2f}")
+        return [predict_masks(lab.backbone, each.picture, each.boxes)[0] for each in tests]
 
-    before, dice_before = look()
+    before = look()
     run_one(lab, SERIAL, 100, seed=1, keep_adapter=True)
-    after, dice_after = look()
-    print(f"SAM: Dice {dice_before.mean():.2f}, then {dice_after.mean():.2f}")
-    order = np.argsort(dice_before - dice_after)
-    picked = [index for index in order if len(tests[index].masks) == 1][:COLUMNS]
-    return [
-        tuple(
-            around(overlay(tests[i].picture, tests[i].masks, masks[i]), tests[i].boxes[0])
-            for masks in (before, after)
-        )
-        for i in picked
-    ]
+    after = look()
+    things = []
+    for test, *found in zip(tests, before, after, strict=True):
+        for box, truth, *masks in zip(test.boxes, test.masks, *found, strict=True):
+            was, now = (dice(mask, truth).item() for mask in masks)
+            if now > ENDS_WELL:
+                everywhere = np.ones_like(masks[0])
+                seen = [around(test.picture, mask, box) for mask in (everywhere, *masks)]
+                things.append((now - was, seen))
+    things.sort(key=lambda thing: -thing[0])
+    return [tuple(seen) for _, seen in things[:COLUMNS]]
 
 
-def around(sheet: np.ndarray, box: Any) -> np.ndarray:
-    """The square part of a picture round a box, with a margin."""
+def around(picture: Image.Image, mask: Any, box: Any) -> np.ndarray:
+    """The square part of a picture round a box, with a margin, on white outside of a mask."""
+    sheet = np.where(np.asarray(mask, bool)[..., None], np.asarray(picture), 255).astype(np.uint8)
     x0, y0, x1, y1 = (float(edge) for edge in box)
-    side = min(1.5 * max(x1 - x0, y1 - y0), *sheet.shape[:2])
+    side = min(1.35 * max(x1 - x0, y1 - y0), *sheet.shape[:2])
     left = min(max((x0 + x1 - side) / 2, 0), sheet.shape[1] - side)
     top = min(max((y0 + y1 - side) / 2, 0), sheet.shape[0] - side)
     area = tuple(round(edge) for edge in (left, top, left + side, top + side))
@@ -106,17 +108,16 @@ def drawn() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def draw() -> Figure:
-    """Five rows: CLIP's pictures with both answers, SAM before and after, SD3 before and after."""
-    answers, masks, drawings = named(), cut_out(), drawn()
+    """CLIP's pictures with both answers, photographs and what SAM cut out of them, SD3's drawings."""
+    answers, things, drawings = named(), cut_out(), drawn()
     rows = {
         "CLIP": [picture for picture, *_ in answers],
-        "SAM\nbefore": [before for before, _ in masks],
-        "SAM\nafter": [after for _, after in masks],
+        **dict(zip(("SAM", "before", "after"), zip(*things, strict=True), strict=True)),
         "SD3\nbefore": [before for before, _ in drawings],
         "SD3\nafter": [after for _, after in drawings],
     }
     with house_style():
-        figure = Figure(figsize=(COLUMNS * 1.2 + 0.7, 6.9), layout="constrained")
+        figure = Figure(figsize=(COLUMNS * 1.2 + 0.7, 8.0), layout="constrained")
         grid = figure.subplots(len(rows), COLUMNS)
         for line, (title, pictures) in zip(grid, rows.items(), strict=True):
             for axes, picture in zip(line, pictures, strict=True):
