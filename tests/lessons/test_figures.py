@@ -103,7 +103,7 @@ def test_blocks_are_drawn_with_their_pairs_and_with_what_diagnostics_say():
 
 def test_bars_of_memory_are_their_parts_end_to_end():
     memory = {"A": {"x": 1.0, "y": 0.5, "z": 4.0}, "B": {"x": 2.0, "y": 0.25, "z": 3.0}}
-    (axes,) = plot_memory(memory).axes
+    (axes,) = plot_memory(memory, 1.0).axes
     drawn = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
     assert drawn == [(0, 1), (0, 2), (1, 0.5), (2, 0.25), (1.5, 4), (2.25, 3)]
 
