@@ -3,7 +3,7 @@
 #
 # The small CLIP of this course has only ever seen drawings: emoji and icons. Now it meets photographs of things, cut
 # out, and names two in three wrong. You have a laptop, and 87 photographs that somebody sorted into six classes.
-# <!-- from the output below: 87 --> In the next two minutes you adapt it; the explanations come after.
+# <!-- from the output below: 87 --> Adapt it first; the explanations come after.
 #
 # Then you write the adapter, one line, and a search in your own words, and find out which words it helped.
 
@@ -109,8 +109,8 @@ print(data.attribution)
 #
 # Does it take an adapter? Two rivals do without. One always names the most frequent class of the training
 # photographs. The other is a *linear probe*: a logistic regression on the vectors of the old CLIP, with the same
-# labels. (Its setting C is chosen by cross-validation on the training photographs.) It chooses among six names, so
-# CLIP is asked once more with these six. Guess who wins above the line, and who must lose below it.
+# labels. (Its C is chosen by cross-validation on them.) It chooses among six names, so CLIP is asked once more with
+# these six. Guess who wins above the line, and who must lose below it.
 
 # %%
 six = truth < 6  # (N,) True where its class has training photographs
@@ -133,9 +133,8 @@ tell(f"always {names[always]}", torch.full_like(truth, always))
 
 # %% [markdown]
 # On the learnt six, the adapted CLIP went from 12 to 22. With the probe's six names it has 27, the probe 26: nobody
-# wins. If you will never ask for anything else, take the probe: it costs one logistic regression. But it has weights for
-# six classes, and none for a tool, a flower or a vehicle. The adapted CLIP still compares a picture with any sentence:
-# on the three it has 11, after 12. (Whether an adapter beats a probe on the probe's own classes, lesson 04 asks.)
+# wins. If you will never ask for anything else, take the probe. But it has weights for six classes, and none for a tool,
+# a flower or a vehicle. The adapted CLIP still takes any sentence: on the three it has 11, after 12.
 #
 # Is that luck? Leave out three other classes, and train twice more, with all else the same.
 
@@ -154,7 +153,7 @@ for turn in (3, 6):  # turned by so many, other classes stand in the last three 
 
 # %% [markdown]
 # Partly. Without the first three classes everything gains; without the middle three nothing does. In all three runs the
-# classes left out stay within four of what they were. Three runs are no measurement: lesson 08 asks how sure one can be.
+# classes left out stay within four of what they were. Lesson 08 asks how sure one can be.
 #
 # **Change this, and run again**, from the cell that loads CLIP: a rate of `3e-2`, then of `3e-4`. Guess first.
 #
@@ -164,8 +163,7 @@ for turn in (3, 6):  # turned by so many, other classes stand in the last three 
 # any answer. The rate is the first setting to look at, and each method has its own: lessons 04 and 07.
 #
 # </details>
-
-# %% [markdown]
+#
 # ## What was added
 #
 # A vision transformer cuts a picture into patches and turns each into a vector, a *token*. In every block, attention
@@ -195,9 +193,8 @@ display_drawing("serial_vs_lora")
 #
 # Replace `raise NotImplementedError(...)` with your code, and run the cell. If it is wrong, read the last line of the
 # message first: the check knows the common mistakes. If you skip it, the notebook goes on with the solved answer.
-#
-# Keep your answers in a copy of the notebook (in JupyterLab: right-click, *Duplicate*), since an update of the course
-# replaces these files. If something does not run, type `serial-lora doctor` in a terminal.
+# Keep your answers in a copy of the notebook (in JupyterLab: right-click, *Duplicate*): an update replaces this one. If
+# something does not run, type `serial-lora doctor` in a terminal.
 
 
 # %% tags=["exercise"]
@@ -254,8 +251,8 @@ print(f"{count.trainable:,} of {count.total:,} parameters are trainable: {count.
 #
 # $$x' = x + s \cdot x A^\top B^\top$$
 #
-# and r is its **rank**. Whatever the token, what is added mixes the same r directions. That so few are enough is LoRA's
-# bet; lesson 01 looks at it in one block.
+# and r is its **rank**. Whatever the token, what is added mixes the same r directions. Lesson 01 asks why so few can
+# be enough.
 #
 # ## Turn it down, turn it up
 #
@@ -271,8 +268,7 @@ scale = 1
 # At 0 the old CLIP is back, with its 12 and 12. At a half it has 20 and 13, together as many as at 1. (Do not choose a
 # scale here: these are the test's pictures.) At 2 it is below the old one, and at 3 nine are right, where one answer for
 # all gets ten: the adapter overpowers the model. So an adapter is a push to the old model, and you can push too far.
-
-# %% [markdown]
+#
 # ## Look for things in your own words
 #
 # ### Exercise 0.2 · A search engine
@@ -342,8 +338,9 @@ for wanted in ("a hoofed animal", "a tool", "a guitar"):  # write what you would
 display_figure(plot_drawings(shown, ["nearest", *"23456"]))
 
 # %% [markdown]
-# The old CLIP finds no hoofed animal; the adapted one finds five among six. It learnt no tool, and still finds four of
-# five. And nobody told it the word "guitar": that one came from the sixth place to the first.
+# The old CLIP finds no hoofed animal; the adapted one finds five among six. Tools were named less often, 1 in place of 4,
+# and are found as well as before: a name is a contest between sentences, and training favoured six of them; a search
+# compares photographs for one. And "guitar", which training never used, came from the sixth place to the first.
 #
 # We chose these three. So search for all: the nine classes, and the name that each photograph's maker gave it, such as
 # "a crow". Guess for which of them the adapter helped.
@@ -364,13 +361,12 @@ for what, asked in sets.items():  # each sentence, and the photographs that are 
     print(f" (at random {chance:.0f})")
 
 # %% [markdown]
-# For the six sentences that it was trained on, the right places rise from 8 to 18. For the three left out they stay. For
-# the makers' names the new CLIP finds fewer, 15 after 20; the guitar was luck. **An adapter learns what it is trained
-# on.** You can still ask it anything, which no probe allows; if your users will ask for crows, train it on crows.
+# For the six sentences of its training the right places rise from 8 to 18. For the three left out they stay. For the
+# makers' names the new CLIP finds fewer, 15 after 20; the guitar is an exception. **An adapter learns what it is trained
+# on.** You can still ask it anything, which no probe allows; so measure it with the words that people will type.
 #
 # Write words of your own above. Try a colour ("a yellow thing"), and what is not there ("a train"): it always brings six.
-
-# %% [markdown]
+#
 # ## Quiz
 #
 # **1. What did the forty steps change in CLIP?**
@@ -399,15 +395,12 @@ for what, asked in sets.items():  # each sentence, and the photographs that are 
 # it cannot answer, or does worse, is a reason to adapt.
 #
 # </details>
-
-# %% [markdown]
+#
 # ## What to remember
 #
 # - A frozen model can be adapted by training about a hundredth of its size.
-# - The adapter is one line, x + s · x Aᵀ Bᵀ, with `A` (r, d) and `B` (d, r). What it adds lies in r directions.
-# - Serial LoRA has one such pair in front of q, k and v. LoRA has one beside each matrix that it adapts.
-# - A probe names the classes that it has labels for. An adapted CLIP takes any sentence, and is better at those of its
-#   training.
+# - The adapter is one line, x + s · x Aᵀ Bᵀ, with `A` (r, d) and `B` (d, r): in Serial LoRA one in front of q, k and v.
+# - A probe names the classes of its labels. An adapted CLIP takes any sentence, and is better at those of its training.
 # - Beside before and after, report a constant answer, a linear probe, and what was gained and lost.
 #
 # ## The lessons

@@ -112,8 +112,8 @@ for name, shapes in placements(d).items():
 # takes pairs on all four matrices, all square, and equal ranks.** Against LoRA on q and v Serial LoRA saves half,
 # and adapts k too.
 #
-# The last column is to take along. It says at which rank each LoRA is exactly as large as Serial LoRA of rank r: the
-# rank divided by the ratio. Real ranks are whole numbers and real matrices have all shapes, so write the rule for any.
+# The last column is to take along: at that rank the LoRA is exactly as large as Serial LoRA of rank r. Real ranks are
+# whole numbers, so write the rule for them.
 #
 # ### Exercise 2.2 · The rank of equal size
 #
@@ -308,8 +308,8 @@ display_figure(plot_memory(memory, hoped=lora / 4))
 # ## What to remember
 #
 # - A pair holds rank · (inputs + outputs) parameters: in a block 8dr for LoRA on q, k, v and out, 2dr for Serial LoRA.
-# - Always ask which LoRA is meant. To compare two methods, set the rank at which they are equally large:
-#   2 · width · rank // sum(inputs + outputs). For LoRA on q, k, v and out that is a quarter of the rank, on q and v half.
+# - Ask which LoRA is meant, and compare at equal size: at rank 2 · width · rank // sum(inputs + outputs), for LoRA on
+#   q, k, v and out a quarter of the rank.
 # - An adapter saves gradients, moments and some activations, whatever its size. A smaller one saves disk.
 # - Count on the real model: on `torch.device("meta")` that costs nothing, and it finds what a formula forgets.
 #

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.collections import PathCollection
+from PIL import Image
 from scipy import stats
 
+from serial_lora_course.lessons.l00_start.figures import plot_outcomes
 from serial_lora_course.lessons.l02_count.figures import plot_memory
 from serial_lora_course.lessons.l03_build.blocks import Faithful, OnTheStream, PairEach
 from serial_lora_course.lessons.l03_build.figures import (
@@ -99,6 +101,14 @@ def test_blocks_are_drawn_with_their_pairs_and_with_what_diagnostics_say():
         orange = [line for line in axes.lines if line.get_color() == VERMILION]
         assert bool(orange) == bool(places - {ELSEWHERE})
         assert axes.get_title("left") == name
+
+
+def test_outcomes_are_counted_by_class():
+    pictures = [Image.new("RGB", (8, 8))] * 3
+    right = [(True, False), (False, False), (False, True)]
+    (axes,) = plot_outcomes(pictures, [0, 0, 1], right, ["a", "b"], learnt=1).axes
+    said = [label.get_text() for label in axes.get_yticklabels()]
+    assert said == ["a\n1 right, then 0 of 2", "b\n0 right, then 1 of 1"]
 
 
 def test_bars_of_memory_are_their_parts_end_to_end():
