@@ -104,8 +104,7 @@ print(data.attribution)
 # %% [markdown]
 # These are all the test photographs; we chose none. Birds rose from 3 to 8, hoofed animals from 0 to 4, and furry
 # animals fell from 4 to 2. Below the line stand the three classes without training photographs, which CLIP names
-# from their sentences alone. Flowers gained two; tools went from 4 to 1. Training asked for six sentences only, and
-# never said what is none of them.
+# from their sentences alone. Flowers gained two; tools went from 4 to 1.
 #
 # Does it take an adapter? Two rivals do without. One always names the most frequent class of the training
 # photographs. The other is a *linear probe*: a logistic regression on the vectors of the old CLIP, with the same
@@ -251,8 +250,7 @@ print(f"{count.trainable:,} of {count.total:,} parameters are trainable: {count.
 #
 # $$x' = x + s \cdot x A^\top B^\top$$
 #
-# and r is its **rank**. Whatever the token, what is added mixes the same r directions. Lesson 01 asks why so few can
-# be enough.
+# and r is its **rank**. Whatever the token, what is added mixes the same r directions.
 #
 # ## Turn it down, turn it up
 #
@@ -267,7 +265,7 @@ scale = 1
 # %% [markdown]
 # At 0 the old CLIP is back, with its 12 and 12. At a half it has 20 and 13, together as many as at 1. (Do not choose a
 # scale here: these are the test's pictures.) At 2 it is below the old one, and at 3 nine are right, where one answer for
-# all gets ten: the adapter overpowers the model. So an adapter is a push to the old model, and you can push too far.
+# all gets ten. An adapter is a push to the old model, and you can push too far.
 #
 # ## Look for things in your own words
 #
@@ -277,9 +275,8 @@ scale = 1
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 5 |
 #
-# A probe knows six names. CLIP takes any sentence, so it can also be asked the other way round: which photographs fit
-# this sentence? Write the search: the places of the `count` pictures whose vectors point most nearly where the
-# sentence's does, the nearest first.
+# CLIP can also be asked the other way round: which photographs fit a sentence? Write the search: the places of the
+# `count` pictures whose vectors point most nearly where the sentence's does, the nearest first.
 
 
 # %% tags=["exercise"]
@@ -405,7 +402,7 @@ for what, asked in sets.items():  # each sentence, and the photographs that are 
 #
 # ## The lessons
 #
-# Take the lessons in order, or, if you cannot wait to build, go straight to 03 and come back.
+# Take them in order, or go straight to 03 and come back.
 
 # %%
 lesson_list()
