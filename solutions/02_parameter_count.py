@@ -8,7 +8,7 @@
 #
 # Three questions; guess first:
 #
-# - **A quarter of which LoRA?** LoRA's own paper gave pairs to q and v only. How many times Serial LoRA's size is that?
+# - **A quarter of which LoRA?** LoRA's own paper mostly adapts q and v alone. How many times Serial LoRA's size is that?
 # - **Does the formula fit real models?** You hold it against CLIP, SAM and Stable Diffusion 3. One does not quite follow.
 # - **Is a quarter of the parameters a quarter of the memory?**
 
@@ -93,7 +93,7 @@ def placements(d) -> dict[str, list[tuple]]:
     return {
         "q, k, v and out: the paper's baseline": [(d, d)] * 4,
         "q, k and v: CLIP-LoRA's default": [(d, d)] * 3,
-        "q and v: LoRA's own experiments": [(d, d)] * 2,
+        "q and v: most of LoRA's own experiments": [(d, d)] * 2,
         "one fused qkv (one A, one tall B)": [(d, 3 * d)],
         "q, k, v and out, k and v a quarter as wide": [(d, d), (d, d / 4), (d, d / 4), (d, d)],
     }
