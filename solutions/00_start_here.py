@@ -158,8 +158,8 @@ for turn in (3, 6):  # turned by so many, other classes stand in the last three 
 #
 # <details><summary>What you should see</summary>
 #
-# Ten times the rate, and the old model is gone: it has one answer for nearly all. A tenth, and forty steps change hardly
-# any answer. The rate is the first setting to look at, and each method has its own: lessons 04 and 07.
+# Ten times the rate, and the old model is gone: it calls nearly everything a vehicle. A tenth, and forty steps gain
+# little. The rate is the first setting to look at, and each method has its own: lessons 04 and 07.
 #
 # </details>
 #
