@@ -6,12 +6,11 @@
 # ViT-B/16's configuration: 768 --> drawn to scale with pairs of rank 32. <!-- from the paper, Section III.B: 32 -->
 # Each filled square holds as many parameters as a pair.
 #
-# Two questions; guess first:
+# Three questions; guess first:
 #
-# - **A quarter of which LoRA?** What is the ratio if, as in LoRA's own paper, only q and v have pairs? You prove it in
-#   letters, for every width and rank, and hold your formula against the real CLIP, SAM and Stable Diffusion 3. One of
-#   the three does not quite follow it.
-# - **Is a quarter of the parameters a quarter of the memory?** You count where the gigabytes of training CLIP are.
+# - **A quarter of which LoRA?** LoRA's own paper mostly adapts q and v alone. How many times Serial LoRA's size is that?
+# - **Does the formula fit real models?** You hold it against CLIP, SAM and Stable Diffusion 3. One does not quite follow.
+# - **Is a quarter of the parameters a quarter of the memory?**
 
 # %%
 try:
@@ -83,7 +82,7 @@ check("2.1", lora_parameters)
 #
 # ## A quarter of which LoRA?
 #
-# Call your function with the letters d and r, and what it returns is a proof. Look for your guess in the fourth line.
+# Call your function with the letters d and r, and what it returns holds for every width and rank.
 
 # %%
 parameters = yours("2.1")
@@ -94,28 +93,27 @@ def placements(d) -> dict[str, list[tuple]]:
     return {
         "q, k, v and out: the paper's baseline": [(d, d)] * 4,
         "q, k and v: CLIP-LoRA's default": [(d, d)] * 3,
-        "q and v: LoRA's own experiments": [(d, d)] * 2,
-        "fused qkv (one A, one tall B)": [(d, 3 * d)],
-        "fused qkv, and out": [(d, 3 * d), (d, d)],
+        "q and v: most of LoRA's own experiments": [(d, d)] * 2,
+        "one fused qkv (one A, one tall B)": [(d, 3 * d)],
         "q, k, v and out, k and v a quarter as wide": [(d, d), (d, d / 4), (d, d / 4), (d, d)],
     }
 
 
 d, r = symbols("d r")
 serial = parameters([(d, d)], r)
-print(f"{serial!s:>8}: Serial LoRA's one pair")
+print(f"{'':42} {'size':>8} {'times':>6} {'as large as Serial LoRA at rank':>32}")
+print(f"{'Serial LoRA: one pair':42} {serial!s:>8} {1:6} {r!s:>32}")
 for name, shapes in placements(d).items():
     size = parameters(shapes, r)
-    print(f"{size!s:>8}, {size / serial!s:>4} times as many: {name}")
-size = parameters([(d, d)] * 4, r / 4)
-print(f"{size!s:>8}, {size / serial!s:>4} times as many: q, k, v and out, at a quarter of the rank")
+    print(f"{name:42} {size!s:>8} {size / serial!s:>6} {r * serial / size!s:>32}")
 
 # %% [markdown]
-# In the paper's row d and r cancel: 8dr / 2dr is 4, whatever they are. It takes equal ranks, square matrices, and
-# pairs on all **four**. Against LoRA on q and v Serial LoRA saves half, and adapts k too. And the last row: at a quarter
-# of the rank LoRA has a quarter of the parameters too.
+# In the column of times d and r have cancelled, so it holds for every width and rank: that is the proof. **The quarter
+# takes pairs on all four matrices, all square, and equal ranks.** Against LoRA on q and v Serial LoRA saves half,
+# and adapts k too.
 #
-# So a fair comparison also asks: which is better at the same *size*? For that you need LoRA's rank.
+# The last column is to take along: at that rank the LoRA is exactly as large as Serial LoRA of rank r. Real ranks are
+# whole numbers, so write the rule for them.
 #
 # ### Exercise 2.2 · The rank of equal size
 #
@@ -161,7 +159,7 @@ check("2.2", rank_of_equal_size)
 # ## Three real models, without their weights
 #
 # A formula may leave out what a real model has. So take the real classes at their real size, put the adapters in, and
-# count. SD3 would need gigabytes, but on the **meta** device a tensor has a shape and no storage.
+# count. SD3's weights would need gigabytes, but on the **meta** device a tensor has a shape and no storage.
 #
 # Beside each count stands what your function says, for four square matrices in each block, or for one. CLIP has blocks
 # in both towers. SD3 comes twice: its picture tokens and its text tokens have matrices of their own.
@@ -204,8 +202,8 @@ for name, stream in [*((name, {}) for name in MAKE), ("SD3 medium", {"stream": "
 
 # %% [markdown]
 # Your function is right to the last parameter, but for one row: with SD3's text tokens LoRA has 196,608 parameters less
-# than 24 blocks of eight matrices should give. That is 2 · 1536 · 64: one pair. (That a CLIP block's LoRA has as many is
-# chance.) What one block has, every block should have. Which lacks a matrix, and why just that one?
+# than 24 blocks of eight matrices should give. That is 2 · 1536 · 64: one pair. Which block lacks a matrix, and why just
+# that one?
 
 # %%
 blocks: dict[str, set[str]] = {}  # a block's number -> the matrices of its attention
@@ -224,9 +222,10 @@ for number, there in blocks.items():
 # ## A quarter of the memory?
 #
 # Training holds weights; for each parameter that learns, a gradient and Adam's two moments; and *activations*, which
-# the forward pass keeps for the backward pass. Autograd shows these to hooks. (On meta, attention keeps more; so
-# `to_empty` puts an unfilled CLIP on the CPU.) We count for four ways of training: one picture and its caption go
-# forward once, times 32; one way is LoRA at the rank that your 2.2 finds.
+# the forward pass keeps for the backward pass. Autograd shows these to hooks, so an unfilled CLIP on the CPU
+# (`to_empty`) is enough to count them. One picture and its caption go forward once, times 32, in four ways of training;
+# one is LoRA at the rank that your 2.2 finds. The dashed line is a quarter of what LoRA of rank 32 takes. Does
+# Serial LoRA end there?
 
 # %%
 BATCH = 32
@@ -265,16 +264,16 @@ for name, config in configs.items():
 
 _, lora, _, serial = (sum(parts.values()) for parts in memory.values())
 print(f"a quarter of the parameters, and {1 - serial / lora:.1%} less memory")
-display_figure(plot_memory(memory))
+display_figure(plot_memory(memory, hoped=lora / 4))
 
 # %% [markdown]
-# A quarter of the parameters saves 1.7% of the memory: nearly all memory is activations and frozen weights, which a
-# smaller pair hardly changes. The large saving is another, from all of CLIP to any adapter: gradients and moments
-# nearly vanish, and a frozen matrix need not keep its input. (q, k and v still keep theirs, for A.)
+# No. A quarter of the parameters saves 1.7% of the memory: activations alone are far beyond the line, and a smaller pair
+# hardly changes them. The large saving is another, from all of CLIP to any adapter: gradients and moments nearly
+# vanish, and a frozen matrix need not keep its input. (Where a pair reads the same input, it stays, for A.)
 #
-# LoRA of rank 8 takes as little. What would speak for Serial LoRA is to learn more *at that size*: lesson 04 trains
-# both. (float32, on a CPU. A step's peak is another sum: activations go as gradients come, and temporary tensors come
-# on top.)
+# LoRA of rank 8 takes as little. So what would speak for Serial LoRA is to learn more *at that size*: lesson 04
+# trains both. (float32, on a CPU. A step's peak is another sum: activations go as gradients come, and temporary tensors
+# come on top.)
 #
 # ## Quiz
 #
@@ -309,7 +308,8 @@ display_figure(plot_memory(memory))
 # ## What to remember
 #
 # - A pair holds rank · (inputs + outputs) parameters: in a block 8dr for LoRA on q, k, v and out, 2dr for Serial LoRA.
-# - Always ask which LoRA is meant: on q and v the ratio is 2, and at a quarter of the rank it is 1.
+# - Ask which LoRA is meant, and compare at equal size: at rank 2 · width · rank // sum(inputs + outputs), for LoRA on
+#   q, k, v and out a quarter of the rank.
 # - An adapter saves gradients, moments and some activations, whatever its size. A smaller one saves disk.
 # - Count on the real model: on `torch.device("meta")` that costs nothing, and it finds what a formula forgets.
 #

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.collections import PathCollection
+from PIL import Image
 from scipy import stats
 
+from serial_lora_course.lessons.l00_start.figures import plot_outcomes
 from serial_lora_course.lessons.l02_count.figures import plot_memory
 from serial_lora_course.lessons.l03_build.blocks import Faithful, OnTheStream, PairEach
 from serial_lora_course.lessons.l03_build.figures import (
@@ -102,9 +104,17 @@ def test_blocks_are_drawn_with_their_pairs_and_with_what_diagnostics_say():
         assert axes.get_title("left") == name
 
 
+def test_outcomes_are_counted_by_class():
+    pictures = [Image.new("RGB", (8, 8))] * 3
+    right = [(True, False), (False, False), (False, True)]
+    (axes,) = plot_outcomes(pictures, [0, 0, 1], right, ["a", "b"], learnt=1).axes
+    said = [label.get_text() for label in axes.get_yticklabels()]
+    assert said == ["a\n1 right, then 0 of 2", "b\n0 right, then 1 of 1"]
+
+
 def test_bars_of_memory_are_their_parts_end_to_end():
     memory = {"A": {"x": 1.0, "y": 0.5, "z": 4.0}, "B": {"x": 2.0, "y": 0.25, "z": 3.0}}
-    (axes,) = plot_memory(memory).axes
+    (axes,) = plot_memory(memory, 1.0).axes
     drawn = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
     assert drawn == [(0, 1), (0, 2), (1, 0.5), (2, 0.25), (1.5, 4), (2.25, 3)]
 

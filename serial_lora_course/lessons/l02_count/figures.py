@@ -55,11 +55,12 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
     )
 
 
-def plot_memory(memory: Mapping[str, Mapping[str, float]]) -> Figure:
+def plot_memory(memory: Mapping[str, Mapping[str, float]], hoped: float) -> Figure:
     """A bar for each way to train a model, in parts: what memory holds.
 
     Args:
         memory: way -> part -> GB; all ways have the same parts.
+        hoped: GB, where a dashed line is.
     """
     titles = list(next(iter(memory.values())))
     with styled_figure(9.6, 3.6) as figure:
@@ -74,6 +75,8 @@ def plot_memory(memory: Mapping[str, Mapping[str, float]]) -> Figure:
             begins = [begin + size for begin, size in zip(begins, sizes, strict=True)]
         for row, end in enumerate(begins):
             axes.text(end, row, f"  {end:.2f} GB", va="center", fontweight="bold")
+        axes.plot((hoped, hoped), (0.4, len(memory) - 0.5), color=INK, linestyle="--")
+        axes.text(hoped, 0.5, f"  {hoped:.2f} GB, a quarter", fontsize=10, va="center")
         axes.set_yticks(range(len(memory)), list(memory))
         axes.set(xlabel="GB", xlim=(0, 1.13 * max(begins)))
         axes.invert_yaxis()
@@ -84,7 +87,10 @@ def plot_memory(memory: Mapping[str, Mapping[str, float]]) -> Figure:
         f"together {sum(parts.values()):.2f}"
         for way, parts in memory.items()
     )
-    return with_description(figure, f"What memory holds, in GB. {told}.")
+    return with_description(
+        figure,
+        f"What memory holds, in GB. {told}. A dashed line at {hoped:.2f}: a quarter of LoRA.",
+    )
 
 
 def _box(
