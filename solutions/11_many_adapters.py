@@ -437,21 +437,16 @@ print(tasks["travel"].attribution)
 #
 # Sixty-four drawings come in at once, from 1, 8 or 64 customers. One server *switches*, one holds a *merged copy* of the
 # image tower for each customer, and one takes all in *one pass*. (Each customer has a copy of one adapter. In place of
-# 64 towers we time one, which can only favour the copies, and multiply its megabytes.) Guess which lines stay low.
+# 64 towers we time one, which can only favour the copies, and multiply its megabytes. The fastest of five rounds counts.) Guess which
+# lines stay low.
 
 # %%
-from timeit import repeat
+from timeit import timeit
 
 some, tower = drawings[:64], clip.model.visual  # (64, 3, H, W)
 pairs = {place: pair for place, pair in trained["symbols"].items() if place.startswith("visual.")}
 pairs_mb = sum(matrix.nbytes for pair in pairs.values() for matrix in pair) / 1e6
 tower_mb = sum(p.nbytes for p in tower.parameters()) / 1e6
-
-
-@torch.no_grad()
-def milliseconds(run) -> float:
-    """The fastest of five rounds."""
-    return 1000 * min(repeat(run, number=1, repeat=5))
 
 
 def one_by_one(customers: int, encode, pairs: dict | None = None) -> None:
@@ -462,24 +457,27 @@ def one_by_one(customers: int, encode, pairs: dict | None = None) -> None:
 
 
 # %%
-def milliseconds_of_all(customers: int) -> dict[str, float]:
-    """Of the three servers, for sixty-four drawings of so many customers."""
+def servers(customers: int) -> dict:
+    """What each of the three does with sixty-four drawings of so many customers."""
     server = server_of(customers * [pairs], torch.arange(64) * customers // 64)
     return {
-        "switched": milliseconds(lambda: one_by_one(customers, model.encode_image, pairs)),
-        "one pass": milliseconds(lambda: server.encode_image(some)),
-        "merged copies": milliseconds(lambda: one_by_one(customers, tower)),
+        "switched": lambda: one_by_one(customers, model.encode_image, pairs),
+        "one pass": lambda: server.encode_image(some),
+        "merged copies": lambda: one_by_one(customers, tower),
     }
 
 
 counts = (1, 8, 64)
-times = {count: milliseconds_of_all(count) for count in counts}
+runs = {(name, count): run for count in counts for name, run in servers(count).items()}
+with torch.no_grad():  # five rounds, each of them through all nine
+    rounds = [{key: timeit(run, number=1) for key, run in runs.items()} for _ in range(5)]
 costs = {"milliseconds for 64 drawings": {}, "megabytes": {}}
 show("customers", *(f"{count}: {unit}" for unit in ("ms", "MB") for count in counts))
-for name in times[1]:
-    each = tower_mb if name == "merged copies" else pairs_mb  # what one customer more needs
-    ms = [times[count][name] for count in counts]
-    mb = [(0 if each == tower_mb else tower_mb) + count * each for count in counts]
+with_pairs, copied = (tower_mb, pairs_mb), (0, tower_mb)  # once, and for each customer
+sizes = {"switched": with_pairs, "one pass": with_pairs, "merged copies": copied}
+for name, (once, each_mb) in sizes.items():
+    ms = [1000 * min(each[name, count] for each in rounds) for count in counts]
+    mb = [once + count * each_mb for count in counts]
     show(name, *(f"{value:.0f}" for value in ms + mb))
     for what, values in zip(costs, (ms, mb), strict=True):
         costs[what][name] = list(zip(counts, values, strict=True))
@@ -487,7 +485,7 @@ display_figure(figures.plot_ways(costs, "customers"))
 
 # %% [markdown]
 # With 64 customers merged copies need 704 MB, one base and all pairs 20. One pass takes about as long for 64 customers
-# as for one. Switching and merged copies take several times as long, since a pass of one drawing does not fill the
+# as for one. Switching and merged copies take more than twice as long, since a pass of one drawing does not fill the
 # machine. Only one pass stays low in both.
 #
 # Here A and B are copied for each sample. Services that hold many LoRAs on a GPU (S-LoRA, Punica) gather without copies,
