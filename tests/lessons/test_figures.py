@@ -28,7 +28,7 @@ from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_widths,
 )
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
-from serial_lora_course.lessons.l11_many.figures import plot_sweeps
+from serial_lora_course.lessons.l11_many.figures import plot_ways
 from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
 
@@ -119,16 +119,16 @@ def test_bars_of_memory_are_their_parts_end_to_end():
     assert drawn == [(0, 1), (0, 2), (1, 0.5), (2, 0.25), (1.5, 4), (2.25, 3)]
 
 
-def test_a_sweep_of_weights_is_one_line_a_task_beside_the_base():
-    sweeps = {
-        "one": {"symbols": [(0, 3), (1, 5)], "travel": [(0, 6), (1, 2)]},
-        "both": {"symbols": [(0.5, 4), (2, 1)], "travel": [(0.5, 4), (2, 0)]},
+def test_each_way_is_a_line_in_the_panel_of_what_was_measured_and_a_level_crosses_it():
+    panels = {
+        "ms": {"switched": [(1, 3), (8, 5)], "one pass": [(1, 4), (8, 4)]},
+        "MB": {"switched": [(1, 2), (8, 3)]},
     }
-    figure = plot_sweeps(sweeps, {"symbols": 2, "travel": 1})
-    for axes, tasks in zip(figure.axes, sweeps.values(), strict=True):
+    figure = plot_ways(panels, "customers", {"base": 2})
+    for axes, ways in zip(figure.axes, panels.values(), strict=True):
         drawn = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
-        assert drawn[::2] == list(tasks.values())
-        assert [{y for _, y in line} for line in drawn[1::2]] == [{2}, {1}]
+        assert drawn[:-1] == list(ways.values())
+        assert {y for _, y in drawn[-1]} == {2}
 
 
 def test_losses_are_one_line_a_run():
