@@ -76,10 +76,11 @@ TRIPS = {
     "masks and errors are right for wide and tall scenes, on a right trip and on two wrong ones",
 )
 def round_trip() -> Iterator[Case]:
-    """Two ellipses in scenes of unlike shapes, on every trip."""
-    for (trip, (there, back)), (height, width) in product(TRIPS.items(), ((53, 77), (91, 63))):
+    """Two ellipses in scenes of unlike shapes, larger and smaller than the frame, on every trip."""
+    for (trip, (there, back)), (height, width) in product(TRIPS.items(), ((53, 73), (47, 31))):
         y, x = np.mgrid[:height, :width]
-        masks = np.stack([((x - u) / 13) ** 2 + ((y - 25) / 19) ** 2 < 1 for u in (20, 41)])
+        centres = (11, 19), (width - 5, height - 5)  # the second is cut off by the border
+        masks = np.stack([((x - u) / 9) ** 2 + ((y - v) / 14) ** 2 < 1 for u, v in centres])
         picture = Image.new("RGB", (width, height))
         scene = SegmentationExample(picture, masks, ("one", "two"), "a scene")
         ready = there(scene)

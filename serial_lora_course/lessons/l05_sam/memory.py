@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
@@ -36,6 +37,7 @@ def peak_memory(step: Callable, model: nn.Module, *arguments: Any) -> int:
         for _ in range(2):
             step(model, *arguments)
         return weights + torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler prints when it starts
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         for _ in range(2):
             step(model, *arguments)
