@@ -77,8 +77,8 @@ for name, size in sizes.items():
 #
 # ## The number to beat
 #
-# How bad were those masks? The usual measure is the **Dice coefficient** of a found mask A and the true one B: twice the
-# pixels that they share, over the pixels of both.
+# How bad were those masks? The usual measure is the **Dice coefficient** of a found mask A and the true one B: twice
+# the pixels that they share, over the pixels of both.
 #
 # $$\text{Dice}(A, B) = \frac{2\,|A \cap B|}{|A| + |B|}$$
 #
@@ -585,9 +585,9 @@ cut_outs = {"not adapted": masks_before, "Serial LoRA": masks_after}
 display_figure(plot_cut_outs(tests, cut_outs, order=before.argsort()))
 
 # %% [markdown]
-# In the top row shreds have become things: the third is a chicken now, the twelfth a koala. The mallet, the first, still
-# brings its sky along. The bottom row was good before and stays so, but for the beaver, the seventh: more of its plate
-# comes with it.
+# In the top row shreds have become things: the third is a chicken now, the twelfth a koala. The mallet, the first,
+# still brings its sky along. The bottom row was good before and stays so, but for the beaver, the seventh: more of what
+# lies below it comes along.
 #
 # How many got better? On the left each scene's Dice minus that of its own filled box, on the right before against
 # after. Above the line is better.
