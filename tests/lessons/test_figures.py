@@ -8,6 +8,7 @@ from matplotlib.collections import PathCollection
 from PIL import Image
 from scipy import stats
 
+from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.lessons.l00_start.figures import plot_outcomes
 from serial_lora_course.lessons.l02_count.figures import plot_memory
 from serial_lora_course.lessons.l03_build.blocks import Faithful, OnTheStream, PairEach
@@ -19,7 +20,11 @@ from serial_lora_course.lessons.l03_build.figures import (
 )
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
 from serial_lora_course.lessons.l04_clip.figures import plot_over_shots
-from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
+from serial_lora_course.lessons.l05_sam.figures import (
+    TILE,
+    plot_cut_outs,
+    plot_dice_per_picture,
+)
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_four_runs,
     plot_race,
@@ -172,6 +177,26 @@ def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model
         assert [y for _, y in dots.get_offsets().tolist()] == pytest.approx(list(values - box))
     drawn = sorted(pair for dots in right.collections for pair in dots.get_offsets().tolist())
     assert np.allclose(drawn, sorted(zip(before, after, strict=True)))
+
+
+def test_a_cut_out_is_what_a_mask_marks_on_white():
+    left, right = np.zeros((2, 1, 20, 30), bool)
+    left[..., :12], right[..., 12:] = True, True
+    scenes = [
+        SegmentationExample(Image.new("RGB", (30, 20), colour), left | right, ("a thing",), colour)
+        for colour in ("blue", "red")
+    ]
+    figure = plot_cut_outs(scenes, {"A": [left, right], "B": [right, left]}, order=[1, 0])
+    for axes, marked in zip(figure.axes, ("right", "left"), strict=True):
+        sheet = np.asarray(axes.images[0].get_array())[TILE // 2]
+        seen = ["left" if tuple(sheet[TILE // 4]) == (255, 0, 0) else "right"]
+        assert seen == [marked]
+        assert tuple(sheet[TILE + (TILE // 4 if marked == "right" else 3 * TILE // 4)]) == (
+            0,
+            0,
+            255,
+        )
+        assert tuple(sheet[3 * TILE]) == (255, 255, 255)
 
 
 def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots():

@@ -1,4 +1,4 @@
-"""Checks of the exercises on SAM: its input frame, the adapter and the windows, the loss, a training step.
+"""Checks of the exercises on SAM: its input frame, the way there and back, the loss, a training step.
 
 Every expected value is segment-anything's own, or the lab's, whose loss is tested one pixel at a time.
 """
@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 
+import numpy as np
 import torch
+from PIL import Image
 from segment_anything.modeling import Sam
-from segment_anything.modeling.image_encoder import Block
 from segment_anything.utils.transforms import ResizeLongestSide
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import inject
 from serial_lora.parameters import adapter_parameters
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
-from serial_lora_course.labs.sam import PreparedExample, SamObjective
+from serial_lora_course.data.scenes import box_of
+from serial_lora_course.data.types import SegmentationExample
+from serial_lora_course.labs.sam import PreparedExample, SamObjective, prepare
 from serial_lora_course.measures.metrics import dice_ce
 from serial_lora_course.models.sam import build_sam
+
+FRAME = 65  # odd, so that no pixel lies half in and half out
 
 
 @exercise("5.1", "sizes and boxes equal segment-anything's, for wide, tall and square pictures")
@@ -44,50 +51,53 @@ def to_model_frame() -> Iterator[Case]:
         )
 
 
-class Change(nn.Module):
-    """x + B A x + bias, the bias being zero for a Serial LoRA pair."""
-
-    def __init__(self, width: int, bias: bool) -> None:
-        super().__init__()
-        self.lora_A = nn.Parameter(torch.randn(2, width))
-        self.lora_B = nn.Parameter(torch.randn(width, 2))
-        self.bias = nn.Parameter(torch.randn(width) * bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + x @ self.lora_A.T @ self.lora_B.T + self.bias
+def unscaled(scene: SegmentationExample) -> PreparedExample:
+    """A wrong way there: the boxes stay as they are."""
+    return prepare(scene, FRAME)._replace(boxes=torch.as_tensor(scene.boxes))
 
 
-def first_half(block: Block, adapter: nn.Module, x: Tensor) -> Tensor:
-    """By segment-anything's own block: the adapter joins its norm, and its second half adds nothing."""
-    block = copy.deepcopy(block)
-    block.norm1 = nn.Sequential(block.norm1, adapter)
-    for parameter in block.mlp.lin2.parameters():
-        nn.init.zeros_(parameter)
-    return block(x)
+def back_from(logits: Tensor, cut: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The way back; with the whole square in place of the picture's part it is wrong."""
+    return interpolate(logits[..., : cut[0], : cut[1]], tuple(size), mode="bilinear")
+
+
+TRIPS = {
+    "a right trip": (partial(prepare, image_size=FRAME), back_from),
+    "unscaled boxes": (unscaled, back_from),
+    "padding left on": (
+        partial(prepare, image_size=FRAME),
+        lambda logits, _, size: back_from(logits, (FRAME, FRAME), size),
+    ),
+}
 
 
 @exercise(
     "5.2",
-    "output and gradients equal those of segment-anything's block, with padding, without it and in a "
-    "global block, and the padding stays zero even if the adapter has a bias",
+    "masks and errors are right for wide and tall scenes, on a right trip and on two wrong ones",
 )
-def adapted_windows() -> Iterator[Case]:
-    """Windows that fit, windows that need padding, no windows; a pair, and one with a bias."""
-
-    def trainable(block, adapter, x: Tensor) -> dict[str, Tensor]:
-        return {"lora_A": adapter.lora_A, "lora_B": adapter.lora_B, "x": x}
-
-    for bias in (False, True):
-        for side, size in ((3, (6, 9)), (4, (7, 6)), (0, (5, 4))):
-            block, adapter = Block(6, num_heads=1, window_size=side), Change(6, bias)
-            for parameter in block.parameters():
-                nn.init.normal_(parameter, std=0.5)
-            x = torch.randn(2, *size, 6).requires_grad_(bias)
-            where = f"windows of {side}" if side else "a global block"
-            kind = "an adapter that has a bias" if bias else "a Serial LoRA pair"
-            what = f"{where} on {size[0]} x {size[1]} tokens with {kind}"
-            given = (block, adapter, x)
-            yield Case(what, given, first_half(*given), leaves=trainable)
+def round_trip() -> Iterator[Case]:
+    """Two ellipses in scenes of unlike shapes, larger and smaller than the frame, on every trip."""
+    for (trip, (there, back)), (height, width) in product(TRIPS.items(), ((53, 73), (47, 31))):
+        y, x = np.mgrid[:height, :width]
+        centres = (11, 19), (width - 5, height - 5)  # the second is cut off by the border
+        masks = np.stack([((x - u) / 9) ** 2 + ((y - v) / 14) ** 2 < 1 for u, v in centres])
+        picture = Image.new("RGB", (width, height))
+        scene = SegmentationExample(picture, masks, ("one", "two"), "a scene")
+        ready = there(scene)
+        high, wide = ready.input_size
+        square = torch.full((2, 1, FRAME, FRAME), -0.5)
+        square[:, 0, :high, :wide] += ready.truth
+        tight = np.stack([box_of(mask) for mask in ready.truth.numpy()])
+        what = f"a scene {height} high and {width} wide, {trip}"
+        came_back = back(square, (high, wide), (height, width))[:, 0] > 0
+        errors = torch.tensor(abs(ready.boxes.numpy() - tight).max(1))
+        yield Case(
+            what,
+            (scene, there, back, FRAME),
+            Parts({f"the masks ({what})": came_back, f"the boxes' errors ({what})": errors}),
+            form="return both: the masks that came back, and the boxes' errors",
+            may_change=True,  # a scene keeps its boxes once it was asked for them
+        )
 
 
 @exercise(

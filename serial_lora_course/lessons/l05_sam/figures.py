@@ -1,15 +1,17 @@
-"""Every picture's Dice, since an average hides the pictures on which a model fails; and wrong tokens."""
+"""Every picture's cut-outs and Dice, since an average hides the pictures on which a model fails."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from PIL import Image
 
+from serial_lora_course.data.types import SegmentationExample
+from serial_lora_course.plots.pictures import draw_bare
 from serial_lora_course.plots.style import (
     BLUE,
     INK,
@@ -20,7 +22,7 @@ from serial_lora_course.plots.style import (
 )
 
 COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION}  # BLUE for any other
-RED = LinearSegmentedColormap.from_list("wrong", ["white", VERMILION, "#5c1f00"])
+TILE = 96  # pixels of a cut-out
 
 
 def plot_dice_per_picture(
@@ -33,7 +35,7 @@ def plot_dice_per_picture(
         filled_box: the Dice of filling the boxes of each picture, in that order.
     """
     (one, before), (other, after) = ((name, np.asarray(dice)) for name, dice in scores.items())
-    worse, low = after < before, np.floor(10 * min(before.min(), after.min())) / 10 - 0.1
+    worse, low = after < before, max(0, np.floor(10 * min(before.min(), after.min())) / 10 - 0.1)
     jitter = np.random.default_rng(0)  # sideways places only: they mean nothing
     lost = []
     with styled_figure(8, 4.2) as figure:
@@ -74,32 +76,49 @@ def plot_dice_per_picture(
     )
 
 
-def plot_token_errors(errors: Mapping[str, np.ndarray], window: int) -> Figure:
-    """How wrong each token is, with the windows' borders, and the padding hatched.
+def plot_cut_outs(
+    scenes: Sequence[SegmentationExample],
+    answers: Mapping[str, Sequence[Any]],
+    order: Sequence[int],
+    columns: int = 15,
+) -> Figure:
+    """A contact sheet for each model: all that it marked in a scene, on white, cut at the scene's boxes.
 
     Args:
-        errors: title -> (height, width), of the tokens of a picture.
-        window: side of a window, in tokens.
+        scenes: with pictures and boxes.
+        answers: name of a model -> its masks (N, height, width) of each scene.
+        order: of the scenes, row by row.
     """
-    most = max(np.max(error) for error in errors.values())
-    with styled_figure(3.1 * len(errors) + 0.5, 3.2) as figure:
-        panels = figure.subplots(1, len(errors), squeeze=False, sharey=True)[0]
-        for axes, (title, error) in zip(panels, errors.items(), strict=True):
-            height, width = error.shape
-            tall, wide = (math.ceil(side / window) * window for side in (height, width))
-            shown = axes.imshow(error, RED, vmin=0, vmax=most, extent=(0, width, height, 0))
-            look = {"hatch": "////", "facecolor": "#f2f2f2", "edgecolor": "#c4c4c4", "linewidth": 0}
-            for corner, *sides in (
-                ((width, 0), wide - width, tall),
-                ((0, height), width, tall - height),
-            ):
-                axes.add_patch(Rectangle(corner, *sides, **look))
-            axes.set(xlim=(0, wide), ylim=(tall, 0), title=title)
-            axes.set(xticks=range(0, wide + 1, window), yticks=range(0, tall + 1, window))
-            axes.grid(color=QUIET, linewidth=0.6)
-            axes.set_axisbelow(False)
-        figure.colorbar(shown, ax=panels, label="error of a token", shrink=0.8)
-    words = "; ".join(f"{t}: {np.sum(e > 1e-4)} of {np.size(e)} wrong" for t, e in errors.items())
+    rows = math.ceil(len(order) / columns)
+    with styled_figure(10.4, len(answers) * (0.69 * rows + 0.35)) as figure:
+        panels = figure.subplots(len(answers), 1, squeeze=False)[:, 0]
+        for axes, (title, masks) in zip(panels, answers.items(), strict=True):
+            sheet = Image.new("RGB", (columns * TILE, rows * TILE), "white")
+            for place, number in enumerate(order):
+                tile = on_white(scenes[number], masks[number])
+                row, column = divmod(place, columns)
+                corner = (TILE * column, TILE * row)
+                sheet.paste(
+                    tile, [c + (TILE - s) // 2 for c, s in zip(corner, tile.size, strict=True)]
+                )
+            draw_bare(axes, sheet, interpolation="antialiased")
+            axes.set_title(title)
+            for lines, count in ((axes.axvline, columns), (axes.axhline, rows)):
+                for edge in range(count + 1):
+                    lines(edge * TILE - 0.5, color="#dddddd", linewidth=0.6)
     return with_description(
-        figure, f"Error of each output token, with the padding hatched. {words}."
+        figure, f"{len(order)} scenes cut out on white, by each of: {', '.join(answers)}."
     )
+
+
+def on_white(scene: SegmentationExample, masks: Any) -> Image.Image:
+    """What the masks mark of a scene, cut at the edges of its boxes, to fit a tile."""
+    marked = np.asarray(masks).any(0)[..., None]  # (height, width, 1)
+    cut = np.where(marked, np.asarray(scene.picture.convert("RGB")), 255).astype(np.uint8)
+    (x0, y0), (x1, y1) = (
+        scene.boxes[:, :2].min(0).astype(int),
+        scene.boxes[:, 2:].max(0).astype(int),
+    )
+    picture = Image.fromarray(cut[y0:y1, x0:x1])
+    factor = 0.92 * TILE / max(picture.size)
+    return picture.resize([max(1, round(factor * side)) for side in picture.size])
