@@ -101,16 +101,16 @@ def placements(d) -> dict[str, list[tuple]]:
 
 d, r = symbols("d r")
 serial = parameters([(d, d)], r)
-print(f"{'':42} {'size':>8} {'times':>6} {'as large as Serial LoRA at rank':>32}")
-print(f"{'Serial LoRA: one pair':42} {serial!s:>8} {1:6} {r!s:>32}")
+print(f"{'':42} {'size':>8} {'times':>6} {'of equal size at rank':>22}")
+print(f"{'Serial LoRA: one pair':42} {serial!s:>8} {1:6} {r!s:>22}")
 for name, shapes in placements(d).items():
     size = parameters(shapes, r)
-    print(f"{name:42} {size!s:>8} {size / serial!s:>6} {r * serial / size!s:>32}")
+    print(f"{name:42} {size!s:>8} {size / serial!s:>6} {r * serial / size!s:>22}")
 
 # %% [markdown]
-# In the column of times d and r have cancelled, so it holds for every width and rank: that is the proof. **The quarter
-# takes pairs on all four matrices, all square, and equal ranks.** Against LoRA on q and v Serial LoRA saves half,
-# and adapts k too.
+# In the column of times d and r have cancelled, so it holds for every width and rank: that is the proof. **At equal
+# ranks the quarter takes pairs on all four matrices, all square.** Against LoRA on q and v Serial LoRA saves half. It
+# reaches k too, but with one pair for all three.
 #
 # The last column is to take along: at that rank the LoRA is exactly as large as Serial LoRA of rank r. Real ranks are
 # whole numbers, so write the rule for them.
@@ -161,8 +161,10 @@ check("2.2", rank_of_equal_size)
 # A formula may leave out what a real model has. So take the real classes at their real size, put the adapters in, and
 # count. SD3's weights would need gigabytes, but on the **meta** device a tensor has a shape and no storage.
 #
-# Beside each count stands what your function says, for four square matrices in each block, or for one. CLIP has blocks
-# in both towers. SD3 comes twice: its picture tokens and its text tokens have matrices of their own.
+# Beside each count stands what your function says, for four square matrices in each block, or for one. In CLIP and SAM
+# q, k and v lie in one matrix; `inject` gives each its own pair, as the paper counts (one pair for the whole matrix
+# would be the fused row above). CLIP has blocks in both towers. SD3 comes twice: its picture tokens and its text
+# tokens have matrices of their own.
 
 # %% tags=["nbval-check-output"]
 MAKE = {  # the models, and the paper's ranks
@@ -192,13 +194,16 @@ def widths(name: str) -> list[int]:
 
 
 print(f"{'':20} rank {'LoRA':>14} {'your function':>14} {'Serial LoRA':>14} {'your function':>14}")
-for name, stream in [*((name, {}) for name in MAKE), ("SD3 medium", {"stream": "both"})]:
-    rank, shapes = RANKS[name], [(d, d) for d in widths(name)] * (1 + len(stream))
+both_streams = ("SD3 medium", {"stream": "both"})
+for name, options in [*((name, {}) for name in MAKE), both_streams]:
+    rank, label, shapes = RANKS[name], name, [(d, d) for d in widths(name)]
+    if options:  # the text tokens' matrices are as many
+        label, shapes = f"{name}, text too", 2 * shapes
     row = []
     for kind, matrices in ((LoRAConfig, 4 * shapes), (SerialLoRAConfig, shapes)):
-        row.append(trained(inject(on_meta(name), kind(rank, **stream))))
+        row.append(trained(inject(on_meta(name), kind(rank, **options))))
         row.append(parameters(matrices, rank))
-    print(f"{name + ', text too' * len(stream):20} {rank:4}", *(f"{each:14,}" for each in row))
+    print(f"{label:20} {rank:4}", *(f"{each:14,}" for each in row))
 
 # %% [markdown]
 # Your function is right to the last parameter, but for one row: with SD3's text tokens LoRA has 196,608 parameters less
@@ -310,7 +315,7 @@ display_figure(plot_memory(memory, hoped=lora / 4))
 # - A pair holds rank · (inputs + outputs) parameters: in a block 8dr for LoRA on q, k, v and out, 2dr for Serial LoRA.
 # - Ask which LoRA is meant, and compare at equal size: at rank 2 · width · rank // sum(inputs + outputs), for LoRA on
 #   q, k, v and out a quarter of the rank.
-# - An adapter saves gradients, moments and some activations, whatever its size. A smaller one saves disk.
+# - An adapter saves gradients, moments and some activations. A smaller one saves little more memory, but disk.
 # - Count on the real model: on `torch.device("meta")` that costs nothing, and it finds what a formula forgets.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).

@@ -264,7 +264,8 @@ for name, each in changes.items():
 # %% [markdown]
 # Of Serial LoRA's changes nothing is left but rounding: the adapter is back. The matrices are not the ones that were
 # lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes. Of LoRA's
-# changes 0.7 is left: no pair of rank 16 can make a stack of rank 48.
+# changes 0.7 is left: no pair of rank 16 can make a stack of rank 48. (Matrix by matrix, with a pair for each, LoRA's
+# come back too.)
 #
 # Many files are in half precision, where rounding is larger. So round both files, let your function find the rank,
 # recover, and put the pairs into a fresh float32 CLIP. How many directions does it need? The cell keeps 1, then 2, and
@@ -441,10 +442,11 @@ for side in ("reads", "writes"):
 display_figure(plot_overlaps(tables, list(shown), list(shown), chance=RANK / d))
 
 # %% [markdown]
-# On the right, two runs of Serial LoRA write much alike, at 0.49 to 0.51. Part of that is W, not learning: random pairs
-# behind W already overlap by 0.23. LoRA and Serial LoRA share 0.20 to 0.22; LoRA and a random pair behind W already
-# share 0.15 to 0.16. "They learn much the same", one might say. But two runs of LoRA share more, 0.26 to 0.28. So the
-# two methods do write in somewhat different directions, and only the other seeds show that.
+# On the right, two runs of Serial LoRA write much alike, at 0.49 to 0.51. Part of that is W, not learning: random
+# pairs behind W already overlap by 0.23. LoRA and Serial LoRA share 0.20 to 0.22; LoRA and a random pair behind W
+# already share 0.15 to 0.16. "They learn much the same", one might say. But two runs of LoRA share more, 0.26 to 0.28.
+# So the two methods do write in somewhat different directions. A second seed shows that, and so does the random pair,
+# with which Serial LoRA shares more than with LoRA: 0.29 to 0.30.
 #
 # On the left there is hardly anything: two runs of one method read little more alike than chance. Why?
 #
@@ -480,8 +482,8 @@ display_figure(plot_overlaps({title: table}, list(files), names, chance=RANK / d
 # draw the same first A, for q of block 0; hence the 0.15 and 0.16 in the left panel above. And all this is after
 # sixteen steps; longer training may lead farther away.)
 #
-# Rank, method, pair and seed: all are in the merged weights. Show this figure to somebody who believes that merging
-# hides how a model was tuned.
+# Rank, method, the pair's product and the seed: whoever has the base, and draws as the library does, finds them all in
+# the merged weights. Merging does not hide how a model was tuned.
 #
 # ## Quiz
 #
@@ -516,7 +518,7 @@ display_figure(plot_overlaps({title: table}, list(files), names, chance=RANK / d
 # ## What to remember
 #
 # - The rank of a change is where its singular values fall most. Serial LoRA's q, k and v, stacked, have that of one.
-# - A merged Serial LoRA is not lost: its A is where dW reads, its B solves W B = dW Aᵀ.
+# - With the base at hand a merged Serial LoRA is not lost: its A is where dW reads, its B solves W B = dW Aᵀ.
 # - Of W, W + dW and dW, a claim about singular values has to say which. The height of a curve is size, not learning.
 # - Compare overlaps with the right chance, *and* with a second seed of the same method.
 # - A may stay near its random start: then a merged file tells its seed.

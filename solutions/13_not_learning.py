@@ -76,7 +76,7 @@ display_figure(plot_curves(curves, apart="C"))
 #
 # H. B, which looks best, is broken like the others. A, E and F are one curve, batch for batch, so nothing is trained,
 # and no two of them have the same faults. A curve does not show *what* is wrong, and not always *that* something is. A
-# diagnostic does.
+# diagnostic says where to look.
 #
 # </details>
 #
@@ -119,7 +119,7 @@ check("13.1", held)
 # %% [markdown]
 # <details><summary>Hint 1: which object?</summary>
 #
-# `id(tensor)` is a number that no other object has. `tensor in some_list` would compare values.
+# `id(tensor)` is a number that no other object has. `tensor in some_list` compares values, if it can.
 #
 # </details>
 # <details><summary>Hint 2: two collections</summary>
@@ -521,8 +521,8 @@ check("13.5", diagnosis)
 # </details>
 # <details><summary>Hint 2: nothing at all</summary>
 #
-# In one run the optimizer holds everything, a gradient reaches everything, and nothing moves. Then the gradients are
-# zeros. The gradient of `A` has `B` as a factor, and the gradient of `B` has `A`.
+# In one run the optimizer holds everything, a gradient reaches everything, and nothing moves. What if the gradients
+# are zeros? The gradient of `A` has `B` as a factor, and the gradient of `B` has `A`.
 #
 # </details>
 #
@@ -544,9 +544,10 @@ print("E with the optimizer of A's fix, moved in 2 steps:", after(posted.run_e(o
 # <details><summary>What was wrong</summary>
 #
 # **E**: the optimizer was made before the adapter, as in A. And the warm-up is longer than the run, so the rate never
-# comes near 0.003, which nothing shows while nothing is stepped.
-# [`sd_dreambooth_extension #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the same default
-# of 500 steps to zero because of the confusion that it caused.
+# comes near 0.003. While nothing is stepped, what moves cannot show that; `optimizer.param_groups[0]["lr"]`, printed,
+# can. (It shows G's fault too.) [`sd_dreambooth_extension
+# #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the same default of 500 steps to zero
+# because of the confusion that it caused.
 # <!-- from that change: 500 -->
 #
 # **F**: `A` and `B` are both zero. Each is a factor of the other's gradient, so both stay zero for ever. It happened in
@@ -594,10 +595,10 @@ for name, run in tried.items():
     print(f"{name}: {losses[0]:.2f} to {losses[-1]:.2f}")
 
 # %% [markdown]
-# It finds D, F and G, whose loss stays high, and it would find A and E, whose optimizers hold nothing. It misses B,
-# whose class vectors learn the batch by heart, and C, which more than halves its loss on pictures that are nearly
-# black: only beside the mended C, which ends at 0.05, does 0.18 look high. So keep your four beside it. Other symptoms
-# need other lines:
+# It finds D, F and G, whose loss stays high, and it would find A and E, whose optimizers hold nothing that is trained.
+# It misses B, whose class vectors learn the batch by heart, and C, which more than halves its loss on pictures that
+# are nearly black: only beside the mended C, which ends at 0.05, does 0.18 look high. So keep your four beside it.
+# Other symptoms need other lines:
 #
 # | What you see | Diagnostic | What it shows |
 # |---|---|---|
@@ -613,8 +614,9 @@ for name, run in tried.items():
 #
 # <details><summary>Answer</summary>
 #
-# What fraction of the parameters two steps change, and by how much. Few of them: rounding. None: gradients of zeros.
-# All, by much less than the rate: the schedule. All, as usual: look at what enters the model.
+# What fraction of the parameters two steps change, and by how much. Few of them: most likely rounding. None: most
+# likely gradients of zeros. All, by much less than the rate: the schedule. All, as usual: look at what enters the
+# model, and at labels and loss.
 #
 # </details>
 #
