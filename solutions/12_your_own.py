@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 12 · Your own model and pictures
 #
-# Over the white counter of Ada's shop hangs a camera. It is to tell how many things lie there, and takes four frames each
-# time. Ada sorted the frames into four folders and built a classifier. In her test it was right every time. Then her
-# sister laid other things on the counter, and about every eighth answer was wrong.
+# Over the white counter of Ada's shop hangs a camera. It is to tell how many things lie there, and takes four frames
+# each time. Ada sorted the frames into four folders and built a classifier. In her test it was right every time. Then
+# her sister laid other things on the counter, and about every eighth answer was wrong.
 #
-# In this lesson you find out why. Then you go the whole way from a folder to a model: an honest split, a linear probe,
-# an adapter, a merge that is verified, and a test as a user would make it. The adapter passes one half of that test and
-# fails the other, and you mend the folder.
+# In this lesson you find out why. Then you go the whole way from a folder to a model: an honest split, a linear
+# probe, an adapter, a merge that is verified, and a test as a user would make it. The adapter passes one half of that
+# test and fails the other, and you mend the folder.
 
 # %%
 try:
@@ -52,8 +52,9 @@ lesson_card("12")
 # The photographs are real, cut out by hand. We lay each of them on a white sheet, one to four times, large and small.
 # `film` then makes four frames of the sheet: the camera tilts, and there is more and more light.
 #
-# The names say what is shown: in `zebra 1a`, the part before the space is the thing. If you have a folder of your own,
-# set `folder` to its path, leave out the cell that fills it, and adapt the line that fills `objects` to your names.
+# The names say what is shown: in `zebra 1a`, the part before the space is the thing. If you have a folder of your
+# own, set `folder` to its path, leave out the call of `film`, and adapt the line that fills `objects` to your names.
+# What a user will lay there, you then photograph yourself.
 
 # %%
 scratch = tempfile.TemporaryDirectory()  # deleted when the notebook is closed
@@ -112,8 +113,8 @@ show([*range(-4, 0), *range(1, len(files), len(files) // 4)])
 print(ATTRIBUTION["photographs"])
 
 # %% [markdown]
-# There are two photographs of zebras, `zebra 1` and `zebra 2`. They count as one thing here: where names don't tell, it
-# is better to keep too much together than too little.
+# There are two photographs of zebras, `zebra 1` and `zebra 2`. They count as one thing here: where names don't tell,
+# it is better to keep too much together than too little.
 
 # %% [markdown]
 # ## Always right
@@ -185,8 +186,8 @@ show_nearest(*careless)
 
 # %% [markdown]
 # Eight times out of eight it is the same sheet. The classifier never had to count: it only had to recognise a sheet
-# from its training set. This is a **leak**. Frames of one video, four crops of one slide, five photographs of one dog:
-# real folders often leak, and nothing in a training log tells you.
+# from its training set. This is a **leak**. Frames of one video, four crops of one slide, five photographs of one
+# dog: real folders often leak, and nothing in a training log tells you.
 #
 # ## A split by object
 #
@@ -275,9 +276,9 @@ show_nearest(train, test)
 # %% [markdown]
 # ## A linear probe
 #
-# Before you train an adapter, find out what you get without one. In a **linear probe**, one linear layer learns to tell
-# the classes from the features. These stay as they are, so they are computed once. It is a plain loop: all frames in
-# each step, and one layer to train.
+# Before you train an adapter, find out what you get without one. In a **linear probe**, one linear layer learns to
+# tell the classes from the features. These stay as they are, so they are computed once. It is a plain loop: all
+# frames in each step, and one layer to train.
 
 
 # %%
@@ -300,9 +301,9 @@ for split, (learnt, asked) in {"split by frame": careless, "split by thing": (tr
 display(results)
 
 # %% [markdown]
-# Read each column as somebody who has only that one. On the left memory is always right: Ada would ship it and look no
-# further. On the right it is wrong on about every eighth frame, and the probe is behind it. **The leak hid that there
-# is something to win.**
+# Read each column as somebody who has only that one. On the left memory is always right: Ada would ship it and look
+# no further. On the right it is wrong on about every eighth frame, and the probe is behind it. **The leak hid that
+# there is something to win.**
 #
 # ## An adapter, merged and verified
 #
@@ -450,9 +451,9 @@ check("12.3", folder_to_model)
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
-# One run is not enough. A seed decides where head and pairs begin, and in which order the frames come; a split decides
-# which things are asked. So run your function four times, with other seeds *and* other splits. The nearest frame and the
-# probe get the same ones. Which of the three will count best, and by how much?
+# One run is not enough. A seed decides where head and pairs begin, and in which order the frames come; a split
+# decides which things are asked. So run your function four times, with other seeds *and* other splits. The nearest
+# frame and the probe get the same ones. Which of the three will count best, and by how much?
 
 
 # %%
@@ -501,18 +502,19 @@ table = pd.DataFrame(rows, columns=[*METHODS, "the merge is verified"])
 display(table.rename_axis("draw").round(1))
 
 # %% [markdown]
-# The adapter is ahead of the probe on every draw. It is not ahead of the nearest frame on every one: on draw 0 by 88.7
-# to 86.9, and on draw 1 it is behind, 82.9 to 84.8. **On these frames you cannot tell whether training is worth it.**
+# The adapter is ahead of the probe on every draw. It is not ahead of the nearest frame on every one: on draw 0 by
+# 88.7 to 86.9, on draw 1 it is behind, 82.9 to 84.8, and on the others it is far ahead. **On these frames you cannot
+# tell whether training is worth it.**
 #
 # For fairness: the probe's rate and steps are the best of seven that we tried on frames like these, the adapter's the
 # better of two.
 #
 # ## What a user will lay there
 #
-# Each of Ada's sheets repeats one thing. Her sister will lay *different* things together, and smaller ones. So test that
-# before you ship, with each draw's own held-out things: a hundred new sheets of mixed things, and a hundred on which
-# they are half as wide and high. All three methods get the same sheets. Does the adapter count, or did it learn how one
-# thing repeats? Does it count, or measure how much of the sheet is covered?
+# Each of Ada's sheets repeats one thing. Her sister will lay *different* things together, and smaller ones. So test
+# that before you ship, with each draw's own held-out things: a hundred new sheets of mixed things, and a hundred on
+# which they are half as wide and high. All three methods get the same sheets. Does the adapter count, or did it learn
+# how one thing repeats? Does it count, or measure how much of the sheet is covered?
 
 # %%
 truth = torch.arange(100) % 4  # class 0 is one thing
@@ -542,9 +544,9 @@ display_figure(plot_seeds(dots))
 display(pd.concat({what: pd.DataFrame(found) for what, found in dots.items()}, axis=1).round(1))
 
 # %% [markdown]
-# **On mixed things the adapter is ahead of both on every draw**, with 86% to 94%. The nearest frame falls to 67% to 77%:
-# on two draws it had kept up in the folder's test, and a user's sheets tell the two apart. On small things the adapter
-# is the best on three draws of four, and of no use on any: 36% to 64%, where guessing gets a quarter.
+# **On mixed things the adapter is ahead of both on every draw**, with 86% to 94%. The nearest frame falls to 67% to
+# 77%: on two draws it had kept up in the folder's test, and a user's sheets tell the two apart. On small things the
+# adapter is the best on three draws of four, and of no use on any: 36% to 64%, where guessing gets a quarter.
 #
 # Look at some. Right answers have a ✓; where one is wrong, the true number is in brackets.
 
@@ -561,13 +563,14 @@ adapter, test = draws[0][-1], tests[0]
 show_answers(adapter, [page for sides in wishes.values() for page in users_sheets(test, sides)[:8]])
 
 # %% [markdown]
-# In the lower row, where things are half as wide and high, three answers are wrong, and each is too low. So the adapter
-# does not only count: size misleads it, and you know before a user does.
+# In the lower row, where things are half as wide and high, three answers are wrong, and each is too low. So the
+# adapter does not only count: size misleads it, and you know before a user does.
 #
 # ## Mend the folder
 #
-# The folder has no small things. So film each photograph once more, on sheets with small ones, add these frames to the
-# others, and train on both, with the first draw's split. All three methods get them, and the tests stay as they are.
+# The folder has no small things. So film each photograph once more, on sheets with small ones, add these frames to
+# the others, and train on both, with the first draw's split. All three methods get them, and the tests stay as they
+# are.
 
 # %%
 film(Path(scratch.name, "small"), sides=(14, 28))
@@ -591,13 +594,13 @@ show_answers(adapter, users_sheets(test, wishes["mixed, half as large"])[:8])
 # %% [markdown]
 # On small things the adapter rises from 64% to 83%, above all that any draw had before, and it keeps its 90% on mixed
 # ones. The same frames bring the probe to 65% and the nearest frame to 55%. **A user's test found what the folder
-# lacked, and the adapter learnt most from it.** This is one draw. And we mended for this very test, so it flatters now:
-# the next wish, another counter or a fifth thing, needs a test of its own.
+# lacked, and the adapter learnt most from it.** This is one draw. And we mended for this very test, so it flatters
+# now: the next wish, another counter or a fifth thing, needs a test of its own.
 #
 # ## Out of the notebook
 #
-# So ship this adapter. Merged, it is an ordinary open_clip tower with other parameters in it. With it go the head, the
-# class names in order, and which tower it was, for the transform. Load all that into fresh modules, and ask.
+# So ship this adapter. Merged, it is an ordinary open_clip tower with other parameters in it. With it go the head,
+# the class names in order, and which tower it was, for the transform. Load all that into fresh modules, and ask.
 
 # %%
 import json
@@ -631,9 +634,9 @@ print("largest difference between what you trained and what was loaded:", away)
 # ## On a model that you have heard of
 #
 # Two lines above name the tiny model and its transform, and one loads it anew. Here are the two for DINO, a vision
-# transformer that learnt from pictures without labels. With `pretrained=True` timm fetches its weights, where there is
-# a network. Here they are random: that shows that your function runs on this model, and what it costs. What it scores,
-# only the real weights can show.
+# transformer that learnt from pictures without labels. With `pretrained=True` timm fetches its weights, where there
+# is a network. Here they are random: that shows that your function runs on this model, and what it costs. What it
+# scores, only the real weights can show.
 
 # %%
 import time
@@ -656,9 +659,9 @@ print("the merge is verified:", verified)
 print(f"{step:.1f} s a step, so {STEPS} steps take one core {STEPS * step / 60:.1f} minutes")
 
 # %% [markdown]
-# Your function runs on DINO as it is, on one frame of every twelve, and the merge is verified. A training takes a laptop
-# minutes, and the weights are some 86 MB to fetch, once. Write `vision` and `transform` for `dino` and `prepare`, and
-# run the lesson's cells with it.
+# Your function runs on DINO as it is, on one frame of every twelve, and the merge is verified. A training takes a
+# laptop minutes, and the weights are some 86 MB to fetch, once. Write `vision` and `transform` for `dino` and
+# `prepare`, and run the lesson's cells with it.
 #
 # For a folder in a terminal there is `serial-lora fit`: a model of timm, open_clip or transformers with its own
 # transform, the best state chosen on validation pictures, and a regression beside the adapter. It cannot know which
@@ -673,8 +676,8 @@ print(f"{step:.1f} s a step, so {STEPS} steps take one core {STEPS * step / 60:.
 #
 # <details><summary>Answer</summary>
 #
-# Probably a leak. Neighbouring frames are nearly the same picture, and they lie on both sides of the split. So the test
-# measured memory. Split by video, and compare again. If a gap is left, use shows what the folder lacks.
+# Probably a leak. Neighbouring frames are nearly the same picture, and they lie on both sides of the split. So the
+# test measured memory. Split by video, and compare again. If a gap is left, use shows what the folder lacks.
 #
 # </details>
 #
@@ -687,7 +690,8 @@ print(f"{step:.1f} s a step, so {STEPS} steps take one core {STEPS * step / 60:.
 #
 # </details>
 #
-# **3. The merged model gives exactly the outputs of the adapted one, and exactly those of the base. What is verified?**
+# **3. The merged model gives exactly the outputs of the adapted one, and exactly those of the base. What is
+# verified?**
 #
 # <details><summary>Answer</summary>
 #
