@@ -506,8 +506,8 @@ display(table.rename_axis("draw").round(1))
 # 88.7 to 86.9, on draw 1 it is behind, 82.9 to 84.8, and on the others it is far ahead. **On these frames you cannot
 # tell whether training is worth it.**
 #
-# For fairness: the probe's rate and steps are the best of seven that we tried on frames like these, the adapter's the
-# better of two.
+# For fairness: the probe's rate and steps are among the best of seven settings that we tried on frames like these, the
+# adapter's the better of two, tried on one draw.
 #
 # ## What a user will lay there
 #
