@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 12 · Your own model and pictures
 #
-# Ada has filmed birds, flowers, tools and other things, and kept four frames of each film. She sorted them into nine
-# folders and built a classifier. In her test it was right almost every time. Then her sister brought frames of other
-# things, and it got about half of them wrong.
+# Over the white counter of Ada's shop hangs a camera. It is to tell how many things lie there, and takes four frames
+# each time. Ada sorted the frames into four folders and built a classifier. In her test it was right every time. Then
+# her sister laid other things on the counter, and about every eighth answer was wrong.
 #
-# In this lesson you find out why. Then you go the whole way from a folder to a model: an honest split, a linear probe,
-# an adapter, and a merge that is verified. You see where an adapter is not worth its place, and where it is: in the end
-# yours counts things that it has never seen, and you find out where it stops.
+# In this lesson you find out why. Then you go the whole way from a folder to a model: an honest split, a linear
+# probe, an adapter, a merge that is verified, and a test as a user would make it. The adapter passes one half of that
+# test and fails the other, and you mend the folder.
 
 # %%
 try:
@@ -17,12 +17,12 @@ except ModuleNotFoundError:
 
 # %%
 import copy
-import shlex
+import random
 import tempfile
 import textwrap
-from contextlib import chdir
 from pathlib import Path
 
+import pandas as pd
 import torch
 from IPython.display import display
 from PIL import Image, ImageEnhance, ImageOps
@@ -44,57 +44,86 @@ lesson_card("12")
 # Ada's folder has the layout that every tool reads: one sub-folder per class, with the pictures inside.
 #
 # ```
-# my_pictures/bird/owl 1a.png
-# my_pictures/bird/owl 1b.png
-# my_pictures/tool/hammer 1a.png
+# counter/2/adelaide_rosella 1a.png
+# counter/2/adelaide_rosella 1b.png
+# counter/4/zebra 1a.png
 # ```
 #
-# The things are real photographs, cut out by hand and laid on white. The loop makes the film, four frames of each: the
-# camera tilts and comes nearer, and there is more and more light (in frame `a` even white is grey).
+# The photographs are real, cut out by hand. We lay each of them on a white sheet, one to four times, large and small.
+# `film` then makes four frames of the sheet: the camera tilts, and there is more and more light.
 #
-# The names say what is shown: in `owl 1a`, the part before the space is the thing. If you have a folder of your own,
-# set `folder` to its path, leave the loop out, and adapt the line that fills `objects` to your names.
+# The names say what is shown: in `zebra 1a`, the part before the space is the thing. If you have a folder of your
+# own, set `folder` to its path, leave out the call of `film`, and adapt the line that fills `objects` to your names.
+# What a user will lay there, you then photograph yourself.
 
 # %%
 scratch = tempfile.TemporaryDirectory()  # deleted when the notebook is closed
-folder = Path(scratch.name, "my_pictures")
-things = write_example_folder(Path(scratch.name, "things"))
+cut_out = sorted(write_example_folder(Path(scratch.name, "things")).glob("*/*.png"))
+several = ("two_", "some_", "pair_of_cherries")  # these show more than one thing
+cut_out = [file for file in cut_out if not file.stem.startswith(several)]
+photographs = {file.stem: Image.open(file).convert("RGB") for file in cut_out}  # "zebra 1"
+things = sorted({name.rpartition(" ")[0] for name in photographs})
+FRAMES = {"a": (-6, 0.85), "b": (-2, 0.95), "c": (2, 1.05), "d": (6, 1.15)}  # tilt and light
 
-frames = {"a": (-9, 0, 0.85), "b": (-3, 4, 0.95), "c": (3, 8, 1.05), "d": (9, 12, 1.15)}
-for thing in sorted(things.glob("*/*.png")):
-    (folder / thing.parent.name).mkdir(parents=True, exist_ok=True)
-    for letter, (degrees, border, light) in frames.items():
-        frame = Image.open(thing).rotate(degrees, Image.Resampling.BICUBIC, fillcolor="white")
-        frame = ImageEnhance.Brightness(ImageOps.crop(frame, border)).enhance(light)
-        frame.save(folder / thing.parent.name / f"{thing.stem}{letter}.png")
+
+def sheet(shown: list[Image.Image], sides: tuple[int, int], chance: random.Random) -> Image.Image:
+    """A white sheet, with each of up to four pictures in a quarter of its own."""
+    page = Image.new("RGB", (112, 112), "white")
+    for quarter, picture in zip(chance.sample(range(4), len(shown)), shown, strict=True):
+        side = chance.randint(*sides)
+        left, top = chance.randint(0, 56 - side), chance.randint(0, 56 - side)
+        corner = (quarter % 2 * 56 + left, quarter // 2 * 56 + top)
+        page.paste(picture.resize((side, side)), corner)
+    return page
+
+
+def film(folder: Path, sides: tuple[int, int]) -> None:
+    """Lay each photograph on a sheet, one to four times, and keep four frames of it."""
+    chance = random.Random(0)
+    for name, photograph in photographs.items():
+        number = things.index(name.rpartition(" ")[0]) % 4 + 1
+        page = sheet([photograph] * number, sides, chance)
+        place = folder / str(number)
+        place.mkdir(parents=True, exist_ok=True)
+        for letter, (tilt, light) in FRAMES.items():
+            frame = page.rotate(tilt, Image.Resampling.BICUBIC, fillcolor="white")
+            ImageEnhance.Brightness(frame).enhance(light).save(place / f"{name}{letter}.png")
+
+
+folder = Path(scratch.name, "counter")
+film(folder, sides=(28, 56))
 
 # %%
 files = sorted(folder.glob("*/*.png"))
 class_names = sorted({file.parent.name for file in files})
 labels = torch.tensor([class_names.index(file.parent.name) for file in files])  # (N,)
-objects = [file.stem.rpartition(" ")[0] for file in files]  # "owl 1a" shows the owl
-
+objects = [file.stem.rpartition(" ")[0] for file in files]  # "zebra 1a" shows the zebra
 pictures = [Image.open(file).convert("RGB") for file in files]
-photographs = {file.with_name(file.stem[:-1]) for file in files}  # without the frame's letter
-print(f"{len(files)} frames of {len(photographs)} photographs")
-print(f"of {len(set(objects))} things in {len(class_names)} classes")
-shown = [*range(4), *range(-4, 0)]
-display_figure(show_pictures([pictures[i] for i in shown], [files[i].stem for i in shown]))
+
+
+def show(places: list[int]) -> None:
+    """Eight pictures in a row, each with its class and its name."""
+    names = [f"{class_names[labels[i]]}: {files[i].stem.replace('_', ' ')}" for i in places]
+    framed = [ImageOps.expand(pictures[i], 1, "grey") for i in places]
+    display_figure(show_pictures(framed, [textwrap.fill(name, 18) for name in names], columns=8))
+
+
+print(f"{len(files)} frames of {len(files) // 4} sheets, with {len(set(objects))} things")
+show([*range(-4, 0), *range(1, len(files), len(files) // 4)])
 print(ATTRIBUTION["photographs"])
 
 # %% [markdown]
-# `zebra 1a` and `zebra 2a` are frames of two photographs of zebras. They count as one thing here, as do all that are
-# called `flower`: where names don't tell, it is better to keep too much together than too little.
+# There are two photographs of zebras, `zebra 1` and `zebra 2`. They count as one thing here: where names don't tell,
+# it is better to keep too much together than too little.
 
 # %% [markdown]
-# ## Almost always right
+# ## Always right
 #
 # The simplest classifier needs no training. Encode every frame with the frozen model, set some apart for testing, and
 # give each test frame the class of the training frame whose vector is nearest to its own.
 #
 # The model is the image tower of our tiny CLIP. **For a model of your own, change the two lines that name model and
-# transform.** Everything below them runs unchanged, except for two cells: the one that asks CLIP for class names, and
-# the one that loads a fresh tower.
+# transform**, as you will at the end of this lesson.
 
 # %%
 from serial_lora_course.models.clip import load_clip
@@ -108,22 +137,19 @@ inputs = torch.stack([transform(picture) for picture in pictures])  # (N, 3, H, 
 
 @torch.no_grad()
 def encode(inputs: Tensor) -> Tensor:
-    """The vector of every picture: (N, d)."""
-    return torch.cat([vision(some) for some in inputs.split(128)])
+    """The vector of every picture, each of the same length: (N, d)."""
+    vectors = torch.cat([vision(some) for some in inputs.split(128)])
+    return F.layer_norm(vectors, vectors.shape[1:])
 
 
-vectors = encode(inputs)
-features = F.layer_norm(vectors, vectors.shape[1:])  # (N, d), all of one length
+features = encode(inputs)
 print("features:", tuple(features.shape))
 
 # %% [markdown]
-# Now do what most people do: shuffle the frames, and set a quarter apart. Nine classes, and a small model that
+# Now do what most people do: shuffle the frames, and set a quarter apart. There are four classes, and the small model
 # knows drawings and has never seen a photograph. What accuracy do you expect?
 
-
 # %%
-import pandas as pd
-
 results = pd.DataFrame(columns=["split by frame", "split by thing"])
 
 
@@ -139,13 +165,10 @@ def nearest(train: list[int], test: list[int]) -> Tensor:
     return torch.tensor(train)[distances.argmin(-1)]
 
 
-# %%
 shuffled = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
 quarter = len(files) // 4
 careless = shuffled[quarter:], shuffled[:quarter]  # positions to train, and to test
-
-right = labels[nearest(*careless)] == labels[careless[1]]
-note("nearest frame", "split by frame", right)
+note("nearest frame", "split by frame", labels[nearest(*careless)] == labels[careless[1]])
 
 # %% [markdown]
 # That is too good, and you should be suspicious. Look at what the classifier found: in the upper row test frames, and
@@ -156,17 +179,15 @@ note("nearest frame", "split by frame", right)
 def show_nearest(train: list[int], test: list[int]) -> None:
     """Eight test frames, and below each the training frame that decided its class."""
     asked = test[:: len(test) // 8][:8]
-    found = nearest(train, asked).tolist()
-    names = [textwrap.fill(files[i].stem.replace("_", " "), 18) for i in asked + found]
-    display_figure(show_pictures([pictures[i] for i in asked + found], names, columns=8))
+    show(asked + nearest(train, asked).tolist())
 
 
 show_nearest(*careless)
 
 # %% [markdown]
-# Eight times out of eight it is the same thing. The classifier never had to know what a bird is: it only had to
-# recognise a thing from its training set. This is a **leak**. Frames of one video, four crops of one slide, five
-# photographs of one dog: real folders often leak, and nothing in a training log tells you.
+# Eight times out of eight it is the same sheet. The classifier never had to count: it only had to recognise a sheet
+# from its training set. This is a **leak**. Frames of one video, four crops of one slide, five photographs of one
+# dog: real folders often leak, and nothing in a training log tells you.
 #
 # ## A split by object
 #
@@ -242,68 +263,47 @@ print(
     f"{len(train)} frames to train, {len(test)} of {len({objects[i] for i in test})} things to test"
 )
 note("nearest frame", "split by thing", labels[nearest(train, test)] == labels[test])
-
-# %%
 show_nearest(train, test)
 
 # %% [markdown]
-# 94.0% becomes 47.7%. The first number is what Ada saw, the second is like what her sister saw. Look at the new pairs:
-# the hen still meets a rooster and the flower a flower, but grapes meet a cow, and a spiny fish meets a pineapple.
+# 100.0% becomes 86.9%: that is the leak's price. The first number is what Ada saw, the second is like what her sister
+# saw. Each frame now meets another thing, which lies in much the same places.
 #
-# **We made this leak: four frames are one photograph, tilted, cropped and lit anew.** Photographs taken on four days
-# would differ more, and leak less. The simplest leak is one file under two names: `examine_folder` of
+# **We made this leak: four frames are one sheet, tilted and lit anew.** Four photographs of a sheet that is laid anew
+# each time would differ more, and leak less. The simplest leak is one file under two names: `examine_folder` of
 # `serial_lora_course.data.folder` finds those in a folder of your own, and files that are damaged.
 
 # %% [markdown]
-# ## Nine names, and a linear probe
+# ## A linear probe
 #
-# Before you train an adapter, find out what you get without one. CLIP needs nothing but the class names, as in
-# [lesson 04](04_clip_few_shot.ipynb).
-
-# %%
-from serial_lora_course.models.clip import encode_prompts
-
-prompts = clip.tokenizer([f"a photo of a {name.replace('_', ' ')}." for name in class_names])
-with torch.no_grad():
-    classes = encode_prompts(clip.model, prompts)  # (C, d), of length one
-    said = (vectors @ classes.T).argmax(-1)  # (N,)
-
-for split, places in (("split by frame", careless[1]), ("split by thing", test)):
-    results.loc["class names, zero-shot", split] = f"{(said == labels)[places].float().mean():.1%}"
-display(results)
-
-# %% [markdown]
-# Nine names are right for a quarter to a third; the nearest of 560 labelled frames does better. But nothing is trained
-# here, so nothing can leak: the two numbers only say how hard the two tests are. The honest one does not look *harder*,
-# so hardness hardly explains the fall from 94.0% to 47.7%.
-#
-# The second thing to try is a **linear probe**: one linear layer learns to tell the classes from the features. These
-# stay as they are, so they are computed once. It is a plain loop: all frames in each step, and one layer to train.
+# Before you train an adapter, find out what you get without one. In a **linear probe**, one linear layer learns to
+# tell the classes from the features. These stay as they are, so they are computed once. It is a plain loop: all
+# frames in each step, and one layer to train.
 
 
 # %%
-def linear_probe(features: Tensor, labels: Tensor, train: list[int], seed: int = 0) -> Tensor:
-    """Scores of every picture (N, C), by a matrix that learnt from some of them."""
+def linear_probe(features: Tensor, labels: Tensor, seed: int = 0) -> nn.Linear:
+    """A layer from features to classes, which learnt from these frames."""
     torch.manual_seed(seed)
-    probe = nn.Linear(features.shape[1], int(labels.max()) + 1)
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3, weight_decay=0.1)
-    for _ in range(100):
-        loss = F.cross_entropy(probe(features[train]), labels[train])
+    probe = nn.Linear(features.shape[1], len(class_names))
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-2, weight_decay=0.1)
+    for _ in range(400):
+        loss = F.cross_entropy(probe(features), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return probe(features)
+    return probe
 
 
-# %%
-right = linear_probe(features, labels, careless[0]).argmax(-1) == labels
-results.loc["linear probe", "split by frame"] = f"{right[careless[1]].float().mean():.1%}"
-right = linear_probe(features, labels, train).argmax(-1) == labels
-note("linear probe", "split by thing", right[test])
+for split, (learnt, asked) in {"split by frame": careless, "split by thing": (train, test)}.items():
+    answers = linear_probe(features[learnt], labels[learnt])(features[asked]).argmax(-1)
+    results.loc["linear probe", split] = f"{(answers == labels[asked]).float().mean():.1%}"
+display(results)
 
 # %% [markdown]
-# 54.7%: the best honest number so far, for a single matrix. Split by frame, it gets 71.6%: even a matrix remembers
-# things.
+# Read each column as somebody who has only that one. On the left memory is always right: Ada would ship it and look
+# no further. On the right it is wrong on about every eighth frame, and the probe is behind it. **The leak hid that
+# there is something to win.**
 #
 # ## An adapter, merged and verified
 #
@@ -451,144 +451,166 @@ check("12.3", folder_to_model)
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
-# Now your function on Ada's folder, with the rank and the learning rate with which `serial-lora fit` begins. Will the
-# adapter beat the probe? Write down your guess.
+# One run is not enough. A seed decides where head and pairs begin, and in which order the frames come; a split
+# decides which things are asked. So run your function four times, with other seeds *and* other splits. The nearest
+# frame and the probe get the same ones. Which of the three will count best, and by how much?
+
 
 # %%
-RANK, RATE = 8, 2e-3
+RANK, RATE, STEPS = 8, 5e-3, 40
 build = yours("12.3")
 
 
-def adapt(
-    inputs: Tensor, labels: Tensor, things: list[str], steps: int, seed: int
-) -> tuple[nn.Sequential, list[int], bool]:
-    """A classifier, the positions of its test pictures, and whether its merge is verified."""
-    torch.manual_seed(seed)
-    return build(vision, inputs, labels, things, steps, RANK, RATE)
+def renamed(seed: int) -> list[str]:
+    """Other names for the things, so that your split, which sorts them, holds out others."""
+    known = sorted(set(objects))
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed)).tolist()
+    new = dict(zip(known, order, strict=True))
+    return [f"thing {new[name]:03}" for name in objects]
+
+
+METHODS = ["nearest frame", "linear probe", "adapter"]
 
 
 @torch.no_grad()
-def right_answers(classifier: nn.Module, inputs: Tensor, labels: Tensor, test: list[int]) -> Tensor:
-    """Whether each test picture gets its class: (T,)."""
-    return classifier(inputs[test]).argmax(-1) == labels[test]
+def accuracies(
+    known: Tensor,
+    classes: Tensor,
+    probe: nn.Linear,
+    adapter: nn.Module,
+    inputs: Tensor,
+    truth: Tensor,
+) -> list[float]:
+    """Of all three on the same pictures, in per cent; known features have these classes."""
+    features = encode(inputs)
+    memory = classes[torch.cdist(features, known).argmin(-1)]
+    answers = memory, probe(features).argmax(-1), adapter(inputs).argmax(-1)
+    return [100 * (each == truth).float().mean().item() for each in answers]
 
 
-# in 50 steps each frame comes up about three times
-first = classifier, test, verified = adapt(inputs, labels, objects, steps=50, seed=0)
-print("the merge is verified:", verified)
-note("adapter, merged", "split by thing", right_answers(classifier, inputs, labels, test))
-
-# %% [markdown]
-# Read each column as somebody who has only that one. On the left pure memory wins: Ada would have shipped that. On the
-# right it is behind the probe. **The leak turns the order round.** The adapter is ahead of the probe by one frame of
-# 172, which says nothing yet.
-#
-# ## How many?
-#
-# CLIP learnt what things are called. So ask something that no name tells: *how many*? Ada gives each thing a number
-# from one to four, and lays that many of it on a white sheet, large and small; four sheets of each photograph. Here are
-# eight sheets, with their numbers.
-
-# %%
-import random
-
-chance = random.Random(0)
-
-
-def sheet(shown: list[Image.Image], sides: tuple[int, int] = (28, 56)) -> Image.Image:
-    """A white sheet, with each of up to four pictures in a quarter of its own."""
-    page = Image.new("RGB", (112, 112), "white")
-    for quarter, picture in zip(chance.sample(range(4), len(shown)), shown, strict=True):
-        side = chance.randint(*sides)
-        left, top = chance.randint(0, 56 - side), chance.randint(0, 56 - side)
-        corner = (quarter % 2 * 56 + left, quarter // 2 * 56 + top)
-        page.paste(picture.resize((side, side)), corner)
-    return page
-
-
-stills = [file for file in sorted(things.glob("*/*.png")) for _ in "abcd"]  # (N,)
-laid = [file.stem.rpartition(" ")[0] for file in stills]  # the thing, again
-in_order = sorted(set(laid))
-counts = torch.tensor([in_order.index(name) % 4 for name in laid])  # class 0 is one of it
-photos = [Image.open(file).convert("RGB") for file in stills]
-sheets = [sheet([photo] * (n + 1)) for photo, n in zip(photos, counts.tolist(), strict=True)]
-shown = [*range(0, len(sheets), len(sheets) // 8)][:8]
-framed = [ImageOps.expand(sheets[i], 1, "grey") for i in shown]
-display_figure(show_pictures(framed, [f"{counts[i] + 1}" for i in shown]))
+draws, tests, rows = [], [], []
+for seed in range(4):
+    torch.manual_seed(seed)
+    names = renamed(seed) if seed else objects  # draw 0 has the split of the table above
+    adapter, test, verified = build(vision, inputs, labels, names, STEPS, RANK, RATE)
+    rest = [i for i in range(len(files)) if i not in set(test)]
+    learnt = features[rest], labels[rest]
+    draws.append((*learnt, linear_probe(*learnt, seed), adapter))
+    tests.append(test)
+    rows.append([*accuracies(*draws[-1], inputs[test], labels[test]), verified])
+table = pd.DataFrame(rows, columns=[*METHODS, "the merge is verified"])
+display(table.rename_axis("draw").round(1))
 
 # %% [markdown]
-# One run of each is not enough. A seed decides where head and pairs begin, and in which order the pictures come; a split
-# decides which things are asked. So draw three times, with other seeds *and* other splits, and give probe and adapter
-# the same ones. Which of the two will count better, and by how much?
-
-
-# %%
-def percent(right: Tensor) -> float:
-    return 100 * right.float().mean().item()
-
-
-def renamed(things: list[str], seed: int) -> list[str]:
-    """Other names for the same things, so that your split, which sorts them, holds out others."""
-    known = sorted(set(things))
-    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed)).tolist()
-    new = dict(zip(known, order, strict=True))
-    return [f"thing {new[name]:03}" for name in things]
-
+# The adapter is ahead of the probe on every draw. It is not ahead of the nearest frame on every one: on draw 0 by
+# 88.7 to 86.9, on draw 1 it is behind, 82.9 to 84.8, and on the others it is far ahead. **On these frames you cannot
+# tell whether training is worth it.**
+#
+# For fairness: the probe's rate and steps are among the best of seven settings that we tried on frames like these, the
+# adapter's the better of two, tried on one draw.
+#
+# ## What a user will lay there
+#
+# Each of Ada's sheets repeats one thing. Her sister will lay *different* things together, and smaller ones. So test
+# that before you ship, with each draw's own held-out things: a hundred new sheets of mixed things, and a hundred on
+# which they are half as wide and high. All three methods get the same sheets. Does the adapter count, or did it learn
+# how one thing repeats? Does it count, or measure how much of the sheet is covered?
 
 # %%
-pages = torch.stack([transform(page) for page in sheets])  # (N, 3, H, W)
-seen = encode(pages)
-questions = {
-    "what is it?": (inputs, features, labels, objects, 50),
-    "how many?": (pages, F.layer_norm(seen, seen.shape[1:]), counts, laid, 75),
-}
-draws, fitted = {}, {}
-for question, (given, rows, truth, names, steps) in questions.items():
-    for seed in (0, 1, 2):
-        known = names is objects and seed == 0  # it is in the table above
-        run = first if known else adapt(given, truth, renamed(names, seed), steps, seed)
-        classifier, test, verified = run
-        train = [i for i in range(len(truth)) if i not in set(test)]
-        probe = linear_probe(rows, truth, train, seed).argmax(-1) == truth
-        adapter = right_answers(classifier, given, truth, test)
-        draws[question, seed] = {"linear probe": percent(probe[test]), "adapter": percent(adapter)}
-    fitted[question] = percent(right_answers(classifier, given, truth, train))
+truth = torch.arange(100) % 4  # class 0 is one thing
+wishes = {"mixed things": (28, 56), "mixed, half as large": (14, 28)}
 
-table = pd.DataFrame(draws).T  # a row for each draw
-display(table.assign(difference=table["adapter"] - table["linear probe"]).round(1))
-display_figure(plot_seeds({which: table.loc[which].to_dict("list") for which in questions}))
-for question, share in fitted.items():
-    print(f"{question} The last adapter is right on {share:.0f}% of its own training pictures.")
-print("the last merge is verified:", verified)
+
+def users_sheets(test: list[int], sides: tuple[int, int]) -> list[Image.Image]:
+    """Sheets of different things, none of which was there in training."""
+    chance = random.Random(1)
+    new = sorted({files[i].stem[:-1] for i in test})
+    picked = [chance.sample(new, n + 1) for n in truth.tolist()]
+    return [sheet([photographs[name] for name in names], sides, chance) for names in picked]
+
+
+def prepared(pages: list[Image.Image]) -> Tensor:
+    return torch.stack([transform(page) for page in pages])
+
+
+dots = {"the folder's test": table[METHODS].to_dict("list")}
+for wish, sides in wishes.items():
+    found = [
+        accuracies(*draw, prepared(users_sheets(test, sides)), truth)
+        for draw, test in zip(draws, tests, strict=True)
+    ]
+    dots[wish] = pd.DataFrame(found, columns=METHODS).to_dict("list")
+display_figure(plot_seeds(dots))
+display(pd.concat({what: pd.DataFrame(found) for what, found in dots.items()}, axis=1).round(1))
 
 # %% [markdown]
-# A line joins what was measured on one split. *What is it?* The adapter is ahead by 0.6, 1.8 and 4.9 points, and the
-# first of them is one frame: that settles nothing. **Ship the probe: where you cannot tell, take the simpler one.**
-# *How many?* It is ahead by 16.3 to 16.5 points, each time. **Ship the adapter.**
+# **On mixed things the adapter is ahead of both on every draw**, with 86% to 94%. The nearest frame falls to 67% to
+# 77%: on two draws it had kept up in the folder's test, and a user's sheets tell the two apart. On small things the
+# adapter is the best on three draws of four, and of no use on any: 36% to 64%, where guessing gets a quarter.
 #
-# Why there? In the last draw the adapter knows *what* on 83% of its own frames, and on 49.5% of the others: what is
-# short is things to learn from. It knows *how many* on 98% of its sheets, and on 94.2% of the others: counting is one
-# rule, and every sheet teaches it.
+# Look at some. Right answers have a ✓; where one is wrong, the true number is in brackets.
+
+
+# %%
+@torch.no_grad()
+def show_answers(model: nn.Module, pages: list[Image.Image]) -> None:
+    """Each sheet, with the model's answer and how sure it is."""
+    shares = model(prepared(pages)).softmax(-1)
+    display_figure(show_predictions(pages, shares, truth[: len(pages)], class_names))
+
+
+adapter, test = draws[0][-1], tests[0]
+show_answers(adapter, [page for sides in wishes.values() for page in users_sheets(test, sides)[:8]])
+
+# %% [markdown]
+# In the lower row, where things are half as wide and high, three answers are wrong, and each is too low. So the
+# adapter does not only count: size misleads it, and you know before a user does.
 #
-# Three draws are few ([lesson 08](08_how_sure.ipynb)). And nothing was tuned, not even the 50 and 75 steps. The command
-# below will tune the probe.
+# ## Mend the folder
+#
+# The folder has no small things. So film each photograph once more, on sheets with small ones, add these frames to
+# the others, and train on both, with the first draw's split. All three methods get them, and the tests stay as they
+# are.
+
+# %%
+film(Path(scratch.name, "small"), sides=(14, 28))
+small = [Path(scratch.name, "small", *file.parts[-2:]) for file in files]  # in the same order
+wider = torch.cat([inputs, prepared([Image.open(file).convert("RGB") for file in small])])
+torch.manual_seed(0)
+adapter, held_out, verified = build(vision, wider, labels.repeat(2), objects * 2, STEPS, RANK, RATE)
+rest = [i for i in range(len(wider)) if i not in set(held_out)]
+learnt = encode(wider)[rest], labels.repeat(2)[rest]
+draw = *learnt, linear_probe(*learnt), adapter
+
+before = {what: [values[0] for values in found.values()] for what, found in dots.items()}
+after = {"the folder's test": accuracies(*draw, inputs[test], labels[test])}
+for wish, sides in wishes.items():
+    after[wish] = accuracies(*draw, prepared(users_sheets(test, sides)), truth)
+both = {"as it was": before, "with small ones": after}
+tables = {name: pd.DataFrame(found, index=METHODS) for name, found in both.items()}
+display(pd.concat(tables, names=["folder", ""]).round(1))
+show_answers(adapter, users_sheets(test, wishes["mixed, half as large"])[:8])
+
+# %% [markdown]
+# On small things the adapter rises from 64% to 83%, above all that any draw had before, and it keeps its 90% on mixed
+# ones. The same frames bring the probe to 65% and the nearest frame to 55%. **A user's test found what the folder
+# lacked, and the adapter learnt most from it.** This is one draw. And we mended for this very test, so it flatters
+# now: the next wish, another counter or a fifth thing, needs a test of its own.
 #
 # ## Out of the notebook
 #
-# So ship the last adapter that counts. Merged, it is an ordinary open_clip tower with other parameters in it. With it
-# go the head, the class names in order, and which tower it was, for the transform. Load all that into fresh modules,
-# and ask about a file.
+# So ship this adapter. Merged, it is an ordinary open_clip tower with other parameters in it. With it go the head,
+# the class names in order, and which tower it was, for the transform. Load all that into fresh modules, and ask.
 
 # %%
 import json
 
 from safetensors.torch import load_file, save_file
 
-numbers = ["1", "2", "3", "4"]
 shipped = Path(scratch.name, "shipped")
-shipped.mkdir()
-save_file(classifier.state_dict(), shipped / "model.safetensors")
-(shipped / "notes.json").write_text(json.dumps({"tower": "tiny", "classes": numbers}))
+shipped.mkdir(exist_ok=True)
+save_file(adapter.state_dict(), shipped / "model.safetensors")
+(shipped / "notes.json").write_text(json.dumps({"tower": "tiny", "classes": class_names}))
 
 # elsewhere, where only that folder is
 notes = json.loads((shipped / "notes.json").read_text())
@@ -599,97 +621,52 @@ norm = nn.LayerNorm(width, elementwise_affine="1.weight" in tensors)
 loaded = nn.Sequential(base.model.visual, norm, nn.Linear(width, count)).eval()
 loaded.load_state_dict(tensors)
 
+asked = torch.stack([base.test_transform(pictures[i]) for i in test])
 with torch.no_grad():
-    best = loaded(base.test_transform(sheets[test[0]])[None]).argmax()
-    away = (loaded(pages[test]) - classifier(pages[test])).abs().max().item()
-print(f"{numbers[counts[test[0]]]} times {laid[test[0]]}: {notes['classes'][best]}")
+    said, trained = loaded(asked), adapter(inputs[test])
+print(f"{files[test[0]].name}: {notes['classes'][said[0].argmax()]}")
+away = (said - trained).abs().max().item()
 print("largest difference between what you trained and what was loaded:", away)
 
 # %% [markdown]
-# Two rosellas are two, as for the model that you trained.
+# What was loaded gives exactly what you trained: that folder is all that a user needs.
 #
-# ## Much the same in three lines
+# ## On a model that you have heard of
 #
-# For your own folders you need none of this code. `serial-lora fit` takes a vision model of timm, open_clip or
-# transformers with its own transform, chooses the best state on validation pictures, and runs a regression beside the
-# adapter, whose regularisation is chosen there too. (The model here is the tiny one, which needs no download. Online,
-# `--model timm/vit_base_patch32_clip_224.openai` is OpenAI's CLIP.)
-#
-# It cannot know which pictures show the same thing, so tell it. A folder that has `train` and `test` inside, with class
-# folders in each, is kept as it is. And `--groups` takes a regular expression that finds the object in a file's name:
-# `3/owl 1a.png` and `3/owl 1b.png` both show `3/owl`, and stay together, here on one side of the validation. `--crop 1`
-# keeps the sheets whole: a part of three owls may show two. The cell writes your last split, and then prints what a
-# terminal would.
+# Two lines above name the tiny model and its transform, and one loads it anew. Here are the two for DINO, a vision
+# transformer that learnt from pictures without labels. With `pretrained=True` timm fetches its weights, where there
+# is a network. Here they are random: that shows that your function runs on this model, and what it costs. What it
+# scores, only the real weights can show.
 
 # %%
-from serial_lora_course.cli import command
+import time
 
-here = Path(tempfile.mkdtemp(dir=scratch.name))  # a new one each time that this cell runs
-places = []
-for i, page in enumerate(sheets):
-    part = "test" if i in set(test) else "train"
-    places.append(Path("divided", part, numbers[counts[i]], f"{stills[i].stem}{'abcd'[i % 4]}.png"))
-    (here / places[i]).parent.mkdir(parents=True, exist_ok=True)
-    page.save(here / places[i])
+import timm
 
-lines = [
-    'fit divided --groups "(.+) [0-9]" --crop 1 --epochs 5 --out my_classifier',
-    f'predict my_classifier "{places[test[0]].as_posix()}" --top 3',
-    "merge my_classifier --out merged",
-]
-with chdir(here):
-    for line in lines:
-        print(f"\n$ serial-lora {line}")
-        command(shlex.split(line))
+dino = timm.create_model("vit_small_patch16_224.dino", pretrained=False, img_size=112).eval()
+prepare = timm.data.create_transform(
+    **timm.data.resolve_data_config({"img_size": 112, "crop_pct": 1}, model=dino)
+)
 
-# %% [markdown]
-# After each round it looks at 124 validation pictures, so 436 are left to train. On the test the adapter is right on
-# 88.4%, the regression on 76.7%: 22 sheets only the adapter got right, 2 only the regression. It takes two rosellas for
-# one, though. (Your own loop had 94.2% on this split, since it trained on the validation sheets too. And tuning does
-# not bring the regression nearer: your probe had 77.9%.)
-#
-# **Ship an adapter where a probe stays clearly behind on your split**, as here, or has no answer: masks
-# ([lesson 05](05_sam_segmentation.ipynb)), drawings ([lesson 06](06_sd3_style.ipynb)), other classes than you trained
-# on ([lesson 04](04_clip_few_shot.ipynb)).
-#
-# ## What a user gets
-#
-# Whatever you ship, look at the pictures, and ask what a user may ask. Ada's sister lays *different* things on one
-# sheet. Your model has never seen such a sheet, nor these things. Does it count, or did it learn how one thing
-# repeats? Right answers have a ✓; where one is wrong, the true number is in brackets.
-
-
-# %%
-@torch.no_grad()
-def answers(shown: list[Image.Image]) -> Tensor:
-    """Probabilities (N, C) by the shipped model."""
-    return loaded(torch.stack([base.test_transform(each) for each in shown])).softmax(-1)
-
-
-new = [photos[i] for i in test[::4]]  # one picture of each photograph in the test
-truth = torch.arange(200) % 4
-mixed = [sheet(chance.sample(new, n + 1)) for n in truth.tolist()]
-found = answers(mixed)
-print(f"{(found.argmax(-1) == truth).sum()} of {len(truth)} right; the first 24:")
-display_figure(show_predictions(mixed[:24], found[:24], truth[:24], numbers))
+some = [*range(0, len(files), 12)]
+large = torch.stack([prepare(pictures[i]) for i in some])  # (n, 3, 112, 112)
+started = time.process_time()
+_, _, verified = build(dino, large, labels[some], [objects[i] for i in some], 2, RANK, RATE)
+step = (time.process_time() - started) / 2  # with the copy, the merge and the test in it
+weights = sum(parameter.numel() for parameter in dino.parameters())
+print(f"{weights / 1e6:.0f} million weights, {4 * weights / 1e6:.0f} MB in 32 bits")
+print("the merge is verified:", verified)
+print(f"{step:.1f} s a step, so {STEPS} steps take one core {STEPS * step / 60:.1f} minutes")
 
 # %% [markdown]
-# 187, after 75 steps: your adapter counts things that it has never seen, in mixtures that it has never seen.
+# Your function runs on DINO as it is, on one frame of every twelve, and the merge is verified. A training takes a
+# laptop minutes, and the weights are some 86 MB to fetch, once. Write `vision` and `transform` for `dino` and
+# `prepare`, and run the lesson's cells with it.
 #
-# But does it count, or measure how much of the sheet is covered? Lay new sheets, with things half as wide and high.
-
-# %%
-small = [sheet(chance.sample(new, n + 1), sides=(14, 28)) for n in truth.tolist()]
-found = answers(small)
-print(f"{(found.argmax(-1) == truth).sum()} of {len(truth)} right")
-says = (found.argmax(-1) + 1).numpy()
-display(pd.crosstab((truth + 1).numpy(), says, rownames=["there are"], colnames=["it says"]))
-display_figure(show_predictions(small[:8], found[:8], truth[:8], numbers))
-
-# %% [markdown]
-# 99, and every mistake is too few. Four small things cover about what one large thing does, and it never calls them
-# one: it is not area alone. But size misleads it, and you know before a user does. Will small ones in the folder help?
-# Widen `sides` where `sheet` is defined, and run again. Pictures give you the question, and a test the answer.
+# For a folder in a terminal there is `serial-lora fit`: a model of timm, open_clip or transformers with its own
+# transform, the best state chosen on validation pictures, and a regression beside the adapter. It cannot know which
+# pictures show the same thing, so tell it, with `--groups` and a regular expression:
+# `serial-lora fit counter --groups "(.+) [0-9]" --model timm/vit_small_patch16_224.dino`.
 
 # %% [markdown]
 # ## Quiz
@@ -699,12 +676,12 @@ display_figure(show_predictions(small[:8], found[:8], truth[:8], numbers))
 #
 # <details><summary>Answer</summary>
 #
-# A leak. Neighbouring frames are nearly the same picture, and they lie on both sides of the split. So the test
-# measured memory. Split by video, and the test will show a number like the one in use.
+# Probably a leak. Neighbouring frames are nearly the same picture, and they lie on both sides of the split. So the
+# test measured memory. Split by video, and compare again. If a gap is left, use shows what the folder lacks.
 #
 # </details>
 #
-# **2. Each test thing is there in several frames. How many independent answers does the test hold?**
+# **2. Each test thing is there in four frames. How many independent answers does the test hold?**
 #
 # <details><summary>Answer</summary>
 #
@@ -713,7 +690,8 @@ display_figure(show_predictions(small[:8], found[:8], truth[:8], numbers))
 #
 # </details>
 #
-# **3. The merged model gives exactly the outputs of the adapted one, and exactly those of the base. What is verified?**
+# **3. The merged model gives exactly the outputs of the adapted one, and exactly those of the base. What is
+# verified?**
 #
 # <details><summary>Answer</summary>
 #
@@ -726,19 +704,20 @@ display_figure(show_predictions(small[:8], found[:8], truth[:8], numbers))
 #
 # <details><summary>Answer</summary>
 #
-# Whenever it is as good. It is one matrix, it needs each picture's features only once, and the pretrained model stays
-# as it was published.
+# Whenever it is as good on a user's pictures. It is one matrix, it needs each picture's features only once, and the
+# pretrained model stays as it was published.
 #
 # </details>
 
 # %% [markdown]
 # ## What to remember
 #
-# - Split by object. A leak looks like success, and may turn the order of methods round.
+# - Split by object. A leak looks like success, and hides what there is to win.
 # - Look at the nearest training picture of some test pictures. It takes a few lines and tells you more than the
 #   accuracy.
-# - Run the zero-shot answer and the probe first. An adapter that does not beat them stays at home. It pays for
-#   what every training picture teaches and a matrix on the features misses.
+# - Run the nearest frame and a probe on the same pictures. An adapter that does not beat both stays at home.
+# - Before you ship, make pictures as a user will have them. They may tell apart what the folder's test could not, and
+#   show what the folder lacks.
 # - A merge is verified by two numbers: no difference from the adapted model, and an effect.
 #
 # You have built an adapter, put a paper on trial, and decided what to ship. Now do it with pictures of your own, and

@@ -1,4 +1,4 @@
-"""A classifier's answers on the pictures themselves, and two methods on the same seeds."""
+"""A classifier's answers on the pictures themselves, and methods on the same draws."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def plot_seeds(accuracies: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
     Args:
         accuracies: question -> method -> accuracy in per cent, one a draw.
     """
-    looks = ((BLUE, "s"), (VERMILION, "o"))
-    with styled_figure(9, 2.2) as figure:
+    looks = ((GREEN, "^"), (BLUE, "s"), (VERMILION, "o"))
+    with styled_figure(9, 2.4) as figure:
         panels = figure.subplots(1, len(accuracies), sharex=True, sharey=True)
         for axes, (question, methods) in zip(panels, accuracies.items(), strict=True):
             for draw in zip(*methods.values(), strict=True):
                 axes.plot(draw, range(len(methods)), color=QUIET, linewidth=1, zorder=0)
-            for row, (name, (colour, marker)) in enumerate(zip(methods, looks, strict=True)):
+            for row, (name, (colour, marker)) in enumerate(zip(methods, looks, strict=False)):
                 heights = [row] * len(methods[name])
                 axes.scatter(methods[name], heights, color=colour, marker=marker, s=60, alpha=0.7)
             axes.set(title=question, xlabel="accuracy (%)", ylim=(len(methods) - 0.5, -0.5))
