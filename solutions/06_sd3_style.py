@@ -6,7 +6,7 @@
 #
 # You will teach her style to a Stable Diffusion 3. On the way you write what such a model is made of: the straight
 # line from a picture to noise, the loss, the sampler, and guidance. You ask in words, then train an adapter, and move
-# a slider from the one to the other. The last picture shows what she could sign.
+# a slider from the one to the other. The last picture shows what a judge thinks that she could sign, beside hers.
 
 # %%
 try:
