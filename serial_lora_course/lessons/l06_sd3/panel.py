@@ -18,12 +18,15 @@ from IPython import display
 from PIL import Image
 
 CELL = 128  # pixels of a drawing on the screen
+PAIR = 2 * CELL + 4  # and of two
 LARGEST = 256  # pixels of a drawing in the page: larger ones would fill a notebook
 
 SHEET = """
 .{name} label {{ display: flex; gap: 12px; align-items: center; margin: 0 0 10px; }}
 .{name} input {{ width: 320px; }}
-.{name} figure {{ margin: 0; width: {cell}px; }}
+.{name} figure {{ margin: 0; width: {pair}px; }}
+.{name} .pair {{ display: flex; gap: 4px; }}
+.{name} .pair > img {{ width: {cell}px; height: {cell}px; margin: 0; image-rendering: pixelated; }}
 .{name} .drawings {{ display: flex; flex-wrap: wrap; gap: 12px; max-width: {width}px; }}
 .{name} .window {{ width: {cell}px; height: {cell}px; overflow: hidden; }}
 .{name} .window img {{ display: block; height: {cell}px !important; width: {strip}px !important;
@@ -40,20 +43,26 @@ MOVE = (
 
 
 def fade_panel(
-    strips: Sequence[np.ndarray], scales: Sequence[float], captions: Sequence[str]
+    strips: Sequence[np.ndarray],
+    scales: Sequence[float],
+    captions: Sequence[str],
+    goal: np.ndarray,
 ) -> None:
-    """Show drawings of N prompts under a slider for the scale of the adapter.
+    """Show drawings of N prompts under a slider for the scale of the adapter, beside what it learns from.
 
     Args:
         strips: for each scale the N drawings, uint8 (N, side, side, 3).
         scales: as many, from small to large.
         captions: of the N prompts.
+        goal: the style's own N drawings, as large.
     """
     written = [f"{scale:.3g}" for scale in scales]
-    places = list(zip(*strips, captions, strict=True))
-    figures = "".join(_figure(place[:-1], place[-1]) for place in places)
+    places = zip(*strips, goal, captions, strict=True)
+    figures = "".join(_figure(drawings, hers, words) for *drawings, hers, words in places)
     name = f"fade-{crc32(figures.encode()):08x}"
-    sheet = SHEET.format(name=name, cell=CELL, strip=CELL * len(scales), width=4 * (CELL + 12))
+    sheet = SHEET.format(
+        name=name, cell=CELL, pair=PAIR, strip=CELL * len(scales), width=4 * (PAIR + 12)
+    )
     slider = (
         f'<input type="range" min="0" max="{len(scales) - 1}" value="0" step="1" '
         f'aria-label="scale of the adapter" data-lm-suppress-shortcuts="true" oninput="{MOVE}">'
@@ -68,14 +77,20 @@ def fade_panel(
     display.display({"text/html": page, "text/plain": text}, raw=True)
 
 
-def _figure(drawings: Sequence[np.ndarray], caption: str) -> str:
-    """One prompt's drawings, side by side, behind a window as large as one of them."""
+def _figure(drawings: Sequence[np.ndarray], goal: np.ndarray, caption: str) -> str:
+    """One prompt's drawings, side by side, behind a window as large as one of them, and the goal."""
+    words = escape(caption)
+    strip = _image(drawings, f"{words}, from no adapter (left) to all of it (right)")
+    pair = f'<div class="window">{strip}</div>{_image([goal], f"{words}, as it should be")}'
+    return f'<figure><div class="pair">{pair}</div><figcaption>{words}</figcaption></figure>'
+
+
+def _image(drawings: Sequence[np.ndarray], alt: str) -> str:
+    """Drawings side by side in the page itself."""
     side = min(drawings[0].shape[0], LARGEST)
     strip = Image.fromarray(np.concatenate(drawings, axis=1))
     strip = strip.resize((side * len(drawings), side))
     buffer = io.BytesIO()
     strip.quantize(128, Image.Quantize.MAXCOVERAGE).save(buffer, "png", optimize=True)
     source = base64.b64encode(buffer.getvalue()).decode()
-    alt = escape(f"{caption}, from no adapter (left) to all of it (right)")
-    image = f'<img alt="{alt}" src="data:image/png;base64,{source}">'
-    return f'<figure><div class="window">{image}</div><figcaption>{escape(caption)}</figcaption></figure>'
+    return f'<img alt="{alt}" src="data:image/png;base64,{source}">'

@@ -52,6 +52,7 @@ class Studio:
         captions, asked, real: the test prompts in words and read, and the style's own pictures of them.
         empty: the empty prompt, read, one row.
         style: the training pictures of a run.
+        titles: their captions.
         known: caption -> picture, of a kind that the model was pretrained on.
         at_once: drawings that fit the memory together.
     """
@@ -59,12 +60,15 @@ class Studio:
     def __init__(self, lesson: Lesson) -> None:
         self.lesson, self.side = lesson, lesson.config.resolution
         self.at_once = DRAWN_AT_ONCE[lesson.scale]
-        tests = held_out(lesson.data)[: lesson.tests]
+        tests = held_out(lesson.data)
+        if lesson.tests:  # as many, from the whole list
+            tests = tests[:: max(1, len(tests) // lesson.tests)][: lesson.tests]
         self.captions = [example.caption for example in tests]
         self.real = [example.picture for example in tests]
         self.asked, self.empty = self.read(self.captions), self.read([""])
         chosen = lesson.kind.indices(lesson.data, lesson.amount, 1)
-        self.style = self.encode([lesson.data.train[index] for index in chosen])
+        examples = [lesson.data.train[index] for index in chosen]
+        self.style, self.titles = self.encode(examples), [each.caption for each in examples]
         self.known = known_pictures(lesson.scale)
 
     def read(self, prompts: Sequence[str]) -> Prompts:
