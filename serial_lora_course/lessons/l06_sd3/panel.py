@@ -60,7 +60,9 @@ def fade_panel(
     places = zip(*strips, goal, captions, strict=True)
     figures = "".join(_figure(drawings, hers, words) for *drawings, hers, words in places)
     name = f"fade-{crc32(figures.encode()):08x}"
-    sheet = SHEET.format(name=name, cell=CELL, pair=PAIR, strip=CELL * len(scales), width=4 * (PAIR + 12))
+    sheet = SHEET.format(
+        name=name, cell=CELL, pair=PAIR, strip=CELL * len(scales), width=4 * (PAIR + 12)
+    )
     slider = (
         f'<input type="range" min="0" max="{len(scales) - 1}" value="0" step="1" '
         f'aria-label="scale of the adapter" data-lm-suppress-shortcuts="true" oninput="{MOVE}">'
