@@ -67,7 +67,6 @@ def options_of(kind: type[Lab]) -> list[Option]:
         *settings_of(kind.configs, SWEPT),
         Option("ratio", float, ratio, several=True),
         Option("weights", str, help["weights"], "default"),
-        Option("root", Path, "folder of the downloaded data"),
         Option("out", Path, "JSONL file of records", Path(f"runs/{kind.name}.jsonl")),
         Option("dry_run", bool, "only list the runs that are left, and time two steps", False),
         Option("keep", Path, kept),
@@ -96,7 +95,7 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         range(1, chosen["seeds"] + 1),
         chosen["scale"],
     )
-    changes |= {name: chosen[name] for name in ("ratio", "out", "root", "weights")}
+    changes |= {name: chosen[name] for name in ("ratio", "out", "weights")}
     if chosen["dry_run"]:
         for line in dry_run(*asked, **changes):
             tell(line)
