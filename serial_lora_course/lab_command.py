@@ -22,7 +22,7 @@ from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.ray_grid import on_ray
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.registry import LABS, get_lab
-from serial_lora_course.labs.report import activations, results_table, run_line
+from serial_lora_course.labs.report import results_table, run_line
 from serial_lora_course.options import Command, Option, said, settings_of
 from serial_lora_course.paper_tables import paper_results
 
@@ -109,7 +109,6 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         **changes,
     )
     print_table(results_table(kind.report, records, paper_results()))
-    tell(activations(records))
     tell(f"Records: {chosen['out']}")
 
 

@@ -131,18 +131,6 @@ def _in_the_paper(paper: tuple[str, str], run: Record, printed: pd.DataFrame) ->
     return " / ".join(map(form.format, found["value"])) or "–"
 
 
-def activations(records: Runs) -> str:
-    """The memory that each method's training step keeps for its backward pass, at most.
-
-    CLIP's oldest records do not say.
-    """
-    most = {run.method: 0 for run in records}
-    for run in records:
-        most[run.method] = max(most[run.method], run.sizes.get("activation_bytes", 0))
-    told = [f"{get_method(name).label} {kept / 1e6:,.0f} MB" for name, kept in most.items() if kept]
-    return f"Activations kept for a backward pass: {', '.join(told) or 'unknown'}."
-
-
 SWEPT_COLUMNS = {
     "lab_rank": ("rank", lambda runs: f"{runs[0].rank}"),
     "ratio": ("ratio", lambda runs: f"{runs[0].ratio:g}"),

@@ -59,7 +59,6 @@ def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatc
     assert sorted(path.name for path in tmp_path.glob("*merge*")) == ["merged"]
     assert "is there already" in run(*merge)[2]
     code, said, _ = run("show", fitted)
-    assert "places" not in (fitted / "run.txt").read_text()  # so older folders go on
     assert (
         code == 0
         and "attention blocks" in said
