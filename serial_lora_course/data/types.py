@@ -212,7 +212,7 @@ class StyleData(DividedData):
     """Pictures with captions in one style; items are :class:`StyleExample`.
 
     The captions of the test pictures are the prompts of the evaluation, and those pictures are
-    what FID and KID compare with.
+    what FID compares with.
     """
 
     purpose = "styles"
