@@ -24,7 +24,6 @@ from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.registry import LABS, get_lab
 from serial_lora_course.labs.report import results_table, run_line
 from serial_lora_course.options import Command, Option, said, settings_of
-from serial_lora_course.paper_tables import paper_results
 
 MORE = """{}
 
@@ -108,7 +107,7 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         command=command_line(kind, options, chosen),
         **changes,
     )
-    print_table(results_table(kind.report, records, paper_results()))
+    print_table(results_table(kind.report, records))
     tell(f"Records: {chosen['out']}")
 
 
