@@ -1,7 +1,5 @@
 """From a folder to a classifier: the best state, interruptions, other people's folders, what is told."""
 
-import json
-import math
 import re
 import shutil
 from dataclasses import replace
@@ -198,21 +196,6 @@ def test_a_refused_run_leaves_no_folder_and_one_that_never_began_leaves_its_to_a
     (out / ".DS_Store").touch()
     (out / "record.json").write_text('{"made_from": {}, "reached": null}')
     assert fit_folder(job)["steps"] == 0
-
-
-def test_a_regression_that_is_clearly_better_is_recommended(own, run):
-    *_, job = own
-    fit_folder(job)
-    record = Path(job.out, "record.json")
-    whole = record.read_text()
-    for ours, its in ((0, 1), (9, 1), (1, 9), (2, 9)):  # of heads and tails
-        tosses = ours + its
-        chance = 2 * sum(math.comb(tosses, n) for n in range(min(ours, its) + 1)) / 2**tosses
-        counts = {"only adapter right": ours, "only regression right": its}
-        known = json.loads(whole)
-        record.write_text(json.dumps(known | {"reached": known["reached"] | counts}))
-        said = run("fit", f"@{job.out}/run.txt")[1]
-        assert ("regression is better" in said) == (its > ours and chance < 0.05)
 
 
 def test_a_training_that_diverges_is_told(job):
