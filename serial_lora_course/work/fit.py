@@ -61,7 +61,7 @@ def fit_folder(job: Job) -> dict[str, Any]:
     data = load_folder(job.pictures, job.test_fraction, str, job.groups)
     learnt, judged = divided(data.train, job.validation_fraction, "validation", job.groups)
     parts = {"train": learnt, "validation": judged, "test": data.test}
-    vision = load_vision(job.model, job.weights, job.image_size)
+    vision = load_vision(job.model, job.image_size)
     words = said(fit_options(), job.as_settings())
     options = "".join(f"{shlex.join(line)}\n" for line in words)
     made_from = {
