@@ -211,7 +211,7 @@ class StyleData(DividedData):
     """Pictures with captions in one style; items are :class:`StyleExample`.
 
     The captions of the test pictures are the prompts of the evaluation, and those pictures are
-    what FID compares with.
+    what FID and KID compare with.
     """
 
     purpose = "styles"

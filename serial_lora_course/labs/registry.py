@@ -15,7 +15,7 @@ LABS = {
     ),
     "sd3": (
         "serial_lora_course.labs.sd3",
-        "Style tuning, measured by FID and CLIP-Score: unadapted first, then every method.",
+        "Style tuning, measured by FID, KID and CLIP-Score: unadapted first, then every method.",
     ),
 }
 """Every lab: the module whose ``LAB`` it is, and what it does. A module is loaded when it is

@@ -1,4 +1,4 @@
-"""The SD3 lab: style tuning with rectified flow, measured by FID and CLIP-Score.
+"""The SD3 lab: style tuning with rectified flow, measured by FID, KID and CLIP-Score.
 
 Only the transformer is adapted, and by default only its image stream, which is what the paper's
 parameter count fits. What goes in is encoded once (:mod:`serial_lora_course.labs.sd3_pictures`); the
@@ -44,7 +44,10 @@ from serial_lora_course.measures.flow import (
     flow_loss,
     velocity,
 )
-from serial_lora_course.measures.pictures import frechet_distance
+from serial_lora_course.measures.pictures import (
+    frechet_distance,
+    kernel_distance,
+)
 from serial_lora_course.models.judges import Judge, load_judge
 from serial_lora_course.models.sd3 import Sd3Backbone, load_sd3
 
@@ -159,6 +162,12 @@ def held_out(data: StyleData) -> list[StyleExample]:
     return [data.test[index] for index in range(len(data.test))]
 
 
+def crowd_measures(features: Tensor, reference: Tensor) -> dict[str, float]:
+    """FID and KID of two sets of features."""
+    fid, kid = frechet_distance(features, reference), kernel_distance(features, reference)
+    return {"fid": fid, "kid": kid}
+
+
 # ------------------------------------------------------------------------------------- the lab
 
 
@@ -185,12 +194,13 @@ class Sd3Lab(Lab):
         ),
         columns={
             "FID": ("{:.4g}", itemgetter("fid")),
+            "KID": ("{:.3f}", itemgetter("kid")),
             "CLIP-Score": ("{:.3f}", itemgetter("clip_score")),
             "in style": ("{:.0%}", itemgetter("style_share")),
         },
         baselines={"the style": beginning("real_"), "not adapted": beginning("base_")},
-        caption="FID to held-out pictures of the style: lower is better. CLIP-Score, and the "
-        "share that a style classifier takes for the style: higher is better.",
+        caption="FID and KID to held-out pictures of the style: lower is better. CLIP-Score, and "
+        "the share that a style classifier takes for the style: higher is better.",
     )
 
     datasets = staticmethod(partial(dataset_names, "style"))
@@ -277,15 +287,14 @@ class Sd3Lab(Lab):
     def score(self, pictures: np.ndarray | Sequence, style: str | None = None) -> dict[str, float]:
         """What N pictures, one for each prompt of the trial, are worth.
 
-        FID to the held-out pictures of the style, the mean CLIP-Score, and the share that the judge takes for
-        the ``style``, by default the data's name.
+        FID and KID to the held-out pictures of the style, the mean CLIP-Score, and the share that the judge
+        takes for the ``style``, by default the data's name.
         """
         judge, trial = self.judge, self.trial
-        return {
-            "fid": frechet_distance(judge.picture_features(pictures), trial.reference),
-            "clip_score": judge.clip_scores(pictures, trial.captions).mean().item(),
-            "style_share": judge.style_share(pictures, style or self.data.name),
-        }
+        measures = crowd_measures(judge.picture_features(pictures), trial.reference)
+        measures["clip_score"] = judge.clip_scores(pictures, trial.captions).mean().item()
+        measures["style_share"] = judge.style_share(pictures, style or self.data.name)
+        return measures
 
     def measure(self) -> tuple[dict[str, float], np.ndarray]:
         drawn = self.draw()
@@ -298,15 +307,15 @@ class Sd3Lab(Lab):
     def measure_base(self) -> dict[str, float]:
         """What costs no training: the unadapted model (``base_fid`` ...), and real pictures.
 
-        ``real_clip_score`` and ``real_style_share`` are the held-out pictures' own; ``real_fid``
-        compares them with as many training pictures: how near a perfect imitation would come.
+        ``real_clip_score`` and ``real_style_share`` are the held-out pictures' own; ``real_fid`` and
+        ``real_kid`` compare them with as many training pictures: how near a perfect imitation would come.
         """
         data, judge = self.data, self.judge
         base, _ = self.measure()
         real = self.score([each.picture for each in held_out(data)])
         count = min(len(data.train), len(data.test))
         features = judge.picture_features([data.train[index].picture for index in range(count)])
-        real["fid"] = frechet_distance(features, self.trial.reference[:count])
+        real |= crowd_measures(features, self.trial.reference[:count])
         both = ("base_", base), ("real_", real)
         return {f"{of}{name}": value for of, told in both for name, value in told.items()}
 

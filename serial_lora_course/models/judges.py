@@ -1,4 +1,4 @@
-"""Who judges generated pictures: the networks behind FID, CLIP-Score and the style's share.
+"""Who judges generated pictures: the networks behind FID, KID, CLIP-Score and the style's share.
 
     judge = load_judge("tiny")
     frechet_distance(judge.picture_features(drawn), judge.picture_features(real))
@@ -10,7 +10,7 @@ A judge has no part in the tuning that it judges.
 =======================  ==================================  =====================================
                          tiny                                paper
 =======================  ==================================  =====================================
-features for FID         tiny CLIP, block 4, its mean        Inception (December 2015), 2048
+features for FID, KID    tiny CLIP, block 4, its mean        Inception (December 2015), 2048
 CLIP-Score               tiny CLIP                           OpenAI's ViT-B/32
 style                    :mod:`serial_lora_course.models.style_classifier` the same ViT-B/32, zero-shot
 =======================  ==================================  =====================================
@@ -101,7 +101,7 @@ class TinyJudge(Judge):
         self._kept: dict[Hashable, Any] = {}
 
     def picture_features(self, pictures: Pictures) -> Tensor:
-        """Features (N, 192) for FID; see :class:`TinyJudge`."""
+        """Features (N, 192) for FID and KID; see :class:`TinyJudge`."""
         return self._look(pictures)[0]
 
     def clip_features(self, pictures: Pictures) -> Tensor:
@@ -153,7 +153,7 @@ class PaperJudge(Judge):
 
     @torch.no_grad()
     def picture_features(self, pictures: Pictures) -> Tensor:
-        """Inception's features (N, 2048) for FID."""
+        """Inception's features (N, 2048) for FID and KID."""
         device = _device(self.inception)
         features = [  # one by one, as pictures may differ in size
             self.inception(pil_to_tensor(center_crop(p, min(p.size)))[None].to(device)).cpu()

@@ -19,7 +19,7 @@ def small(monkeypatch, tmp_path):
 def test_scores_are_the_judges_on_all_pictures(small):
     drawn = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
     scores = small.lab().score(drawn)
-    assert scores.keys() == {"fid", "clip_score", "style_share"}
+    assert scores.keys() == {"fid", "kid", "clip_score", "style_share"}
     features = drawn.reshape(6, -1, 3).mean(1)
     real = np.asarray([COLOURS[i % 5] for i in range(6)], float)
     expected = frechet_distance(torch.tensor(features), torch.tensor(real))

@@ -1,11 +1,14 @@
-"""FID and CLIP-Score: as torchmetrics has them, and in numpy."""
+"""FID, KID and CLIP-Score: as torchmetrics has them, and in numpy."""
 
 import numpy as np
 import pytest
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
 
-from serial_lora_course.measures.pictures import clip_score, frechet_distance
+from serial_lora_course.measures.pictures import clip_score, frechet_distance, kernel_distance
+
+MEASURES = [frechet_distance, kernel_distance]
 
 
 def sample(count: int, width: int, seed: int) -> torch.Tensor:
@@ -23,21 +26,37 @@ class Given(torch.nn.Identity):
         self.num_features = features.shape[1]
 
 
+def torchmetrics_of(metric, features: torch.Tensor, reference: torch.Tensor):
+    metric.update(reference, real=True)
+    metric.update(features, real=False)
+    return metric.compute()
+
+
 @pytest.mark.parametrize(("pictures", "others", "width"), [(40, 50, 4), (7, 9, 20)])
 def test_fid_is_torchmetrics_also_of_fewer_pictures_than_dimensions(pictures, others, width):
     """As in all of the paper's tables: covariances are singular then."""
     features, reference = sample(pictures, width, 0), sample(others, width, 1)
     metric = FrechetInceptionDistance(Given(features)).set_dtype(torch.float64)
-    metric.update(reference, real=True)
-    metric.update(features, real=False)
-    theirs = metric.compute().item()
+    theirs = torchmetrics_of(metric, features, reference).item()
     assert frechet_distance(features, reference) == pytest.approx(theirs, rel=1e-5)
 
 
-def test_features_of_less_precision_are_compared_in_float64():
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
+def test_kid_of_many_parts_is_torchmetrics_with_the_same_parts():
+    features, reference = sample(21, 3, 0), sample(30, 3, 1)
+    found = kernel_distance(features, reference, subsets=20, seed=5)
+    metric = KernelInceptionDistance(Given(features), subsets=20, subset_size=10)
+    torch.manual_seed(5)
+    theirs, _ = torchmetrics_of(metric, features, reference)
+    assert found == pytest.approx(theirs.item())
+    assert found != kernel_distance(features, reference, subsets=20, seed=6)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_features_of_less_precision_are_compared_in_float64(measure):
     """Far from the origin float32's seven digits would not hold a covariance."""
     far = [1000 + sample(20, 3, seed).half().float() for seed in (0, 1)]
-    assert frechet_distance(*far) == frechet_distance(*(features.double() for features in far))
+    assert measure(*far) == measure(*(features.double() for features in far))
 
 
 def test_clip_score_in_numpy():
