@@ -35,9 +35,9 @@ DESCRIPTION = """\
 Fetch data sets of the paper, or weights of its models, for --scale paper.
 
 A download is held against its publisher's hash where there is one; an archive that does not unpack is
-named, to be deleted and fetched anew. What is unpacked appears in ROOT whole; its archive is deleted
-then. What cannot be had says where to put the file by hand; an unpacked folder in ROOT will do as
-well."""
+named, to be deleted and fetched anew. All goes to the folder that SERIAL_LORA_DATA names, else to your
+account's. What is unpacked appears there whole; its archive is deleted then. What cannot be had says
+where to put the file by hand; an unpacked folder there will do as well."""
 CLIP_FILE = "open_clip_model.safetensors"  # as every repository of OpenAI's weights calls it
 SD3_REPOSITORY = "stabilityai/stable-diffusion-3-medium-diffusers"
 #: Of all that lies there: not the copies in another number format, not the pictures of its page.
@@ -56,9 +56,6 @@ def main(words: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="+", choices=SOURCES, metavar="NAME")
-    parser.add_argument(
-        "--root", type=Path, help="folder of all data; else $SERIAL_LORA_DATA, else your account's"
-    )
     parser.add_argument("--password", help="of FoodSeg103's archive, as its home prints it")
     parser.add_argument(
         "--model", default=PAPER_MODEL, help=f"which CLIP, by open_clip's name ({PAPER_MODEL})"
@@ -67,7 +64,7 @@ def main(words: Sequence[str]) -> None:
         "--without-t5", action="store_true", help="leave out the largest of SD3's text encoders"
     )
     asked = parser.parse_args(words)
-    root = data_root(asked.root)
+    root = data_root()
     socket.setdefaulttimeout(PATIENCE)
     for name in asked.names:
         source = SOURCES[name]

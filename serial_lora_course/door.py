@@ -24,8 +24,6 @@ from typing import NoReturn
 from serial_lora_course.files import printable, refusal
 
 DEBUG = "--debug"
-OTHERS = ("MPLBACKEND", "SOURCE_DATE_EPOCH")
-"""What others tell matplotlib, which ends at odd values; commands draw into files, without a date."""
 STOPPED = 130  # by Ctrl-C
 GOES_ON = "stopped; what was recorded is kept, and the same command goes on."
 
@@ -50,8 +48,6 @@ def enter(
     for stream in (sys.stdout, sys.stderr):  # names may hold any bytes, and logs are watched
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
-    for name in OTHERS:
-        os.environ.pop(name, None)
 
     def say(sentence: object) -> None:
         print(f"{program}: {printable(str(sentence))}", file=sys.stderr)

@@ -22,9 +22,8 @@ from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.ray_grid import on_ray
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.registry import LABS, get_lab
-from serial_lora_course.labs.report import activations, results_table, run_line
+from serial_lora_course.labs.report import results_table, run_line
 from serial_lora_course.options import Command, Option, said, settings_of
-from serial_lora_course.paper_tables import paper_results
 
 MORE = """{}
 
@@ -67,7 +66,6 @@ def options_of(kind: type[Lab]) -> list[Option]:
         *settings_of(kind.configs, SWEPT),
         Option("ratio", float, ratio, several=True),
         Option("weights", str, help["weights"], "default"),
-        Option("root", Path, "folder of the downloaded data"),
         Option("out", Path, "JSONL file of records", Path(f"runs/{kind.name}.jsonl")),
         Option("dry_run", bool, "only list the runs that are left, and time two steps", False),
         Option("keep", Path, kept),
@@ -96,7 +94,7 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         range(1, chosen["seeds"] + 1),
         chosen["scale"],
     )
-    changes |= {name: chosen[name] for name in ("ratio", "out", "root", "weights")}
+    changes |= {name: chosen[name] for name in ("ratio", "out", "weights")}
     if chosen["dry_run"]:
         for line in dry_run(*asked, **changes):
             tell(line)
@@ -109,8 +107,7 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         command=command_line(kind, options, chosen),
         **changes,
     )
-    print_table(results_table(kind.report, records, paper_results()))
-    tell(activations(records))
+    print_table(results_table(kind.report, records))
     tell(f"Records: {chosen['out']}")
 
 

@@ -123,21 +123,13 @@ class PretrainingRun(ABC):
     def go_on(self) -> None:
         """Take up an unfinished run of this folder, if there is one.
 
-        The number of steps may have changed, as long as the rate has not begun to fall.
-
         Raises:
             SerialLoRAError: it has another recipe.
         """
         if not self.unfinished.exists():
             return
         state = torch.load(self.unfinished, weights_only=True)
-        recipe = json.loads(json.dumps(asdict(self.recipe)))
-        constant = state["step"] <= (1 - self.recipe.decay) * min(
-            recipe["steps"], state["recipe"]["steps"]
-        )
-        if constant:
-            state["recipe"]["steps"] = recipe["steps"]
-        if state["recipe"] != recipe:
+        if state["recipe"] != json.loads(json.dumps(asdict(self.recipe))):
             raise SerialLoRAError(
                 f"{self.unfinished} is of another recipe; give its options again, or another --out."
             )

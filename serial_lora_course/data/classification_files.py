@@ -179,7 +179,6 @@ def load_classification_files(name: str, root: Path) -> ClassificationData:
         template=release.template,
         train=train,
         test=test,
-        folder=folder,
     )
 
 

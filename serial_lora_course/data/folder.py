@@ -88,7 +88,6 @@ def load_folder(
         train=train,
         test=test,
         split=split,
-        folder=folder,
     )
 
 

@@ -38,7 +38,6 @@ from serial_lora_course.data.types import (
 )
 from serial_lora_course.files import expanded, refusals_told
 
-Place = str | os.PathLike[str] | None
 #: Task -> scale -> each of its data sets, and what loads it by its name.
 DATASETS = {
     "classification": {
@@ -70,14 +69,14 @@ def dataset_names(task: str, scale: str = "tiny") -> tuple[str, ...]:
     return tuple(DATASETS[task][scale])
 
 
-def load_classification(name: str, scale: str = "tiny", root: Place = None) -> ClassificationData:
+def load_classification(name: str, scale: str = "tiny") -> ClassificationData:
     """A data set by its name, or a folder of one's own by its path.
 
     Args:
         name: one of :func:`dataset_names`, or the path of a folder with one sub-folder per class
             (see :func:`serial_lora_course.data.folder.load_folder`).
-        scale: ``"tiny"`` (emoji and photographs, nothing to download) or ``"paper"``.
-        root: folder of the downloaded data; see :func:`serial_lora_course.data.releases.data_root`.
+        scale: ``"tiny"`` (emoji and photographs, nothing to download) or ``"paper"`` (files in
+            :func:`serial_lora_course.data.releases.data_root`).
 
     Raises:
         SerialLoRAError: unknown name or scale, data not there (says which command fetches them),
@@ -86,21 +85,21 @@ def load_classification(name: str, scale: str = "tiny", root: Place = None) -> C
     is_path = os.sep in name or os.path.isdir(expanded(name))
     if is_path and name not in dataset_names("classification", scale):
         return load_folder(name)
-    return _load("classification", name, scale, root)
+    return _load("classification", name, scale)
 
 
-def load_segmentation(name: str, scale: str = "tiny", root: Place = None) -> SegmentationData:
+def load_segmentation(name: str, scale: str = "tiny") -> SegmentationData:
     """Pictures with the masks of what is in them, by name; see :func:`load_classification`."""
-    return _load("segmentation", name, scale, root)
+    return _load("segmentation", name, scale)
 
 
-def load_style(name: str, scale: str = "tiny", root: Place = None) -> StyleData:
+def load_style(name: str, scale: str = "tiny") -> StyleData:
     """Pictures with captions in one style, by name; see :func:`load_classification`."""
-    return _load("style", name, scale, root)
+    return _load("style", name, scale)
 
 
 @refusals_told()
-def _load(task: str, name: str, scale: str, root: Place) -> DividedData:
+def _load(task: str, name: str, scale: str) -> DividedData:
     names = dataset_names(task, scale)
     if name not in names:
         other = "paper" if scale == "tiny" else "tiny"
@@ -112,4 +111,4 @@ def _load(task: str, name: str, scale: str, root: Place) -> DividedData:
             f"{', '.join(names)}{folder}."
         )
     load = DATASETS[task][scale][name]
-    return load(name) if scale == "tiny" else load(name, data_root(root))
+    return load(name) if scale == "tiny" else load(name, data_root())

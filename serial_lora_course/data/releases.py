@@ -16,14 +16,13 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.files import expanded
 
 
-def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+def data_root() -> Path:
     """The folder that holds every downloaded or built data set; it need not exist yet.
 
-    ``root`` if given, else the environment variable ``SERIAL_LORA_DATA``, else the user's data
-    folder of this platform (``~/.local/share/serial-lora`` on Linux).
+    What the environment variable ``SERIAL_LORA_DATA`` names, else the user's data folder of this
+    platform (``~/.local/share/serial-lora`` on Linux).
     """
-    chosen = root or os.environ.get("SERIAL_LORA_DATA")
-    if chosen:
+    if chosen := os.environ.get("SERIAL_LORA_DATA"):
         return expanded(chosen).absolute()
     return Path(platformdirs.user_data_dir("serial-lora", appauthor=False))
 
@@ -58,7 +57,7 @@ class Release:
     def listed(self, root: Path, *which: str) -> list[ReleasedPicture]:
         """All its pictures below the data root; ``which`` of them, where there are several styles."""
         folder = root / self.folder
-        command = f"`python data_scripts/fetch.py {self.name} --root {root}`"
+        command = f"`python data_scripts/fetch.py {self.name}`"
         if not (folder / self.pictures).is_dir():
             raise SerialLoRAError(f"{self.title} is not at {folder}; fetch it with {command}.")
         try:

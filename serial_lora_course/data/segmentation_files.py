@@ -151,7 +151,6 @@ def load_segmentation_files(name: str, root: Path) -> SegmentationData:
         train=train,
         test=test,
         content=repr((release.name, classes, LEAST_SHARE)),
-        folder=folder,
     )
 
 

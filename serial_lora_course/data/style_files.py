@@ -118,7 +118,6 @@ def load_style_files(name: str, root: Path) -> StyleData:
         train=parts[0],
         test=parts[1],
         content=repr([(i, rows[i].text) for i in train + test]),
-        folder=folder,
     )
 
 

@@ -80,7 +80,6 @@ class DividedData:
     attribution: str = ""  # whose drawings they are
     split: str = ""  # in words, where the division of one's own folder comes from
     content: str = ""  # what, beside their names, decides what the pictures are
-    folder: Path | None = None  # where the data lie, when they are files
 
     #: Keeps the orders of different tasks apart; see :func:`serial_lora_course.data.subsets.hash_order`.
     purpose: ClassVar[str]

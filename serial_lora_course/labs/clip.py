@@ -190,7 +190,6 @@ class CLIPLab(Lab):
         result=lambda record: f"{record.measures['accuracy']:.1%}",
         columns={"accuracy": ("{:.1%}", itemgetter("accuracy"))},
         baselines={"zero-shot": lambda run: {"accuracy": zero_shot_of(run)}},
-        paper=("Table III", "{:.2f}%"),
     )
 
     datasets = staticmethod(partial(dataset_names, "classification"))

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 SWEPT = ("rank", "lr", "plus_lr")
 """The settings that may have several values in one command."""
 
-LATER = {"blocks": None, "schedule": "cosine", "places": ["attention"]}
-"""Settings that older records do not have, and what those ran with."""
-
 
 def setting(default: Any, help: str, choices: Sequence[str] = (), **bounds: Any) -> Any:
     """A field of a configuration: its default (`MISSING` for none), what it means and may be.
@@ -139,11 +136,6 @@ def several(what: str, value: object) -> list:
     if not chosen:
         raise SerialLoRAError(f"There is nothing to run: the list of {what} is empty.")
     return chosen
-
-
-def for_key(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those of `LATER` that are as older runs had them: old and new share a key."""
-    return {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
 
 
 def check_crop(crop: float) -> None:

@@ -41,18 +41,16 @@ class Source:
 
     Attributes:
         config: the settings that are prepared and measured with.
-        root: folder of the downloaded data.
     """
 
     kind: type[Lab]
     config: LabConfig
     scale: str
-    root: Path | None = None
     weights: str | Path | None = "default"
 
     def data(self, name: str) -> DividedData:
         if name not in self._sets:
-            self._sets[name] = self.kind.load_data(name, self.scale, self.root)
+            self._sets[name] = self.kind.load_data(name, self.scale)
         return self._sets[name]
 
     @cached_property
@@ -101,7 +99,6 @@ def make_grid(
     seeds: int | Sequence[int] = (1, 2, 3),
     scale: str = "tiny",
     *,
-    root: Path | None = None,
     weights: str | Path | None = "default",
     ratio: float | Sequence[float] | None = None,
     **changes: object,
@@ -112,7 +109,6 @@ def make_grid(
         name: of the lab.
         amounts: of training data, in the lab's unit; each a part of the larger ones. None for the
             lab's own.
-        root: folder of the downloaded data.
         ratio: rate of B over that of A in the LoRA+ methods, one or several; None for 20.
         changes: settings that differ from the scale's own; of `SWEPT` ones several values. Each
             method runs once at each rank and rate that it uses: ``plus_lr`` is the LoRA+ methods'.
@@ -141,7 +137,7 @@ def make_grid(
             datasets, amounts, seeds, dict.fromkeys(variants)
         )
     ]
-    source = Source(kind, configs[0], scale, root, weights)
+    source = Source(kind, configs[0], scale, weights)
     for dataset, amount, seed in itertools.product(datasets, amounts, seeds):
         kind.indices(source.data(dataset), amount, seed)
     _check_fit(source.open(datasets[0]), runs)

@@ -75,7 +75,7 @@ class Lab(ABC):
 
     @staticmethod
     @abstractmethod
-    def load_data(name: str, scale: str, root: Path | None) -> DividedData:
+    def load_data(name: str, scale: str) -> DividedData:
         """One of them."""
 
     @staticmethod

@@ -127,7 +127,7 @@ class Lesson:
         few = None if lab == "sd3" else self.tests  # SD3's are drawn, of all held-out ones
         looked_at = self.kind.datasets(scale) if (lab, scale) == ("clip", "tiny") else [adapt_to]
         self.sets: dict[str, DividedData] = {
-            name: with_few_tests(self.kind.load_data(name, scale, None), few) for name in looked_at
+            name: with_few_tests(self.kind.load_data(name, scale), few) for name in looked_at
         }
         self.data = self.sets[adapt_to]
         wished = self.kind.configured(scale, **long.changes)

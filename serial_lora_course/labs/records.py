@@ -25,7 +25,6 @@ from filelock import FileLock, Timeout
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import LIBRARY_VERSION, write_whole
 from serial_lora_course.files import refusals_told
-from serial_lora_course.labs.config import for_key
 from serial_lora_course.labs.device import device_name
 from serial_lora_course.labs.methods import get_method
 
@@ -90,8 +89,7 @@ class Record:
 
 def run_key(*run: Any) -> str:
     """The key of task, scale, data set, method, amount, seed, rank and settings."""
-    *rest, settings = run
-    text = json.dumps((*rest, for_key(settings)), sort_keys=True, default=str)
+    text = json.dumps(run, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

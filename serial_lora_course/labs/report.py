@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -29,8 +28,6 @@ class Report:
         columns: heading -> how a number is written, and which it is of the measures; the first one's
             spread over the seeds is told too.
         baselines: rows before those of a data set: what costs no training -> its measures in a record.
-        paper: the paper's table with the same cells, and how a number of it is written; it stands
-            last at paper scale.
         caption: what to know before reading the table.
     """
 
@@ -38,7 +35,6 @@ class Report:
     result: Callable[[Record], str]
     columns: dict[str, tuple[str, Callable[[Measures], float]]]
     baselines: dict[str, Callable[[Record], Measures]] = field(default_factory=dict)
-    paper: tuple[str, str] | None = None
     caption: str | None = None
 
 
@@ -63,20 +59,13 @@ def run_line(report: Report, record: Record, is_new: bool) -> str:
     )
 
 
-def results_table(report: Report, records: Runs, printed: pd.DataFrame) -> Table:
+def results_table(report: Report, records: Runs) -> Table:
     """One row for each data set, amount of training data and method, of records of one lab.
 
     Of a sweep, one for each rank, ratio and rate too, with a column that tells it.
-
-    Args:
-        printed: the paper's numbers, as :func:`serial_lora_course.paper_tables.paper_results` gives
-            them, to stand beside records of paper scale.
     """
     differing = swept(records)
-    at_paper_scale = report.paper and any(record.scale == "paper" for record in records)
     before, after = [SWEPT_COLUMNS[name] for name in differing] + [PARAMETERS], [SEEDS, SECONDS]
-    if at_paper_scale:
-        after.append(("paper", lambda runs: _in_the_paper(report.paper, runs[0], printed)))
     rows, seen, keys = [], set(), ["dataset", "amount", "method", *differing]
     alike = frame(records).groupby(keys, sort=False, dropna=False).groups
     for (dataset, amount, method, *_), places in alike.items():
@@ -120,27 +109,6 @@ def mean_and_spread(values: Sequence[float], form: str) -> str:
     """The mean, and half the distance between the lowest and the highest of several."""
     spread = f" ± {form.format((max(values) - min(values)) / 2)}" if len(values) > 1 else ""
     return form.format(sum(values) / len(values)) + spread
-
-
-def _in_the_paper(paper: tuple[str, str], run: Record, printed: pd.DataFrame) -> str:
-    """What the paper prints for the same cell, or a dash; FID and CLIP-Score both, where it has both."""
-    where, form = paper
-    amount = f"{run.amount}%" if run.unit == "percent" else f"{run.amount} shot"
-    same = {"where": where, "dataset": run.dataset, "amount": amount, "method": run.method}
-    found = printed[(printed[list(same)] == pd.Series(same)).all(axis=1)]
-    return " / ".join(map(form.format, found["value"])) or "–"
-
-
-def activations(records: Runs) -> str:
-    """The memory that each method's training step keeps for its backward pass, at most.
-
-    CLIP's oldest records do not say.
-    """
-    most = {run.method: 0 for run in records}
-    for run in records:
-        most[run.method] = max(most[run.method], run.sizes.get("activation_bytes", 0))
-    told = [f"{get_method(name).label} {kept / 1e6:,.0f} MB" for name, kept in most.items() if kept]
-    return f"Activations kept for a backward pass: {', '.join(told) or 'unknown'}."
 
 
 SWEPT_COLUMNS = {

@@ -318,7 +318,6 @@ class SamLab(Lab):
             "DiceCE": ("{:.3f}", itemgetter("dice_ce")),
             "IoU": ("{:.3f}", itemgetter("iou")),
         },
-        paper=("Table IV", "{:.4f}"),
         baselines={"box filled in": beginning("box_"), "not adapted": beginning("base_")},
         caption="Dice and IoU: higher is better. 1-Dice and DiceCE: lower is better, as in the "
         "paper's Table IV.",

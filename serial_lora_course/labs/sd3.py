@@ -198,7 +198,6 @@ class Sd3Lab(Lab):
             "CLIP-Score": ("{:.3f}", itemgetter("clip_score")),
             "in style": ("{:.0%}", itemgetter("style_share")),
         },
-        paper=("Table II", "{:g}"),
         baselines={"the style": beginning("real_"), "not adapted": beginning("base_")},
         caption="FID and KID to held-out pictures of the style: lower is better. CLIP-Score, and "
         "the share that a style classifier takes for the style: higher is better.",

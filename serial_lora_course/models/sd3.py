@@ -64,7 +64,7 @@ class Sd3Backbone(Backbone):
 
 
 @refusals_told()
-def load_sd3(scale: str = "tiny", weights: str | Path | None = "default") -> Sd3Backbone:
+def load_sd3(scale: str = "tiny", weights: str | Path = "default") -> Sd3Backbone:
     """Load an SD3 pipeline; at paper scale the transformer in bfloat16, the autoencoder in float32.
 
     A folder without ``text_encoder_3`` is loaded without T5, by far the largest part: SD3 does without it, as
@@ -74,8 +74,7 @@ def load_sd3(scale: str = "tiny", weights: str | Path | None = "default") -> Sd3
         scale: ``tiny`` or ``paper``.
         weights: at paper scale a diffusers folder, at tiny scale one with ``transformer`` and
             ``vae`` (the tiny CLIP reads the prompts); ``"default"`` for the scale's own (at paper
-            scale the folder that ``python data_scripts/fetch.py sd3`` fetched); None for a
-            random transformer and autoencoder (tiny only).
+            scale the folder that ``python data_scripts/fetch.py sd3`` fetched).
     """
     require_scale(scale)
     pipeline = _tiny_pipeline(weights) if scale == "tiny" else _paper_pipeline(weights)
@@ -87,9 +86,7 @@ def load_sd3(scale: str = "tiny", weights: str | Path | None = "default") -> Sd3
     return Sd3Backbone(pipeline.transformer, name, scale, pipeline, TEXT_TOKENS[scale])
 
 
-def _paper_pipeline(weights: str | Path | None) -> StableDiffusion3Pipeline:
-    if weights is None:
-        raise SerialLoRAError("Random weights are for scale tiny; name a folder with --weights.")
+def _paper_pipeline(weights: str | Path) -> StableDiffusion3Pipeline:
     folder = fetched(PAPER_FOLDER, "sd3") if weights == "default" else Path(weights)
     coarse, fine = PAPER_TYPES.values()
     parts = {
@@ -149,11 +146,9 @@ def _model_name(transformer: SD3Transformer2DModel) -> str:
     return f"sd3-{config.num_layers}x{transformer.inner_dim}"
 
 
-def _tiny_pipeline(weights: str | Path | None) -> StableDiffusion3Pipeline:
-    folder = tiny_file(TINY_MODEL) if weights in (None, "default") else Path(weights)
+def _tiny_pipeline(weights: str | Path) -> StableDiffusion3Pipeline:
+    folder = tiny_file(TINY_MODEL) if weights == "default" else Path(weights)
     parts = ((SD3Transformer2DModel, folder / "transformer"), (AutoencoderKL, folder / "vae"))
-    if weights is None:
-        return build_pipeline(*(kind.from_config(kind.load_config(path)) for kind, path in parts))
     return build_pipeline(*(load_part(kind, path) for kind, path in parts))
 
 

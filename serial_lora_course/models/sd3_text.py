@@ -8,9 +8,7 @@ tower cut short after two layers, where a token still stands for little more tha
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from open_clip.tokenizer import bytes_to_unicode
@@ -75,15 +73,12 @@ def clip_tokenizer(merges: Path, length: int) -> CLIPTokenizer:
     letters = list(bytes_to_unicode().values())
     words = [line.replace(" ", "") for line in lines]
     tokens = [*letters, *(letter + "</w>" for letter in letters), *words, START, END]
-    with TemporaryDirectory() as folder:  # the one form that every version of transformers reads
-        vocabulary = {token: index for index, token in enumerate(tokens)}
-        Path(folder, "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
-        Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *lines, ""]), "utf-8")
-        return CLIPTokenizer.from_pretrained(
-            folder,
-            unk_token=END,
-            bos_token=START,
-            eos_token=END,
-            pad_token=END,
-            model_max_length=length,
-        )
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=[tuple(line.split()) for line in lines],
+        unk_token=END,
+        bos_token=START,
+        eos_token=END,
+        pad_token=END,
+        model_max_length=length,
+    )

@@ -71,16 +71,14 @@ def fetched(name: str, what: str) -> Path:
     return path
 
 
-def load_weights(model: nn.Module, path: Path, passed_over: Iterable[str] = ()) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
     """Fill ``model`` from a state dict, in the model's own number format.
 
     Args:
         path: safetensors, or what torch.save wrote (.pt, .pth, .bin), of which no code is ever run.
-        passed_over: modules, such as a classifier, that the file may hold and the model need not have.
     """
     state = read_state_dict(path)
-    wanted, beside = model.state_dict(), tuple(f"{name}." for name in passed_over)
-    state = {name: t for name, t in state.items() if name in wanted or not name.startswith(beside)}
+    wanted = model.state_dict()
     other_size = {k for k in wanted if k in state and state[k].shape != wanted[k].shape}
     for what, names in (
         ("lacks", wanted.keys() - state.keys()),

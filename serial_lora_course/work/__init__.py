@@ -19,9 +19,11 @@ class Job(LabConfig):
     weight_decay: float = 1e-2
     dropout: float = 0.1
     pictures: str = setting("", "folder with one folder per class, alone or inside train and test")
-    model: str = setting("tiny-clip", "timm/NAME, open_clip/NAME:WEIGHTS, a hub name, a folder")
+    model: str = setting(
+        "tiny-clip",
+        "timm/NAME, timm/local-dir:FOLDER, open_clip/NAME:WEIGHTS, a hub name, a folder",
+    )
     out: str = setting("my_classifier", "folder for the classifier: new, or written by fit")
-    weights: str | None = setting(None, "file to load in place of the model's own weights")
     image_size: int | None = setting(None, "model's input size, in pixels", whole=True, least=1)
     test_fraction: float = setting(0.3, "share of each class for testing", above=0, below=1)
     validation_fraction: float = setting(0.2, "share of the rest for validation", above=0, below=1)

@@ -10,7 +10,6 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -30,7 +29,6 @@ from serial_lora_course.data.types import Pictures
 from serial_lora_course.files import ADAPTER_FILE, expanded
 from serial_lora_course.labs.training import OnPicture, batches_of
 from serial_lora_course.models.clip import TINY_MODEL, cut_to_middle, load_clip
-from serial_lora_course.models.weights import load_weights
 
 BATCH = 64  # pictures that are looked at together
 
@@ -44,7 +42,7 @@ class Vision:
     """
 
     head = "classifier"  # of the model's own, whose place a new one can take
-    source: dict[str, Any] = {}  # what `load_vision` made it of
+    source: tuple[str, int | None] = ("", None)  # what `load_vision` made it of
 
     def __init__(self, model: nn.Module, prepare: Callable, features: Callable) -> None:
         self.model, self.features = model.eval().float(), features
@@ -123,19 +121,19 @@ class Transformers(Vision):
         self.processor.save_pretrained(folder)
 
 
-def load_vision(name: str, weights: str | None = None, image_size: int | None = None) -> Vision:
+def load_vision(name: str, image_size: int | None = None) -> Vision:
     """A vision model with its library's pretrained weights.
 
     Args:
-        name: timm/vit_small_patch14_dinov2; open_clip/ViT-B-16-quickgelu:openai, whose features are
-            what it compares with texts; facebook/dinov2-small on the hub, or a folder that
+        name: timm/vit_small_patch14_dinov2, or timm/local-dir:FOLDER, which timm's ``save_for_hf`` wrote;
+            open_clip/ViT-B-16-quickgelu:openai, or with a file of weights behind the colon, whose
+            features are what it compares with texts; facebook/dinov2-small on the hub, or a folder that
             transformers' ``save_pretrained`` wrote; or tiny-clip, which comes with the course.
-        weights: file with those of timm's or open_clip's model, with its classifier or without.
         image_size: side in pixels, in place of the own one of timm's or open_clip's model.
     """
-    weights = None if weights is None else str(expanded(weights).absolute())
+    name = "".join(map(str, divided_name(name)))
     try:
-        vision = _loaded(name, weights, image_size)
+        vision = _loaded(name, image_size)
     except Exception as error:  # each library raises kinds of its own, and the hub's on top
         if isinstance(error, SerialLoRAError):
             raise
@@ -146,34 +144,34 @@ def load_vision(name: str, weights: str | None = None, image_size: int | None = 
         ) from error
     if image_size not in (None, vision.size):
         raise SerialLoRAError(f"{name} takes no other size of pictures; leave --image-size out.")
-    name = getattr(vision.model, "name_or_path", name)  # of a folder, the whole path
-    vision.source = {"name": name, "weights": weights, "image_size": image_size}
+    vision.source = (name, image_size)
     return vision
 
 
-def _loaded(name: str, weights: str | None, size: int | None) -> Vision:
+def _loaded(name: str, size: int | None) -> Vision:
     library, _, rest = name.partition("/")
     torch.manual_seed(0)  # of layers that a checkpoint lacks; they are the same each time
     if name == TINY_MODEL:
-        tiny = load_clip("tiny", weights=weights or "default")
+        tiny = load_clip("tiny")
         return Vision(tiny.model, tiny.test_transform, tiny.model.encode_image)
     if library == "timm":
-        model = timm.create_model(rest, pretrained=weights is None, num_classes=0)
-        if weights is not None:
-            own = model.pretrained_cfg.get("classifier") or ()
-            load_weights(model, Path(weights), [own] if isinstance(own, str) else own)
-        return Timm(model, size)
+        return Timm(timm.create_model(rest, pretrained=True, num_classes=0), size)
     if library == "open_clip":
         kind, _, tag = rest.partition(":")
-        known = (kind, weights or tag)
-        model, prepare = open_clip.create_model_from_pretrained(*known, force_image_size=size)
+        model, prepare = open_clip.create_model_from_pretrained(kind, tag, force_image_size=size)
         return Vision(model, prepare, model.encode_image)
-    if weights is not None:
-        raise SerialLoRAError(
-            f"--weights goes with timm or open_clip; instead of {name} name the folder with them."
-        )
-    folder = expanded(name)
-    return Transformers(AutoModel.from_pretrained(folder.absolute() if folder.is_dir() else name))
+    return Transformers(AutoModel.from_pretrained(name))
+
+
+def divided_name(name: str) -> tuple[str, Path | str]:
+    """A model's name in two: its library's part, and the whole path of weights on this machine or ""."""
+    library, place = "", name
+    if name.startswith(("timm/", "open_clip/")):
+        library, colon, place = name.partition(":")
+        library += colon
+    path = expanded(place).absolute()
+    there = place and name != TINY_MODEL and path.exists()
+    return (library, path) if there else (name, "")
 
 
 class PictureClassifier(nn.Module):
@@ -256,18 +254,18 @@ def open_classifier(folder: str | Path) -> PictureClassifier:
     notes = read_header(path).notes
     try:
         names = ("vision", "class_names", "seen")
-        source, class_names, seen = (json.loads(notes[name]) for name in names)
+        (model, size), class_names, seen = (json.loads(notes[name]) for name in names)
     except (KeyError, ValueError) as error:
         raise SerialLoRAError(
             f"{path} is no classifier of this version of `serial-lora fit`; fit the pictures again."
         ) from error
-    classifier = PictureClassifier(load_vision(**source), class_names)
+    classifier = PictureClassifier(load_vision(model, size), class_names)
     with warnings.catch_warnings(action="ignore"):  # fit has told what inject warns of
         load_adapter(classifier, path)
     now = _seen(classifier)
     if len(seen) != len(now) or not np.allclose(now, seen, atol=0.05):  # their deviation is 1
         raise SerialLoRAError(
-            f"{source['name']} gives other features than when {path.parent} was fitted: its weights, or how it "
+            f"{model} gives other features than when {path.parent} was fitted: its weights, or how it "
             "prepares pictures, have changed; restore them, or fit again."
         )
     return classifier.eval()

@@ -36,7 +36,6 @@ def fit(**chosen: Any) -> None:
     the same command.
     """
     import pandas as pd
-    from scipy.stats import binomtest
 
     from serial_lora_course.work.fit import fit_folder
     from serial_lora_course.work.reports import CLASSES_FILE, in_words
@@ -46,10 +45,6 @@ def fit(**chosen: Any) -> None:
     classes = pd.read_csv(expanded(job.out) / CLASSES_FILE, dtype=str, keep_default_na=False)
     _print_lines(in_words(reached) | {"classifier": job.out})
     print(f"\n{classes.to_string(index=False)}")
-    ours, its = (reached.get(f"only {which} right", 0) for which in ("adapter", "regression"))
-    # Were both equally good, these would be as heads and tails.
-    if its > ours and binomtest(ours, ours + its).pvalue < 0.05:
-        print("\nThe logistic regression is better: --linear-probe, in another --out, keeps it.")
 
 
 def predict(

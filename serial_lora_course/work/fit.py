@@ -28,7 +28,6 @@ from serial_lora_course.files import (
     refusals_told,
     write_json,
 )
-from serial_lora_course.labs.config import for_key
 from serial_lora_course.labs.device import this_device
 from serial_lora_course.labs.training import ExampleStream, OnPicture, Opened, train
 from serial_lora_course.measures.metrics import accuracy
@@ -62,8 +61,8 @@ def fit_folder(job: Job) -> dict[str, Any]:
     data = load_folder(job.pictures, job.test_fraction, str, job.groups)
     learnt, judged = divided(data.train, job.validation_fraction, "validation", job.groups)
     parts = {"train": learnt, "validation": judged, "test": data.test}
-    vision = load_vision(job.model, job.weights, job.image_size)
-    words = said(fit_options(), for_key(job.as_settings()))
+    vision = load_vision(job.model, job.image_size)
+    words = said(fit_options(), job.as_settings())
     options = "".join(f"{shlex.join(line)}\n" for line in words)
     made_from = {
         "options": options,

@@ -17,6 +17,7 @@ from serial_lora_course.files import expanded, printable
 from serial_lora_course.grading.text import no_formula
 from serial_lora_course.plots.style import save_figure
 from serial_lora_course.work import Job
+from serial_lora_course.work.classifier import divided_name
 
 CLASSES_FILE = "classes.csv"
 OWN_FONT = "DejaVu Sans"  # matplotlib brings it
@@ -90,10 +91,11 @@ def in_words(reached: dict[str, Any]) -> dict[str, str]:
 
 def write_card(job: Job, class_names: list[str], reached: dict[str, Any]) -> None:
     """Write README.md beside the classifier, unless one is there; it names no folder of this machine."""
-    path, model = expanded(job.out) / "README.md", expanded(job.model)
+    path = expanded(job.out) / "README.md"
+    library, weights = divided_name(job.model)
     text = CARD.format(
         name=printable(path.resolve().parent.name),
-        model=model.resolve().name if model.is_dir() else job.model,
+        model=library + Path(weights).name,
         classes=", ".join(map(printable, class_names)),
         rows="\n".join(f"| {what} | {said} |" for what, said in in_words(reached).items()),
     )

@@ -75,7 +75,7 @@ def test_a_killed_worker_costs_its_own_run_and_a_failed_run_itself(cluster, out,
 
 
 def test_a_worker_with_other_pictures_is_refused(cluster, out, monkeypatch):
-    others = HalvesLab.load_data("halves", "tiny", None)
+    others = HalvesLab.load_data("halves", "tiny")
     others = replace(others, train=others.test, test=others.train)
     monkeypatch.setattr(HalvesLab, "load_data", staticmethod(lambda *_: others))  # here alone
     with pytest.raises(SerialLoRAError, match="1 of 1 runs failed.*other pictures of halves"):

@@ -14,6 +14,7 @@ from serial_lora_course.data import segmentation_files
 from serial_lora_course.data.releases import ReleasedPicture
 from serial_lora_course.data.segmentation_files import (
     CLASS_NUMBERS,
+    FOODSEG103,
     INDEX_FILE,
     LEAST_SHARE,
     MASKED_SETS,
@@ -88,7 +89,7 @@ def test_masks_are_read_once_and_the_index_is_made_anew_where_it_does_not_fit(
     with monkeypatch.context() as patch:
         patch.setattr(segmentation_files, "_read_mask", None)
         assert load_segmentation_files("icecream", tmp_path).fingerprint() == first.fingerprint()
-    index = first.folder / INDEX_FILE
+    index = tmp_path / FOODSEG103.folder / INDEX_FILE
     for spoilt in ("[]", "{", json.dumps(dict(list(json.loads(index.read_text()).items())[1:]))):
         index.write_text(spoilt)
         assert load_segmentation_files("icecream", tmp_path).fingerprint() == first.fingerprint()

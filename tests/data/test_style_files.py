@@ -6,7 +6,13 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.style_files import HELD_OUT, METADATA, load_style_files, title_of
+from serial_lora_course.data.style_files import (
+    ARTBENCH,
+    HELD_OUT,
+    METADATA,
+    load_style_files,
+    title_of,
+)
 from tests.data import official
 from tests.data.official import SARA
 
@@ -21,7 +27,7 @@ def captions_of(part):
 def test_artbench_keeps_the_official_division(prepared_root, name):
     data = load_style_files(name, prepared_root)
     for part_name, part in data.parts().items():
-        folder = ImageFolder(data.folder / part_name)
+        folder = ImageFolder(prepared_root / ARTBENCH.folder / part_name)
         label = folder.class_to_idx[name]
         expected = {os.path.basename(path) for path, found in folder.samples if found == label}
         assert set(captions_of(part)) == expected

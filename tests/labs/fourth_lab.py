@@ -86,7 +86,7 @@ class HalvesLab(Lab):
     indices = staticmethod(training_subset)
 
     @staticmethod
-    def load_data(name, scale, root):
+    def load_data(name, scale):
         return HalvesData(name=name, train=Halves(32, 1), test=Halves(16, 2), scale=scale)
 
     @staticmethod

@@ -50,34 +50,34 @@ def power_cut(objective: type, batches: int) -> Iterator[None]:
         yield
 
 
-def small_clip(seed: int = 0, vocabulary: int = 32) -> open_clip.CLIP:
+def small_clip() -> open_clip.CLIP:
     """open_clip's own class with one block in each tower, random weights."""
-    torch.manual_seed(seed)
-    text = {**TEXT, "vocab_size": vocabulary}
+    torch.manual_seed(0)
+    text = {**TEXT, "vocab_size": 32}
     return open_clip.CLIP(8, VISION, text, quick_gelu=True).eval()
 
 
-def register_small(folder: Path, name: str, **changes: object) -> str:
+def register_small(folder: Path, name: str) -> str:
     """Tell open_clip of the small architecture, with CLIP's whole vocabulary, under a name."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({**SMALL, **changes}))
+    (folder / f"{name}.json").write_text(json.dumps(SMALL))
     open_clip.add_model_config(folder)
     return name
 
 
-def weights_file(path: Path, name: str, seed: int = 0) -> Path:
+def weights_file(path: Path, name: str) -> Path:
     """Random weights of a registered model as a safetensors file."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = open_clip.create_model(name)
     save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, path)
     return path
 
 
-def adapted_objective(seed: int = 0, rank: int = 4, dropout: float = 0.0) -> CLIPObjective:
+def adapted_objective(rank: int = 4) -> CLIPObjective:
     """The CLIP lab's objective over the small model with fresh Serial LoRA."""
-    model = small_clip(seed)
-    torch.manual_seed(seed + 1)
-    inject(model, SerialLoRAConfig(rank=rank, dropout=dropout))
+    model = small_clip()
+    torch.manual_seed(1)
+    inject(model, SerialLoRAConfig(rank=rank))
     tokens = torch.zeros(3, 16, dtype=torch.long)
     tokens[:, :3] = torch.tensor([[30, word, 31] for word in (1, 2, 3)])  # start, a class's, end
     return CLIPObjective(model, tokens)

@@ -65,7 +65,7 @@ def test_shipped_records_are_of_what_is_shipped_and_of_todays_keys(name):
     """Pictures have their fingerprints in tests/guard: one pixel more would be other data."""
     kind = get_lab(name)
     config = kind.configured("tiny")
-    data = kind.load_data(next(iter(kind.datasets("tiny"))), "tiny", None)
+    data = kind.load_data(next(iter(kind.datasets("tiny"))), "tiny")
     backbone = kind.load_backbone(config, "tiny", "default")
     lab = kind(backbone, data, config, **kind.load_tools("tiny"))
     weights = weights_fingerprint(lab.networks())

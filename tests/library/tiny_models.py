@@ -91,16 +91,12 @@ def _separate(block: str, suffix: str, width: int = 32, **layers: str) -> tuple:
 # ------------------------------------------------------------------------------------ open_clip
 
 
-def _open_clip(vision: dict | None = None, text: dict | None = None) -> nn.Module:
+def _open_clip(**vision: object) -> nn.Module:
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision_config = dict(layers=3, width=32, head_width=8, patch_size=8, image_size=16)
     text_config = dict(context_length=6, vocab_size=40, width=32, heads=4, layers=2)
-    return CLIP(
-        32,
-        CLIPVisionCfg(**vision_config | (vision or {})),
-        CLIPTextCfg(**text_config | (text or {})),
-    )
+    return CLIP(32, CLIPVisionCfg(**vision_config | vision), CLIPTextCfg(**text_config))
 
 
 def _run_open_clip(model: nn.Module) -> Tensor:
@@ -256,15 +252,13 @@ def _hf_blocks(model: nn.Module) -> list[tuple]:
 class PlainAttention(nn.Module):
     """Four linear layers, as lesson 03 writes them."""
 
-    def __init__(self, width: int = 32, heads: int = 4) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.heads = heads
-        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.q, self.k, self.v, self.out = (nn.Linear(32, 32) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.q, self.k, self.v)
+            layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v)
         )
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).flatten(2))
@@ -347,7 +341,7 @@ TINY: dict[str, Tiny] = {
     "torchvision": Tiny(_torchvision, _run_pictures, _TORCHVISION, forward=("mlp.0", "mlp.3")),
     "open_clip": Tiny(_open_clip, _run_open_clip, _CLIP_NAMES, _BOTH, forward=_C_FC),
     "open_clip_own_attention": Tiny(
-        lambda: _open_clip({"block_type": "custom", "qk_norm": True}),
+        lambda: _open_clip(block_type="custom", qk_norm=True),
         _run_open_clip,
         _CLIP_NAMES,
         _BOTH,

@@ -15,11 +15,10 @@ from serial_lora_course.measures.intervals import (
 from study.tables import kept_gain
 
 
-def made_up(chance, sets=6, seeds=3, pictures=40, between=1.0, mean=0.0, by_seed=0.2):
+def made_up(chance, sets=6, seeds=3, pictures=40, between=1.0, by_seed=0.2):
     """Differences of two equal methods: a part of each set, picture, seed, and of the rest."""
     return {
-        f"set {name}": mean
-        + between * chance.normal()
+        f"set {name}": between * chance.normal()
         + chance.normal(size=(1, pictures))
         + by_seed * chance.normal(size=(seeds, 1))
         + chance.normal(size=(seeds, pictures))

@@ -32,10 +32,10 @@ SMALL_SAM = {
 ODD_SIZES = [(37, 29), (29, 37), (40, 40), (51, 80), (23, 11), (97, 41)]  # (width, height)
 
 
-def small_sam(seed: int = 0, **changes: object) -> Sam:
+def small_sam() -> Sam:
     """segment-anything's own classes, three blocks deep, no parameter left at zero."""
-    torch.manual_seed(seed)
-    model = build_sam(**SMALL_SAM | changes)
+    torch.manual_seed(0)
+    model = build_sam(**SMALL_SAM)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
@@ -48,24 +48,21 @@ def small_sam(seed: int = 0, **changes: object) -> Sam:
     return model.eval()
 
 
-def adapted_sam(
-    seed: int = 0, config: AdapterConfig | None = None, filled: bool = True, **changes: object
-) -> Sam:
-    """The small model with an adapter, whose B is random (as if trained) where ``filled``."""
-    model = small_sam(seed, **changes)
-    torch.manual_seed(seed + 1)
+def adapted_sam(config: AdapterConfig | None = None) -> Sam:
+    """The small model with an adapter, whose B is random, as if trained."""
+    model = small_sam()
+    torch.manual_seed(1)
     inject(model, config or SerialLoRAConfig(rank=4))
-    if filled:
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith("lora_B"):
-                    parameter.copy_(0.3 * torch.randn(parameter.shape))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.copy_(0.3 * torch.randn(parameter.shape))
     return model
 
 
-def sam_weights_file(path: Path, seed: int = 0) -> Path:
+def sam_weights_file(path: Path) -> Path:
     """The small model's weights as a safetensors file."""
-    save_file({k: t.contiguous() for k, t in small_sam(seed).state_dict().items()}, path)
+    save_file({k: t.contiguous() for k, t in small_sam().state_dict().items()}, path)
     return path
 
 

@@ -8,9 +8,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from tools.numbers import unshown_numbers
 
 
-def lesson(text, printed="", code="rank = 16", below=""):
+def lesson(text, printed="", below=""):
     shown, later = (new_output("stream", name="stdout", text=each) for each in (printed, below))
-    first, last = new_code_cell(code, outputs=[shown]), new_code_cell("", outputs=[later])
+    first, last = new_code_cell("rank = 16", outputs=[shown]), new_code_cell("", outputs=[later])
     return new_notebook(cells=[first, new_markdown_cell(text), last])
 
 

@@ -42,7 +42,7 @@ def test_the_wheel_holds_the_library_whole_and_nothing_else(wheel):
 
 
 def test_it_works_without_the_course(wheel, tmp_path):
-    command = [sys.executable, ROOT / "tests/tools/ten_lines.py"]
+    command = [sys.executable, ROOT / "tests/tools/readmes_example.py"]
     environment = os.environ | {"PYTHONPATH": wheel.filename}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "The library works.\n"), done.stderr

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from timm.models._hub import save_for_hf
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +24,15 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
+    return saved_model(tmp_path_factory.mktemp("weights") / "test_vit")
+
+
+def saved_model(folder):
+    """A random model of timm in a folder of its architecture's name, as timm reads it."""
     torch.manual_seed(0)
-    model = timm.create_model("test_vit", pretrained=False, num_classes=0)
-    path = tmp_path_factory.mktemp("weights") / "test_vit.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
-    return path
+    model = timm.create_model(folder.name, pretrained=False, num_classes=0)
+    save_for_hf(model, folder, safe_serialization=True)
+    return folder
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def job_of(pictures, weights, out, **changes):
     from serial_lora_course.work import Job
 
     short = dict(rank=2, epochs=4, min_steps=1, batch_size=7, precision="no", save_every=0.0)
-    short |= dict(pictures=str(pictures), model="timm/test_vit", out=str(out), weights=str(weights))
+    short |= dict(pictures=str(pictures), model=f"timm/local-dir:{weights}", out=str(out))
     short |= dict(image_size=64)
     return Job(**short | changes)
 
