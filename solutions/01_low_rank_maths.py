@@ -239,7 +239,8 @@ for name, curve in curves.items():
 
 # %% [markdown]
 # $W_q$ is nearly full: eight of its 192 terms miss 81% of it; of noise they would miss 92%. Of its gradient they miss
-# only 31%. The update of twenty steps lies between, at 63%. So LoRA bets on a thin *update*, not on a simple model.
+# only 31%. The update of twenty steps lies between, at 63%. LoRA bets that a thin *update* is enough, whatever the
+# weight's own rank.
 #
 # Why is a gradient thin? For a weight that computes $W x_t$ for each token $x_t$ it is
 # $G = \sum_t \delta_t\, x_t^\top$, where $\delta_t$ is the gradient of the loss at that output: one term for each
@@ -602,9 +603,11 @@ for name, (parameters, way) in ways.items():
 display_figure(figures.plot_losses(falls))
 
 # %% [markdown]
-# Each has its lowest loss at 0.04, the rate in the middle: LoRA 0.03, LoRA of rank 2 0.07, the shared pair 0.19. At the
-# end it is the order of what they miss, and at its best rate the pair is behind a smaller LoRA too. On the test
-# drawings 51, 40 and 46 are right: another order, and too little to judge by. Another processor may move these numbers.
+# Each has its lowest loss at 0.04, the rate in the middle: LoRA 0.03, LoRA of rank 2 0.07, the shared pair 0.19. At
+# the end it is the order of what they miss. That proves little: the gradient at the start should tell most about the
+# first steps, and there the pair, which misses more, is below LoRA of rank 2. Then it bumps, as if the rate were too
+# large, and ends behind the smaller LoRA. On the test drawings 51, 40 and 46 are right: another order, and too little
+# to judge by. Another processor may move these numbers.
 #
 # Yet a pair that misses 73% of the gradient brought the loss from 2.38 to 0.19. Nobody needs *that* change; a low loss
 # is enough, and many changes give one. The maths says what a method cannot imitate, not what it cannot learn. Only

@@ -170,9 +170,10 @@ print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
 print(f"the interval: {mean - half:+.2f} to {mean + half:+.2f}")
 
 # %% [markdown]
-# The same mean, and zero is inside the interval, from -0.02 to +0.87. You don't sign. That does not mean that Serial
-# LoRA is no better: five data sets are too few to tell. And there is a second reason: in these runs on SAM, and on SD3,
-# one learning rate served both methods, and may suit one of them better. (Lesson 09 gives each its own.)
+# The same mean, and zero is inside the interval, if only just: from -0.02 to +0.87. You don't sign. That does not mean
+# that Serial LoRA is no better: five data sets are too few to tell. And there is a second reason: in these runs on
+# SAM, and on SD3, one learning rate served both methods, and may suit one of them better. (Lesson 09 gives each its
+# own.)
 #
 # Your friend could still sign a smaller claim, about *these* five data sets. For that, the seeds are a fair sample,
 # and the narrow interval is on the safe side. But the sentence was about data sets in general.
@@ -324,8 +325,10 @@ display_figure(plot_strips(sizes, strips))
 # %% [markdown]
 # The left edge is all that "significant" knows: *fails* looks behind, *holds* looks ahead, *open* neither. Every strip
 # ends in *holds*, so whoever chooses the margin after looking can have *holds*. SAM's upper strip is significantly
-# behind and, from 0.62 on, comparable; with a tenth of LoRA's gain, 0.60, it would be *open*. On CLIP it takes a margin
-# of more than four points, nearly half of what LoRA gains: that much behind nobody would call comparable.
+# behind and, from 0.62 on, comparable; with a tenth of LoRA's gain, 0.60, it would be *open*. SD3's lower strip lies
+# on the edge too: its interval ends at -5.02, so five is *open*, and a tenth of LoRA's gain, 5.11, would be *holds*.
+# On CLIP it takes a margin of more than four points, about half of what LoRA gains: that much behind nobody would call
+# comparable.
 #
 # At equal size Serial LoRA looks ahead on SAM, and behind on CLIP, just: the interval ends at -0.13. Wait for the next
 # section.
@@ -414,18 +417,18 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# Of the fourteen, two are left, both about LoRA+ on SAM. Yet chance would give fourteen of thirty in at most one study
-# of nine (Markov's inequality), which is not rare enough to prove that the others are real. With four to seven data
-# sets we cannot say which are real.
+# Of the fourteen, two are left, both about LoRA+ on SAM. Some of the others may be real too, but with four to seven
+# data sets we cannot say which.
 #
 # If we ask only our six who-is-ahead questions, one survives: on SAM at equal rank LoRA is ahead (0.024). Your friend's
 # has 0.119: you don't sign. The largest difference of all, 13 points of style at equal size, has 0.316: four styles
 # that differ so much, ± 18.02, cannot show it.
 #
-# What would you sign? One line holds both ways: "On six sets like these, at one rate for both, Serial LoRA is behind
-# LoRA of the same rank, by 0.2 to 0.6 hundredths of Dice; we had called one hundredth too far." The rest is *open*.
-# Every question that you add makes it harder to answer the others. Decide what you want to know before you look, and
-# write it down.
+# What would you sign? Two lines *hold*. "On six sets like these, at one rate for both, Serial LoRA is behind LoRA of
+# the same rank, but by less than the hundredth of Dice that we had called too far." And of your friend's claim the
+# smaller part: "It is not a hundredth behind a LoRA of its size." That it is *better* is open, as is the rest. Every
+# question that you add makes it harder to answer the others. Decide what you want to know before you look, and write
+# it down.
 #
 # ## Quiz
 #

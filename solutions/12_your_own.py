@@ -301,9 +301,9 @@ for split, (learnt, asked) in {"split by frame": careless, "split by thing": (tr
 display(results)
 
 # %% [markdown]
-# Read each column as somebody who has only that one. On the left memory is always right: Ada would ship it and look
-# no further. On the right it is wrong on about every eighth frame, and the probe is behind it. **The leak hid that
-# there is something to win.**
+# Read each column as somebody who has only that one. On the left memory is always right: Ada would ship it and look no
+# further. On the right it is wrong on about every eighth frame, and the probe is behind it. **The leak hid how much
+# there is to win.**
 #
 # ## An adapter, merged and verified
 #
@@ -545,8 +545,9 @@ display(pd.concat({what: pd.DataFrame(found) for what, found in dots.items()}, a
 
 # %% [markdown]
 # **On mixed things the adapter is ahead of both on every draw**, with 86% to 94%. The nearest frame falls to 67% to
-# 77%: on two draws it had kept up in the folder's test, and a user's sheets tell the two apart. On small things the
-# adapter is the best on three draws of four, and of no use on any: 36% to 64%, where guessing gets a quarter.
+# 77%: on two draws it had kept up in the folder's test, and a user's sheets tell the two apart. (These sheets lie
+# straight, in one light, and on a quarter of them lies one thing alone.) On small things the adapter is the best on
+# three draws of four, and of no use on any: 36% to 64%, where guessing gets a quarter.
 #
 # Look at some. Right answers have a ✓; where one is wrong, the true number is in brackets.
 
@@ -563,8 +564,10 @@ adapter, test = draws[0][-1], tests[0]
 show_answers(adapter, [page for sides in wishes.values() for page in users_sheets(test, sides)[:8]])
 
 # %% [markdown]
-# In the lower row, where things are half as wide and high, three answers are wrong, and each is too low. So the
-# adapter does not only count: size misleads it, and you know before a user does.
+# In the lower row, where things are half as wide and high, three answers are wrong, and each is too low. So it seems
+# that the adapter does not only count: size misleads it, and you know before a user does. (Eight pictures are a hint.
+# And each thing lies in a quarter of its own: whether the adapter counts things, or quarters that are taken, these
+# sheets cannot tell.)
 #
 # ## Mend the folder
 #
@@ -594,8 +597,9 @@ show_answers(adapter, users_sheets(test, wishes["mixed, half as large"])[:8])
 # %% [markdown]
 # On small things the adapter rises from 64% to 83%, above all that any draw had before, and it keeps its 90% on mixed
 # ones. The same frames bring the probe to 65% and the nearest frame to 55%. **A user's test found what the folder
-# lacked, and the adapter learnt most from it.** This is one draw. And we mended for this very test, so it flatters
-# now: the next wish, another counter or a fifth thing, needs a test of its own.
+# lacked, and new frames mended it.** The probe gained more from them; the adapter ends highest. This is one draw. And
+# we mended for this very test, so it flatters now: the next wish, another counter or a fifth thing, needs a test of
+# its own.
 #
 # ## Out of the notebook
 #
@@ -629,7 +633,8 @@ away = (said - trained).abs().max().item()
 print("largest difference between what you trained and what was loaded:", away)
 
 # %% [markdown]
-# What was loaded gives exactly what you trained: that folder is all that a user needs.
+# What was loaded gives exactly what you trained: besides that folder a user needs only the tower's class and its
+# transform.
 #
 # ## On a model that you have heard of
 #
@@ -659,9 +664,9 @@ print("the merge is verified:", verified)
 print(f"{step:.1f} s a step, so {STEPS} steps take one core {STEPS * step / 60:.1f} minutes")
 
 # %% [markdown]
-# Your function runs on DINO as it is, on one frame of every twelve, and the merge is verified. A training takes a
-# laptop minutes, and the weights are some 86 MB to fetch, once. Write `vision` and `transform` for `dino` and
-# `prepare`, and run the lesson's cells with it.
+# Your function runs on DINO as it is, on one frame of every twelve, and the merge is verified. A training as short as
+# ours takes a laptop minutes, and the weights are some 86 MB to fetch, once. Write `vision` and `transform` for `dino`
+# and `prepare`, and run the lesson's cells with it.
 #
 # For a folder in a terminal there is `serial-lora fit`: a model of timm, open_clip or transformers with its own
 # transform, the best state chosen on validation pictures, and a regression beside the adapter. It cannot know which
