@@ -366,7 +366,7 @@ for name, trip in TRIPS.items():
 # \;+\; \underbrace{\frac{1}{\text{pixels}}\sum \text{BCE}(p, g)}_{\text{cross-entropy}},
 # \qquad p = \sigma(\text{logit})$$
 #
-# with the truth g and ε = 0.00001. Soft Dice measures the object as a whole, and a small object counts as much as a
+# with the truth g and ε = `1e-5`. Soft Dice measures the object as a whole, and a small object counts as much as a
 # large one. Cross-entropy still pulls at a pixel that is confidently wrong, where soft Dice is flat.
 
 # %% [markdown]
