@@ -33,7 +33,7 @@ lesson_card("09")
 # | | The paper says or implies | What decides it | It falls if |
 # |---|---|---|---|
 # | 1 | "consistent superiority" | its own tables | it is behind in some |
-# | 2 | "a novel LoRA variant" | RepAdapter, of 2023 | that is the same layer |
+# | 2 | "a novel LoRA variant" | an earlier method, RepAdapter | it is the same layer |
 # | 3 | "comparable", with "only 1/4 parameters" | a run of LoRA | LoRA is a point of Dice ahead |
 # | 4 | that is because one pair is *shared* | LoRA at a quarter of its size | it does as well |
 # | 5 | the pair belongs before attention | the pair before the feed-forward | it does as well |
@@ -45,9 +45,9 @@ lesson_card("09")
 #
 # ## 1. Its own tables
 #
-# The paper prints 39 scores for LoRA and for Serial LoRA, if we leave out SD3's CLIP scores. Here is by how much
-# Serial LoRA is ahead in each; in the grey band we'd call it no difference. (The paper calls a lower Dice better. Dice
-# measures overlap, so its table is plausibly a *loss*, and is read as one.)
+# The paper prints a score of each method for every data set and amount of data. Here is by how much Serial LoRA is
+# ahead of LoRA in each of these cells; in the grey band we'd call it no difference. (The paper calls a lower Dice
+# better. Dice measures overlap, so its table is plausibly a *loss*, and is read as one. SD3's CLIP scores are left out.)
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_cells
@@ -525,7 +525,8 @@ display_figure(plot_masks(shown, cut_out))
 # %% [markdown]
 # Every way gains eight points or more, and Serial LoRA gains least. LoRA with as few parameters is more than a point
 # ahead of it. Full fine-tuning trains nearly three million parameters, and does no better than that LoRA. Norms and
-# biases are a tenth of LoRA, and do as well. Drawings are hardly forgotten: no way loses much more than a point.
+# biases are a tenth of LoRA, and do as well. Drawings are hardly forgotten: no way loses much more than a point. And
+# nobody gets the hammer: each still marks the sky around it.
 #
 # ## How much can one set show?
 #
@@ -672,8 +673,8 @@ display(table.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
 # it open. On CLIP and SD3 none holds: they fall or are open. At lunch you tell it in four sentences:
 #
 # > Serial LoRA is RepAdapter's layer of 2023 without biases and groups. On a small SAM it stays within a point of Dice
-# > of LoRA with a quarter of the parameters, but so does a LoRA of that size, and norms and biases or the same pair
-# > before the feed-forward do no worse. What costs is the way through W: behind random rotations the same shared pair
+# > of LoRA, with a quarter of the parameters; but a LoRA of that size does as well, and so do norms and biases, and the
+# > same pair before the feed-forward. What costs is the way through W: behind random rotations the same shared pair
 # > does better. And at one learning rate for all, I might have told you the opposite.
 #
 # So don't switch. To save parameters lower LoRA's rank, and look for its rate again. Our numbers come from small
