@@ -349,8 +349,8 @@ def through_Q(encoder: nn.Module, rank: int) -> None:
 # ## The scenes
 #
 # They are lesson 05's: photographs of animals, fruit, tools and vehicles over other photographs. SAM gets a box around
-# each and has to find its mask. It learnt from drawings alone. The test shows things and backgrounds that are in no
-# other scene. Of the others most are trained on, as in lesson 05, and the rest is held back to choose a rate on. And
+# each and has to find its mask. It learnt from drawings alone. No thing or background of the test is in a training
+# scene. Most of the training scenes are used, as in lesson 05, and the rest is held back to choose a rate on. And
 # scenes of drawings, in the hand that SAM learnt from, tell what is forgotten.
 
 # %%
