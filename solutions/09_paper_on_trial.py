@@ -646,27 +646,26 @@ FOR_PROMISE = {"holds": "falls", "fails": "holds", "open": "open"}  # if the riv
 
 
 def verdict(promise: str, lead: tuple | None, margin: float) -> str:
+    """A rival's lead, and what follows: 3 asks whether it is ahead, the others whether it does as well."""
     if lead is None:
         return ""
     mean, half = lead
-    word = judge(-mean, half, margin).replace("fails", "falls")
-    if promise != "3 comparable":
-        word = FOR_PROMISE[judge(mean, half, margin)]
-    return f"{word}  {mean:+.2f} ± {half:.2f}"
+    word = FOR_PROMISE[judge(mean, half, margin)]
+    if promise == "3 comparable":
+        word = judge(-mean, half, margin).replace("fails", "falls")
+    return f"{word}: {mean:+.2f} ± {half:.2f}"
 
 
-total = f"ahead in {sum(ahead.values())} of {cells} cells"
+behind = cells - sum(ahead.values())
 judged = {
-    "1 superior": {"rival": "LoRA, in its tables", "your run": f"falls  {total}"},
-    "2 novel": {"rival": "RepAdapter", "your run": "falls  the same layer"},
+    "1 superior": {"rival": "its own tables", "yours": f"falls: behind in {behind} of {cells}"},
+    "2 novel": {"rival": "RepAdapter", "yours": "falls: the same layer"},
 }
 for promise, rival in PROMISES.items():
-    judged[promise] = {"rival": rival, "your run": verdict(promise, mine(rival), 1)}
-    for where in ("sam", "clip", "sd3"):
+    judged[promise] = {"rival": rival, "yours": verdict(promise, mine(rival), 1)}
+    for where, margin in (("sam", 1), ("clip", 1), ("sd3", 5)):
         lead = found.above(where, PAIRS[rival])
-        judged[promise][f"study, {where.upper()}"] = verdict(
-            promise, lead, 5 if where == "sd3" else 1
-        )
+        judged[promise][f"study, {where.upper()}"] = verdict(promise, lead, margin)
 INKS = {"falls": "color: #d55e00; font-weight: bold", "holds": "color: #009e73; font-weight: bold"}
 table = pd.DataFrame(judged).T.fillna("").style.map(lambda text: INKS.get(text[:5], ""))
 display(table.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
