@@ -1,9 +1,10 @@
-"""The ladder from LoRA to RepAdapter, what W does to a change, and the learner's own run beside the study."""
+"""The paper's cells, two methods' rates, rivals beside Serial LoRA, the ladder to RepAdapter, and what W stretches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
@@ -12,6 +13,7 @@ from torch import Tensor
 from serial_lora_course.lessons.l09_trial.tables import Found
 from serial_lora_course.plots.style import (
     BLUE,
+    DASHED,
     GREEN,
     INK,
     QUIET,
@@ -35,40 +37,27 @@ STEPS = (  # what changes; the question, and whether it asks for the new rung mi
     ("groups and biases", "the predecessor: above RepAdapter before attention", -1),
 )
 APART = 12.5  # from rung to rung
-LABS = {
-    "sam": "SAM\npoints of Dice",
-    "clip": "CLIP\npoints of accuracy",
-    "sd3": "SD3\npoints of style share",
-}
 COLUMNS = (1.0, 4.2, 7.4)  # of W_q, W_k, W_v
 LINE = {"color": QUIET, "lw": 1.2, "zorder": 0}
 MINE = {"marker": "o", "capsize": 3, "color": VERMILION, "lw": 1.6}
 THEIRS = {"marker": "s", "capsize": 3, "color": INK, "lw": 1.6}
-CORNERS = (  # the same change, a row for how many pairs, a column for what it goes through
-    r"$W_p\,x + B_p A_p\,x$",
-    r"$W_p\,(x + B_p A_p\,x)$",
-    r"$W_p\,x + Q_p B A\,x$",
-    r"$W_p\,(x + B A\,x)$",
-)
-COSTS = "#fbe6da"
 Told = tuple[float, float]
 """A difference, and half of its interval."""
 
 
 def plot_ladder(found: Found) -> Figure:
-    """Five layers side by side, and under each step what it changed in each lab of the study."""
-    with styled_figure(11.4, 5.4) as figure:
-        above, below = figure.subplots(2, 1, height_ratios=(3, 2))
+    """Five layers side by side, and under each step what it changed on SAM in the study."""
+    with styled_figure(11.4, 4.4) as figure:
+        axes = figure.subplots()
         for place, (name, formula, size) in enumerate(RUNGS):
-            _layer(above, APART * place, place)
+            _layer(axes, APART * place, place)
             middle = APART * place + 5.3
-            above.text(middle, 13.2, name, ha="center", weight="bold")
-            above.text(middle, 11.5, formula, ha="center", size=10)
-            above.text(middle, -3.0, size, ha="center", size=9, color=QUIET)
-        for axes in (above, below):
-            axes.set(xlim=(-8, APART * len(RUNGS) - 0.5), ylim=(-3, 14.2))
-            axes.set_axis_off()
-        told = _steps(below, found)
+            axes.text(middle, 13.2, name, ha="center", weight="bold")
+            axes.text(middle, 11.5, formula, ha="center", size=10)
+            axes.text(middle, -3.0, size, ha="center", size=9, color=QUIET)
+        axes.set(xlim=(-1.5, APART * len(RUNGS) - 0.5), ylim=(-9.2, 14.2))
+        axes.set_axis_off()
+        told = _steps(axes, found)
     layers = "; ".join(f"{name}: {formula[1:-1]}".replace("\\,", "") for name, formula, _ in RUNGS)
     return with_description(figure, f"Five layers. {layers}. {told}")
 
@@ -138,90 +127,111 @@ def _factor(axes: Axes, name: str, at: float, heights: tuple, widths: tuple) -> 
 
 
 def _steps(axes: Axes, found: Found) -> str:
-    """A row a lab, a number a step; the same in words."""
-    answers, told = {(each.lab, each.asks): each for each in found.answers}, []
+    """Below the layers a number a step; the same in words."""
+    answers, told = {each.asks: each for each in found.answers if each.lab == "sam"}, []
+    arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.5, "shrinkA": 14, "shrinkB": 14}
     for place, (change, asks, sign) in enumerate(STEPS):
         left, right = APART * place + 5.3, APART * (place + 1) + 5.3
-        arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.5, "shrinkA": 14, "shrinkB": 14}
-        axes.annotate("", (right, 13.4), (left, 13.4), arrowprops=arrow)
-        axes.text((left + right) / 2, 11.6, change, ha="center", va="center", size=10)
-        for row, (lab, title) in enumerate(LABS.items()):
-            height = 7.2 - 4.0 * row
-            if place == 0:
-                axes.text(-8, height, title, va="center", size=9)
-            words, look = "not run", {"color": QUIET}
-            if asks == ONE_B:
-                words = str(found.described.get((lab, *ONE_B), words))
-            elif answer := answers.get((lab, asks)):
-                words = f"{sign * answer.like.mean:+.2f} ± {answer.like.half_width:.2f}"
-                good = "holds" if sign > 0 else "fails"
-                if answer.verdict != "open":
-                    colour = GREEN if answer.verdict == good else VERMILION
-                    look = {"color": colour, "weight": "bold"}
-            axes.text((left + right) / 2, height, words, ha="center", va="center", **look)
-            step = f"{RUNGS[place][0]} to {RUNGS[place + 1][0]}"
-            told.append(f"{lab.upper()}, {step}: {words}")
-    return f"What each step changed: {'; '.join(told)}."
+        axes.annotate("", (right, -4.3), (left, -4.3), arrowprops=arrow)
+        like, look = found.described.get(("sam", *ONE_B)), {"color": QUIET}
+        if asks != ONE_B:
+            like = answers[asks].like
+            if answers[asks].verdict != "open":
+                better = (answers[asks].verdict == "holds") == (sign > 0)
+                look = {"color": GREEN if better else VERMILION, "weight": "bold"}
+        words = f"{sign * like.mean:+.2f} ± {like.half_width:.2f}"
+        middle = {"x": (left + right) / 2, "ha": "center", "va": "center"}
+        axes.text(y=-6.0, s=change, size=10, **middle)
+        axes.text(y=-8.3, s=words, size=12, **middle, **look)
+        told.append(f"{RUNGS[place][0]} to {RUNGS[place + 1][0]}: {words}")
+    return f"What each step changed on SAM, in points of Dice: {'; '.join(told)}."
 
 
-def plot_trial(ways: Mapping[str, tuple[Told, Told]]) -> Figure:
-    """Each way's difference from LoRA: in one's own run, over its scenes, and in the study, over its sets.
+def plot_cells(leads: Mapping[str, tuple[Sequence[float], float, str]]) -> Figure:
+    """In every cell of the paper's tables, how far Serial LoRA is ahead.
 
     Args:
-        ways: name -> its difference and half of its interval, in one's own run and in the study.
+        leads: lab -> its cells, more being better; what we call a difference; and the unit.
     """
     told = []
-    with styled_figure(8.4, 4.4) as figure:
+    with styled_figure(9.0, 3.0) as figure:
+        for axes, (lab, (lead, margin, unit)) in zip(
+            figure.subplots(1, len(leads)), leads.items(), strict=True
+        ):
+            lead = sorted(lead)
+            axes.axhspan(-margin, margin, color="#eeeeee", lw=0)
+            axes.axhline(0, color=INK, lw=1)
+            colours = [BLUE if each > 0 else VERMILION for each in lead]
+            axes.bar(range(len(lead)), lead, 0.75, color=colours)
+            axes.set(title=lab, ylabel=unit, xticks=())
+            behind = sum(each <= 0 for each in lead)
+            axes.set_xlabel(f"behind in {behind} of {len(lead)} cells")
+            told.append(f"{lab}: {', '.join(f'{each:+.2f}' for each in lead)} {unit}")
+    return with_description(figure, f"Serial LoRA ahead of LoRA, cell by cell. {'; '.join(told)}.")
+
+
+def plot_rates(search: pd.DataFrame, shared: float) -> Figure:
+    """What each of two methods reached at each rate; marked: at a rate for both, and each at its best.
+
+    Args:
+        search: a row a rate, a column a method.
+        shared: the rate for both.
+    """
+    told = []
+    with styled_figure(8.0, 3.6) as figure:
         axes = figure.subplots()
-        axes.axvline(0, color=BLUE, lw=1)
-        axes.text(0, 0.75, "LoRA", color=BLUE, ha="center")
-        for place, (name, (own, study)) in enumerate(ways.items()):
+        axes.axvline(shared, color=QUIET, lw=1, linestyle=DASHED)
+        for (name, reached), colour in zip(search.items(), (VERMILION, BLUE), strict=True):
+            reached = reached.dropna()
+            best = reached.idxmax()
+            axes.plot(reached.index, reached, "o-", color=colour, lw=1.8)
+            axes.plot(best, reached[best], "o", ms=14, mfc="none", mec=colour, mew=1.8)
+            place = {"textcoords": "offset points", "xytext": (9, -4), "color": colour}
+            axes.annotate(name, (reached.index[-1], reached.iloc[-1]), **place)
+            told.append(f"{name}: {', '.join(f'{v:.2f} at {r:g}' for r, v in reached.items())}")
+        low = search.min().min()
+        axes.text(shared * 1.04, low, "one rate for both", color=QUIET, va="bottom", size=10)
+        axes.set(xscale="log", xlim=(search.index[0] * 0.8, search.index[-1] * 2.8))
+        axes.set_xticks(list(search.index), [f"{rate:g}" for rate in search.index])
+        axes.minorticks_off()
+        axes.set(xlabel="learning rate (circled: each method's best)", ylabel="Dice, in points")
+    return with_description(figure, f"Dice for each rate. {'; '.join(told)}.")
+
+
+def plot_rivals(rivals: Mapping[str, tuple[Told, Told | None]], margin: float) -> Figure:
+    """How far each rival is above Serial LoRA: in one's own run, over its scenes, and in the study, over its sets.
+
+    Args:
+        rivals: name -> its difference and half of its interval, in one's own run and in the study.
+        margin: a rival does as well if its whole interval is above minus this.
+    """
+    told = []
+    with styled_figure(8.8, 4.8) as figure:
+        axes = figure.subplots()
+        axes.axvspan(-margin, margin, color="#eeeeee", lw=0)
+        axes.axvline(0, color=INK, lw=1)
+        for place, (name, (own, study)) in enumerate(rivals.items()):
             axes.errorbar(own[0], 0.13 - place, xerr=own[1], **MINE)
-            axes.errorbar(study[0], -0.17 - place, xerr=study[1], **THEIRS)
-            told.append(f"{name}: yours {_told(own)}, the study's {_told(study)}")
-        axes.set_yticks([-place for place in range(len(ways))], list(ways))
-        axes.set(ylim=(-len(ways) + 0.4, 1.1), xlabel="points of Dice above LoRA")
+            told.append(f"{name}: yours {_told(own)}")
+            if study:
+                axes.errorbar(study[0], -0.17 - place, xerr=study[1], **THEIRS)
+                told[-1] += f", the study's {_told(study)}"
+        axes.set_yticks([-place for place in range(len(rivals))], list(rivals))
+        axes.set(ylim=(-len(rivals) + 0.4, 0.6))
+        axes.set_xlabel(
+            "points of Dice above Serial LoRA before attention (grey: less than a point)"
+        )
         for word, colour, at in (
             ("● your run, over its 60 scenes", VERMILION, 0.0),
             ("■ the study, over its 12 sets", INK, 0.45),
         ):
             axes.text(at, 1.02, word, color=colour, transform=axes.transAxes)
         axes.grid(axis="y", visible=False)
-    return with_description(figure, f"Difference from LoRA. {'; '.join(told)}.")
+    return with_description(figure, f"Difference from Serial LoRA. {'; '.join(told)}.")
 
 
 def _told(interval: Told) -> str:
     return f"{interval[0]:+.2f} ± {interval[1]:.2f}"
-
-
-def plot_corners(corners: Mapping[str, tuple[Told, Told]]) -> Figure:
-    """Three pairs or one, through W or not: how far each of the four is above LoRA.
-
-    Args:
-        corners: name -> its difference and half of its interval, in one's own run and in the study, in the
-            order of `CORNERS`. A corner whose interval in the study lies below zero is tinted.
-    """
-    told = []
-    with styled_figure(9.4, 4.8) as figure:
-        grid = figure.subplots(2, 2, sharex=True, sharey=True)
-        for axes, formula, (name, (own, study)) in zip(
-            grid.flat, CORNERS, corners.items(), strict=True
-        ):
-            axes.set_title(f"{name}   {formula}")
-            axes.axvline(0, color=BLUE, lw=1)
-            axes.errorbar(own[0], 1, xerr=own[1], **MINE)
-            axes.errorbar(study[0], 0, xerr=study[1], **THEIRS)
-            if sum(study) < 0:
-                axes.set_facecolor(COSTS)
-            clear = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
-            beside = {"ha": "center", "va": "bottom", "size": 10, "bbox": clear}
-            axes.text(own[0], 1.16, f"yours {_told(own)}", color=VERMILION, **beside)
-            axes.text(study[0], 0.16, f"the study {_told(study)}", **beside)
-            axes.set(ylim=(-0.5, 1.9), yticks=())
-            told.append(f"{name}: yours {_told(own)}, the study's {_told(study)}")
-        for axes in grid[1]:
-            axes.set_xlabel("points of Dice above LoRA of rank 16")
-    return with_description(figure, f"Difference from LoRA. {'; '.join(told)}.")
 
 
 def plot_stretch(through_W: Tensor, through_Q: Tensor) -> Figure:

@@ -105,15 +105,12 @@ class Found:
         arms = self.arms[lab]
         return arms[~arms["arm"].str.contains("-of-|blocks")].reset_index(drop=True)
 
-    def above_lora(self, **arms: str) -> dict[str, tuple[float, float]]:
-        """Of an arm in each lab that is named: how far it is above LoRA, and half of the interval."""
-        rows = {lab: self.arms[lab].set_index("arm").loc[arm] for lab, arm in arms.items()}
-        return {lab: (r["above LoRA"], r["above LoRA, half-width"]) for lab, r in rows.items()}
-
-    def rivals(self, question: str) -> dict[str, tuple[float, float]]:
-        """In each lab, how far the second arm of a question is above the first, and half of the interval."""
-        answers = [answer for answer in self.answers if answer.asks.startswith(question)]
-        return {each.lab: (-each.like.mean, each.like.half_width) for each in answers}
+    def above(self, lab: str, pairs: Sequence[tuple[str, str]]) -> tuple[float, float] | None:
+        """How far one arm is above another, and half of the interval: of the first pair that a lab has."""
+        for one, other in pairs:
+            if like := self.described.get((lab, one, other)):
+                return like.mean, like.half_width
+        return None
 
 
 def load_found() -> Found:
