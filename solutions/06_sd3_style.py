@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 06 · Stable Diffusion 3: a new style
 #
-# Ines draws emoji: black outlines, flat colours, no shading. She has finished three hundred, and now a customer wants
-# a thousand more by Friday. She has one wish: drawings that look like hers, so that she can put her name to them.
+# Ines draws emoji, with black outlines and flat colours. She has finished three hundred, and now a customer wants a
+# thousand more by Friday. She has one wish: drawings that look like hers, so that she can put her name to them.
 #
 # You will teach her style to a Stable Diffusion 3. On the way you write what such a model is made of: the straight
 # line from a picture to noise, the loss, the sampler, and guidance. You ask in words, then train an adapter, and move
-# a slider from the one to the other. The last picture shows what a judge thinks that she could sign, beside hers.
+# a slider from the one to the other. The last picture shows what she could sign, beside hers.
 
 # %%
 try:
@@ -458,8 +458,8 @@ stronger |= {f"w = {w:g}": draw(model, studio.asked.rows(shown), shown, w) for w
 display_figure(plot_drawings(stronger, names))  # change this and run again: other w
 
 # %% [markdown]
-# At w = 1 the clock lacks a hand and the mushroom its red; at w = 3 both are there. At w = 9 the clock crumbles and the
-# cat's face falls apart. We stay at 3. The paper, with a far larger model, uses 7. <!-- from the paper, Section III.A: 7 -->
+# At w = 1 the clock lacks a hand and the mushroom its red; at w = 3 both are there. At w = 9 clock and cat crumble. We
+# stay at 3. The paper, with a far larger model, uses 7. <!-- from the paper, Section III.A: 7 -->
 #
 # ## Ask in words first
 #
@@ -474,9 +474,9 @@ drawings = {"before": draw(model, studio.asked, every), "in words": draw(model, 
 display_figure(plot_drawings({name: all_[shown] for name, all_ in drawings.items()} | hers, names))
 
 # %% [markdown]
-# One word brings a thin black line, costs nothing, and keeps what is drawn. It does not bring *her* line, which is
-# thicker, nor her flat colours and her yellow: faces stay orange, and shading stays. This model knows no word for
-# these. They are what an adapter has to learn.
+# One word brings a thin black line, costs nothing, and keeps most of what is drawn. It does not bring *her* line,
+# which is thicker, nor her flat colours and her yellow: faces stay orange, and shading stays. We know no word for
+# these that this model has learnt. They are what an adapter has to learn.
 #
 # ## Where the adapter goes
 #
@@ -487,8 +487,9 @@ display_figure(plot_drawings({name: all_[shown] for name, all_ in drawings.items
 display_drawing("two_streams")
 
 # %% [markdown]
-# We adapt the picture's stream, the default of `inject`: *what* is drawn comes from the words and, we hope, stays. A
-# text token is as wide as an image token, so an adapter in the wrong stream fits, runs and trains without an error.
+# We adapt the picture's stream, the default of `inject`: *what* is drawn comes from the words and, we hope, stays.
+# (Count later whether it did.) A text token is as wide as an image token, so an adapter in the wrong stream fits, runs
+# and trains without an error.
 #
 # ## The training loop
 #
@@ -497,8 +498,9 @@ display_drawing("two_streams")
 # that worked, "outlined ...": the adapter need not learn again what a word already brings.
 #
 # Two lines need an explanation. Noise levels are not sampled uniformly but from a *logit-normal* distribution, a
-# normal number put through a sigmoid: the middle levels come up most often, as the ends are easy. (You saw it: near
-# the picture there is little to guess, and in pure noise only an average.) And one caption in ten is replaced by the empty sentence: guidance needs an answer to it.
+# normal number put through a sigmoid: the middle levels come up most often. There a step teaches most: in nearly pure
+# noise the best guess is an average whatever the prompt, and near the picture the guess is nearly the input, whatever
+# the model says. And one caption in ten is replaced by the empty sentence: guidance needs an answer to it.
 #
 # (`shift` is for large pictures. The more pixels show the same thing, the more noise it takes to hide it, so noise
 # levels are shifted upwards, in drawing too: SD3 medium has shift 3, our small pictures need none.
@@ -587,8 +589,8 @@ display_figure(plot_drawings(after | hers, names))
 
 # %% [markdown]
 # Follow a column down. With either adapter lines get thicker, the yellow purer, the clock's face white. But the
-# mushroom is no mushroom any more, the cat loses its coat, and the crying mouth shrinks. The two methods change the
-# same things.
+# mushroom is no mushroom any more, the cat loses its coat, the compass breaks, and the crying face begins to smile.
+# Both methods change, and break, much the same things.
 #
 # ## Move the slider
 #
@@ -644,15 +646,16 @@ for name, pictures in (drawings | cheats | {"Ines": studio.real}).items():
 pd.DataFrame(table, index=["found", "in her style", "both"]).T.round(2) + 0.0  # no -0.00
 
 # %% [markdown]
-# Begin with what is wrong. *Hers, but others* fools "in her style", as it should, and shows that this number says nothing
-# about what was asked for: none is found. The rim fools nobody: this classifier wants more than an outline. "Found" is
-# won by the model as it was. So neither is enough alone, and we count the drawings that pass both. (Ines herself has
-# 0.60 there. The judge is no expert either.)
+# Begin with what is wrong. *Hers, but others* passes "in her style", as it should, and shows that this number says
+# nothing about what was asked for: none is found. The rim, which a filter drew along every edge, passes hardly ever:
+# an outline alone is not enough. "Found" is won by the model as it was. So neither is enough alone, and we count the
+# drawings that pass both. (Ines herself has 0.60 there. The judge is no expert either.)
 #
-# Now the models. **Tuning costs names**: asked in words, 0.80 of the drawings are found; with Serial LoRA 0.62, with LoRA
-# 0.70. It brings style: from 0.57 to 0.70 and 0.80. By both together, words have 0.52, Serial LoRA 0.43 and LoRA, with four
-# times its parameters, 0.57. Between these lie six drawings of forty, from one seed: lesson 08 asks how sure one can be.
-# No adapter is clearly better than the one word that cost nothing.
+# Now the models. **Tuning costs names**: asked in words, 0.80 of the drawings are found; with Serial LoRA 0.62, with
+# LoRA 0.70. (A part of that is her style itself: of Ines's own drawings 0.73 are found.) It brings style: from 0.57 to
+# 0.70 and 0.80. By both together, words have 0.52, Serial LoRA 0.43 and LoRA, with four times its parameters, 0.57.
+# Between these lie six drawings of forty, from one seed: lesson 08 asks how sure one can be. No adapter is clearly
+# better than the one word that cost nothing.
 #
 # ## What can Ines sign?
 #
@@ -689,12 +692,12 @@ display_figure(plot_drawings(rows, [captions[i] for i in signed]))
 
 # %% [markdown]
 # These she could put her name to, after some retouching: they show what was asked for, in a line and in colours like
-# hers. The judge refuses half of them. And of 40 prompts it passes something for 31. So it can sort drawings, and cannot
-# choose them.
+# hers. The judge refuses half of them, as it refuses about half of all tuned drawings. So it cannot tell what she
+# would sign. (For 31 of 40 prompts it passes one of the three drawings at least.)
 #
 # This is what Ines could do. Ask in words first. If something is missing, as her yellow and her line were, train in
-# these words. Draw each prompt in every way that you have, let a judge sort, and choose by eye. With a model as small as
-# this one she will still draw most of the thousand herself.
+# these words. Draw each prompt in every way that you have, and choose by eye. With a model as small as this one she
+# will still draw most of the thousand herself.
 #
 # ## FID, for those who read papers (you may skip this)
 #

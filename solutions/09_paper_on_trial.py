@@ -68,8 +68,9 @@ cells = sum(len(lead) for lead, _, _ in LEADS.values())
 print(f"ahead in {sum(ahead.values())} of {cells} cells, behind in {cells - sum(ahead.values())}")
 
 # %% [markdown]
-# **"Consistent superiority" falls**: Serial LoRA is behind in 10 of 39 cells, and on SD3 in more than half. No table
-# gives a spread over seeds, so none can tell luck from skill. The other promises take more than counting.
+# **"Consistent superiority" falls**: Serial LoRA is behind in 10 of 39 cells, and on SD3 in more than half. (Most of
+# these lie in the grey band, so it is rarely behind by much. But *superior* is the paper's word.) No table gives a
+# spread over seeds, so none can tell luck from skill. The other promises take more than counting.
 #
 # ## 2. Is it new?
 #
@@ -166,9 +167,9 @@ with torch.no_grad():
         print(f"groups {groups}, biases {bias!s:5}: {apart:.0e} apart; B is {zeros:.0%} zeros")
 
 # %% [markdown]
-# **"Novel" falls.** With one group and no biases the two are the same layer, up to rounding. Two groups only make half
-# of B zero. A bias cannot be written as a pair: a pair turns a zero token into zero. The paper does not cite
-# RepAdapter.
+# **"Novel" falls.** RepAdapter contains Serial LoRA: with one group and no biases the two are the same layer, up to
+# rounding. Two groups only make half of B zero. A bias cannot be written as a pair: a pair turns a zero token into
+# zero. The paper does not cite RepAdapter.
 #
 # ## The rivals
 #
@@ -524,11 +525,11 @@ display(bars.bar("Dice", color="#f2b48a", vmin=before["test"].mean()))
 display_figure(plot_masks(shown, cut_out))
 
 # %% [markdown]
-# Every way gains eight points or more, and Serial LoRA gains least. LoRA with as few parameters is more than a point
-# ahead of it. Full fine-tuning trains nearly three million parameters, and does no better than that LoRA. Norms and
-# biases are a tenth of LoRA, and do as well. (Being small hardly saves memory: for the backward pass 81 to 92 MB are
-# kept, and 121 by full fine-tuning.) Drawings are hardly forgotten: no way loses much more than a point. And none of
-# the three in the picture gets the hammer: each still marks the sky around it.
+# Every way gains eight points or more, and Serial LoRA and the pair before both gain least. LoRA with as few
+# parameters is more than a point ahead of it. Full fine-tuning trains nearly three million parameters, and does no
+# better than that LoRA. Norms and biases are a tenth of LoRA, and do as well. (Being small hardly saves memory: for
+# the backward pass 81 to 92 MB are kept, and 121 by full fine-tuning.) Drawings are hardly forgotten: no way loses
+# much more than a point. And none of the three in the picture gets the hammer's head: each marks the sky around it.
 #
 # ## How much can one set show?
 #
@@ -574,9 +575,9 @@ for answer in found.answers:
         print(f"{answer.lab.upper()}, {answer.asks}: {lead}")
 
 # %% [markdown]
-# They agree: no rival is clearly to the left of Serial LoRA. But look at the widths. Your run shows a gain of eight
-# points, and no difference of a few tenths. For Q its interval even leaves out the study's square: other seeds and
-# sets can move a dot further than other scenes.
+# They agree in one thing: no rival is clearly to the left of Serial LoRA. But look at the widths. Your run shows a
+# gain of eight points, and no difference of a few tenths. For Q its interval even leaves out the study's square: other
+# seeds and sets can move a dot further than other scenes.
 #
 # Four of the study's answers are clear after Holm's correction, and two of these are about rivals: the place before the
 # feed-forward, and a rotation in place of W. Norms and biases and RepAdapter before both lie as far to the right, but
@@ -619,11 +620,11 @@ for words, leads in {
 # %% [markdown]
 # Sharing A costs nothing that one can see. Neither does sharing B behind random rotations, though q, k and v are then
 # tied as tightly as in Serial LoRA. (Lesson 01 found that no rank makes up for the tie. The masks do not seem to
-# mind.) One subtraction is left, W in place of Q, and 0.45 points are gone: **what costs is W**, and more than the
-# sharing does, by 0.44 ± 0.40.
+# mind.) One subtraction is left, W in place of Q, and 0.45 points are gone: **what costs is W**. It is half of what we
+# would call a difference, but it is clear, and more than the sharing costs, by 0.44 ± 0.40.
 #
 # Why? W makes one direction nearly six times as long, and 72% of them less than half as long. Q treats all alike.
-# *Where* W sends a change does not seem to matter: with its outputs turned at random it does as before. What is left
+# *Where* W sends a change hardly seems to matter: with its outputs turned at random it does as before. So the suspect
 # is how unevenly W stretches. That by itself we have not tested, and whether three pairs pay for W too is open (-0.09
 # ± 0.41). (Only sharing A and W against Q were planned. The rest was compared after the runs.)
 #
@@ -671,16 +672,17 @@ table = pd.DataFrame(judged).T.fillna("").style.map(lambda text: INKS.get(text[:
 display(table.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
 
 # %% [markdown]
-# Six of the seven fall. *Comparable* holds, and it takes the study's dozen sets on SAM to say so: your one set leaves
-# it open. On CLIP and SD3 none holds: they fall or are open. At lunch you tell it in four sentences:
+# Six of the seven fall on SAM. *Comparable* holds, and it takes the study's dozen sets on SAM to say so: your one set
+# leaves it open. On CLIP and SD3 none holds: they fall or are open. At lunch you tell it in four sentences:
 #
 # > Serial LoRA is RepAdapter's layer of 2023 without biases and groups. On a small SAM it stays within a point of Dice
 # > of LoRA, with a quarter of the parameters; but a LoRA of that size does as well, and so do norms and biases, and
 # > the same pair before the feed-forward. What costs there is the way through W: behind random rotations the same
 # > shared pair does better. And at one learning rate for all, I might have told you the opposite.
 #
-# So don't switch. To save parameters lower LoRA's rank, and look for its rate again. Our numbers come from small
-# models, mostly on drawings: put them on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
+# So don't switch. To save parameters lower LoRA's rank and look for its rate again, or put the pair before the
+# feed-forward. Our numbers come from small models, mostly on drawings: put them on trial, too
+# ([`CLAIMS.md`](../CLAIMS.md)).
 
 # %% [markdown]
 # ## Quiz
