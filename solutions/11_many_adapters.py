@@ -262,9 +262,10 @@ display_figure(figures.plot_ways({"named right": lines}, "weight", {"no adapter"
 # beside it. So half of each lost by its **size**; there the other costs nothing.
 #
 # At 1 the other costs eleven answers, and at 2 twenty-eight: the sum is back at the base (dotted). A random product of
-# the same size costs three and none. So it is the other's **direction**. At 4 an adapter is too large even alone: 59.
+# the same size costs three and none. So it is the other's **direction**, as far as one seed and one random draw can
+# tell. At 4 an adapter is too large even alone: 59.
 #
-# With more customers it would be worse: eight weights that add up to one are an eighth each, and at an eighth an
+# With more customers it should be worse: eight weights that add up to one are an eighth each, and at an eighth an
 # adapter, even alone, names 78, where the base names 69. So a sum is for few, and the best is one's own, at weight 1.
 # (If you use a sum, choose its weights on drawings that you do not report.)
 #
@@ -485,8 +486,8 @@ display_figure(figures.plot_ways(costs, "customers"))
 
 # %% [markdown]
 # With 64 customers merged copies need 704 MB, one base and all pairs 20. One pass takes about as long for 64 customers
-# as for one. Switching and merged copies take more than twice as long, since a pass of one drawing does not fill the
-# machine. Only one pass stays low in both.
+# as for one. Switching and merged copies take far longer with 64: their sixty-four passes of one drawing each use the
+# machine badly. Only one pass stays low in both.
 #
 # Here A and B are copied for each sample. Services that hold many LoRAs on a GPU (S-LoRA, Punica) gather without copies,
 # by kernels of their own. In the library `load_adapter(model, file, name=...)` and `activate` switch, `combine` adds, and
