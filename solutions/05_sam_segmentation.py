@@ -608,7 +608,7 @@ for name, some in (by_box | cut_outs).items():
 
 # %% [markdown]
 # 44 of 60 get better and 16 get worse, most of them hardly, one by 0.084. Before, 22 were below their own rectangle;
-# now 9 are. And what did SAM learn? Not to mark the whole box: it finds 82% of a thing in place of 69%, and as much of
+# now 9 are. And what did SAM learn? Not to mark the whole box: it finds 84% of a thing in place of 69%, and as much of
 # its mask is right as before. Look at three masks: the scene that gained most, the one that lost most, and the one with the lowest Dice after training.
 
 # %%
