@@ -447,7 +447,7 @@ for method, name in {"lora_plus": "LoRA", "serial_lora_plus": "Serial LoRA"}.ite
 #
 # Let both sides choose their rates, on validation pictures. [The study](../docs/study.md) of lesson 09 did so, on four
 # sets, for LoRA, and for LoRA+ with A at a twentieth of B's rate. Then both were tested at their best rates, on twelve
-# sets. (Rank 16, 60 steps; its CLIP is an older one.)
+# sets. (Rank 16, 60 steps.)
 # <!-- from docs/study.md: 60 -->
 
 # %%
@@ -473,9 +473,10 @@ display_figure(
 
 # %% [markdown]
 # In both pictures LoRA+ peaks at a larger rate of B. On SAM one sees why: with 0.027 for both, LoRA breaks; with 0.024
-# for B alone, LoRA+ is at its best. So it was A that could go no faster. That is what a ratio is for, and on SAM it
-# pays: 0.85 ± 0.36, second of 34 ways to adapt. On CLIP -0.23 ± 1.61 leaves it open. (One seed of LoRA+, and nothing
-# corrects for looking at 34.)
+# for B alone, LoRA+ is at its best. So it was probably A that could go no faster. (A alone fast, the run that would
+# show it, the study has not.) That is what a ratio is for, and on SAM it pays: 0.85 ± 0.36, second of 34 ways to
+# adapt. On CLIP it is the first of 27, and still +0.47 ± 1.95 leaves it open. (One seed of LoRA+, and nothing corrects
+# for looking at so many.)
 #
 # So use LoRA+ *second*. First find the best single rate. If larger ones break, give A a smaller one and B a larger one,
 # and compare with the single rate at its best, on validation pictures.

@@ -166,7 +166,7 @@ def test_the_numbers_of_what_was_found_are_those_of_the_study():
     )
     numbers += [abs(more.mean), more.half_width]
     sam, gains = found.whole("sam"), found.whole("clip")["gain"]
-    numbers += [len(found.answers), len(sam), (gains > gains.max() - 2).sum(), 2023]
+    numbers += [len(found.answers), len(sam), len(gains), (gains > gains.max() - 2).sum(), 2023]
     for lab in found.arms:
         kept = found.arms[lab]["activations, MB"]
         numbers.append(kept[1] / kept[0])  # Serial LoRA's, at LoRA's rank
