@@ -23,12 +23,9 @@ except ModuleNotFoundError:
 import os
 
 import numpy as np
-import pandas as pd
 import torch
 from IPython.display import display
-from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.labs import sam as lab
@@ -189,6 +186,9 @@ check("5.1", to_model_frame)
 # Now prepare a whole scene with it: the picture, the boxes, and the true masks, which training needs at this size too.
 
 # %%
+from PIL import Image
+from torch.nn import functional as F
+
 frame_of = yours("5.1")
 side = model.image_encoder.img_size  # of the square, in pixels
 
@@ -629,6 +629,8 @@ display_figure(plot_masks({title: tests[n] for title, n in three.items()}, masks
 # at once in a step.)
 
 # %%
+import pandas as pd
+
 dices, peaks, learn = {"not adapted": before, "Serial LoRA": after}, {}, {}
 batch = [prepare(data.train[i]) for i in chosen[: config.batch_size].tolist()]
 for name, way in WAYS.items():
