@@ -16,7 +16,7 @@ def test_the_lesson_takes_the_pictures_that_the_lab_takes(name, shots, seed):
     (split,) = (node for node in tree.body if getattr(node, "name", "") == "first_shots")
     names = {"sha256": sha256}
     exec(compile(ast.Module([split], []), "lesson 04", "exec"), names)
-    data = load_classification(name, "tiny", None)
+    data = load_classification(name)
     found = names["first_shots"](data.train, shots, seed)
     assert found == few_shot_split(data, shots, seed).indices
     assert not {data.train.picture_ids[i] for i in found} & set(data.test.picture_ids)
