@@ -28,6 +28,7 @@ from serial_lora_course.data.scenes import SceneRecipe
 from serial_lora_course.data.segmentation_sets import (
     DRAWING_SIZE,
     SCENE_SETS,
+    THINGS,
     ScenePictures,
     SceneSet,
     drawings_of,
@@ -137,7 +138,7 @@ SAM_SETS: dict[str, SceneSet] = {
 }
 KEPT_SCENES = SceneSet(
     "what pretraining showed: things as Twemoji draws them",
-    ("Food & Drink", "Animals & Nature", "Travel & Places", "Objects", "Smileys & Emotion"),
+    THINGS,
     SceneRecipe(objects=(1, 4), sizes=(0.25, 0.6), clutter=0.3),
     style="twemoji",
 )

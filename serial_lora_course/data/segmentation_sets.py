@@ -42,6 +42,8 @@ DRAWING_SIZE = 72  # as in pretraining
 PHOTOGRAPH_SIZE = 112
 TESTED = 0.35  # share of the photographed things that are kept for the test
 PICTURES = {"train": 120, "test": 60}
+# Of the emoji: what stands for pretraining's drawings where it is asked what an adapted SAM forgot.
+THINGS = ("Food & Drink", "Animals & Nature", "Travel & Places", "Objects", "Smileys & Emotion")
 LONGER_SIDE = (128, 160)  # pixels
 SHORTEST_SIDE = 96
 OUTLINES = ("openmoji-line", "noto-mono", "symbola", "unifont")  # whose inside counts too

@@ -9,6 +9,7 @@ from serial_lora_course.data.emoji_sets import kept_apart
 from serial_lora_course.data.segmentation_sets import (
     DRAWING_SIZE,
     SCENE_SETS,
+    THINGS,
     ScenePictures,
     drawings_of,
 )
@@ -18,7 +19,7 @@ SCENES = 40
 DRAWN = replace(
     SCENE_SETS["food"],
     description="things as Twemoji draws them",
-    parts=("Food & Drink", "Animals & Nature", "Travel & Places", "Objects", "Smileys & Emotion"),
+    parts=THINGS,
     style="twemoji",
 )
 
