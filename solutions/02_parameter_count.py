@@ -84,24 +84,16 @@ check("2.1", lora_parameters)
 # Call your function with the letters d and r, and what it returns holds for every width and rank.
 
 # %%
-parameters = yours("2.1")
-
-
-def placements(d) -> dict[str, list[tuple]]:
-    """Where LoRA's pairs are: (inputs, outputs) of each matrix."""
-    return {
-        "q, k, v and out: the paper's baseline": [(d, d)] * 4,
-        "q, k and v: CLIP-LoRA's default": [(d, d)] * 3,
-        "q and v: most of LoRA's own experiments": [(d, d)] * 2,
-        "one fused qkv (one A, one tall B)": [(d, 3 * d)],
-        "q, k, v and out, k and v a quarter as wide": [(d, d), (d, d / 4), (d, d / 4), (d, d)],
-    }
-
-
-d, r = symbols("d r")
+parameters, (d, r) = yours("2.1"), symbols("d r")
 serial = parameters([(d, d)], r)
 print(f"{'Serial LoRA: one pair before q, k and v':42} {serial!s:>8}  times")
-for name, shapes in placements(d).items():
+for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matrix
+    "q, k, v and out: the paper's baseline": [(d, d)] * 4,
+    "q, k and v: CLIP-LoRA's default": [(d, d)] * 3,
+    "q and v: most of LoRA's own experiments": [(d, d)] * 2,
+    "one fused qkv (one A, one tall B)": [(d, 3 * d)],
+    "q, k, v and out, k and v a quarter as wide": [(d, d), (d, d / 4), (d, d / 4), (d, d)],
+}.items():
     size = parameters(shapes, r)
     print(f"{name:42} {size!s:>8} {size / serial!s:>6}")
 
@@ -163,14 +155,13 @@ check("2.2", rank_of_equal_size)
 # matrices of their own. In which row is your function wrong?
 
 # %% tags=["nbval-check-output"]
-MAKE = {  # the models, and the paper's ranks
+MAKE = {
     "CLIP ViT-B/16": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
     "SAM ViT-B": lambda: sam_model_registry["vit_b"](),
     "SD3 medium": lambda: SD3Transformer2DModel(
         num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
     ),
 }
-RANKS = {"CLIP ViT-B/16": 32, "SAM ViT-B": 64, "SD3 medium": 64}
 
 
 def on_meta(name: str) -> nn.Module:
@@ -182,24 +173,22 @@ def trained(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def widths(name: str) -> list[int]:
-    """Of each block's tokens: the columns of the matrix that makes q."""
+print(f"{'':20} rank {'LoRA':>14} {'your function':>14} {'Serial LoRA':>14} {'your function':>14}")
+for name, rank, stream in (  # the paper's ranks
+    ("CLIP ViT-B/16", 32, "image"),
+    ("SAM ViT-B", 64, "image"),
+    ("SD3 medium", 64, "image"),
+    ("SD3 medium", 64, "both"),  # text tokens too, which have as many matrices
+):
     makes_q = ("in_proj_weight", "qkv.weight", "to_q.weight")  # in open_clip, SAM and SD3
     named = on_meta(name).named_parameters()
-    return [p.shape[1] for key, p in named if key.endswith(makes_q)]
-
-
-print(f"{'':20} rank {'LoRA':>14} {'your function':>14} {'Serial LoRA':>14} {'your function':>14}")
-both_streams = ("SD3 medium", {"stream": "both"})
-for name, options in [*((name, {}) for name in MAKE), both_streams]:
-    rank, label, shapes = RANKS[name], name, [(d, d) for d in widths(name)]
-    if options:  # the text tokens' matrices are as many
-        label, shapes = f"{name}, text too", 2 * shapes
-    row = []
+    widths = [weight.shape[1] for key, weight in named if key.endswith(makes_q)]
+    shapes = [(d, d) for d in widths] * (2 if stream == "both" else 1)
+    print(f"{name + (', text too' if stream == 'both' else ''):20} {rank:4}", end="")
     for kind, matrices in ((LoRAConfig, 4 * shapes), (SerialLoRAConfig, shapes)):
-        row.append(trained(inject(on_meta(name), kind(rank, **options))))
-        row.append(parameters(matrices, rank))
-    print(f"{label:20} {rank:4}", *(f"{each:14,}" for each in row))
+        model = inject(on_meta(name), kind(rank, stream=stream))
+        print(f" {trained(model):14,} {parameters(matrices, rank):14,}", end="")
+    print()
 
 # %% [markdown]
 # In one number: with SD3's text tokens LoRA has 196,608 parameters less than 24 blocks of eight matrices should give.
@@ -220,8 +209,7 @@ def absent(names: list[str]) -> list[str]:
     """The matrices that some blocks have and others lack.
 
     Args:
-        names: of all that is there, such as "blocks.7.attn.to_q.weight": the stack, which is the
-            same in all of them, the block's number, and the rest.
+        names: such as "blocks.7.attn.to_q.weight": one stack, the block's number, the rest.
 
     Returns:
         The names that are not there, such as "blocks.3.attn.to_q.weight", sorted.
@@ -269,17 +257,16 @@ BATCH = 32
 
 def kept(model: nn.Module, *inputs: Tensor) -> int:
     """Bytes that a forward pass keeps for the backward pass, but for the model's own tensors."""
-    storages = {}  # a view keeps all of its storage, which counts once
+    sizes = {}  # of each storage once, though views may share it
 
     def note(tensor: Tensor) -> Tensor:
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         model(*inputs)
-    for own in [*model.parameters(), *model.buffers()]:
-        storages.pop(own.untyped_storage().data_ptr(), None)
-    return sum(storage.nbytes() for storage in storages.values())
+    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+    return sum(size for place, size in sizes.items() if place not in own)
 
 
 equal = yours("2.2")([(768, 768)] * 4, 768, 32)
