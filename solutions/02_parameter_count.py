@@ -241,8 +241,8 @@ check("2.3", absent)
 #
 # Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
 #
-# It is `to_add_out` of the last block. It would bring the text tokens out of attention, but after that block nobody
-# reads them. The formula was right; our list of matrices was not.
+# It is `to_add_out` of the last block, which would bring the text tokens out of attention. SD3 returns a picture: after
+# its last block it needs no text. The formula was right; our list of matrices was not.
 #
 # ## A quarter of the memory?
 #
