@@ -304,7 +304,7 @@ display_figure(plot_answer(learn, memory, GUESS_TIMES, GUESS_SHARE))
 # **Which LoRA?** The one on all four matrices, at equal rank. LoRA on q and v has twice as much as Serial LoRA, and LoRA
 # of rank 8 no more: at that size Serial LoRA has to learn more to be worth it. Lesson 04 trains both.
 #
-# **The memory? No.** The quarter is in gradients and moments, but with any adapter these are too few to be seen in the
+# **The memory? No.** The quarter is in gradients and moments, which with any adapter hardly show in the
 # picture. Most is activations, and a smaller pair hardly changes them: 1.7% is saved in all, and 6.1% with one picture
 # a step. The large saving is from all of CLIP to any adapter: nearly no gradients and moments, and a frozen matrix need
 # not keep its input. (float32, on a CPU; a step's peak is another sum, and temporary tensors come on top.)
