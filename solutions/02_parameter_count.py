@@ -99,8 +99,8 @@ for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matri
 
 # %% [markdown]
 # In the column of times d and r have cancelled, so it holds for every width and rank: that is the proof. **At equal
-# ranks the quarter takes pairs on all four matrices of attention, all square.** Against LoRA on q and v Serial LoRA
-# saves half. It reaches k too, but with one pair for all three.
+# ranks it is a quarter of LoRA on all four matrices of attention, if they are square.** Against LoRA on q and v Serial
+# LoRA saves half. It reaches k too, but with one pair for all three.
 #
 # But why at equal ranks? At a lower rank, any LoRA is as small.
 #
@@ -151,12 +151,12 @@ check("2.2", rank_of_equal_size)
 # count. SD3's weights would need gigabytes, but on the **meta** device a tensor has a shape and no storage.
 #
 # Your function stands beside each count, with four square matrices in each block, or one. In CLIP and SAM q, k and v
-# lie in one matrix; `inject` gives each its own pair, as the paper counts. SD3 comes twice, since its text tokens have
-# matrices of their own. In which row is your function wrong?
+# lie in one matrix; `inject` gives each its own pair. CLIP's text tower, which is narrower, gets pairs too. SD3 comes twice, since
+# its text tokens have matrices of their own. In which row is your function wrong?
 
 # %% tags=["nbval-check-output"]
 MAKE = {
-    "CLIP ViT-B/16": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
+    "CLIP, both towers": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
     "SAM ViT-B": lambda: sam_model_registry["vit_b"](),
     "SD3 medium": lambda: SD3Transformer2DModel(
         num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
@@ -175,7 +175,7 @@ def trained(model: nn.Module) -> int:
 
 print(f"{'':20} rank {'LoRA':>14} {'your function':>14} {'Serial LoRA':>14} {'your function':>14}")
 for name, rank, stream in (  # the paper's ranks
-    ("CLIP ViT-B/16", 32, "image"),
+    ("CLIP, both towers", 32, "image"),
     ("SAM ViT-B", 64, "image"),
     ("SD3 medium", 64, "image"),
     ("SD3 medium", 64, "both"),  # text tokens too, which have as many matrices
@@ -200,8 +200,8 @@ for name, rank, stream in (  # the paper's ranks
 # |---|---|---|
 # | ●●○○○ | ●●●○○ | 7 |
 #
-# Find it by the names. Return those that are missing: what some block has and another one lacks. The check runs your
-# function on SD3 too, and says what it found.
+# Find it by the names of the attention weights. Return those that are missing: what some block has and another one
+# lacks. The check runs your function on SD3's too, and says what it found.
 
 
 # %% tags=["exercise"]
@@ -241,8 +241,8 @@ check("2.3", absent)
 #
 # Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
 #
-# It is `to_add_out` of the last block, which would bring the text tokens out of attention. SD3 returns a picture: after
-# its last block it needs no text. The formula was right; our list of matrices was not.
+# It is `to_add_out` of the last block, which would bring the text tokens out of attention. After its last block SD3
+# needs the picture's tokens alone. The formula was right; our list of matrices was not.
 #
 # ## A quarter of the memory?
 #
@@ -280,7 +280,7 @@ ways = {
 one = torch.rand(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.long)  # a picture, a caption
 learn, memory = {}, {}
 for name, config in ways.items():
-    model = on_meta("CLIP ViT-B/16")
+    model = on_meta("CLIP, both towers")
     if config:
         inject(model, config)
     model.to_empty(device="cpu")
@@ -305,9 +305,9 @@ display_figure(plot_answer(learn, memory, GUESS_TIMES, GUESS_SHARE))
 # of rank 8 no more: at that size Serial LoRA has to learn more to be worth it. Lesson 04 trains both.
 #
 # **The memory? No.** The quarter is in gradients and moments, which with any adapter hardly show in the
-# picture. Most is activations, and a smaller pair hardly changes them: 1.7% is saved in all, and 6.1% with one picture
-# a step. The large saving is from all of CLIP to any adapter: nearly no gradients and moments, and a frozen matrix need
-# not keep its input. (float32, on a CPU; a step's peak is another sum, and temporary tensors come on top.)
+# picture. With batches of 32 most is activations, with one picture a step it is weights; a smaller pair hardly changes
+# either. So 1.7% is saved in all, and 6.1% with one picture. The large saving is from all of CLIP to any adapter: nearly no gradients and moments, and a frozen matrix need
+# not keep its input. (This is CLIP in float32, on a CPU; a step's peak is another sum, and temporary tensors come on top.)
 #
 # ## Quiz
 #
