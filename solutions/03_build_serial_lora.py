@@ -393,20 +393,21 @@ print(f"places at which it vanishes: {found}; your guess: {GUESS}")
 display_figure(figures.plot_wirings(said, x))
 
 # %% [markdown]
-# It vanishes at three. At places 1 and 6 the pair changes the stream, which no weight of the block multiplies. At place 2
-# the norm comes between: it divides each token by its own spread, and no weight can do that beforehand.
+# It vanishes at three. At places 1 and 6 the pair changes the stream, which no weight of the block multiplies. At
+# place 2 the norm comes behind the pair: it divides each token by its own spread, and no weight can stand in for a
+# change before that.
 #
-# At place 4 each pair vanishes in its own W, but there are three: another method, with three times the parameters. Your
-# colleague's vanishes too, in $W_o$: another method, since q, k and v never see its change. **One pair that vanishes in
-# all three of q, k and v: only place 3 gives that, and it is Serial LoRA.**
+# At place 4 each pair vanishes in its own W, but there are three: another method, with three times the parameters.
+# Your colleague's vanishes too, in $W_o$: another method, since q, k and v never see its change. **One pair that
+# vanishes in all three of q, k and v: of these six only place 3 gives that, and it is Serial LoRA.**
 #
 # **Change this and run again**: make yours `Wired(lambda b, pair, x: b(x))`, which never calls its pair. (A module under
 # a wrong name, `block.query` for `block.q`, does the same.) Which rows of the picture notice?
 #
 # <details><summary>Answer</summary>
 #
-# Only those of the test: it vanishes nowhere, for what is written changes a block that the pair never changed. The loss
-# still falls, to that of "no adapter".
+# Those of the test: it vanishes nowhere, for what is written changes a block that the pair never changed. The first
+# row still says that the loss falls. It falls as far as without an adapter.
 #
 # </details>
 #
@@ -459,7 +460,7 @@ handles = [
     first.attn.register_forward_pre_hook(look, with_kwargs=True),
 ]
 print(f"before: {number_right(scores(clip))} of {len(test_labels)} right;", end=" ")
-print("always the same:", (test_labels == train_labels.mode().values).sum().item())
+print("always the commonest class:", (test_labels == train_labels.mode().values).sum().item())
 for handle in handles:
     handle.remove()
 
@@ -663,8 +664,8 @@ print("tensors in CLIP, in yours, in yours merged:", *counts)
 print("a plain CLIP loads it:", copy.deepcopy(clip).load_state_dict(plain.state_dict()))
 
 # %% [markdown]
-# Up to rounding, the library makes the same model; it also knows the attention of SAM and of SD3. And nobody can tell
-# your merged CLIP from a plain one: it loads as an ordinary open_clip checkpoint.
+# Up to rounding, the library makes the same model; it also knows the attention of SAM and of SD3. And your merged CLIP
+# holds the tensors of a plain one, no more: it loads as an ordinary open_clip checkpoint.
 #
 # ## Quiz
 #
