@@ -171,7 +171,7 @@ def plot_rates(searches: Mapping[str, pd.DataFrame], shared: float) -> Figure:
             axes.set_xticks(list(search.index), [f"{rate:g}" for rate in search.index])
             axes.minorticks_off()
         figure.axes[0].set_ylabel("points of Dice (circled: best)")
-        figure.axes[-1].legend(frameon=False)
+        figure.axes[0].legend(loc="lower left", framealpha=1, edgecolor="none")
     return with_description(figure, f"Dice for each rate. {'; '.join(told)}.")
 
 
