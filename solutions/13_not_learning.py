@@ -641,10 +641,8 @@ for name, run in tried.items():
 # %% [markdown]
 # ## What to remember
 #
-# - These loops broke in what goes in, the gradient, the optimizer, the values and the rate. Four functions of a few lines found where to look.
 # - Curves that look alike can have different causes, and one fault can hide another. Do not search for a rate before the
 #   diagnostics have passed.
-# - Most of these seven sat where two right pieces meet: an order, a range, a type, a length.
 # - Keep the diagnostics, and post their output with your curve.
 #
 # Back to [lesson 12](12_your_own.ipynb): run them on your own model.
