@@ -175,18 +175,22 @@ def plot_rates(searches: Mapping[str, pd.DataFrame], shared: float) -> Figure:
     return with_description(figure, f"Dice for each rate. {'; '.join(told)}.")
 
 
-def plot_rivals(rivals: Mapping[str, tuple[Told, Told | None]], margin: float) -> Figure:
+def plot_rivals(
+    rivals: Mapping[str, tuple[Told, Told | None]], margin: float, second: float
+) -> Figure:
     """How far each rival is above Serial LoRA: in one's own run, over its scenes, and in the study, over its sets.
 
     Args:
         rivals: name -> its difference and half of its interval, in one's own run and in the study.
         margin: a rival does as well if its whole interval is above minus this.
+        second: where Serial LoRA itself would be in one's own run, at its second rate.
     """
     told = []
     with styled_figure(8.8, 4.8) as figure:
         axes = figure.subplots()
         axes.axvspan(-margin, margin, color="#eeeeee", lw=0)
         axes.axvline(0, color=INK, lw=1)
+        axes.axvline(second, color=VERMILION, lw=1.2, linestyle=DASHED)
         for place, (name, (own, study)) in enumerate(rivals.items()):
             axes.errorbar(own[0], 0.13 - place, xerr=own[1], **MINE)
             told.append(f"{name}: yours {_told(own)}")
@@ -203,8 +207,13 @@ def plot_rivals(rivals: Mapping[str, tuple[Told, Told | None]], margin: float) -
             ("■ the study, over its 12 sets", INK, 0.45),
         ):
             axes.text(at, 1.02, word, color=colour, transform=axes.transAxes)
+        where = {"x": second + 0.1, "y": -len(rivals) + 0.5}
+        axes.text(**where, s="Serial LoRA at its second rate", color=VERMILION, size=10)
         axes.grid(axis="y", visible=False)
-    return with_description(figure, f"Difference from Serial LoRA. {'; '.join(told)}.")
+    return with_description(
+        figure,
+        f"Difference from Serial LoRA. {'; '.join(told)}. Serial LoRA at its second rate: {second:+.2f}.",
+    )
 
 
 def _told(interval: Told) -> str:
