@@ -545,10 +545,10 @@ display_figure(plot_rivals(beside, margin=MARGIN, second=second - rows["Serial L
 print(f"The study: {sum(found.runs.values()):,} runs, {len(found.answers)} questions")
 
 # %% [markdown]
-# In both, nobody is to the left of Serial LoRA. But at 0.009 it would stand at your dashed line, with four of the seven to
-# the left of it. The squares are what to go by: they rest on a dozen sets, and their intervals are a fraction as wide.
-# Norms and biases and the pair before both lie furthest to the right, but with one seed, and picked afterwards from the
-# best of 34. Part of their lead may be luck.
+# In both, nobody is to the left of Serial LoRA. But at 0.009 it would stand at your dashed line, with four of the seven
+# to the left of it. The squares are what to go by: they rest on a dozen sets, and their intervals are a fraction as
+# wide. Norms and biases and the pair before both lie furthest to the right, but with one seed, and picked afterwards
+# from the best of 34. Part of their lead may be luck.
 # <!-- from docs/study.md: 34 -->
 #
 # ## Why it costs
@@ -629,14 +629,15 @@ display(table.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
 
 # %% [markdown]
 # On SAM six of the seven fall. *Comparable* holds, and it takes the study's dozen sets to say so: your run leaves it
-# open. On CLIP four of the five are open, and the last falls by a hair. On SD3 a LoRA of that size does better. And if
+# open. On CLIP four of the five are open, and the last falls by a hair. On SD3 a LoRA of that size does as well. And if
 # you want no margin? With `MARGIN = 0` *comparable* falls too on the study's SAM sets, where LoRA is ahead by 0.31 ±
 # 0.14, and the others stay as they are. At lunch you tell it in four sentences:
 #
 # > Serial LoRA is RepAdapter's layer of 2023 without biases and groups. On a small SAM it stays within a point of Dice
 # > of LoRA with a quarter of the parameters; but a LoRA of that size does as well, and so do norms and biases, and the
-# > same pair before the feed-forward. Sharing costs nothing there; what costs is the way through W, for behind random
-# > rotations the same shared pair does better. And at one learning rate for both it would have beaten the small LoRA.
+# > same pair before the feed-forward. Sharing costs nothing that one can see; what costs is the way through W, for behind
+# > random rotations the same shared pair does better. And at one learning rate for both, it would have beaten the small
+# > LoRA.
 #
 # So don't switch. To save parameters lower LoRA's rank and search its rate again, or put the pair before the
 # feed-forward. Our numbers come from small models, mostly on drawings: put them on trial, too
