@@ -67,18 +67,19 @@ print(f"C: {posted.SCENES} photographs a step; D: {len(curves['D'])} steps at {p
 display_figure(plot_curves(curves, apart="C"))
 
 # %% [markdown]
-# Write down a guess for each letter before you open the answer.
-#
-# **Which one has no fault? In which is nothing trained at all? If you could ask each poster for one number, which would
-# it be?**
-#
-# <details><summary>Answer</summary>
-#
-# H. B, which looks best, is broken like the others. A, E and F are one curve, batch for batch, so nothing is trained,
-# and no two of them have the same faults. A curve does not show *what* is wrong, and not always *that* something is. A
-# diagnostic says where to look.
-#
-# </details>
+# **Which one has no fault? In which is nothing trained at all?** Set your guesses before you run the cell. It looks for
+# curves that are the same number for number.
+
+# %%
+NO_FAULT, NOTHING_TRAINED = "B", "D"  # your guesses, in letters
+same = [name for name, losses in curves.items() if losses == curves["A"]]
+print(f"You: no fault in {NO_FAULT}, nothing trained in {NOTHING_TRAINED}")
+print(f"No fault: H. One curve, batch for batch: {', '.join(same)}")
+
+# %% [markdown]
+# B, which looks best, is broken like the others. A, E and F are one curve, so nothing is trained, and no two of them
+# have the same faults. A curve does not show *what* is wrong, and not always *that* something is. A diagnostic says where
+# to look.
 #
 # ## A: flat
 #
@@ -419,19 +420,14 @@ def after(run: posted.Run, steps: int = 2) -> str:
 ask(posted.run_d())
 for steps in (2, 300):
     print(f"moved in {steps} steps:".ljust(22), after(posted.run_d(), steps))
-
-# %% [markdown]
-# A tenth of them, and no more after 300 steps. What holds the others?
-
-# %%
 print(inspect.getsource(posted.lower))
 number = torch.tensor(0.07, dtype=torch.bfloat16)
 print("0.07 + 0.00002 is 0.07 in bfloat16:", (number + 2e-5 == number).item())
 
 # %% [markdown]
-# A bfloat16 has eight bits of precision (seven stored), so around 0.07 the next number is more than twenty steps away.
-# Each step is rounded away, the next one too, and more steps do not help. Near zero numbers are closer, and there a
-# few move. (So a fresh `B` hides this fault.)
+# A tenth moves, and no more after 300 steps. A bfloat16 has eight bits of precision (seven stored), so around 0.07 the
+# next number is more than twenty steps away. Each step is rounded away, and the next one too. Near zero numbers are
+# closer, and there a few move. (So a fresh `B` hides this fault.)
 #
 # Only what is *trained* has to be float32, and with an adapter that is next to nothing:
 
@@ -539,13 +535,15 @@ run.loss(run.batches[0]).backward()
 pairs = [tensor for tensor in run.model.parameters() if tensor.requires_grad]
 print("F, largest gradient:", max(tensor.grad.abs().max().item() for tensor in pairs))
 print("E with the optimizer of A's fix, moved in 2 steps:", after(posted.run_e(optimizer_of)))
+for name in "HEG":
+    print(name, "steps at a rate of", f"{makers[name]().optimizer.param_groups[0]['lr']:g}")
 
 # %% [markdown]
 # <details><summary>What was wrong</summary>
 #
 # **E**: the optimizer was made before the adapter, as in A. And the warm-up is longer than the run, so the rate never
-# comes near 0.003. While nothing is stepped, what moves cannot show that; `optimizer.param_groups[0]["lr"]`, printed,
-# can. (It shows G's fault too.) [`sd_dreambooth_extension
+# comes near 0.003. While nothing is stepped, what moves cannot show that. The optimizer's own rate can, above: a
+# fifth diagnostic, of one line, and it shows G's fault too. [`sd_dreambooth_extension
 # #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the same default of 500 steps to zero
 # because of the confusion that it caused.
 # <!-- from that change: 500 -->
@@ -588,16 +586,18 @@ display(pd.DataFrame(ends).T.fillna(""))
 # The field's usual check asks the whole loop at once: can the run *overfit one batch*? Which letters will it miss?
 
 # %%
-tried = {name: makers[name]() for name in "BCDFG"}
-tried["C, mended"] = posted.run_c(pixels_of)
+tried = {name: make() for name, make in makers.items()}
+tried |= {"C, mended": posted.run_c(pixels_of), "D, mended": posted.run_d(lower)}
 for name, run in tried.items():
     losses = train(dataclasses.replace(run, batches=len(run.batches) * run.batches[:1]))
-    print(f"{name}: {losses[0]:.2f} to {losses[-1]:.2f}")
+    print(f"{name:10} {losses[0]:.2f} to {losses[-1]:.2f}")
 
 # %% [markdown]
-# It finds D, F and G, whose loss stays high, and it would find A and E, whose optimizers hold nothing that is trained.
-# It misses B, whose class vectors learn the batch by heart, and C, which more than halves its loss on pictures that
-# are nearly black: only beside the mended C, which ends at 0.05, does 0.18 look high. So keep your four beside it.
+# It finds A, D, E, F and G: their loss stays high, where H's falls to 0.07. It misses B, whose class vectors learn the
+# batch by heart, and C, which more than halves its loss on pictures that are nearly black: only beside the mended C,
+# which ends at 0.05, does 0.18 look high. And the mended D, at its low rate, comes no further than 1.46. So keep your
+# four, and the printed rate, beside it.
+#
 # Other symptoms need other lines:
 #
 # | What you see | Diagnostic | What it shows |
@@ -641,10 +641,8 @@ for name, run in tried.items():
 # %% [markdown]
 # ## What to remember
 #
-# - These loops broke in what goes in, the gradient, the optimizer, the values and the rate. Four functions of a few lines found where to look.
 # - Curves that look alike can have different causes, and one fault can hide another. Do not search for a rate before the
 #   diagnostics have passed.
-# - Most of these seven sat where two right pieces meet: an order, a range, a type, a length.
 # - Keep the diagnostics, and post their output with your curve.
 #
 # Back to [lesson 12](12_your_own.ipynb): run them on your own model.

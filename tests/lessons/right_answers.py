@@ -112,6 +112,18 @@ def rotations_by_qr(W):
     return torch.stack([s * Q / Q.norm() for s, Q in zip(sizes, turns, strict=True)])
 
 
+def search_by_lists(score, first):
+    """Two lists in order, widened at either end."""
+    rates = [first, 3 * first]
+    reached = [score(rate) for rate in rates]
+    while len(rates) < 3 or reached[0] == max(reached) or reached[-1] == max(reached):
+        low = reached[0] == max(reached) or len(rates) == 2
+        rate = rates[0] / 3 if low else rates[-1] * 3
+        rates.insert(0 if low else len(rates), rate)
+        reached.insert(0 if low else len(reached), score(rate))
+    return dict(zip(rates, reached, strict=True))
+
+
 def pair_by_singular_values(before, after, rank):
     """All of B A by the normal equations, split by its singular values."""
     product = torch.linalg.solve(before.T @ before, before.T @ (after - before))
@@ -257,9 +269,10 @@ ANSWERS = {
     "7.1": [groups_by_lists],
     "7.3": [fair_by_square],
     "8.1": [interval_by_pandas],
-    "9.2": [norms_by_kind],
-    "9.3": [pair_by_hook],
-    "9.4": [rotations_by_qr],
+    "9.1": [norms_by_kind],
+    "9.2": [pair_by_hook],
+    "9.3": [rotations_by_qr],
+    "9.4": [search_by_lists],
     "10.1": [
         {"falls[: len(values) // 2].argmax()": "values[: len(values) // 2].log().diff().argmin()"},
     ],

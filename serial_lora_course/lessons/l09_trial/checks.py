@@ -1,38 +1,20 @@
-"""Checks of the exercises on the paper's trial: RepAdapter's layer, two rivals, a stand-in for W."""
+"""Checks of the exercises on the paper's trial: two rivals, a stand-in for W, the search for a rate."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from segment_anything.modeling.image_encoder import Block
 from torch import Tensor, nn
-from torch.nn.functional import conv1d
 
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.checking.case import Case, Parts
+from serial_lora_course.checking.message import CheckFailed
 from serial_lora_course.checking.running import exercise
-
-
-@exercise("9.1", "B A equals the change of RepAdapter's layer, for one, two and three groups")
-def serial_pair() -> Iterator[Case]:
-    """B A is the change of RepAdapter's layer, a convolution in groups."""
-
-    def read(found, *_) -> tuple:
-        A, B = found
-        fits = A.ndim == B.ndim == 2 and A.shape[0] == B.shape[1]
-        return [tuple(A.shape), tuple(B.shape)], B @ A if fits else None
-
-    for width, hidden, groups, scale in ((8, 4, 2, 0.7), (12, 6, 3, -2.0), (5, 2, 1, 0.1)):
-        down = torch.randn(hidden, width)
-        up = torch.randn(groups, width // groups, hidden // groups)
-        what = f"the pair for d = {width}, h = {hidden}, {groups} group{'s' * (groups > 1)}"
-        layer = conv1d(down.T[..., None], up.flatten(0, 1)[..., None], groups=groups)
-        shapes, change = [(hidden, width), (width, hidden)], scale * layer.squeeze(-1).T
-        expected = Parts({f"the shapes of A and B: {what}": shapes, f"B A of {what}": change})
-        form = "return two tensors, A and B, in this order"
-        yield Case(what, (down, up, scale), expected, read=read, form=form, error=form)
 
 
 def sam_blocks(*widths: int) -> nn.ModuleList:
@@ -41,7 +23,7 @@ def sam_blocks(*widths: int) -> nn.ModuleList:
 
 
 @exercise(
-    "9.2",
+    "9.1",
     "in blocks of segment-anything's the weights of the norms and all biases learn, and nothing else, "
     "whether all or nothing was frozen before",
 )
@@ -83,7 +65,7 @@ def filled_outputs(returned: object, blocks: nn.ModuleList, *_: object) -> list:
 
 
 @exercise(
-    "9.3",
+    "9.2",
     "each block has one pair of its own width, among its parameters, and its output is that of a feed-forward "
     "layer into which the pair is merged",
 )
@@ -175,7 +157,7 @@ ROTATIONS = (
 
 
 @exercise(
-    "9.4",
+    "9.3",
     "Q Q^T is the identity times a number, each Q is as large as its W, the three differ, and every call draws others",
     through=twice,
 )
@@ -192,4 +174,71 @@ def rotations() -> Iterator[Case]:
             read=facts_of_rotations,
             form="return one tensor of W's shape: torch.stack makes one of three matrices",
             tolerance=1e-4,
+        )
+
+
+ENDLESS = (
+    "the search does not end: is the best the rate with the highest score, and is each rate new?"
+)
+FORM = "return a dictionary: each rate that was tried, and its score"
+
+
+class Hill:
+    """A ``score`` that trains nothing: it is best at one rate, and keeps which rates were tried."""
+
+    def __init__(self, best: float) -> None:
+        self.best, self.tried = best, []
+
+    def __repr__(self) -> str:
+        return f"an invented score, highest at {self.best:g}"
+
+    def __call__(self, rate: float) -> float:
+        """Falls to both sides, a little faster above."""
+        self.tried.append(rate)
+        if len(self.tried) > 20:
+            raise CheckFailed("the tries", "an end", "20 and more", ENDLESS, sure=True)
+        away = math.log(rate / self.best)
+        return 80 - (1.1 * away if away > 0 else -away)
+
+
+def read_search(found: Any, score: Hill, first: float) -> list:
+    """The rates tried, their scores, and how often each was."""
+    if not isinstance(found, dict):
+        raise CheckFailed("the result", "a dictionary", found, FORM, sure=True)
+    rates = sorted(found)
+    return [
+        rates,
+        [found[rate] for rate in rates],
+        sorted(f"{rate:.2g}" for rate in score.tried),
+    ]
+
+
+@exercise(
+    "9.4",
+    "rates on both sides of the best one, each three times the one before and tried once, wherever the best lies",
+)
+def search() -> Iterator[Case]:
+    """The rates by their powers of three, from the first one beyond the best to the other side."""
+    for best, first, low, high in (
+        (0.0034, 0.003, -1, 1),
+        (0.021, 0.003, -1, 3),
+        (0.00004, 0.003, -5, 1),
+        (0.5, 1.0, -2, 1),
+    ):
+        hill = Hill(best)
+        rates = [first * 3.0**power for power in range(low, high + 1)]
+        what = f"a search from {first:g} where {best:g} is best"
+        yield Case(
+            what,
+            (hill, first),
+            Parts(
+                {
+                    f"the rates of {what}": rates,
+                    f"the scores of {what}": [Hill(best)(rate) for rate in rates],
+                    f"each try of {what}": sorted(f"{rate:.2g}" for rate in rates),
+                }
+            ),
+            read=read_search,
+            form=FORM,
+            may_change=True,  # a hill notes what was tried
         )

@@ -1,8 +1,8 @@
-"""The paper's cells, two methods' rates, rivals beside Serial LoRA, the ladder to RepAdapter, and what W stretches."""
+"""Two methods' rates, rivals beside Serial LoRA, the ladder to RepAdapter, and what W stretches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -147,69 +147,50 @@ def _steps(axes: Axes, found: Found) -> str:
     return f"What each step changed on SAM, in points of Dice: {'; '.join(told)}."
 
 
-def plot_cells(leads: Mapping[str, tuple[Sequence[float], float, str]]) -> Figure:
-    """In every cell of the paper's tables, how far Serial LoRA is ahead.
-
-    Args:
-        leads: lab -> its cells, more being better; what we call a difference; and the unit.
-    """
-    told = []
-    with styled_figure(9.0, 3.0) as figure:
-        for axes, (lab, (lead, margin, unit)) in zip(
-            figure.subplots(1, len(leads)), leads.items(), strict=True
-        ):
-            lead = sorted(lead)
-            axes.axhspan(-margin, margin, color="#eeeeee", lw=0)
-            axes.axhline(0, color=INK, lw=1)
-            colours = [BLUE if each > 0 else VERMILION for each in lead]
-            axes.bar(range(len(lead)), lead, 0.75, color=colours)
-            axes.set(title=lab, ylabel=unit, xticks=())
-            behind = sum(each <= 0 for each in lead)
-            axes.set_xlabel(f"behind in {behind} of {len(lead)} cells")
-            told.append(f"{lab}: {', '.join(f'{each:+.2f}' for each in lead)} {unit}")
-    return with_description(figure, f"Serial LoRA ahead of LoRA, cell by cell. {'; '.join(told)}.")
-
-
-def plot_rates(search: pd.DataFrame, shared: float) -> Figure:
+def plot_rates(searches: Mapping[str, pd.DataFrame], shared: float) -> Figure:
     """What each of two methods reached at each rate; marked: at a rate for both, and each at its best.
 
     Args:
-        search: a row a rate, a column a method.
+        searches: a panel's title -> a row a rate, a column a method.
         shared: the rate for both.
     """
     told = []
-    with styled_figure(8.0, 3.6) as figure:
-        axes = figure.subplots()
-        axes.axvline(shared, color=QUIET, lw=1, linestyle=DASHED)
-        for (name, reached), colour in zip(search.items(), (VERMILION, BLUE), strict=True):
-            reached = reached.dropna()
-            best = reached.idxmax()
-            axes.plot(reached.index, reached, "o-", color=colour, lw=1.8)
-            axes.plot(best, reached[best], "o", ms=14, mfc="none", mec=colour, mew=1.8)
-            place = {"textcoords": "offset points", "xytext": (9, -4), "color": colour}
-            axes.annotate(name, (reached.index[-1], reached.iloc[-1]), **place)
-            told.append(f"{name}: {', '.join(f'{v:.2f} at {r:g}' for r, v in reached.items())}")
-        low = search.min().min()
-        axes.text(shared * 1.04, low, "one rate for both", color=QUIET, va="bottom", size=10)
-        axes.set(xscale="log", xlim=(search.index[0] * 0.8, search.index[-1] * 2.8))
-        axes.set_xticks(list(search.index), [f"{rate:g}" for rate in search.index])
-        axes.minorticks_off()
-        axes.set(xlabel="learning rate (circled: each method's best)", ylabel="Dice, in points")
+    with styled_figure(10.0, 3.6) as figure:
+        for axes, (title, search) in zip(
+            figure.subplots(1, len(searches), squeeze=False)[0], searches.items(), strict=True
+        ):
+            axes.axvline(shared, color=QUIET, lw=1, linestyle=DASHED)
+            for (name, reached), colour in zip(search.items(), (VERMILION, BLUE), strict=True):
+                reached = reached.dropna()
+                best = reached.idxmax()
+                axes.plot(reached.index, reached, "o-", color=colour, lw=1.8, label=name)
+                axes.plot(best, reached[best], "o", ms=14, mfc="none", mec=colour, mew=1.8)
+                values = ", ".join(f"{v:.2f} at {r:g}" for r, v in reached.items())
+                told.append(f"{title}, {name}: {values}")
+            axes.set(xscale="log", title=title, xlabel="learning rate (dashed: one for both)")
+            axes.set_xticks(list(search.index), [f"{rate:g}" for rate in search.index])
+            axes.minorticks_off()
+        figure.axes[0].set_ylabel("points of Dice (circled: best)")
+        figure.axes[0].legend(loc="lower left", framealpha=1, edgecolor="none")
     return with_description(figure, f"Dice for each rate. {'; '.join(told)}.")
 
 
-def plot_rivals(rivals: Mapping[str, tuple[Told, Told | None]], margin: float) -> Figure:
+def plot_rivals(
+    rivals: Mapping[str, tuple[Told, Told | None]], margin: float, second: float
+) -> Figure:
     """How far each rival is above Serial LoRA: in one's own run, over its scenes, and in the study, over its sets.
 
     Args:
         rivals: name -> its difference and half of its interval, in one's own run and in the study.
         margin: a rival does as well if its whole interval is above minus this.
+        second: where Serial LoRA itself would be in one's own run, at its second rate.
     """
     told = []
     with styled_figure(8.8, 4.8) as figure:
         axes = figure.subplots()
         axes.axvspan(-margin, margin, color="#eeeeee", lw=0)
         axes.axvline(0, color=INK, lw=1)
+        axes.axvline(second, color=VERMILION, lw=1.2, linestyle=DASHED)
         for place, (name, (own, study)) in enumerate(rivals.items()):
             axes.errorbar(own[0], 0.13 - place, xerr=own[1], **MINE)
             told.append(f"{name}: yours {_told(own)}")
@@ -226,8 +207,13 @@ def plot_rivals(rivals: Mapping[str, tuple[Told, Told | None]], margin: float) -
             ("■ the study, over its 12 sets", INK, 0.45),
         ):
             axes.text(at, 1.02, word, color=colour, transform=axes.transAxes)
+        where = {"x": second + 0.1, "y": -len(rivals) + 0.5}
+        axes.text(**where, s="Serial LoRA at its second rate", color=VERMILION, size=10)
         axes.grid(axis="y", visible=False)
-    return with_description(figure, f"Difference from Serial LoRA. {'; '.join(told)}.")
+    return with_description(
+        figure,
+        f"Difference from Serial LoRA. {'; '.join(told)}. Serial LoRA at its second rate: {second:+.2f}.",
+    )
 
 
 def _told(interval: Told) -> str:

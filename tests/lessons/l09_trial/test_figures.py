@@ -1,21 +1,18 @@
-"""The ladder shows the study's own numbers; rivals, cells and rates are drawn where they are."""
+"""The ladder shows the study's own numbers; rivals and rates are drawn where they are."""
 
 import pandas as pd
 import pytest
 import torch
-from matplotlib.colors import to_hex
 
 from serial_lora_course.lessons.l09_trial.figures import (
     ONE_B,
     STEPS,
-    plot_cells,
     plot_ladder,
     plot_rates,
     plot_rivals,
     plot_stretch,
 )
 from serial_lora_course.lessons.l09_trial.tables import load_found
-from serial_lora_course.plots.style import BLUE, VERMILION
 
 FOUND = load_found()
 
@@ -39,31 +36,29 @@ def test_each_step_of_the_ladder_is_what_two_arms_came_to():
 
 def test_a_rival_is_drawn_where_both_runs_have_it():
     own, theirs = {"one": (0.25, 0.1), "two": (1.5, 0.4)}, {"one": (-0.1, 0.2), "two": None}
-    figure = plot_rivals({name: (own[name], theirs[name]) for name in own}, margin=1)
+    figure = plot_rivals({name: (own[name], theirs[name]) for name in own}, margin=1, second=0.7)
     drawn = [
         (line.get_marker(), line.get_xdata()[0])
         for line in figure.axes[0].lines
         if line.get_marker() in ("o", "s")
     ]
     assert drawn == [("o", 0.25), ("s", -0.1), ("o", 1.5)]
+    assert 0.7 in [line.get_xdata()[0] for line in figure.axes[0].lines]
     assert "one: yours +0.25 ± 0.10, the study's -0.10 ± 0.20" in figure.alt_text
 
 
-def test_a_cell_is_behind_unless_it_is_ahead():
-    figure = plot_cells({"CLIP": ([0.5, -2.0, 0.0], 1, "points"), "SAM": ([1.0], 1, "points")})
-    colours = [to_hex(bar.get_facecolor()) for bar in figure.axes[0].patches if bar.get_x() > -0.5]
-    assert colours[-3:] == [VERMILION, VERMILION, BLUE]
-    assert [axes.get_xlabel() for axes in figure.axes] == [
-        "behind in 2 of 3 cells",
-        "behind in 0 of 1 cells",
-    ]
-
-
-def test_each_method_is_circled_at_its_best_rate():
+def test_each_method_is_circled_at_its_best_rate_in_each_search():
     search = pd.DataFrame({"a": [1.0, 3.0, 2.0], "b": [1.0, 2.0, 4.0]}, index=[0.1, 0.3, 0.9])
-    axes = plot_rates(search, shared=0.3).axes[0]
-    circled = [line.get_xdata() for line in axes.lines if line.get_markerfacecolor() == "none"]
-    assert [float(rate[0]) for rate in circled] == [0.3, 0.9]
+    panels = plot_rates({"one": search, "the other": search[::-1] * -1}, shared=0.3).axes
+    circled = [
+        [float(line.get_xdata()[0]) for line in axes.lines if line.get_markerfacecolor() == "none"]
+        for axes in panels
+    ]
+    assert circled == [[0.3, 0.9], [0.1, 0.1]]
+    assert [axes.get_title(loc="left") or axes.get_title() for axes in panels] == [
+        "one",
+        "the other",
+    ]
 
 
 def test_the_matrices_and_the_rotations_are_all_drawn():
