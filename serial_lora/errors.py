@@ -26,10 +26,7 @@ NO_ADAPTERS = (
     "inject was given."
 )
 MERGED = "the model's adapters are merged; call unmerge(model) or eject(model) first."
-INSIDE = (
-    "the adapters are disabled or given for each sample, here or in another thread; leave that "
-    "`with` block first."
-)
+INSIDE = "the adapters are disabled or given for each sample; leave that `with` block first."
 
 
 def cut(text: object, length: int = 100) -> str:

@@ -41,13 +41,11 @@ def feed_forward_sites(model: nn.Module, known: Collection[Site]) -> Iterator[Si
                 name=name if isinstance(modules[block], CONTAINERS) else block,
                 tower=beside.tower,
                 block=beside.block,
-                width=projections["fc1"].columns,
-                entry=None,
                 projections=projections,
                 stream=beside.stream and ("text" if is_text else "image"),
                 suffix=stream + again,
                 place="feed_forward",
-                batch_first=getattr(modules[beside.first.module], "batch_first", True),
+                batch_first=beside.batch_first,
             )
 
 
@@ -101,9 +99,7 @@ def _attention_module(site: Site) -> str:
 
 def _block(site: Site) -> str:
     """The block around an attention."""
-    attention = _attention_module(site)
-    named = is_inside(attention, site.name) and attention != site.name
-    return site.name if named else block_name(attention)
+    return block_name(_attention_module(site))
 
 
 def _around(block: str) -> str | None:

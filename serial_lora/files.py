@@ -156,7 +156,8 @@ def base_sample(root: nn.Module, injection: Injection) -> list[Tensor]:
     samples = []
     for site in injection.sites:
         for projection in site.projections.values():
-            values = base_weight(root, injection, projection).reshape(-1)
+            weight = base_weight(root, injection, (projection.module, projection.parameter))
+            values = weight[projection.row_slice].reshape(-1)
             samples.append(values[:: max(1, values.numel() // 61)].to(torch.bfloat16).cpu())
     return samples
 

@@ -23,25 +23,19 @@ from serial_lora.left_out import not_adapted
 from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
-from serial_lora.sites import (
-    CONTAINERS,
-    Site,
-    child_name,
-    is_inside,
-    unwrapped_name,
-)
+from serial_lora.sites import Site, child_name, is_inside, unwrapped_name
 from serial_lora.state import (
     DEFAULT,
     RECORD,
     Injection,
     adapter_shapes,
     adapters,
+    changed_parts,
     check_rank,
     injected,
     new_adapter,
     plain_context,
     records,
-    require_model,
     unwrapped_modules,
 )
 from serial_lora.stored import is_quantized, require_own_weight, switch
@@ -119,6 +113,7 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
         for projection in site.projections.values():
             layer = root.get_submodule(projection.module)
             if type(layer) is nn.MultiheadAttention:
+                injection.switched.append((layer, "__class__", nn.MultiheadAttention))
                 layer.__class__ = PackedAttention
     setattr(root, RECORD, injection)
     attach(root, injection)
@@ -131,15 +126,10 @@ def _take_out(root: nn.Module, injection: Injection) -> None:
     unwatch_loading(root)
     for layer, name, before in injection.switched:
         setattr(layer, name, before)
-    original: Any = nn.MultiheadAttention
     there = unwrapped_modules(root)  # blocks that were compiled since are inside wrappers
-    for site in injection.sites:
-        for name in adapter_shapes(site, injection.config):
-            there[unwrapped_name(site.name)]._modules.pop(name, None)
-        for projection in site.projections.values():
-            attention = there[unwrapped_name(projection.module)]
-            if type(attention) is PackedAttention:
-                attention.__class__ = original
+    for place in injection.pairs:
+        block, _, own = place.rpartition(".")
+        del there[block]._modules[own]
     for name, parameter in root.named_parameters():
         required = injection.required_grad.get(unwrapped_name(name))
         if required is not None:
@@ -149,7 +139,6 @@ def _take_out(root: nn.Module, injection: Injection) -> None:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and of data parallelism."""
-    require_model(model)
     inside: Any = model
     parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
     while isinstance(inside, parallel) or hasattr(inside, "_orig_mod"):
@@ -160,22 +149,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
-    seen: set[tuple[str, str]] = set()
     for site in sites:
-        block = model.get_submodule(site.name)
-        names = adapter_shapes(site, config)
-        if not names:  # LoRA's alone may be
+        if not changed_parts(site, config):  # LoRA's alone may be
             parts = getattr(config, "parts", ())
             raise SerialLoRAError(
                 f"{site.label or 'the model'} has no {' or '.join(parts)} to adapt; name other parts."
-            )
-        taken = [name for name in names if hasattr(block, name) or (site.name, name) in seen]
-        seen |= {(site.name, name) for name in names}
-        if taken or isinstance(block, CONTAINERS):
-            raise SerialLoRAError(
-                f"{site.name or 'the model'}, a {type(block).__name__}, cannot have a child named "
-                f"{next(iter(names))}, the adapter: it has one already, or runs every child that it "
-                "has; name that otherwise, or what is inside."
             )
         for projection in site.projections.values():
             layer = model.get_submodule(projection.module)

@@ -100,8 +100,8 @@ def without_sites(
 def _is_tower(name: str, module: nn.Module) -> bool:
     """A child of the model that is named as a tower or decoder and has several layers."""
     words = f"{name} {type(module).__name__}".lower()
-    if not name or "." in name or type(module).__module__.partition(".")[0] == "segment_anything":
-        return False  # SAM's mask decoder is left as it is
+    if not name or "." in name:
+        return False
     layers = [m for m in module.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
     named = re.search("visual|vision|image|text|language|decoder", words)
-    return len(layers) > 3 and bool(named) and not re.search("embed|projection|neck", words)
+    return len(layers) > 3 and bool(named) and not re.search("embed|projection|neck|mask", words)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from serial_lora.adapted import Acting, AdaptedTokens, Before
 from serial_lora.attention import every_site, find_sites
-from serial_lora.config import PLACES, refuse_unknown
+from serial_lora.config import PLACES
 from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError, require_finite
 from serial_lora.layers import SerialLoRA, wide
@@ -72,10 +72,6 @@ class SerialLoRAConfig(PeftConfig):
     exclude_modules: list[str] | str | None = None
     modules_to_save: list[str] | None = None
     places: list[str] = field(default_factory=lambda: list(Settings.places))
-
-    def __new__(cls, *_: Any, **settings: Any) -> SerialLoRAConfig:
-        refuse_unknown(cls, settings)
-        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,11 +159,8 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             original = self.original
             if original is None:
                 original = writable(self.base_layer, ("", "weight")).clone()
-            base = weight = wide(original)
-            for pair in self.pairs([*self.merged_adapters, *names]):
-                left, right = pair.factors(base)
-                weight = weight + left @ right
-            weight = weight.to(original.dtype)
+            pairs = self.pairs([*self.merged_adapters, *names])
+            weight = self.adapted.changed(wide(original), tuple(pairs)).to(original.dtype)
             if safe_merge:
                 require_finite({", ".join(names): weight}, "merged")
             write_weights(self.base_layer, {("", "weight"): weight})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,31 +26,6 @@ class InactiveAdapter:
     tensors: dict[str, Tensor]
 
 
-@dataclass(eq=False)
-class Override:
-    """For the length of a `with` block of `disabled` or `per_sample`: what acts in place of pairs.
-
-    Attributes:
-        acting: for each pair what acts in its place: nothing, or a pair for each sample.
-    """
-
-    acting: Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
-
-    @property
-    def base(self) -> bool:
-        """Whether nothing acts, so the model is its base."""
-        return None in self.acting.values()
-
-    def require_here(self) -> None:
-        """Refuse another thread or asyncio task than the one that opened the block."""
-        if self not in HERE.get():
-            raise SerialLoRAError(INSIDE)
-
-
-HERE: ContextVar[tuple[Override, ...]] = ContextVar("HERE", default=())
-"""Those of this thread or asyncio task."""
-
-
 @dataclass
 class Injection:
     """What `inject` did to a model: kept on the model, so that it can be undone.
@@ -68,7 +42,7 @@ class Injection:
         adapted: the layers whose tokens or weights go through adapters, except while merged.
         switched: attributes that are others as long as there are adapters: see `stored.switch`.
         originals: while merged, the base's own weights, keyed (module, parameter).
-        open: the `disabled` and `per_sample` blocks, the innermost last.
+        open: what acts in place of each pair in `disabled` and `per_sample` blocks, the innermost last.
     """
 
     config: AdapterConfig
@@ -82,7 +56,7 @@ class Injection:
     adapted: list[Any] = field(default_factory=list)
     switched: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
     originals: dict[tuple[str, str], Tensor] | None = None
-    open: list[Override] = field(default_factory=list)
+    open: list[Mapping[nn.Module, Any]] = field(default_factory=list)
 
     @property
     def merged(self) -> bool:
@@ -92,7 +66,7 @@ class Injection:
     @property
     def bare(self) -> bool:
         """Whether a `disabled` block is open."""
-        return any(override.base for override in self.open)
+        return any(None in acting.values() for acting in self.open)
 
     def learned(self) -> dict[str, Tensor]:
         """Parameters and buffers of the modules that learn beside the adapters, each once."""
@@ -148,19 +122,12 @@ RECORD = "serial_lora_injection"
 
 def records(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
     """Every (module, record) that `inject` left in the model, wrapped (DDP, compile) or not."""
-    require_model(model)
     return [(m, vars(m)[RECORD]) for m in model.modules() if RECORD in vars(m)]
 
 
 def unwrapped_modules(root: nn.Module) -> dict[str, nn.Module]:
     """Every module by its name without the wrappers that torch.compile puts around some."""
     return {unwrapped_name(n): m for n, m in root.named_modules(remove_duplicate=False)}
-
-
-def require_model(model: object) -> None:
-    """Refuse what is no module."""
-    if not isinstance(model, nn.Module):
-        raise SerialLoRAError(f"a model is an nn.Module, not a {type(model).__name__}; pass one.")
 
 
 def injected(model: nn.Module) -> tuple[nn.Module, Injection]:
@@ -192,7 +159,6 @@ def with_values(model: nn.Module) -> tuple[nn.Module, Injection]:
 
 def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
     """Every adapter in the model under its dotted name; empty if there is none."""
-    require_model(model)
     return {n: m for n, m in model.named_modules() if isinstance(m, SerialLoRA | LoRA)}
 
 

@@ -71,23 +71,6 @@ def is_packed(weight: Tensor) -> bool:
     return eight_bits or getattr(weight, "quant_state", None) is not None
 
 
-def refuse_without_gradient(model: nn.Module) -> None:
-    """Refuse to train where no gradient comes back through a layer, as torchao's that quantize tokens too."""
-    for name, layer in model.named_modules():
-        weight = layer._parameters.get("weight") if isinstance(layer, nn.Linear) else None
-        if weight is None or is_packed(weight) or not is_quantized(weight):
-            continue
-        with torch.inference_mode(False), torch.enable_grad():
-            tokens = torch.zeros(1, layer.in_features, dtype=weight.dtype, device=weight.device)
-            tokens.requires_grad_(True)
-            passes = nn.functional.linear(tokens, weight).requires_grad
-        if not passes:
-            raise SerialLoRAError(
-                f"no gradient passes {name}, which quantizes tokens too, so an adapter would not "
-                "learn; quantize weights alone, or train it before and load_adapter it here."
-            )
-
-
 def writable(root: nn.Module, key: tuple[str, str]) -> Tensor:
     """The weight of this module and name, to be read and written in place."""
     module, parameter = key

@@ -1,4 +1,4 @@
-"""The values of a model's adapters: read, and put into its pairs, all of them or none.
+"""The values of a model's adapters: read, and put into its pairs.
 
 One adapter is active: its values are in the model's pairs. The others are kept in the record, and
 activating one copies its values into the pairs in place.
@@ -103,40 +103,26 @@ def put_in(
     tensors: Mapping[str, Tensor],
     name: str | None = None,
 ) -> None:
-    """These settings and values into the model's pairs; on an error nothing.
+    """These settings and values into the model's pairs.
 
     Args:
         name: of the adapter that they are, which is the active one then; None for the one that is.
     """
     here = injection.active_tensors()
-    kept = {key: tensor.detach().clone() for key, tensor in here.items()}
     values = {
         key: tensors[key].to(old, copy=tensors[key].is_inference()) for key, old in here.items()
     }
-    before = injection.name, injection.config, injection.inactive
-    others = {other: old for other, old in injection.inactive.items() if other != name}
     if name not in (None, injection.name):
-        others[injection.name] = InactiveAdapter(injection.config, kept)
-    try:
-        _write(injection, (name or injection.name, config, others), values)
-    except BaseException:  # Ctrl-C too
-        _write(injection, before, kept)
-        raise
-    injection.forget()
-    for tensor in here.values():
+        kept = {key: tensor.detach().clone() for key, tensor in here.items()}
+        injection.inactive[injection.name] = InactiveAdapter(injection.config, kept)
+        injection.inactive.pop(name, None)
+    injection.name, injection.config = name or injection.name, config
+    for key, tensor in here.items():
         tensor.grad = None
-
-
-def _write(
-    injection: Injection,
-    record: tuple[str, AdapterConfig, dict[str, InactiveAdapter]],
-    values: Mapping[str, Tensor],
-) -> None:
-    injection.name, injection.config, injection.inactive = record
-    for key, tensor in injection.active_tensors().items():
         if tensor.shape == values[key].shape:
             tensor.copy_(values[key])
         else:
             tensor.data = values[key]
     for pair in injection.pairs.values():
-        pair.scale, pair.dropout.p = injection.config.scale, injection.config.dropout
+        pair.scale, pair.dropout.p = config.scale, config.dropout
+    injection.forget()

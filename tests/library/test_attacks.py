@@ -368,16 +368,6 @@ def test_layers_called_by_keyword(method):
     torch.testing.assert_close(merge(model)(tokens), seen, **CLOSE)
 
 
-@pytest.mark.parametrize(
-    "name", ["r", "lora_alpha", "target_modules", "use_rslora", "bias", "layers_to_transform"]
-)
-def test_other_libraries_names_of_settings_are_told(method, name):
-    with pytest.raises(SerialLoRAError, match=f"{name} is .* here"):
-        method(rank=4, **{name: None})
-    with pytest.raises(SerialLoRAError, match="no ranks here.*rank, scale"):
-        method(ranks=4)
-
-
 # ------------------------------------------------------------------ what users do around a model
 
 
@@ -406,16 +396,6 @@ def test_tokens_that_change_in_place_are_adapted_as_they_are_read(around):
         seen = fill_adapters(model)(x)
         assert not torch.allclose(seen, base, **CLOSE)
         torch.testing.assert_close(merge(model)(x), seen, **CLOSE)
-
-
-def test_a_model_that_is_offloaded_is_refused(method):
-    from accelerate import cpu_offload
-
-    model = TINY["plain"].build()
-    cpu_offload(model, torch.device("cpu"))
-    with pytest.raises(SerialLoRAError, match="0.attention.q are offloaded"):
-        inject(model, method(RANK))
-    assert not adapters(model)
 
 
 @pytest.mark.parametrize("assign", [False, True])

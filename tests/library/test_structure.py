@@ -16,10 +16,8 @@ from serial_lora import (
     disabled,
     eject,
     inject,
-    load_adapter,
     merge,
     register_family,
-    save_adapter,
 )
 from serial_lora.attention import find_sites
 from serial_lora.sites import Projection, Site
@@ -207,7 +205,7 @@ def test_a_registered_family_may_name_one_of_another_shape(kind, monkeypatch):
     def narrow(model):
         layers = {"fc1": Projection("0.mlp.0", "weight", 0, 8, 32)}
         layers |= {"fc2": Projection("0.mlp.2", "weight", 0, 32, 8)}
-        yield Site("0", "image", 0, 32, None, layers, place="feed_forward")
+        yield Site("0", "image", 0, layers, place="feed_forward")
 
     model = fill_adapters(inject(nn.Sequential(Bottleneck()), CONFIGS[kind](RANK)))
     assert adapters(model).keys() & {"0.serial_lora_ff", "0.lora_fc1"}
@@ -226,10 +224,3 @@ def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
         assert sum("fc2" in name or "_ff" in name for name in adapters(model)) == 2
         expected = run(model)
         torch.testing.assert_close(run(merge(model)), expected, **CLOSE)
-
-
-def test_a_file_for_one_place_does_not_fit_another(kind, tmp_path):
-    path = save_adapter(adapted("timm", kind), tmp_path / "adapter.safetensors")
-    other = inject(TINY["timm"].build(), type(CONFIGS[kind](1))(RANK))
-    with pytest.raises(SerialLoRAError, match="places"):
-        load_adapter(other, path)
