@@ -119,7 +119,7 @@ class Before(Adapted):
         number: which of them this is.
     """
 
-    def __init__(self, *about: Any, shared: AdaptedTokens, number: int = 0) -> None:
+    def __init__(self, *about: Any, shared: AdaptedTokens, number: int) -> None:
         super().__init__(*about)
         self.shared, self.number = shared, number
 

@@ -15,7 +15,7 @@ from serial_lora.errors import SerialLoRAError, require_finite, writing
 from serial_lora.layers import wide
 from serial_lora.merging import base_weight, refuse_shared, refuse_sharers
 from serial_lora.sites import unwrapped_name
-from serial_lora.state import Injection, plain_context, with_values
+from serial_lora.state import Injection, injected, plain_context
 from serial_lora.tensor_files import bytes_of, write_whole
 from serial_lora.values import Pair
 
@@ -42,7 +42,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             (nn.MultiheadAttention, nn.TransformerEncoderLayer, weights that the model reads itself), or
             a file cannot be written.
     """
-    root, injection = with_values(model)
+    root, injection = injected(model)
     layers, beside = _lora_layers(root, injection), injection.learned()
     refuse_shared(root, beside)  # PEFT copies modules to save
     tensors = {

@@ -16,9 +16,9 @@ from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError, cut, reading
 from serial_lora.injection import eject, inject, unwrapped
 from serial_lora.sites import unwrapped_name
-from serial_lora.state import Injection, plain_context, with_values
+from serial_lora.state import Injection, plain_context
 from serial_lora.tensor_files import read_tensors
-from serial_lora.values import Pair, put_in, require_fitting
+from serial_lora.values import Pair, put_in, ready_to_change, require_fitting
 
 _PREFIX = "base_model.model."
 # With these options it still is pairs beside layers; any other that is set may be something else.
@@ -67,8 +67,8 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     config = LoRAConfig(scale=scale, **_where(path, model, pairs))
 
     inject(model, config, heads)
-    root, injection = with_values(model)
     try:
+        root, injection = ready_to_change(model)
         ours = _by_our_names(path, injection, pairs) | beside
         require_fitting(path, ours, injection, config.rank)
         with plain_context(root):

@@ -30,9 +30,6 @@ def not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
         missed = blocks_without(root, chosen + every_site(root, ("feed_forward",)))
         if missed:
             yield f"no adapter went into a feed-forward of {_first(missed)}: none is known there."
-    second = [name for name in modules if name.endswith("add_q_proj")]
-    if second and not any(site.stream for site in injection.sites):
-        yield f"{_first(second)} reads a second stream of tokens, in front of which is no adapter."
     learning = {module for head in injection.also_train.values() for module in head.modules()}
     drifting = [
         name

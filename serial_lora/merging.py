@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from serial_lora.adapted import attach, detach
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import wide
-from serial_lora.state import Injection, injected, plain_context, with_values
+from serial_lora.state import Injection, injected, plain_context
 from serial_lora.stored import matrix, own_weight, writable
 
 Key = tuple[str, str]  # a weight's place: (module, parameter)
@@ -32,7 +32,7 @@ def merge(model: nn.Module) -> nn.Module:
             an ordinary one (computed by weight_norm, pruning or the like, in 8 or 4 bits), a merged
             weight would not be finite, or another layer shares it. The model is then as it was.
     """
-    root, injection = with_values(model)
+    root, injection = injected(model)
     injection.refuse_inside()
     if injection.merged:
         return model

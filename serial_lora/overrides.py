@@ -18,7 +18,6 @@ from serial_lora.state import (
     adapters,
     injected,
     plain_context,
-    with_values,
 )
 from serial_lora.values import read_pairs
 
@@ -54,7 +53,7 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
             or disabled; or modules learn beside the adapters, which the batch has in common. A
             batch of another size is refused as it enters the model, if it is in tensors.
     """
-    root, injection = with_values(model)
+    root, injection = injected(model)
     names = require_names("the adapters of samples", names, or_none=True)
     injection.refuse_inside()
     if injection.merged or any(adapter.training for adapter in adapters(root).values()):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_finite, require_names, require_number
-from serial_lora.state import new_adapter, plain_context, with_values
+from serial_lora.state import injected, new_adapter, plain_context
 from serial_lora.values import (
     Pair,
     put_in,
@@ -24,7 +24,7 @@ from serial_lora.values import (
 
 def adapter_names(model: nn.Module) -> list[str]:
     """The names of the model's adapters, the active one first."""
-    _, injection = with_values(model)
+    _, injection = injected(model)
     return [injection.name, *injection.inactive]
 
 
@@ -76,7 +76,7 @@ def remove_adapter(model: nn.Module, name: str) -> nn.Module:
     Raises:
         SerialLoRAError: there is no such adapter, or it is the active one.
     """
-    _, injection = with_values(model)
+    _, injection = injected(model)
     read_adapter(injection, name)  # or refuse
     if name == injection.name:
         raise SerialLoRAError(
@@ -124,7 +124,7 @@ def chain(model: nn.Module, names: Sequence[str], name: str) -> nn.Module:
         SerialLoRAError: as `combine`; or the method is LoRA, whose pairs stand beside the weights,
             so that one after the other is the sum.
     """
-    if with_values(model)[1].config.method != SerialLoRAConfig.method:
+    if injected(model)[1].config.method != SerialLoRAConfig.method:
         raise SerialLoRAError(
             "LoRA's pairs stand beside a weight, where one after the other is the sum; use combine."
         )

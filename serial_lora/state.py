@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import INSIDE, MERGED, NO_ADAPTERS, SerialLoRAError
+from serial_lora.errors import NO_ADAPTERS, SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import Projection, Site, child_name, unwrapped_name
 
@@ -110,11 +110,15 @@ class Injection:
     def refuse_inside(self) -> None:
         """Refuse to change or copy a model inside a `with` block."""
         if self.open:
-            raise SerialLoRAError(INSIDE)
+            raise SerialLoRAError(
+                "the adapters are disabled or given for each sample; leave that `with` block first."
+            )
 
     def refuse_merged(self) -> None:
         if self.merged:
-            raise SerialLoRAError(MERGED)
+            raise SerialLoRAError(
+                "the model's adapters are merged; call unmerge(model) or eject(model) first."
+            )
 
 
 RECORD = "serial_lora_injection"
@@ -142,18 +146,6 @@ def injected(model: nn.Module) -> tuple[nn.Module, Injection]:
         )
     root, injection = found[0]
     _refuse_rebuilt(root, injection)
-    return root, injection
-
-
-def with_values(model: nn.Module) -> tuple[nn.Module, Injection]:
-    """The record of a model that is not on the meta device, where tensors have shapes alone."""
-    root, injection = injected(model)
-    if any(pair.lora_A.is_meta for pair in injection.pairs.values()):
-        raise SerialLoRAError(
-            "the adapters are on the meta device and have no values; load the base's weights, "
-            'then call to_empty(device="cpu") on each of adapters(model).values(), which makes '
-            "them fresh."
-        )
     return root, injection
 
 

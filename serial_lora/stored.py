@@ -77,14 +77,10 @@ def writable(root: nn.Module, key: tuple[str, str]) -> Tensor:
     weight = own_weight(root.get_submodule(module), parameter)
     if weight.dtype in _TYPES and type(weight.data) is Tensor:
         return weight.detach()
-    if hasattr(weight, "full_tensor"):
-        raise SerialLoRAError(
-            f"FSDP has spread {module}.{parameter} over processes, so nothing can be merged into it; "
-            "load the saved adapter onto a whole base, and merge there."
-        )
     raise SerialLoRAError(
-        f"{module}.{parameter} is kept in few bits, so nothing can be merged into it exactly; use the "
-        "adapters unmerged, or load the saved ones onto a base with ordinary weights, and merge there."
+        f"{module}.{parameter} is kept in few bits or spread by FSDP, so nothing can be merged into it "
+        "exactly; use the adapters unmerged, or load the saved ones onto a base with ordinary weights, "
+        "and merge there."
     )
 
 

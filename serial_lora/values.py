@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig
 from serial_lora.errors import SerialLoRAError, cut, require_finite, require_name
-from serial_lora.state import InactiveAdapter, Injection, check_rank, with_values
+from serial_lora.state import InactiveAdapter, Injection, check_rank, injected
 
 Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
 
@@ -44,13 +44,19 @@ def read_pairs(injection: Injection, name: str | None) -> dict[str, Pair]:
 
 
 def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
-    """The record, unless adapters are merged, disabled, given for each sample or sharded."""
-    root, injection = with_values(model)
+    """The record, unless adapters are merged, disabled, given for each sample, sharded or without values."""
+    root, injection = injected(model)
     injection.refuse_inside()
     injection.refuse_merged()
     if any(hasattr(parameter, "full_tensor") for parameter in root.parameters()):
         raise SerialLoRAError(
             "FSDP has spread the model over processes; load, add and switch adapters before that."
+        )
+    if any(pair.lora_A.is_meta for pair in injection.pairs.values()):
+        raise SerialLoRAError(
+            "the adapters are on the meta device and have no values; load the base's weights, "
+            'then call to_empty(device="cpu") on each of adapters(model).values(), which makes '
+            "them fresh."
         )
     return root, injection
 
@@ -75,8 +81,7 @@ def require_fitting(
     path: Path, tensors: Mapping[str, Tensor], injection: Injection, rank: int
 ) -> None:
     """Refuse tensors that are not those of an adapter of this rank in this model, or not finite."""
-    learned = injection.learned()
-    expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in injection.learned().items()}
     for pair, (inputs, outputs) in injection.pair_shapes().items():
         expected |= {f"{pair}.lora_A": (rank, inputs), f"{pair}.lora_B": (outputs, rank)}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -87,12 +92,6 @@ def require_fitting(
             "model: the file is of another model, method or rank, or of other places or modules; load it "
             "into a plain model, under a name of its own, or without its modules (heads=False)."
         )
-    for name, tensor in tensors.items():
-        counts = name in learned and not learned[name].is_floating_point()
-        if tensor.is_floating_point() == counts:
-            raise SerialLoRAError(
-                f"{cut(name)} in {path} holds numbers of type {tensor.dtype}; save the adapter again."
-            )
     require_finite(tensors, "loaded")
 
 
