@@ -97,8 +97,9 @@ class Adapted:
         """What was computed with values that are others now."""
 
     def put_on(self) -> None:
+        base: Any = type(self.layer)
         read = not is_packed(own_weight(self.layer, self.parameter))
-        self.layer.__class__ = adapted_class(type(self.layer), self.parameter, read)
+        self.layer.__class__ = adapted_class(base, self.parameter, read)
         vars(self.layer)[KEY] = self
 
     def is_on(self) -> bool:
@@ -359,8 +360,8 @@ def _adapted(model: nn.Module, site: Site, config: AdapterConfig) -> list[Adapte
     for number, ((name, parameter), parts) in enumerate(weights.items()):
         layer, starts = model.get_submodule(name), tuple(sorted(parts))
         if config.method == SerialLoRAConfig.method:
-            pairs = (block.get_submodule(site.pair_name()),)
-            adapted.append(Before(name, layer, parameter, pairs, shared=shared, number=number))
+            pair = block.get_submodule(site.pair_name())
+            adapted.append(Before(name, layer, parameter, (pair,), shared=shared, number=number))
             continue
         outputs = getattr(layer, "out_features", None) or len(own_weight(layer, parameter))
         pairs = tuple(block.get_submodule(site.pair_name(parts[start])) for start in starts)

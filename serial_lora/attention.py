@@ -108,7 +108,7 @@ def find_sites(
 
     for what, asked in (("tower", towers), ("block", blocks)):
         there = sorted({getattr(site, what) for site in sites})
-        missing = sorted(set(asked or ()) - set(there))
+        missing = [each for each in asked or () if each not in there]
         if missing:
             raise SerialLoRAError(
                 f"this model has no {what} {missing[0]} to adapt; it has: {', '.join(map(str, there))}."
