@@ -21,13 +21,12 @@ from serial_lora import (
 )
 from serial_lora.attention import find_sites
 from serial_lora.sites import Projection, Site
-from tests.library.more_models import MODELS, Gated
+from tests.library.more_models import Gated
 from tests.library.tiny_models import (
     BOTH,
     EVERY,
     FORWARD,
     RANK,
-    SCALE,
     TINY,
     PlainAttention,
     PlainBlock,
@@ -153,12 +152,6 @@ CONFIGS = {"serial": FORWARD, "serial, both": BOTH, "lora, both": EVERY}
 @pytest.fixture(params=CONFIGS)
 def kind(request) -> str:
     return request.param
-
-
-def adapted(name: str, kind: str) -> nn.Module:
-    tiny = MODELS[name]
-    config = CONFIGS[kind](RANK, scale=SCALE, stream=tiny.stream)
-    return fill_adapters(inject(tiny.build(), config), size=0.3)
 
 
 # ------------------------------------------------------------------------------------- refusals
