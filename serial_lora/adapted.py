@@ -37,7 +37,10 @@ class Adapted:
         pairs: that act here.
         now: the pairs, or what stands in for them; nothing where the model is its base.
         called, read: whether the model has called the layer, and read its weight.
+        batch_first: whether samples are the first dimension of its tokens, or the second.
     """
+
+    batch_first = True
 
     def __init__(self, name: str, layer: Any, parameter: str, pairs: tuple[Any, ...]) -> None:
         self.name, self.layer, self.parameter = name, layer, parameter
@@ -366,4 +369,6 @@ def _adapted(model: nn.Module, site: Site, config: AdapterConfig) -> list[Adapte
         outputs = getattr(layer, "out_features", None) or len(own_weight(layer, parameter))
         pairs = tuple(block.get_submodule(site.pair_name(parts[start])) for start in starts)
         adapted.append(Beside(name, layer, parameter, pairs, starts=starts, outputs=outputs))
+    for each in adapted:
+        each.batch_first = site.batch_first
     return adapted

@@ -28,12 +28,11 @@ from serial_lora.state import (
     DEFAULT,
     RECORD,
     Injection,
-    adapter_shapes,
     adapters,
     changed_parts,
     check_rank,
     injected,
-    new_adapter,
+    new_pairs,
     plain_context,
     records,
     unwrapped_modules,
@@ -104,8 +103,8 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
     for site in injection.sites:
         block = root.get_submodule(site.name)
         weight = site.first.weight(root)
-        for name, shape in adapter_shapes(site, injection.config).items():
-            adapter = new_adapter(shape, injection.config).to(weight.device).train(block.training)
+        for name, adapter in new_pairs(site, injection.config).items():
+            adapter.to(weight.device).train(block.training)
             if weight.dtype == torch.float64:
                 adapter.double()  # in float32 it would round the tokens
             block.add_module(name, adapter)

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError, require_names
 from serial_lora.layers import low_rank
-from serial_lora.sites import child_name, unwrapped_name
 from serial_lora.state import (
     Injection,
-    adapter_shapes,
     adapters,
     injected,
     plain_context,
@@ -128,13 +126,11 @@ def _gathered(injection: Injection, names: list[str | None]) -> dict[nn.Module, 
     kinds = list(dict.fromkeys(names))
     index = torch.tensor([kinds.index(name) for name in names])
     each = [read_pairs(injection, kind) for kind in kinds]
-    there = injection.pairs
+    batch_first = {pair: one.batch_first for one in injection.adapted for pair in one.pairs}
     stand_ins: dict[nn.Module, SamplePairs] = {}
-    for site in injection.sites:
-        for own in adapter_shapes(site, injection.config):
-            place = unwrapped_name(child_name(site.name, own))
-            pairs, first = [one[place] for one in each], 0 if site.batch_first else 1
-            stand_ins[there[place]] = SamplePairs(there[place], pairs, index, first)
+    for place, own in injection.pairs.items():
+        pairs, dimension = [one[place] for one in each], 0 if batch_first[own] else 1
+        stand_ins[own] = SamplePairs(own, pairs, index, dimension)
     return stand_ins
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_finite, require_names, require_number
-from serial_lora.state import injected, new_adapter, plain_context
+from serial_lora.sites import child_name, unwrapped_name
+from serial_lora.state import injected, new_pairs, plain_context
 from serial_lora.values import (
     Pair,
     put_in,
@@ -43,9 +44,10 @@ def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None
     refuse_misfit(injection, name, config)
     with plain_context(root):
         fresh = {
-            f"{path}.{which}": tensor.detach()
-            for path, shape in injection.pair_shapes().items()
-            for which, tensor in new_adapter(shape, config).named_parameters()
+            unwrapped_name(child_name(site.name, f"{pair}.{which}")): tensor.detach()
+            for site in injection.sites
+            for pair, adapter in new_pairs(site, config).items()
+            for which, tensor in adapter.named_parameters()
         }
         own = {key: tensor.clone() for key, tensor in injection.own.items()}
         put_in(injection, config, fresh | own, name)

@@ -86,11 +86,6 @@ class Injection:
         }
         return tensors | (self.own if self.bare else self.learned())
 
-    def pair_shapes(self) -> dict[str, tuple[int, int]]:
-        """For every pair the name that its tensors begin with in a file, and (inputs, outputs)."""
-        pairs = self.pairs.items()
-        return {name: (pair.lora_A.shape[1], pair.lora_B.shape[0]) for name, pair in pairs}
-
     def forget(self) -> None:
         """What the adapted layers have computed with values that are others now."""
         for adapted in self.adapted:
@@ -154,16 +149,6 @@ def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
     return {n: m for n, m in model.named_modules() if isinstance(m, SerialLoRA | LoRA)}
 
 
-def adapter_shapes(site: Site, config: AdapterConfig) -> dict[str, tuple[int, int]]:
-    """The adapters of one site: the name each has in its block, and (inputs, outputs)."""
-    if config.method == SerialLoRAConfig.method:
-        return {site.pair_name(): (site.width, site.width)}
-    return {
-        site.pair_name(part): (projection.columns, projection.rows)
-        for part, projection in changed_parts(site, config).items()
-    }
-
-
 def changed_parts(site: Site, config: AdapterConfig) -> dict[str, Projection]:
     """The projections an adapter acts on."""
     if not isinstance(config, LoRAConfig):
@@ -172,11 +157,15 @@ def changed_parts(site: Site, config: AdapterConfig) -> dict[str, Projection]:
     return {part: p for part, p in site.projections.items() if part in asked}
 
 
-def new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | LoRA:
-    inputs, outputs = shape
+def new_pairs(site: Site, config: AdapterConfig) -> dict[str, SerialLoRA | LoRA]:
+    """Fresh adapters for one site, by the names that they have in its block."""
+    settings = config.rank, config.scale, config.dropout
     if config.method == SerialLoRAConfig.method:
-        return SerialLoRA(inputs, config.rank, config.scale, config.dropout)
-    return LoRA(inputs, outputs, config.rank, config.scale, config.dropout)
+        return {site.pair_name(): SerialLoRA(site.width, *settings)}
+    return {
+        site.pair_name(part): LoRA(projection.columns, projection.rows, *settings)
+        for part, projection in changed_parts(site, config).items()
+    }
 
 
 def check_rank(sites: list[Site], config: AdapterConfig) -> None:

@@ -82,8 +82,9 @@ def require_fitting(
 ) -> None:
     """Refuse tensors that are not those of an adapter of this rank in this model, or not finite."""
     expected = {name: tuple(tensor.shape) for name, tensor in injection.learned().items()}
-    for pair, (inputs, outputs) in injection.pair_shapes().items():
-        expected |= {f"{pair}.lora_A": (rank, inputs), f"{pair}.lora_B": (outputs, rank)}
+    for place, pair in injection.pairs.items():
+        expected[f"{place}.lora_A"] = (rank, pair.lora_A.shape[1])
+        expected[f"{place}.lora_B"] = (len(pair.lora_B), rank)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     odd = sorted(n for n in shapes | expected if shapes.get(n) != expected.get(n))
     if odd:
