@@ -6,11 +6,8 @@
 # ViT-B/16's configuration: 768 --> drawn to scale with pairs of rank 32. <!-- from the paper, Section III.B: 32 -->
 # Each filled square holds as many parameters as a pair.
 #
-# Three questions; guess first:
-#
-# - **A quarter of which LoRA?** LoRA's own paper mostly adapts q and v alone. How many times Serial LoRA's size is that?
-# - **Does the formula fit real models?** You hold it against CLIP, SAM and Stable Diffusion 3. One does not quite follow.
-# - **Is a quarter of the parameters a quarter of the memory?**
+# Here the quarter is true. **Is it a quarter of every LoRA? Is it a quarter of the memory?** Put your guesses into the
+# last two lines of the next cell. The last picture of the lesson has them beside what you count.
 
 # %%
 try:
@@ -27,11 +24,13 @@ from torch import Tensor, nn
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.lessons.l02_count.figures import plot_memory, plot_quarter
+from serial_lora_course.lessons.l02_count.figures import plot_answer, plot_quarter
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("02")
 display_figure(plot_quarter(width=768, rank=32))
+GUESS_TIMES = 4  # LoRA on q and v alone has how many times Serial LoRA's parameters?
+GUESS_SHARE = 0.25  # of LoRA's memory in training, with pairs on all four: what Serial LoRA takes
 
 # %% [markdown]
 # ## The proof, in letters
@@ -85,35 +84,25 @@ check("2.1", lora_parameters)
 # Call your function with the letters d and r, and what it returns holds for every width and rank.
 
 # %%
-parameters = yours("2.1")
-
-
-def placements(d) -> dict[str, list[tuple]]:
-    """Where LoRA's pairs are: (inputs, outputs) of each matrix."""
-    return {
-        "q, k, v and out: the paper's baseline": [(d, d)] * 4,
-        "q, k and v: CLIP-LoRA's default": [(d, d)] * 3,
-        "q and v: most of LoRA's own experiments": [(d, d)] * 2,
-        "one fused qkv (one A, one tall B)": [(d, 3 * d)],
-        "q, k, v and out, k and v a quarter as wide": [(d, d), (d, d / 4), (d, d / 4), (d, d)],
-    }
-
-
-d, r = symbols("d r")
+parameters, (d, r) = yours("2.1"), symbols("d r")
 serial = parameters([(d, d)], r)
-print(f"{'':42} {'size':>8} {'times':>6} {'of equal size at rank':>22}")
-print(f"{'Serial LoRA: one pair':42} {serial!s:>8} {1:6} {r!s:>22}")
-for name, shapes in placements(d).items():
+print(f"{'Serial LoRA: one pair before q, k and v':42} {serial!s:>8}  times")
+for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matrix
+    "q, k, v and out: the paper's baseline": [(d, d)] * 4,
+    "q, k and v: CLIP-LoRA's default": [(d, d)] * 3,
+    "q and v: most of LoRA's own experiments": [(d, d)] * 2,
+    "one fused qkv (one A, one tall B)": [(d, 3 * d)],
+    "q, k, v and out, k and v a quarter as wide": [(d, d), (d, d / 4), (d, d / 4), (d, d)],
+}.items():
     size = parameters(shapes, r)
-    print(f"{name:42} {size!s:>8} {size / serial!s:>6} {r * serial / size!s:>22}")
+    print(f"{name:42} {size!s:>8} {size / serial!s:>6}")
 
 # %% [markdown]
 # In the column of times d and r have cancelled, so it holds for every width and rank: that is the proof. **At equal
-# ranks the quarter takes pairs on all four matrices, all square.** Against LoRA on q and v Serial LoRA saves half. It
-# reaches k too, but with one pair for all three.
+# ranks it is a quarter of LoRA on all four matrices of attention, if they are square.** Against LoRA on q and v Serial
+# LoRA saves half. It reaches k too, but with one pair for all three.
 #
-# The last column is to take along: at that rank the LoRA is exactly as large as Serial LoRA of rank r. Real ranks are
-# whole numbers, so write the rule for them.
+# But why at equal ranks? At a lower rank, any LoRA is as small.
 #
 # ### Exercise 2.2 · The rank of equal size
 #
@@ -161,20 +150,18 @@ check("2.2", rank_of_equal_size)
 # A formula may leave out what a real model has. So take the real classes at their real size, put the adapters in, and
 # count. SD3's weights would need gigabytes, but on the **meta** device a tensor has a shape and no storage.
 #
-# Beside each count stands what your function says, for four square matrices in each block, or for one. In CLIP and SAM
-# q, k and v lie in one matrix; `inject` gives each its own pair, as the paper counts (one pair for the whole matrix
-# would be the fused row above). CLIP has blocks in both towers. SD3 comes twice: its picture tokens and its text
-# tokens have matrices of their own.
+# Your function stands beside each count, with four square matrices in each block, or one. In CLIP and SAM q, k and v
+# lie in one matrix; `inject` gives each its own pair. CLIP's text tower, which is narrower, gets pairs too. SD3 comes twice, since
+# its text tokens have matrices of their own. In which row is your function wrong?
 
 # %% tags=["nbval-check-output"]
-MAKE = {  # the models, and the paper's ranks
-    "CLIP ViT-B/16": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
+MAKE = {
+    "CLIP, both towers": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
     "SAM ViT-B": lambda: sam_model_registry["vit_b"](),
     "SD3 medium": lambda: SD3Transformer2DModel(
         num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
     ),
 }
-RANKS = {"CLIP ViT-B/16": 32, "SAM ViT-B": 64, "SD3 medium": 64}
 
 
 def on_meta(name: str) -> nn.Module:
@@ -186,51 +173,83 @@ def trained(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def widths(name: str) -> list[int]:
-    """Of each block's tokens: the columns of the matrix that makes q."""
+print(f"{'':20} rank {'LoRA':>14} {'your function':>14} {'Serial LoRA':>14} {'your function':>14}")
+for name, rank, stream in (  # the paper's ranks
+    ("CLIP, both towers", 32, "image"),
+    ("SAM ViT-B", 64, "image"),
+    ("SD3 medium", 64, "image"),
+    ("SD3 medium", 64, "both"),  # text tokens too, which have as many matrices
+):
     makes_q = ("in_proj_weight", "qkv.weight", "to_q.weight")  # in open_clip, SAM and SD3
     named = on_meta(name).named_parameters()
-    return [p.shape[1] for key, p in named if key.endswith(makes_q)]
-
-
-print(f"{'':20} rank {'LoRA':>14} {'your function':>14} {'Serial LoRA':>14} {'your function':>14}")
-both_streams = ("SD3 medium", {"stream": "both"})
-for name, options in [*((name, {}) for name in MAKE), both_streams]:
-    rank, label, shapes = RANKS[name], name, [(d, d) for d in widths(name)]
-    if options:  # the text tokens' matrices are as many
-        label, shapes = f"{name}, text too", 2 * shapes
-    row = []
+    widths = [weight.shape[1] for key, weight in named if key.endswith(makes_q)]
+    shapes = [(d, d) for d in widths] * (2 if stream == "both" else 1)
+    print(f"{name + (', text too' if stream == 'both' else ''):20} {rank:4}", end="")
     for kind, matrices in ((LoRAConfig, 4 * shapes), (SerialLoRAConfig, shapes)):
-        row.append(trained(inject(on_meta(name), kind(rank, **options))))
-        row.append(parameters(matrices, rank))
-    print(f"{label:20} {rank:4}", *(f"{each:14,}" for each in row))
+        model = inject(on_meta(name), kind(rank, stream=stream))
+        print(f" {trained(model):14,} {parameters(matrices, rank):14,}", end="")
+    print()
 
 # %% [markdown]
-# Your function is right to the last parameter, but for one row: with SD3's text tokens LoRA has 196,608 parameters less
-# than 24 blocks of eight matrices should give. That is 2 · 1536 · 64: one pair. Which block lacks a matrix, and why just
-# that one?
+# In one number: with SD3's text tokens LoRA has 196,608 parameters less than 24 blocks of eight matrices should give.
+# That is 2 · 1536 · 64: one pair. So some block lacks a matrix that the others have.
+#
+# ### Exercise 2.3 · The matrix that is not there
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●○○ | 7 |
+#
+# Find it by the names of the attention weights. Return those that are missing: what some block has and another one
+# lacks. The check runs your function on SD3's too, and says what it found.
 
-# %%
-blocks: dict[str, set[str]] = {}  # a block's number -> the matrices of its attention
-for name, _ in on_meta("SD3 medium").named_parameters():
-    if ".attn." in name and name.endswith("weight"):
-        _, number, matrix = name.split(".", 2)
-        blocks.setdefault(number, set()).add(matrix)
-for number, there in blocks.items():
-    for matrix in set.union(*blocks.values()) - there:
-        print(f"block {number} of 0 to {len(blocks) - 1} has no {matrix}")
+
+# %% tags=["exercise"]
+def absent(names: list[str]) -> list[str]:
+    """The matrices that some blocks have and others lack.
+
+    Args:
+        names: such as "blocks.7.attn.to_q.weight": one stack, the block's number, the rest.
+
+    Returns:
+        The names that are not there, such as "blocks.3.attn.to_q.weight", sorted.
+    """
+    # BEGIN SOLUTION
+    blocks: dict[str, set[str]] = {}  # number -> what the block has
+    for name in names:
+        stack, number, rest = name.split(".", 2)
+        blocks.setdefault(number, set()).add(rest)
+    known = set.union(*blocks.values())
+    missing = [(number, rest) for number, has in blocks.items() for rest in known - has]
+    return sorted(f"{stack}.{number}.{rest}" for number, rest in missing)
+    # END SOLUTION
+
+
+check("2.3", absent)
 
 # %% [markdown]
-# There it is: the matrix that would bring the text tokens out of attention, in the last block. Nobody reads them after
-# it, so SD3 has no such matrix, and LoRA no pair. The formula was right; our list of matrices was not.
+# <details><summary>Hint 1: what a block has</summary>
+#
+# `name.split(".", 2)` gives the stack, the number and the rest. Collect the rests of each number in a set.
+#
+# </details>
+# <details><summary>Hint 2: what it lacks</summary>
+#
+# The union of all sets is what a block can have. What one lacks is the union minus its own set.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
+#
+# It is `to_add_out` of the last block, which would bring the text tokens out of attention. After its last block SD3
+# needs the picture's tokens alone. The formula was right; our list of matrices was not.
 #
 # ## A quarter of the memory?
 #
 # Training holds weights; for each parameter that learns, a gradient and Adam's two moments; and *activations*, which
 # the forward pass keeps for the backward pass. Autograd shows these to hooks, so an unfilled CLIP on the CPU
-# (`to_empty`) is enough to count them. One picture and its caption go forward once, times 32, in four ways of training;
-# one is LoRA at the rank that your 2.2 finds. The dashed line is a quarter of what LoRA of rank 32 takes. Does
-# Serial LoRA end there?
+# (`to_empty`) is enough to count them. One picture and its caption go forward; a batch of 32 keeps 32 times as much.
+# One of the five ways is LoRA at the rank that your 2.2 finds. Diamonds in the picture are your guesses.
 
 # %%
 BATCH = 32
@@ -238,47 +257,57 @@ BATCH = 32
 
 def kept(model: nn.Module, *inputs: Tensor) -> int:
     """Bytes that a forward pass keeps for the backward pass, but for the model's own tensors."""
-    storages = {}  # a view keeps all of its storage, which counts once
+    sizes = {}  # of each storage once, though views may share it
 
     def note(tensor: Tensor) -> Tensor:
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         model(*inputs)
-    for own in [*model.parameters(), *model.buffers()]:
-        storages.pop(own.untyped_storage().data_ptr(), None)
-    return sum(storage.nbytes() for storage in storages.values())
+    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+    return sum(size for place, size in sizes.items() if place not in own)
 
 
 equal = yours("2.2")([(768, 768)] * 4, 768, 32)
-configs = {"all of CLIP": None, "LoRA, rank 32": LoRAConfig(32)}
-configs |= {f"LoRA, rank {equal}": LoRAConfig(equal), "Serial LoRA, rank 32": SerialLoRAConfig(32)}
+ways = {
+    "all of CLIP": None,
+    "LoRA on q, k, v, out, rank 32": LoRAConfig(32),
+    "LoRA on q and v, rank 32": LoRAConfig(32, parts=("q", "v")),
+    f"LoRA on q, k, v, out, rank {equal}": LoRAConfig(equal),
+    "Serial LoRA, rank 32": SerialLoRAConfig(32),
+}
 one = torch.rand(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.long)  # a picture, a caption
-memory = {}
-for name, config in configs.items():
-    model = on_meta("CLIP ViT-B/16")
+learn, memory = {}, {}
+for name, config in ways.items():
+    model = on_meta("CLIP, both towers")
     if config:
         inject(model, config)
     model.to_empty(device="cpu")
-    memory[f"{name}:\n{trained(model):,} learn"] = {  # in GB; a float32 has four bytes
+    learn[name] = trained(model)
+    memory[name] = {  # in GB; a float32 has four bytes
         "weights": sum(p.nbytes for p in model.parameters()) / 1e9,
-        "gradients and moments": 3 * 4 * trained(model) / 1e9,
-        "activations": BATCH * kept(model, *one) / 1e9,  # each has a row for every picture
+        "gradients and moments": 3 * 4 * learn[name] / 1e9,
+        "activations": BATCH * kept(model, *one) / 1e9,
     }
 
-_, lora, _, serial = (sum(parts.values()) for parts in memory.values())
-print(f"a quarter of the parameters, and {1 - serial / lora:.1%} less memory")
-display_figure(plot_memory(memory, hoped=lora / 4))
+_, lora, _, _, serial = memory.values()
+print("Serial LoRA, beside LoRA of rank 32 on q, k, v, out:")
+for part in serial:
+    print(f"{part:>30} {1 - serial[part] / lora[part]:6.1%} less")
+for batch in (BATCH, 1):
+    a, b = (sum(m.values()) - m["activations"] * (1 - batch / BATCH) for m in (serial, lora))
+    print(f"{f'all, batches of {batch}':>30} {1 - a / b:6.1%} less")
+display_figure(plot_answer(learn, memory, GUESS_TIMES, GUESS_SHARE))
 
 # %% [markdown]
-# No. A quarter of the parameters saves 1.7% of the memory: activations alone are far beyond the line, and a smaller pair
-# hardly changes them. The large saving is another, from all of CLIP to any adapter: gradients and moments nearly
-# vanish, and a frozen matrix need not keep its input. (Where a pair reads the same input, it stays, for A.)
+# **Which LoRA?** The one on all four matrices, at equal rank. LoRA on q and v has twice as much as Serial LoRA, and LoRA
+# of rank 8 no more: at that size Serial LoRA has to learn more to be worth it. Lesson 04 trains both.
 #
-# LoRA of rank 8 takes as little. So what would speak for Serial LoRA is to learn more *at that size*: lesson 04
-# trains both. (float32, on a CPU. A step's peak is another sum: activations go as gradients come, and temporary tensors
-# come on top.)
+# **The memory? No.** The quarter is in gradients and moments, which with any adapter hardly show in the
+# picture. With batches of 32 most is activations, with one picture a step it is weights; a smaller pair hardly changes
+# either. So 1.7% is saved in all, and 6.1% with one picture. The large saving is from all of CLIP to any adapter: nearly no gradients and moments, and a frozen matrix need
+# not keep its input. (This is CLIP in float32, on a CPU; a step's peak is another sum, and temporary tensors come on top.)
 #
 # ## Quiz
 #
@@ -312,9 +341,7 @@ display_figure(plot_memory(memory, hoped=lora / 4))
 #
 # ## What to remember
 #
-# - A pair holds rank · (inputs + outputs) parameters: in a block 8dr for LoRA on q, k, v and out, 2dr for Serial LoRA.
-# - Ask which LoRA is meant, and compare at equal size: at rank 2 · width · rank // sum(inputs + outputs), for LoRA on
-#   q, k, v and out a quarter of the rank.
+# - A pair holds rank · (inputs + outputs) parameters. Ask which LoRA is meant, and compare at equal size too.
 # - An adapter saves gradients, moments and some activations. A smaller one saves little more memory, but disk.
 # - Count on the real model: on `torch.device("meta")` that costs nothing, and it finds what a formula forgets.
 #

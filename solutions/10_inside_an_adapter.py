@@ -6,9 +6,9 @@
 # A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter itself is lost.
 # What was its rank? Was it LoRA or Serial LoRA? Can you get it back? And with which seed was it trained?
 #
-# Here the weights answer all four. You write three functions: the rank of a change, the recovery of a pair, and the
-# overlap of two subspaces. First the lost adapter comes back, even out of files in half precision; then you find its
-# seed.
+# The weights answer all four. We learn to read them on six files that we make ourselves: the rank of a change, the
+# recovery of a pair, the overlap of two subspaces. At the end you get three files about which nobody tells you
+# anything, and say how each was made.
 
 # %%
 try:
@@ -18,7 +18,9 @@ except ModuleNotFoundError:
 
 # %%
 import copy
+from collections.abc import Callable
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.linalg import svdvals
@@ -27,6 +29,7 @@ from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, eject, inject
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.subsets import few_shot_split
+from serial_lora_course.lessons.l10_inside.colleague import merged_by_a_colleague
 from serial_lora_course.lessons.l10_inside.figures import plot_cliffs, plot_overlaps, plot_spectra
 from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.plots.style import display_figure
@@ -65,7 +68,7 @@ train, loss_of = yours("4.4"), yours("4.3")
 RANK, SHOTS, STEPS, SEEDS = 16, 4, 16, (1, 2, 3)  # change this and run again, and all below
 
 
-def adapt(config: LoRAConfig | SerialLoRAConfig, seed: int) -> nn.Module:
+def adapt(config: LoRAConfig | SerialLoRAConfig, seed: int, steps: int = STEPS) -> nn.Module:
     """The CLIP, adapted to a few drawings and merged: a plain CLIP again."""
     torch.manual_seed(seed)
     model = inject(copy.deepcopy(clip.model), config)
@@ -73,7 +76,7 @@ def adapt(config: LoRAConfig | SerialLoRAConfig, seed: int) -> nn.Module:
     shots = [(clip.test_transform(picture), torch.tensor(label)) for picture, label in chosen]
     learns = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": learns, "lr": 8e-3, "weight_decay": 0.01}]
-    train(model, groups, shots, prompts, loss_of, STEPS, len(shots))
+    train(model, groups, shots, prompts, loss_of, steps, len(shots))
     return eject(model, keep_merged=True)  # merges, and throws the pairs away
 
 
@@ -269,7 +272,7 @@ for name, each in changes.items():
 #
 # Many files are in half precision, where rounding is larger. So round both files, let your function find the rank,
 # recover, and put the pairs into a fresh float32 CLIP. How many directions does it need? The cell keeps 1, then 2, and
-# so on, and beyond the rank. Then it asks about a tenth of the change.
+# so on, and beyond the rank.
 
 # %%
 name, KEPT = "Serial LoRA, seed 1", (1, 2, 4, 8, 12, 14, 15, 16, 17, 20, 24)
@@ -307,13 +310,6 @@ for kind in ("float32", "float16", "bfloat16"):
         print(
             f"  recovered, rank {keep:2}: {off[kind][keep]:.0e}, {alike} of {len(wanted)} answers alike"
         )
-    smaller, left = [], []
-    for one, W, dW in zip(ones, stacked(before), stacked(changes[name]), strict=True):
-        tenth = (W + dW / 10).to(dtype).double()
-        smaller.append(rank_of(one, tenth))
-        A, B = recover(one, tenth, RANK)
-        left.append((10 * W @ B @ A - dW).norm() / dW.norm())
-    print(f"  a tenth of the change: ranks {smaller}; with {RANK}, {max(left):.0e} is left over")
 display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 
 # %% [markdown]
@@ -325,9 +321,6 @@ display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 # with the sixteenth they are the merged model's up to rounding, and a seventeenth adds nothing. Out of bfloat16 they
 # are off by 2e-04, less than the bfloat16 file is itself, whose other weights are rounded too. To *use* the adapter,
 # fewer directions do: eight keep 72 answers, four only 67.
-#
-# A tenth of the change still shows its rank in float32 and float16. In bfloat16 it nearly drowns: in one block of six
-# your function finds 1. Told that it is 16, it recovers all but 2e-02.
 #
 # ## A higher curve has not learned more
 #
@@ -458,32 +451,109 @@ display_figure(plot_overlaps(tables, list(shown), list(shown), chance=RANK / d))
 
 
 # %%
-def starts(seed: int) -> list[Tensor]:
-    """A of each block before training, as columns: (d, r) each."""
+def fresh_A(seed: int, rank: int) -> list[Tensor]:
+    """A of each block before training: (r, d) each."""
     torch.manual_seed(seed)
-    model = inject(copy.deepcopy(clip.model), SerialLoRAConfig(RANK, towers=["image"]))
-    return [pair.lora_A.detach().double().T for pair in adapters(model).values()]
+    model = inject(copy.deepcopy(clip.model), SerialLoRAConfig(rank, towers=["image"]))
+    return [pair.lora_A.detach().double() for pair in adapters(model).values()]
 
 
-files = {name: each for name, each in changes.items() if name.startswith("Serial")}
-recovered = []
-for each in files.values():
+def read_by(each: list[Tensor]) -> list[Tensor]:
+    """The directions that the changes of Serial LoRA read, block by block: (d, r) each."""
     blocks = zip(stacked(before), stacked(each), strict=True)
-    recovered.append([recover(W, W + dW, RANK)[0].T for W, dW in blocks])
-tried = range(10)
-table = overlaps(recovered, [starts(seed) for seed in tried])
-names = [f"seed {seed}" for seed in tried]
+    return [recover(W, W + dW, RANK)[0].T for W, dW in blocks]
+
+
+longer = adapt(SerialLoRAConfig(RANK, towers=["image"]), seed=1, steps=4 * STEPS)
+moved = [after - W for W, after in zip(before, weights(longer), strict=True)]
+files = {name: read_by(each) for name, each in changes.items() if name.startswith("Serial")}
+files[f"seed 1, {4 * STEPS} steps"] = read_by(moved)
+tried = {f"seed {seed}": [A.T for A in fresh_A(seed, RANK)] for seed in range(10)}
+table = overlaps([*files.values()], [*tried.values()])
 title = "a recovered A, and a fresh one"
-display_figure(plot_overlaps({title: table}, list(files), names, chance=RANK / d))
+display_figure(plot_overlaps({title: table}, list(files), list(tried), chance=RANK / d))
 
 # %% [markdown]
 # Its seed. With the A's of its own seed the overlap is 0.83 to 0.85, and with those of any other seed it is chance. So
-# this is why two runs read in different places: each stays near the place where it began. (With one seed both methods
-# draw the same first A, for q of block 0; hence the 0.15 and 0.16 in the left panel above. And all this is after
-# sixteen steps; longer training may lead farther away.)
+# this is why two runs read in different places: each stays near the place where it began. Four times as many steps
+# lead farther away, to 0.67, and the seed is as plain as before. (With one seed both methods draw the same first A, for
+# q of block 0; hence the 0.15 and 0.16 in the left panel above.)
 #
-# Rank, method, the pair's product and the seed: whoever has the base, and draws as the library does, finds them all in
-# the merged weights. Merging does not hide how a model was tuned.
+# ## Your colleague's files
+
+# %% [markdown]
+# ### Exercise 10.4 · How was it made?
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●○ | 10 |
+#
+# Put it together: from the weights of one block say the method, the rank of a pair and the seed, one of 0 to 9. In the
+# first block the A of q begins with the same numbers in both methods; `fresh(seed, rank)` draws it again. So look for
+# the seed where the change of q reads. The check merges pairs of both methods into small blocks, in float16.
+
+# %% tags=["exercise"]
+rank_of, overlap_of = yours("10.1"), yours("10.3")
+
+
+def how_it_was_made(before: Tensor, after: Tensor, fresh: Callable) -> tuple[str, int, int]:
+    """Method, rank and seed of an adapter that was merged.
+
+    Args:
+        before, after: W_q, W_k and W_v of the first block, stacked, (3d, d), of any one format.
+        fresh: seed, rank -> A of q before training, (r, d).
+
+    Returns:
+        "LoRA" or "Serial LoRA", the rank of one pair, and the seed.
+    """
+    # BEGIN SOLUTION
+    d = before.shape[1]
+    rank = rank_of(before[:d], after[:d])  # of q alone
+    method = "Serial LoRA" if rank_of(before, after) == rank else "LoRA"
+    change = after[:d].double() - before[:d].double()
+    reads = torch.linalg.svd(change).Vh[:rank].T  # (d, r)
+    overlaps = [overlap_of(reads, fresh(seed, rank).T) for seed in range(10)]
+    return method, rank, overlaps.index(max(overlaps))
+    # END SOLUTION
+
+
+check("10.4", how_it_was_made)
+
+# %% [markdown]
+# <details><summary>Hint 1: method and rank</summary>
+#
+# The rank of a pair is that of `after[:d] - before[:d]`, of q alone. If the stack has the same rank, one A served all
+# three.
+#
+# </details>
+# <details><summary>Hint 2: the seed</summary>
+#
+# `torch.linalg.svd(change).Vh[:rank]` are the directions that q's change reads, as rows. `overlap_of` compares columns.
+# Take the seed whose `fresh(seed, rank)` has the largest overlap with them.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
+
+# %% [markdown]
+# Here are three files in float16. Method, rank and seed were drawn by chance, and are shown only beside your answer.
+
+# %%
+say, told = yours("10.4"), {}
+base_file = torch.cat(weights(copy.deepcopy(clip.model).half())[:3])  # the first block, stacked
+for number in (5, 6, 7):  # change this: any numbers, each is another file
+    model, truth = merged_by_a_colleague(adapt, number)
+    file = torch.cat(weights(model)[:3])
+    answer = say(base_file, file, lambda seed, rank: fresh_A(seed, rank)[0])
+    A, B = recover(base_file, file, answer[1])
+    left = (base_file @ B @ A - (file - base_file)).norm() / (file - base_file).norm()
+    told[f"file {number}"] = ["{}, rank {}, seed {}".format(*each) for each in (answer, truth)]
+    told[f"file {number}"].append(f"{left:.1g}")
+pd.DataFrame(told, index=["you say", "it was", "left over by one pair"]).T
+
+# %% [markdown]
+# All three are found, and the two of Serial LoRA are back but for the rounding of float16. Whoever has the base, and
+# draws random numbers as the library does, can do the same. Merging does not hide how a model was tuned.
 #
 # ## Quiz
 #
@@ -506,21 +576,12 @@ display_figure(plot_overlaps({title: table}, list(files), names, chance=RANK / d
 #
 # </details>
 #
-# **3. The four strongest directions of two adapters overlap by 0.1. Is that little or much?**
-#
-# <details><summary>Answer</summary>
-#
-# In 192 dimensions chance gives 4 / 192, about 0.02, so something is shared; in 40 dimensions 0.1 would be just
-# chance. And if two seeds of one method also overlap by 0.1, the two adapters are as alike as two runs of one method.
-#
-# </details>
-#
 # ## What to remember
 #
 # - The rank of a change is where its singular values fall most. Serial LoRA's q, k and v, stacked, have that of one.
 # - With the base at hand a merged Serial LoRA is not lost: its A is where dW reads, its B solves W B = dW Aᵀ.
 # - Of W, W + dW and dW, a claim about singular values has to say which. The height of a curve is size, not learning.
 # - Compare overlaps with the right chance, *and* with a second seed of the same method.
-# - A may stay near its random start: then a merged file tells its seed.
+# - A stays near its random start: a merged file tells its seed.
 #
 # Next: one base with [many adapters](11_many_adapters.ipynb) at once.

@@ -170,24 +170,31 @@ ANSWERS = {
     "1.3": [pairs_in_another_basis],
     "3.1": [
         {
-            "self.scale = scale": "self.factor = scale",
-            "torch.randn(rank, width) /": "nn.init.kaiming_uniform_(torch.empty(rank, width)) /",
-            "self.scale * (down @ self.lora_B.T)": "F.linear(x, self.lora_B @ self.lora_A) * self.factor",
-        }
+            "change = self.scale * (weight @ self.lora_B) @ self.lora_A": (
+                "dense = torch.eye(len(self.lora_B)) + self.scale * self.lora_B @ self.lora_A"
+            ),
+            "weight + change": "weight @ dense",
+        },
+        {
+            "change = self.scale * (weight @ self.lora_B) @ self.lora_A": "change = self(torch.eye(len(self.lora_B)))",
+            "weight + change": "weight @ change.T",
+        },
     ],
     "3.2": [
         {
             "block.attention(tokens)": "block.attend(block.q(tokens), block.k(tokens), block.v(tokens))"
         }
     ],
+    "3.3": [
+        {
+            "pair.lora_B.normal_(std=0.1)": "pair.lora_B.fill_(0.3)",
+            "torch.allclose(alone, adapted, atol=1e-5)": "bool((alone - adapted).norm() < 1e-5 * adapted.norm())",
+        },
+    ],
     "3.4": [
-        {  # the hook makes zero what attention adds, on its way out
-            "silent.block.out.weight.zero_()": (
-                "silent.block.out.register_forward_hook(lambda layer, given, output: output * 0)"
-            ),
-            "silent.block.out.bias.zero_()": "pass",
-            "fill_(0.1)": "copy_(torch.randn_like(parameter))",
-            "torch.allclose(silent(x), x)": "bool((silent(x) - x).abs().max() < 1e-6)",
+        {
+            "change = pair.scale * pair.lora_B @ pair.lora_A": "pass",
+            "weight + change @ weight, bias + change @ bias": "pair(weight.T).T, pair(bias)",
         },
     ],
     "3.5": [
@@ -208,14 +215,6 @@ ANSWERS = {
             "(layer, args)": "(layer, args, kwargs)",
             "tokens, tokens, tokens, *args[3:]": "tuple(map(layer.serial_lora, args)), kwargs",
             "(adapt_tokens)": "(adapt_tokens, with_kwargs=True)",
-        },
-    ],
-    "3.6": [
-        {  # each of q, k and v by itself, in a parameter of its own
-            "weight = merge(layer.in_proj_weight, pair.lora_A, pair.lora_B, 1.0)": (
-                "w = [merge(w, pair.lora_A, pair.lora_B, 1) for w in layer.in_proj_weight.chunk(3)]"
-            ),
-            "layer.in_proj_weight.copy_(weight)": "layer.in_proj_weight = nn.Parameter(torch.cat(w))",
         },
     ],
     "4.2": [

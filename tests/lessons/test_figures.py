@@ -10,14 +10,9 @@ from scipy import stats
 
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.lessons.l00_start.figures import plot_outcomes
-from serial_lora_course.lessons.l02_count.figures import plot_memory
-from serial_lora_course.lessons.l03_build.blocks import Faithful, OnTheStream, PairEach
-from serial_lora_course.lessons.l03_build.figures import (
-    VERMILION,
-    plot_agreement,
-    plot_losses,
-    plot_wirings,
-)
+from serial_lora_course.lessons.l02_count.figures import plot_answer
+from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_stream, one_each
+from serial_lora_course.lessons.l03_build.figures import VERMILION, plot_agreement, plot_wirings
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
 from serial_lora_course.lessons.l04_clip.figures import plot_over_shots
 from serial_lora_course.lessons.l05_sam.figures import (
@@ -67,24 +62,19 @@ def test_each_dot_is_a_score_before_and_after_the_merge():
         assert torch.allclose(dots.T.float(), torch.stack([each.flatten() for each in pair]))
 
 
-def block_of(run):
-    """A block with one pair that runs as it is told: run(x, block, pair)."""
-    return type("Told", (Faithful,), {"forward": lambda self, x: run(x, self.block, self.pair)})()
-
-
 WIRINGS = {
-    "Faithful": (Faithful(), {"3"}),
-    "OnTheStream": (OnTheStream(size=1), {"1"}),
-    "PairEach": (PairEach(), {"q", "k", "v"}),
-    "before the norm": (block_of(lambda x, b, p: x + b.attention(b.norm(p(x)))), {"2"}),
-    "behind attention": (block_of(lambda x, b, p: x + p(b.attention(b.norm(x)))), {"5"}),
-    "behind the sum": (block_of(lambda x, b, p: p(b(x))), {"6"}),
+    "in front": (Wired(in_front), {"3"}),
+    "on the stream": (Wired(on_the_stream), {"1"}),
+    "one each": (Wired(one_each, 3), {"q", "k", "v"}),
+    "before the norm": (Wired(lambda b, p, x: x + b.attention(b.norm(p(x)))), {"2"}),
+    "behind attention": (Wired(lambda b, p, x: x + p(b.attention(b.norm(x)))), {"5"}),
+    "behind the sum": (Wired(lambda b, p, x: p(b(x))), {"6"}),
     "q alone": (
-        block_of(lambda x, b, p: x + b.attend(b.q(p(b.norm(x))), b.k(b.norm(x)), b.v(b.norm(x)))),
+        Wired(lambda b, p, x: x + b.attend(b.q(p(b.norm(x))), b.k(b.norm(x)), b.v(b.norm(x)))),
         {"q"},
     ),
-    "past attention": (block_of(lambda x, b, p: p(x) + b.attention(b.norm(x))), {ELSEWHERE}),
-    "not at all": (block_of(lambda x, b, p: b(x)), set()),
+    "past attention": (Wired(lambda b, p, x: p(x) + b.attention(b.norm(x))), {ELSEWHERE}),
+    "not at all": (Wired(lambda b, _, x: b(x)), set()),
 }
 
 
@@ -96,14 +86,15 @@ def test_a_pair_is_found_where_a_run_calls_it(name):
     assert all(torch.equal(value, before[key]) for key, value in adapted.state_dict().items())
 
 
-def test_blocks_are_drawn_with_their_pairs_and_with_what_diagnostics_say():
-    said = {"one": True, "other": False}
+def test_blocks_are_drawn_with_their_pairs_and_with_what_was_found():
+    said = {"one": True, "other": False, "a number": None}
     figure = plot_wirings(
         {name: (adapted, said) for name, (adapted, _) in WIRINGS.items()}, torch.randn(2, 4, 8)
     )
     for axes, (name, (_, places)) in zip(figure.axes, WIRINGS.items(), strict=True):
         words = [text.get_text() for text in axes.texts]
         assert words[words.index("one") - 1] == "✓" and words[words.index("other") - 1] == "✗"
+        assert words[words.index("a number") - 1] == "other"
         orange = [line for line in axes.lines if line.get_color() == VERMILION]
         assert bool(orange) == bool(places - {ELSEWHERE})
         assert axes.get_title("left") == name
@@ -117,11 +108,15 @@ def test_outcomes_are_counted_by_class():
     assert said == ["a\n1 right, then 0 of 2", "b\n0 right, then 1 of 1"]
 
 
-def test_bars_of_memory_are_their_parts_end_to_end():
-    memory = {"A": {"x": 1.0, "y": 0.5, "z": 4.0}, "B": {"x": 2.0, "y": 0.25, "z": 3.0}}
-    (axes,) = plot_memory(memory, 1.0).axes
-    drawn = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
-    assert drawn == [(0, 1), (0, 2), (1, 0.5), (2, 0.25), (1.5, 4), (2.25, 3)]
+def test_bars_of_memory_are_their_parts_end_to_end_and_guesses_lie_where_they_were_made():
+    parts = ({"x": 1.0, "y": 0.5, "z": 4.0}, {"x": 2.0, "y": 0.25, "z": 3.0})
+    memory = dict(zip("ABCD", parts * 2, strict=True))
+    sizes, held = plot_answer({"A": 900, "B": 8, "C": 4, "D": 2}, memory, 3, 0.5).axes
+    assert [bar.get_width() for bar in sizes.patches] == [5, 4, 2, 1]  # the first is cut off
+    drawn = [(bar.get_x(), bar.get_width()) for bar in held.patches]
+    assert drawn == [(0, 1), (0, 2)] * 2 + [(1, 0.5), (2, 0.25)] * 2 + [(1.5, 4), (2.25, 3)] * 2
+    guesses = [line.get_xydata().tolist() for axes in (sizes, held) for line in axes.lines]
+    assert guesses == [[[3, 2]], [[0.5 * 5.25, 3]]]
 
 
 def test_each_way_is_a_line_in_the_panel_of_what_was_measured_and_a_level_crosses_it():
@@ -134,12 +129,6 @@ def test_each_way_is_a_line_in_the_panel_of_what_was_measured_and_a_level_crosse
         drawn = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
         assert drawn[:-1] == list(ways.values())
         assert {y for _, y in drawn[-1]} == {2}
-
-
-def test_losses_are_one_line_a_run():
-    curves = {"A": [2, 1, 0.5], "B": [2, 2, 2]}
-    (axes,) = plot_losses(curves).axes
-    assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == curves
 
 
 def test_means_are_lines_and_a_lead_is_a_dot_for_each_draw_with_an_interval_over_data_sets():

@@ -1,7 +1,8 @@
-"""Checks of lesson 02: the size of any LoRA, and its rank at Serial LoRA's size."""
+"""Checks of lesson 02: the size of any LoRA, its rank at Serial LoRA's size, and what a model lacks."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -52,3 +53,41 @@ def rank_of_equal_size() -> Iterator[Case]:
             fits += 1
         what = f"the rank of equal size for {shapes}, width {width}, Serial LoRA's rank {rank}"
         yield Case(what, (shapes, width, rank), fits)
+
+
+@functools.cache
+def attention_of_sd3() -> tuple[str, ...]:
+    """The names of its attention's weights."""
+    from diffusers import SD3Transformer2DModel  # heavy, and the lesson has it already
+
+    with torch.device("meta"):
+        model = SD3Transformer2DModel(num_layers=24)
+    named = model.named_parameters()
+    return tuple(name for name, _ in named if ".attn." in name and name.endswith("weight"))
+
+
+@exercise(
+    "2.3",
+    "what a block lacks is found wherever the block is; SD3 medium lacks transformer_blocks.23.attn.to_add_out.weight",
+)
+def absent() -> Iterator[Case]:
+    """Names that are taken out of a full list, and SD3's own."""
+    for what, count, gone in (
+        ("one matrix of the last block is missing", 3, ["blocks.2.attn.to_q.weight"]),
+        ("one matrix of the first block is missing", 3, ["blocks.0.attn.to_k.weight"]),
+        ("nothing is missing", 2, []),
+        (
+            "one of twelve blocks lacks two",
+            12,
+            ["layers.10.attn.to_k.weight", "layers.10.attn.to_q.weight"],
+        ),
+        ("two blocks lack the same", 4, ["blocks.1.attn.to_q.weight", "blocks.3.attn.to_q.weight"]),
+        ("only one block has it", 3, ["blocks.0.attn.to_q.weight", "blocks.1.attn.to_q.weight"]),
+    ):
+        stack = gone[0].split(".")[0] if gone else "blocks"
+        full = [
+            f"{stack}.{i}.attn.to_{m}.weight" for i in range(count) for m in ("q", "k", "out.0")
+        ]
+        yield Case(f"names of which {what}", ([name for name in full if name not in gone],), gone)
+    lacks = ["transformer_blocks.23.attn.to_add_out.weight"]
+    yield Case("SD3's names", ([*attention_of_sd3()],), lacks)

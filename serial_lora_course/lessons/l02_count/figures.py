@@ -1,4 +1,4 @@
-"""The quarter, drawn to scale: the pairs of a block; and what memory holds while a model is trained."""
+"""The quarter, drawn to scale: the pairs of a block; and what learns and what memory holds, way by way."""
 
 from __future__ import annotations
 
@@ -55,41 +55,65 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
     )
 
 
-def plot_memory(memory: Mapping[str, Mapping[str, float]], hoped: float) -> Figure:
-    """A bar for each way to train a model, in parts: what memory holds.
+def plot_answer(
+    learn: Mapping[str, int],
+    memory: Mapping[str, Mapping[str, float]],
+    times: float,
+    share: float,
+) -> Figure:
+    """A row for each way to train a model: how many parameters learn, and what memory holds.
 
     Args:
+        learn: way -> parameters. The first is the whole model; then LoRA, LoRA on q and v, and, as
+            the last, Serial LoRA.
         memory: way -> part -> GB; all ways have the same parts.
-        hoped: GB, where a dashed line is.
+        times: the guess for LoRA on q and v, in sizes of Serial LoRA.
+        share: the guess for Serial LoRA's memory, as a share of LoRA's.
     """
-    titles = list(next(iter(memory.values())))
-    with styled_figure(9.6, 3.6) as figure:
-        axes = figure.subplots()
+    ways, titles = list(learn), list(next(iter(memory.values())))
+    one, rows = learn[ways[-1]], range(len(ways))
+    end = 1.25 * max(learn[way] for way in ways[1:]) / one
+    with styled_figure(9.6, 3.7) as figure:
+        sizes, held = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.5))
+        looks = [QUIET, *[method_look("lora")["color"]] * (len(ways) - 2)]
+        looks.append(method_look("serial_lora")["color"])
+        sizes.barh(rows, [min(learn[way] / one, end) for way in ways], 0.6, color=looks)
+        for row, way in enumerate(ways):
+            out = learn[way] / one > end  # the bar goes on beyond the panel
+            look = {"color": "white" if out else INK, "ha": "right" if out else "left"}
+            said = f"  {learn[way] / one:,.0f} ×{' →' if out else ''} "
+            sizes.text(min(learn[way] / one, end), row, said, va="center", weight="bold", **look)
+        sizes.set_yticks(rows, [f"{way}:\n{learn[way]:,} learn" for way in ways])
+        sizes.set(xlabel="parameters that learn, in sizes of Serial LoRA", xlim=(0, end))
         begins = [0.0] * len(memory)
         for title, colour in zip(titles, (QUIET, PURPLE, PALE), strict=False):
-            sizes = [parts[title] for parts in memory.values()]
-            bars = axes.barh(range(len(memory)), sizes, 0.6, begins, color=colour, label=title)
-            said = [f"{size:.2f}" if size > 0.3 else "" for size in sizes]
+            parts = [memory[way][title] for way in ways]
+            bars = held.barh(rows, parts, 0.6, begins, color=colour, label=title)
             ink = "white" if colour == QUIET else INK
-            axes.bar_label(bars, said, label_type="center", color=ink, fontsize=10)
-            begins = [begin + size for begin, size in zip(begins, sizes, strict=True)]
-        for row, end in enumerate(begins):
-            axes.text(end, row, f"  {end:.2f} GB", va="center", fontweight="bold")
-        axes.plot((hoped, hoped), (0.4, len(memory) - 0.5), color=INK, linestyle="--")
-        axes.text(hoped, 0.5, f"  {hoped:.2f} GB, a quarter", fontsize=10, va="center")
-        axes.set_yticks(range(len(memory)), list(memory))
-        axes.set(xlabel="GB", xlim=(0, 1.13 * max(begins)))
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        figure.legend(loc="outside upper right", ncols=len(titles))
+            wide = 0.1 * max(sum(each.values()) for each in memory.values())
+            said = [f"{part:.2f}" if part > wide else "" for part in parts]
+            held.bar_label(bars, said, label_type="center", color=ink, fontsize=10)
+            begins = [begin + part for begin, part in zip(begins, parts, strict=True)]
+        for row, total in enumerate(begins):
+            held.text(total, row, f"  {total:.2f} GB", va="center", fontweight="bold")
+        held.set(xlabel="memory in training, GB", xlim=(0, 1.2 * max(begins)))
+        guess = {"marker": "D", "markersize": 8, "color": "white", "markeredgecolor": INK}
+        guess |= {"linestyle": "", "clip_on": False, "label": "your guess"}
+        sizes.plot(times, 2, **guess | {"label": None})
+        held.plot(share * begins[1], rows[-1], **guess)
+        held.invert_yaxis()
+        for axes in (sizes, held):
+            axes.grid(visible=False, axis="y")
+        figure.legend(loc="outside upper right", ncols=len(titles) + 1)
     told = "; ".join(
-        f"{way}: {', '.join(f'{title} {parts[title]:.2f}' for title in titles)}, "
+        f"{way}: {learn[way]:,} learn; {', '.join(f'{title} {gb:.2f}' for title, gb in parts.items())}, "
         f"together {sum(parts.values()):.2f}"
         for way, parts in memory.items()
     )
     return with_description(
         figure,
-        f"What memory holds, in GB. {told}. A dashed line at {hoped:.2f}: a quarter of LoRA.",
+        f"How many parameters learn, and what memory holds in GB. {told}. Diamonds are the guesses: "
+        f"{times:g} times Serial LoRA for {ways[2]}, and {share * begins[1]:.2f} GB for Serial LoRA.",
     )
 
 

@@ -5,10 +5,10 @@ Blocks take and give the residual stream, (B, N, d).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
-
-from serial_lora.layers import SerialLoRA
 
 
 def adapted_tokens(x: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:
@@ -44,41 +44,54 @@ class DenseBlock(nn.Module):
         return x + self.attention(self.norm(x))
 
 
-class Faithful(nn.Module):
+class Pair(nn.Module):
+    """A fresh pair, as the lesson's, by way of the dense matrix."""
+
+    def __init__(self, width: int, rank: int, scale: float = 1.0, size: float = 1.0):
+        super().__init__()
+        self.scale = scale
+        self.lora_A = nn.Parameter(size * torch.randn(rank, width))
+        self.lora_B = nn.Parameter(torch.zeros(width, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return adapted_tokens(x, self.lora_A, self.lora_B, self.scale)
+
+    def merged(self, weight: Tensor) -> Tensor:
+        """W (I + scale B A): a row of W meets the transposed change, as a token meets the change."""
+        return adapted_tokens(weight, self.lora_B.T, self.lora_A.T, self.scale)
+
+
+class Wired(nn.Module):
+    """A block with fresh pairs that runs as it is told: run(block, *pairs, x)."""
+
+    def __init__(self, run: Callable, pairs: int = 1, size: float = 1.0):
+        super().__init__()
+        self.run, self.block = run, DenseBlock()
+        self.pairs = nn.ModuleList(Pair(8, 2, size=size) for _ in range(pairs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self.block, *self.pairs, x)
+
+
+def in_front(block: DenseBlock, pair: Pair, x: Tensor) -> Tensor:
     """Serial LoRA as the paper has it."""
-
-    def __init__(self):
-        super().__init__()
-        self.block, self.pair = DenseBlock(), SerialLoRA(8, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.block.attention(self.pair(self.block.norm(x)))
+    return x + block.attention(pair(block.norm(x)))
 
 
-class OnTheStream(Faithful):
-    """The block's input is adapted before the residual split, from one of its tokens on."""
-
-    def __init__(self, size: float, first: int = 0):
-        super().__init__()
-        self.first = first
-        nn.init.normal_(self.pair.lora_A, std=size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        adapted = [x[:, : self.first], self.pair(x[:, self.first :])]
-        return self.block(torch.cat(adapted, dim=1))
+def on_the_stream(block: DenseBlock, pair: Pair, x: Tensor) -> Tensor:
+    """The block's input is adapted before the residual split."""
+    return block(pair(x))
 
 
-class PairEach(Faithful):
+def one_each(block: DenseBlock, for_q: Pair, for_k: Pair, for_v: Pair, x: Tensor) -> Tensor:
     """A pair for each of q, k and v."""
+    normed = block.norm(x)
+    return x + block.attend(block.q(for_q(normed)), block.k(for_k(normed)), block.v(for_v(normed)))
 
-    def __init__(self):
-        super().__init__()
-        self.pair = nn.ModuleDict({name: SerialLoRA(8, 2) for name in "qkv"})
 
-    def forward(self, x: Tensor) -> Tensor:
-        normed = self.block.norm(x)
-        q, k, v = (getattr(self.block, name)(self.pair[name](normed)) for name in "qkv")
-        return x + self.block.attend(q, k, v)
+def behind_attention(block: DenseBlock, pair: Pair, x: Tensor) -> Tensor:
+    """What attention adds is adapted."""
+    return x + pair(block.attention(block.norm(x)))
 
 
 class Attending(nn.Module):

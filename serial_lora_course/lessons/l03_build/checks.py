@@ -1,4 +1,4 @@
-"""Checks of lesson 03: the adapter, its place, its merge, a diagnostic, `inject` itself, and the way back."""
+"""Checks of lesson 03: the merge, the place, a test of both, a merge behind a layer, and `inject` itself."""
 
 from __future__ import annotations
 
@@ -10,66 +10,51 @@ from torch import Tensor, nn
 
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.checking.case import Case, Parts
-from serial_lora_course.checking.fresh import A_START, B_START, TRAINED, facts_of, fresh_pair
 from serial_lora_course.checking.message import require
 from serial_lora_course.checking.running import exercise
 from serial_lora_course.lessons.l03_build.blocks import (
     Crossing,
     DenseBlock,
-    Faithful,
-    OnTheStream,
-    PairEach,
+    Pair,
     TwoTowers,
+    Wired,
     adapted_tokens,
+    behind_attention,
+    in_front,
+    on_the_stream,
+    one_each,
 )
 
-# ------------------------------------------------------------------------------- 3.1 the adapter
+# --------------------------------------------------------------------------------- 3.1 the merge
 
 
-def adapter_by(kind: Callable) -> Callable:
-    """What a class makes of tokens with the pair A, B; without tokens, what it is like at the start."""
+def merge_by(kind: Callable) -> Callable:
+    """What a class makes of a weight, and of tokens, with the pair A, B."""
 
-    def attempt(arguments: tuple, A=None, B=None, x=None):
-        torch.manual_seed(0)
-        adapter = kind(*arguments)
-        if x is None:
-            return facts_of(adapter, kind(*arguments))
-        adapter.lora_A, adapter.lora_B = A, B
-        return adapter(x)
+    def attempt(width: int, rank: int, scale: float, A: Tensor, B: Tensor, weight: Tensor):
+        adapter = kind(width, rank, scale)
+        adapter.lora_A, adapter.lora_B = nn.Parameter(A), nn.Parameter(B)
+        return adapter.merged(weight).detach()
 
     return attempt
 
 
 @exercise(
     "3.1",
-    "two named matrices, of which B starts at zero and A does not; the output equals I + scale B A for "
-    "tokens of any shape, and so do the gradients of x, A and B",
-    through=adapter_by,
+    "the merged weight equals adapting each token first, for square and rectangular W, and the old W is unchanged",
+    through=merge_by,
 )
 def serial_adapter() -> Iterator[Case]:
-    """Names, shapes and start of the learner's module, then its forward pass and gradients."""
-    advice = {
-        TRAINED: "the adapter has exactly two parameters: lora_A (rank, width) and lora_B (width, rank)",
-        B_START: "B does not start at zero, so a fresh adapter would change the model it adapts",
-        A_START: "A has to start with random numbers of ordinary size, as nn.init.normal_ draws them",
-    }
-    for width, rank, scales in ((12, 3, (0.5,)), (8, 2, ())):
-        arguments, scale = (width, rank, *scales), scales[0] if scales else 1.0
-        what = f"an adapter of width {width} and rank {rank}"
-        yield Case(what, (arguments,), fresh_pair((rank, width), (width, rank)), advice=advice)
-        for shape in ((2, 5, width), (3, width), (2, 3, 4, width)):
-            A, B = nn.Parameter(torch.randn(rank, width)), nn.Parameter(torch.randn(width, rank))
-            x = torch.randn(shape).requires_grad_(len(shape) != 3)
-            said = f"scale {scale}" if scales else "the default scale"
-            yield Case(
-                f"the output for x of shape {shape} at rank {rank} and {said}",
-                (arguments, A, B, x),
-                adapted_tokens(x, A, B, scale),
-                leaves=lambda _, A, B, x: {"x": x, "lora_A": A, "lora_B": B},
-            )
+    """W (I + scale B A), compared on tokens and without touching the weight that came in."""
+    for outputs, width, rank, scale in ((6, 6, 3, 0.5), (9, 5, 2, 0.25)):
+        weight, identity = torch.randn(outputs, width), torch.eye(width)
+        A, B = torch.randn(rank, width), torch.randn(width, rank)
+        rows = [adapted_tokens(row, A, B, scale) @ weight.T for row in identity]
+        what = f"the merged weight for W {outputs}x{width}, rank {rank}, scale {scale}"
+        yield Case(what, (width, rank, scale, A, B, weight), torch.stack(rows).T)
 
 
-# ------------------------------------------------------------------- 3.2 its place, 3.3 its merge
+# ------------------------------------------------------------------- 3.2 its place
 
 
 @exercise(
@@ -92,38 +77,77 @@ def adapted_forward() -> Iterator[Case]:
         )
 
 
+# --------------------------------------------------------------------- 3.3 a test, 3.4 the way out
+
+
+@torch.no_grad()
+def into_qkv(block: DenseBlock, pairs: nn.ModuleList) -> None:
+    """Write one pair, or one each, into the weights of q, k and v."""
+    for place, layer in enumerate((block.q, block.k, block.v)):
+        layer.weight.copy_(pairs[place % len(pairs)].merged(layer.weight))
+
+
+@torch.no_grad()
+def into_out(block: DenseBlock, pairs: nn.ModuleList) -> None:
+    """Write a pair into the layer at the end of attention."""
+    (pair,) = pairs
+    block.out.weight.copy_(pair(block.out.weight.T).T)
+    block.out.bias.copy_(pair(block.out.bias))
+
+
+@torch.no_grad()
+def doubled(block: DenseBlock, pairs: nn.ModuleList) -> None:
+    """Write no pair, but a factor of two."""
+    block.out.weight.mul_(2)
+    block.out.bias.mul_(2)
+
+
 @exercise(
     "3.3",
-    "the merged weight equals adapting each token first, for square and rectangular W, and the old W is unchanged",
+    "the answer is True where the written block computes the same, with one pair or several, and False "
+    "where it does not, also for fresh pairs, small changes and a pair that is never called",
 )
-def merged_weight() -> Iterator[Case]:
-    """W (I + scale B A), compared on tokens and without touching the weight that came in."""
-    for outputs, width, rank, scale in ((6, 6, 3, 0.5), (9, 5, 2, 0.25)):
-        weight, identity = torch.randn(outputs, width), torch.eye(width)
-        A, B = torch.randn(rank, width), torch.randn(width, rank)
-        rows = [adapted_tokens(row, A, B, scale) @ weight.T for row in identity]
-        what = f"the merged weight for W {outputs}x{width}, rank {rank}, scale {scale}"
-        yield Case(what, (weight, A, B, scale), torch.stack(rows).T)
+def vanishes() -> Iterator[Case]:
+    """True for what can be written into the weights in this way."""
+    for what, wired, write, expected in (
+        ("in front of q, k and v, written into these", Wired(in_front), into_qkv, True),
+        ("on the stream, written into q, k and v", Wired(on_the_stream), into_qkv, False),
+        ("a small one on the stream", Wired(on_the_stream, size=0.01), into_qkv, False),
+        ("one for each of q, k and v, each in its own", Wired(one_each, 3), into_qkv, True),
+        ("behind attention, written into W_o", Wired(behind_attention), into_out, True),
+        ("behind attention, written into q, k and v", Wired(behind_attention), into_qkv, False),
+        ("never called", Wired(lambda block, _, x: block(x)), into_qkv, False),
+        ("a factor of two, written into W_o", Wired(twice), doubled, True),
+    ):
+        yield Case(f"vanishes for a pair: {what}", (wired, write, torch.randn(2, 4, 8)), expected)
 
 
-# ------------------------------------------------------------------------------ 3.4 a diagnostic
+def twice(block: DenseBlock, _: Pair, x: Tensor) -> Tensor:
+    """What attention adds counts twice."""
+    return x + 2 * block.attention(block.norm(x))
 
 
 @exercise(
-    "3.4",
-    "the answer is True for adapters in front of attention and False for those on the residual stream",
+    "3.4", "the layer gives at once what the pair makes of its output, for square and rectangular W"
 )
-def keeps_residual() -> Iterator[Case]:
-    """True when x itself passes the block unadapted."""
-    for does, adapted in {
-        "changes the stream a little": OnTheStream(size=0.01),
-        "changes the stream a lot": OnTheStream(size=1e4),
-        "changes the stream of one token a little": OnTheStream(size=0.01, first=-1),
-        "is in front of attention": Faithful(),
-        "is a pair for each of q, k and v": PairEach(),
-    }.items():
-        what = f"keeps_residual on a block whose adapter {does}"
-        yield Case(what, (adapted, torch.randn(2, 4, 8)), not isinstance(adapted, OnTheStream))
+def merged_behind() -> Iterator[Case]:
+    """A layer's own outputs, adapted: for each input by itself, and for none, which leaves the bias."""
+    for width, inputs, rank, scale in ((6, 6, 3, 0.5), (8, 5, 2, 0.25)):
+        pair, weight, bias = (
+            Pair(width, rank, scale),
+            torch.randn(width, inputs),
+            torch.randn(width),
+        )
+        nn.init.normal_(pair.lora_B)
+        with torch.no_grad():
+            none, each = pair(bias), pair(weight.T + bias)  # (d,), (in, d)
+        yield Case(
+            f"the layer for W {width}x{inputs}, rank {rank}, scale {scale}",
+            (pair, weight, bias),
+            Parts({"the weight": (each - none).T, "the bias": none}),
+            read=lambda returned, *_: [part.detach() for part in returned],
+            form="return a weight and a bias",
+        )
 
 
 # ------------------------------------------------------------------------------ 3.5 inject itself
@@ -251,57 +275,3 @@ def inject_pairs() -> Iterator[Case]:
             error="this raises another kind of error: raise ValueError(...)",
             may_change=True,
         )
-
-
-# ------------------------------------------------------------------------------- 3.6 the way back
-
-ADVICE_3_6 = {
-    "how many hooks the copy has": "copy the base, which has none, and only write merged weights into it",
-    "the names in the copy's state dict": "a merged model has the base's names, and no lora_A or lora_B",
-    "the copy's output": "each attention's in_proj_weight becomes what merge returns for it and its own pair",
-}
-
-
-def merged_by_rows(weight: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:
-    """W (I + scale B A): a row of W meets the transposed change, as a token meets the change."""
-    return adapted_tokens(weight, lora_B.T, lora_A.T, scale)
-
-
-def read_merged(returned: object, *_: object) -> list:
-    """What counts in a merged copy, in the order of the advice."""
-    good = isinstance(returned, nn.Module)
-    require(good, "what comes back", "a model", returned, "return the copy of the base")
-    with torch.no_grad():
-        output = returned(X)
-    hooks = (len(m._forward_pre_hooks) + len(m._forward_hooks) for m in returned.modules())
-    return [sum(hooks), list(returned.state_dict()), output]
-
-
-@exercise(
-    "3.6",
-    "the copy gives what tokens that each pair adapts give, at any depth and width; it has the base's names and "
-    "no hook, and the base is as it was",
-)
-def merged_copy() -> Iterator[Case]:
-    """Against a model whose attentions read adapted tokens."""
-    model, rank, pairs = TwoTowers(), 2, []
-    adapted = copy.deepcopy(model)
-    for layer in adapted.modules():
-        if isinstance(layer, nn.MultiheadAttention):
-            pair = SerialLoRA(layer.embed_dim, rank)
-            fill(pair.lora_A, pair.lora_B, len(pairs))
-            pairs.append(pair)
-            layer.register_forward_pre_hook(
-                lambda _, args, pair=pair: (
-                    (adapted_tokens(args[0], pair.lora_A, pair.lora_B, 1),) * 3
-                )
-            )
-    expected = (0, list(model.state_dict()), adapted(X).detach())
-    yield Case(
-        f"a model with {len(pairs)} attentions of two widths",
-        (model, pairs, merged_by_rows),
-        Parts(zip(ADVICE_3_6, expected, strict=True)),
-        read=read_merged,
-        advice=ADVICE_3_6,
-        tolerance=1e-4,
-    )

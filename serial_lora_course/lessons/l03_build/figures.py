@@ -1,8 +1,8 @@
-"""Loss curves of one task, blocks with their adapters, and two models' scores against each other."""
+"""Blocks with their adapters, and two models' scores against each other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
 from serial_lora_course.plots.style import (
     BLUE,
-    DASHED,
     GREEN,
     INK,
     QUIET,
@@ -21,7 +20,6 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-LOOKS = ((INK, "-"), (VERMILION, "-"), (BLUE, DASHED), (GREEN, ":"))
 STREAM, ROWS = 150, {"q": 104, "k": 64, "v": 24}  # heights in the drawing of a block
 PAIRS = {"1": (30, STREAM), "2": (60, 107), "3": (138, 64), "5": (330, 107), "6": (360, STREAM)}
 PAIRS |= {name: (182, height) for name, height in ROWS.items()}
@@ -46,32 +44,18 @@ HEADS |= {(x, y) for x in (202, 240) for y in ROWS.values()}
 FROZEN, EDGE = "#e3e7ec", "#8a94a3"  # as in the drawings of the course
 
 
-def plot_losses(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """The loss of every step: a line for each run, four at most.
+def plot_wirings(
+    blocks: Mapping[str, tuple[nn.Module, Mapping[str, bool | None]]], x: Tensor
+) -> Figure:
+    """Each block, drawn with its pairs where a run of it calls them, over what was found.
 
     Args:
-        curves: name -> losses.
-    """
-    with styled_figure(5.6, 2.8) as figure:
-        axes = figure.subplots()
-        for (name, losses), (color, line) in zip(curves.items(), LOOKS, strict=False):
-            axes.plot(losses, color=color, linestyle=line, linewidth=2, label=name)
-        axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
-        figure.legend(loc="outside right upper")
-    said = (f"{name} from {losses[0]:.2f} to {losses[-1]:.2f}" for name, losses in curves.items())
-    return with_description(figure, f"Loss over the steps: {'; '.join(said)}.")
-
-
-def plot_wirings(blocks: Mapping[str, tuple[nn.Module, Mapping[str, bool]]], x: Tensor) -> Figure:
-    """Each block, drawn with its pairs where a run of it calls them, over what diagnostics say.
-
-    Args:
-        blocks: title -> the adapted block, and the answer to each question.
+        blocks: title -> the adapted block, and sentences that hold or not, or have no mark: None.
         x: (B, N, d), for the run.
     """
     told = []
     high = -(-len(blocks) // 3)
-    with styled_figure(9.3, 2.2 * high) as figure:
+    with styled_figure(9.3, 2.4 * high) as figure:
         figure.get_layout_engine().set(wspace=0.06, hspace=0.03)
         panels = figure.subplots(high, 3, squeeze=False).flatten()
         for axes in panels:
@@ -79,17 +63,19 @@ def plot_wirings(blocks: Mapping[str, tuple[nn.Module, Mapping[str, bool]]], x: 
         for axes, (title, (adapted, answers)) in zip(panels, blocks.items(), strict=False):
             places = places_of(adapted, x)
             where = _in_words(places)
-            axes.set(xlim=(0, 394), ylim=(-64, 172), aspect="equal")
+            axes.set(xlim=(0, 394), ylim=(-85, 172), aspect="equal")
             axes.set_title(title, pad=2)
             axes.set_title(where, pad=2, loc="right", fontsize=10, weight="normal", color=QUIET)
             _draw_block(axes, places)
-            for row, (question, passed) in enumerate(answers.items()):
+            for row, (sentence, holds) in enumerate(answers.items()):
                 y, look = -14 - 21 * row, {"va": "center", "fontsize": 10}
-                mark, colour, weight = ("✓", GREEN, "normal") if passed else ("✗", INK, "bold")
-                axes.text(160, y, mark, ha="center", color=colour, **look | {"fontsize": 12})
-                axes.text(174, y, question, color=INK, weight=weight, **look)
+                if holds is not None:
+                    mark, colour = ("✓", GREEN) if holds else ("✗", INK)
+                    axes.text(94, y, mark, ha="center", color=colour, **look | {"fontsize": 12})
+                axes.text(108, y, sentence, color=QUIET if holds is False else INK, **look)
             said = (
-                f"{question}: {'yes' if passed else 'no'}" for question, passed in answers.items()
+                sentence if holds is None else f"{sentence}: {'yes' if holds else 'no'}"
+                for sentence, holds in answers.items()
             )
             told.append(f"{title}, {where}; {'; '.join(said)}.")
     return with_description(figure, f"Blocks and their pairs. {' '.join(told)}")

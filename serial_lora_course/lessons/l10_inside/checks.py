@@ -1,4 +1,4 @@
-"""Checks of the exercises on what is inside an adapter: rank, the adapter itself, and overlap.
+"""Checks of the exercises on what is inside an adapter: rank, the adapter itself, overlap, and its making.
 
 Matrices are built from singular values, ranks, angles and pairs that were chosen first, so the expected
 numbers need no decomposition of the kind that the learner writes.
@@ -129,4 +129,47 @@ def overlap() -> Iterator[Case]:
             float(turns.cos().square().sum()) / (count + first),
             advice="make both column sets orthonormal by QR, and average the squared lengths of the columns of Q2^T Q1",
             tolerance=1e-5,
+        )
+
+
+def fresh(seed: int, rank: int) -> Tensor:
+    """A before training (rank, 24), of a seed."""
+    numbers = torch.Generator().manual_seed(100 * seed + rank)
+    return torch.randn(rank, 24, generator=numbers, dtype=torch.float64)
+
+
+@exercise(
+    "10.4",
+    "method, rank and seed are found in files of both methods, in float16, at several ranks and for the first and "
+    "the last seed",
+)
+def how_it_was_made() -> Iterator[Case]:
+    """Pairs whose A moved a little from its start, merged in front of W or beside it, then rounded."""
+    for method, rank, seed in (
+        ("Serial LoRA", 2, 4),
+        ("LoRA", 3, 0),
+        ("LoRA", 2, 9),
+        ("Serial LoRA", 4, 6),
+    ):
+        width, parts = 24, torch.randn(3, 24, 24, dtype=torch.float64)
+        A = torch.stack([fresh(seed, rank), *torch.randn(2, rank, width, dtype=torch.float64)])
+        A = A + 0.2 * torch.randn(3, rank, width, dtype=torch.float64)
+        B = torch.randn(3, width, rank, dtype=torch.float64)
+        if method == "LoRA":
+            changed = parts + torch.einsum("por,pri->poi", B, A)
+        else:
+            changed = parts + torch.einsum("pok,kr,ri->poi", parts, B[0], A[0])
+        before, after = (each.reshape(3 * width, width).half() for each in (parts, changed))
+        yield Case(
+            f"a file of {method}",
+            (before, after, fresh),
+            Parts(
+                {
+                    f"the {what}, {method}": x
+                    for what, x in zip(
+                        ("method", "rank", "seed"), (method, rank, seed), strict=True
+                    )
+                }
+            ),
+            form="return three things: the method, the rank of a pair, the seed",
         )
