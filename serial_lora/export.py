@@ -57,8 +57,16 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     if folder is not None:
         config = _peft_config(root, injection, layers)
         with writing(folder):
-            write_whole(Path(folder, _WEIGHTS), bytes_of(tensors, {"format": "pt"}))
-            write_whole(Path(folder, _CONFIG), json.dumps(config, indent=2).encode())
+            # A full disk is met before anything of an older export goes.
+            waiting = write_whole(
+                Path(folder, f"{_CONFIG}.new"), json.dumps(config, indent=2).encode()
+            )
+            try:
+                write_whole(Path(folder, _WEIGHTS), bytes_of(tensors, {"format": "pt"}))
+            except BaseException:
+                waiting.unlink()
+                raise
+            waiting.replace(Path(folder, _CONFIG))
     return tensors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import warnings
 
@@ -16,6 +17,7 @@ from serial_lora import (
     SerialLoRAError,
     adapter_parameters,
     adapters,
+    export,
     from_peft,
     inject,
     load_adapter,
@@ -23,6 +25,7 @@ from serial_lora import (
     save_adapter,
     to_peft,
 )
+from serial_lora.tensor_files import write_whole
 from tests.library.more_models import FOUND, MODELS
 from tests.library.test_peft import a_classifier, logits
 from tests.library.tiny_models import (
@@ -78,6 +81,21 @@ def test_diffusers_loads_it_with_equal_outputs(name, method):
     model, other = adapted(tiny, method, scale=0.6), tiny.build()
     other.load_lora_adapter(to_peft(model), prefix="base_model.model")
     torch.testing.assert_close(run_sd3(other), run_sd3(model), **CLOSE)
+
+
+def test_a_full_disk_leaves_an_older_export_as_it_was(tmp_path, monkeypatch):
+    to_peft(adapted(TINY["timm"], SerialLoRAConfig), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(path, content):
+        if path.suffix == ".safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_whole(path, content)
+
+    monkeypatch.setattr(export, "write_whole", full)
+    with pytest.raises(SerialLoRAError, match="free some space"):
+        to_peft(adapted(TINY["timm"], LoRAConfig), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def diverged() -> nn.Module:
