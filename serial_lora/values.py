@@ -1,4 +1,4 @@
-"""The values of a model's adapters: read, and put into its pairs.
+"""The values of a model's adapters: read, and put into its pairs, all of them or none.
 
 One adapter is active: its values are in the model's pairs. The others are kept in the record, and
 activating one copies its values into the pairs in place.
@@ -81,7 +81,8 @@ def require_fitting(
     path: Path, tensors: Mapping[str, Tensor], injection: Injection, rank: int
 ) -> None:
     """Refuse tensors that are not those of an adapter of this rank in this model, or not finite."""
-    expected = {name: tuple(tensor.shape) for name, tensor in injection.learned().items()}
+    learned = injection.learned()
+    expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
     for place, pair in injection.pairs.items():
         expected[f"{place}.lora_A"] = (rank, pair.lora_A.shape[1])
         expected[f"{place}.lora_B"] = (len(pair.lora_B), rank)
@@ -93,6 +94,12 @@ def require_fitting(
             "model: the file is of another model, method or rank, or of other places or modules; load it "
             "into a plain model, under a name of its own, or without its modules (heads=False)."
         )
+    for name, tensor in tensors.items():
+        counts = name in learned and not learned[name].is_floating_point()
+        if tensor.is_floating_point() == counts:
+            raise SerialLoRAError(
+                f"{cut(name)} in {path} holds numbers of type {tensor.dtype}; save the adapter again."
+            )
     require_finite(tensors, "loaded")
 
 
@@ -103,26 +110,40 @@ def put_in(
     tensors: Mapping[str, Tensor],
     name: str | None = None,
 ) -> None:
-    """These settings and values into the model's pairs.
+    """These settings and values into the model's pairs; on an error nothing.
 
     Args:
         name: of the adapter that they are, which is the active one then; None for the one that is.
     """
     here = injection.active_tensors()
+    kept = {key: tensor.detach().clone() for key, tensor in here.items()}
     values = {
         key: tensors[key].to(old, copy=tensors[key].is_inference()) for key, old in here.items()
     }
+    before = injection.name, injection.config, injection.inactive
+    others = {other: old for other, old in injection.inactive.items() if other != name}
     if name not in (None, injection.name):
-        kept = {key: tensor.detach().clone() for key, tensor in here.items()}
-        injection.inactive[injection.name] = InactiveAdapter(injection.config, kept)
-        injection.inactive.pop(name, None)
-    injection.name, injection.config = name or injection.name, config
-    for key, tensor in here.items():
+        others[injection.name] = InactiveAdapter(injection.config, kept)
+    try:
+        _write(injection, (name or injection.name, config, others), values)
+    except BaseException:  # Ctrl-C too
+        _write(injection, before, kept)
+        raise
+    injection.forget()
+    for tensor in here.values():
         tensor.grad = None
+
+
+def _write(
+    injection: Injection,
+    record: tuple[str, AdapterConfig, dict[str, InactiveAdapter]],
+    values: Mapping[str, Tensor],
+) -> None:
+    injection.name, injection.config, injection.inactive = record
+    for key, tensor in injection.active_tensors().items():
         if tensor.shape == values[key].shape:
             tensor.copy_(values[key])
         else:
             tensor.data = values[key]
     for pair in injection.pairs.values():
-        pair.scale, pair.dropout.p = config.scale, config.dropout
-    injection.forget()
+        pair.scale, pair.dropout.p = injection.config.scale, injection.config.dropout

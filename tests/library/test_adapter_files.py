@@ -133,6 +133,7 @@ BROKEN = {
         "no module",
     ),
     "wrong shape": (lambda p: bad_tensors(p, lambda t: t[:-1]), "shape"),
+    "whole numbers": (lambda p: bad_tensors(p, torch.Tensor.int), "type torch.int32"),
     "not finite": (lambda p: bad_tensors(p, lambda t: t / 0), "not finite"),
     "no checksum": (lambda p: save_file(load_file(p), p, header_of(p, "checksum")), "damaged"),
     "no sample": (lambda p: rewrite(p, metadata=header_of(p, "checksum", "sample")), "damaged"),

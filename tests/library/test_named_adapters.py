@@ -20,6 +20,7 @@ from serial_lora import (
     activate,
     adapter_names,
     adapter_parameters,
+    adapters,
     add_adapter,
     chain,
     combine,
@@ -278,6 +279,63 @@ def test_each_adapter_has_its_own_dropout():
         alike = torch.equal(*(tiny.run(model.train()) for _ in range(2)))
         assert alike is (name != "c")
         assert torch.equal(*(tiny.run(model.eval()) for _ in range(2)))
+
+
+WHOLE = {  # what a Ctrl-C leaves undone or done
+    "activate": lambda model, path: activate(model, "a"),
+    "add": lambda model, path: add_adapter(model, "c"),
+    "combine": lambda model, path: combine(model, {"a": 2.0, "b": 1.0}, "c"),
+    "load": lambda model, path: load_adapter(model, path),
+    "load one more": lambda model, path: load_adapter(model, path, "c"),
+}
+
+
+def whole_state(model):
+    """Everything of every adapter."""
+    injection = vars(model)["serial_lora_injection"]
+    each = {name: (a.config, a.tensors) for name, a in injection.inactive.items()}
+    each[injection.name] = injection.config, model.state_dict()
+    scales = [(pair.scale, pair.dropout.p) for pair in adapters(model).values()]
+    values = {
+        name: (config, {key: tensor.tolist() for key, tensor in tensors.items()})
+        for name, (config, tensors) in each.items()
+    }
+    return injection.name, scales, values
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("act", WHOLE)
+def test_ctrl_c_leaves_every_adapter_old_or_new(act, rank, tmp_path, monkeypatch):
+    """At each of the moments at which a setting of a pair is written."""
+    model, _ = two_adapters(TINY["plain"], SerialLoRAConfig, (2, rank))
+    path = save_adapter(model, tmp_path / "b")
+    fill_adapters(model, seed=3)
+    old, stored, seen = whole_state(model), pickle.dumps(model), []
+    torch.manual_seed(1)
+    WHOLE[act](model, path)
+    new, left = whole_state(model), [0]
+    fill = torch.Tensor.fill_
+
+    def interrupted(tensor, value):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return fill(tensor, value)
+
+    while left[0] <= 0:
+        twin = pickle.loads(stored)
+        torch.manual_seed(1)
+        left[0] = len(seen) + 1
+        told = False
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "fill_", interrupted)
+            try:
+                WHOLE[act](twin, path)
+            except KeyboardInterrupt:
+                told = True
+        assert told == (left[0] <= 0)  # whoever pressed it hears of it
+        seen.append(whole_state(twin))
+    assert all(state in (old, new) for state in seen) and old in seen and old != new
 
 
 def test_requests_that_do_not_fit_are_refused(method):
