@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
@@ -13,6 +13,34 @@ PLACES = {"attention": ("q", "k", "v", "out"), "feed_forward": ("fc1", "fc2")}
 """Where adapters go, and the parts of each place; fc1 is every layer that reads the tokens there."""
 PARTS = PLACES["attention"]
 STREAMS = ("image", "text", "both")
+# What other libraries call these settings.
+_ELSEWHERE = {
+    "r": "rank=...",
+    "alpha": "scale=... (elsewhere alpha / r)",
+    "lora_alpha": "scale=... (PEFT's lora_alpha / r)",
+    "lora_dropout": "dropout=...",
+    "target_modules": "towers=..., blocks=... and places=... (parts=... of LoRAConfig)",
+    "modules_to_save": "also_train=... of inject",
+    "parts": "places=... (LoRAConfig has parts)",
+    "places": "parts=... (fc1 and fc2 are of the feed-forward)",
+    "use_rslora": "scale=... (PEFT's lora_alpha / sqrt(r) then)",
+    "use_dora": "nothing (the methods are Serial LoRA and LoRA)",
+    "bias": "also_train=... of inject, modules_to_save=... in PEFT (modules, with their biases)",
+    "rank_pattern": "one rank (inject parts of a model by themselves for several)",
+    "alpha_pattern": "one scale (inject parts of a model by themselves for several)",
+    "layers_to_transform": "blocks=..., target_modules=... in PEFT",
+    "init_lora_weights": "nothing (A is drawn, B is zero)",
+}
+
+
+def refuse_unknown(kind: type, settings: Collection[str]) -> None:
+    """Refuse settings that a configuration does not have; tell what it has in their place."""
+    known = [field.name for field in fields(kind)]
+    for name in settings:
+        if name not in known:
+            here = _ELSEWHERE.get(name)
+            what = f"{name} is {here} here" if here else f"there is no {name} here"
+            raise SerialLoRAError(f"{what}; {kind.__name__} takes {', '.join(known)}.")
 
 
 @dataclass(frozen=True)
@@ -49,6 +77,10 @@ class AdapterConfig:
     def where(self) -> tuple:
         """Towers, blocks, stream and places: what `find_sites` takes."""
         return self.towers, self.blocks, self.stream, self.places
+
+    def __new__(cls, *_: Any, **settings: Any) -> AdapterConfig:
+        refuse_unknown(cls, settings)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         require_number("rank", self.rank, whole=True, least=1)

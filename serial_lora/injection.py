@@ -23,7 +23,7 @@ from serial_lora.left_out import not_adapted
 from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
-from serial_lora.sites import Site, child_name, is_inside, unwrapped_name
+from serial_lora.sites import CONTAINERS, Site, child_name, is_inside, unwrapped_name
 from serial_lora.state import (
     DEFAULT,
     RECORD,
@@ -35,6 +35,7 @@ from serial_lora.state import (
     new_pairs,
     plain_context,
     records,
+    require_model,
     unwrapped_modules,
 )
 from serial_lora.stored import is_quantized, require_own_weight, switch
@@ -138,6 +139,7 @@ def _take_out(root: nn.Module, injection: Injection) -> None:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and of data parallelism."""
+    require_model(model)
     inside: Any = model
     parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
     while isinstance(inside, parallel) or hasattr(inside, "_orig_mod"):
@@ -148,12 +150,24 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
+    lora, seen = config.method == LoRAConfig.method, set()
     for site in sites:
-        if not changed_parts(site, config):  # LoRA's alone may be
-            parts = getattr(config, "parts", ())
+        block = model.get_submodule(site.name)
+        parts = changed_parts(site, config)
+        if not parts:  # LoRA's alone may be
+            asked = getattr(config, "parts", ())
             raise SerialLoRAError(
-                f"{site.label or 'the model'} has no {' or '.join(parts)} to adapt; name other parts."
+                f"{site.label or 'the model'} has no {' or '.join(asked)} to adapt; name other parts."
             )
+        for name in map(site.pair_name, parts) if lora else (site.pair_name(),):
+            place = child_name(site.name, name)
+            if isinstance(block, CONTAINERS) or hasattr(block, name) or place in seen:
+                raise SerialLoRAError(
+                    f"{site.name or 'the model'}, a {type(block).__name__}, cannot have a child named "
+                    f"{name}, the adapter: it has one already, or runs every child that it has; name "
+                    "that otherwise, or what is inside."
+                )
+            seen.add(place)
         for projection in site.projections.values():
             layer = model.get_submodule(projection.module)
             require_own_weight(projection.module, layer, projection.parameter)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from serial_lora.adapted import Acting, AdaptedTokens, Before
 from serial_lora.attention import every_site, find_sites
-from serial_lora.config import PLACES
+from serial_lora.config import PLACES, refuse_unknown
 from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError, require_finite
 from serial_lora.layers import SerialLoRA, wide
@@ -72,6 +72,10 @@ class SerialLoRAConfig(PeftConfig):
     exclude_modules: list[str] | str | None = None
     modules_to_save: list[str] | None = None
     places: list[str] = field(default_factory=lambda: list(Settings.places))
+
+    def __new__(cls, *_: Any, **settings: Any) -> SerialLoRAConfig:
+        refuse_unknown(cls, settings)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -121,12 +121,19 @@ RECORD = "serial_lora_injection"
 
 def records(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
     """Every (module, record) that `inject` left in the model, wrapped (DDP, compile) or not."""
+    require_model(model)
     return [(m, vars(m)[RECORD]) for m in model.modules() if RECORD in vars(m)]
 
 
 def unwrapped_modules(root: nn.Module) -> dict[str, nn.Module]:
     """Every module by its name without the wrappers that torch.compile puts around some."""
     return {unwrapped_name(n): m for n, m in root.named_modules(remove_duplicate=False)}
+
+
+def require_model(model: object) -> None:
+    """Refuse what is no module."""
+    if not isinstance(model, nn.Module):
+        raise SerialLoRAError(f"a model is an nn.Module, not a {type(model).__name__}; pass one.")
 
 
 def injected(model: nn.Module) -> tuple[nn.Module, Injection]:
@@ -146,6 +153,7 @@ def injected(model: nn.Module) -> tuple[nn.Module, Injection]:
 
 def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
     """Every adapter in the model under its dotted name; empty if there is none."""
+    require_model(model)
     return {n: m for n, m in model.named_modules() if isinstance(m, SerialLoRA | LoRA)}
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_lora import SerialLoRAConfig, SerialLoRAError
+from serial_lora import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.integers(0, 2**31))
@@ -89,20 +89,12 @@ def test_half_requests_leave_it_float32_and_outputs_follow_inputs(dtype):
         *(dict(rank=4, dropout=d) for d in (1.0, -0.1, float("nan"))),
         *(dict(rank=4, towers=t) for t in (["images"], [], "audio", "", 5, True, [["image"]])),
         *(dict(rank=4, blocks=b) for b in ([], [-1], [1.0], 3)),
+        *(dict(rank=4, places=p) for p in ("mlp", (), ("attention", "out"), 3)),
         dict(rank=4, stream="all"),
     ],
     ids=str,
 )
 def test_configurations_out_of_range_are_refused(method, options):
-    assert_refused(method, options)
-
-
-@pytest.mark.parametrize("places", ["mlp", (), ("attention", "out"), 3])
-def test_places_that_are_none_are_refused(places):
-    assert_refused(SerialLoRAConfig, dict(rank=4, places=places))
-
-
-def assert_refused(method, options):
     with pytest.raises(SerialLoRAError) as caught:
         method(**options)
     wrong = list(options)[-1]

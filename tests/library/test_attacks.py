@@ -368,6 +368,47 @@ def test_layers_called_by_keyword(method):
     torch.testing.assert_close(merge(model)(tokens), seen, **CLOSE)
 
 
+@pytest.mark.parametrize(
+    "name", ["r", "lora_alpha", "target_modules", "use_rslora", "bias", "layers_to_transform"]
+)
+def test_other_libraries_names_of_settings_are_told(method, name):
+    with pytest.raises(SerialLoRAError, match=f"{name} is .* here"):
+        method(rank=4, **{name: None})
+    with pytest.raises(SerialLoRAError, match="no ranks here.*rank, scale"):
+        method(ranks=4)
+
+
+class Taken(PlainBlock):
+    """Has a child or an attribute of an adapter's name."""
+
+    def __init__(self, name: str, value: object) -> None:
+        super().__init__()
+        setattr(self, name, value)
+
+
+class Bare(nn.Sequential):
+    """A container with q, k and v among the children that it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("q", "k", "v", "out"):
+            self.add_module(name, nn.Linear(32, 32))
+
+
+@pytest.mark.parametrize("build", [lambda n: Taken(n, nn.Identity()), lambda n: Taken(n, 1), Bare])
+def test_a_block_that_cannot_have_the_adapter_as_a_child_is_refused(build, method):
+    name = {SerialLoRAConfig: "serial_lora", LoRAConfig: "lora_k"}[method]
+    model = nn.Sequential(PlainBlock(), Bare() if build is Bare else build(name))
+    refused(model, lambda m: inject(m, method(RANK)), "cannot have a child named")
+
+
+@pytest.mark.parametrize("model", [None, "clip", 3])
+def test_what_is_no_model_is_told(model, method):
+    for act in (lambda m: inject(m, method(RANK)), merge, eject, adapters, to_peft):
+        with pytest.raises(SerialLoRAError, match="is an nn.Module, not"):
+            act(model)
+
+
 # ------------------------------------------------------------------ what users do around a model
 
 

@@ -206,6 +206,16 @@ def test_a_registered_family_may_name_one_of_another_shape(kind, monkeypatch):
     torch.testing.assert_close(_run_plain(merge(model)), expected, **CLOSE)
 
 
+def test_two_places_of_one_name_are_refused(kind, monkeypatch):
+    """A family's sites in one block need suffixes that tell them apart."""
+    model = nn.Sequential(Two())
+    twice = find_sites(model, places=CONFIGS[kind](RANK).places) * 2
+    monkeypatch.setattr(attention, "FAMILIES", [lambda _: twice])
+    with pytest.raises(SerialLoRAError, match="has one already"):
+        inject(model, CONFIGS[kind](RANK))
+    assert not adapters(model)
+
+
 @torch.no_grad()
 def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
     shared = TINY["timm"].build()
