@@ -8,7 +8,7 @@ a layer or hands its weight to a function, and nothing has to find out. State di
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from serial_lora.config import SerialLoRAConfig
+from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LowRankPair, wide
 from serial_lora.sites import Site
-from serial_lora.state import Injection, Override, changed_parts
+from serial_lora.state import Injection, changed_parts
 from serial_lora.stored import is_packed, is_quantized, matrix, own_weight
 
 Acting = tuple[Any, ...]  # pairs, or what stands in for them: (tokens) -> tokens
@@ -33,33 +33,30 @@ class Adapted:
 
     Attributes:
         name, layer: the layer's dotted name, and the layer.
-        parameter: the name of the weight; None for a layer whose output is adapted.
+        parameter: the name of the weight.
         pairs: that act here.
         now: the pairs, or what stands in for them; nothing where the model is its base.
-        override: the `with` block for whose length others than the pairs act.
         called, read: whether the model has called the layer, and read its weight.
+        batch_first: whether samples are the first dimension of its tokens, or the second.
     """
 
-    def __init__(
-        self, name: str, layer: Any, parameter: str | None, pairs: tuple[Any, ...]
-    ) -> None:
+    batch_first = True
+
+    def __init__(self, name: str, layer: Any, parameter: str, pairs: tuple[Any, ...]) -> None:
         self.name, self.layer, self.parameter = name, layer, parameter
         self.pairs: Acting = pairs
         self.now: Acting = pairs
-        self.override: Override | None = None
         self.called = self.read = False
 
     def acting(self) -> Acting:
-        """What acts now; in compiled code in every thread, as that cannot ask which one it is."""
-        if not torch.compiler.is_compiling() and self.override is not None:
-            self.override.require_here()
+        """What acts now."""
         return self.now
 
-    def stand_in(self, override: Override | None) -> None:
-        """Have this act in place of the pairs; None for the pairs themselves."""
-        self.override, self.now = override, self.pairs
-        if override is not None:
-            stand_ins = map(override.acting.__getitem__, self.pairs)
+    def stand_in(self, acting: Mapping[nn.Module, Any] | None) -> None:
+        """Have these act in place of the pairs; None for the pairs themselves."""
+        self.now = self.pairs
+        if acting is not None:
+            stand_ins = map(acting.__getitem__, self.pairs)
             self.now = tuple(each for each in stand_ins if each is not None)
 
     def before(self, tokens: Tensor) -> Tensor:
@@ -70,9 +67,10 @@ class Adapted:
         """What the layer gives in place of this output."""
         return output
 
-    def whole(self, weight: Tensor) -> Tensor:
-        """The weight with the change of every pair in it, (outputs, inputs), in its number type."""
-        for pair in self.acting():
+    def weight(self) -> Tensor:
+        """The weight as somebody reads it: with the change of all that acts, in its number type."""
+        acting = self.acting()
+        for pair in acting:
             if not isinstance(pair, LowRankPair) or (pair.training and pair.dropout.p):
                 raise SerialLoRAError(
                     f"the weight of {self.name} is read, and the layer not called, so neither "
@@ -80,36 +78,32 @@ class Adapted:
                     "samples of each adapter a batch of their own."
                 )
         self.read = True
-        with torch.autocast(weight.device.type, enabled=False):
-            if is_quantized(weight):
-                base = changed = matrix(self.layer, str(self.parameter))
-            else:
-                base = changed = wide(weight)
-            for pair, start, rows in self.by_rows(len(base)):
-                left, right = pair.factors(base.narrow(0, start, rows))
-                gaps = (0, 0, start, len(base) - start - rows)  # left, right, above and below
-                changed = changed + F.pad(left @ right, gaps)
-        return changed.to(weight.dtype)
+        own = own_weight(self.layer, self.parameter)
+        with torch.autocast(own.device.type, enabled=False):
+            base = matrix(self.layer, self.parameter) if is_quantized(own) else wide(own)
+            return self.changed(base, acting).to(own.dtype)
 
-    def by_rows(self, outputs: int) -> list[tuple[Any, int, int]]:
-        """What acts, the first row of the weight that it is for, and how many are."""
-        return [(pair, 0, outputs) for pair in self.acting()]
+    def changed(self, base: Tensor, pairs: Acting) -> Tensor:
+        """The base's weight, (outputs, inputs), with the change of these pairs."""
+        weight = base
+        for pair, start, rows in self.by_rows(pairs, len(base)):
+            left, right = pair.factors(base.narrow(0, start, rows))
+            gaps = (0, 0, start, len(base) - start - rows)  # left, right, above and below
+            weight = weight + F.pad(left @ right, gaps)
+        return weight
+
+    def by_rows(self, pairs: Acting, outputs: int) -> list[tuple[Any, int, int]]:
+        """Each pair, the first row of the weight that it is for, and how many are."""
+        return [(pair, 0, outputs) for pair in pairs]
 
     def forget(self) -> None:
         """What was computed with values that are others now."""
 
     def put_on(self) -> None:
-        if KEY in vars(self.layer):
-            raise SerialLoRAError(
-                f"two adapters would act at {self.name}, which was found twice: blocks share it, so "
-                "choose one with blocks=[...], or two families claim it, so let the function that you "
-                "registered pass over it."
-            )
-        vars(self.layer)[KEY] = self
-        name = self.parameter
         base: Any = type(self.layer)
-        read = name is not None and not is_packed(own_weight(self.layer, name))
-        self.layer.__class__ = adapted_class(base, name, read)
+        read = not is_packed(own_weight(self.layer, self.parameter))
+        self.layer.__class__ = adapted_class(base, self.parameter, read)
+        vars(self.layer)[KEY] = self
 
     def is_on(self) -> bool:
         return vars(self.layer).get(KEY) is self
@@ -129,7 +123,7 @@ class Before(Adapted):
         number: which of them this is.
     """
 
-    def __init__(self, *about: Any, shared: AdaptedTokens, number: int = 0) -> None:
+    def __init__(self, *about: Any, shared: AdaptedTokens, number: int) -> None:
         super().__init__(*about)
         self.shared, self.number = shared, number
 
@@ -152,14 +146,14 @@ class Beside(Adapted):
     def __init__(self, *about: Any, starts: tuple[int, ...], outputs: int) -> None:
         super().__init__(*about)
         self.starts = starts
-        stops = [start + rows for _, start, rows in self.by_rows(outputs)]
+        stops = [start + rows for _, start, rows in self.by_rows(self.pairs, outputs)]
         self.gaps = [
             [start - stop, 0] for start, stop in zip(starts, [0, *stops[:-1]], strict=True)
         ]
         self.gaps[-1][1] = outputs - stops[-1]
 
-    def by_rows(self, outputs: int) -> list[tuple[Any, int, int]]:
-        each = zip(self.acting(), self.starts, strict=True)
+    def by_rows(self, pairs: Acting, outputs: int) -> list[tuple[Any, int, int]]:
+        each = zip(pairs, self.starts, strict=True)
         return [(pair, start, len(pair.lora_B)) for pair, start in each]
 
     def after(self, tokens: Tensor, output: Tensor) -> Tensor:
@@ -232,17 +226,13 @@ def project(layer: nn.Module, parameter: str, tokens: Tensor, bias: Tensor | Non
 
 
 @cache
-def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
+def adapted_class(base: Any, parameter: str, read: bool) -> Any:
     """The class of layers of ``base`` that are adapted.
 
     Args:
-        parameter: the name of the weight; None where the output is adapted.
+        parameter: the name of the weight.
         read: whether the weight can be read from outside, as numbers packed into bits cannot.
     """
-
-    def output_adapted(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        output, adapted = base.forward(self, *args, **kwargs), getattr(self, KEY, None)
-        return output if adapted is None else adapted.before(output)
 
     def input_adapted(self: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         adapted = getattr(self, KEY, None)
@@ -260,7 +250,7 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
         sharded = hasattr(weight, "full_tensor")  # by FSDP, which asks for it as it is
         if adapted is None or sharded or not adapted.acting():
             return weight
-        return adapted.whole(weight) if torch.compiler.is_compiling() else ReadWeight.of(adapted)
+        return adapted.weight() if torch.compiler.is_compiling() else ReadWeight.of(adapted)
 
     def register_parameter(self: nn.Module, name: str, value: nn.Parameter | None) -> None:
         before = self._parameters.get(name)
@@ -276,11 +266,9 @@ def adapted_class(base: Any, parameter: Any, read: bool) -> Any:
 
     body: dict[str, Any] = {"unadapted": base, "__reduce_ex__": reduce}
     body |= {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
-    if parameter is None:
-        body["forward"] = output_adapted
-    elif base.forward is nn.Linear.forward or not read:  # a forward of its own reads the weight
+    if base.forward is nn.Linear.forward or not read:  # a forward of its own reads the weight
         body["forward"] = input_adapted
-    if parameter is not None and read:
+    if read:
         body |= {parameter: property(get), "register_parameter": register_parameter}
     return type(base.__name__, (base,), body)
 
@@ -314,9 +302,9 @@ class ReadWeight(Tensor):
         if function is F.linear:
             call = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
             if isinstance(weight := call["weight"], cls):
-                layer, parameter = weight.adapted.layer, str(weight.adapted.parameter)
-                weight.adapted.read = True
-                return project(layer, parameter, call["input"], call.get("bias"))
+                read = weight.adapted
+                read.read = True
+                return project(read.layer, read.parameter, call["input"], call.get("bias"))
         if function == _DATA:  # to be read, or to be written? It cannot be right for both
             raise SerialLoRAError(
                 "the .data of a weight was asked for while an adapter acts on it; call eject(model) "
@@ -329,8 +317,9 @@ class ReadWeight(Tensor):
         def plain(value: Any) -> Any:
             if not isinstance(value, cls):
                 return value
-            weight = own_weight(value.adapted.layer, str(value.adapted.parameter))
-            return weight if value is first or function in _FACTS else value.adapted.whole(weight)
+            own = value is first or function in _FACTS
+            adapted = value.adapted
+            return own_weight(adapted.layer, adapted.parameter) if own else adapted.weight()
 
         args, kwargs = tree_map(plain, (args, kwargs))
         return function(*args, **kwargs)
@@ -348,10 +337,8 @@ _FACTS = {*_GETTERS, Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.
 def attach(model: nn.Module, injection: Injection) -> None:
     """Send tokens through the adapters. What an error leaves attached is in the record."""
     if not injection.adapted:
-        serial = injection.config.method == SerialLoRAConfig.method
         for site in injection.sites:
-            plan = _serial if serial else _lora
-            injection.adapted += plan(model, site, injection)
+            injection.adapted += _adapted(model, site, injection.config)
     for adapted in injection.adapted:
         adapted.put_on()
 
@@ -362,34 +349,26 @@ def detach(injection: Injection) -> None:
         adapted.take_off()
 
 
-def _serial(model: nn.Module, site: Site, injection: Injection) -> list[Adapted]:
-    """One pair where tokens leave the norm, or else in front of each layer that reads them."""
-    pairs = (model.get_submodule(site.name).get_submodule(site.pair_name()),)
-    if site.entry is not None:
-        entry = model.get_submodule(site.entry)
-        if "forward" not in vars(entry):  # else who has put one there might call what is in it
-            return [Before(site.entry, entry, None, pairs, shared=AdaptedTokens(1))]
-    parts = changed_parts(site, injection.config).values()
-    readers = list(dict.fromkeys((part.module, part.parameter) for part in parts))
-    shared = AdaptedTokens(len(readers))
-    return [
-        Before(name, model.get_submodule(name), weight, pairs, shared=shared, number=number)
-        for number, (name, weight) in enumerate(readers)
-    ]
+def _adapted(model: nn.Module, site: Site, config: AdapterConfig) -> list[Adapted]:
+    """Serial LoRA's pair in front of each layer that reads the tokens, or LoRA's beside each projection.
 
-
-def _lora(model: nn.Module, site: Site, injection: Injection) -> list[Adapted]:
-    """A pair beside each projection; several where one weight has several projections."""
-    block = model.get_submodule(site.name)
-    beside: dict[tuple[str, str], dict[int, nn.Module]] = {}
-    for part, projection in changed_parts(site, injection.config).items():
-        pair = block.get_submodule(site.pair_name(part))
-        here = beside.setdefault((projection.module, projection.parameter), {})
-        here[projection.start] = pair
+    Where one weight has several projections, there are several pairs beside it.
+    """
+    weights: dict[tuple[str, str], dict[int, str]] = {}
+    for part, projection in changed_parts(site, config).items():
+        parts = weights.setdefault((projection.module, projection.parameter), {})
+        parts[projection.start] = part
+    block, shared = model.get_submodule(site.name), AdaptedTokens(len(weights))
     adapted: list[Adapted] = []
-    for (name, parameter), here in beside.items():
-        layer, starts = model.get_submodule(name), tuple(sorted(here))
+    for number, ((name, parameter), parts) in enumerate(weights.items()):
+        layer, starts = model.get_submodule(name), tuple(sorted(parts))
+        if config.method == SerialLoRAConfig.method:
+            pair = block.get_submodule(site.pair_name())
+            adapted.append(Before(name, layer, parameter, (pair,), shared=shared, number=number))
+            continue
         outputs = getattr(layer, "out_features", None) or len(own_weight(layer, parameter))
-        pairs = tuple(map(here.__getitem__, starts))
+        pairs = tuple(block.get_submodule(site.pair_name(parts[start])) for start in starts)
         adapted.append(Beside(name, layer, parameter, pairs, starts=starts, outputs=outputs))
+    for each in adapted:
+        each.batch_first = site.batch_first
     return adapted

@@ -25,11 +25,6 @@ NO_ADAPTERS = (
     "the model has no adapters; call inject(model, config) first, or pass the larger model that "
     "inject was given."
 )
-MERGED = "the model's adapters are merged; call unmerge(model) or eject(model) first."
-INSIDE = (
-    "the adapters are disabled or given for each sample, here or in another thread; leave that "
-    "`with` block first."
-)
 
 
 def cut(text: object, length: int = 100) -> str:

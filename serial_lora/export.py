@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_finite, writing
-from serial_lora.merging import change_factors, refuse_shared, refuse_sharers
-from serial_lora.sites import Site, unwrapped_name
-from serial_lora.state import Injection, changed_parts, plain_context, with_values
+from serial_lora.layers import wide
+from serial_lora.merging import base_weight, refuse_shared, refuse_sharers
+from serial_lora.sites import unwrapped_name
+from serial_lora.state import Injection, injected, plain_context
 from serial_lora.tensor_files import bytes_of, write_whole
 from serial_lora.values import Pair
 
@@ -41,7 +42,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             (nn.MultiheadAttention, nn.TransformerEncoderLayer, weights that the model reads itself), or
             a file cannot be written.
     """
-    root, injection = with_values(model)
+    root, injection = injected(model)
     layers, beside = _lora_layers(root, injection), injection.learned()
     refuse_shared(root, beside)  # PEFT copies modules to save
     tensors = {
@@ -73,41 +74,28 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
     """For every layer that an adapter changes its pair, scale within, by PEFT's name for the layer."""
     refuse_sharers(root, injection)
     layers: dict[str, Pair] = {}
-    for site in injection.sites:
-        by_layer: dict[str, list[str]] = {}
-        for part, projection in changed_parts(site, injection.config).items():
-            by_layer.setdefault(projection.module, []).append(part)
-        for layer, parts in by_layer.items():
-            module, around = map(root.get_submodule, (layer, layer.rpartition(".")[0]))
-            passed = isinstance(around, nn.MultiheadAttention | nn.TransformerEncoderLayer)
-            here = [adapted for adapted in injection.adapted if adapted.layer is module]
-            passed |= any(adapted.read and not adapted.called for adapted in here)
-            if passed or not isinstance(module, nn.Linear):
-                raise SerialLoRAError(
-                    f"PEFT has no LoRA layer that acts for {layer}, a {type(module).__name__} in a "
-                    f"{type(around).__name__}; call eject(model, keep_merged=True) and save the whole "
-                    "model instead."
-                )
-            layers[unwrapped_name(layer)] = _pair(root, injection, site, parts)
+    for adapted in injection.adapted:
+        name, layer = adapted.name, adapted.layer
+        around = root.get_submodule(name.rpartition(".")[0])
+        passed = isinstance(around, nn.MultiheadAttention | nn.TransformerEncoderLayer)
+        passed |= adapted.read and not adapted.called
+        if passed or not isinstance(layer, nn.Linear):
+            raise SerialLoRAError(
+                f"PEFT has no LoRA layer that acts for {name}, a {type(layer).__name__} in a "
+                f"{type(around).__name__}; call eject(model, keep_merged=True) and save the whole "
+                "model instead."
+            )
+        with plain_context(root):
+            base = wide(base_weight(root, injection, (name, adapted.parameter)))
+            parts = adapted.by_rows(adapted.pairs, len(base))
+            factors = [pair.factors(base.narrow(0, start, rows)) for pair, start, rows in parts]
+            columns = [
+                F.pad(left, (0, 0, start, len(base) - start - rows))
+                for (left, _), (_, start, rows) in zip(factors, parts, strict=True)
+            ]
+            first, second = torch.cat([right for _, right in factors]), torch.cat(columns, dim=1)
+        layers[unwrapped_name(name)] = first.float().cpu(), second.float().cpu()
     return layers
-
-
-def _pair(root: nn.Module, injection: Injection, site: Site, parts: list[str]) -> Pair:
-    """One pair for the given parts of one weight: A, (r, inputs), and B, (outputs, r)."""
-    with plain_context(root):
-        factors = [change_factors(root, injection, site, part) for part in parts]
-        lefts, rights = zip(*factors, strict=True)
-        if injection.config.method == SerialLoRAConfig.method:
-            first, second = rights[0].clone(), torch.cat(lefts)  # all parts share one A
-        else:
-            first = torch.cat(rights)
-            projections = [site.projections[part] for part in parts]
-            rows = root.get_submodule(projections[0].module).out_features
-            second = lefts[0].new_zeros(rows, len(first))
-            columns = second.split([left.shape[1] for left in lefts], dim=1)
-            for projection, column, left in zip(projections, columns, lefts, strict=True):
-                column[projection.row_slice] = left
-        return first.float().cpu(), second.float().cpu()
 
 
 def _peft_config(

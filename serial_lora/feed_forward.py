@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from itertools import takewhile
 
 from torch import nn
 
@@ -20,34 +19,49 @@ from serial_lora.structure import attends, block_name
 
 Modules = Mapping[str, nn.Module]
 Projections = dict[str, Projection]  # "fc1", "gate" where that is a layer of its own, and "fc2"
-Found = dict[str, tuple[str, Projections]]  # by the innermost module with the layers; and the block
 
 
 def feed_forward_sites(model: nn.Module, known: Collection[Site]) -> Iterator[Site]:
-    """Every feed-forward in the blocks of the known attention, but for those that are known."""
+    """Every feed-forward in the blocks of the known attention, but for those that are known.
+
+    Where a block is cut into numbered parts (T5, timm's parallel blocks) and the part with the attention
+    has none, they are in its other parts.
+    """
     modules = dict(model.named_modules())
-    attention = [site for site in known if site.place == "attention"]
+    taken = {p.module for site in known for p in site.projections.values()}
+    blocks: dict[str, list[Site]] = {}
+    for site in known:
+        if site.place == "attention":
+            blocks.setdefault(_block(site), []).append(site)
+    elsewhere = {name for name, module in modules.items() if attends(name, module)}
+    elsewhere |= {*blocks, *(_attention_module(site) for here in blocks.values() for site in here)}
     times: Counter[tuple[str, str]] = Counter()
-    for found in _by_block(modules, known).values():
-        for name, (block, projections) in found.items():
-            beside = _nearest(projections["fc1"], attention)
-            is_text = "context" in name.removeprefix(block)  # as diffusers calls the text stream's
+    for block, attention in blocks.items():
+        behind = {site.projections.get("out", site.first).rows for site in attention}
+        widths, around = {site.width for site in attention} | behind, block
+        found = _inside(modules, around, widths, elsewhere - {around}, taken)
+        if not found and (above := _around(block)) is not None:
+            around = above
+            found = _inside(modules, around, widths, elsewhere - {around}, taken)
+        taken |= {p.module for projections in found.values() for p in projections.values()}
+        for name, projections in found.items():
+            width = projections["fc1"].columns
+            beside = next((site for site in attention if site.width == width), attention[0])
+            is_text = "context" in name.removeprefix(around)  # as diffusers calls the text stream's
             if is_text and beside.stream is None:
                 continue  # its attention is not adapted either
             stream = "_text" if is_text else ""
-            times[block, stream] += 1
-            again = f"_{times[block, stream]}" if times[block, stream] > 1 else ""
+            times[around, stream] += 1
+            again = f"_{times[around, stream]}" if times[around, stream] > 1 else ""
             yield Site(
-                name=name if isinstance(modules[block], CONTAINERS) else block,
+                name=name if isinstance(modules[around], CONTAINERS) else around,
                 tower=beside.tower,
                 block=beside.block,
-                width=projections["fc1"].columns,
-                entry=None,
                 projections=projections,
                 stream=beside.stream and ("text" if is_text else "image"),
                 suffix=stream + again,
                 place="feed_forward",
-                batch_first=getattr(modules[beside.first.module], "batch_first", True),
+                batch_first=beside.batch_first,
             )
 
 
@@ -67,32 +81,6 @@ def blocks_without(model: nn.Module, sites: Collection[Site]) -> list[str]:
     return missed
 
 
-def _by_block(modules: Modules, known: Collection[Site]) -> dict[str, Found]:
-    """The feed-forwards of each block that has attention.
-
-    Where a block is cut into numbered parts (T5, timm's parallel blocks) and the part with the attention
-    has none, they are in its other parts.
-    """
-    taken = {p.module for site in known for p in site.projections.values()}
-    elsewhere = {name for name, module in modules.items() if attends(name, module)}
-    attention = [site for site in known if site.place == "attention"]
-    widths: dict[str, set[int]] = {}  # of tokens before attention, and behind, for each block
-    for site in attention:
-        behind = site.projections.get("out", site.first)
-        widths.setdefault(_block(site), set()).update((site.width, behind.rows))
-    elsewhere |= {*widths, *map(_attention_module, attention)}
-    found: dict[str, Found] = {}
-    for block in widths:
-        for around in (block, _around(block)):
-            if around is None or found.get(block):
-                continue
-            apart = [name for name in elsewhere - {around} if is_inside(name, around)]
-            inside = _inside(modules, around, widths[block], apart, taken)
-            found[block] = {name: (around, projections) for name, projections in inside.items()}
-            taken |= {p.module for projections in inside.values() for p in projections.values()}
-    return found
-
-
 def _attention_module(site: Site) -> str:
     """The module that has the layers for q, k and v, or one weight for them."""
     first = site.first
@@ -101,9 +89,7 @@ def _attention_module(site: Site) -> str:
 
 def _block(site: Site) -> str:
     """The block around an attention."""
-    attention = _attention_module(site)
-    named = is_inside(attention, site.name) and attention != site.name
-    return site.name if named else block_name(attention)
+    return block_name(_attention_module(site))
 
 
 def _around(block: str) -> str | None:
@@ -115,17 +101,6 @@ def _around(block: str) -> str | None:
     return above if above[-1:].isdigit() else None
 
 
-def _nearest(layer: Projection, attention: Collection[Site]) -> Site:
-    """The attention that shares most of its path with a layer; of several one of its width."""
-
-    def nearness(site: Site) -> tuple[int, bool]:
-        names = zip(layer.module.split("."), site.first.module.split("."), strict=False)
-        shared = takewhile(lambda pair: pair[0] == pair[1], names)
-        return len(list(shared)), site.width == layer.columns
-
-    return max(attention, key=nearness)
-
-
 def _inside(
     modules: Modules,
     block: str,
@@ -135,6 +110,7 @@ def _inside(
 ) -> dict[str, Projections]:
     """What has the shapes of a feed-forward in a block, but for what is apart or taken."""
     names = [name for name in modules if is_inside(name, block)]
+    apart = [each for each in apart if is_inside(each, block)]
     names = [name for name in names if not any(is_inside(name, each) for each in apart)]
     layers = {
         name: module

@@ -26,8 +26,8 @@ from serial_lora.state import (
     DEFAULT,
     Injection,
     adapters,
+    injected,
     plain_context,
-    with_values,
 )
 from serial_lora.stored import is_quantized, whole
 from serial_lora.tensor_files import bytes_of, read_tensors, write_whole
@@ -66,7 +66,7 @@ def save_adapter(
         SerialLoRAError: if the model has no such adapter, it holds values that are not finite, or
             the file cannot be written.
     """
-    root, injection = with_values(model)
+    root, injection = injected(model)
     adapter = read_adapter(injection, injection.name if name is None else name)
     tensors = {
         key: whole(tensor.detach()).cpu().clone(memory_format=torch.contiguous_format)
@@ -123,7 +123,7 @@ def load_adapter(
     if not heads:
         beside = tuple(f"{head}." for head in saved.also_train)
         tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(beside)}
-        tensors |= {} if fresh else with_values(model)[1].learned()  # those of the model itself
+        tensors |= {} if fresh else injected(model)[1].learned()  # those of the model itself
     if fresh:
         inject(model, saved.config, saved.also_train if heads else (), name or DEFAULT)
     try:
@@ -156,7 +156,8 @@ def base_sample(root: nn.Module, injection: Injection) -> list[Tensor]:
     samples = []
     for site in injection.sites:
         for projection in site.projections.values():
-            values = base_weight(root, injection, projection).reshape(-1)
+            weight = base_weight(root, injection, (projection.module, projection.parameter))
+            values = weight[projection.row_slice].reshape(-1)
             samples.append(values[:: max(1, values.numel() // 61)].to(torch.bfloat16).cpu())
     return samples
 

@@ -15,10 +15,10 @@ from serial_lora.attention import every_site
 from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError, cut, reading
 from serial_lora.injection import eject, inject, unwrapped
-from serial_lora.sites import child_name, unwrapped_name
-from serial_lora.state import Injection, plain_context, with_values
+from serial_lora.sites import unwrapped_name
+from serial_lora.state import Injection, plain_context
 from serial_lora.tensor_files import read_tensors
-from serial_lora.values import Pair, put_in, require_fitting
+from serial_lora.values import Pair, put_in, ready_to_change, require_fitting
 
 _PREFIX = "base_model.model."
 # With these options it still is pairs beside layers; any other that is set may be something else.
@@ -67,9 +67,9 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     config = LoRAConfig(scale=scale, **_where(path, model, pairs))
 
     inject(model, config, heads)
-    root, injection = with_values(model)
     try:
-        ours = _by_our_names(path, root, injection, pairs) | beside
+        root, injection = ready_to_change(model)
+        ours = _by_our_names(path, injection, pairs) | beside
         require_fitting(path, ours, injection, config.rank)
         with plain_context(root):
             put_in(injection, config, ours)
@@ -163,27 +163,25 @@ def _where(path: Path, model: nn.Module, pairs: Mapping[str, Pair]) -> dict[str,
     }
 
 
-def _by_our_names(
-    path: Path, root: nn.Module, injection: Injection, pairs: Mapping[str, Pair]
-) -> dict[str, Tensor]:
+def _by_our_names(path: Path, injection: Injection, pairs: Mapping[str, Pair]) -> dict[str, Tensor]:
     """The values of every pair in the model, by the names in our files."""
+    places = {pair: place for place, pair in injection.pairs.items()}
     tensors: dict[str, Tensor] = {}
-    for site in injection.sites:
-        for part, projection in site.projections.items():
-            place = unwrapped_name(child_name(site.name, site.pair_name(part)))
-            if place not in injection.pairs:
-                continue
-            fresh = injection.pairs[place]
+    for adapted in injection.adapted:
+        layer = unwrapped_name(adapted.name)
+        saved = pairs.get(layer)
+        if saved:
+            there = saved[0].shape[1], len(saved[1])
+            here = adapted.layer.in_features, adapted.layer.out_features
+            if there != here:
+                raise SerialLoRAError(
+                    f"the pair of {layer} in {path} has {there[0]} inputs and {there[1]} outputs, "
+                    f"not {here[0]} and {here[1]}; open another base."
+                )
+        for fresh, start, rows in adapted.by_rows(adapted.pairs, 0):
             A, B = fresh.lora_A.detach().clone(), torch.zeros_like(fresh.lora_B)
-            layer = unwrapped_name(projection.module)
-            if layer in pairs:
-                first, second = pairs[layer]
-                outputs = root.get_submodule(projection.module).out_features
-                if (first.shape[1], len(second)) != (projection.columns, outputs):
-                    raise SerialLoRAError(
-                        f"the pair of {layer} in {path} has {first.shape[1]} inputs and {len(second)} "
-                        f"outputs, not {projection.columns} and {outputs}; open another base."
-                    )
-                A[: len(first)], B[:, : len(first)] = first, second[projection.row_slice]
-            tensors |= {f"{place}.lora_A": A, f"{place}.lora_B": B}
+            if saved:
+                rank = len(saved[0])
+                A[:rank], B[:, :rank] = saved[0], saved[1][start : start + rows]
+            tensors |= {f"{places[fresh]}.lora_A": A, f"{places[fresh]}.lora_B": B}
     return tensors

@@ -23,22 +23,16 @@ from serial_lora.left_out import not_adapted
 from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
-from serial_lora.sites import (
-    CONTAINERS,
-    Site,
-    child_name,
-    is_inside,
-    unwrapped_name,
-)
+from serial_lora.sites import CONTAINERS, Site, child_name, is_inside, unwrapped_name
 from serial_lora.state import (
     DEFAULT,
     RECORD,
     Injection,
-    adapter_shapes,
     adapters,
+    changed_parts,
     check_rank,
     injected,
-    new_adapter,
+    new_pairs,
     plain_context,
     records,
     require_model,
@@ -110,8 +104,8 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
     for site in injection.sites:
         block = root.get_submodule(site.name)
         weight = site.first.weight(root)
-        for name, shape in adapter_shapes(site, injection.config).items():
-            adapter = new_adapter(shape, injection.config).to(weight.device).train(block.training)
+        for name, adapter in new_pairs(site, injection.config).items():
+            adapter.to(weight.device).train(block.training)
             if weight.dtype == torch.float64:
                 adapter.double()  # in float32 it would round the tokens
             block.add_module(name, adapter)
@@ -119,6 +113,7 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
         for projection in site.projections.values():
             layer = root.get_submodule(projection.module)
             if type(layer) is nn.MultiheadAttention:
+                injection.switched.append((layer, "__class__", nn.MultiheadAttention))
                 layer.__class__ = PackedAttention
     setattr(root, RECORD, injection)
     attach(root, injection)
@@ -131,15 +126,10 @@ def _take_out(root: nn.Module, injection: Injection) -> None:
     unwatch_loading(root)
     for layer, name, before in injection.switched:
         setattr(layer, name, before)
-    original: Any = nn.MultiheadAttention
     there = unwrapped_modules(root)  # blocks that were compiled since are inside wrappers
-    for site in injection.sites:
-        for name in adapter_shapes(site, injection.config):
-            there[unwrapped_name(site.name)]._modules.pop(name, None)
-        for projection in site.projections.values():
-            attention = there[unwrapped_name(projection.module)]
-            if type(attention) is PackedAttention:
-                attention.__class__ = original
+    for place in injection.pairs:
+        block, _, own = place.rpartition(".")
+        del there[block]._modules[own]
     for name, parameter in root.named_parameters():
         required = injection.required_grad.get(unwrapped_name(name))
         if required is not None:
@@ -160,23 +150,24 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def check_fit(model: nn.Module, sites: list[Site], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
-    seen: set[tuple[str, str]] = set()
+    lora, seen = config.method == LoRAConfig.method, set()
     for site in sites:
         block = model.get_submodule(site.name)
-        names = adapter_shapes(site, config)
-        if not names:  # LoRA's alone may be
-            parts = getattr(config, "parts", ())
+        parts = changed_parts(site, config)
+        if not parts:  # LoRA's alone may be
+            asked = getattr(config, "parts", ())
             raise SerialLoRAError(
-                f"{site.label or 'the model'} has no {' or '.join(parts)} to adapt; name other parts."
+                f"{site.label or 'the model'} has no {' or '.join(asked)} to adapt; name other parts."
             )
-        taken = [name for name in names if hasattr(block, name) or (site.name, name) in seen]
-        seen |= {(site.name, name) for name in names}
-        if taken or isinstance(block, CONTAINERS):
-            raise SerialLoRAError(
-                f"{site.name or 'the model'}, a {type(block).__name__}, cannot have a child named "
-                f"{next(iter(names))}, the adapter: it has one already, or runs every child that it "
-                "has; name that otherwise, or what is inside."
-            )
+        for name in map(site.pair_name, parts) if lora else (site.pair_name(),):
+            place = child_name(site.name, name)
+            if isinstance(block, CONTAINERS) or hasattr(block, name) or place in seen:
+                raise SerialLoRAError(
+                    f"{site.name or 'the model'}, a {type(block).__name__}, cannot have a child named "
+                    f"{name}, the adapter: it has one already, or runs every child that it has; name "
+                    "that otherwise, or what is inside."
+                )
+            seen.add(place)
         for projection in site.projections.values():
             layer = model.get_submodule(projection.module)
             require_own_weight(projection.module, layer, projection.parameter)

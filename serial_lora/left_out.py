@@ -30,9 +30,6 @@ def not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
         missed = blocks_without(root, chosen + every_site(root, ("feed_forward",)))
         if missed:
             yield f"no adapter went into a feed-forward of {_first(missed)}: none is known there."
-    second = [name for name in modules if name.endswith("add_q_proj")]
-    if second and not any(site.stream for site in injection.sites):
-        yield f"{_first(second)} reads a second stream of tokens, in front of which is no adapter."
     learning = {module for head in injection.also_train.values() for module in head.modules()}
     drifting = [
         name
@@ -100,8 +97,8 @@ def without_sites(
 def _is_tower(name: str, module: nn.Module) -> bool:
     """A child of the model that is named as a tower or decoder and has several layers."""
     words = f"{name} {type(module).__name__}".lower()
-    if not name or "." in name or type(module).__module__.partition(".")[0] == "segment_anything":
-        return False  # SAM's mask decoder is left as it is
+    if not name or "." in name:
+        return False
     layers = [m for m in module.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
     named = re.search("visual|vision|image|text|language|decoder", words)
-    return len(layers) > 3 and bool(named) and not re.search("embed|projection|neck", words)
+    return len(layers) > 3 and bool(named) and not re.search("embed|projection|neck|mask", words)

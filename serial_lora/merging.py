@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from serial_lora.adapted import attach, detach
-from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import wide
-from serial_lora.sites import Projection, Site
-from serial_lora.state import Injection, changed_parts, injected, plain_context, with_values
+from serial_lora.state import Injection, injected, plain_context
 from serial_lora.stored import matrix, own_weight, writable
 
 Key = tuple[str, str]  # a weight's place: (module, parameter)
@@ -35,13 +32,24 @@ def merge(model: nn.Module) -> nn.Module:
             an ordinary one (computed by weight_norm, pruning or the like, in 8 or 4 bits), a merged
             weight would not be finite, or another layer shares it. The model is then as it was.
     """
-    root, injection = with_values(model)
+    root, injection = injected(model)
     injection.refuse_inside()
     if injection.merged:
         return model
     with plain_context(root):
-        merged = _merged_weights(root, injection)
-        originals = {key: writable(root, key).clone() for key in merged}
+        refuse_sharers(root, injection)
+        originals, merged = {}, {}
+        for adapted in injection.adapted:
+            key = adapted.name, adapted.parameter
+            originals[key] = writable(root, key).clone()
+            merged[key] = adapted.changed(wide(originals[key]), adapted.pairs).to(
+                originals[key].dtype
+            )
+            if not merged[key].isfinite().all():
+                raise SerialLoRAError(
+                    f"merging would put values that are not finite into {adapted.name}; the adapter "
+                    "has diverged, or the base's number type is too narrow: nothing was merged."
+                )
         try:
             write_weights(root, merged)
         except BaseException:
@@ -68,55 +76,16 @@ def unmerge(model: nn.Module) -> nn.Module:
     return model
 
 
-def base_weight(root: nn.Module, injection: Injection, projection: Projection) -> Tensor:
-    """The base's own rows for a projection, (rows, columns), even while adapters are merged."""
-    kept = (injection.originals or {}).get((projection.module, projection.parameter))
-    if kept is None:
-        kept = matrix(root.get_submodule(projection.module), projection.parameter)
-    return kept[projection.row_slice]
+def base_weight(root: nn.Module, injection: Injection, key: Key) -> Tensor:
+    """The base's own weight, even while adapters are merged."""
+    kept = (injection.originals or {}).get(key)
+    return matrix(root.get_submodule(key[0]), key[1]) if kept is None else kept
 
 
-def change_factors(
-    root: nn.Module, injection: Injection, site: Site, part: str
-) -> tuple[Tensor, Tensor]:
-    """What an adapter adds to the weight of one projection, as the two factors of a product.
-
-    LoRA's are s B_p and A_p, Serial LoRA's s W_p B and A (the paper's equations 4 and 5): (rows, rank)
-    and (rank, columns), in float32 or the wider number type of what they are made from.
-    """
-    block: Any = root.get_submodule(site.name)
-    if injection.config.method == LoRAConfig.method:
-        lora = block.get_submodule(site.pair_name(part))
-        return lora.factors(wide(lora.lora_B))
-    serial, projection = block.get_submodule(site.pair_name()), site.projections[part]
-    return serial.factors(wide(base_weight(root, injection, projection)))
-
-
-def _merged_weights(root: nn.Module, injection: Injection) -> Weights:
-    merged = {}
-    for key, parts in refuse_sharers(root, injection).items():
-        merged[key] = writable(root, key).clone()
-        for site, part in parts:
-            rows = merged[key][site.projections[part].row_slice]
-            left, right = change_factors(root, injection, site, part)
-            rows.copy_(wide(rows) + left @ right)
-        if not merged[key].isfinite().all():
-            raise SerialLoRAError(
-                f"merging would put values that are not finite into {key[0]}; the adapter has "
-                "diverged, or the base's number type is too narrow: nothing was merged."
-            )
-    return merged
-
-
-def refuse_sharers(root: nn.Module, injection: Injection) -> dict[Key, list[tuple[Site, str]]]:
-    """For each adapted weight the sites and parts that it serves; refuse one that serves others too."""
-    readers: dict[Key, list[tuple[Site, str]]] = {}
-    for site in injection.sites:
-        for part, projection in changed_parts(site, injection.config).items():
-            readers.setdefault((projection.module, projection.parameter), []).append((site, part))
-    layers = {name: root.get_submodule(name) for name, _ in readers}
-    refuse_shared(root, {name: own_weight(layers[name], weight) for name, weight in readers})
-    return readers
+def refuse_sharers(root: nn.Module, injection: Injection) -> None:
+    """Refuse an adapted weight that serves other layers too."""
+    layers = injection.adapted
+    refuse_shared(root, {each.name: own_weight(each.layer, each.parameter) for each in layers})
 
 
 def refuse_shared(root: nn.Module, weights: Mapping[str, Tensor]) -> None:

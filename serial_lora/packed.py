@@ -31,14 +31,10 @@ class PackedAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """(N, L, d), or (L, N, d) unless batch_first, or (L, d), to the same shape; and the weights."""
-        if query.dim() == 2:  # one sequence: a batch of one
-            batch = 0 if self.batch_first else 1
-            q, k, v = (tokens.unsqueeze(batch) for tokens in (query, key, value))
-            padding = None if key_padding_mask is None else key_padding_mask[None]
+        """(N, L, d), or (L, N, d) unless batch_first, to the same shape; and the weights."""
+        if query.dim() == 2:  # one sequence, with the weight as it is read
             asked = (need_weights, attn_mask, average_attn_weights, is_causal)
-            attended, weights = PackedAttention.forward(self, q, k, v, padding, *asked)
-            return attended.squeeze(batch), None if weights is None else weights.squeeze(0)
+            return super().forward(query, key, value, key_padding_mask, *asked)
         of_query = _projected(self, query)
         of_key = of_query if key is query else _projected(self, key)
         of_value = of_key if value is key else _projected(self, value)

@@ -14,7 +14,6 @@ from torch import nn
 
 from serial_lora.errors import NO_ADAPTERS, SerialLoRAError, require_number
 from serial_lora.state import adapters, records
-from serial_lora.stored import refuse_without_gradient
 
 
 def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
@@ -69,8 +68,7 @@ def lora_plus_groups(
         none that is empty.
 
     Raises:
-        SerialLoRAError: if there is no adapter, they are merged or disabled, no gradient passes the
-            base, or a number is out of range.
+        SerialLoRAError: if there is no adapter, they are merged or disabled, or a number is out of range.
     """
     require_number("lr", lr, least=0)
     require_number("ratio", ratio, above=0)
@@ -79,7 +77,6 @@ def lora_plus_groups(
     found = list(adapters(model).values())
     if not found:
         raise SerialLoRAError(NO_ADAPTERS)
-    refuse_without_gradient(model)
     for _, injection in records(model):
         injection.refuse_merged()  # they would not learn
         injection.refuse_inside()

@@ -1,19 +1,20 @@
 """Serial LoRA as one of PEFT's own methods: `import serial_lora.peft` registers it.
 
-PEFT puts a layer of its own around each of the model's layers that it adapts. Inside, the layer is
-adapted as `inject` does it; around it, it has the names that PEFT looks for. q, k and v of one
-attention are three such layers with one pair between them: it belongs to the first, q, so it is
-counted once and saved once, under `...q_proj.serial_lora_pairs.lora_A`, and the others know where it
-is. The rest is PEFT's: adapters by name, `modules_to_save`, files, transformers' `load_adapter` and
+PEFT puts a layer of its own around a layer that it adapts. Inside, the layer is adapted as `inject`
+does it; around it, it has the names that PEFT looks for. q, k and v of one attention have one pair
+between them, and one such layer, around q: so the pair is counted once and saved once, under
+`...q_proj.serial_lora_pairs.lora_A`, and k and v are adapted where they are. The rest is PEFT's: adapters by name, `modules_to_save`, files, transformers' `load_adapter` and
 `Trainer`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from serial_lora.adapted import Acting, AdaptedTokens, Before
@@ -22,7 +23,6 @@ from serial_lora.config import PLACES, refuse_unknown
 from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError, require_finite
 from serial_lora.layers import SerialLoRA, wide
-from serial_lora.merging import write_weights
 from serial_lora.sites import Site
 from serial_lora.state import check_rank, plain_context
 from serial_lora.stored import require_own_weight, switch, writable
@@ -91,54 +91,47 @@ class SerialLoRAConfig(PeftConfig):
 class ActivePairs(Before):
     """The pairs of PEFT's active adapters, which add up."""
 
-    def __init__(self, around: SerialLoRALayer, shared: AdaptedTokens) -> None:
-        base, number = around.base_layer, around.number
-        super().__init__(type(base).__name__, base, "weight", (), shared=shared, number=number)
+    def __init__(self, around: SerialLoRALayer, base: nn.Module, **shared: Any) -> None:
+        super().__init__(type(base).__name__, base, "weight", (), **shared)
         self.around = around
 
     def acting(self) -> Acting:
         off = self.around.disable_adapters or self.around.merged
-        return () if off else tuple(self.around.pairs(self.around.active_adapters))
+        return () if off else self.around.pairs(self.around.active_adapters)
 
 
 class SerialLoRALayer(nn.Module, BaseTunerLayer):
-    """A linear layer that reads adapted tokens: q, k, v, or several of them in one weight.
+    """The first of the linear layers that read the same tokens, with the pairs before all of them.
 
     Attributes:
-        serial_lora_pairs: the pairs by the names of their adapters, a child of the first layer alone.
-        number: which this is of the layers that read the same tokens.
-        adapted: what adapts the layer inside.
-        original: while merged, the base's own weight.
+        serial_lora_pairs: the pairs by the names of their adapters.
+        adapted: what adapts these layers, this one and those beside it, which PEFT leaves alone.
+        originals: while merged, the base's own weights of these layers.
     """
 
     adapter_layer_names = ("serial_lora_pairs",)
-    serial_lora_pairs: nn.ModuleDict
-    adapted: ActivePairs
     in_features: int
 
-    def __init__(
-        self, base_layer: Any, beside: SerialLoRALayer | None, number: int, readers: int
-    ) -> None:
+    def __init__(self, base_layer: Any, beside: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.base_layer, self.number = base_layer, number
+        self.base_layer, layers = base_layer, [base_layer, *beside]
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.merged_adapters: list[str] = []
-        self.original: Tensor | None = None
-        pairs = nn.ModuleDict() if beside is None else beside.serial_lora_pairs
-        if number == 0:
-            self.serial_lora_pairs = pairs
-        else:
-            vars(self)["serial_lora_pairs"] = pairs  # no child: named_parameters has it elsewhere
-        shared = AdaptedTokens(readers) if beside is None else beside.adapted.shared
-        self.adapted = ActivePairs(self, shared)
-        self.adapted.put_on()
+        self.originals: list[Tensor] = []
+        self.serial_lora_pairs = nn.ModuleDict()
+        shared = AdaptedTokens(len(layers))
+        self.adapted = [
+            ActivePairs(self, layer, shared=shared, number=number)
+            for number, layer in enumerate(layers)
+        ]
+        for adapted in self.adapted:
+            adapted.put_on()
 
     def update_layer(self, name: str, config: SerialLoRAConfig) -> None:
-        """The pair of one more adapter, unless a layer beside this one has made it."""
-        if name not in self.serial_lora_pairs:
-            pair = SerialLoRA(self.in_features, config.r, config.scale, config.dropout)
-            self.serial_lora_pairs[name] = pair
-            self._move_adapter_to_device_of_base_layer(name)
+        """The pair of one more adapter."""
+        pair = SerialLoRA(self.in_features, config.r, config.scale, config.dropout)
+        self.serial_lora_pairs[name] = pair
+        self._move_adapter_to_device_of_base_layer(name)
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """(..., d) -> (..., outputs): the base layer's answer to x + the sum of scale * B A x."""
@@ -150,8 +143,9 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             self.unmerge()
         super().enable_adapters(enabled)
 
-    def pairs(self, names: list[str]) -> list[Any]:
-        return [self.serial_lora_pairs[name] for name in names if name in self.serial_lora_pairs]
+    def pairs(self, names: list[str]) -> Acting:
+        there = self.serial_lora_pairs
+        return tuple(there[name] for name in names if name in there)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """W (I + the sum of scale * B A), computed in float32 from the base's own W and rounded once."""
@@ -159,26 +153,24 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         names = [name for name in names if name in self.serial_lora_pairs]
         if not names:
             return
+        pairs = self.pairs([*self.merged_adapters, *names])
         with plain_context(self):
-            original = self.original
-            if original is None:
-                original = writable(self.base_layer, ("", "weight")).clone()
-            base = weight = wide(original)
-            for pair in self.pairs([*self.merged_adapters, *names]):
-                left, right = pair.factors(base)
-                weight = weight + left @ right
-            weight = weight.to(original.dtype)
-            if safe_merge:
-                require_finite({", ".join(names): weight}, "merged")
-            write_weights(self.base_layer, {("", "weight"): weight})
-        self.original = original
+            weights = [writable(adapted.layer, ("", "weight")) for adapted in self.adapted]
+            originals = self.originals or [weight.clone() for weight in weights]
+            for adapted, weight, original in zip(self.adapted, weights, originals, strict=True):
+                changed = adapted.changed(wide(original), pairs).to(original.dtype)
+                if safe_merge:
+                    require_finite({", ".join(names): changed}, "merged")
+                weight.copy_(changed)
+        self.originals = originals
         self.merged_adapters += names
 
+    @torch.no_grad()
     def unmerge(self) -> None:
-        """The base's own weight again, every bit of it."""
-        if self.original is not None:
-            write_weights(self.base_layer, {("", "weight"): self.original})
-        self.original, self.merged_adapters = None, []
+        """The base's own weights again, every bit of them."""
+        for adapted, original in zip(self.adapted, self.originals, strict=False):
+            writable(adapted.layer, ("", "weight")).copy_(original)
+        self.originals, self.merged_adapters = [], []
 
     def unload_and_optionally_merge_module(
         self, merge: bool, safe_merge: bool, adapter_names: list[str] | None
@@ -186,7 +178,8 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         """The layer inside, as it was, or with its adapters in its weight."""
         if merge:
             self.merge(safe_merge, adapter_names)
-        self.adapted.take_off()
+        for adapted in self.adapted:
+            adapted.take_off()
         return self.base_layer
 
 
@@ -271,11 +264,11 @@ class SerialLoRAModel(BaseTuner):
         parent: nn.Module,
         current_key: str,
     ) -> None:
-        readers = self.readers[current_key]
+        first, *beside = self.readers[current_key]
+        if current_key != first:
+            return
         if not isinstance(target, SerialLoRALayer):
-            layers = (self.model.get_submodule(name) for name in readers)
-            beside = next((one for one in layers if isinstance(one, SerialLoRALayer)), None)
-            layer = SerialLoRALayer(target, beside, readers.index(current_key), len(readers))
+            layer = SerialLoRALayer(target, map(self.model.get_submodule, beside))
             self._replace_module(parent, target_name, layer, target)
             target = layer
         target.update_layer(adapter_name, peft_config)

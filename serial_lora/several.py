@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_finite, require_names, require_number
-from serial_lora.state import new_adapter, plain_context, with_values
+from serial_lora.sites import child_name, unwrapped_name
+from serial_lora.state import injected, new_pairs, plain_context
 from serial_lora.values import (
     Pair,
     put_in,
@@ -24,7 +25,7 @@ from serial_lora.values import (
 
 def adapter_names(model: nn.Module) -> list[str]:
     """The names of the model's adapters, the active one first."""
-    _, injection = with_values(model)
+    _, injection = injected(model)
     return [injection.name, *injection.inactive]
 
 
@@ -43,9 +44,10 @@ def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None
     refuse_misfit(injection, name, config)
     with plain_context(root):
         fresh = {
-            f"{path}.{which}": tensor.detach()
-            for path, shape in injection.pair_shapes().items()
-            for which, tensor in new_adapter(shape, config).named_parameters()
+            unwrapped_name(child_name(site.name, f"{pair}.{which}")): tensor.detach()
+            for site in injection.sites
+            for pair, adapter in new_pairs(site, config).items()
+            for which, tensor in adapter.named_parameters()
         }
         own = {key: tensor.clone() for key, tensor in injection.own.items()}
         put_in(injection, config, fresh | own, name)
@@ -76,7 +78,7 @@ def remove_adapter(model: nn.Module, name: str) -> nn.Module:
     Raises:
         SerialLoRAError: there is no such adapter, or it is the active one.
     """
-    _, injection = with_values(model)
+    _, injection = injected(model)
     read_adapter(injection, name)  # or refuse
     if name == injection.name:
         raise SerialLoRAError(
@@ -124,7 +126,7 @@ def chain(model: nn.Module, names: Sequence[str], name: str) -> nn.Module:
         SerialLoRAError: as `combine`; or the method is LoRA, whose pairs stand beside the weights,
             so that one after the other is the sum.
     """
-    if with_values(model)[1].config.method != SerialLoRAConfig.method:
+    if injected(model)[1].config.method != SerialLoRAConfig.method:
         raise SerialLoRAError(
             "LoRA's pairs stand beside a weight, where one after the other is the sum; use combine."
         )

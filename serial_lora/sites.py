@@ -48,9 +48,6 @@ class Site:
         name: dotted name of the transformer block; adapters become its children.
         tower: "image" or "text".
         block: the block's index in its tower, counted from 0.
-        width: d, the size of a token.
-        entry: dotted name of the module whose output the tokens are (a norm layer); None where they
-            are taken as q, k and v read them.
         stream: "image" or "text" where one block attends over both (SD3), else None.
         suffix: "", "_text" or "_2"; tells the adapters of a block with several sites apart.
         projections: "q", "k", "v" and, where the block has one, "out"; of a feed-forward "fc1", where a
@@ -62,8 +59,6 @@ class Site:
     name: str
     tower: str
     block: int
-    width: int
-    entry: str | None
     projections: dict[str, Projection]
     stream: str | None = None
     suffix: str = ""
@@ -85,6 +80,11 @@ class Site:
     def first(self) -> Projection:
         """One that reads the tokens: q, or fc1."""
         return self.projections["q" if self.place == "attention" else "fc1"]
+
+    @property
+    def width(self) -> int:
+        """d, the size of a token."""
+        return self.first.columns
 
     def pair_name(self, part: str | None = None) -> str:
         """What a pair is called in the block: LoRA's beside a part, or Serial LoRA's one before all."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import INSIDE, MERGED, NO_ADAPTERS, SerialLoRAError
+from serial_lora.errors import NO_ADAPTERS, SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import Projection, Site, child_name, unwrapped_name
 
@@ -25,31 +24,6 @@ class InactiveAdapter:
 
     config: AdapterConfig
     tensors: dict[str, Tensor]
-
-
-@dataclass(eq=False)
-class Override:
-    """For the length of a `with` block of `disabled` or `per_sample`: what acts in place of pairs.
-
-    Attributes:
-        acting: for each pair what acts in its place: nothing, or a pair for each sample.
-    """
-
-    acting: Mapping[nn.Module, Callable[[Tensor], Tensor] | None]
-
-    @property
-    def base(self) -> bool:
-        """Whether nothing acts, so the model is its base."""
-        return None in self.acting.values()
-
-    def require_here(self) -> None:
-        """Refuse another thread or asyncio task than the one that opened the block."""
-        if self not in HERE.get():
-            raise SerialLoRAError(INSIDE)
-
-
-HERE: ContextVar[tuple[Override, ...]] = ContextVar("HERE", default=())
-"""Those of this thread or asyncio task."""
 
 
 @dataclass
@@ -68,7 +42,7 @@ class Injection:
         adapted: the layers whose tokens or weights go through adapters, except while merged.
         switched: attributes that are others as long as there are adapters: see `stored.switch`.
         originals: while merged, the base's own weights, keyed (module, parameter).
-        open: the `disabled` and `per_sample` blocks, the innermost last.
+        open: what acts in place of each pair in `disabled` and `per_sample` blocks, the innermost last.
     """
 
     config: AdapterConfig
@@ -82,7 +56,7 @@ class Injection:
     adapted: list[Any] = field(default_factory=list)
     switched: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
     originals: dict[tuple[str, str], Tensor] | None = None
-    open: list[Override] = field(default_factory=list)
+    open: list[Mapping[nn.Module, Any]] = field(default_factory=list)
 
     @property
     def merged(self) -> bool:
@@ -92,7 +66,7 @@ class Injection:
     @property
     def bare(self) -> bool:
         """Whether a `disabled` block is open."""
-        return any(override.base for override in self.open)
+        return any(None in acting.values() for acting in self.open)
 
     def learned(self) -> dict[str, Tensor]:
         """Parameters and buffers of the modules that learn beside the adapters, each once."""
@@ -111,11 +85,6 @@ class Injection:
             for which in ("lora_A", "lora_B")
         }
         return tensors | (self.own if self.bare else self.learned())
-
-    def pair_shapes(self) -> dict[str, tuple[int, int]]:
-        """For every pair the name that its tensors begin with in a file, and (inputs, outputs)."""
-        pairs = self.pairs.items()
-        return {name: (pair.lora_A.shape[1], pair.lora_B.shape[0]) for name, pair in pairs}
 
     def forget(self) -> None:
         """What the adapted layers have computed with values that are others now."""
@@ -136,11 +105,15 @@ class Injection:
     def refuse_inside(self) -> None:
         """Refuse to change or copy a model inside a `with` block."""
         if self.open:
-            raise SerialLoRAError(INSIDE)
+            raise SerialLoRAError(
+                "the adapters are disabled or given for each sample; leave that `with` block first."
+            )
 
     def refuse_merged(self) -> None:
         if self.merged:
-            raise SerialLoRAError(MERGED)
+            raise SerialLoRAError(
+                "the model's adapters are merged; call unmerge(model) or eject(model) first."
+            )
 
 
 RECORD = "serial_lora_injection"
@@ -178,32 +151,10 @@ def injected(model: nn.Module) -> tuple[nn.Module, Injection]:
     return root, injection
 
 
-def with_values(model: nn.Module) -> tuple[nn.Module, Injection]:
-    """The record of a model that is not on the meta device, where tensors have shapes alone."""
-    root, injection = injected(model)
-    if any(pair.lora_A.is_meta for pair in injection.pairs.values()):
-        raise SerialLoRAError(
-            "the adapters are on the meta device and have no values; load the base's weights, "
-            'then call to_empty(device="cpu") on each of adapters(model).values(), which makes '
-            "them fresh."
-        )
-    return root, injection
-
-
 def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
     """Every adapter in the model under its dotted name; empty if there is none."""
     require_model(model)
     return {n: m for n, m in model.named_modules() if isinstance(m, SerialLoRA | LoRA)}
-
-
-def adapter_shapes(site: Site, config: AdapterConfig) -> dict[str, tuple[int, int]]:
-    """The adapters of one site: the name each has in its block, and (inputs, outputs)."""
-    if config.method == SerialLoRAConfig.method:
-        return {site.pair_name(): (site.width, site.width)}
-    return {
-        site.pair_name(part): (projection.columns, projection.rows)
-        for part, projection in changed_parts(site, config).items()
-    }
 
 
 def changed_parts(site: Site, config: AdapterConfig) -> dict[str, Projection]:
@@ -214,11 +165,15 @@ def changed_parts(site: Site, config: AdapterConfig) -> dict[str, Projection]:
     return {part: p for part, p in site.projections.items() if part in asked}
 
 
-def new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | LoRA:
-    inputs, outputs = shape
+def new_pairs(site: Site, config: AdapterConfig) -> dict[str, SerialLoRA | LoRA]:
+    """Fresh adapters for one site, by the names that they have in its block."""
+    settings = config.rank, config.scale, config.dropout
     if config.method == SerialLoRAConfig.method:
-        return SerialLoRA(inputs, config.rank, config.scale, config.dropout)
-    return LoRA(inputs, outputs, config.rank, config.scale, config.dropout)
+        return {site.pair_name(): SerialLoRA(site.width, *settings)}
+    return {
+        site.pair_name(part): LoRA(projection.columns, projection.rows, *settings)
+        for part, projection in changed_parts(site, config).items()
+    }
 
 
 def check_rank(sites: list[Site], config: AdapterConfig) -> None:

@@ -71,37 +71,16 @@ def is_packed(weight: Tensor) -> bool:
     return eight_bits or getattr(weight, "quant_state", None) is not None
 
 
-def refuse_without_gradient(model: nn.Module) -> None:
-    """Refuse to train where no gradient comes back through a layer, as torchao's that quantize tokens too."""
-    for name, layer in model.named_modules():
-        weight = layer._parameters.get("weight") if isinstance(layer, nn.Linear) else None
-        if weight is None or is_packed(weight) or not is_quantized(weight):
-            continue
-        with torch.inference_mode(False), torch.enable_grad():
-            tokens = torch.zeros(1, layer.in_features, dtype=weight.dtype, device=weight.device)
-            tokens.requires_grad_(True)
-            passes = nn.functional.linear(tokens, weight).requires_grad
-        if not passes:
-            raise SerialLoRAError(
-                f"no gradient passes {name}, which quantizes tokens too, so an adapter would not "
-                "learn; quantize weights alone, or train it before and load_adapter it here."
-            )
-
-
 def writable(root: nn.Module, key: tuple[str, str]) -> Tensor:
     """The weight of this module and name, to be read and written in place."""
     module, parameter = key
     weight = own_weight(root.get_submodule(module), parameter)
     if weight.dtype in _TYPES and type(weight.data) is Tensor:
         return weight.detach()
-    if hasattr(weight, "full_tensor"):
-        raise SerialLoRAError(
-            f"FSDP has spread {module}.{parameter} over processes, so nothing can be merged into it; "
-            "load the saved adapter onto a whole base, and merge there."
-        )
     raise SerialLoRAError(
-        f"{module}.{parameter} is kept in few bits, so nothing can be merged into it exactly; use the "
-        "adapters unmerged, or load the saved ones onto a base with ordinary weights, and merge there."
+        f"{module}.{parameter} is kept in few bits or spread by FSDP, so nothing can be merged into it "
+        "exactly; use the adapters unmerged, or load the saved ones onto a base with ordinary weights, "
+        "and merge there."
     )
 
 

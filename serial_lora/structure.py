@@ -1,9 +1,9 @@
 """What the structure of a model tells of its attention.
 
 An attention module is one with three linear layers for q, k and v that read tokens of one width, or
-with one linear layer for all three, or nn.MultiheadAttention. The pair acts on what those layers
-read, so it is exact whatever stands before them (norms, windows) and behind (rotary positions,
-grouped keys, gates). Attention that reads its keys and values from elsewhere is left alone, and what
+with one linear layer for all three, or one weight, as nn.MultiheadAttention has. The pair acts on what
+those layers read, so it is exact whatever stands before them (norms, windows) and behind (rotary
+positions, grouped keys, gates). Attention that reads its keys and values from elsewhere is left alone, and what
 only looks like attention, such as a convolution for q, is refused by its name.
 """
 
@@ -32,8 +32,7 @@ from serial_lora.sites import (
 _WORDS = {"queries": "q", "query": "q", "keys": "k", "key": "k", "values": "v", "value": "v"}
 _OUT = re.compile(r"^(.*\.)?(to_|w_?)?(o|out|output|proj|dense|c_proj|o_proj|out_proj)(\.0)?$")
 _READS = re.compile("(^|_)w?(q|k|v|qk|kv|qkv)(_|$)")
-_CROSS = re.compile("cross(?!cov)|pool|encdec|encoder_decoder|enc(oder)?_att")
-_OWN = ("open_clip", "segment_anything")  # what is not in their families stays as it is
+_CROSS = re.compile("cross(?!cov)|pool|encdec|encoder_decoder|enc(oder)?_att|twoway")
 
 
 def structural_sites(model: nn.Module, known: Collection[Site] = ()) -> list[Site]:
@@ -61,9 +60,8 @@ def structural_sites(model: nn.Module, known: Collection[Site] = ()) -> list[Sit
             name=block if alone else name,
             tower=tower_of(modules, name),
             block=index_of(block),
-            width=projections["q"].columns,
-            entry=None,
             projections=projections,
+            batch_first=getattr(modules[name], "batch_first", True),
         )
         sites.append(site)
 
@@ -78,25 +76,25 @@ def structural_sites(model: nn.Module, known: Collection[Site] = ()) -> list[Sit
 
 
 def left_alone(name: str, module: nn.Module, parent: nn.Module) -> bool:
-    """Whether this attends to tokens from elsewhere, or belongs to a library with a family."""
-    owners = {type(m).__module__.partition(".")[0] for m in (module, parent)}
+    """Whether this attends to tokens from elsewhere."""
     where = " ".join([*name.split(".")[-2:], type(module).__name__, type(parent).__name__])
     cross = getattr(module, "is_cross_attention", False) or _CROSS.search(where.lower())
     decoder = name.endswith("multihead_attn") and hasattr(parent, "self_attn")  # as PyTorch's
-    return bool(cross or decoder or not owners.isdisjoint(_OWN))
+    return bool(cross or decoder or hasattr(parent, "ln_1_kv"))  # the last of open_clip's
 
 
 def _projections(name: str, module: nn.Module, parent: nn.Module) -> dict[str, Projection] | None:
     """What makes q, k, v and out in this module, or None if it is no self-attention."""
-    if isinstance(module, nn.MultiheadAttention):
-        if module.in_proj_weight is None:
-            return None  # keys and values have widths of their own
-        if module.bias_k is not None or module.add_zero_attn:
+    if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is None:
+        return None  # keys and values have widths of their own
+    weight = module._parameters.get("in_proj_weight")  # open_clip's own attention has one too
+    if weight is not None:
+        if getattr(module, "bias_k", None) is not None or getattr(module, "add_zero_attn", False):
             raise SerialLoRAError(
                 f"{name or type(module).__name__} adds tokens of its own to keys and values, so it is "
                 "not plain self-attention and cannot be adapted."
             )
-        whole = Projection(name, "in_proj_weight", 0, *module.in_proj_weight.shape)
+        whole = Projection(name, "in_proj_weight", 0, *weight.shape)
         return stacked(whole) | {"out": linear_projection(module, name, "out_proj")}
     layers = {
         _letters(child): child

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig
 from serial_lora.errors import SerialLoRAError, cut, require_finite, require_name
-from serial_lora.state import InactiveAdapter, Injection, check_rank, with_values
+from serial_lora.state import InactiveAdapter, Injection, check_rank, injected
 
 Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
 
@@ -44,13 +44,19 @@ def read_pairs(injection: Injection, name: str | None) -> dict[str, Pair]:
 
 
 def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
-    """The record, unless adapters are merged, disabled, given for each sample or sharded."""
-    root, injection = with_values(model)
+    """The record, unless adapters are merged, disabled, given for each sample, sharded or without values."""
+    root, injection = injected(model)
     injection.refuse_inside()
     injection.refuse_merged()
     if any(hasattr(parameter, "full_tensor") for parameter in root.parameters()):
         raise SerialLoRAError(
             "FSDP has spread the model over processes; load, add and switch adapters before that."
+        )
+    if any(pair.lora_A.is_meta for pair in injection.pairs.values()):
+        raise SerialLoRAError(
+            "the adapters are on the meta device and have no values; load the base's weights, "
+            'then call to_empty(device="cpu") on each of adapters(model).values(), which makes '
+            "them fresh."
         )
     return root, injection
 
@@ -77,8 +83,9 @@ def require_fitting(
     """Refuse tensors that are not those of an adapter of this rank in this model, or not finite."""
     learned = injection.learned()
     expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
-    for pair, (inputs, outputs) in injection.pair_shapes().items():
-        expected |= {f"{pair}.lora_A": (rank, inputs), f"{pair}.lora_B": (outputs, rank)}
+    for place, pair in injection.pairs.items():
+        expected[f"{place}.lora_A"] = (rank, pair.lora_A.shape[1])
+        expected[f"{place}.lora_B"] = (len(pair.lora_B), rank)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     odd = sorted(n for n in shapes | expected if shapes.get(n) != expected.get(n))
     if odd:

@@ -182,9 +182,10 @@ def put_before(
 
 
 def _hooks(model: nn.Module, site: Site, adapter: nn.Module) -> list:
-    """Where no layer gives the normed tokens (SD3), q, k and v read them through the adapter."""
-    if site.entry is not None:
-        norm = model.get_submodule(site.entry)
+    """Where no LayerNorm gives the tokens (SD3), q, k and v read them through the adapter."""
+    block = model.get_submodule(site.name)
+    norm = getattr(block, "ln_1", getattr(block, "norm1", None))  # of CLIP and of SAM
+    if isinstance(norm, nn.LayerNorm):
         return [norm.register_forward_hook(lambda _, args, output: adapter(output))]
     change = lambda _, args: (adapter(args[0]), *args[1:])  # noqa: E731
     readers = dict.fromkeys(projection.module for projection in site.readers.values())

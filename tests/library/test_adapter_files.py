@@ -47,32 +47,24 @@ def rewrite(path, metadata=None, tensors=None, **changes):
 
 
 @torch.no_grad()
-def test_round_trip_into_a_plain_and_an_injected_model(tiny, method, tmp_path):
-    model = adapted(tiny, method, scale=0.7, dropout=0.1).eval()
-    expected = tiny.run(model)
+def test_what_a_file_holds_and_sets_in_a_model_with_adapters(method, tmp_path):
+    """That it goes into a plain model with equal outputs, `test_dense` says of every model."""
+    tiny, model = TINY["timm"], trained("timm", method, scale=0.7, dropout=0.1)
     notes = {"class_names": "cat, dog"}
     path = save_adapter(model, tmp_path / "adapter.safetensors", notes=notes)
     assert list(tmp_path.iterdir()) == [path]
-
     stored = load_file(path)
     assert set(stored) == {n for n in model.state_dict() if n.endswith(("lora_A", "lora_B"))}
     assert all(tensor.dtype == torch.float32 for tensor in stored.values())
-    header = read_header(path)
-    assert header.config == method(rank=RANK, stream=tiny.stream, scale=0.7, dropout=0.1)
-    assert header.notes == notes
+    assert read_header(path).notes == notes
 
-    fresh = tiny.build()
-    assert load_adapter(fresh, path) is fresh
-    assert torch.equal(tiny.run(fresh), expected)
-    assert all(
-        p.requires_grad == n.endswith(("lora_A", "lora_B")) for n, p in fresh.named_parameters()
-    )
-
-    again = inject(tiny.build(), method(rank=RANK, stream=tiny.stream))
+    again = inject(tiny.build(), method(rank=RANK))
     places = [id(parameter) for parameter in again.parameters()]
     load_adapter(again, path)  # the scale comes from the file
     assert places == [id(parameter) for parameter in again.parameters()]
-    assert torch.equal(tiny.run(again), expected)
+    learning = {n for n, p in again.named_parameters() if p.requires_grad}
+    assert learning == set(stored)
+    assert torch.equal(tiny.run(again), tiny.run(model.eval()))
 
 
 @torch.no_grad()
@@ -141,6 +133,7 @@ BROKEN = {
         "no module",
     ),
     "wrong shape": (lambda p: bad_tensors(p, lambda t: t[:-1]), "shape"),
+    "whole numbers": (lambda p: bad_tensors(p, torch.Tensor.int), "type torch.int32"),
     "not finite": (lambda p: bad_tensors(p, lambda t: t / 0), "not finite"),
     "no checksum": (lambda p: save_file(load_file(p), p, header_of(p, "checksum")), "damaged"),
     "no sample": (lambda p: rewrite(p, metadata=header_of(p, "checksum", "sample")), "damaged"),
@@ -214,7 +207,6 @@ def test_what_there_is_nothing_to_save_of(tmp_path, method):
         list(adapter_parameters(diverged))[-1][0, 0] = float("inf")
     for model, noun in (
         (diverged, "diverged"),
-        (without_values, "meta device"),
         (eject(trained()), "no adapters"),
         (apart, "2 parts"),
     ):
@@ -223,11 +215,9 @@ def test_what_there_is_nothing_to_save_of(tmp_path, method):
     assert path.read_bytes() == content
     for act in (merge, lambda model: eject(model, keep_merged=True), to_peft):
         refused(diverged, act, "not finite")
-    for act in (merge, to_peft, lambda model: load_adapter(model, path)):
+    for model in (without_values, TINY["timm"].build().to("meta")):
         with pytest.raises(SerialLoRAError, match="meta device"):
-            act(without_values)
-    with pytest.raises(SerialLoRAError, match="meta device"):
-        load_adapter(TINY["timm"].build().to("meta"), path)
+            load_adapter(model, path)
     eject(without_values)
 
 

@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from serial_lora import (
@@ -28,6 +29,7 @@ from serial_lora import (
     save_adapter,
     unmerge,
 )
+from tests.library.test_adapter_files import rewrite
 from tests.library.test_attacks import refused
 from tests.library.test_every_family import CLOSE
 from tests.library.tiny_models import (
@@ -201,6 +203,10 @@ def test_what_does_not_fit_is_refused(tmp_path):
     wider = classifier()
     wider.head = nn.Linear(32, 9)
     refused(wider, lambda m: load_adapter(m, path), r"^head\..* has shape \(5")
+    path = save_adapter(inject(classifier(), SerialLoRAConfig(RANK), "norm"), tmp_path / "norm")
+    counts = {n: t.float() for n, t in load_file(path).items()}
+    rewrite(path, tensors=counts)
+    refused(classifier(), lambda m: load_adapter(m, path), "num_batches_tracked .*float32")
     add_adapter(model, "b")
     refused(model, lambda m: combine(m, {"default": 1, "b": 1}, "c"), "no exact sum")
     refused(model, lambda m: per_sample(m, ["b"]).__enter__(), "share head")

@@ -378,6 +378,37 @@ def test_other_libraries_names_of_settings_are_told(method, name):
         method(ranks=4)
 
 
+class Taken(PlainBlock):
+    """Has a child or an attribute of an adapter's name."""
+
+    def __init__(self, name: str, value: object) -> None:
+        super().__init__()
+        setattr(self, name, value)
+
+
+class Bare(nn.Sequential):
+    """A container with q, k and v among the children that it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("q", "k", "v", "out"):
+            self.add_module(name, nn.Linear(32, 32))
+
+
+@pytest.mark.parametrize("build", [lambda n: Taken(n, nn.Identity()), lambda n: Taken(n, 1), Bare])
+def test_a_block_that_cannot_have_the_adapter_as_a_child_is_refused(build, method):
+    name = {SerialLoRAConfig: "serial_lora", LoRAConfig: "lora_k"}[method]
+    model = nn.Sequential(PlainBlock(), Bare() if build is Bare else build(name))
+    refused(model, lambda m: inject(m, method(RANK)), "cannot have a child named")
+
+
+@pytest.mark.parametrize("model", [None, "clip", 3])
+def test_what_is_no_model_is_told(model, method):
+    for act in (lambda m: inject(m, method(RANK)), merge, eject, adapters, to_peft):
+        with pytest.raises(SerialLoRAError, match="is an nn.Module, not"):
+            act(model)
+
+
 # ------------------------------------------------------------------ what users do around a model
 
 
@@ -406,16 +437,6 @@ def test_tokens_that_change_in_place_are_adapted_as_they_are_read(around):
         seen = fill_adapters(model)(x)
         assert not torch.allclose(seen, base, **CLOSE)
         torch.testing.assert_close(merge(model)(x), seen, **CLOSE)
-
-
-def test_a_model_that_is_offloaded_is_refused(method):
-    from accelerate import cpu_offload
-
-    model = TINY["plain"].build()
-    cpu_offload(model, torch.device("cpu"))
-    with pytest.raises(SerialLoRAError, match="0.attention.q are offloaded"):
-        inject(model, method(RANK))
-    assert not adapters(model)
 
 
 @pytest.mark.parametrize("assign", [False, True])

@@ -143,7 +143,7 @@ def test_several_adapters_add_up_switch_and_go(tiny):
     model.base_model.set_adapter(["default", "other"])
     both = run(tiny, model)
     sums = inject(tiny.build(), serial_lora.SerialLoRAConfig(RANK + 2))
-    firsts = [layer.serial_lora_pairs for layer in _layers(model) if layer.number == 0]
+    firsts = [layer.serial_lora_pairs for layer in _layers(model)]
     for pairs, own in zip(firsts, serial_lora.adapters(sums).values(), strict=True):
         one, two = pairs["default"], pairs["other"]
         own.lora_A.copy_(torch.cat([one.lora_A, two.lora_A]))
@@ -170,7 +170,7 @@ def test_adapters_may_go_to_different_blocks():
     tiny = TINY["plain"]
     model = adapted(tiny, target_modules=["0.attention.q", "0.attention.k", "0.attention.v"])
     model.add_adapter("all", SerialLoRAConfig(r=RANK, exclude_modules="2.*"))
-    assert len(_layers(model)) == 6 and model.get_nb_trainable_parameters()[0] == 2 * 32 * RANK
+    assert len(_layers(model)) == 2 and model.get_nb_trainable_parameters()[0] == 2 * 32 * RANK
     fill_adapters(model)
     model.set_adapter("all")
     only = injected_alike(tiny, model, "all", blocks=[0, 1])
@@ -184,8 +184,6 @@ def test_copies_and_pickles_share_their_own_pair():
         torch.testing.assert_close(run(tiny, other), run(tiny, model), rtol=0, atol=0)
         fill_adapters(other, seed=9)
         assert not torch.allclose(run(tiny, other), run(tiny, model), **CLOSE)
-        q, k, v = _layers(other)[:3]
-        assert q.serial_lora_pairs is k.serial_lora_pairs is v.serial_lora_pairs
 
 
 # -------------------------------------------------------------------------------- what is refused

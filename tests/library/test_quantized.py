@@ -20,7 +20,6 @@ from serial_lora import (
     eject,
     inject,
     load_adapter,
-    lora_plus_groups,
     merge,
     save_adapter,
     to_peft,
@@ -250,5 +249,3 @@ def test_what_no_gradient_passes_takes_trained_adapters_alone(tmp_path):
         block.attn.qkv.register_forward_pre_hook(lambda _, args, pair=pair: (pair(args[0]),))
     load_adapter(model, path)
     torch.testing.assert_close(run(model), run(reference), rtol=0, atol=0)
-    with pytest.raises(SerialLoRAError, match="no gradient passes blocks.0.attn.qkv"):
-        lora_plus_groups(model, lr=1e-3)

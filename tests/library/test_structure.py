@@ -16,20 +16,17 @@ from serial_lora import (
     disabled,
     eject,
     inject,
-    load_adapter,
     merge,
     register_family,
-    save_adapter,
 )
 from serial_lora.attention import find_sites
 from serial_lora.sites import Projection, Site
-from tests.library.more_models import MODELS, Gated
+from tests.library.more_models import Gated
 from tests.library.tiny_models import (
     BOTH,
     EVERY,
     FORWARD,
     RANK,
-    SCALE,
     TINY,
     PlainAttention,
     PlainBlock,
@@ -157,12 +154,6 @@ def kind(request) -> str:
     return request.param
 
 
-def adapted(name: str, kind: str) -> nn.Module:
-    tiny = MODELS[name]
-    config = CONFIGS[kind](RANK, scale=SCALE, stream=tiny.stream)
-    return fill_adapters(inject(tiny.build(), config), size=0.3)
-
-
 # ------------------------------------------------------------------------------------- refusals
 
 
@@ -207,12 +198,22 @@ def test_a_registered_family_may_name_one_of_another_shape(kind, monkeypatch):
     def narrow(model):
         layers = {"fc1": Projection("0.mlp.0", "weight", 0, 8, 32)}
         layers |= {"fc2": Projection("0.mlp.2", "weight", 0, 32, 8)}
-        yield Site("0", "image", 0, 32, None, layers, place="feed_forward")
+        yield Site("0", "image", 0, layers, place="feed_forward")
 
     model = fill_adapters(inject(nn.Sequential(Bottleneck()), CONFIGS[kind](RANK)))
     assert adapters(model).keys() & {"0.serial_lora_ff", "0.lora_fc1"}
     expected = _run_plain(model)
     torch.testing.assert_close(_run_plain(merge(model)), expected, **CLOSE)
+
+
+def test_two_places_of_one_name_are_refused(kind, monkeypatch):
+    """A family's sites in one block need suffixes that tell them apart."""
+    model = nn.Sequential(Two())
+    twice = find_sites(model, places=CONFIGS[kind](RANK).places) * 2
+    monkeypatch.setattr(attention, "FAMILIES", [lambda _: twice])
+    with pytest.raises(SerialLoRAError, match="has one already"):
+        inject(model, CONFIGS[kind](RANK))
+    assert not adapters(model)
 
 
 @torch.no_grad()
@@ -226,10 +227,3 @@ def test_one_in_two_blocks_has_one_adapter_and_two_in_one_block_have_two(kind):
         assert sum("fc2" in name or "_ff" in name for name in adapters(model)) == 2
         expected = run(model)
         torch.testing.assert_close(run(merge(model)), expected, **CLOSE)
-
-
-def test_a_file_for_one_place_does_not_fit_another(kind, tmp_path):
-    path = save_adapter(adapted("timm", kind), tmp_path / "adapter.safetensors")
-    other = inject(TINY["timm"].build(), type(CONFIGS[kind](1))(RANK))
-    with pytest.raises(SerialLoRAError, match="places"):
-        load_adapter(other, path)
