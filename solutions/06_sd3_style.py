@@ -307,9 +307,9 @@ for five in (slice(step, step + 5) for step in range(0, len(given), 5)):
 display_figure(draw_rows(rows))
 
 # %% [markdown]
-# Not one grey level apart: you have written SD3's sampler. (At the paper's scale several remain, from bfloat16.) The first
-# guess is the blurred cat that you have just seen. Each step goes a little way towards the guess, and the model guesses
-# again. In the end both rows show the same drawing: a body, a whole tail, and no face.
+# Not one grey level apart: you have written SD3's sampler. The first guess is the blurred cat from above. Each step goes a
+# little way towards the guess, and the model guesses again. In the end both rows show the same drawing: a body, a whole
+# tail, and no face.
 #
 # ## Guidance, and asking in words
 #
@@ -574,7 +574,7 @@ check("6.3", mixed_velocity)
 # answers share cancels in it.) If it is the rest that loses the names, your drawings get them back.
 #
 # Move the slider from the words (0) past what was learned (1). Beside each drawing is hers. At which scale would you
-# draw all forty, and how many will then be found? Write both down: the next code cell asks for them.
+# draw all forty, and how many will then be found? Write both down.
 
 # %%
 from serial_lora_course.lessons.l06_sd3.panel import fade_panel
