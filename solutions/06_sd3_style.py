@@ -445,7 +445,7 @@ for name, adapter in adapters.items():
 # %% [markdown]
 # Each method has its own learning rate. Both tried 0.004 and 0.009 on 41 captions that this lesson does not draw, and
 # kept the one with more drawings that pass both tests below: Serial LoRA had 19 and 21, LoRA 22 and 19.
-# <!-- trials: 0.004, 0.009, 41, 19, 21, 22 -->
+# <!-- from trials: 0.004, 0.009, 41, 19, 21, 22 -->
 #
 # Now the same prompts in the same words, from the same noise.
 
@@ -605,7 +605,7 @@ fade_panel(fade, scales, names, studio.as_drawn(hers["Ines"]))
 # We chose by 80 other captions. In words 33 pass both tests, with Serial LoRA alone 32, and with two models at the scales
 # 1, 1.5 and 2 there are 38, 43 and 40. At scale 1 only the rest is gone, and 60 are found, 45 with it: most names
 # were lost there. Less guidance is no way out: at w = 2 only 40 are found. LoRA had 33 alone, and 39, 36 and 40.
-# <!-- trials: 80, 33, 32, 1, 1.5, 2, 38, 43, 40, 60, 45, 39, 36 -->
+# <!-- from trials: 80, 33, 32, 1, 1.5, 2, 38, 43, 40, 60, 45, 39, 36 -->
 #
 # ## All forty
 
@@ -636,7 +636,7 @@ table
 # | Serial LoRA, two models | 23 | 25 | 23 | 22 |
 # | LoRA, two models | 27 | 28 | 29 | 24 |
 #
-# <!-- seeds from 1000, 2000, 3000 on: 15, 19, 21, 25, 23, 24, 22, 28, 29, 132, 114, 125, 160 -->
+# <!-- from seeds 1000, 2000, 3000 on: 15, 19, 21, 25, 23, 24, 22, 28, 29, 132, 114, 125, 160 -->
 # Two models pass more often than words in every column. Serial LoRA alone was unlucky in our run: after 17 come 25, 23
 # and 24, as many as with two models. What two models give it are names: 125 of 160 are found, 114 alone, 132 in words.
 # LoRA, with four times the parameters, gains in names and in what passes. One noise is one throw: lesson 08 asks how
@@ -652,7 +652,7 @@ rows["Ines"] = [studio.real[i] for i in nobody_chose]
 display_figure(plot_drawings(rows, [captions[i] for i in nobody_chose]))
 
 # %% [markdown]
-# Go from the second row to the third. The mushroom is a mushroom again; glass, ticket and pushpin have the shapes that
+# Go from the second row to the third. The mushroom is a mushroom again; glass, ticket and fax have the shapes that
 # they had in words, with a purer yellow and a whiter white. But ram and exhaling face were no good in words, and no style
 # mends them: two models draw nothing that the first of them does not know.
 #
@@ -700,6 +700,6 @@ display_figure(plot_drawings(rows, [captions[i] for i in nobody_chose]))
 # Next: [LoRA+, and whose rate it is](07_lora_plus.ipynb).
 #
 # <small>Rectified flow: Esser et al. (2024). Guidance: Ho and Salimans (2022). FID: Heusel et al. (2017).
-# <!-- references: 2024, 2022, 2017 --> Pretrained on
+# <!-- from references: 2024, 2022, 2017 --> Pretrained on
 # Twemoji (copyright Twitter, Inc. and contributors, CC BY 4.0), Fluent Emoji (Microsoft, MIT) and Noto Emoji (Google,
-# OFL 1.1); Ines's drawings are OpenMoji's (openmoji.org, CC BY-SA 4.0). <!-- licences: 4.0, 1.1 --></small>
+# OFL 1.1); Ines's drawings are OpenMoji's (openmoji.org, CC BY-SA 4.0). <!-- from licences: 4.0, 1.1 --></small>
