@@ -17,7 +17,6 @@ except ModuleNotFoundError:
 # %%
 import os
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -37,10 +36,9 @@ SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper": SD3 medium, a
 lesson = open_lesson("sd3", SCALE, os.environ.get("SERIAL_LORA_LENGTH", "class"))
 model, config, device = lesson.model, lesson.config, lesson.device  # the part of SD3 that draws
 studio = Studio(lesson)  # many pictures and prompts, made ready for it
-captions = studio.captions  # the test prompts: no training sees Ines's drawings of them
 
-shown = [i for i in (0, 3, 6, 12, 18, 24, 25, 36) if i < len(captions)]  # change this
-names = [captions[i] for i in shown]
+shown = [i for i in (0, 3, 6, 12, 18, 24, 25, 36) if i < len(studio.captions)]  # change this
+names = [studio.captions[i] for i in shown]
 base = studio.stock(studio.asked.rows(shown), shown, config.guidance)
 hers = {"Ines": [studio.real[i] for i in shown]}
 display_figure(plot_drawings({"SD3": base} | hers, names))
@@ -183,7 +181,7 @@ def velocity_of(network: nn.Module, words) -> Callable:
 
 
 # %%
-loss_of = yours("6.1")
+loss_of, captions = yours("6.1"), studio.captions  # all test prompts: no training sees them
 some = [words for words in captions if words in studio.known] or [*studio.known]
 as_many = slice(len(some))
 kinds = {
@@ -323,6 +321,9 @@ display_figure(draw_rows(rows))
 
 
 # %%
+from functools import partial
+
+
 def guided(network: nn.Module, words, w: float = config.guidance) -> Callable:
     """A network's velocity for these words, with guidance."""
     prompted, empty = velocity_of(network, words), velocity_of(network, studio.empty)
