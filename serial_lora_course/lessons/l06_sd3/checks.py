@@ -1,4 +1,4 @@
-"""Checks of the exercises on Stable Diffusion 3: the path, the loss, the sampler, guidance.
+"""Checks of the exercises on Stable Diffusion 3: the loss, the sampler, two models in it.
 
 Every expected value is reached another way than in the lesson: one picture or one number at a time,
 or by finite differences.
@@ -11,34 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from serial_lora_course.checking.case import Case, Parts
+from serial_lora_course.checking.case import Case
 from serial_lora_course.checking.running import exercise
-
-
-@exercise(
-    "6.1",
-    "the points equal those of one picture at a time and the velocity equals finite differences, also at both ends",
-)
-def flow_path() -> Iterator[Case]:
-    """Points and velocities of batches whose width does, and does not, equal their size."""
-    batches = ((2, 3, 4), [0.25, 0.5, 0.9, 0.0]), ((2, 4, 5), [0.7, 0.1]), ((2, 3, 3), [1.0])
-    for sizes, sigmas in batches:
-        x, n = torch.randn(2, len(sigmas), *sizes)
-        levels = torch.tensor(sigmas)
-        behind, points, ahead = (
-            torch.stack([torch.lerp(*each) for each in zip(x, n, levels + by, strict=True)])
-            for by in (-0.5, 0, 0.5)
-        )
-        what = f"{len(sigmas)} latents of {' x '.join(map(str, sizes))}, sigmas {sigmas}"
-        yield Case(
-            what,
-            (x, n, levels),
-            Parts({f"the points of {what}": points, f"the velocity of {what}": ahead - behind}),
-            tolerance=1e-4,
-            nan="the velocity is divided by sigma, which may be 0: it is simply the noise minus the picture",
-            form="return the points and the velocity, in this order",
-            error="the sigmas have the shape (B,): reshape them to (B, 1, 1, 1) before you multiply pictures by them",
-        )
 
 
 class Toy(nn.Module):
@@ -58,7 +32,7 @@ class Toy(nn.Module):
 
 
 @exercise(
-    "6.2", "the loss and the gradient of the model's weights equal those of one picture at a time"
+    "6.1", "the loss and the gradient of the model's weights equal those of one picture at a time"
 )
 def flow_loss() -> Iterator[Case]:
     """A toy model's loss, one picture after another."""
@@ -89,7 +63,7 @@ def drifting(points: Tensor, level: float) -> Tensor:
 
 
 @exercise(
-    "6.3",
+    "6.2",
     "the sample equals one computed number by number, for even and uneven levels and for a single step",
 )
 def sample() -> Iterator[Case]:
@@ -110,13 +84,21 @@ def sample() -> Iterator[Case]:
 
 
 @exercise(
-    "6.4",
-    "the velocity equals one computed number by number, for guidance below 1, at 1 and above 1",
+    "6.3",
+    "the velocity equals one computed number by number, for scales of 0, 1 and beyond",
 )
-def guided_velocity() -> Iterator[Case]:
-    """The point on the line through both answers, one number at a time."""
-    for w in (3.0, 1.0, 7.0, 0.0, 0.5):
-        e, p = torch.randn(2, 2, 3, 4, 4)
-        pairs = zip(e.flatten().tolist(), p.flatten().tolist(), strict=True)
-        numbers = [(1 - w) * empty + w * prompted for empty, prompted in pairs]
-        yield Case(f"the velocity at guidance {w:g}", (e, p, w), torch.tensor(numbers).view_as(e))
+def mixed_velocity() -> Iterator[Case]:
+    """Shares of three answers, one number at a time."""
+    for w, scale in ((3.0, 1.5), (1.0, 1.0), (7.0, 0.0), (0.5, 2.0)):
+        answers = torch.randn(3, 2, 3, 4, 4)
+        numbers = [
+            (1 - w) * empty + (w - scale) * prompted + scale * tuned
+            for empty, prompted, tuned in zip(
+                *(each.flatten().tolist() for each in answers), strict=True
+            )
+        ]
+        yield Case(
+            f"the velocity at guidance {w:g} and scale {scale:g}",
+            (*answers, w, scale),
+            torch.tensor(numbers).view_as(answers[0]),
+        )
