@@ -508,12 +508,11 @@ def adapt(clip: nn.Module, put_in, lr: float, few: list[int]) -> tuple[nn.Module
     return clip, train(clip, groups, Shots(few), prompts, loss_of, steps, together)
 
 
-steps = config.steps(len(chosen))
-often = steps * size / len(chosen)
-print(f"{steps} steps of {size} pictures: each of the {len(chosen)} comes about {often:.0f} times,")
-print(f"and each time another crop, of {config.crop:.0%} of its area or more, is seen.")
-print(f"AdamW, weight decay {config.weight_decay}; Serial LoRA of rank {rank}; seed {SEED}.")
-print("The rate in the first step:", "; ".join(f"{lr:g} for {name}" for name, lr in rates.items()))
+for few in (single, chosen):
+    how = f"{config.steps(len(few))} steps of {min(size, len(few))} pictures"
+    for (name, lr), own in zip(rates.items(), (rank, rank // 4, "whole"), strict=True):
+        print(f"{name}: rate {lr:g} in the first step, rank {own}, {how}")
+print(f"AdamW, weight decay {config.weight_decay}, crops of {config.crop:.0%} or more, seed {SEED}")
 
 # %% [markdown]
 # How many of the 73 do you expect after these few steps?
@@ -547,7 +546,7 @@ print(f"loss {losses[0]:.2f} in the first step, {fmean(losses[-10:]):.2f} in the
 print(f"right: {(zero == labels).sum()} of {n} before, {(serial == labels).sum()} after")
 
 # %% [markdown]
-# From 36 to 57 of 73. And a probe had as many, in milliseconds.
+# From 36 to 57 of 73. And a probe had as many.
 #
 # ## How sure is a lead?
 #
@@ -721,9 +720,9 @@ display_figure(plot_over_shots(accuracy, ours, own))
 # to 58.0, the probe from the sentences 56.6, and from two to eight shots that probe's mean is above Serial LoRA's.
 # (Full fine-tuning is in your run alone, and level there.)
 #
-# So whatever keeps the sentences beats what throws them away, as long as labels are few. Beyond that, nothing on this
-# CLIP clearly beats one equation, and at equal size LoRA does no worse than Serial LoRA. Why adapt, then? The adapted
-# CLIP still reads any sentence, and a probe knows only its classes (lesson 00).
+# So while labels are few, keep the sentences. Beyond that, Serial LoRA does not beat one equation, as far as six sets
+# can tell, and at equal size LoRA does no worse. Why adapt, then? The adapted CLIP still reads any sentence, and a probe
+# knows only its classes (lesson 00).
 
 # %% [markdown]
 # ## Quiz

@@ -161,15 +161,14 @@ print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
 print(f"the interval: {mean - half:+.2f} to {mean + half:+.2f}")
 
 # %% [markdown]
-# The same mean, and zero is inside the interval, if only just: from -0.02 to +0.87. You don't sign. That does not mean
-# that Serial LoRA is no better: five data sets are too few to tell. And there is a second reason: in these runs on
-# SAM, and on SD3, one learning rate served both methods, and may suit one of them better. (Lesson 09 gives each its
-# own.)
+# The same mean, and zero is inside, if only just. You don't sign. That does not mean that Serial LoRA is no better: five
+# data sets are too few to tell. And there is a second reason: in these runs on SAM, and on SD3, one learning rate served
+# both methods, and may suit one of them better. (Lesson 09 gives each its own.)
 #
 # Let's test both intervals where we know the truth. We make up two methods that are equal on average: data sets favour
 # one or the other by chance, and seeds add noise, both about as much as in your friend's table. Every interval that
-# leaves out zero is then a *false positive*. How often will your friend's interval find a winner? Write down your
-# guess, and what thirty seeds in place of three will do to it.
+# leaves out zero is then a *false positive*. How often will your friend's interval find a winner, and what will more
+# seeds do to that? **Put your guess into `guess`.**
 
 
 # %%
@@ -178,7 +177,8 @@ def over_runs(differences: np.ndarray) -> tuple[float, float]:
     return differences.mean(), 2 * differences.std(ddof=1) / math.sqrt(differences.size)
 
 
-for seeds in (3, 10, 30):
+guess = {3: 5, 10: 5, 30: 5}  # percent of your friend's intervals, by the number of seeds
+for seeds in guess:
     wrong = {"over runs": 0, "over data sets": 0}
     for _ in range(2000):
         sets = 0.3 * chance.normal(size=(5, 1))  # (sets, 1): what suits a data set
@@ -186,7 +186,8 @@ for seeds in (3, 10, 30):
         for way, of in zip(wrong, (over_runs, interval_of), strict=True):
             mean, half = of(made_up)
             wrong[way] += abs(mean) > half
-    print(f"{seeds} seeds:", {way: f"{count / 2000:.0%}" for way, count in wrong.items()})
+    shares = {way: f"{count / 2000:.0%}" for way, count in wrong.items()}
+    print(f"{seeds} seeds:", shares, f"(you guessed {guess[seeds]}%)")
 
 # %% [markdown]
 # Between two equal methods your friend finds a winner in 26% of cases. With thirty seeds it is 69%. More runs make
@@ -216,7 +217,7 @@ display(pd.DataFrame(rows).T)
 
 # %% [markdown]
 # Endless seeds would take away that share, and no more: at most 42% of a variance, on SD3 2%. What is left needs more
-# sets. (These shares, too, are estimates from few numbers.)
+# sets.
 #
 # And see what one more set does. SAM has six here: `photographs` joined, and your friend's interval, ± 0.45 before, is
 # ± 0.34 and leaves out zero. Sign now? Not yet: whoever adds data until an interval leaves out zero finds it too often,
@@ -499,5 +500,4 @@ display_figure(plot_margins(judged))
 # - Correct for every question that you ask, or make each interval wide enough for all.
 # - Count the data sets that an answer takes before you run any.
 #
-# Next time a table says "± 0.2", ask: over what? Now for the paper itself: [09 · The paper on
-# trial](09_paper_on_trial.ipynb).
+# Next time a table says "± 0.2", ask: over what? Now for the paper itself: [lesson 09](09_paper_on_trial.ipynb).
