@@ -282,8 +282,8 @@ check("4.2", fit_probe)
 
 # %% [markdown]
 # α is chosen on the training pictures: `RidgeCV` leaves out each in turn, and takes the α whose fit on the others comes
-# closest. (With one shot no other picture of its class is left, so there it trusts the start.) How many of the 73 do
-# you expect from each start?
+# closest. (With one shot no other picture of its class is left, and it takes the largest.) How many of the 73 do you
+# expect from each start?
 
 # %%
 from sklearn.linear_model import RidgeCV
@@ -510,8 +510,9 @@ def adapt(clip: nn.Module, put_in, lr: float, few: list[int]) -> tuple[nn.Module
 
 for few in (single, chosen):
     how = f"{config.steps(len(few))} steps of {min(size, len(few))} pictures"
-    for (name, lr), own in zip(rates.items(), (rank, rank // 4, "whole"), strict=True):
-        print(f"{name}: rate {lr:g} in the first step, rank {own}, {how}")
+    ranks = (f"rank {rank}", f"rank {rank // 4}", "all weights")
+    for (name, lr), own in zip(rates.items(), ranks, strict=True):
+        print(f"{name}: rate {lr:g} in the first step, {own}, {how}")
 print(f"AdamW, weight decay {config.weight_decay}, crops of {config.crop:.0%} or more, seed {SEED}")
 
 # %% [markdown]
@@ -566,8 +567,7 @@ for title, indices in {
         display_figure(show_changes(title, data.test, indices.tolist(), *guesses, words=names))
 
 # %% [markdown]
-# Only these pictures decide who leads; where both are right or both wrong, nothing is learnt. And they are few: with
-# other test pictures they would fall another way. How far?
+# Only these pictures decide who leads. They are few, and other test pictures would fall another way. How far?
 
 # %% [markdown]
 # ### Exercise 4.5 · A lead and its ±
@@ -672,14 +672,15 @@ for name, guesses in found.items():
         ahead, half = lead_of(found[ours][shots] == labels, guess == labels)
         own[shots, name] = 100 * ahead / n, 100 * half / n  # in points
         rows[name][f"right, {shots}-shot"] = int((guess == labels).sum())
-        rows[name][f"{ours}'s lead, {shots}-shot"] = f"{ahead:+.0f} ± {half:.0f}"
+        beside = "" if name == ours else f"{ahead:+.0f} ± {half:.1f}"
+        rows[name][f"{ours}'s lead, {shots}-shot"] = beside
 display(pd.DataFrame(rows).T)
 print("you guessed:", my_guess)
 
 # %% [markdown]
 # At sixteen shots only zero-shot is behind by more than the ±. The other five lie at 55 to 58 of 73: level. At one shot
-# Serial LoRA has 42 and LoRA 45, and the probes fewer, but even 8 more than the probe from zero is no more than its ±.
-# And that is one draw, of eight pictures. **Change this and run again**: `SEED = 2`. Who leads now?
+# Serial LoRA has 42 and LoRA 45, but only the lead over the probe from zero is more than its ±, by a hair. And that is
+# one draw, of eight pictures. **Change this and run again**: `SEED = 2`. Who leads now?
 #
 # ## What beats what
 #

@@ -99,6 +99,7 @@ def plot_over_shots(
         for axes, each in zip(panels, (shots[0], shots[-1]), strict=True):
             axes.axvline(0, color=INK, linewidth=1)
             for row, rival in enumerate(rivals):
+                axes.axhline(row + 0.5, color="#dddddd", linewidth=0.8, zorder=0)
                 if found := own.get((each, rival)):
                     look = {
                         "color": BLUE,
