@@ -5,7 +5,8 @@
 # size. On average Serial LoRA won. "So sharing one pair works," says your friend, and wants your name on the report. Do
 # you sign?
 #
-# You'll build what you need to decide: an interval, a margin, and a correction for many questions.
+# You'll build what you need to decide: an interval, a margin, a correction for many questions, and the number of data
+# sets that an answer would take.
 
 # %%
 try:
@@ -32,8 +33,8 @@ lesson_card("08")
 # ## Before you look
 #
 # The course ships the records of runs like those of lessons 04 to 07. Before you look at a difference, write down how
-# far behind would be too far. We take one point of accuracy on CLIP, one point of Dice on SAM (how well a mask fits,
-# lesson 05, times 100), and five points of style share on SD3 (lesson 06).
+# far behind would be too far: **put your own margins into `MARGINS`**. Ours are one point of accuracy on CLIP, one
+# point of Dice on SAM (how well a mask fits, lesson 05, times 100), and five points of style share on SD3 (lesson 06).
 #
 # Then come your friend's runs, on five data sets with three seeds. (A sixth, `photographs`, waits for later.) Each
 # value is a mean over three amounts of training pictures. Two runs of one data set and seed saw the same pictures, so
@@ -42,17 +43,12 @@ lesson_card("08")
 # %%
 LABS = {"clip": "accuracy", "sam": "dice", "sd3": "style_share"}
 MARGINS = {"clip": 1.0, "sam": 1.0, "sd3": 5.0}  # how far behind is too far
-UNTRAINED = {"clip": "zero_shot_dataset", "sam": "base_dice", "sd3": "base_style_share"}
-
-for lab, measure in LABS.items():
-    lora = frame(shipped_records(lab)).query("method == 'lora'")
-    gain = 100 * (lora[measure] - lora[UNTRAINED[lab]]).mean()
-    print(f"{lab:4} LoRA gains {gain:4.1f}, a tenth is {gain / 10:.2f}; margin {MARGINS[lab]:g}")
 
 
 def results(lab: str, measure: str) -> pd.DataFrame:
     """Times 100: a row for each data set and seed, the mean over amounts; a column for each method."""
     runs = frame(shipped_records(lab))
+    runs = runs[runs["dataset"] != "everything"]  # it is five of the others, so no new measurement
     return 100 * runs.pivot_table(measure, ["dataset", "seed"], "method")
 
 
@@ -65,11 +61,8 @@ error = runs.std(ddof=1) / math.sqrt(len(runs))  # the standard error of the mea
 print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 
 # %% [markdown]
-# Our margins are about a tenth of what LoRA gains; on SAM, a round hundredth of Dice, a sixth.
-#
 # The last line is what many papers do: all runs are one sample, and two standard errors to each side of the mean are
-# the *interval*, made so that it catches the truth in nineteen studies of twenty. All of it is above zero, so it looks
-# settled.
+# the *interval*, made to catch the truth in nineteen studies of twenty. All of it is above zero: settled?
 #
 # Now read the table row by row. On `lines` Serial LoRA wins clearly with every seed, on `weather` it loses with two
 # of three. Do these look like fifteen independent measurements of one thing?
@@ -92,8 +85,6 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 #
 # So **the data set is the measurement**, and its seeds are averaged first. Right: the same mean with two intervals,
 # one that counts fifteen runs and one that counts five data sets. The wide one contains zero.
-#
-# You'll build the wide one. It needs one more idea.
 #
 # ## How many standard errors?
 #
@@ -170,17 +161,14 @@ print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
 print(f"the interval: {mean - half:+.2f} to {mean + half:+.2f}")
 
 # %% [markdown]
-# The same mean, and zero is inside the interval, if only just: from -0.02 to +0.87. You don't sign. That does not mean
-# that Serial LoRA is no better: five data sets are too few to tell. And there is a second reason: in these runs on
-# SAM, and on SD3, one learning rate served both methods, and may suit one of them better. (Lesson 09 gives each its
-# own.)
-#
-# Your friend could still sign a smaller claim, about *these* five data sets. For that, the seeds are a fair sample,
-# and the narrow interval is on the safe side. But the sentence was about data sets in general.
+# The same mean, and zero is inside, if only just. You don't sign. That does not mean that Serial LoRA is no better: five
+# data sets are too few to tell. And there is a second reason: in these runs on SAM, and on SD3, one learning rate served
+# both methods, and may suit one of them better. (Lesson 09 gives each its own.)
 #
 # Let's test both intervals where we know the truth. We make up two methods that are equal on average: data sets favour
 # one or the other by chance, and seeds add noise, both about as much as in your friend's table. Every interval that
-# leaves out zero is then a *false positive*. How often will your friend's interval find a winner?
+# leaves out zero is then a *false positive*. How often will your friend's interval find a winner, and what will more
+# seeds do to that? **Put your guess into `guess`.**
 
 
 # %%
@@ -189,7 +177,8 @@ def over_runs(differences: np.ndarray) -> tuple[float, float]:
     return differences.mean(), 2 * differences.std(ddof=1) / math.sqrt(differences.size)
 
 
-for seeds in (3, 10, 30):
+guess = {3: 5, 10: 5, 30: 5}  # percent of your friend's intervals, by the number of seeds
+for seeds in guess:
     wrong = {"over runs": 0, "over data sets": 0}
     for _ in range(2000):
         sets = 0.3 * chance.normal(size=(5, 1))  # (sets, 1): what suits a data set
@@ -197,7 +186,8 @@ for seeds in (3, 10, 30):
         for way, of in zip(wrong, (over_runs, interval_of), strict=True):
             mean, half = of(made_up)
             wrong[way] += abs(mean) > half
-    print(f"{seeds} seeds:", {way: f"{count / 2000:.0%}" for way, count in wrong.items()})
+    shares = {way: f"{count / 2000:.0%}" for way, count in wrong.items()}
+    print(f"{seeds} seeds:", shares, f"(you guessed {guess[seeds]}%)")
 
 # %% [markdown]
 # Between two equal methods your friend finds a winner in 26% of cases. With thirty seeds it is 69%. More runs make
@@ -207,8 +197,8 @@ for seeds in (3, 10, 30):
 # ## More seeds, or more data sets?
 #
 # If the interval is too wide, what should you add? The means of data sets vary for two reasons: data sets differ, and
-# each mean carries some noise from its few seeds. The spread within a row of the table tells how large that noise is;
-# the rest comes from the data sets. Here is Serial LoRA minus LoRA in all three labs, of equal rank and of equal size.
+# each mean carries some noise from its few seeds, which the spread within a row of the table tells. Here is Serial LoRA
+# minus LoRA in all three labs, of equal rank and of equal size.
 
 # %%
 RIVALS = {"lora": "equal rank", "lora_equal_budget": "equal size"}
@@ -222,31 +212,28 @@ for lab, measure in LABS.items():
         mean, half = intervals[lab, rival] = interval_of(gap.to_numpy())
         row = {"sets": len(gap), "difference": f"{mean:+.2f} ± {half:.2f}"}
         row["seeds' share of the variance"] = f"{share:.0%}"
-        row["with endless seeds"] = f"± {half * math.sqrt(max(0, 1 - share)):.2f}"
         rows[f"{lab}, {name}"] = row
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# Where the share is 42%, more seeds would shorten the interval, from ± 0.21 to ± 0.16. On SAM at equal size seeds are
-# only 18% of the variance, on SD3 2% or less: there even a thousand runs of each set would change little, and you need
-# more sets. (These shares, too, are estimates from few numbers.)
+# Endless seeds would take away that share, and no more: at most 42% of a variance, on SD3 2%. What is left needs more
+# sets.
 #
 # And see what one more set does. SAM has six here: `photographs` joined, and your friend's interval, ± 0.45 before, is
 # ± 0.34 and leaves out zero. Sign now? Not yet: whoever adds data until an interval leaves out zero finds it too often,
-# and this is one of six lines in the table.
+# and this is one line of six.
 #
 # ## Comparable needs a margin
 #
 # The paper's word is "comparable". It can't mean "not significant" (zero is inside the interval): with two runs hardly
-# anything is significant, so everything would be comparable. It needs a **margin**, chosen before you look. Ours stand
-# at the top, and yours if you wrote them down.
+# anything is significant, so everything would be comparable. It needs a **margin**, chosen before you look: yours at
+# the top.
 #
 # - The whole interval is above minus the margin: it *holds*.
 # - The whole interval is below that: it *fails*.
 # - Otherwise the question is *open*.
 #
-# This is a *non-inferiority test*. (*Open* means that the interval contains the value you ask about: here minus the
-# margin; zero, if you ask who is ahead.)
+# This is a *non-inferiority test*.
 
 # %% [markdown]
 # ### Exercise 8.2 · Comparable
@@ -291,47 +278,23 @@ check("8.2", comparable)
 # Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
 
 # %% [markdown]
-# Two questions in three labs. Against LoRA of equal rank: does a quarter of the parameters do about as well? Against
-# LoRA of equal size: or does any adapter of that size do as well?
+# Against LoRA of equal rank: does a quarter of the parameters do about as well? Of equal size: or does any adapter of
+# that size?
 
 # %%
-from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
-
-verdict_of, judged = yours("8.2"), []
+verdict_of, rows = yours("8.2"), {}
 for (lab, rival), (mean, half) in intervals.items():
-    margin = MARGINS[lab]
-    judged.append((lab, rival, mean, half, margin, verdict_of(mean, half, margin)))
-    print(f"{lab:4} {RIVALS[rival]}: from {mean - half:+6.2f} to {mean + half:+.2f}")
-display_figure(plot_margins(judged))
+    row = {"from": f"{mean - half:+.2f}", "to": f"{mean + half:+.2f}", "margin": MARGINS[lab]}
+    row["leaves out 0"] = abs(mean) > half
+    rows[lab, RIVALS[rival]] = row | {"comparable": verdict_of(mean, half, MARGINS[lab])}
+display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# Look at SAM's upper bar. The interval leaves out zero: Serial LoRA looks behind there, at the one rate that both had.
-# It also ends before the margin, at -0.62, so Serial LoRA is comparable.
+# On SAM at equal rank the interval leaves out zero: Serial LoRA looks behind. It also ends before the margin, at -0.62,
+# so Serial LoRA is comparable. On CLIP both contain zero, so the differences are "not significant", and still Serial
+# LoRA may be five points behind. Not significant and comparable are two different things.
 #
-# On CLIP against LoRA the interval goes from -4.91 to +1.54. It contains zero, so the difference is "not significant",
-# and still Serial LoRA may be almost five points behind. Not significant and comparable are two different things.
-#
-# And with another margin? Ask your function about each comparison at six hundred margins, from next to nothing up.
-
-# %%
-from serial_lora_course.lessons.l08_how_sure.figures import plot_strips
-
-sizes, strips = np.arange(0.01, 6.01, 0.01), {}  # of a margin, in multiples of ours
-for (lab, rival), (mean, half) in intervals.items():
-    words = [verdict_of(mean, half, size * MARGINS[lab]) for size in sizes]
-    strips[f"{lab}, {RIVALS[rival]}"] = words
-display_figure(plot_strips(sizes, strips))
-
-# %% [markdown]
-# The left edge is all that "significant" knows: *fails* looks behind, *holds* looks ahead, *open* neither. Every strip
-# ends in *holds*, so whoever chooses the margin after looking can have *holds*. SAM's upper strip is significantly
-# behind and, from 0.62 on, comparable; with a tenth of LoRA's gain, 0.60, it would be *open*. SD3's lower strip lies
-# on the edge too: its interval ends at -5.02, so five is *open*, and a tenth of LoRA's gain, 5.11, would be *holds*.
-# On CLIP it takes a margin of more than four points, about half of what LoRA gains: that much behind nobody would call
-# comparable.
-#
-# At equal size Serial LoRA looks ahead on SAM, and behind on CLIP, just: the interval ends at -0.13. Wait for the next
-# section.
+# And whoever chooses the margin after looking can always have *holds*: on CLIP, 6 would do.
 #
 # ## Many questions
 #
@@ -342,17 +305,19 @@ display_figure(plot_strips(sizes, strips))
 # %%
 from itertools import combinations
 
-p_values = {}
+asked = []
 for lab, measure in LABS.items():
     for one, other in combinations(table := results(lab, measure), 2):
         sample = (table[one] - table[other]).groupby("dataset").mean()  # (sets,)
-        p_values[lab, one, other] = float(stats.ttest_1samp(sample, 0).pvalue)
-print(f"{len(p_values)} questions, {sum(p < 0.05 for p in p_values.values())} with p below 0.05")
-print(f"the smallest: {min(p_values.values()):.4f}")
+        ahead, behind = (one, other) if sample.mean() > 0 else (other, one)
+        row = {"lab": lab, "ahead": ahead, "behind": behind, "by": abs(sample.mean())}
+        asked.append(row | {"p": float(stats.ttest_1samp(sample, 0).pvalue)})
+asked = pd.DataFrame(asked).sort_values("p")
+print(f"{len(asked)} questions, {sum(asked['p'] < 0.05)} with p below 0.05")
 print(f"30 separate questions, no difference anywhere: {1 - 0.95**30:.0%} would find at least one")
 
 # %% [markdown]
-# Which of the fourteen can you believe? If the thirty questions were separate, chance alone would hand a "discovery" to
+# Which of the twelve can you believe? If the thirty questions were separate, chance alone would hand a "discovery" to
 # 79% of us. (Our questions share methods and data sets, so for us it is some other figure.) **Holm's correction** makes
 # false discoveries rare: in at most 5% of such studies will there be even one among all thirty.
 #
@@ -402,33 +367,99 @@ check("8.3", holm)
 
 # %%
 correct = yours("8.3")
-corrected = dict(zip(p_values, correct(list(p_values.values())), strict=True))
-left = [key for key, p in corrected.items() if p < 0.05]
-print(f"all {len(p_values)} questions: {len(left)} left below 0.05:", left)
-
-ours, rows = [(lab, rival, "serial_lora") for lab in LABS for rival in RIVALS], {}
-for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
-    lab, rival, _ = key
-    mean, half = intervals[lab, rival]
-    row = {"difference": f"{mean:+.2f} ± {half:.2f}", "margin": f"{MARGINS[lab]:g}"}
-    row["comparable"] = verdict_of(mean, half, MARGINS[lab])
-    row["p, who is ahead"], row["corrected for six"] = f"{p_values[key]:.3f}", f"{p:.3f}"
-    rows[f"{lab}, {RIVALS[rival]}"] = row
-display(pd.DataFrame(rows).T)
+asked["corrected"] = correct(asked["p"].tolist())
+looks = {"by": "{:.2f}", "p": "{:.4f}", "corrected": "{:.3f}"}
+display(asked[asked["p"] < 0.05].style.format(looks).hide())
 
 # %% [markdown]
-# Of the fourteen, two are left, both about LoRA+ on SAM. Some of the others may be real too, but with four to seven
-# data sets we cannot say which.
+# Of the twelve, two are left, the upper two: on SAM, LoRA+ is ahead of Serial LoRA and of the small LoRA. Some of the
+# others may be real too, but with four to six data sets we cannot say which. Look at the largest, over 19 points of
+# style: 0.0045 alone, 0.117 among thirty. And your friend's own comparison, with 0.0237, ends at 0.474.
 #
-# If we ask only our six who-is-ahead questions, one survives: on SAM at equal rank LoRA is ahead (0.024). Your friend's
-# has 0.119: you don't sign. The largest difference of all, 13 points of style at equal size, has 0.316: four styles
-# that differ so much, ± 18.02, cannot show it.
+# You asked six questions, not thirty. Holm gives no intervals, but *Bonferroni* does: let each of the six miss in only
+# 5% / 6 of studies, and in at most 5% does any of them miss. What is left is how to get rid of *open*.
+
+# %% [markdown]
+# ### Exercise 8.4 · How many data sets?
 #
-# What would you sign? Two lines *hold*. "On six sets like these, at one rate for both, Serial LoRA is behind LoRA of
-# the same rank, but by less than the hundredth of Dice that we had called too far." And of your friend's claim the
-# smaller part: "It is not a hundredth behind a LoRA of its size." That it is *better* is open, as is the rest. Every
-# question that you add makes it harder to answer the others. Decide what you want to know before you look, and write
-# it down.
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●○ | 10 |
+#
+# Suppose the two methods are equal, and you want to find *holds*: the interval must end above minus the margin. The
+# truth, zero, is a margin away from there; that is the `distance`. (To tell a true difference of d from zero, it is d.)
+#
+# The interval reaches Student's 97.5% quantile to each side, in standard errors. With a distance of just that, half of
+# all studies miss: their mean comes out nearer than the truth. So the mean needs room too: for a `share` of 80%,
+# Student's 80% quantile. Return the smallest number of data sets, from 2 up, with room for both.
+
+
+# %% tags=["exercise"]
+def sets_needed(spread: float, distance: float, share: float = 0.8) -> int:
+    """How many data sets a study needs, so that about a share of such studies finds what is true.
+
+    Args:
+        spread: the standard deviation of the data sets' means.
+        distance: from the truth to the value that the interval should leave out.
+        share: of the studies; above 0.5.
+    """
+    # BEGIN SOLUTION
+    n = 2
+    while sum(stats.t.ppf([0.975, share], n - 1)) * spread / math.sqrt(n) > distance:
+        n += 1
+    return n
+    # END SOLUTION
+
+
+check("8.4", sets_needed)
+
+# %% [markdown]
+# <details><summary>Hint 1: both sides change with n</summary>
+#
+# The standard error is `spread / math.sqrt(n)`, and Student's quantiles fall with n too. So there is no formula for n:
+# try 2, 3, 4 and so on.
+#
+# </details>
+# <details><summary>Hint 2: when is it enough?</summary>
+#
+# As soon as `(stats.t.ppf(0.975, n - 1) + stats.t.ppf(share, n - 1)) * spread / math.sqrt(n)` is no larger than
+# `distance`.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
+
+# %% [markdown]
+# All of it in one picture: the thick bar is the interval by itself, the thin one is for all six together, and gives the
+# verdict. Beside it stands how many sets would show *holds* in 80% of studies, if the two are equal. (For one question
+# alone; the cell tries your number in made-up studies.) How many do you expect for CLIP, which has six?
+
+# %%
+from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
+
+needed, judged = yours("8.4"), []
+for (lab, rival), (mean, half) in intervals.items():
+    table, margin = results(lab, LABS[lab]), MARGINS[lab]
+    sample = (table["serial_lora"] - table[rival]).groupby("dataset").mean()  # (sets,)
+    alone, together = stats.t.ppf([1 - 0.025, 1 - 0.025 / len(intervals)], len(sample) - 1)
+    wide, enough = half * together / alone, needed(sample.std(), margin)
+    judged.append((lab, rival, mean, half, wide, margin, verdict_of(mean, wide, margin)))
+    judged[-1] += (len(sample), enough)
+    studies = sample.std() * chance.normal(size=(500, enough, 1))  # of equal methods
+    held = sum(verdict_of(*interval_of(study), margin) == "holds" for study in studies)
+    print(f"{lab:4} {RIVALS[rival]}: {mean - wide:+6.2f} to {mean + wide:+.2f},", end=" ")
+    print(f"{enough} sets needed for {margin:g}: {held / 500:.0%} of made-up studies hold")
+display_figure(plot_margins(judged))
+
+# %% [markdown]
+# What would you sign? Look where the thin bars end. SAM's two *hold*, even as two of six. The upper one also lies left
+# of zero: "On sets like these six, at one rate for both, Serial LoRA is behind LoRA of the same rank, but by less than
+# the hundredth of Dice that we had called too far." And of your friend's claim the smaller part: "It is not a
+# hundredth behind a LoRA of its size." That it is *better* is open: the thick bar leaves zero out, the thin one not.
+#
+# The other four are open, and you know the price of an answer: 117 and 52 sets on CLIP, where six were run, 27 and 43
+# styles in place of four. (The spreads are estimated from a few sets, so these are rough.) **Change this and run
+# again**: a margin of 3 for CLIP. What does the answer cost now?
 #
 # ## Quiz
 #
@@ -461,21 +492,12 @@ display(pd.DataFrame(rows).T)
 #
 # </details>
 #
-# **4. Your interval is too wide, and there is money for thirty more runs. Seeds or data sets?**
-#
-# <details><summary>Answer</summary>
-#
-# Compare the spread within data sets with the spread between them. If most of the variance comes from seeds, more
-# seeds help. If it comes from the data sets, only more data sets help.
-#
-# </details>
-#
 # ## What to remember
 #
 # - The data set is the measurement. Pair the runs, average the seeds, then take the interval over data sets.
 # - With few measurements use Student's t, not two standard errors.
 # - "Comparable" needs a margin, and the margin comes first. "Open" is an answer.
-# - Correct for every question that you ask.
+# - Correct for every question that you ask, or make each interval wide enough for all.
+# - Count the data sets that an answer takes before you run any.
 #
-# Next time a table says "± 0.2", ask: over what? Now for the paper itself: [09 · The paper on
-# trial](09_paper_on_trial.ipynb).
+# Next time a table says "± 0.2", ask: over what? Now for the paper itself: [lesson 09](09_paper_on_trial.ipynb).

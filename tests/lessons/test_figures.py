@@ -275,6 +275,25 @@ def test_an_interval_is_drawn_over_runs_and_over_data_sets():
     for bar, half in zip(figure.axes[2].containers, halves, strict=True):
         (ends,) = bar.lines[2][0].get_segments()
         assert ends[:, 1] == pytest.approx([found.mean() - half, found.mean() + half])
-    judged = [("sam", rival, -0.4, 0.2, 1.0, "holds") for rival in ("lora", "lora_equal_budget")]
+    rivals = ("lora", "lora_equal_budget")
+    judged = [("sam", rival, -0.4, 0.2, 0.3, 1.0, "holds", 6, 3) for rival in rivals]
     (axes,) = plot_margins(judged).axes
+    (together,) = axes.containers[0].lines[2][0].get_segments()
+    assert together[:, 0] == pytest.approx([-0.7, -0.1])
+    assert any(np.allclose(line.get_xdata(), [-0.6, -0.2]) for line in axes.lines[1:])
     assert axes.patches[0].get_extents().x1 == pytest.approx(axes.transData.transform((-1, 0))[0])
+
+
+def test_a_run_of_ones_own_is_a_star_in_its_rivals_row():
+    index = pd.MultiIndex.from_product([(1, 16), list("ab"), (1, 2)])
+    table = pd.DataFrame(
+        np.random.default_rng(3).integers(30, 44, (8, 2)),
+        index.set_names(["shots", "dataset", "seed"]),
+        ["LoRA", "Serial LoRA"],
+    )
+    own = {(16, "Serial LoRA"): (0.0, 0.0), (16, "LoRA"): (3.0, 2.0), (16, "all"): (-1.0, 4.0)}
+    _, first, last = plot_over_shots(table, "Serial LoRA", own).axes
+    assert [text.get_text() for text in first.get_yticklabels()] == ["LoRA", "all"]
+    stars = [line.get_xdata()[0] for line in last.lines if line.get_marker() == "*"]
+    assert stars == [3.0, -1.0]
+    assert not any(line.get_marker() == "*" for line in first.lines)

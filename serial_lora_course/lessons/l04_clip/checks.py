@@ -1,4 +1,4 @@
-"""Checks of the exercises on CLIP: class scores, zero-shot accuracy, the loss, and the whole training.
+"""Checks of the exercises on CLIP: class scores, a probe, the loss, the whole training, and a lead's ±.
 
 The towers here are two small tables of numbers. Expected values are computed one entry at a time, and
 AdamW is written out, apart from the lesson's matrix products and PyTorch's optimizer.
@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,21 +45,26 @@ def similarity_scores() -> Iterator[Case]:
 
 
 @exercise(
-    "4.2", "the accuracy equals that of counting one picture at a time, on three sets of pictures"
+    "4.2", "the matrix equals that of a least squares fit with a row more for each pull, four times"
 )
-def zero_shot_accuracy() -> Iterator[Case]:
-    """The share of rows whose largest cosine is at the label, counted one picture at a time."""
-    for number, count, dim in ((12, 12, 5), (30, 4, 6), (40, 5, 6)):
-        pictures, classes = (F.normalize(torch.randn(n, dim), dim=-1) for n in (number, count))
-        rows = cosine_table(pictures, classes).tolist()
-        nearest = [max(range(count), key=row.__getitem__) for row in rows]
-        # Two of three labels are right, and classes have different sizes.
-        own = [guess if i % 3 else (guess + 1) % count for i, guess in enumerate(nearest)]
-        right = [guess == label for guess, label in zip(nearest, own, strict=True)]
-        what = f"the accuracy on {number} pictures of {count} classes"
-        advice = "try it on three pictures and count by hand"
-        inputs = (pictures, classes, torch.tensor(own))
-        yield Case(what, inputs, sum(right) / number, advice=advice)
+def fit_probe() -> Iterator[Case]:
+    """By numpy's least squares: the pull is D more rows, which ask for the start itself."""
+    for number, count, dim, alpha in (
+        (6, 3, 8, 0.5),
+        (12, 4, 5, 2.0),
+        (5, 5, 5, 10.0),
+        (4, 6, 7, 0.1),
+    ):
+        pictures, start = (F.normalize(torch.randn(n, dim), dim=-1) for n in (number, count))
+        labels = torch.arange(number) * 2 % count  # some classes have no picture
+        wanted = [[float(label == k) for k in range(count)] for label in labels.tolist()]
+        rows = np.concatenate([pictures.numpy(), alpha**0.5 * np.eye(dim)])
+        targets = np.concatenate([np.array(wanted), alpha**0.5 * start.numpy().T])
+        best = np.linalg.lstsq(rows, targets, rcond=None)[0].T
+        what = f"the probe of {number} pictures of {count} classes at α = {alpha:g}"
+        yield Case(
+            what, (pictures, labels, start, alpha), torch.tensor(best).float(), tolerance=1e-3
+        )
 
 
 class TwoTowers(nn.Module):
@@ -227,4 +233,29 @@ def train_few_shot() -> Iterator[Case]:
                 OFTEN: "some shots are seen more often than others: show each of them once, in a new order, "
                 "before one comes again"
             },
+        )
+
+
+@exercise("4.5", "leads and their ± equal those of counting, on four pairs of methods")
+def lead() -> Iterator[Case]:
+    """By counting: how many only we have right, how many only they, and a variance from these counts."""
+    for both, only_ours, only_theirs, neither in (
+        (30, 12, 4, 9),
+        (5, 2, 7, 1),
+        (0, 6, 5, 9),
+        (20, 3, 0, 2),
+    ):
+        parts = ((1, 1, both), (1, 0, only_ours), (0, 1, only_theirs), (0, 0, neither))
+        right = torch.tensor([pair[:2] for pair in parts for _ in range(pair[2])]).bool()
+        ours, theirs = right[torch.randperm(len(right))].T
+        number, ahead = len(right), only_ours - only_theirs
+        variance = (only_ours + only_theirs - ahead**2 / number) / (number - 1)
+        half = 2 * math.sqrt(variance * number)
+        what = f"the lead where only we have {only_ours} of {number} right, only they {only_theirs}"
+        yield Case(
+            what,
+            (ours, theirs),
+            Parts({"the lead": float(ahead), "the ±": half}),
+            form="return two numbers: the lead, and its ±",
+            tolerance=1e-4,
         )

@@ -1,4 +1,4 @@
-"""Checks of the exercises on how sure a result is: an interval, a margin, many questions.
+"""Checks of the exercises on how sure a result is: an interval, a margin, many questions, how many sets.
 
 Expected values come from Python's statistics module, from every value of an interval, and from Holm's
 definition.
@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
@@ -93,3 +93,22 @@ def holm() -> Iterator[Case]:
             "return a list with one corrected p value for each",
         )
         yield Case(what, (ps,), by_definition(ps), form=form)
+
+
+@exercise("8.4", "seven numbers of data sets are enough, and one set fewer is not")
+def sets_needed() -> Iterator[Case]:
+    """All numbers of data sets at once, from Student's distribution by its inverse in scipy.special."""
+    n = np.arange(2, 1000)
+    for spread, distance, share in (
+        (0.2, 1.0, 0.8),
+        (2.0, 1.0, 0.8),
+        (2.0, 1.0, 0.9),
+        (11.0, 5.0, 0.8),
+        (0.5, 1.5, 0.6),
+        (0.01, 5.0, 0.8),
+        (2.5, 0.5, 0.95),
+    ):
+        room = special.stdtrit(n - 1, 0.975) + special.stdtrit(n - 1, share)
+        expected = int(n[room <= distance * np.sqrt(n) / spread].min())
+        what = f"the sets needed for a spread of {spread:g}, a distance of {distance:g} and a share of {share:.0%}"
+        yield Case(what, (spread, distance, share), expected)

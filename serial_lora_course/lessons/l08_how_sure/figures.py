@@ -1,9 +1,8 @@
-"""What one measurement is; differences with their intervals beside a margin; and verdicts by margin."""
+"""What one measurement is; and differences with their intervals beside a margin."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -88,27 +87,38 @@ def spread_out(heights: pd.Series) -> dict[str, float]:
     return found
 
 
-def plot_margins(judged: Sequence[tuple[str, str, float, float, float, str]]) -> Figure:
-    """Intervals of Serial LoRA's differences, a lab beside the other, with what is too far behind shaded.
+def plot_margins(judged: Sequence[tuple]) -> Figure:
+    """Serial LoRA's differences, a lab beside the other; thick by themselves, thin for all together.
+
+    What is too far behind is shaded.
 
     Args:
-        judged: lab, rival, mean, half of the interval, margin, and the verdict, two rivals a lab.
+        judged: lab, rival, mean, half of its interval, half of that for all together, margin, the verdict by it,
+            how many data sets there are, and how many would show that equal methods hold; two rivals a lab.
     """
-    labs = list(dict.fromkeys(row[0] for row in judged))
-    with styled_figure(9.6, 3.2) as figure:
+    labs, told = list(dict.fromkeys(row[0] for row in judged)), []
+    with styled_figure(9.6, 3.4) as figure:
         panels = np.atleast_1d(figure.subplots(1, len(labs)))
         for axes, lab in zip(panels, labs, strict=True):
             rows = [row for row in judged if row[0] == lab]
-            ends = [abs(row[2]) + row[3] for row in rows]
-            reach = 1.15 * max(*ends, 1.5 * rows[0][4])
-            axes.axvspan(-reach, -rows[0][4], color="#f7ddcc", lw=0, zorder=0)
+            reach = 1.12 * max(max(abs(row[2]) + row[4], 1.5 * row[5]) for row in rows)
+            axes.axvspan(-reach, -rows[0][5], color="#f7ddcc", lw=0, zorder=0)
             axes.axvline(0, color=INK, lw=1)
-            for place, (_, _, mean, half, _, verdict) in enumerate(rows):
-                colour = VERDICTS.get(verdict, INK)
-                axes.errorbar(mean, place, xerr=half, color=colour, marker="o", capsize=6, lw=2)
-                box = {"facecolor": "white", "lw": 0, "pad": 1.5}
-                style = {"color": colour, "ha": "center", "va": "bottom", "weight": "bold"}
-                axes.text(mean, place - 0.2, verdict, bbox=box, **style)
+            for place, (_, rival, *numbers) in enumerate(rows):
+                mean, half, wide, margin, verdict, sets, needed = numbers
+                look = {"color": VERDICTS.get(verdict, INK)}
+                axes.errorbar(mean, place, xerr=wide, marker="o", capsize=6, lw=1.2, **look)
+                axes.plot(
+                    [mean - half, mean + half], [place] * 2, lw=5, solid_capstyle="butt", **look
+                )
+                box = {"facecolor": "white", "lw": 0, "pad": 1.5, "alpha": 0.8}
+                style = {"ha": "center", "va": "bottom", "bbox": box} | look
+                words = f"{verdict}: {sets} sets, {needed} needed"
+                axes.text(0, place - 0.2, words, weight="bold", fontsize=10, **style)
+                told.append(
+                    f"{TITLES[lab]}, against {NAMES[rival]} {mean:+.2f} ± {half:.2f}, with the others ± {wide:.2f}, "
+                    f"margin {margin:g}: {words}"
+                )
             axes.text(-reach, 1.65, " too far\n behind", size=9, color=VERMILION, va="bottom")
             axes.set(xlim=(-reach, reach), ylim=(1.7, -0.7), yticks=[], title=TITLES[lab])
             axes.grid(visible=False)
@@ -116,42 +126,6 @@ def plot_margins(judged: Sequence[tuple[str, str, float, float, float, str]]) ->
         words = [NAMES[row[1]].replace("LoRA", "against\nLoRA") for row in rows]
         panels[0].set_yticks(range(len(words)), words)
         panels[0].tick_params("y", length=0)
-    told = "; ".join(
-        f"{TITLES[lab]}, against {NAMES[rival]} {mean:+.2f} ± {half:.2f}, margin {margin:g}: {verdict}"
-        for lab, rival, mean, half, margin, verdict in judged
+    return with_description(
+        figure, f"Serial LoRA's difference with its 95% interval. {'; '.join(told)}."
     )
-    return with_description(figure, f"Serial LoRA's difference with its 95% interval. {told}.")
-
-
-def plot_strips(margins: Sequence[float], strips: Mapping[str, Sequence[str]]) -> Figure:
-    """Which verdict a comparison gets at which margin: a strip for each, from small margins to large.
-
-    Args:
-        margins: equally far apart, in multiples of the one that was chosen.
-        strips: name of a comparison -> its verdict at each margin.
-    """
-    step, told = margins[1] - margins[0], []
-    with styled_figure(9.6, 3.2) as figure:
-        axes = figure.subplots()
-        for place, (name, verdicts) in enumerate(strips.items()):
-            left, parts = 0.0, []
-            for verdict, run in groupby(verdicts):
-                width = step * len([*run])
-                colour = VERDICTS.get(verdict, INK)
-                axes.barh(place, width, left=left, height=0.7, color=colour, alpha=0.8, lw=0)
-                if width > 0.09 * step * len(margins):
-                    style = {"color": "white", "ha": "center", "va": "center", "weight": "bold"}
-                    axes.text(left + width / 2, place, verdict, **style)
-                left += width
-                parts.append(f"{verdict} up to {left:.1f}")
-            told.append(f"{name}: {', '.join(parts)}")
-        axes.axvline(1, color=INK, lw=2)
-        axes.text(1, -0.55, "our margin", ha="center", va="bottom")
-        for at, (verdict, colour) in zip((0.99, 0.9, 0.81), VERDICTS.items(), strict=True):
-            style = {"color": colour, "weight": "bold", "ha": "right", "va": "bottom"}
-            axes.text(at, 1.01, f"■ {verdict}", transform=axes.transAxes, **style)
-        axes.set_yticks(range(len(strips)), strips)
-        axes.set(xlim=(0, left), ylim=(len(strips) - 0.4, -0.5))
-        axes.set_xlabel("the margin, in multiples of ours")
-        axes.grid(visible=False)
-    return with_description(figure, f"Verdicts by margin, in multiples of ours. {'; '.join(told)}.")
