@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import stats
 
 from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.lessons.l00_start.figures import plot_outcomes
+from serial_lora_course.lessons.l00_start.figures import plot_changes, plot_outcomes
 from serial_lora_course.lessons.l02_count.figures import plot_memory
 from serial_lora_course.lessons.l03_build.blocks import Faithful, OnTheStream, PairEach
 from serial_lora_course.lessons.l03_build.figures import (
@@ -112,9 +112,18 @@ def test_blocks_are_drawn_with_their_pairs_and_with_what_diagnostics_say():
 def test_outcomes_are_counted_by_class():
     pictures = [Image.new("RGB", (8, 8))] * 3
     right = [(True, False), (False, False), (False, True)]
-    (axes,) = plot_outcomes(pictures, [0, 0, 1], right, ["a", "b"], learnt=1).axes
+    (axes,) = plot_outcomes(pictures, [0, 0, 1], right, ["a", "b"], left_out=[1]).axes
     said = [label.get_text() for label in axes.get_yticklabels()]
     assert said == ["a\n1 right, then 0 of 2", "b\n0 right, then 1 of 1"]
+
+
+def test_classes_left_out_stand_last_and_changes_are_in_points():
+    pictures = [Image.new("RGB", (8, 8))] * 2
+    (axes,) = plot_outcomes(pictures, [0, 1], [(True, True)] * 2, ["a", "b"], left_out=[0]).axes
+    assert [label.get_text()[0] for label in axes.get_yticklabels()] == ["b", "a"]
+    (axes,) = plot_changes({"named": [0.2, 0.4]}, {"named": [0.3, 0.2]}).axes
+    assert np.allclose(axes.collections[0].get_offsets()[:, 0], [10, -20])
+    assert axes.get_yticklabels()[0].get_text() == "named\n30% right, then 25%"
 
 
 def test_bars_of_memory_are_their_parts_end_to_end():

@@ -1,4 +1,4 @@
-"""Low rank, seen: rank-one terms of a matrix, the error of each rank, where tokens move, how the loss falls."""
+"""Low rank, seen: rank-one terms of a matrix, the error of each rank, where tokens move, what a method misses and its loss."""
 
 from __future__ import annotations
 
@@ -65,30 +65,6 @@ def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
     )
 
 
-def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
-    """The spectrum of a matrix (m, n) with the values that a rank keeps, and the matrix beside what they make."""
-    U, S, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
-    kept = (U[:, :rank] * S[:rank]) @ Vh[:rank]
-    error = float(S[rank:].norm() / S.norm())
-    with styled_figure(9, 2.9) as figure:
-        spectrum, whole, part = figure.subplots(1, 3, width_ratios=(5, 3, 3))
-        colours = [VERMILION] * rank + [QUIET] * (len(S) - rank)
-        spectrum.bar(range(1, len(S) + 1), S, width=1.0, color=colours)
-        spectrum.set(xlabel="index", title=f"{name}: singular values", yscale="log")
-        spectrum.set_ylim(bottom=1e-4 * S[0].item())
-        look = {"vmin": matrix.min(), "vmax": matrix.max(), "cmap": "gray"}
-        titles = {"the matrix": (whole, matrix), f"rank {rank}, error {error:.0%}": (part, kept)}
-        for title, (axes, picture) in titles.items():
-            axes.imshow(picture, interpolation="nearest", **look)
-            axes.set_title(title)
-            axes.axis("off")
-    return with_description(
-        figure,
-        f"{name}: its singular values with the first {rank} marked, and the matrix beside their sum, "
-        f"whose relative error is {error:.0%}.",
-    )
-
-
 OWN = {"LoRA": BLUE, "Serial LoRA": VERMILION}
 OTHERS = (INK, GREEN, QUIET, PURPLE)
 SHADES = matplotlib.colormaps["viridis_r"]
@@ -128,26 +104,29 @@ def plot_relative_errors(curves: Mapping[str, Tensor], floor: float | None = Non
     )
 
 
-def plot_losses(falls: Mapping[str, Sequence[float]]) -> Figure:
-    """The training loss before the first step and after each, of three methods.
+def plot_missed(missed: Mapping[str, float], losses: Mapping[str, Sequence[float]]) -> Figure:
+    """The training loss at the end of each run, over the share of the gradient that its method misses.
 
     Args:
-        falls: what to call LoRA, a smaller LoRA and Serial LoRA, in this order -> its losses, (steps + 1,).
+        missed: what to call a method -> the share; names without losses are left out.
+        losses: the same names -> a loss for each run.
     """
     with styled_figure(8.2, 3.7) as figure:
         axes = figure.subplots()
-        looks = ((BLUE, "-", "o"), (BLUE, "--", "^"), (VERMILION, "-", "s"))
-        for (name, losses), (colour, line, marker) in zip(falls.items(), looks, strict=True):
-            style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4}
-            axes.plot(losses, label=name, linewidth=2, clip_on=False, **style)
-        steps = len(next(iter(falls.values()))) - 1
-        axes.set(xlabel="steps of training", ylabel="training loss", ylim=(0, None))
-        axes.set_xticks(range(0, steps + 1, 5))
-        axes.legend(title="how much of the gradient it misses", alignment="left")
+        for name, ends in losses.items():
+            colour = OWN.get(name.partition(" of ")[0], INK)
+            axes.scatter([float(missed[name])] * len(ends), ends, s=50, color=colour, zorder=3)
+            beside = {"xytext": (0, 12), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(name, (float(missed[name]), max(ends)), color=colour, **beside)
+        axes.set(yscale="log", ylim=(None, 6), xlim=(-0.1, 1.1))
+        axes.set(xlabel="how much of the gradient it misses", ylabel="training loss at the end")
+        axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     words = "; ".join(
-        f"{name}: from {each[0]:.2f} to {each[-1]:.2f}" for name, each in falls.items()
+        f"{name}, which misses {float(missed[name]):.0%}: {min(ends):.2f} to {max(ends):.2f}"
+        for name, ends in losses.items()
     )
-    return with_description(figure, f"Training loss in {steps} steps. {words}.")
+    return with_description(figure, f"Training loss at the end of each run. {words}.")
 
 
 def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tensor]]]) -> Figure:
