@@ -56,9 +56,7 @@ def scores(model, pictures: torch.Tensor) -> torch.Tensor:
 
 
 (train, labels), (test, truth) = opened(data.train), opened(data.test)
-with torch.no_grad():
-    old = scores(clip.model, test)  # (70, 9)
-before = old.argmax(dim=-1)  # the nearest sentence of each
+before = scores(clip.model.requires_grad_(False), test).argmax(dim=-1)  # (70,) nearest sentences
 firsts = [truth.tolist().index(c) for c in range(len(names))]
 said = [f"{names[before[i]]} {'✓' if before[i] == truth[i] else '✗'}" for i in firsts]
 pictures = [picture for picture, _ in data.test]
@@ -182,7 +180,9 @@ print(f"{len(pairs)} pairs, {trained:,} of {total:,} parameters: {trained / tota
 print(data.attribution)
 
 # %% [markdown]
-# RESULT1
+# These are all the test photographs; we chose none. Birds rose from 3 to 9 and hoofed animals from 0 to 6; furry animals
+# fell from 4 to 1. Below the line stand the three classes whose training photographs we hid: CLIP names them from their
+# sentences alone. Tools and vehicles lost one each, flowers gained two.
 #
 # Does it take an adapter? A *linear probe* does without: a logistic regression on the old CLIP's vectors, with the same
 # labels. (Its C is chosen by cross-validation on them.) It chooses among six names, so the last column asks CLIP with
@@ -215,7 +215,13 @@ for what, named in {
     tell(what, F.one_hot(torch.tensor(named), len(names)).float())
 
 # %% [markdown]
-# RESULT2
+# On the learnt six your line took CLIP from 12 to 22, and on the three left out it kept its 12. At scale 0 the old CLIP
+# is back: its own weights never changed. At a half it has 20 and 13. (Do not choose a scale here: these are the test's
+# pictures.) At 2 it is below the old one, at 3 below one answer for all. An adapter is a push to the old model, and you
+# can push too far.
+#
+# The probe has 26, and CLIP with the same six names 24. If you will never ask for anything else, take the probe. But it
+# has weights for six classes, and none for a tool or a flower. The adapted CLIP still takes any sentence.
 #
 # ## 3. Search in your own words
 #
@@ -270,7 +276,6 @@ check("0.2", search)
 find, WANTED = yours("0.2"), ["a hoofed animal", "a tool", "a guitar"]
 
 
-@torch.no_grad()
 def search_for(model, scale: float, words: list[str]) -> list[list[int]]:
     """For each of the words, where the six test photographs are that fit best."""
     set_scale(model, scale)
@@ -287,7 +292,9 @@ for words, *both in zip(WANTED, old_found, new_found, strict=True):
 display_figure(plot_drawings(shown, ["nearest", *"23456"]))
 
 # %% [markdown]
-# RESULT3
+# For a hoofed animal the old CLIP brings a flower and a racing car; the new one brings five right of six, and a
+# lobster. For a tool it brings as many as before. And the guitar, a word that training never used, came from the sixth
+# place to the first.
 #
 # ## What did it learn, and what did it lose?
 #
@@ -310,8 +317,7 @@ def measure(model, scale: float, left_out: list[int]) -> dict[str, float]:
     hits = torch.tensor([len({*fit} & {*six}) for fit, six in zip(fits, found, strict=True)])
     kinds = [c for c in range(len(names)) if c not in left_out], left_out, range(9, len(words))
     learnt, others, own = (float(hits[[*kind]].sum() / most[[*kind]].sum()) for kind in kinds)
-    with torch.no_grad():
-        right = (scores(model, test).argmax(dim=-1) == truth).float()
+    right = (scores(model, test).argmax(dim=-1) == truth).float()
     hidden = torch.isin(truth, torch.tensor(left_out))
     return {
         "named, of classes learnt": right[~hidden].mean().item(),
@@ -332,14 +338,19 @@ before_all, after_all = ({k: [run[k] for run in shares] for k in shares[0]} for 
 display_figure(plot_changes(before_all, after_all))
 
 # %% [markdown]
-# RESULT4
+# **It learnt what it was trained on.** In all six runs the classes learnt are named better, 35% to 52% on average, and
+# in five of six they are found more often. The classes left out lost nothing by name: no dot of the second row is left
+# of zero. By search they stay on average, with one run far down. What CLIP lost is finer: by the makers' names it finds
+# less in five runs and more in none, 29% to 24%. So measure an adapter with the words that people will type. (Six runs,
+# and the same 70 photographs: lesson 08 asks how sure one can be.)
 #
 # **Change this, and run again**: `RATE = 3e-2`, then `3e-4`; other classes in `LEFT_OUT`; a colour ("a yellow thing")
 # in `WANTED`, or what is not there ("a train"): it always brings six.
 #
 # <details><summary>What the rates do</summary>
 #
-# RATES The rate is the first setting to look at, and each method has its own: lessons 04 and 07.
+# Ten times the rate, and the old model is gone: it calls every photograph a furry animal. A tenth, and forty steps gain
+# nothing. The rate is the first setting to look at, and each method has its own: lessons 04 and 07.
 #
 # </details>
 #
@@ -367,7 +378,8 @@ display_figure(plot_changes(before_all, after_all))
 #
 # <details><summary>Answer</summary>
 #
-# PROBE
+# The probe first: here it was ahead where it had photographs, 26 to 24, and it costs one logistic regression. Only what
+# it cannot answer, or does worse, is a reason to adapt.
 #
 # </details>
 #
@@ -375,7 +387,8 @@ display_figure(plot_changes(before_all, after_all))
 #
 # - A frozen model can be adapted by training about a hundredth of its size.
 # - The adapter is one line, x + s · x Aᵀ Bᵀ, with `A` (r, d) and `B` (d, r): in Serial LoRA one in front of q, k and v.
-# - REMEMBER
+# - It learns what it is trained on. Here other classes stayed, and the finest words found less. A probe knows nothing
+#   but its labels.
 # - Beside before and after, report a constant answer, a linear probe, and what was gained and lost.
 #
 # ## The lessons
