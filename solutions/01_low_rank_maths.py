@@ -178,8 +178,8 @@ def show_named(W: Tensor) -> None:
     for c in range(len(data.class_names)):
         shown += (test_labels == c).nonzero().flatten()[:2].tolist()  # the first two of each kind
     right = ["✓" if each else "✗" for each in said == test_labels]
-    titles = [f"{data.class_names[said[i]]} {right[i]}" for i in shown]
-    display_figure(show_pictures([data.test[i][0] for i in shown], titles, columns=8, size=1.3))
+    titles = [f"{data.class_names[said[i]].removeprefix('a ')} {right[i]}" for i in shown]
+    display_figure(show_pictures([data.test[i][0] for i in shown], titles, columns=8, size=1.45))
     print(f"{(said == test_labels).sum()} of {len(said)} right")
 
 
@@ -187,9 +187,9 @@ print(f"{len(train_labels)} drawings to train on, {len(test_labels)} to test on"
 show_named(W)
 
 # %% [markdown]
-# UNTOUCHED Take $W_q$, $W_k$ and $W_v$ of one block. From the loss we get two updates of them. The *gradient* is what
-# one step of gradient descent adds, up to sign and length. The other is what twenty steps of Adam change when these
-# weights may move freely.
+# It knows arrows and hearts, and takes letters for arrows or zodiac signs. Look at $W_q$, $W_k$ and $W_v$ of one block.
+# From the loss we get two updates of them. The *gradient* is what one step of gradient descent adds, up to sign and
+# length. The other is what twenty steps of Adam change when these weights may move freely.
 
 # %%
 free = W.clone().requires_grad_()
@@ -371,7 +371,8 @@ print(f"{in_lora:,} parameters were trained, where W has {W.numel():,}")
 print(f"40 customers: {models:,.0f} MB of models, or {pairs:.1f} MB of LoRA in all {blocks} blocks")
 
 # %% [markdown]
-# LORARESULT In all ten blocks of both towers, forty customers' changes are 14.7 MB. They would fit into an e-mail.
+# From 36 to 42, on a twelfth of W's parameters: letters are read now, and some other white signs are called letters,
+# too. In all ten blocks of both towers, forty customers' changes are 14.7 MB. They would fit into an e-mail.
 
 # %% [markdown]
 # ## One pair for q, k and v
@@ -470,22 +471,14 @@ print(f"one pair: {trained:,} parameters; three: {in_lora:,}; four, with out: {4
 angles = torch.arange(10) * 2 * torch.pi / 10
 x = torch.stack([angles.cos(), angles.sin()], dim=1)  # (10, 2): ten tokens
 torch.manual_seed(2)
-flat = {part: torch.linalg.qr(torch.randn(2, 2)).Q for part in "qkv"}  # W_p, (2, 2)
-own = {part: (torch.randn(1, 2), torch.randn(2, 1)) for part in "qkv"}  # A_p and B_p
-own = {part: (F.normalize(A), 0.7 * F.normalize(B, dim=0)) for part, (A, B) in own.items()}
-A, B = torch.tensor([[0.95, 0.31]]), torch.tensor([[0.2], [0.7]])
-
-
-def unseen(A: Tensor) -> Tensor:
-    return torch.stack([-A[0, 1], A[0, 0]])  # a token with A x = 0: it stays
-
-
+A, B = torch.tensor([[0.95, 0.31]]), torch.tensor([[0.2], [0.7]])  # the shared pair
 changed = x + x @ A.T @ B.T
-lora, serial = {"tokens x": (x, x, 0 * x[0])}, {"tokens x": (x, changed, unseen(A))}
-for part, W_p in flat.items():
-    A_p, B_p = own[part]
-    lora[part] = (x @ W_p.T, x @ W_p.T + x @ A_p.T @ B_p.T, W_p @ unseen(A_p))
-    serial[part] = (x @ W_p.T, changed @ W_p.T, W_p @ unseen(A))
+lora, serial = {"tokens x": (x, x)}, {"tokens x": (x, changed)}  # before and after
+for part in "qkv":
+    W_p = torch.linalg.qr(torch.randn(2, 2)).Q
+    A_p, B_p = F.normalize(torch.randn(1, 2)), 0.7 * F.normalize(torch.randn(2, 1), dim=0)
+    lora[part] = (x @ W_p.T, x @ W_p.T + x @ A_p.T @ B_p.T)
+    serial[part] = (x @ W_p.T, changed @ W_p.T)
 display_figure(
     figures.plot_token_moves(
         {"LoRA\n$W_p x + B_p A_p x$": lora, "Serial LoRA\n$W_p (x + B A x)$": serial}
@@ -617,19 +610,28 @@ ways = {  # parameters, runs, how
     "Serial LoRA of rank 8": (trained, four, lambda lr, seed: with_one_pair(8, lr, seed)),
 }
 print("your guess:", ", ".join(GUESS))
-losses = {"untouched": [loss_with(W).item()]}
+losses = {"untouched": {0: [loss_with(W).item()]}}
 for name, (parameters, runs, way) in ways.items():
     print(f"{name}, {parameters:,} parameters, misses {missed[name]:.0%} of the gradient")
-    losses[name] = []
+    losses[name] = {lr: [] for lr, _ in runs}
     for lr, seed in runs:
         moved = way(lr, seed)
         right = (scores_with(moved, test_pictures).argmax(dim=-1) == test_labels).sum()
-        losses[name].append(loss_with(moved).item())
-        print(f"    rate {lr}, seed {seed}: training loss {losses[name][-1]:.2f}, {right} right")
+        losses[name][lr].append(loss_with(moved).item())
+        print(
+            f"    rate {lr}, seed {seed}: training loss {losses[name][lr][-1]:.2f}, {right} right"
+        )
 display_figure(figures.plot_missed(missed, losses))
 
 # %% [markdown]
-# FINAL
+# Read the picture from the upper right: untouched, the loss is 2.38. The pair misses 73% of the gradient, and ends at
+# 0.13 to 0.22. Nobody needs *that* change: a low loss is enough, and many changes give one. Nor does the share decide:
+# at the rate 0.02 the pair ends as low as LoRA of rank 2, which misses less, or lower; at 0.04 it ends higher, with both
+# seeds. At each one's better rate, though, the order of the losses is the order of what they miss.
+#
+# On the test drawings the pair has 42 to 46 right, LoRA 40 to 51, all of W 48: too close for 73 drawings to tell. The
+# maths says what a method cannot imitate, not what it cannot learn. Only training tells you, on more than one block,
+# data set and two seeds. (Another processor may move these numbers.)
 
 # %% [markdown]
 # ## Quiz
@@ -668,8 +670,8 @@ display_figure(figures.plot_missed(missed, losses))
 #
 # - A matrix is a sum of rank-one terms. The first r are the best of rank r, and the other singular values give the
 #   error.
-# - Here the gradient is thin; an Adam update is less so; the weight is nearly full. LoRA bets that a thin update is enough.
-# - LoRA is twenty lines: freeze, A random, B zero, $\alpha / r$, merge.
+# - Here the gradient is thin, an Adam update less so, and the weight nearly full.
+# - LoRA is twenty lines: freeze, A random, B zero, $\alpha / r$, merge. It bets that a thin update is enough.
 # - Serial LoRA is LoRA with one A and with columns tied by $B_p = W_p B$. A higher rank makes up for the one A, not for
 #   the tie. But a limit on what can be imitated is no limit on the loss: lesson 09 measures what each costs.
 #

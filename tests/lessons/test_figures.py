@@ -10,6 +10,7 @@ from scipy import stats
 
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.lessons.l00_start.figures import plot_changes, plot_outcomes
+from serial_lora_course.lessons.l01_maths.figures import plot_missed, plot_token_moves
 from serial_lora_course.lessons.l02_count.figures import plot_memory
 from serial_lora_course.lessons.l03_build.blocks import Faithful, OnTheStream, PairEach
 from serial_lora_course.lessons.l03_build.figures import (
@@ -124,6 +125,16 @@ def test_classes_left_out_stand_last_and_changes_are_in_points():
     (axes,) = plot_changes({"named": [0.2, 0.4]}, {"named": [0.3, 0.2]}).axes
     assert np.allclose(axes.collections[0].get_offsets()[:, 0], [10, -20])
     assert axes.get_yticklabels()[0].get_text() == "named\n30% right, then 25%"
+
+
+def test_runs_stand_over_what_their_method_misses_and_tokens_that_stay_on_the_line():
+    (axes,) = plot_missed({"LoRA": 0.25}, {"LoRA": {0.1: [2.0, 4.0], 0.2: [1.0]}}).axes
+    dots = [dot for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
+    assert dots == [[0.25, 2], [0.25, 4], [0.25, 1]]
+    x = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
+    moved = x + x @ torch.tensor([[0.0, 0], [0, 2]])
+    panel, *_ = plot_token_moves({"LoRA": {"q": (x, moved)}, "Serial": {"q": (x, moved)}}).axes
+    assert np.allclose(panel.lines[0].get_ydata(), 0)
 
 
 def test_bars_of_memory_are_their_parts_end_to_end():

@@ -93,7 +93,8 @@ def plot_changes(
         axes, said = figure.subplots(), []
         for row, (name, old) in enumerate(before.items()):
             old, new = np.asarray(old), np.asarray(after[name])
-            moved, colours = 100 * (new - old), np.where(new < old, VERMILION, BLUE)
+            moved = 100 * (new - old)
+            colours = np.select([moved > 0, moved < 0], [BLUE, VERMILION], "#b5b5b5")
             up = row + np.linspace(-0.2, 0.2, len(moved))
             axes.scatter(moved, up, s=46, color=colours, alpha=0.8, zorder=3)
             axes.plot(

@@ -104,32 +104,44 @@ def plot_relative_errors(curves: Mapping[str, Tensor], floor: float | None = Non
     )
 
 
-def plot_missed(missed: Mapping[str, float], losses: Mapping[str, Sequence[float]]) -> Figure:
+def plot_missed(
+    missed: Mapping[str, float], losses: Mapping[str, Mapping[float, Sequence[float]]]
+) -> Figure:
     """The training loss at the end of each run, over the share of the gradient that its method misses.
 
     Args:
         missed: what to call a method -> the share; names without losses are left out.
-        losses: the same names -> a loss for each run.
+        losses: the same names -> rate -> a loss for each run.
     """
+    looks, words = (
+        dict(
+            zip(sorted({rate for runs in losses.values() for rate in runs}), "sD^v", strict=False)
+        ),
+        [],
+    )
     with styled_figure(8.2, 3.7) as figure:
         axes = figure.subplots()
-        for name, ends in losses.items():
+        for name, runs in losses.items():
+            share, ends = float(missed[name]), [end for some in runs.values() for end in some]
             colour = OWN.get(name.partition(" of ")[0], INK)
-            axes.scatter([float(missed[name])] * len(ends), ends, s=50, color=colour, zorder=3)
-            beside = {"xytext": (0, 12), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(name, (float(missed[name]), max(ends)), color=colour, **beside)
+            for rate, some in runs.items():
+                style = {"color": colour, "marker": looks[rate], "alpha": 0.8}
+                axes.scatter([share] * len(some), some, s=60, zorder=3, **style)
+            right = name == "all of W" or colour == VERMILION
+            beside = {"xytext": (10 if right else -10, 0), "ha": "left" if right else "right"}
+            where = {"textcoords": "offset points", "va": "center", "color": colour}
+            axes.annotate(name, (share, np.exp(np.log(ends).mean())), **beside, **where)
+            words.append(f"{name}, which misses {share:.0%}: {min(ends):.2f} to {max(ends):.2f}")
         axes.set(yscale="log", ylim=(None, 6), xlim=(-0.1, 1.1))
         axes.set(xlabel="how much of the gradient it misses", ylabel="training loss at the end")
         axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
         axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    words = "; ".join(
-        f"{name}, which misses {float(missed[name]):.0%}: {min(ends):.2f} to {max(ends):.2f}"
-        for name, ends in losses.items()
-    )
-    return with_description(figure, f"Training loss at the end of each run. {words}.")
+        dots = [axes.scatter([], [], s=60, color=QUIET, marker=look) for look in looks.values()]
+        axes.legend(dots, [f"{rate:g}" for rate in looks], title="rate", loc="upper left")
+    return with_description(figure, f"Training loss at the end of each run. {'; '.join(words)}.")
 
 
-def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tensor]]]) -> Figure:
+def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
     """Where tokens with two entries are before and after a pair of rank 1, one panel a space.
 
     Every token keeps its number in all panels. An arrow leads from where it was to where it is; its
@@ -137,7 +149,7 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tenso
 
     Args:
         rows: what is written at the left of a row -> panel title -> where the tokens are before and
-            after, each (n, 2), and a direction (2,) in which tokens stay.
+            after, each (n, 2); the move is linear.
     """
     columns = max(map(len, rows.values()))
     with styled_figure(2.5 * columns + 1, 2.75 * len(rows)) as figure:
@@ -161,12 +173,18 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tenso
     )
 
 
-def _draw_moves(axes: Axes, before: np.ndarray, after: np.ndarray, stays: np.ndarray) -> None:
+def _draw_moves(axes: Axes, before: np.ndarray, after: np.ndarray) -> None:
     far = np.linalg.norm(after - before, axis=1)
     reach = 1.2 * max(abs(before).max(), abs(after).max())
-    if stays.any():
-        ends = np.stack([-stays, stays]) * 2 * reach / np.linalg.norm(stays)
-        axes.plot(*ends.T, color=QUIET, linestyle="--", linewidth=1.2, zorder=0)
+    if far.any():  # move = before @ M: what stays is the direction that M maps to zero
+        stays = np.linalg.svd(np.linalg.lstsq(before, after - before)[0])[0][:, -1]
+        axes.plot(
+            *(np.stack([-stays, stays]) * 2 * reach).T,
+            color=QUIET,
+            linestyle="--",
+            linewidth=1.2,
+            zorder=0,
+        )
     colours = SHADES(far / max(far.max(), 1e-12))
     for i, colour in enumerate(colours):
         if far[i] > 0.02 * reach:
