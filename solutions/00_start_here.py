@@ -184,9 +184,10 @@ print(data.attribution)
 # fell from 4 to 1. Below the line stand the three classes whose training photographs we hid: CLIP names them from their
 # sentences alone. Tools and vehicles lost one each, flowers gained two.
 #
-# Does it take an adapter? A *linear probe* does without: a logistic regression on the old CLIP's vectors, with the same
-# labels. (Its C is chosen by cross-validation on them.) It chooses among six names, so the last column asks CLIP with
-# these six, too. And your line has a scale, 1 in training. What do you expect at 0, at a half, at 2?
+# Does it take an adapter? Two rivals do without. One always names the most frequent class. The other is a *linear
+# probe*: a logistic regression on the old CLIP's vectors, with the same labels. (Its C is chosen by cross-validation on
+# them.) It chooses among six names, so the last column asks CLIP with these six, too. And your line has a scale, 1 in
+# training. What do you expect at 0, at a half, at 2?
 
 # %%
 hidden = torch.isin(truth, torch.tensor(LEFT_OUT))  # (70,) True where its class was left out
@@ -298,10 +299,10 @@ display_figure(plot_drawings(shown, ["nearest", *"23456"]))
 #
 # ## What did it learn, and what did it lose?
 #
-# One training, three classes left out, three words: all that may be luck. So train five times more. In two of the six
-# runs each we leave out the last three classes, the first, and those between, and measure five things before and after:
-# what CLIP names right, and what it finds right by the words of its training, by those left out, and by the name that
-# each photograph's maker gave it, such as "a crow". Which of the five rise?
+# One training, three classes left out, three words: all that may be luck. So train five times more. Two of the six runs
+# leave out the last three classes, two the first three, and two those between. We measure five things before and after:
+# what CLIP names right, learnt or left out, and what it finds right by the words learnt, by those left out, and by the
+# name that each photograph's maker gave it, such as "a crow". Which of the five rise?
 
 # %%
 made = {thing.file: thing.name for thing in photographed_things()}
@@ -339,10 +340,10 @@ display_figure(plot_changes(*changes))
 
 # %% [markdown]
 # **It learnt what it was trained on.** In all six runs the classes learnt are named better, 35% to 52% on average, and
-# in five of six they are found more often. The classes left out lost nothing by name: no dot of the second row is left
-# of zero. By search they stay on average, with one run far down. What CLIP lost is finer: by the makers' names it finds
-# less in five runs and more in none, 29% to 24%. So measure an adapter with the words that people will type. (Six runs,
-# and the same 70 photographs: lesson 08 asks how sure one can be.)
+# in five of six they are found more often. The classes left out, taken together, lost nothing by name: no dot
+# of the second row is left of zero. By search they stay on average, with one run far down. What CLIP lost is finer: by
+# the makers' names it finds less in five runs and more in none, 29% to 24%. So measure an adapter with the words that
+# people will type. (Six runs, and the same 70 photographs: lesson 08 asks how sure one can be.)
 #
 # **Change this, and run again**: `RATE = 3e-2`, then `3e-4`; other classes in `LEFT_OUT`; a colour ("a yellow thing")
 # in `WANTED`, or what is not there ("a train"): it always brings six.
