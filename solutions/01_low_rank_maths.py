@@ -178,7 +178,7 @@ def show_named(W: Tensor) -> None:
     for c in range(len(data.class_names)):
         shown += (test_labels == c).nonzero().flatten()[:2].tolist()  # the first two of each kind
     right = ["✓" if each else "✗" for each in said == test_labels]
-    titles = [f"{data.class_names[said[i]].removeprefix('a ')} {right[i]}" for i in shown]
+    titles = [f"{data.class_names[said[i]].split(' ', 1)[-1]} {right[i]}" for i in shown]
     display_figure(show_pictures([data.test[i][0] for i in shown], titles, columns=8, size=1.45))
     print(f"{(said == test_labels).sum()} of {len(said)} right")
 

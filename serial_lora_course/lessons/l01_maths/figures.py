@@ -90,9 +90,11 @@ def plot_relative_errors(curves: Mapping[str, Tensor], floor: float | None = Non
         axes.set_xscale("log", base=2)
         axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
         axes.minorticks_off()
-        axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="missed at rank r\n(relative error)")
+        axes.set(xlabel="rank r", ylim=(-0.04, 1.02), ylabel="missed at rank r\n(relative error)")
         if floor is not None:
-            axes.axhline(floor, color=OWN["Serial LoRA"], linestyle="--", linewidth=1)
+            axes.plot(
+                (1, 64), (floor, floor), color=OWN["Serial LoRA"], linestyle="--", linewidth=1
+            )
             below = f"out of reach for one pair, at any rank: {floor:.0%}"
             axes.text(64, floor - 0.02, below, color=OWN["Serial LoRA"], va="top", ha="right")
         axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
