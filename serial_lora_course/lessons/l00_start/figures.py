@@ -91,8 +91,8 @@ def plot_changes(
     """
     with styled_figure(9, 0.62 * len(before) + 0.8) as figure:
         axes, said = figure.subplots(), []
-        for row, (name, old) in enumerate(before.items()):
-            old, new = np.asarray(old), np.asarray(after[name])
+        for row, name in enumerate(before):
+            old, new = np.asarray(before[name]), np.asarray(after[name])
             moved = 100 * (new - old)
             colours = np.select([moved > 0, moved < 0], [BLUE, VERMILION], "#b5b5b5")
             up = row + np.linspace(-0.2, 0.2, len(moved))
