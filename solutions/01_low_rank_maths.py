@@ -142,7 +142,7 @@ check("1.1", relative_errors)
 #
 # LoRA adds a matrix of low rank to a weight. You often hear that this works because "weights are of low rank anyway".
 # Let us look at real ones, in the course's small CLIP. It has to name symbols drawn by a designer new to it. Here are
-# the first of each kind, with its answers.
+# the first two of each kind, with its answers.
 
 # %%
 backbone, data = load_clip(), load_classification("symbols")
@@ -372,8 +372,8 @@ print(f"{in_lora:,} parameters were trained, where W has {W.numel():,}")
 print(f"40 customers: {models:,.0f} MB of models, or {pairs:.1f} MB of LoRA in all {blocks} blocks")
 
 # %% [markdown]
-# From 36 to 42, on a twelfth of W's parameters: letters are read now, and some other white signs are called letters,
-# too. In all ten blocks of both towers, forty customers' changes are 14.7 MB. They would fit into an e-mail.
+# From 36 to 42, on a twelfth of W's parameters: letters are read now. But other white signs are called letters, too, and
+# an arrow and a heart became player buttons. In all ten blocks of both towers, forty customers' changes are 14.7 MB. They would fit into an e-mail.
 
 # %% [markdown]
 # ## One pair for q, k and v
