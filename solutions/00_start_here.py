@@ -277,18 +277,21 @@ check("0.2", search)
 find, WANTED = yours("0.2"), ["a hoofed animal", "a tool", "a guitar"]
 
 
-def search_for(model, scale: float, words: list[str]) -> list[list[int]]:
-    """For each of the words, where the six test photographs are that fit best."""
+def seen_by(model, scale: float) -> torch.Tensor:
+    """The vectors of the test photographs: (70, d)."""
     set_scale(model, scale)
-    seen = model.encode_image(test, normalize=True)  # (70, d)
+    return model.encode_image(test, normalize=True)
+
+
+def search_for(model, seen: torch.Tensor, words: list[str]) -> list[list[int]]:
+    """For each of the words, where the six test photographs are that fit best."""
     asked = clip.tokenizer([f"a photo of {each}." for each in words])
     return [find(seen, sentence, 6).tolist() for sentence in encode_prompts(model, asked)]
 
 
-shown = {}
-old_found, new_found = (search_for(model, scale, WANTED) for scale in (0, 1))
-for words, *both in zip(WANTED, old_found, new_found, strict=True):
-    for when, found in zip(("before", "after"), both, strict=True):
+shown = {f"{words}, {when}": [] for words in WANTED for when in ("before", "after")}
+for scale, when in enumerate(("before", "after")):
+    for words, found in zip(WANTED, search_for(model, seen_by(model, scale), WANTED), strict=True):
         shown[f"{words}, {when}"] = [pictures[i] for i in found]
 display_figure(plot_drawings(shown, ["nearest", *"23456"]))
 
@@ -314,11 +317,12 @@ most = torch.tensor([min(6, len(fit)) for fit in fits])
 
 def measure(model, scale: float, left_out: list[int]) -> dict[str, float]:
     """Shares that are right."""
-    found = search_for(model, scale, words)
+    seen = seen_by(model, scale)
+    found = search_for(model, seen, words)
     hits = torch.tensor([len({*fit} & {*six}) for fit, six in zip(fits, found, strict=True)])
     kinds = [c for c in range(len(names)) if c not in left_out], left_out, range(9, len(words))
     learnt, others, own = (float(hits[[*kind]].sum() / most[[*kind]].sum()) for kind in kinds)
-    right = (scores(model, test).argmax(dim=-1) == truth).float()
+    right = ((seen @ encode_prompts(model, sentences).T).argmax(dim=-1) == truth).float()
     hidden = torch.isin(truth, torch.tensor(left_out))
     return {
         "named, of classes learnt": right[~hidden].mean().item(),
