@@ -249,8 +249,6 @@ for name, curve in curves.items():
 #
 # $$W' = W + \frac{\alpha}{r}\, B A, \qquad A: (r, d_\text{in}), \quad B: (d_\text{out}, r).$$
 #
-# Three things hide in this line.
-#
 # - **The start.** B is zero, so training begins at the pretrained model. A is random: if it were zero too, neither
 #   would ever learn.
 # - **The scale** $\alpha / r$. LoRA divides BA by r. $\alpha$ then acts much like a
@@ -323,7 +321,7 @@ check("1.2", LoRALinear)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# PEFT is the library with which most people use LoRA. Give its layer your A and your B. If yours is LoRA, the two must
+# PEFT is the usual library for LoRA. Give its layer your A and your B. If yours is LoRA, the two must
 # give the same outputs and the same merged weight.
 
 # %%
@@ -542,8 +540,7 @@ check("1.4", out_of_reach)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# Now ask it about the real gradient: what can no pair in front of q, k and v do? And how much of the rest does rank r
-# reach? Whatever C is, $WC$ lies in the space of W's columns. Write $W = QR$, where Q has columns of length one at right
+# Now ask it about the real gradient. And how much of the rest does rank r reach? Whatever C is, $WC$ lies in the space of W's columns. Write $W = QR$, where Q has columns of length one at right
 # angles. Then
 #
 # $$\lVert G - W C\rVert^2
