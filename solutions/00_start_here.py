@@ -1,11 +1,12 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# The small CLIP of this course has only ever seen drawings: emoji and icons. Now it meets photographs of things, cut
-# out, and names two in three wrong. You have a laptop, and 87 photographs that somebody sorted into six classes.
-# <!-- from the output below: 87 --> Adapt it first; the explanations come after.
+# The small CLIP of this course has only ever seen drawings: emoji and icons. Show it the photograph of a crow, cut out,
+# and it says "a vehicle". Ask it for a hoofed animal, and it brings a flower and a racing car. You have a laptop, and
+# 87 photographs that somebody sorted into six classes. <!-- from the output below: 87 -->
 #
-# Then you write the adapter, one line, and a search in your own words, and find out which words it helped.
+# You write one line, train it for some seconds, and ask again. **What did CLIP learn, and what did it lose?** The last
+# picture answers, from six trainings.
 
 # %%
 try:
@@ -18,11 +19,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from torch.nn import functional as F
 
-from serial_lora import SerialLoRAConfig, adapter_parameters, adapters, count_parameters, inject
+from serial_lora import SerialLoRAConfig, adapter_parameters, adapters, inject, set_scale
 from serial_lora_course.checking import check, lesson_card, lesson_list, yours
 from serial_lora_course.data.photographs import photographed_things
 from serial_lora_course.data.registry import load_classification
-from serial_lora_course.lessons.l00_start.figures import plot_outcomes
+from serial_lora_course.lessons.l00_start.figures import plot_changes, plot_outcomes
 from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.plots.drawings import plot_drawings
 from serial_lora_course.plots.pictures import show_pictures
@@ -31,7 +32,7 @@ from serial_lora_course.plots.style import display_drawing, display_figure
 lesson_card("00")
 
 # %% [markdown]
-# ## Ask, adapt, ask again
+# ## 1. Ask
 #
 # CLIP turns a picture into a vector, and a sentence into another vector. Give it one sentence for each class, and its
 # answer is the sentence whose vector lies nearest to the picture's. Here are a photograph of each class and CLIP's
@@ -48,130 +49,27 @@ def opened(examples) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([clip.test_transform(picture) for picture in pictures]), torch.tensor(labels)
 
 
-def scores(model, pictures: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
-    """How near each picture is to each sentence: (B, sentences)."""
-    seen = model.encode_image(pictures, normalize=True)  # (B, d)
+def scores(model, pictures: torch.Tensor) -> torch.Tensor:
+    """How near each picture is to each class's sentence: (N, 9)."""
+    seen = model.encode_image(pictures, normalize=True)  # (N, d)
     return model.logit_scale.exp() * seen @ encode_prompts(model, sentences).T
 
 
-@torch.no_grad()
-def named(model, sentences: torch.Tensor = sentences) -> torch.Tensor:
-    """The number of the nearest sentence, for each test photograph: (N,)."""
-    return scores(model, test, sentences).argmax(dim=-1)
-
-
 (train, labels), (test, truth) = opened(data.train), opened(data.test)
-print(f"{(labels < 6).sum()} training photographs, of", ", ".join(names[:6]))
-print(f"{len(truth)} to test on, of these and of", ", ".join(names[6:]))
-before, with_six = named(clip.model), named(clip.model, sentences[:6])
+before = scores(clip.model.requires_grad_(False), test).argmax(dim=-1)  # (70,) nearest sentences
 firsts = [truth.tolist().index(c) for c in range(len(names))]
 said = [f"{names[before[i]]} {'✓' if before[i] == truth[i] else '✗'}" for i in firsts]
 pictures = [picture for picture, _ in data.test]
 display_figure(show_pictures([pictures[i] for i in firsts], said, columns=5, size=1.9))
+print(f"right: {(before == truth).sum()} of all {len(truth)} test photographs")
 
 # %% [markdown]
-# Now `inject` puts a small *adapter* into the model, an ordinary loop trains the adapter and nothing else, and CLIP is
-# asked again. (Rank 16 and the rate 3e-3 are the course's usual ones for CLIP.) We hide the training photographs of
-# three classes. What do you expect for them?
-
-
-# %% tags=["idea"]
-def adapt(model, pictures: torch.Tensor, labels: torch.Tensor, sentences: torch.Tensor) -> None:
-    """Train an adapter to bring each picture nearest to its own class's sentence."""
-    torch.manual_seed(0)
-    inject(model, SerialLoRAConfig(rank=16))  # freezes CLIP and puts the adapter in
-    optimizer = torch.optim.AdamW(adapter_parameters(model), lr=3e-3)
-    for _ in range(40):
-        chosen = torch.randint(len(labels), (32,))
-        loss = F.cross_entropy(scores(model, pictures[chosen], sentences), labels[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
-model, known = clip.model, labels < 6  # only the first six classes are learnt
-with torch.no_grad():
-    frozen = (
-        model.encode_image(train[known], normalize=True),
-        model.encode_image(test, normalize=True),
-    )
-adapt(model, train[known], labels[known], sentences[:6])
-after = named(model)
-right = list(zip((before == truth).tolist(), (after == truth).tolist(), strict=True))
-display_figure(plot_outcomes(pictures, truth.tolist(), right, names, learnt=6))
-print(data.attribution)
-
-# %% [markdown]
-# These are all the test photographs; we chose none. Birds rose from 3 to 8, hoofed animals from 0 to 4, and furry
-# animals fell from 4 to 2. Below the line stand the three classes whose training photographs we hid. CLIP names them
-# from their sentences alone. Flowers gained two; tools went from 4 to 1.
-#
-# Does it take an adapter? Two rivals do without. One always names the most frequent class of the training photographs.
-# The other is a *linear probe*: a logistic regression on the vectors of the old CLIP, with the same labels. (Its C is
-# chosen by cross-validation on them.) It chooses among six names, so CLIP is asked once more with these six, before
-# and after. Guess who wins above the line, and who must lose below it.
-
-# %%
-six = truth < 6  # (N,) True where its class has training photographs
-
-
-def tell(what: str, given: torch.Tensor) -> None:
-    of_six, of_three = (((given == truth) & which).sum().item() for which in (six, ~six))
-    print(f"{what:18} {of_six:2} {'█' * of_six:28} {of_three:2} {'█' * of_three}")
-
-
-probe = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.1, 1, 10, 100]})
-probe.fit(frozen[0], labels[known])
-always = labels[known].mode().values
-print(f"{'right of':18} {six.sum()} of the learnt six {(~six).sum():12} of the other three")
-tell("before", before)
-tell("after", after)
-tell("before, six names", with_six)
-tell("after, six names", named(model, sentences[:6]))
-tell("a linear probe", torch.from_numpy(probe.predict(frozen[1])))
-tell(f"always {names[always]}", torch.full_like(truth, always))
-
-# %% [markdown]
-# On the learnt six, the adapted CLIP went from 12 to 22. With the probe's six names the old CLIP has 15, the adapted
-# one 27 and the probe 26: nobody wins. If you will never ask for anything else, take the probe. But it has weights for
-# six classes, and none for a tool, a flower or a vehicle. The adapted CLIP still takes any sentence: on the three it
-# has 11, after 12. (You may also keep both, the probe for the six and the old CLIP for the rest. Then you must know
-# beforehand which of them to ask.)
-#
-# Does it hang on the three that we hid? Hide three others, and train twice more, with all else the same.
-
-# %%
-for turn in (3, 6):  # turned by so many, other classes stand in the last three places
-    turned, asked = (labels - turn) % 9, sentences.roll(-turn, 0)
-    another, of_six = load_clip().model, (truth - turn) % 9 < 6
-    adapt(another, train[turned < 6], turned[turned < 6], asked[:6])
-    answers = {"before": before, "after": (named(another, asked) + turn) % 9}
-    left = [names[(turn + place) % 9] for place in (6, 7, 8)]
-    print("left out:", ", ".join(left))
-    for when, given in answers.items():
-        hits = given == truth
-        print(f"  {when:6} {hits[of_six].sum():2} of {of_six.sum()} learnt,", end=" ")
-        print(f"{hits[~of_six].sum():2} of {(~of_six).sum()} left out")
-
-# %% [markdown]
-# Partly. Without the first three classes everything gains; without the middle three hardly anything does. In all three
-# runs the classes left out stay within four of what they were. Lesson 08 asks how sure one can be.
-#
-# **Change this, and run again**, from the cell that loads CLIP: a rate of `3e-2`, then of `3e-4`. Guess first.
-#
-# <details><summary>What you should see</summary>
-#
-# Ten times the rate, and the old model is gone: it calls nearly everything a vehicle. A tenth, and forty steps gain
-# little. The rate is the first setting to look at, and each method has its own: lessons 04 and 07.
-#
-# </details>
-#
-# ## What was added
+# ## 2. Write a line, and train it
 #
 # A vision transformer cuts a picture into patches and turns each into a vector, a *token*. In every block, attention
 # uses four large matrices: **q** (query), **k** (key) and **v** (value) read the tokens, and **out** ($W_o$ in the
-# drawing) combines the results. CLIP's tower for sentences does the same with pieces of words. Our adapter: pairs of thin
-# matrices, `A` and `B`, in both towers.
+# drawing) combines the results. CLIP's tower for sentences does the same with pieces of words. All of that stays frozen.
+# What we train is an *adapter*: pairs of thin matrices, `A` and `B`, in both towers.
 
 # %%
 display_drawing("serial_vs_lora")
@@ -183,7 +81,7 @@ display_drawing("serial_vs_lora")
 # calls [the paper](https://arxiv.org/abs/2503.17750). <!-- from the two papers: 2021, 2025 --> One pair instead of
 # four: at equal rank, a quarter of the parameters.
 #
-# ### Exercise 0.1 · The adapter in one line
+# ### Exercise 0.1 · The line that will be trained
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -191,7 +89,7 @@ display_drawing("serial_vs_lora")
 #
 # `A` is wide, (r, d), and `B` is tall, (d, r). A token, a row of d numbers, goes through `A` down to r numbers and
 # through `B` up to d again. What comes out is multiplied by the scale and added to the token. Write that, for
-# any number of tokens; then CLIP runs with your line.
+# any number of tokens. Everything below runs your line: it is all that stands between the old CLIP and the new one.
 #
 # Replace `raise NotImplementedError(...)` with your code, and run the cell. If it is wrong, read the last line of the
 # message first: the check knows the common mistakes. If you skip it, the notebook goes on with the solved answer.
@@ -235,42 +133,98 @@ check("0.1", adapted)
 #
 # Solution: [the solved lesson](../solutions/00_start_here.ipynb)
 
-# %%
-line, scale = yours("0.1"), 1
-pairs = adapters(model)  # where each is, and the pair
-for pair in pairs.values():  # from here on CLIP runs your line, with the pairs that you trained
-    pair.forward = lambda x, pair=pair: line(x, pair.lora_A, pair.lora_B, scale)
-same = named(model) == after
-print(f"with your line in {len(pairs)} places: {same.sum()} of {len(same)} answers as before")
+# %% [markdown]
+# r is the **rank**: whatever the token, what is added mixes the same r directions. Now your line goes in front of every
+# attention of CLIP, and an ordinary loop trains the pairs and nothing else.
+#
+# You decide three things: which classes CLIP does **not** get to see, the rate, and your guess. The old CLIP names 12
+# right of the 50 in the six classes that it will learn, and 12 of the 20 others. <!-- from the table below: 12, 50, 12,
+# 20 --> How many afterwards?
 
-count, A, B = count_parameters(model), pair.lora_A, pair.lora_B
-print(f"A {tuple(A.shape)}, B {tuple(B.shape)}: {A.numel() + B.numel():,} parameters", end=" ")
-print(f"in the last place, whose W_q has {A.shape[1] ** 2:,}")
-print(f"{count.trainable:,} of {count.total:,} parameters are trainable: {count.share:.2%}")
+# %% tags=["idea"]
+line, LEFT_OUT, RATE = yours("0.1"), [6, 7, 8], 3e-3  # a tool, a flower, a vehicle
+GUESS = "? of the 50, ? of the 20"
+
+
+def bar(left_out: list[int]) -> torch.Tensor:
+    """Added to scores, it leaves only the other classes to choose from: (9,)."""
+    return torch.zeros(len(names)).index_fill(0, torch.tensor(left_out), -torch.inf)
+
+
+def adapt(left_out: list[int], seed: int):
+    """CLIP with your line in it, trained on the photographs of the other classes."""
+    model = load_clip().model
+    torch.manual_seed(seed)
+    inject(model, SerialLoRAConfig(rank=16))  # freezes CLIP, and puts the pairs in
+    for pair in adapters(model).values():  # each of them runs your line
+        pair.forward = lambda x, pair=pair: line(x, pair.lora_A, pair.lora_B, pair.scale)
+    optimizer = torch.optim.AdamW(adapter_parameters(model), lr=RATE)
+    seen = (bar(left_out)[labels] == 0).nonzero().flatten()  # the places of these photographs
+    for _ in range(40):
+        chosen = seen[torch.randint(len(seen), (16,))]
+        loss = F.cross_entropy(scores(model, train[chosen]) + bar(left_out), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.requires_grad_(False)
+
+
+model = adapt(LEFT_OUT, seed=0)
+after = scores(model, test).argmax(dim=-1)
+right = list(zip((before == truth).tolist(), (after == truth).tolist(), strict=True))
+display_figure(plot_outcomes(pictures, truth.tolist(), right, names, LEFT_OUT))
+pairs = adapters(model).values()
+trained = sum(pair.lora_A.numel() + pair.lora_B.numel() for pair in pairs)
+total = sum(parameter.numel() for parameter in model.parameters())
+print(f"{len(pairs)} pairs, {trained:,} of {total:,} parameters: {trained / total:.2%}")
+print(data.attribution)
 
 # %% [markdown]
-# That is the whole adapter,
+# These are all the test photographs; we chose none. Birds rose from 3 to 9 and hoofed animals from 0 to 6; furry animals
+# fell from 4 to 1. Below the line stand the three classes whose training photographs we hid: CLIP names them from their
+# sentences alone. Tools and vehicles lost one each, flowers gained two.
 #
-# $$x' = x + s \cdot x A^\top B^\top$$
-#
-# and r is its **rank**. Whatever the token, what is added mixes the same r directions.
-#
-# ## Turn it down, turn it up
-#
-# CLIP's own weights did not change. Your line only adds something to its tokens, and the scale s multiplies it: 1 in
-# training. What do you expect at 0, at a half, and at 2?
+# Does it take an adapter? Two rivals do without. One always names the most frequent class. The other is a *linear
+# probe*: a logistic regression on the old CLIP's vectors, with the same labels. (Its C is chosen by cross-validation on
+# them.) It chooses among six names, so the last column asks CLIP with these six, too. And your line has a scale, 1 in
+# training. What do you expect at 0, at a half, at 2?
 
 # %%
-for scale in (0, 0.25, 0.5, 1, 2, 3):
-    tell(f"scale {scale}", named(model))
-scale = 1
+hidden = torch.isin(truth, torch.tensor(LEFT_OUT))  # (70,) True where its class was left out
+known = bar(LEFT_OUT)[labels] == 0  # the same photographs as above
+
+
+def tell(what: str, scores: torch.Tensor) -> None:
+    right, of_six = (each.argmax(dim=-1) == truth for each in (scores, scores + bar(LEFT_OUT)))
+    counts = right[~hidden].sum(), right[hidden].sum(), of_six[~hidden].sum()
+    print(f"{what:22}" + "".join(f"{count.item():14}" for count in counts))
+
+
+print(f"{'':22} {(~hidden).sum():5} learnt {hidden.sum():5} left out    learnt, of six names")
+for scale in (0, 0.5, 1, 2):
+    set_scale(model, scale)
+    tell(f"CLIP, your line x {scale}", scores(model, test))
+print(f"{'your guess, at x 1':22} {GUESS}")
+probe = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.1, 1, 10, 100]})
+vectors = [clip.model.encode_image(each, normalize=True) for each in (train[known], test)]
+probe.fit(vectors[0], labels[known])
+always = labels[known].mode().values
+for what, named in {
+    "a linear probe": probe.predict(vectors[1]),
+    "always the same": [always] * 70,
+}.items():
+    tell(what, F.one_hot(torch.tensor(named), len(names)).float())
 
 # %% [markdown]
-# At 0 the old CLIP is back, with its 12 and 12. At a half it has 20 and 13, together as many as at 1. (Do not choose a
-# scale here: these are the test's pictures.) At 2 it is below the old one in all, and at 3 nine are right, where one
-# answer for all gets ten. An adapter is a push to the old model, and you can push too far.
+# On the learnt six your line took CLIP from 12 to 22, and on the three left out it kept its 12. At scale 0 the old CLIP
+# is back: its own weights never changed. At a half it has 20 and 13. (Do not choose a scale here: these are the test's
+# pictures.) At 2 it has 7 and 8, fewer than the old one. An adapter is a push to the old model, and you can push too
+# far.
 #
-# ## Look for things in your own words
+# The probe has 26, and CLIP with the same six names 24. If you will never ask for anything else, take the probe. But it
+# has weights for six classes, and none for a tool or a flower. The adapted CLIP still takes any sentence.
+#
+# ## 3. Search in your own words
 #
 # ### Exercise 0.2 · A search engine
 #
@@ -316,58 +270,94 @@ check("0.2", search)
 #
 # Solution: [the solved lesson](../solutions/00_start_here.ipynb)
 
+# %% [markdown]
+# Now write down what you want to find. Training used the first of our three, not the others.
+
 # %%
-find, shown, vectors = yours("0.2"), {}, {}
+find, WANTED = yours("0.2"), ["a hoofed animal", "a tool", "a guitar"]
 
 
-@torch.no_grad()
-def search_for(wanted: str, when: str) -> list[int]:
-    """Where the six test photographs are that fit best."""
-    global scale
-    scale = int(when == "after")  # your adapter switched off, and on
-    if when not in vectors:
-        vectors[when] = model.encode_image(test, normalize=True)  # (N, d)
-    sentence = encode_prompts(model, clip.tokenizer([f"a photo of {wanted}."]))[0]
-    return find(vectors[when], sentence, 6).tolist()
+def seen_by(model, scale: float) -> torch.Tensor:
+    """The vectors of the test photographs: (70, d)."""
+    set_scale(model, scale)
+    return model.encode_image(test, normalize=True)
 
 
-for wanted in ("a hoofed animal", "a tool", "a guitar"):  # write what you would look for
-    for when in ("before", "after"):
-        found = search_for(wanted, when)
-        shown[f"{wanted}, {when}"] = [pictures[i] for i in found]
+def search_for(model, seen: torch.Tensor, words: list[str]) -> list[list[int]]:
+    """For each of the words, where the six test photographs are that fit best."""
+    asked = clip.tokenizer([f"a photo of {each}." for each in words])
+    return [find(seen, sentence, 6).tolist() for sentence in encode_prompts(model, asked)]
+
+
+shown = {f"{words}, {when}": [] for words in WANTED for when in ("before", "after")}
+for scale, when in enumerate(("before", "after")):
+    for words, found in zip(WANTED, search_for(model, seen_by(model, scale), WANTED), strict=True):
+        shown[f"{words}, {when}"] = [pictures[i] for i in found]
 display_figure(plot_drawings(shown, ["nearest", *"23456"]))
 
 # %% [markdown]
-# The old CLIP finds no hoofed animal; the adapted one finds five among six. Tools were named right less often, 1 in
-# place of 4, and are found as well as before: a name is a contest between sentences, and training favoured six of
-# them; a search compares photographs for one. And "guitar", which training never used, came from the sixth place to
-# the first.
+# For a hoofed animal the old CLIP brings a flower and a racing car; the new one brings five right of six, and a
+# lobster. For a tool it brings as many as before. And the guitar, a word that training never used, came from the sixth
+# place to the first.
 #
-# We chose these three. So search for all: the nine classes, and the name that each photograph's maker gave it, such as
-# "a crow". Guess for which of them the adapter helped.
+# ## What did it learn, and what did it lose?
+#
+# One training, three classes left out, three words: all that may be luck. So train five times more. Two of the six runs
+# leave out the last three classes, two the first three, and two those between. We measure five things before and after:
+# what CLIP names right, learnt or left out, and what it finds right by the words learnt, by those left out, and by the
+# name that each photograph's maker gave it, such as "a crow". Which of the five rise?
 
 # %%
 made = {thing.file: thing.name for thing in photographed_things()}
-classes = [(name, (truth == c).nonzero().flatten().tolist()) for c, name in enumerate(names)]
-own = [(made[file], [i]) for i, file in enumerate(data.test.picture_ids)]
-sets = {"the six learnt": classes[:6], "the three left out": classes[6:], "makers' names": own}
-for what, asked in sets.items():  # each sentence, and the photographs that are right for it
-    hits = {
-        when: sum(i in right for words, right in asked for i in search_for(words, when))
-        for when in ("before", "after")
+words = [*names, *(made[file] for file in data.test.picture_ids)]
+fits = [(truth == c).nonzero().flatten().tolist() for c in range(len(names))]
+fits += [[i] for i in range(len(truth))]  # photographs that are right for each of the words
+most = torch.tensor([min(6, len(fit)) for fit in fits])
+
+
+def measure(model, scale: float, left_out: list[int]) -> dict[str, float]:
+    """Shares that are right."""
+    seen = seen_by(model, scale)
+    found = search_for(model, seen, words)
+    hits = torch.tensor([len({*fit} & {*six}) for fit, six in zip(fits, found, strict=True)])
+    kinds = [c for c in range(len(names)) if c not in left_out], left_out, range(9, len(words))
+    learnt, others, own = (float(hits[[*kind]].sum() / most[[*kind]].sum()) for kind in kinds)
+    right = ((seen @ encode_prompts(model, sentences).T).argmax(dim=-1) == truth).float()
+    hidden = torch.isin(truth, torch.tensor(left_out))
+    return {
+        "named, of classes learnt": right[~hidden].mean().item(),
+        "named, of classes left out": right[hidden].mean().item(),
+        "found by words learnt": learnt,
+        "found by words left out": others,
+        "found by makers' names": own,
     }
-    most = sum(min(6, len(right)) for _, right in asked)
-    chance = sum(6 * len(right) / len(own) for _, right in asked)
-    print(f"{what:18} right of {most}: before {hits['before']:2}, after {hits['after']:2}", end="")
-    print(f" (at random {chance:.0f})")
+
+
+old_shares, new_shares = [], []
+for left_out in ([6, 7, 8], [0, 1, 2], [3, 4, 5]):
+    old_shares += [measure(model, 0, left_out)] * 2
+    for seed in (0, 1):
+        ran = (left_out, seed) == (LEFT_OUT, 0)  # the run above
+        new_shares.append(measure(model if ran else adapt(left_out, seed), 1, left_out))
+changes = ({k: [run[k] for run in runs] for k in runs[0]} for runs in (old_shares, new_shares))
+display_figure(plot_changes(*changes))
 
 # %% [markdown]
-# For the six sentences of its training the right places rise from 8 to 18. For the three left out they stay. For the
-# makers' names the new CLIP finds fewer, 15 after 20. **An adapter learns what it is trained on**, in this one run at
-# least. You can still ask it anything, which the probe alone does not allow; so measure it with the words that people
-# will type.
+# **It learnt what it was trained on.** In all six runs the classes learnt are named better, 35% to 52% on average, and
+# in five of six they are found more often. The classes left out, taken together, lost nothing by name: no dot
+# of the second row is left of zero. By search they stay on average, with one run far down. What CLIP lost is finer: by
+# the makers' names it finds less in five runs and more in none, 29% to 24%. So measure an adapter with the words that
+# people will type. (Six runs, and the same 70 photographs: lesson 08 asks how sure one can be.)
 #
-# Write words of your own above. Try a colour ("a yellow thing"), and what is not there ("a train"): it always brings six.
+# **Change this, and run again**: `RATE = 3e-2`, then `3e-4`; other classes in `LEFT_OUT`; a colour ("a yellow thing")
+# in `WANTED`, or what is not there ("a train"): it always brings six.
+#
+# <details><summary>What the rates do</summary>
+#
+# Ten times the rate, and the old model is gone: it calls every photograph a furry animal. A tenth, and forty steps gain
+# nothing. The rate is the first setting to look at, and each method has its own: lessons 04 and 07.
+#
+# </details>
 #
 # ## Quiz
 #
@@ -385,7 +375,7 @@ for what, asked in sets.items():  # each sentence, and the photographs that are 
 # <details><summary>Answer</summary>
 #
 # A pair of rank r holds 2 d r parameters. With r = d that is twice as many as W_q has, in every place, to be learnt
-# from 87 photographs; here it is a twelfth of that.
+# from some ninety photographs; here, at 16 of 192, it is a twelfth of that.
 #
 # </details>
 #
@@ -393,7 +383,7 @@ for what, asked in sets.items():  # each sentence, and the photographs that are 
 #
 # <details><summary>Answer</summary>
 #
-# The probe first: here it was level where it had photographs, 26 to 27, and it costs one logistic regression. Only what
+# The probe first: here it was ahead where it had photographs, 26 to 24, and it costs one logistic regression. Only what
 # it cannot answer, or does worse, is a reason to adapt.
 #
 # </details>
@@ -402,7 +392,8 @@ for what, asked in sets.items():  # each sentence, and the photographs that are 
 #
 # - A frozen model can be adapted by training about a hundredth of its size.
 # - The adapter is one line, x + s · x Aᵀ Bᵀ, with `A` (r, d) and `B` (d, r): in Serial LoRA one in front of q, k and v.
-# - A probe names the classes of its labels. An adapted CLIP takes any sentence, and is better at those of its training.
+# - It learns what it is trained on. Here other classes stayed, and the finest words found less. A probe knows nothing
+#   but its labels.
 # - Beside before and after, report a constant answer, a linear probe, and what was gained and lost.
 #
 # ## The lessons

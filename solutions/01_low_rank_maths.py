@@ -3,11 +3,11 @@
 #
 # You have one CLIP and forty customers, and each of them wants it to know their own pictures. Forty copies of the model
 # are a gigabyte. Forty *changes* of it fit into an e-mail, if each change of a weight is the product of two thin
-# matrices, and you send these. That is LoRA.
+# matrices, and you send these. That is LoRA. Serial LoRA makes them smaller still: q, k and v share one pair, which
+# changes the tokens before them, $x' = x + s\,BAx$.
 #
-# Is every matrix the product of two thin ones? You try it on a butterfly, and then on CLIP's own weights. You write
-# LoRA in twenty lines, and compare it with PEFT's own layer. Then q, k and v share one pair, $x' = x + BAx$, as in
-# Serial LoRA: you compute what such a pair can never do, and watch it learn all the same.
+# **What can one pair for all three never do, and does it matter?** You write both methods, prove that one is a case of
+# the other, measure what it cannot reach, and train them side by side: the last picture.
 
 # %%
 try:
@@ -17,6 +17,7 @@ except ModuleNotFoundError:
 
 # %%
 import copy
+from functools import cache
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -27,8 +28,10 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
+from serial_lora_course.data.registry import load_classification
 from serial_lora_course.lessons.l01_maths import figures
-from serial_lora_course.lessons.l01_maths.panel import rank_panel
+from serial_lora_course.models.clip import encode_prompts, load_clip
+from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("01")
@@ -41,14 +44,8 @@ lesson_card("01")
 
 # %%
 openmoji = load_emoji("openmoji")
-
-
-def grey(name: str) -> Tensor:
-    drawing = openmoji.picture(openmoji.names.index(name)).convert("L")
-    return pil_to_tensor(drawing)[0] / 255  # (64, 64), from 0, black, to 1, white
-
-
-butterfly = grey("butterfly")
+drawing = openmoji.picture(openmoji.names.index("butterfly")).convert("L")
+butterfly = pil_to_tensor(drawing)[0] / 255  # (64, 64), from 0, black, to 1, white
 display_figure(figures.plot_terms(butterfly, count=4, more=16))
 print(ATTRIBUTION["openmoji"])
 
@@ -77,10 +74,7 @@ for r in (1, 2, 4, 8, 16, 32):
 # share of the whole, is its **relative error**. The norm is Frobenius's: square all entries, add, take the root.
 #
 # Is there a better matrix of rank r than the first r terms? No (Eckart and Young, 1936).
-# <!-- from Psychometrika, volume 1: 1936 --> What they leave out is the tail of the singular values:
-#
-# $$\text{relative error}(r)
-# = \sqrt{\frac{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}{\sigma_1^2 + \sigma_2^2 + \dots}} .$$
+# <!-- from Psychometrika, volume 1: 1936 -->
 #
 # <details><summary>Why nothing is better</summary>
 #
@@ -103,8 +97,9 @@ for r in (1, 2, 4, 8, 16, 32):
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 7 |
 #
-# The singular values alone give the relative error of *every* rank. Return it as one tensor: entry r is the error of
-# rank r, from 1 at rank 0, where nothing is kept, to 0 at the full rank.
+# The singular values alone give the relative error of *every* rank: the terms stand at right angles to each
+# other, so their squares add up. Return one tensor: entry r is the error of rank r, from 1 at
+# rank 0, where nothing is kept, to 0 at the full rank.
 
 
 # %% tags=["exercise"]
@@ -143,33 +138,13 @@ check("1.1", relative_errors)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# A door, a butterfly, and a ruler that lies diagonally. Which one needs the highest rank? Guess before you look. (With
-# a running kernel, the slider moves the rank.)
-
-# %%
-errors_of = yours("1.1")
-drawings = {name: grey(name) for name in ("door", "butterfly", "straight ruler")}
-panel = rank_panel({name: drawings[name] for name in ("door", "straight ruler")}, rank=4)
-for name, drawing in drawings.items():
-    print(f"{name}: an error below 5% takes rank {(errors_of(drawing) > 0.05).sum()} of 64")
-
-# %% [markdown]
-# It is the ruler, although it is simple to describe. Most of its rows are the row above, shifted a little, and a
-# shifted row is a new row. Rank does not measure how simple a thing looks.
-
-# %% [markdown]
 # ## The weight is nearly full, its gradient is thin
 #
 # LoRA adds a matrix of low rank to a weight. You often hear that this works because "weights are of low rank anyway".
-# Let us look at real ones: $W_q$, $W_k$ and $W_v$ of one block of the course's small CLIP. The model has to name symbols (arrows, hearts, number keys) drawn by a designer new to it.
-#
-# From the loss we get two updates. The *gradient* is what one step of gradient descent adds to W, up to sign and
-# length. The other is what twenty steps of Adam change when this W may move freely.
+# Let us look at real ones, in the course's small CLIP. It has to name symbols drawn by a designer new to it. Here are
+# the first two of each kind, with its answers.
 
 # %%
-from serial_lora_course.data.registry import load_classification
-from serial_lora_course.models.clip import encode_prompts, load_clip
-
 backbone, data = load_clip(), load_classification("symbols")
 clip, prompts = backbone.model.requires_grad_(False), backbone.tokenizer(data.prompts())
 NAME = "visual.transformer.resblocks.2.attn.in_proj_weight"
@@ -185,8 +160,6 @@ def opened(samples: list) -> tuple[Tensor, Tensor]:
 
 train_pictures, train_labels = opened([*data.train][::4])
 test_pictures, test_labels = opened([*data.test])
-print(f"{len(train_labels)} drawings to train on, {len(test_labels)} to test on,", end=" ")
-print(f"and one block of {len(clip.visual.transformer.resblocks)}")
 
 
 def scores_with(W: Tensor, pictures: Tensor) -> Tensor:
@@ -199,31 +172,50 @@ def loss_with(W: Tensor) -> Tensor:
     return F.cross_entropy(scores_with(W, train_pictures), train_labels)
 
 
+@torch.no_grad()
+def show_named(W: Tensor) -> None:
+    said, shown = scores_with(W, test_pictures).argmax(dim=-1), []
+    for c in range(len(data.class_names)):
+        shown += (test_labels == c).nonzero().flatten()[:2].tolist()  # the first two of each kind
+    right = ["✓" if each else "✗" for each in said == test_labels]
+    titles = [f"{data.class_names[said[i]].split(' ', 1)[-1]} {right[i]}" for i in shown]
+    display_figure(show_pictures([data.test[i][0] for i in shown], titles, columns=8, size=1.45))
+    print(f"{(said == test_labels).sum()} of {len(said)} right")
+
+
+print(f"{len(train_labels)} drawings to train on, {len(test_labels)} to test on")
+show_named(W)
+
+# %% [markdown]
+# It knows arrows and hearts, and takes letters for arrows or zodiac signs. Look at $W_q$, $W_k$ and $W_v$ of one block.
+# From the loss we get two updates of them. The *gradient* is what one step of gradient descent adds, up to sign and
+# length. The other is what twenty steps of Adam change when these weights may move freely.
+
 # %%
 free = W.clone().requires_grad_()
 loss_with(free).backward()
 G = free.grad  # (3d, d)
 
 
-def train(parameters: list[Tensor], weight, lr: float) -> tuple[Tensor, list[float]]:
-    optimizer, losses = torch.optim.Adam(parameters, lr=lr), []
+def train(parameters: list[Tensor], weight, lr: float) -> Tensor:
+    optimizer = torch.optim.Adam(parameters, lr=lr)
     for _ in range(20):
-        loss = loss_with(weight())
         optimizer.zero_grad()
-        loss.backward()
+        loss_with(weight()).backward()
         optimizer.step()
-        losses.append(loss.item())  # before the step
-    return weight().detach(), losses
+    return weight().detach()
 
 
-def with_all_of_W(lr: float) -> tuple[Tensor, list[float]]:
+@cache
+def with_all_of_W(lr: float) -> Tensor:
     moved = W.clone().requires_grad_()
     return train([moved], lambda: moved, lr)
 
 
-update = with_all_of_W(lr=1e-3)[0] - W  # (3d, d)
+update = with_all_of_W(lr=1e-3) - W  # (3d, d)
 
 # %%
+errors_of = yours("1.1")
 torch.manual_seed(0)
 matrices = {
     "a random matrix": torch.randn(d, d),
@@ -256,8 +248,6 @@ for name, curve in curves.items():
 # Freeze W, and learn the change as a product of two thin matrices:
 #
 # $$W' = W + \frac{\alpha}{r}\, B A, \qquad A: (r, d_\text{in}), \quad B: (d_\text{out}, r).$$
-#
-# Three things hide in this line.
 #
 # - **The start.** B is zero, so training begins at the pretrained model. A is random: if it were zero too, neither
 #   would ever learn.
@@ -331,7 +321,7 @@ check("1.2", LoRALinear)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# PEFT is the library with which most people use LoRA. Give its layer your A and your B. If yours is LoRA, the two must
+# PEFT is the usual library for LoRA. Give its layer your A and your B. If yours is LoRA, the two must
 # give the same outputs and the same merged weight.
 
 # %%
@@ -353,127 +343,141 @@ print(f"PEFT's merged weight differs from yours by {apart:.0e}")
 
 # %% [markdown]
 # No difference, or only rounding. You have written LoRA. Now put it to work: one layer for each of
-# $W_q$, $W_k$ and $W_v$, the same twenty steps, and a test on drawings that were kept out of training.
+# $W_q$, $W_k$ and $W_v$, the same twenty steps, and the same test drawings.
 
 
 # %%
-@torch.no_grad()
-def report(name: str, W: Tensor, parameters: int) -> None:
-    right = (scores_with(W, test_pictures).argmax(-1) == test_labels).sum()
-    result = f"training loss {loss_with(W):.2f}, test {right} of {len(test_labels)} right"
-    print(f"{name:27} {parameters:7,} parameters: {result}")
-
-
 def linear(weight: Tensor) -> nn.Linear:
     layer = nn.Linear(d, d, bias=False)
     layer.weight = nn.Parameter(weight.clone())
     return layer
 
 
-# %%
-def with_lora(rank: int, lr: float) -> tuple[Tensor, list[float]]:
-    torch.manual_seed(0)
+@cache
+def with_lora(rank: int, lr: float, seed: int) -> Tensor:
+    torch.manual_seed(seed)
     layers = [Layer(linear(weight), rank, alpha=rank) for weight in W.chunk(3)]
     pairs = [p for layer in layers for p in layer.parameters() if p.requires_grad]
     return train(pairs, lambda: torch.cat([each.merged_weight() for each in layers]), lr)
 
 
+show_named(with_lora(8, lr=0.04, seed=0))
 in_lora = 3 * 8 * (d + d)
-report("untouched", W, 0)
-report("all of W, 0.001", W + update, W.numel())
-report("all of W, 0.01", with_all_of_W(lr=0.01)[0], W.numel())
-report("LoRA, 0.01", with_lora(8, lr=0.01)[0], in_lora)
 in_clip = sum(p.numel() for p in clip.parameters())
 blocks = sum(name.endswith("in_proj_weight") for name, _ in clip.named_parameters())  # as wide
 models, pairs = 160 * in_clip / 1e6, 160 * in_lora * blocks / 1e6  # MB for 40, in float32
+print(f"{in_lora:,} parameters were trained, where W has {W.numel():,}")
 print(f"40 customers: {models:,.0f} MB of models, or {pairs:.1f} MB of LoRA in all {blocks} blocks")
 
 # %% [markdown]
-# On a twelfth of the parameters, LoRA's loss falls further than that of all of W at 0.001, though not as far as at
-# LoRA's own rate, 0.01. The test does not tell them apart. In all ten blocks of both towers, forty customers'
-# changes are 14.7 MB. They would fit into an e-mail.
+# From 36 to 51, on a twelfth of W's parameters: letters and number keys are read now. The two zodiac signs are still
+# wrong, and an arrow was lost. In all ten blocks of both towers, forty customers' changes are 14.7 MB. They would fit into an e-mail.
 
 # %% [markdown]
 # ## One pair for q, k and v
 #
 # **Serial LoRA** does not stand beside the weights. It stands in front of them, and changes the tokens once, before
-# q, k and v read them. With tokens as columns and s for the scale:
+# q, k and v read them. So its B leads back to the size of a token. Is that a method of another kind?
 #
-# $$\text{LoRA: } W_p + s\,B_p A_p \qquad\qquad \text{Serial LoRA: } W_p\,(I + s\,BA), \qquad p \in \{q, k, v\}.$$
-#
-# The two look unlike each other. Are they?
-
-# %% [markdown]
-# ### Exercise 1.3 · LoRA's pairs that do the same
+# ### Exercise 1.3 · Serial LoRA, and the LoRA in it
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●● | 5 |
+# | ●●○○○ | ●●●●● | 10 |
 #
-# Given the frozen weights and one shared pair, return for each part (q, k and v) the LoRA pair $(A_p, B_p)$ of the
-# same rank that changes its weight in the same way. The scale is the same for both, so leave it out.
+# Write `forward`, on tokens: q, k and v of $x' = x + s\,BAx$. Then multiply out: what does the pair change in
+# $W_q x'$? `as_lora` returns, for q, k and v, the LoRA pair $(A_p, B_p)$ of the same rank and scale that changes it in
+# the same way.
 
 
 # %% tags=["exercise"]
-def lora_pairs_of(
-    weights: dict[str, Tensor], lora_A: Tensor, lora_B: Tensor
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """The LoRA pairs with W_p + B_p A_p = W_p (I + B A).
+class SerialQKV(nn.Module):
+    """q, k and v, read from tokens that one pair has changed.
 
     Args:
-        weights: part to W_p, (out, d), as `nn.Linear` keeps it.
-        lora_A: (r, d), the shared A.
-        lora_B: (d, r), the shared B.
-
-    Returns:
-        part to (A_p, B_p), of shapes (r, d) and (out, r).
+        W: W_q, W_k and W_v, one below the other, (3d, d); it stays frozen.
+        rank: r.
+        alpha: the change is multiplied by alpha / rank.
     """
-    # BEGIN SOLUTION
-    return {part: (lora_A, weight @ lora_B) for part, weight in weights.items()}
-    # END SOLUTION
+
+    def __init__(self, W: Tensor, rank: int, alpha: float):
+        super().__init__()
+        self.W, self.scale, d = W.detach(), alpha / rank, W.shape[1]
+        self.lora_A = nn.Parameter(torch.empty(rank, d))  # (r, d)
+        self.lora_B = nn.Parameter(torch.zeros(d, rank))  # (d, r)
+        nn.init.kaiming_uniform_(self.lora_A, a=5**0.5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(..., d) -> q, k and v, each (..., d)"""
+        # BEGIN SOLUTION
+        changed = x + self.scale * (x @ self.lora_A.T @ self.lora_B.T)
+        return (changed @ self.W.T).chunk(3, dim=-1)
+        # END SOLUTION
+
+    def as_lora(self) -> list[tuple[Tensor, Tensor]]:
+        """(A_p, B_p) for q, k and v, of shapes (r, d) and (d, r)."""
+        # BEGIN SOLUTION
+        return [(self.lora_A, W_p @ self.lora_B) for W_p in self.W.chunk(3)]
+        # END SOLUTION
 
 
-check("1.3", lora_pairs_of)
+check("1.3", SerialQKV)
 
 # %% [markdown]
-# <details><summary>Hint 1: multiply out</summary>
+# <details><summary>Hint 1: change first, then read</summary>
 #
-# $W (I + BA) = W + WBA$. The second term has to be $B_p A_p$: set the brackets so that one factor is
-# (out, r) and the other (r, d).
+# Add the change to the tokens, as in lesson 00. All three then read the result: tokens are rows, so `changed @ W.T` is
+# (..., 3d), and `chunk(3, dim=-1)` takes it apart.
 #
 # </details>
-# <details><summary>Hint 2: what is shared</summary>
+# <details><summary>Hint 2: set the brackets</summary>
 #
-# All parts have the same $A_p$. The $B_p$ differ, because the weights differ.
+# $W_p (x + s\,BAx) = W_p x + s\,W_p B A x$. The change $W_p B A$ has to be $B_p A_p$: which two of the three
+# belong together, so that one factor is (d, r) and the other (r, d)?
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# So Serial LoRA *is* LoRA, with one A for all and with the columns $B_p = W_p B$ tied to each other. The next picture
-# shows what that means for tokens of two numbers and a pair of rank 1. Which tokens move far, and which stay?
+# Put these pairs into three of your LoRA layers, and your two methods must give the same q, k and v.
+
+# %%
+Shared = yours("1.3")
+torch.manual_seed(0)
+one = Shared(W, rank=8, alpha=16)
+nn.init.normal_(one.lora_B)  # as if trained
+three, x = [Layer(linear(W_p), rank=8, alpha=16) for W_p in W.chunk(3)], torch.randn(5, d)
+with torch.no_grad():
+    for layer, (A_p, B_p) in zip(three, one.as_lora(), strict=True):
+        layer.lora_A.copy_(A_p), layer.lora_B.copy_(B_p)
+    q, k, v = one(x)
+    apart = max((layer(x) - out).abs().max() for layer, out in zip(three, (q, k, v), strict=True))
+print(f"outputs of up to {q.abs().max():.0f} differ by {apart:.0e}")
+trained = sum(p.numel() for p in one.parameters())
+print(f"one pair: {trained:,} parameters; three: {in_lora:,}; four, with out: {4 * 8 * (d + d):,}")
+
+# %% [markdown]
+# So Serial LoRA *is* LoRA, with one A for all and with the columns $B_p = W_p B$ tied to each other.
+#
+# **Why it is a quarter.** A pair for a d × d matrix holds rd + dr = 2dr numbers. LoRA on the four matrices of
+# *attention*, q, k, v and out, has 4 · 2dr of them. Serial LoRA in front of attention has 2dr: a quarter, whatever d
+# and r. (LoRA on q, k and v alone, as here, is three times as large. Lesson 02 counts real models.)
+#
+# What does the tie mean? Below are ten tokens of two numbers, and pairs of rank 1. Which tokens move far, which stay?
 
 # %%
 angles = torch.arange(10) * 2 * torch.pi / 10
 x = torch.stack([angles.cos(), angles.sin()], dim=1)  # (10, 2): ten tokens
 torch.manual_seed(2)
-flat = {part: torch.linalg.qr(torch.randn(2, 2)).Q for part in "qkv"}  # W_p, (2, 2)
-own = {part: (torch.randn(1, 2), torch.randn(2, 1)) for part in "qkv"}  # A_p and B_p
-own = {part: (F.normalize(A), 0.7 * F.normalize(B, dim=0)) for part, (A, B) in own.items()}
-A, B = torch.tensor([[0.95, 0.31]]), torch.tensor([[0.2], [0.7]])
-
-
-def unseen(A: Tensor) -> Tensor:
-    return torch.stack([-A[0, 1], A[0, 0]])  # a token with A x = 0: it stays
-
-
-tied = yours("1.3")(flat, A, B)  # part to A_p and B_p: the shared pair, as LoRA
-lora, serial = {"tokens x": (x, x, 0 * x[0])}, {"tokens x": (x, x + x @ A.T @ B.T, unseen(A))}
-for part, W_p in flat.items():
-    for row, (A_p, B_p) in ((lora, own[part]), (serial, tied[part])):
-        before = x @ W_p.T  # (10, 2)
-        row[part] = (before, before + x @ A_p.T @ B_p.T, W_p @ unseen(A_p))
+A, B = torch.tensor([[0.95, 0.31]]), torch.tensor([[0.2], [0.7]])  # the shared pair
+changed = x + x @ A.T @ B.T
+lora, serial = {"tokens x": (x, x)}, {"tokens x": (x, changed)}  # before and after
+for part in "qkv":
+    W_p = torch.linalg.qr(torch.randn(2, 2)).Q
+    A_p, B_p = F.normalize(torch.randn(1, 2)), 0.7 * F.normalize(torch.randn(2, 1), dim=0)
+    lora[part] = (x @ W_p.T, x @ W_p.T + x @ A_p.T @ B_p.T)
+    serial[part] = (x @ W_p.T, changed @ W_p.T)
 display_figure(
     figures.plot_token_moves(
         {"LoRA\n$W_p x + B_p A_p x$": lora, "Serial LoRA\n$W_p (x + B A x)$": serial}
@@ -502,8 +506,7 @@ display_figure(
 # | ●●○○○ | ●●●●● | 6 |
 #
 # How much does the tie cost on its own? Take any matrix C, of full rank if you like, and choose the one for which all
-# of
-# $WC$ is nearest to all of G: least squares. Return the relative error that is left.
+# of $WC$ is nearest to all of G: least squares. Return the relative error that is left.
 
 
 # %% tags=["exercise"]
@@ -537,8 +540,7 @@ check("1.4", out_of_reach)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# Now ask it about the real gradient: what can no pair in front of q, k and v do? And how much of the rest does rank r
-# reach? Whatever C is, $WC$ lies in the space of W's columns. Write $W = QR$, where Q has columns of length one at right
+# Now ask it about the real gradient. And how much of the rest does rank r reach? Whatever C is, $WC$ lies in the space of W's columns. Write $W = QR$, where Q has columns of length one at right
 # angles. Then
 #
 # $$\lVert G - W C\rVert^2
@@ -559,8 +561,8 @@ reach = {
 }
 display_figure(figures.plot_relative_errors(reach, floor=outside))
 missed = {f"{name} of rank 8": curve[8] for name, curve in reach.items()}
-missed["LoRA of rank 2"] = reach["LoRA"][2]
-for name, share in missed.items():
+missed |= {"LoRA of rank 2": reach["LoRA"][2], "all of W": 0.0, "untouched": 1.0}
+for name, share in [*missed.items()][:4]:
     print(f"{name}: misses {share:.0%} of the gradient")
 within = inside.norm() / G.norm()
 print(f"in reach: {within:.0%} of the gradient's length; of a random matrix's {3**-0.5:.0%}")
@@ -575,43 +577,53 @@ print(f"in reach: {within:.0%} of the gradient's length; of a random matrix's {3
 # %% [markdown]
 # ## Does it train worse?
 #
-# Down the gradient the loss falls fastest. Does a pair that misses most of it train worse? Take the same twenty steps,
-# at three rates each: W multiplies what the pair changes, so one rate is not the same step. (Lesson 07 is about rates.)
-# The figure has the losses at 0.04.
-
+# Down the gradient the loss falls fastest. Does a pair that misses most of it train worse? Guess the order of the four
+# below, then run the same twenty steps. W multiplies what the pair changes, so one rate is not the same step (lesson 07
+# is about rates): the two small ones get two rates, and all pairs two seeds.
 
 # %%
-def with_one_pair(lr: float) -> tuple[Tensor, list[float]]:
-    torch.manual_seed(0)
-    A = nn.init.kaiming_uniform_(torch.empty(8, d), a=5**0.5).requires_grad_()
-    B = torch.zeros(d, 8, requires_grad=True)
-    return train([A, B], lambda: W + (W @ B) @ A, lr)
+GUESS = "all of W, LoRA of rank 8, LoRA of rank 2, Serial LoRA of rank 8"  # lowest loss first
 
 
-ways = {
-    "LoRA of rank 8": (in_lora, lambda lr: with_lora(8, lr)),
-    "LoRA of rank 2": (in_lora // 4, lambda lr: with_lora(2, lr)),
-    "Serial LoRA of rank 8": (8 * (d + d), with_one_pair),
+def with_one_pair(rank: int, lr: float, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    shared = Shared(W, rank, alpha=rank)
+
+    def weight() -> Tensor:
+        return W + torch.cat([B_p @ A_p for A_p, B_p in shared.as_lora()])
+
+    return train([*shared.parameters()], weight, lr)
+
+
+ways = {  # parameters, rates, how
+    "all of W": (W.numel(), [0.01], lambda lr, seed: with_all_of_W(lr)),
+    "LoRA of rank 8": (in_lora, [0.04], lambda lr, seed: with_lora(8, lr, seed)),
+    "LoRA of rank 2": (in_lora // 4, [0.02, 0.04], lambda lr, seed: with_lora(2, lr, seed)),
+    "Serial LoRA of rank 8": (trained, [0.02, 0.04], lambda lr, seed: with_one_pair(8, lr, seed)),
 }
-falls = {}
-for name, (parameters, way) in ways.items():
-    for lr in (0.02, 0.04, 0.08):
-        moved, losses = way(lr)
-        report(f"{name}, {lr}", moved, parameters)
-        if lr == 0.04:
-            falls[f"{name}, which misses {missed[name]:.0%}"] = [*losses, loss_with(moved).item()]
-display_figure(figures.plot_losses(falls))
+print("your guess:", GUESS)
+print(f"{'':21} parameters  misses  rate  two losses   right of {len(test_labels)}")
+losses = {"untouched": {0: [loss_with(W).item()]}}
+for name, (parameters, rates, way) in ways.items():
+    losses[name] = {}
+    for lr in rates:
+        ends = [way(lr, seed) for seed in (0, 1)]
+        losses[name][lr] = [loss_with(end).item() for end in ends]
+        right = [(scores_with(end, test_pictures).argmax(-1) == test_labels).sum() for end in ends]
+        said = "  ".join(f"{loss:.2f}" for loss in losses[name][lr])
+        print(f"{name:21} {parameters:10,} {missed[name]:7.0%}  {lr}  {said}  ", *map(int, right))
+display_figure(figures.plot_missed(missed, losses))
 
 # %% [markdown]
-# Each has its lowest loss at 0.04, the rate in the middle: LoRA 0.03, LoRA of rank 2 0.07, the shared pair 0.19. At
-# the end it is the order of what they miss. That proves little: the gradient at the start should tell most about the
-# first steps, and there the pair, which misses more, is below LoRA of rank 2. Then it bumps, as if the rate were too
-# large, and ends behind the smaller LoRA. On the test drawings 51, 40 and 46 are right: another order, and too little
-# to judge by. Another processor may move these numbers.
+# Read the picture from the upper right: untouched, the loss is 2.38. The pair misses 73% of the gradient, and ends at
+# 0.13 to 0.22. Nobody needs *that* change: a low loss is enough, and many changes give one. Nor does the share decide:
+# at the rate 0.02 the pair ends as low as LoRA of rank 2, which misses less, or lower; at 0.04 it ends higher, with both
+# seeds. At the better rate, though, the order of the losses is the order of what all four miss.
 #
-# Yet a pair that misses 73% of the gradient brought the loss from 2.38 to 0.19. Nobody needs *that* change; a low loss
-# is enough, and many changes give one. The maths says what a method cannot imitate, not what it cannot learn. Only
-# training tells you, on more than one block, data set and seed.
+# On the test drawings the pair has 42 to 46 right, LoRA of rank 2 has 40 to 45, LoRA of rank 8, three times as large, 51
+# and 49. With 73 drawings and two seeds that is little to judge by. The maths says what a method cannot imitate, not
+# what it cannot learn. Only training tells you, on more blocks, data sets and seeds. (Another processor may move these
+# numbers.)
 
 # %% [markdown]
 # ## Quiz
@@ -640,8 +652,7 @@ display_figure(figures.plot_losses(falls))
 # <details><summary>Answer</summary>
 #
 # Not exactly. To leave k alone means $W_k C = 0$, and $W_k$ has an inverse unless a singular value is zero, so $C = 0$.
-# Nearly: where $W_k$ has small singular values, it lets little of C pass. (With a pair in front of q and v
-# only, it could. That is another method.)
+# Nearly: where $W_k$ has small singular values, it lets little of C pass.
 #
 # </details>
 
@@ -650,8 +661,8 @@ display_figure(figures.plot_losses(falls))
 #
 # - A matrix is a sum of rank-one terms. The first r are the best of rank r, and the other singular values give the
 #   error.
-# - Here the gradient is thin; an Adam update is less so; the weight is nearly full. LoRA bets that a thin update is enough.
-# - LoRA is twenty lines: freeze, A random, B zero, $\alpha / r$, merge.
+# - Here the gradient is thin, an Adam update less so, and the weight nearly full.
+# - LoRA is twenty lines: freeze, A random, B zero, $\alpha / r$, merge. It bets that a thin update is enough.
 # - Serial LoRA is LoRA with one A and with columns tied by $B_p = W_p B$. A higher rank makes up for the one A, not for
 #   the tie. But a limit on what can be imitated is no limit on the loss: lesson 09 measures what each costs.
 #

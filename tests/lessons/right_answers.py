@@ -45,13 +45,6 @@ class LoRAAsLinear(nn.Linear):
         return nn.functional.linear(x, self.merged_weight(), self.bias)
 
 
-def pairs_in_another_basis(weights, A, B):
-    """The same products, by way of another basis of the rank."""
-    turn = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
-    turn = torch.block_diag(turn, torch.eye(len(A) - 2))
-    return {p: (turn @ A, torch.linalg.solve(turn.T, (w @ B).T).T) for p, w in weights.items()}
-
-
 def stack_as_sequences(pairs):
     """The rows of A, and those of B's transpose, padded as sentences are."""
     rows, columns = ([pair[0] for pair in pairs], [pair[1].T for pair in pairs])
@@ -179,7 +172,14 @@ ANSWERS = {
     "0.2": [lambda rows, one, count: torch.cdist(rows, one[None])[:, 0].argsort()[:count]],
     "1.1": [relative_errors_by_numpy],
     "1.2": [LoRAAsLinear],
-    "1.3": [pairs_in_another_basis],
+    "1.3": [
+        {  # tokens as columns, and the same products by way of another basis of the rank
+            "x + self.scale * (x @ self.lora_A.T @ self.lora_B.T)": "torch.addmm(torch.eye(x.shape[-1]), "
+            "self.lora_B, self.lora_A, alpha=self.scale)",
+            "(changed @ self.W.T)": "(x @ changed.T @ self.W.T)",
+            "(self.lora_A, W_p @ self.lora_B)": "(-2 * self.lora_A, W_p @ self.lora_B / -2)",
+        }
+    ],
     "3.1": [
         {
             "change = self.scale * (weight @ self.lora_B) @ self.lora_A": (

@@ -1,4 +1,4 @@
-"""Checks of lesson 01: the error of a rank, LoRA itself, LoRA's pairs for a shared one, what it cannot reach.
+"""Checks of lesson 01: the error of a rank, LoRA itself, Serial LoRA and the LoRA in it, what it cannot reach.
 
 Each compares with the same numbers computed another way: approximations that are made and measured,
 dense weights in place of pairs, and changes that were made of two known parts.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serial_lora_course.checking.case import Case, Parts
+from serial_lora_course.checking.case import Case
 from serial_lora_course.checking.fresh import A_START, B_START, TRAINED, facts_of, fresh_pair
 from serial_lora_course.checking.message import likely, require
 from serial_lora_course.checking.running import exercise
@@ -123,37 +122,53 @@ def lora_linear() -> Iterator[Case]:
         yield Case(f"the merged weight, {kind}", ("merge", *given), dense, leaves=leaves)
 
 
-# ------------------------------------------------------------------------- 1.3 equal LoRA pairs
+# --------------------------------------------------------------------- 1.3 Serial LoRA and its LoRA
 
-FORM_1_3 = "return a dict with one pair for every part that came in: A_p (r, d) and B_p (out, r)"
+FORM_1_3 = "one for each of q, k and v, in this order"
 
 
-def changes_of(pairs: Any, weights: dict[str, Tensor], A: Tensor, B: Tensor) -> list[Tensor]:
-    """B_p A_p of what the learner returned, after a look at the shapes."""
-    wanted = {part: [A.shape, (len(W), len(A))] for part, W in weights.items()}
-    got = {part: [tuple(each.shape) for each in pair] for part, pair in pairs.items()}
-    require(got == wanted, "the shapes of A_p and B_p of each part", wanted, got, FORM_1_3)
-    return [pairs[part][1] @ pairs[part][0] for part in weights]
+def qkv_by(kind: Callable) -> Callable:
+    """What a class reads from tokens with a pair A, B, or B_p A_p of the LoRA pairs that it names."""
+
+    def attempt(do, W, A, B, alpha, x=None):
+        layer = kind(W, len(A), alpha)
+        layer.lora_A, layer.lora_B = A, B
+        if do == "run":
+            read = layer(x)
+            wanted, got = [tuple(x.shape)] * 3, [tuple(each.shape) for each in read]
+            require(got == wanted, "the shapes of what forward returns", wanted, got, FORM_1_3)
+            return torch.stack([*read])
+        pairs = layer.as_lora()
+        wanted, got = [(A.shape, B.shape)] * 3, [tuple(each.shape for each in p) for p in pairs]
+        require(got == wanted, "the shapes of A_p and B_p", wanted, got, FORM_1_3)
+        return torch.stack([B_p @ A_p for A_p, B_p in pairs])
+
+    return attempt
 
 
 @exercise(
-    "1.3", "B_p A_p equals the change that the shared pair makes to each weight, square or not"
+    "1.3",
+    "q, k and v equal W_p (I + s B A) x for tokens of any shape, B_p A_p equals the change, and so do gradients",
+    through=qkv_by,
 )
-def lora_pairs_of() -> Iterator[Case]:
-    """B_p A_p against W_p (I + B A) - W_p, for square and other weights."""
-    for sizes, width, rank in (
-        ({"q": 5, "k": 5, "v": 5}, 5, 2),
-        ({"q": 6, "k": 3, "out": 4}, 7, 3),
+def serial_qkv() -> Iterator[Case]:
+    """Outputs, and the changes that LoRA's pairs make, against dense weights."""
+    for width, rank, alpha, shape in (
+        (6, 3, 4.5, (2, 4, 6)),
+        (4, 1, 2.0, (5, 4)),
+        (5, 2, 1.0, (5,)),
     ):
-        weights = {part: torch.randn(out, width) for part, out in sizes.items()}
-        A, B = torch.randn(rank, width), torch.randn(width, rank)
-        adapted = torch.eye(width) + B @ A
-        changes = {
-            f"B_p A_p of {part}, for W {len(W)}x{width} and rank {rank}": W @ adapted - W
-            for part, W in weights.items()
-        }
-        what = f"a call with three weights {width} wide, and a pair of rank {rank}"
-        yield Case(what, (weights, A, B), Parts(changes), read=changes_of, form=FORM_1_3)
+        W, x = torch.randn(3 * width, width), torch.randn(shape)
+        A, B = (nn.Parameter(torch.randn(*size)) for size in ((rank, width), (width, rank)))
+        change = torch.einsum("or,ri->oi", B, A)
+        dense = torch.eye(width) + alpha / rank * change
+        leaves = lambda do, W, A, B, alpha, x=None: {"lora_A": A, "lora_B": B}  # noqa: E731
+        rows, given = W.unflatten(0, (3, width)), (W, A, B, alpha)  # (3, d, d)
+        read = torch.einsum("...i,poi->p...o", x, rows @ dense)
+        kind = f"width {width}, rank {rank}, alpha {alpha:g}"
+        what = f"q, k and v of tokens of shape {shape}, {kind}"
+        yield Case(what, ("run", *given, x), read, leaves=leaves)
+        yield Case(f"the three B_p A_p, {kind}", ("pairs", *given), rows @ change, leaves=leaves)
 
 
 # ----------------------------------------------------------------------------- 1.4 out of reach

@@ -1,4 +1,4 @@
-"""Low rank, seen: rank-one terms of a matrix, the error of each rank, where tokens move, how the loss falls."""
+"""Low rank, seen: rank-one terms of a matrix, the error of each rank, where tokens move, what a method misses and its loss."""
 
 from __future__ import annotations
 
@@ -65,30 +65,6 @@ def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
     )
 
 
-def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
-    """The spectrum of a matrix (m, n) with the values that a rank keeps, and the matrix beside what they make."""
-    U, S, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
-    kept = (U[:, :rank] * S[:rank]) @ Vh[:rank]
-    error = float(S[rank:].norm() / S.norm())
-    with styled_figure(9, 2.9) as figure:
-        spectrum, whole, part = figure.subplots(1, 3, width_ratios=(5, 3, 3))
-        colours = [VERMILION] * rank + [QUIET] * (len(S) - rank)
-        spectrum.bar(range(1, len(S) + 1), S, width=1.0, color=colours)
-        spectrum.set(xlabel="index", title=f"{name}: singular values", yscale="log")
-        spectrum.set_ylim(bottom=1e-4 * S[0].item())
-        look = {"vmin": matrix.min(), "vmax": matrix.max(), "cmap": "gray"}
-        titles = {"the matrix": (whole, matrix), f"rank {rank}, error {error:.0%}": (part, kept)}
-        for title, (axes, picture) in titles.items():
-            axes.imshow(picture, interpolation="nearest", **look)
-            axes.set_title(title)
-            axes.axis("off")
-    return with_description(
-        figure,
-        f"{name}: its singular values with the first {rank} marked, and the matrix beside their sum, "
-        f"whose relative error is {error:.0%}.",
-    )
-
-
 OWN = {"LoRA": BLUE, "Serial LoRA": VERMILION}
 OTHERS = (INK, GREEN, QUIET, PURPLE)
 SHADES = matplotlib.colormaps["viridis_r"]
@@ -114,9 +90,11 @@ def plot_relative_errors(curves: Mapping[str, Tensor], floor: float | None = Non
         axes.set_xscale("log", base=2)
         axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
         axes.minorticks_off()
-        axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="missed at rank r\n(relative error)")
+        axes.set(xlabel="rank r", ylim=(-0.04, 1.02), ylabel="missed at rank r\n(relative error)")
         if floor is not None:
-            axes.axhline(floor, color=OWN["Serial LoRA"], linestyle="--", linewidth=1)
+            axes.plot(
+                (1, 64), (floor, floor), color=OWN["Serial LoRA"], linestyle="--", linewidth=1
+            )
             below = f"out of reach for one pair, at any rank: {floor:.0%}"
             axes.text(64, floor - 0.02, below, color=OWN["Serial LoRA"], va="top", ha="right")
         axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
@@ -128,29 +106,44 @@ def plot_relative_errors(curves: Mapping[str, Tensor], floor: float | None = Non
     )
 
 
-def plot_losses(falls: Mapping[str, Sequence[float]]) -> Figure:
-    """The training loss before the first step and after each, of three methods.
+def plot_missed(
+    missed: Mapping[str, float], losses: Mapping[str, Mapping[float, Sequence[float]]]
+) -> Figure:
+    """The training loss at the end of each run, over the share of the gradient that its method misses.
 
     Args:
-        falls: what to call LoRA, a smaller LoRA and Serial LoRA, in this order -> its losses, (steps + 1,).
+        missed: what to call a method -> the share; names without losses are left out.
+        losses: the same names -> rate -> a loss for each run.
     """
+    looks, words = (
+        dict(
+            zip(sorted({rate for runs in losses.values() for rate in runs}), "sD^v", strict=False)
+        ),
+        [],
+    )
     with styled_figure(8.2, 3.7) as figure:
         axes = figure.subplots()
-        looks = ((BLUE, "-", "o"), (BLUE, "--", "^"), (VERMILION, "-", "s"))
-        for (name, losses), (colour, line, marker) in zip(falls.items(), looks, strict=True):
-            style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4}
-            axes.plot(losses, label=name, linewidth=2, clip_on=False, **style)
-        steps = len(next(iter(falls.values()))) - 1
-        axes.set(xlabel="steps of training", ylabel="training loss", ylim=(0, None))
-        axes.set_xticks(range(0, steps + 1, 5))
-        axes.legend(title="how much of the gradient it misses", alignment="left")
-    words = "; ".join(
-        f"{name}: from {each[0]:.2f} to {each[-1]:.2f}" for name, each in falls.items()
-    )
-    return with_description(figure, f"Training loss in {steps} steps. {words}.")
+        for name, runs in losses.items():
+            share, ends = float(missed[name]), [end for some in runs.values() for end in some]
+            colour = OWN.get(name.partition(" of ")[0], INK)
+            for rate, some in runs.items():
+                style = {"color": colour, "marker": looks[rate], "alpha": 0.8}
+                axes.scatter([share] * len(some), some, s=60, zorder=3, **style)
+            right = name == "all of W" or colour == VERMILION
+            beside = {"xytext": (10 if right else -10, 0), "ha": "left" if right else "right"}
+            where = {"textcoords": "offset points", "va": "center", "color": colour}
+            axes.annotate(name, (share, np.exp(np.log(ends).mean())), **beside, **where)
+            words.append(f"{name}, which misses {share:.0%}: {min(ends):.2f} to {max(ends):.2f}")
+        axes.set(yscale="log", ylim=(None, 6), xlim=(-0.1, 1.1))
+        axes.set(xlabel="how much of the gradient it misses", ylabel="training loss at the end")
+        axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        dots = [axes.scatter([], [], s=60, color=QUIET, marker=look) for look in looks.values()]
+        axes.legend(dots, [f"{rate:g}" for rate in looks], title="rate", loc="upper left")
+    return with_description(figure, f"Training loss at the end of each run. {'; '.join(words)}.")
 
 
-def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tensor]]]) -> Figure:
+def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
     """Where tokens with two entries are before and after a pair of rank 1, one panel a space.
 
     Every token keeps its number in all panels. An arrow leads from where it was to where it is; its
@@ -158,7 +151,7 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tenso
 
     Args:
         rows: what is written at the left of a row -> panel title -> where the tokens are before and
-            after, each (n, 2), and a direction (2,) in which tokens stay.
+            after, each (n, 2); the move is linear.
     """
     columns = max(map(len, rows.values()))
     with styled_figure(2.5 * columns + 1, 2.75 * len(rows)) as figure:
@@ -182,12 +175,18 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tenso
     )
 
 
-def _draw_moves(axes: Axes, before: np.ndarray, after: np.ndarray, stays: np.ndarray) -> None:
+def _draw_moves(axes: Axes, before: np.ndarray, after: np.ndarray) -> None:
     far = np.linalg.norm(after - before, axis=1)
     reach = 1.2 * max(abs(before).max(), abs(after).max())
-    if stays.any():
-        ends = np.stack([-stays, stays]) * 2 * reach / np.linalg.norm(stays)
-        axes.plot(*ends.T, color=QUIET, linestyle="--", linewidth=1.2, zorder=0)
+    if far.any():  # move = before @ M: what stays is the direction that M maps to zero
+        stays = np.linalg.svd(np.linalg.lstsq(before, after - before)[0])[0][:, -1]
+        axes.plot(
+            *(np.stack([-stays, stays]) * 2 * reach).T,
+            color=QUIET,
+            linestyle="--",
+            linewidth=1.2,
+            zorder=0,
+        )
     colours = SHADES(far / max(far.max(), 1e-12))
     for i, colour in enumerate(colours):
         if far[i] > 0.02 * reach:
