@@ -209,7 +209,7 @@ show_nearest(*careless)
 
 # %% tags=["exercise"]
 def split_by_object(
-    objects: list[str], labels: list[int], share: float
+    objects: list[str], labels: list[int], share: float, seed: int
 ) -> tuple[list[int], list[int]]:
     """Positions of the training pictures and of the test pictures.
 
@@ -217,6 +217,7 @@ def split_by_object(
         objects: (N,) the name of the object that each picture shows; one object has several.
         labels: (N,) the class of each picture.
         share: of the objects of each class that are held out for testing.
+        seed: of the choice.
 
     Returns:
         Two lists that hold every position from 0 to N - 1 once: to train, and to test.
@@ -228,7 +229,7 @@ def split_by_object(
     for label in sorted(set(labels)):
         own = sorted({name for name, of in zip(objects, labels, strict=True) if of == label})
         count = min(max(round(share * len(own)), 1), len(own) - 1)
-        held_out.update(random.Random(0).sample(own, count))
+        held_out.update(random.Random(seed).sample(own, count))
     train = [i for i, name in enumerate(objects) if name not in held_out]
     test = [i for i, name in enumerate(objects) if name in held_out]
     return train, test
@@ -392,6 +393,7 @@ def folder_to_model(
     steps: int,
     rank: int = 8,
     lr: float = 2e-3,
+    seed: int = 0,
 ) -> tuple[nn.Sequential, list[int], bool]:
     """Split, adapt, merge, verify.
 
@@ -400,13 +402,14 @@ def folder_to_model(
         pictures: (N, 3, H, W).
         labels: (N,) from 0 to C - 1.
         objects: (N,) what each picture shows.
+        seed: of the split.
 
     Returns:
         The classifier `nn.Sequential(merged vision, nn.LayerNorm, nn.Linear)`, pictures to scores (B, C);
         the positions of the test pictures; and whether the merge is verified.
     """
     # BEGIN SOLUTION
-    train, test = yours("12.1")(objects, labels.tolist(), 0.25)
+    train, test = yours("12.1")(objects, labels.tolist(), 0.25, seed)
     adapted = inject(copy.deepcopy(vision), SerialLoRAConfig(rank=rank))
     width = vision(pictures[:1]).shape[1]
     head = nn.Linear(width, int(labels.max()) + 1)

@@ -24,6 +24,7 @@ from serial_lora_course.lessons.l05_sam.figures import (
     TILE,
     plot_cut_outs,
     plot_dice_per_picture,
+    plot_from_to,
 )
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_four_runs,
@@ -177,6 +178,18 @@ def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model
         assert [y for _, y in dots.get_offsets().tolist()] == pytest.approx(list(values - box))
     drawn = sorted(pair for dots in right.collections for pair in dots.get_offsets().tolist())
     assert np.allclose(drawn, sorted(zip(before, after, strict=True)))
+
+
+def test_an_arrow_leads_from_the_mean_before_to_the_mean_after():
+    runs = {
+        name: np.random.default_rng(seed).uniform(0, 1, (2, 9)) for seed, name in enumerate("AB")
+    }
+    (axes,) = plot_from_to(runs, 0.6).axes
+    arrows = [note for note in axes.texts if getattr(note, "arrow_patch", None)]
+    for row, (arrow, pair) in enumerate(zip(arrows, runs.values(), strict=True)):
+        assert [*arrow.get_position(), *arrow.xy] == pytest.approx(
+            [pair[0].mean(), row, pair[1].mean(), row]
+        )
 
 
 def test_a_cut_out_is_what_a_mask_marks_on_white():
