@@ -213,17 +213,18 @@ def test_a_cut_out_is_what_a_mask_marks_on_white():
 
 
 def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots():
-    accuracies = {
-        "one": {"probe": [50, 60], "adapter": [70, 55]},
-        "other": {"probe": [1], "adapter": [2]},
-    }
-    figure = plot_seeds(accuracies)
-    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]  # of both panels
-    for axes, methods in zip(figure.axes, accuracies.values(), strict=True):
-        drawn = [dots.get_offsets().tolist() for dots in axes.collections]
-        assert drawn == [[[x, names.index(name)] for x in xs] for name, xs in methods.items()]
+    methods = ["nearest frame", "probe", "adapter"]
+    *draws, mended = (
+        pd.DataFrame(np.random.default_rng(seed).uniform(0, 99, (3, 2)), methods, ["one", "other"])
+        for seed in range(3)
+    )
+    for axes, question in zip(plot_seeds(draws, mended).axes, mended, strict=True):
+        dots = [tuple(dot) for each in axes.collections for dot in each.get_offsets().tolist()]
+        for row, name in enumerate(methods):
+            assert all((draw.loc[name, question], row) in dots for draw in draws)
+            assert mended.loc[name, question] in [x for x, y in dots if y > row][:3]
         joined = [list(line.get_xdata()) for line in axes.lines]
-        assert joined == [list(draw) for draw in zip(*methods.values(), strict=True)]
+        assert joined == [list(draw[question]) for draw in draws]
 
 
 def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():
