@@ -7,12 +7,11 @@
 # Ours is small and learnt it from drawings, laid over photographs. It has never been asked for a photographed thing.
 # <!-- from Kirillov et al. 2023: eleven million -->
 #
-# **Can a hundred masks teach it photographs? And how would you notice if your own code had a mistake that raises no
+# **Can a hundred masks teach it photographs? And would you notice if your own code had a mistake that raises no
 # error?** You build what it takes: the preprocessing, a test of it, the loss, the training step. Then you train twice,
-# with right code and with a mistake in it, and one picture at the end shows what each run was worth.
+# with right code and with a mistake in it, and one picture shows what each run was worth.
 #
-# (The scenes are composed too: photographed things lie over other photographs, those of the test over five, and over
-# patches of them. So every true mask is known.)
+# (The scenes are composed too: photographed things over other photographs, so every true mask is known.)
 
 # %%
 try:
@@ -49,9 +48,9 @@ display_figure(plot_masks(some, {"the true masks": known, "by SAM": by_sam}))
 print(f"{len(tests)} scenes to test on")
 
 # %% [markdown]
-# A false positive is what SAM marked though it is not part of the thing. The orange, one colour with a clean edge as in
+# The orange, one colour with a clean edge as in
 # a drawing, is found. The grey rabbit lies on grey coins: SAM loses its rump and legs, and takes parts of a coin for
-# rabbit. (No thing and no background of the test is in a training scene, neither here nor in SAM's pretraining.)
+# rabbit. (No thing and no background of the test was seen in any training, SAM's own included.)
 #
 # ## Three parts
 #
@@ -68,10 +67,8 @@ for name, size in sizes.items():
     print(f"{name:15} {size:9,} parameters, {size / sum(sizes.values()):.0%}")
 
 # %% [markdown]
-# Nine tenths of SAM is the encoder, and it runs *once per picture*. The small decoder only works per box. That is why
-# SAM answers so quickly when you draw one box after another.
-#
-# We adapt the encoder only, as the paper does: it is the part that sees.
+# Nine tenths of SAM is the encoder, and it runs *once per picture*; only the small decoder works per box. So SAM answers
+# quickly when you draw one box after another. We adapt the encoder only, as the paper does: it is the part that sees.
 #
 # ## The number to beat
 #
@@ -121,8 +118,7 @@ print(f"the box filled: {filled.mean():.2f}")
 print(f"SAM:            {before.mean():.2f}")
 
 # %% [markdown]
-# SAM, with its three million parameters, scores 0.67, and a rectangle that knows only the box 0.66. **Remember the
-# rectangle.**
+# SAM scores 0.67, and a rectangle that knows only the box 0.66. **Remember the rectangle.**
 #
 # ## Preprocessing
 #
@@ -493,8 +489,8 @@ check("5.4", training_step)
 # What is left is the loop, and here is all of it: epochs over the training scenes, each in a new order; boxes moved a
 # little at random, since nobody draws a perfect box; AdamW, with a learning rate that falls to zero along a cosine.
 #
-# It trains Serial LoRA, and beside it LoRA of a quarter of that rank, which is as large, since it has one pair each for
-# q, k, v and the output. Each has a rate of its own, the best of three or more in [the study](../docs/study.md).
+# It trains Serial LoRA, and later LoRA of a quarter of that rank, which is as large, since it has one pair each for q,
+# k, v and the output. Each has a rate of its own, the best of three or more in [the study](../docs/study.md).
 
 # %%
 import copy
@@ -542,7 +538,7 @@ def adapt(adapter, lr: float, way_back=model.postprocess_masks):
 
 
 # %% [markdown]
-# Begin with Serial LoRA. Before you run it: on how many of the sixty scenes will the mask get *worse*? Set your guess.
+# Before you run Serial LoRA: on how many of the sixty scenes will the mask get *worse*? Set your guess.
 
 # %%
 guess = 5
@@ -571,8 +567,8 @@ display_figure(plot_cut_outs(tests, cut_outs, order=before.argsort()))
 # chicken, still has its holes, and the mallet, the first, still brings its sky along. The bottom row was good before and stays so, but for the beaver, the seventh: more of what
 # lies below it comes along.
 #
-# How many got better? On the left each scene's Dice minus that of its own filled box, on the right before against
-# after. Above the line is better.
+# Now scene by scene: on the left each Dice minus that of its own filled box, on the right before against after. Above
+# the line is better.
 
 # %%
 display_figure(plot_dice_per_picture({"not adapted": before, "Serial LoRA": after}, filled))
@@ -592,8 +588,7 @@ for name, some in cut_outs.items():
 # now 12 are. And what did SAM learn? Not to leave things out: it finds 83% of their pixels in place of 68%, and of its
 # masks about as much is right as before, 69% and 71%.
 #
-# Look at three masks: the scene that gained most, the one that lost most, and the one with the lowest Dice after
-# training.
+# Look at three masks:
 
 # %%
 order = np.argsort(-gains)  # from the largest gain to the largest loss
@@ -602,17 +597,14 @@ masks = {name: [some[n] for n in three.values()] for name, some in cut_outs.item
 display_figure(plot_masks({title: tests[n] for title, n in three.items()}, masks))
 
 # %% [markdown]
-# Of the boar SAM had found the snout and a few spots; now it finds head and shoulders. More of what lies below the
-# beaver is marked than before. Of the mallet, dark on a dark sky, the handle is found now, and much of the sky is still
-# marked. A mean of 0.74 shows nothing of this. So look at every cut-out before it goes into the shop.
+# Of the boar SAM had found the snout and a few spots; now it finds head and shoulders. Of the mallet, dark on a
+# dark sky, the handle is found now, and much of the sky is still marked. A mean of 0.74 shows nothing of this. So look at
+# every cut-out before it goes into the shop.
 #
 # ## Drag a box
 #
-# Every box so far was drawn around a thing. Drag one over any of the three panels; the masks follow your pointer. Try
-#
-# - a box that is far too large, and one that cuts the thing in half: which model suffers more?
-# - a box around two things, or around nothing at all;
-# - scale 0.5: is the mask halfway between the two? And a scale above 1?
+# Every box so far was drawn around a thing. Drag one over any of the three panels: far too large, around half of a
+# thing, around two, around nothing. Which model suffers more? And at scale 0.5, is the mask halfway between the two?
 #
 # The first scene is the one that gained most, the second the one that lost most. (Without a kernel you see two such
 # boxes over the first.)
@@ -628,32 +620,24 @@ panel = mask_panel(serial, [tests[n] for n in (order[0], order[-1], *order[1:-1:
 #
 # ## What the mistake costs
 #
-# Suppose that nobody had sent the truth there and back, and the padding stays on: in training and in the test, as it
-# would with code of your own. All else is equal. SAM begins at 0.52 then. Will the loss fall? Where does Dice end? Set
-# your guess.
+# Suppose that nobody had sent the truth there and back, and the padding stays on, in training and in the test, as it
+# would with code of your own. SAM begins at 0.52 then. Will the loss fall? Where does Dice end? Set your guess. After
+# the training the way back is mended, with the same weights.
 #
-# Then the mistake is found, and only the way back is mended, without new training.
-
-# %%
-guess = 0.75
-
-wrong = adapt(*SERIAL, way_back=uncut)
-with_mistake = dice_of_tests(by_model(wrong))
-wrong.model.postprocess_masks = model.postprocess_masks
-mended = dice_of_tests(by_model(wrong))
-print(f"with the mistake {with_mistake.mean():.2f}, your guess {guess}")
-print(f"the way back mended after training {mended.mean():.2f}")
-
-# %% [markdown]
-# The loss falls, from 0.748 to 0.621, and Dice rises from 0.52 to 0.60. Nothing in this log looks broken. Only the
-# rectangle speaks against it: 0.60 is less than its 0.66. With the way back mended, the same weights reach 0.73.
-#
-# One run is left, LoRA of the same size. Then all of them in one picture: each arrow leads from the Dice before training
-# to the Dice after it, and the dashed line is the filled box. Which arrows are equally long, and where do they end?
+# LoRA of the same size is trained too, with right code. In the picture each arrow leads from the Dice before training to
+# the Dice after it, and the dashed line is the filled box. Which arrows are equally long, and where do they end?
 
 # %%
 from serial_lora_course.lessons.l05_sam.figures import plot_from_to
 
+guess = 0.75
+
+print("Serial LoRA, padding on")
+wrong = adapt(*SERIAL, way_back=uncut)
+with_mistake = dice_of_tests(by_model(wrong))
+wrong.model.postprocess_masks = model.postprocess_masks
+mended = dice_of_tests(by_model(wrong))
+print("LoRA")
 lora = dice_of_tests(by_model(adapt(*AS_SMALL)))
 begun_wrong = dice_of_tests([masks["padding not cut off"] for masks in found])
 runs = {  # Dice of each scene, before and after
@@ -663,23 +647,23 @@ runs = {  # Dice of each scene, before and after
     "the same, then mended": (begun_wrong, mended),
 }
 display_figure(plot_from_to(runs, filled.mean()))
+print(f"with the mistake {with_mistake.mean():.2f}, your guess {guess}; mended {mended.mean():.2f}")
 for name, (_, ends) in list(runs.items())[1:]:
     lead = after - ends
     half = 1.96 * lead.std(ddof=1) / len(lead) ** 0.5
     print(f"Serial LoRA minus {name:24} {lead.mean():+.3f} ± {half:.3f}")
 
 # %% [markdown]
-# **The mistake's arrow is as long as Serial LoRA's, and ends before the line.** So a gain does not tell right code
-# from wrong; where it ends, beside the filled box, does. The mistake costs 0.140 Dice, more than the adapter
-# gains. Mended afterwards, the run ends 0.012 behind the right one, and that interval contains zero: in this run it was
-# the answers that came back distorted, and hardly what SAM learnt.
+# **The mistake's arrow is as long as Serial LoRA's, and ends before the line.** Its loss fell, its Dice rose to 0.60,
+# and nothing in the log looks broken. So a gain does not tell right code from wrong; where it ends, beside the filled
+# box, does. The mistake costs 0.140 Dice, more than the adapter gains. Mended, it ends 0.012 behind the right run, and
+# that interval contains zero: it was the answers that came back distorted, and hardly what SAM learnt.
 #
-# Can a hundred masks teach it photographs? In part: 0.74 is clearly past the rectangle, and 12 scenes of 60 are not.
+# **Can a hundred masks teach it photographs? In part:** 0.74 is past the rectangle, and 12 scenes of 60 are not.
 #
-# LoRA of the same size ends 0.019 higher. ± is 1.96 standard errors over the scenes: so far could the difference move
-# with sixty *other scenes like these*, and here it does not reach zero. But five photographs lie behind all sixty
-# scenes, and each way was trained once; another seed moves it too. So this is one run that LoRA wins, and no verdict.
-# (Lesson 08 builds such intervals, lesson 09 compares more ways.)
+# LoRA of the same size ends 0.019 higher. ± is 1.96 standard errors over the scenes, and does not reach zero. But five
+# photographs lie behind all sixty scenes, and each way was trained once; another seed moves it too. So LoRA wins this
+# run, and that is no verdict. (Lesson 08 builds such intervals, lesson 09 compares more ways.)
 #
 # ## Quiz
 #
