@@ -634,9 +634,10 @@ guess = 0.75
 
 print("Serial LoRA, padding on")
 wrong = adapt(*SERIAL, way_back=uncut)
-with_mistake = dice_of_tests(by_model(wrong))
+masks_wrong = by_model(wrong)
 wrong.model.postprocess_masks = model.postprocess_masks
-mended = dice_of_tests(by_model(wrong))
+masks_mended = by_model(wrong)
+with_mistake, mended = dice_of_tests(masks_wrong), dice_of_tests(masks_mended)
 print("LoRA")
 lora = dice_of_tests(by_model(adapt(*AS_SMALL)))
 begun_wrong = dice_of_tests([masks["padding not cut off"] for masks in found])
@@ -647,6 +648,9 @@ runs = {  # Dice of each scene, before and after
     "the same, then mended": (begun_wrong, mended),
 }
 display_figure(plot_from_to(runs, filled.mean()))
+three = {"right code": masks_after, "padding on": masks_wrong, "then mended": masks_mended}
+shown = {name: [some[number]] for name, some in three.items()}
+display_figure(plot_masks({"most things": tests[number]}, shown))
 print(f"with the mistake {with_mistake.mean():.2f}, your guess {guess}; mended {mended.mean():.2f}")
 for name, (_, ends) in list(runs.items())[1:]:
     lead = after - ends
