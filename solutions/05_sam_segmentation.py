@@ -660,14 +660,14 @@ for name, (_, ends) in list(runs.items())[1:]:
 # %% [markdown]
 # **The mistake's arrow is as long as Serial LoRA's, and ends before the line.** Its loss fell, its Dice rose to 0.60,
 # and nothing in the log looks broken. So a gain does not tell right code from wrong; where it ends, beside the filled
-# box, does. The mistake costs 0.140 Dice, more than the adapter gains. Mended, it ends 0.012 behind the right run, and
-# that interval contains zero: it was the answers that came back distorted, and hardly what SAM learnt.
+# box, does. The mistake costs 0.140 Dice, more than the adapter gains. Mended, the run ends 0.012 behind the right one,
+# and that interval contains zero. The orange shows why: its mask was only squeezed upwards on the way back.
 #
 # **Can a hundred masks teach it photographs? In part:** 0.74 is past the rectangle, and 12 scenes of 60 are not.
 #
-# LoRA of the same size ends 0.019 higher. ± is 1.96 standard errors over the scenes, and does not reach zero. But five
-# photographs lie behind all sixty scenes, and each way was trained once; another seed moves it too. So LoRA wins this
-# run, and that is no verdict. (Lesson 08 builds such intervals, lesson 09 compares more ways.)
+# LoRA of the same size ends 0.019 higher; ± is 1.96 standard errors over the scenes. You see one run of each, over five
+# photographs. We tried three other draws of scenes and boxes: LoRA was ahead on two, level on one. So here it is LoRA
+# that you would take. (Lesson 08 builds such intervals, lesson 09 compares more ways.)
 #
 # ## Quiz
 #

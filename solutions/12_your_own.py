@@ -210,7 +210,7 @@ show_nearest(*careless)
 # From each class, hold out `round(share * number of its objects)` objects for testing. Hold out at least one, and
 # leave at least one to train (every class has two objects or more, and an object belongs to one class). Which objects,
 # only the seed decides: another one holds out others, and the order in which the files happen to be listed changes
-# nothing. You need that below, for several splits. Return positions in the list.
+# nothing. Return positions in the list.
 
 
 # %% tags=["exercise"]
