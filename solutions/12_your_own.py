@@ -5,9 +5,9 @@
 # each time. Ada sorted the frames into four folders and built a classifier. In her test it was right every time. Then
 # her sister laid other things on the counter, and about every eighth answer was wrong.
 #
-# In this lesson you find out why. Then you go the whole way from a folder to a model: an honest split, a linear
-# probe, an adapter, a merge that is verified, and a test as a user would make it. The adapter passes one half of that
-# test and fails the other, and you mend the folder.
+# **Which of three ways counts things that it has never seen: the nearest frame, a linear probe, or an adapter? And what
+# happens when a user lays them in another way?** You go from a folder to a model that you could ship: an honest split, a
+# probe, an adapter, a verified merge, a user's test. The adapter fails half of that test, and you mend the folder.
 
 # %%
 try:
@@ -20,6 +20,7 @@ import copy
 import random
 import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -49,7 +50,7 @@ lesson_card("12")
 # counter/4/zebra 1a.png
 # ```
 #
-# The photographs are real, cut out by hand. We lay each of them on a white sheet, one to four times, large and small.
+# The photographs are real, cut out by hand. Each lies on a white sheet one to four times, large and small, in quarters.
 # `film` then makes four frames of the sheet: the camera tilts, and there is more and more light.
 #
 # The names say what is shown: in `zebra 1a`, the part before the space is the thing. If you have a folder of your
@@ -66,23 +67,28 @@ things = sorted({name.rpartition(" ")[0] for name in photographs})
 FRAMES = {"a": (-6, 0.85), "b": (-2, 0.95), "c": (2, 1.05), "d": (6, 1.15)}  # tilt and light
 
 
-def sheet(shown: list[Image.Image], sides: tuple[int, int], chance: random.Random) -> Image.Image:
-    """A white sheet, with each of up to four pictures in a quarter of its own."""
-    page = Image.new("RGB", (112, 112), "white")
-    for quarter, picture in zip(chance.sample(range(4), len(shown)), shown, strict=True):
-        side = chance.randint(*sides)
+def in_quarters(number: int, chance: random.Random) -> Iterator[tuple[int, int, int]]:
+    """Left, top and side of so many things, each in a quarter of the sheet."""
+    for quarter in chance.sample(range(4), number):
+        side = chance.randint(28, 56)
         left, top = chance.randint(0, 56 - side), chance.randint(0, 56 - side)
-        corner = (quarter % 2 * 56 + left, quarter // 2 * 56 + top)
-        page.paste(picture.resize((side, side)), corner)
+        yield quarter % 2 * 56 + left, quarter // 2 * 56 + top, side
+
+
+def sheet(shown: list[Image.Image], layout, chance: random.Random) -> Image.Image:
+    """A white sheet with these pictures on it."""
+    page = Image.new("RGB", (112, 112), "white")
+    for picture, (left, top, side) in zip(shown, layout(len(shown), chance), strict=True):
+        page.paste(picture.resize((side, side)), (left, top))
     return page
 
 
-def film(folder: Path, sides: tuple[int, int]) -> None:
+def film(folder: Path, layout) -> None:
     """Lay each photograph on a sheet, one to four times, and keep four frames of it."""
     chance = random.Random(0)
     for name, photograph in photographs.items():
         number = things.index(name.rpartition(" ")[0]) % 4 + 1
-        page = sheet([photograph] * number, sides, chance)
+        page = sheet([photograph] * number, layout, chance)
         place = folder / str(number)
         place.mkdir(parents=True, exist_ok=True)
         for letter, (tilt, light) in FRAMES.items():
@@ -91,7 +97,7 @@ def film(folder: Path, sides: tuple[int, int]) -> None:
 
 
 folder = Path(scratch.name, "counter")
-film(folder, sides=(28, 56))
+film(folder, in_quarters)
 
 # %%
 files = sorted(folder.glob("*/*.png"))
@@ -202,14 +208,14 @@ show_nearest(*careless)
 # | ●●●○○ | ●●●●● | 12 |
 #
 # From each class, hold out `round(share * number of its objects)` objects for testing. Hold out at least one, and
-# leave at least one to train (every class has two objects or more, and an object belongs to one class). Any choice of
-# objects will do, as long as it does not depend on the order in which the files happen to be listed. Return positions
-# in the list.
+# leave at least one to train (every class has two objects or more, and an object belongs to one class). Which objects,
+# only the seed decides: another one holds out others, and the order in which the files happen to be listed changes
+# nothing. Return positions in the list.
 
 
 # %% tags=["exercise"]
 def split_by_object(
-    objects: list[str], labels: list[int], share: float
+    objects: list[str], labels: list[int], share: float, seed: int
 ) -> tuple[list[int], list[int]]:
     """Positions of the training pictures and of the test pictures.
 
@@ -217,6 +223,7 @@ def split_by_object(
         objects: (N,) the name of the object that each picture shows; one object has several.
         labels: (N,) the class of each picture.
         share: of the objects of each class that are held out for testing.
+        seed: of the choice.
 
     Returns:
         Two lists that hold every position from 0 to N - 1 once: to train, and to test.
@@ -228,7 +235,7 @@ def split_by_object(
     for label in sorted(set(labels)):
         own = sorted({name for name, of in zip(objects, labels, strict=True) if of == label})
         count = min(max(round(share * len(own)), 1), len(own) - 1)
-        held_out.update(random.Random(0).sample(own, count))
+        held_out.update(random.Random(seed).sample(own, count))
     train = [i for i, name in enumerate(objects) if name not in held_out]
     test = [i for i, name in enumerate(objects) if name in held_out]
     return train, test
@@ -241,7 +248,7 @@ check("12.1", split_by_object)
 # <details><summary>Hint 1: choose objects, not pictures</summary>
 #
 # For each class make the *set* of its objects, sort it (a set has no order), and choose among these
-# names. A generator with a fixed seed, such as `random.Random(0)`, makes the same choice every time.
+# names. A generator of its own, `random.Random(seed)`, makes the same choice every time.
 #
 # </details>
 # <details><summary>Hint 2: then pictures follow their objects</summary>
@@ -258,7 +265,7 @@ check("12.1", split_by_object)
 # The same folder, the same features, the same classifier. Only the split is new: yours.
 
 # %%
-train, test = yours("12.1")(objects, labels.tolist(), share=0.25)
+train, test = yours("12.1")(objects, labels.tolist(), share=0.25, seed=0)
 print(
     f"{len(train)} frames to train, {len(test)} of {len({objects[i] for i in test})} things to test"
 )
@@ -370,7 +377,7 @@ check("12.2", merge_is_verified)
 #
 # Now put it all together, in one function that you can keep:
 #
-# 1. split by object, with a share of 0.25 to test;
+# 1. split by object, with a share of 0.25 to test and this seed;
 # 2. put Serial LoRA into a *copy* of the model, and a LayerNorm and a linear head behind it;
 # 3. train the pairs and the head, on the training pictures alone, in batches of at most 32 that you draw at random:
 #    AdamW, cross-entropy, `steps` steps;
@@ -392,6 +399,7 @@ def folder_to_model(
     steps: int,
     rank: int = 8,
     lr: float = 2e-3,
+    seed: int = 0,
 ) -> tuple[nn.Sequential, list[int], bool]:
     """Split, adapt, merge, verify.
 
@@ -400,13 +408,14 @@ def folder_to_model(
         pictures: (N, 3, H, W).
         labels: (N,) from 0 to C - 1.
         objects: (N,) what each picture shows.
+        seed: of the split.
 
     Returns:
         The classifier `nn.Sequential(merged vision, nn.LayerNorm, nn.Linear)`, pictures to scores (B, C);
         the positions of the test pictures; and whether the merge is verified.
     """
     # BEGIN SOLUTION
-    train, test = yours("12.1")(objects, labels.tolist(), 0.25)
+    train, test = yours("12.1")(objects, labels.tolist(), 0.25, seed)
     adapted = inject(copy.deepcopy(vision), SerialLoRAConfig(rank=rank))
     width = vision(pictures[:1]).shape[1]
     head = nn.Linear(width, int(labels.max()) + 1)
@@ -452,102 +461,103 @@ check("12.3", folder_to_model)
 
 # %% [markdown]
 # One run is not enough. A seed decides where head and pairs begin, and in which order the frames come; a split
-# decides which things are asked. So run your function four times, with other seeds *and* other splits. The nearest
-# frame and the probe get the same ones. Which of the three will count best, and by how much?
-
+# decides which things are asked. So run your function three times, each with another seed for both. The nearest frame
+# and the probe get the same splits.
 
 # %%
-RANK, RATE, STEPS = 8, 5e-3, 40
+RANK, RATE, STEPS = 8, 4e-3, 40
+METHODS = ["nearest frame", "linear probe", "adapter"]
 build = yours("12.3")
 
 
-def renamed(seed: int) -> list[str]:
-    """Other names for the things, so that your split, which sorts them, holds out others."""
-    known = sorted(set(objects))
-    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed)).tolist()
-    new = dict(zip(known, order, strict=True))
-    return [f"thing {new[name]:03}" for name in objects]
-
-
-METHODS = ["nearest frame", "linear probe", "adapter"]
+def train_all(
+    inputs: Tensor, features: Tensor, labels: Tensor, objects: list, seed: int, steps: int = STEPS
+) -> tuple:
+    """All three methods, trained on the same frames; the positions of the test frames."""
+    torch.manual_seed(seed)
+    adapter, test, verified = build(vision, inputs, labels, objects, steps, RANK, RATE, seed)
+    print(f"draw {seed}: the merge is verified: {verified}")
+    rest = [i for i in range(len(inputs)) if i not in set(test)]
+    known, classes = features[rest], labels[rest]
+    return (known, classes, linear_probe(known, classes, seed), adapter), test
 
 
 @torch.no_grad()
-def accuracies(
-    known: Tensor,
-    classes: Tensor,
-    probe: nn.Linear,
-    adapter: nn.Module,
-    inputs: Tensor,
-    truth: Tensor,
-) -> list[float]:
-    """Of all three on the same pictures, in per cent; known features have these classes."""
-    features = encode(inputs)
+def accuracies(draw: tuple, inputs: Tensor, truth: Tensor) -> list[float]:
+    """Of all three on the same pictures, in per cent."""
+    (known, classes, probe, adapter), features = draw, encode(inputs)
     memory = classes[torch.cdist(features, known).argmin(-1)]
     answers = memory, probe(features).argmax(-1), adapter(inputs).argmax(-1)
     return [100 * (each == truth).float().mean().item() for each in answers]
 
 
-draws, tests, rows = [], [], []
-for seed in range(4):
-    torch.manual_seed(seed)
-    names = renamed(seed) if seed else objects  # draw 0 has the split of the table above
-    adapter, test, verified = build(vision, inputs, labels, names, STEPS, RANK, RATE)
-    rest = [i for i in range(len(files)) if i not in set(test)]
-    learnt = features[rest], labels[rest]
-    draws.append((*learnt, linear_probe(*learnt, seed), adapter))
-    tests.append(test)
-    rows.append([*accuracies(*draws[-1], inputs[test], labels[test]), verified])
-table = pd.DataFrame(rows, columns=[*METHODS, "the merge is verified"])
-display(table.rename_axis("draw").round(1))
+draws, tests = zip(
+    *(train_all(inputs, features, labels, objects, s) for s in range(3)), strict=True
+)
 
 # %% [markdown]
-# The adapter is ahead of the probe on every draw. It is not ahead of the nearest frame on every one: on draw 0 by
-# 88.7 to 86.9, on draw 1 it is behind, 82.9 to 84.8, and on the others it is far ahead. **On these frames you cannot
-# tell whether training is worth it.**
-#
-# For fairness: the probe's rate and steps are among the best of seven settings that we tried on frames like these, the
-# adapter's the better of two, tried on one draw.
-#
 # ## What a user will lay there
 #
-# Each of Ada's sheets repeats one thing. Her sister will lay *different* things together, and smaller ones. So test
-# that before you ship, with each draw's own held-out things: a hundred new sheets of mixed things, and a hundred on
-# which they are half as wide and high. All three methods get the same sheets. Does the adapter count, or did it learn
-# how one thing repeats? Does it count, or measure how much of the sheet is covered?
+# Each of Ada's sheets repeats one thing, and each thing lies in a quarter of its own. Her sister will lay *different*
+# things together, and anywhere. So test both before you ship, on a hundred new sheets each, with each draw's own
+# held-out things. Does the adapter count, or did it learn how one thing repeats? Does it count things, or quarters that
+# are taken? Guess how many of its answers are right where things lie anywhere.
 
 # %%
+guess = 85  # per cent
+
 truth = torch.arange(100) % 4  # class 0 is one thing
-wishes = {"mixed things": (28, 56), "mixed, half as large": (14, 28)}
 
 
-def users_sheets(test: list[int], sides: tuple[int, int]) -> list[Image.Image]:
+def anywhere(number: int, chance: random.Random) -> Iterator[tuple[int, int, int]]:
+    """Left, top and side of so many things, wherever there is room."""
+    taken = []
+    while len(taken) < number:
+        side = chance.randint(28, 40)  # four of them always find room
+        left, top = chance.randint(0, 112 - side), chance.randint(0, 112 - side)
+        if all(
+            left + side <= x or x + w <= left or top + side <= y or y + w <= top
+            for x, y, w in taken
+        ):
+            taken.append((left, top, side))
+    yield from taken
+
+
+def users_sheets(test: list[int], layout) -> list[Image.Image]:
     """Sheets of different things, none of which was there in training."""
     chance = random.Random(1)
     new = sorted({files[i].stem[:-1] for i in test})
     picked = [chance.sample(new, n + 1) for n in truth.tolist()]
-    return [sheet([photographs[name] for name in names], sides, chance) for names in picked]
+    return [sheet([photographs[name] for name in names], layout, chance) for names in picked]
 
 
 def prepared(pages: list[Image.Image]) -> Tensor:
     return torch.stack([transform(page) for page in pages])
 
 
-dots = {"the folder's test": table[METHODS].to_dict("list")}
-for wish, sides in wishes.items():
-    found = [
-        accuracies(*draw, prepared(users_sheets(test, sides)), truth)
-        for draw, test in zip(draws, tests, strict=True)
-    ]
-    dots[wish] = pd.DataFrame(found, columns=METHODS).to_dict("list")
-display_figure(plot_seeds(dots))
-display(pd.concat({what: pd.DataFrame(found) for what, found in dots.items()}, axis=1).round(1))
+def all_tests(draw: tuple, test: list[int]) -> pd.DataFrame:
+    """A row for each method, a column for each of three tests."""
+    asked = {"the folder's test": (inputs[test], labels[test])}
+    for wish, layout in {"mixed, in quarters": in_quarters, "mixed, anywhere": anywhere}.items():
+        asked[wish] = prepared(users_sheets(test, layout)), truth
+    found = {wish: accuracies(draw, *each) for wish, each in asked.items()}
+    return pd.DataFrame(found, index=METHODS)
+
+
+found = [all_tests(*each) for each in zip(draws, tests, strict=True)]
+display_figure(plot_seeds(found))
+display(pd.concat(found, keys=range(len(found)), names=["draw", ""]).round(1))
+print("your guess for the adapter, anywhere:", guess)
 
 # %% [markdown]
-# **On mixed things the adapter is ahead of both on every draw**, with 86% to 94%. The nearest frame falls to 67% to
-# 77%: on two draws it had kept up in the folder's test, and a user's sheets tell the two apart. (These sheets lie
-# straight, in one light, and on a quarter of them lies one thing alone.) On small things the adapter is the best on
-# three draws of four, and of no use on any: 36% to 64%, where guessing gets a quarter.
+# In the first two panels the adapter is ahead of both, on every draw: with 88% to 96% it counts things that it has never
+# seen, and different ones together. In the third all three fall, the adapter to 60% to 68%. So a part of what it learnt
+# was to look which quarters are taken. It is still the best there, and on no draw good enough to ship. (Things are
+# smaller there, at most 40 pixels. That is not why: we tried such things in quarters on the first draw, and it did no
+# worse.)
+#
+# For fairness: the probe's settings are among the best of seven that we tried on frames like these, the adapter's rate
+# and steps one of three pairs. The user's sheets lie straight, in one light; on a quarter of them lies one thing alone.
 #
 # Look at some. Right answers have a ✓; where one is wrong, the true number is in brackets.
 
@@ -555,55 +565,53 @@ display(pd.concat({what: pd.DataFrame(found) for what, found in dots.items()}, a
 # %%
 @torch.no_grad()
 def show_answers(model: nn.Module, pages: list[Image.Image]) -> None:
-    """Each sheet, with the model's answer and how sure it is."""
+    """Four sheets that are counted right, and four that are not, with how sure the model is."""
     shares = model(prepared(pages)).softmax(-1)
-    display_figure(show_predictions(pages, shares, truth[: len(pages)], class_names))
+    right = shares.argmax(-1) == truth
+    some = [*right.nonzero()[:4, 0].tolist(), *(~right).nonzero()[:4, 0].tolist()]
+    shown = [pages[i] for i in some]
+    display_figure(show_predictions(shown, shares[some], truth[some], class_names))
 
 
-adapter, test = draws[0][-1], tests[0]
-show_answers(adapter, [page for sides in wishes.values() for page in users_sheets(test, sides)[:8]])
+asked = users_sheets(tests[0], anywhere)
+show_answers(draws[0][-1], asked)
 
 # %% [markdown]
-# In the lower row, where things are half as wide and high, three answers are wrong, and each is too low. So it seems
-# that the adapter does not only count: size misleads it, and you know before a user does. (Eight pictures are a hint.
-# And each thing lies in a quarter of its own: whether the adapter counts things, or quarters that are taken, these
-# sheets cannot tell.)
+# All four wrong answers are one too low. Twice the rat lies at the middle line, where the folder has nothing; twice one
+# thing is a bassoon, thin as a line.
 #
 # ## Mend the folder
 #
-# The folder has no small things. So film each photograph once more, on sheets with small ones, add these frames to
-# the others, and train on both, with the first draw's split. All three methods get them, and the tests stay as they
-# are.
+# In the folder each thing keeps to its quarter. So film each photograph once more, laid anywhere, add
+# these frames to the others, and train on both, with the first draw's split and twice the steps, so that each frame is
+# seen as often as before. All three methods get them, and the tests stay as they are.
 
 # %%
-film(Path(scratch.name, "small"), sides=(14, 28))
-small = [Path(scratch.name, "small", *file.parts[-2:]) for file in files]  # in the same order
-wider = torch.cat([inputs, prepared([Image.open(file).convert("RGB") for file in small])])
-torch.manual_seed(0)
-adapter, held_out, verified = build(vision, wider, labels.repeat(2), objects * 2, STEPS, RANK, RATE)
-rest = [i for i in range(len(wider)) if i not in set(held_out)]
-learnt = encode(wider)[rest], labels.repeat(2)[rest]
-draw = *learnt, linear_probe(*learnt), adapter
-
-before = {what: [values[0] for values in found.values()] for what, found in dots.items()}
-after = {"the folder's test": accuracies(*draw, inputs[test], labels[test])}
-for wish, sides in wishes.items():
-    after[wish] = accuracies(*draw, prepared(users_sheets(test, sides)), truth)
-both = {"as it was": before, "with small ones": after}
-tables = {name: pd.DataFrame(found, index=METHODS) for name, found in both.items()}
-display(pd.concat(tables, names=["folder", ""]).round(1))
-show_answers(adapter, users_sheets(test, wishes["mixed, half as large"])[:8])
+film(Path(scratch.name, "anywhere"), anywhere)
+more = [Path(scratch.name, "anywhere", *file.parts[-2:]) for file in files]  # in the same order
+wider = torch.cat([inputs, prepared([Image.open(file).convert("RGB") for file in more])])
+mended, _ = train_all(wider, encode(wider), labels.repeat(2), objects * 2, 0, 2 * STEPS)
+after = all_tests(mended, tests[0])
+display_figure(plot_seeds(found, after))
+display(pd.concat({"as it was": found[0], "mended": after}, names=["folder", ""]).round(1))
+show_answers(mended[-1], asked)
 
 # %% [markdown]
-# On small things the adapter rises from 64% to 83%, above all that any draw had before, and it keeps its 90% on mixed
-# ones. The same frames bring the probe to 65% and the nearest frame to 55%. **A user's test found what the folder
-# lacked, and new frames mended it.** The probe gained more from them; the adapter ends highest. This is one draw. And
-# we mended for this very test, so it flatters now: the next wish, another counter or a fifth thing, needs a test of
-# its own.
+# Hollow marks are the mended folder's. Anywhere, the adapter rises from 68% to 79%, above all that any draw had before,
+# and loses nothing elsewhere. The probe rises as much, from 39% to 50%, and pays for it in both other tests: one layer
+# on frozen features cannot have everything. **A user's test found what the folder lacked, and new frames mended it.**
+# What is still wrong is again too low; the bassoon is there twice.
+#
+# Was it the frames, or the steps? We tried twice the steps on the old folder too, on two draws: anywhere, they gained
+# nothing. But you see one draw, and we mended for this very test, so it flatters now. Things half as large, or a fifth
+# one, need a test of their own.
+#
+# **The answer: the adapter, on the mended folder.** One in five is wrong anywhere, so draw a cross on the counter: in
+# quarters it is right on 92%.
 #
 # ## Out of the notebook
 #
-# So ship this adapter. Merged, it is an ordinary open_clip tower with other parameters in it. With it go the head,
+# Ship the mended adapter. Merged, it is an ordinary open_clip tower with other parameters in it. With it go the head,
 # the class names in order, and which tower it was, for the transform. Load all that into fresh modules, and ask.
 
 # %%
@@ -613,7 +621,7 @@ from safetensors.torch import load_file, save_file
 
 shipped = Path(scratch.name, "shipped")
 shipped.mkdir(exist_ok=True)
-save_file(adapter.state_dict(), shipped / "model.safetensors")
+save_file(mended[-1].state_dict(), shipped / "model.safetensors")
 (shipped / "notes.json").write_text(json.dumps({"tower": "tiny", "classes": class_names}))
 
 # elsewhere, where only that folder is
@@ -625,10 +633,10 @@ norm = nn.LayerNorm(width, elementwise_affine="1.weight" in tensors)
 loaded = nn.Sequential(base.model.visual, norm, nn.Linear(width, count)).eval()
 loaded.load_state_dict(tensors)
 
-asked = torch.stack([base.test_transform(pictures[i]) for i in test])
+asked = torch.stack([base.test_transform(page) for page in asked])
 with torch.no_grad():
-    said, trained = loaded(asked), adapter(inputs[test])
-print(f"{files[test[0]].name}: {notes['classes'][said[0].argmax()]}")
+    said, trained = loaded(asked), mended[-1](asked)
+print("things on the first sheet:", notes["classes"][said[0].argmax()])
 away = (said - trained).abs().max().item()
 print("largest difference between what you trained and what was loaded:", away)
 
@@ -721,8 +729,7 @@ print(f"{step:.1f} s a step, so {STEPS} steps take one core {STEPS * step / 60:.
 # - Look at the nearest training picture of some test pictures. It takes a few lines and tells you more than the
 #   accuracy.
 # - Run the nearest frame and a probe on the same pictures. An adapter that does not beat both stays at home.
-# - Before you ship, make pictures as a user will have them. They may tell apart what the folder's test could not, and
-#   show what the folder lacks.
+# - Before you ship, make pictures as a user will have them. They show what the folder lacks, and new frames mend it.
 # - A merge is verified by two numbers: no difference from the adapted model, and an effect.
 #
 # You have built an adapter, put a paper on trial, and decided what to ship. Now do it with pictures of your own, and

@@ -32,6 +32,7 @@ from serial_lora_course.lessons.l05_sam.figures import (
     TILE,
     plot_cut_outs,
     plot_dice_per_picture,
+    plot_from_to,
 )
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_four_runs,
@@ -208,6 +209,18 @@ def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model
     assert np.allclose(drawn, sorted(zip(before, after, strict=True)))
 
 
+def test_an_arrow_leads_from_the_mean_before_to_the_mean_after():
+    runs = {
+        name: np.random.default_rng(seed).uniform(0, 1, (2, 9)) for seed, name in enumerate("AB")
+    }
+    (axes,) = plot_from_to(runs, 0.6).axes
+    arrows = [note for note in axes.texts if getattr(note, "arrow_patch", None)]
+    for row, (arrow, pair) in enumerate(zip(arrows, runs.values(), strict=True)):
+        assert [*arrow.get_position(), *arrow.xy] == pytest.approx(
+            [pair[0].mean(), row, pair[1].mean(), row]
+        )
+
+
 def test_a_cut_out_is_what_a_mask_marks_on_white():
     left, right = np.zeros((2, 1, 20, 30), bool)
     left[..., :12], right[..., 12:] = True, True
@@ -229,17 +242,18 @@ def test_a_cut_out_is_what_a_mask_marks_on_white():
 
 
 def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots():
-    accuracies = {
-        "one": {"probe": [50, 60], "adapter": [70, 55]},
-        "other": {"probe": [1], "adapter": [2]},
-    }
-    figure = plot_seeds(accuracies)
-    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]  # of both panels
-    for axes, methods in zip(figure.axes, accuracies.values(), strict=True):
-        drawn = [dots.get_offsets().tolist() for dots in axes.collections]
-        assert drawn == [[[x, names.index(name)] for x in xs] for name, xs in methods.items()]
+    methods = ["nearest frame", "probe", "adapter"]
+    *draws, mended = (
+        pd.DataFrame(np.random.default_rng(seed).uniform(0, 99, (3, 2)), methods, ["one", "other"])
+        for seed in range(3)
+    )
+    for axes, question in zip(plot_seeds(draws, mended).axes, mended, strict=True):
+        dots = [tuple(dot) for each in axes.collections for dot in each.get_offsets().tolist()]
+        for row, name in enumerate(methods):
+            assert all((draw.loc[name, question], row) in dots for draw in draws)
+            assert mended.loc[name, question] in [x for x, y in dots if y > row][:3]
         joined = [list(line.get_xdata()) for line in axes.lines]
-        assert joined == [list(draw) for draw in zip(*methods.values(), strict=True)]
+        assert joined == [list(draw[question]) for draw in draws]
 
 
 def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():

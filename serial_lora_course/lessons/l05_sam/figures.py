@@ -76,6 +76,40 @@ def plot_dice_per_picture(
     )
 
 
+def plot_from_to(
+    runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], filled_box: float
+) -> Figure:
+    """An arrow for each run, from the mean Dice that it began with to the one that it reached.
+
+    Args:
+        runs: name -> the Dice of every picture before and after; the first run is the one to compare with.
+        filled_box: the mean Dice of filling the boxes.
+    """
+    ends = {name: tuple(float(np.mean(some)) for some in pair) for name, pair in runs.items()}
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    words = {"va": "center", "fontsize": 10, "bbox": behind}
+    with styled_figure(8, 0.6 + 0.55 * len(ends)) as figure:
+        axes = figure.subplots()
+        axes.axvline(filled_box, color=QUIET, linewidth=1.4, linestyle=(0, (5, 3)))
+        axes.text(filled_box, -0.62, "the box filled", ha="center", va="bottom", fontsize=10)
+        for row, (begins, reaches) in enumerate(ends.values()):
+            colour = VERMILION if row == 0 else BLUE
+            look = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0}
+            axes.annotate("", (reaches, row), (begins, row), arrowprops=look)
+            axes.scatter([begins, reaches], [row] * 2, s=[36, 0], color=colour)
+            axes.text(begins - 0.006, row, f"{begins:.2f}", ha="right", **words)
+            gain = f"{reaches:.2f}  ({reaches - begins:+.2f})"
+            axes.text(reaches + 0.006, row, gain, **words)
+        axes.set_yticks(range(len(ends)), list(ends))
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.2)
+        axes.set(xlabel="mean Dice, before and after training", ylim=(len(ends) - 0.5, -0.65))
+    told = "; ".join(f"{name} from {a:.2f} to {b:.2f}" for name, (a, b) in ends.items())
+    return with_description(
+        figure, f"Mean Dice before and after: {told}. The box filled reaches {filled_box:.2f}."
+    )
+
+
 def plot_cut_outs(
     scenes: Sequence[SegmentationExample],
     answers: Mapping[str, Sequence[Any]],

@@ -59,8 +59,10 @@ def listed_pictures(seed: int, collide: bool) -> tuple[list[str], list[int]]:
 
 
 def on_listings(attempt: Callable) -> Callable:
-    """An answer for each of several orders of the same files."""
-    return lambda listings, share: [attempt(*listing, share) for listing in listings]
+    """An answer for each of several orders of the same files, or for each of several seeds."""
+    return lambda listings, share, seeds: [
+        attempt(*listing, share, seed) for listing, seed in zip(listings, seeds, strict=True)
+    ]
 
 
 def sides_of(result: Any) -> list[list[int]]:
@@ -75,7 +77,7 @@ def sides_of(result: Any) -> list[list[int]]:
     return list(result)
 
 
-def judged_split(results: list, listings: list, share: float) -> list:
+def judged_split(results: list, listings: list, *_: Any) -> list:
     """What is required of a split: each picture once, objects whole, and their numbers."""
     (train, test), (objects, labels) = sides_of(results[0]), listings[0]
     places, both = set(train + test), {objects[i] for i in train} & {objects[i] for i in test}
@@ -84,8 +86,8 @@ def judged_split(results: list, listings: list, share: float) -> list:
     return [f"{twice} twice, {lost} not at all", f"{len(both)} of {sum(OBJECTS.values())}", held]
 
 
-def judged_orders(results: list, listings: list, share: float) -> str:
-    """Whether the same objects test in each order of the files."""
+def judged_objects(results: list, listings: list, *_: Any) -> str:
+    """Whether the same objects test each time."""
     pairs = zip(map(sides_of, results), listings, strict=True)
     tests = [{objects[i] for i in test} for (_, test), (objects, _) in pairs]
     return "the same" if all(names == tests[0] for names in tests) else "different ones"
@@ -109,7 +111,7 @@ def advice_on_numbers(held: list[int]) -> str:
 
 @exercise(
     "12.1",
-    "every picture is used once, no object is in both train and test, every class is in both, in any order of files",
+    "every picture is used once, no object is in both train and test, every class is in both, in any order of files; another seed holds out others",
     through=on_listings,
 )
 def split_without_leak() -> Iterator[Case]:
@@ -123,7 +125,7 @@ def split_without_leak() -> Iterator[Case]:
         held = f"how many objects of each class, of {sizes}, are in test at a share of {share}"
         yield Case(
             f"the split of {len(listing[0])} pictures of {sum(OBJECTS.values())} objects",
-            ([listing], share),
+            ([listing], share, [0]),
             Parts(
                 {often: "0 twice, 0 not at all", both: f"0 of {sum(OBJECTS.values())}", held: right}
             ),
@@ -137,10 +139,17 @@ def split_without_leak() -> Iterator[Case]:
         )
     yield Case(
         "the objects in test, when the same files are listed in another order",
-        ([listed_pictures(seed, collide=True) for seed in (1, 4, 8)], 0.3),  # other objects first
+        ([listed_pictures(seed, collide=True) for seed in (1, 4, 8)], 0.3, [2] * 3),
         "the same",
-        read=judged_orders,
-        advice="sort the objects of a class before you choose, and fix the seed",
+        read=judged_objects,
+        advice="sort the objects of a class before you choose, and choose by the seed alone",
+    )
+    yield Case(
+        "the objects in test, at three seeds",
+        ([listed_pictures(1, collide=False)] * 3, 0.3, [0, 1, 2]),
+        "different ones",
+        read=judged_objects,
+        advice="another seed has to hold out other objects",
     )
 
 
@@ -255,6 +264,7 @@ WAY: dict[str, tuple[Any, str]] = {
         "only the weights of q, k and v may differ, by the rank of the pair",
     ),
     "objects in both train and test": ("none", "split by object, and draw from `train` alone"),
+    "the objects in test at another seed": ("others", "pass `seed` to your split"),
     "objects of each class in test, of eight": ([2, 2, 2], "a share of 0.25 of each class"),
     "the training does not use the test pictures": (True, "draw the batches from `train` alone"),
     "the gradient is reset in each step": (
@@ -378,10 +388,10 @@ def pixels(pictures: Tensor) -> Tensor:
 def judged_way(attempt: Callable) -> Callable:
     """What counts of an answer: the model it gives, and whether other test pictures change it."""
 
-    def ask(vision, pictures, labels, objects, steps, rank, lr):
+    def ask(vision, pictures, labels, objects, steps, rank, lr, seed):
         with Watch(pictures, labels) as watch:
             handle = vision.register_forward_pre_hook(watch)
-            result = seeded(attempt, vision, pictures, labels, objects, steps, rank, lr)
+            result = seeded(attempt, vision, pictures, labels, objects, steps, rank, lr, seed)
             handle.remove()
         good = isinstance(result, (tuple, list)) and len(result) == 3
         if not good or not isinstance(result[0], nn.Sequential) or len(result[0]) != 3:
@@ -399,8 +409,9 @@ def judged_way(attempt: Callable) -> Callable:
         train = [i for i in range(len(objects)) if i not in set(test)]
         other = pictures.clone()
         other[test] = 1 - other[test]
-        given = copy.deepcopy(vision), other, labels, objects, steps, rank, lr
-        again = seeded(attempt, *given)[0]
+        given = copy.deepcopy(vision), other, labels, objects
+        again = seeded(attempt, *given, steps, rank, lr, seed)[0]
+        elsewhere = {int(i) for i in seeded(attempt, *given, 0, rank, lr, seed + 1)[1]}
         modules = model[0].modules()
         hooks = [h for m in modules for h in (m._forward_hooks | m._forward_pre_hooks).values()]
         tested = [{objects[i] for i in test if labels[i] == label} for label in range(3)]
@@ -412,6 +423,7 @@ def judged_way(attempt: Callable) -> Callable:
             sum(hook is not watch for hook in hooks) + len(state.keys() - known.keys()),
             different,
             "some" if {objects[i] for i in train} & set().union(*tested) else "none",
+            "others" if elsewhere != set(test) else "the same",
             [len(names) for names in tested],
             all(map(torch.equal, model.state_dict().values(), again.state_dict().values())),
             watch.each_step_by_itself(),
@@ -463,7 +475,7 @@ def from_folder_to_model() -> Iterator[Case]:
     ):
         yield Case(
             what,
-            (model, *given, steps, 2, 6e-2),
+            (model, *given, steps, 2, 6e-2, 3),
             Parts(right),
             read=lambda found, *_: found,
             advice={part: advice for part, (_, advice) in WAY.items()},

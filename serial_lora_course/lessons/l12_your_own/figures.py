@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from pandas import DataFrame
 from PIL.Image import Image
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import (
     BLUE,
     GREEN,
+    INK,
     QUIET,
     VERMILION,
     styled_figure,
@@ -50,26 +52,33 @@ def show_predictions(
     return with_description(figure, said)
 
 
-def plot_seeds(accuracies: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def plot_seeds(draws: Sequence[DataFrame], mended: DataFrame | None = None) -> Figure:
     """A panel for each question, a row for each method, a dot for each draw; lines join a draw's.
 
     Args:
-        accuracies: question -> method -> accuracy in per cent, one a draw.
+        draws: accuracy in per cent, a row for each method, a column for each question.
+        mended: one more such table, drawn as hollow dots.
     """
     looks = ((GREEN, "^"), (BLUE, "s"), (VERMILION, "o"))
-    with styled_figure(9, 2.4) as figure:
-        panels = figure.subplots(1, len(accuracies), sharex=True, sharey=True)
-        for axes, (question, methods) in zip(panels, accuracies.items(), strict=True):
-            for draw in zip(*methods.values(), strict=True):
-                axes.plot(draw, range(len(methods)), color=QUIET, linewidth=1, zorder=0)
+    methods, said = list(draws[0].index), []
+    with styled_figure(9, 2.6) as figure:
+        panels = figure.subplots(1, draws[0].shape[1], sharex=True, sharey=True)
+        for axes, question in zip(panels, draws[0], strict=True):
+            for draw in draws:
+                axes.plot(list(draw[question]), range(len(methods)), color=QUIET, lw=1, zorder=0)
             for row, (name, (colour, marker)) in enumerate(zip(methods, looks, strict=False)):
-                heights = [row] * len(methods[name])
-                axes.scatter(methods[name], heights, color=colour, marker=marker, s=60, alpha=0.7)
-            axes.set(title=question, xlabel="accuracy (%)", ylim=(len(methods) - 0.5, -0.5))
-            axes.set_yticks(range(len(methods)), list(methods))
-    said = [
-        f"{question}, {name}: {', '.join(f'{each:.1f}' for each in found)}"
-        for question, methods in accuracies.items()
-        for name, found in methods.items()
-    ]
+                found = [float(draw.loc[name, question]) for draw in draws]
+                axes.scatter(
+                    found, [row] * len(found), color=colour, marker=marker, s=60, alpha=0.7
+                )
+                said.append(f"{question}, {name}: {', '.join(f'{each:.1f}' for each in found)}")
+                if mended is not None:
+                    new = float(mended.loc[name, question])
+                    axes.scatter(new, row + 0.28, marker=marker, s=60, fc="none", ec=INK, lw=1.5)
+                    said[-1] += f", mended {new:.1f}"
+            axes.set(title=question, xlabel="accuracy (%)", ylim=(len(methods) - 0.4, -0.5))
+            axes.set_yticks(range(len(methods)), methods)
+        if mended is not None:
+            panels[0].scatter([], [], s=60, fc="none", ec=INK, lw=1.5, label="folder mended")
+            figure.legend(loc="outside lower right", frameon=False)
     return with_description(figure, f"Accuracy in per cent, draw by draw. {'; '.join(said)}.")
