@@ -9,23 +9,11 @@ from PIL import Image
 from scipy import stats
 
 from serial_lora_course.data.types import SegmentationExample
-<<<<<<< HEAD
-from serial_lora_course.lessons.l00_start.figures import plot_outcomes
+from serial_lora_course.lessons.l00_start.figures import plot_changes, plot_outcomes
+from serial_lora_course.lessons.l01_maths.figures import plot_missed, plot_token_moves
 from serial_lora_course.lessons.l02_count.figures import plot_answer
 from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_stream, one_each
 from serial_lora_course.lessons.l03_build.figures import VERMILION, plot_agreement, plot_wirings
-=======
-from serial_lora_course.lessons.l00_start.figures import plot_changes, plot_outcomes
-from serial_lora_course.lessons.l01_maths.figures import plot_missed, plot_token_moves
-from serial_lora_course.lessons.l02_count.figures import plot_memory
-from serial_lora_course.lessons.l03_build.blocks import Faithful, OnTheStream, PairEach
-from serial_lora_course.lessons.l03_build.figures import (
-    VERMILION,
-    plot_agreement,
-    plot_losses,
-    plot_wirings,
-)
->>>>>>> fix_s00
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
 from serial_lora_course.lessons.l04_clip.figures import plot_over_shots
 from serial_lora_course.lessons.l05_sam.figures import (
@@ -122,17 +110,6 @@ def test_outcomes_are_counted_by_class():
     assert said == ["a\n1 right, then 0 of 2", "b\n0 right, then 1 of 1"]
 
 
-<<<<<<< HEAD
-def test_bars_of_memory_are_their_parts_end_to_end_and_guesses_lie_where_they_were_made():
-    parts = ({"x": 1.0, "y": 0.5, "z": 4.0}, {"x": 2.0, "y": 0.25, "z": 3.0})
-    memory = dict(zip("ABCD", parts * 2, strict=True))
-    sizes, held = plot_answer({"A": 900, "B": 8, "C": 4, "D": 2}, memory, 3, 0.5).axes
-    assert [bar.get_width() for bar in sizes.patches] == [5, 4, 2, 1]  # the first is cut off
-    drawn = [(bar.get_x(), bar.get_width()) for bar in held.patches]
-    assert drawn == [(0, 1), (0, 2)] * 2 + [(1, 0.5), (2, 0.25)] * 2 + [(1.5, 4), (2.25, 3)] * 2
-    guesses = [line.get_xydata().tolist() for axes in (sizes, held) for line in axes.lines]
-    assert guesses == [[[3, 2]], [[0.5 * 5.25, 3]]]
-=======
 def test_classes_left_out_stand_last_and_changes_are_in_points():
     pictures = [Image.new("RGB", (8, 8))] * 2
     (axes,) = plot_outcomes(pictures, [0, 1], [(True, True)] * 2, ["a", "b"], left_out=[0]).axes
@@ -152,12 +129,15 @@ def test_runs_stand_over_what_their_method_misses_and_tokens_that_stay_on_the_li
     assert np.allclose(panel.lines[0].get_ydata(), 0)
 
 
-def test_bars_of_memory_are_their_parts_end_to_end():
-    memory = {"A": {"x": 1.0, "y": 0.5, "z": 4.0}, "B": {"x": 2.0, "y": 0.25, "z": 3.0}}
-    (axes,) = plot_memory(memory, 1.0).axes
-    drawn = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
-    assert drawn == [(0, 1), (0, 2), (1, 0.5), (2, 0.25), (1.5, 4), (2.25, 3)]
->>>>>>> fix_s00
+def test_bars_of_memory_are_their_parts_end_to_end_and_guesses_lie_where_they_were_made():
+    parts = ({"x": 1.0, "y": 0.5, "z": 4.0}, {"x": 2.0, "y": 0.25, "z": 3.0})
+    memory = dict(zip("ABCD", parts * 2, strict=True))
+    sizes, held = plot_answer({"A": 900, "B": 8, "C": 4, "D": 2}, memory, 3, 0.5).axes
+    assert [bar.get_width() for bar in sizes.patches] == [5, 4, 2, 1]  # the first is cut off
+    drawn = [(bar.get_x(), bar.get_width()) for bar in held.patches]
+    assert drawn == [(0, 1), (0, 2)] * 2 + [(1, 0.5), (2, 0.25)] * 2 + [(1.5, 4), (2.25, 3)] * 2
+    guesses = [line.get_xydata().tolist() for axes in (sizes, held) for line in axes.lines]
+    assert guesses == [[[3, 2]], [[0.5 * 5.25, 3]]]
 
 
 def test_each_way_is_a_line_in_the_panel_of_what_was_measured_and_a_level_crosses_it():
