@@ -37,9 +37,9 @@ lesson_card("07")
 # %% [markdown]
 # ## The claim
 #
-# [LoRA+](https://arxiv.org/abs/2402.12354) (Hayou et al., 2024) gives B a larger learning rate than A, by
-# *parameter groups*: dictionaries with `params`, `lr` and `weight_decay`, as PyTorch's optimizers take them. If a tensor
-# ends up in the wrong group, or in none, you get no error, only a model that learns differently.
+# [LoRA+](https://arxiv.org/abs/2402.12354) (Hayou et al., 2024) gives B a larger learning rate than A, by *parameter
+# groups*: dictionaries with `params`, `lr` and `weight_decay`, as PyTorch's optimizers take them. If a tensor ends up
+# in the wrong group, or in none, you get no error, only a model that learns differently.
 # <!-- from arXiv 2402.12354: 2024 -->
 
 # %% [markdown]
@@ -189,7 +189,8 @@ print(
 # $$ (B + \Delta B)(A + \Delta A) - B A \;=\; \underbrace{\Delta B\,A}_{\text{B's part}}
 # \;+\; \underbrace{B\,\Delta A}_{\text{A's part}} \;+\; \underbrace{\Delta B\,\Delta A}_{\text{both}} . $$
 #
-# Which two of the three are zero in step 1, and why? And who will have moved farther after all steps at one rate, A or B?
+# Which two of the three are zero in step 1, and why? And who will have moved farther after all steps at one rate, A or
+# B?
 
 # %%
 rows = {}
@@ -217,8 +218,8 @@ display_figure(figures.plot_race({"one rate": moved(slow_pair), "LoRA+": moved(p
 # B starts, and A waits one step: A's gradient has the factor B, and B is zero. From then on the two run side by side.
 # Yet B's part of the change stays the largest: A's part also has the factor B, and B is still small.
 #
-# With LoRA+ (dashed) B's first step is ten times as large. In the end
-# B has gone 0.85, not 0.1. (All lines flatten: the loop lowers the rates.)
+# With LoRA+ (dashed) B's first step is ten times as large. In the end B has gone 0.85, not 0.1. (All lines flatten: the
+# loop lowers the rates.)
 #
 # ### Adam's first step ignores the gradient's size
 #
@@ -232,9 +233,10 @@ display_figure(figures.plot_race({"one rate": moved(slow_pair), "LoRA+": moved(p
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 10 |
 #
-# In step t Adam updates $m \leftarrow \beta_1 m + (1-\beta_1)\, g$ and $v \leftarrow \beta_2 v + (1-\beta_2)\, g^2$, divides
-# them by $1-\beta_1^t$ and $1-\beta_2^t$, and adds $-\text{lr}\cdot \hat m / (\sqrt{\hat v} + \varepsilon)$ to the parameter.
-# Return what the *first* step adds. The check compares with `torch.optim.Adam`, and some gradients are zero.
+# In step t Adam updates $m \leftarrow \beta_1 m + (1-\beta_1)\, g$ and $v \leftarrow \beta_2 v + (1-\beta_2)\, g^2$,
+# divides them by $1-\beta_1^t$ and $1-\beta_2^t$, and adds $-\text{lr}\cdot \hat m / (\sqrt{\hat v} + \varepsilon)$ to
+# the parameter. Return what the *first* step adds. The check compares with `torch.optim.Adam`, and some gradients are
+# zero.
 
 
 # %% tags=["exercise"]
@@ -281,7 +283,7 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
 
 # %% [markdown]
 # Every entry moves by the rate, 0.0003 or 0.003, or a little less, where its gradient is near ε. So a *ratio* of two
-# rates has a plain meaning: about how many times larger B's steps are than A's. Which ratio would be right?
+# rates has a plain meaning: about how many times larger B's steps are than A's.
 #
 # ## What a step can do
 #
@@ -380,14 +382,14 @@ for name, before, after in zip("AB", narrow, wide, strict=False):
     )
 
 # %% [markdown]
-# Eight times the width, and a step of A (blue) moves an output 7.8 times as far: your sum has d terms. A step of B moves
-# it as far as ever, and reaches its bound. (A's stays below: its signs suit all outputs at once.) If B is larger
-# (right), A's line rises too.
+# Eight times the width, and a step of A (blue) moves an output 7.8 times as far: your sum has d terms. A step of B
+# moves it as far as ever, and reaches its bound: the dots lie on the dotted line. (A's stays below: its signs suit all
+# outputs at once.) If B is larger (right), A's line rises too.
 #
-# This is the argument for LoRA+. On a wide model A's steps are the larger ones, so A decides how high *one* rate may be,
-# and B, which could go faster, waits. But ours is not wide: a step of A does 0.072 times what one of B does where slow
-# ends, and 0.59 times where LoRA+ ends. No ratio is right at every width. (LoRA+'s authors suggest about 16, the Serial
-# LoRA paper takes twenty.)
+# This is the argument for LoRA+. On a wide model A's steps are the larger ones, so A decides how high *one* rate may
+# be, and B, which could go faster, waits. But ours is not wide: a step of A does 0.072 times what one of B does where
+# slow ends, and 0.59 times where LoRA+ ends. No ratio is right at every width. (LoRA+'s authors suggest about 16, the
+# Serial LoRA paper takes twenty.)
 # <!-- from arXiv 2402.12354: 16 -->
 #
 # ## Whose rate is it?
@@ -424,20 +426,19 @@ display(
 print(f"both fastest: {right[RATES[-1], RATES[-1]]}; expected: {EXPECTED}")
 
 # %% [markdown]
-# Bottom row: B's rate alone takes slow from 36.0 to 53.3. Left column: A's alone takes it to 52.3, if less quickly, as A's
-# steps do less at our width. One rate of 0.003 for both does it too, 54.7. So it was the *rate*, whoever had it. With
-# three tries for each side, LoRA+ is one picture behind the best single rate in every seed. Had you published the first
-# table, you would have presented a larger learning rate under another name.
+# Bottom row: B's rate alone takes slow from 36.0 to 53.3. Left column: A's alone takes it to 52.3, if less quickly, as
+# A's steps do less at our width. One rate of 0.003 for both does it too, 54.7. So it was the *rate*, whoever had it.
+# With three tries for each side, LoRA+ is one picture behind the best single rate in every seed. Had you published the
+# first table, you would have presented a larger learning rate under another name.
 #
 # Upper right the model falls below zero-shot. A at 0.03 is fine beside a slow B, and B beside a slow A; together they
 # break, as a step of A has the factor B. *There* a ratio has its use: beside a B so fast, A must be slow.
 #
 # ## Does the ratio pay?
 #
-# That was one task, with 73 pictures that also chose the rates. Now let both sides choose theirs on validation pictures.
-# [The study](../docs/study.md) of lesson 09 did so, on four
-# sets, for LoRA, and for LoRA+ with A at a twentieth of B's rate. Then both were tested at their best rates, on twelve
-# sets. (Rank 16, 60 steps.)
+# That was one task, and 73 pictures chose the rates. Now let both sides choose theirs on validation pictures. [The
+# study](../docs/study.md) of lesson 09 did so, on four sets, for LoRA, and for LoRA+ with A at a twentieth of B's rate.
+# Then both were tested at their best rates, on twelve sets. (Rank 16, 60 steps.)
 # <!-- from docs/study.md: 60 -->
 
 # %%

@@ -116,10 +116,10 @@ print(f"all six, of {len(CUSTOMERS) * TESTS}: no adapter {base}, each their own 
 print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 
 # %% [markdown]
-# A row is an adapter, a column a customer. Three customers gain much by their own (framed): symbols from 23
-# to 32, travel from 21 to 33, photographs from 14 to 24. Objects gains two, nature and food nothing: with food's own
-# adapter fewer are right than with none. Other people's adapters change little, and at worst cost six (objects with that
-# for symbols). With 48 pictures and one seed, a few more or less mean nothing, here and below.
+# A row is an adapter, a column a customer. Three customers gain much by their own (framed): symbols from 23 to 32,
+# travel from 21 to 33, photographs from 14 to 24. Objects gains two, nature and food nothing: with food's own adapter
+# fewer are right than with none. Other people's adapters change little, and at worst cost six (objects with that for
+# symbols). With 48 pictures and one seed, a few more or less mean nothing, here and below.
 #
 # A switch copies nothing, and a gigabyte holds the adapters of 4,069 customers. But six customers in a batch are six
 # passes.
@@ -189,7 +189,7 @@ check("11.1", add_pairs)
 # has its own size, and the others push in **directions** of theirs. So two controls stand beside the two sums: an
 # adapter *alone* at 1/k, which is as small; and an adapter at 1 beside *random* products, as large as the others'.
 #
-# Set `GUESS`: of how many adapters on is the sum, at weight 1, no better than no adapter?
+# Set `GUESS`: from how many adapters on is the sum, at weight 1, no better than no adapter?
 
 # %%
 GUESS = 2
@@ -237,12 +237,13 @@ fell = [k for k, right in zip(counted, at_one["the sum"], strict=True) if right 
 print(f"no better than no adapter ({base}) at {fell}; guessed: {GUESS}")
 
 # %% [markdown]
-# With weights of 1 (left) every adapter more costs answers: 133, 115, and with six in the sum 99, fewer than without any.
-# *Random* products of the same size cost next to nothing, 137 at six. So it is the others' **directions** that harm.
+# With weights of 1 (left) every adapter more costs answers: 133, 115, and with six in the sum 99, fewer than without
+# any. *Random* products of the same size cost next to nothing, 137 at six. So it is the others' **directions** that
+# harm.
 #
-# With weights of 1/k (right) the sum falls too, to 120, and an adapter that is alone and as small falls with it, to 116.
-# So here it is the **size**; the others cost nothing. A sum with large weights suffers from the others, one with small
-# weights hardly acts, and both get worse with k. (One seed, one random draw. To add changes of weights is *task
+# With weights of 1/k (right) the sum falls too, to 120, and an adapter that is alone and as small falls with it, to
+# 116. So here it is the **size**; the others cost nothing. A sum with large weights suffers from the others, one with
+# small weights hardly acts, and both get worse with k. (One seed, one random draw. To add changes of weights is *task
 # arithmetic*, Ilharco et al., 2023 <!-- from their paper's year: 2023 -->.)
 #
 # ## Gather: one pass, to each its own
@@ -395,16 +396,16 @@ print(f"one pass and a pass for each differ by at most {off:.0e}")
 print(sets["travel"].attribution)
 
 # %% [markdown]
-# Left, all six are right: that is how we chose them. Right, four are wrong, in a pass that is the same but for `which`. A
-# mistake there raises no error, so compare with a pass for each, as the printed line does: it is rounding. Try
-# `WHICH = [1, 0, 2, 3, 4, 5]`, which gives the first two each other's adapters.
+# Left, all six are right: that is how we chose them. Right, four are wrong, in a pass that is the same but for `which`.
+# A mistake there raises no error, so compare with a pass for each, as the printed line does: it is rounding. Try `WHICH
+# = [1, 0, 2, 3, 4, 5]`, which gives the first two each other's adapters.
 #
 # ## What it costs
 #
-# Sixty-four pictures come in at once, from 1, 8 or 64 customers. One server *switches*, one holds a *merged copy* of the
-# image tower for each customer, and one *gathers*. (Each customer has a copy of one adapter. In place of 64 towers we
-# time one, which can only favour the copies, and multiply its megabytes. CPU time, the fastest of three rounds.) Guess
-# which lines stay low.
+# Sixty-four pictures come in at once, from 1, 8 or 64 customers. One server *switches*, one holds a *merged copy* of
+# the image tower for each customer, and one *gathers*. (Each customer has a copy of one adapter. In place of 64 towers
+# we time one, which can only favour the copies, and multiply its megabytes. CPU time, the fastest of three rounds.)
+# Guess which lines stay low.
 
 # %%
 pictures = torch.cat([pictures for pictures, _ in tests.values()])
@@ -476,12 +477,12 @@ print(f"no adapter: {base}")
 
 # %% [markdown]
 # *Gather*: it names as many right as a switch, in the time of one pass and the memory of one base. The sum is as quick,
-# but has 120 right where each one's own has 141 and no adapter 112. A switch is as good where requests come one at a time;
-# there nothing has to be gathered.
+# but has 120 right where each one's own has 141 and no adapter 112. A switch is as good where requests come one at a
+# time; there nothing has to be gathered.
 #
-# Here A and B are copied for each sample. Services that hold many LoRAs on a GPU (S-LoRA, Punica) gather without copies,
-# by kernels of their own. In the library `load_adapter(model, file, name=...)` and `activate` switch, `combine` adds, and
-# `per_sample` gathers; they take LoRA's pairs too.
+# Here A and B are copied for each sample. Services that hold many LoRAs on a GPU (S-LoRA, Punica) gather without
+# copies, by kernels of their own. In the library `load_adapter(model, file, name=...)` and `activate` switch, `combine`
+# adds, and `per_sample` gathers; they take LoRA's pairs too.
 #
 # ## Quiz
 #
