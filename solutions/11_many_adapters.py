@@ -397,8 +397,8 @@ print(sets["travel"].attribution)
 
 # %% [markdown]
 # Left, all six are right: that is how we chose them. Right, four are wrong, in a pass that is the same but for `which`.
-# A mistake there raises no error, so compare with a pass for each, as the printed line does: it is rounding. Try `WHICH
-# = [1, 0, 2, 3, 4, 5]`, which gives the first two each other's adapters.
+# A mistake there raises no error, so compare with a pass for each, as the printed line does (it is rounding). Try
+# `WHICH = [1, 0, 2, 3, 4, 5]`, which gives the first two each other's adapters.
 #
 # ## What it costs
 #
