@@ -237,8 +237,8 @@ fell = [k for k, right in zip(counted, at_one["the sum"], strict=True) if right 
 print(f"no better than no adapter ({base}) at {fell}; guessed: {GUESS}")
 
 # %% [markdown]
-# With weights of 1 (left) every adapter more costs answers: 133, 115, and with six in the sum 99, fewer than without
-# any. *Random* products of the same size cost next to nothing, 137 at six. So it is the others' **directions** that
+# With weights of 1 (left) every adapter more costs answers: 133, 115, and with six in the sum 99, where no adapter has
+# 112. *Random* products of the same size cost next to nothing, 137 at six. So it is the others' **directions** that
 # harm.
 #
 # With weights of 1/k (right) the sum falls too, to 120, and an adapter that is alone and as small falls with it, to
