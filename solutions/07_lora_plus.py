@@ -296,7 +296,7 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●●● | 15 |
+# | ●●●○○ | ●●●●● | 12 |
 #
 # Every entry of A moves by η, up or down. How far can each output move at most, whatever the signs are? The same for B.
 # Derive both on paper: write an output as a sum over entries, and choose each sign so that nothing cancels. (The check
@@ -431,8 +431,9 @@ print(f"both fastest: {right[RATES[-1], RATES[-1]]}; expected: {EXPECTED}")
 # With three tries for each side, LoRA+ is one picture behind the best single rate in every seed. Had you published the
 # first table, you would have presented a larger learning rate under another name.
 #
-# Upper right the model falls below zero-shot. A at 0.03 is fine beside a slow B, and B beside a slow A; together they
-# break, as a step of A has the factor B. *There* a ratio has its use: beside a B so fast, A must be slow.
+# Upper right the model falls below zero-shot, in every seed. A at 0.03 is fine beside a slow B, and B beside a slow A;
+# together they break: a step of each has the other as a factor, and both have grown. *There* a ratio has its use: beside
+# a B so fast, A must be slow.
 #
 # ## Does the ratio pay?
 #
@@ -508,7 +509,7 @@ display_figure(
 # - B moves first: while it is zero, A has no gradient.
 # - Under Adam the rate is the size of B's first step. What A's step does to the output is a sum of d terms, and grows with
 #   B; what B's does is a sum of r.
-# - A new ratio is also a new rate: try the larger rate for A, for B, and for both. Two fast ones may break
-#   each other, as A's step has the factor B: there a ratio can pay.
+# - A new ratio is also a new rate: try the larger rate for A, for B, and for both. Two fast ones may break:
+#   there a ratio can pay.
 #
 # Next: [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.
