@@ -113,7 +113,7 @@ def plot_rates(
     rates = sorted({rate for pair in right for rate in pair})
     words, size = [], len(rates)
     means = np.array([[np.mean(right[a, b]) for b in rates] for a in rates])
-    reach = 1.4 * abs(means - zero_shot).max()
+    reach = 1.9 * abs(means - zero_shot).max()
     with styled_figure(2.4 * size, 1.35 * size) as figure:
         axes = figure.subplots()
         limits = {"vmin": zero_shot - reach, "vmax": zero_shot + reach}
