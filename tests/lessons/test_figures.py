@@ -23,14 +23,13 @@ from serial_lora_course.lessons.l05_sam.figures import (
     plot_from_to,
 )
 from serial_lora_course.lessons.l07_lora_plus.figures import (
-    plot_four_runs,
     plot_race,
+    plot_rates,
     plot_search,
-    plot_sweep,
     plot_widths,
 )
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
-from serial_lora_course.lessons.l11_many.figures import plot_ways
+from serial_lora_course.lessons.l11_many.figures import plot_gather, plot_table, plot_ways
 from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
 
@@ -237,7 +236,7 @@ def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots()
 
 
 def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():
-    effects = {"large": [(1, 2), (3, 4)], "small": [(5, 6), (8, 4)]}
+    effects = {"large": [(1, 2, 9, 7), (3, 4, 8, 6)], "small": [(5, 6, 9, 7), (8, 4, 9, 7)]}
     for axes, expected, multiple in zip(
         plot_widths([64, 96], effects, own=96).axes,
         ([[1, 3], [2, 4]], [[5, 8], [6, 4]]),
@@ -247,6 +246,7 @@ def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():
         assert list(axes.lines[0].get_xdata()) == [96, 96]
         assert any(f"\n{multiple} times B's" in text.get_text() for text in axes.texts)
         assert [list(line.get_ydata()) for line in axes.lines[1:3]] == expected
+        assert [line.get_ydata()[0] for line in axes.lines[3:]] == [9, 7]  # the most
 
 
 def test_a_race_is_a_line_for_each_matrix_from_its_first_move():
@@ -259,36 +259,28 @@ def test_a_race_is_a_line_for_each_matrix_from_its_first_move():
     assert drawn == [[(2, 0.2)], [(1, 0.1), (2, 0.3)], [(2, 1)], [(1, 1), (2, 2)]]
 
 
-def test_four_runs_stand_where_their_rates_put_them():
-    runs = {"both fast": 8, "slow": 3, "LoRA+": 9, "A fast": 5}  # in any order
-    more = {name: count + 1 for name, count in runs.items()}  # another seed
-    (axes,) = plot_four_runs([runs, more], "right of 10", 2).axes
-    assert axes.images[0].get_array().tolist() == [
-        [3.5, 9.5],
-        [5.5, 8.5],
-    ]  # A upwards, B to the right
+def test_runs_stand_where_their_rates_put_them():
+    right = {(0.1, 0.1): [3, 4], (0.1, 0.2): [9, 10], (0.2, 0.1): [5, 6], (0.2, 0.2): [8, 9]}
+    (axes,) = plot_rates(right, "right of 10", 2).axes
+    assert axes.images[0].get_array().tolist() == [[3.5, 9.5], [5.5, 8.5]]  # A up, B to the right
     words = {text.get_text(): text.get_position() for text in axes.texts}
     assert words["9.5"][0] == words["8.5"][0] == 1 and words["5.5"][1] == words["8.5"][1]
     assert words["seeds: 8, 9"][1] > words["seeds: 3, 4"][1]
-    assert {"slow", "LoRA+ (+6.0)", "A fast (+2.0)", "both fast (+5.0)"} <= set(words)
+    assert [patch.get_xy()[0] > 0 for patch in axes.patches] == [False, True]  # the diagonal
 
 
-def test_a_sweep_draws_means_over_seeds_against_either_rate():
-    chance = np.random.default_rng(3)
-    rows = [
-        ("lora_plus", seed, lr, ratio, chance.uniform(0.3, 0.9))
-        for seed in (1, 2)
-        for lr in (1e-3, 1e-2)
-        for ratio in (1.0, 4.0)
-    ]
-    names = ["method", "seed", "lr", "ratio", "accuracy"]
-    runs = pd.DataFrame(rows, columns=names).assign(zero_shot_dataset=0.25)
-    for axes, factors in zip(plot_sweep(runs).axes, ((1, 1), (1, 4)), strict=True):
-        for line, lr in zip(axes.lines[1:], (1e-3, 1e-2), strict=True):  # the first is zero-shot
-            x, y = line.get_data()
-            assert list(x) == pytest.approx([lr * factor for factor in factors])
-            own = runs[runs["lr"] == lr].groupby("ratio")["accuracy"].mean()
-            assert list(y) == pytest.approx((100 * own).tolist())
+def test_a_table_frames_a_customers_own_adapter():
+    counts = {(row, of): i + 2 * j for i, row in enumerate("-ab") for j, of in enumerate("ab")}
+    (axes,) = plot_table(counts, "right").axes
+    assert axes.images[0].get_array().tolist() == [[0, 2], [1, 3], [2, 4]]
+    assert [patch.get_xy()[1] > 1 for patch in axes.patches] == [False, True]
+
+
+def test_a_gather_joins_each_picture_to_its_adapter():
+    panels = {"some": ([1, 0, 1], [("a cat", True), ("a dog", False), ("a hen", True)])}
+    (axes,) = plot_gather(torch.rand(3, 3, 4, 4), ("a", "b"), panels).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 0], [0, 1], [1, 2]]
+    assert {"✓ a cat", "✗ a dog"} <= {text.get_text() for text in axes.texts}
 
 
 def test_a_search_has_a_line_for_each_ratio():

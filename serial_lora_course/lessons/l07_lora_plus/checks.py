@@ -1,11 +1,12 @@
-"""Checks of the exercises on LoRA+: groups, Adam's first step, a fair test.
+"""Checks of the exercises on LoRA+: groups, Adam's first step, how far a step can move an output.
 
-Expected values come from names split by hand, from torch's own optimizers, and from runs that are invented.
+Expected values come from names split by hand, from torch's own optimizers, and from trying all signs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -38,12 +39,8 @@ RATES = "the rate of each tensor"
 HELD = "what the groups hold"
 DECAYS = "the weight decay of the groups"
 FROZEN_STILL = "which tensors do not require gradients"
-RUNS = ("slow", "LoRA+", "A fast", "both fast")
-AHEAD = "how far LoRA+ is ahead of the better run with one rate"
-MADE = "how often each run was made"
-FORM = "return two things: what each run names right, as a dictionary, then how far LoRA+ is ahead"
-RATES_OF_A_RUN = "run takes two rates, A's and then B's, and each is small or large"
-MISSING = "a run is missing, or has another name: slow, LoRA+, A fast and both fast are asked for"
+BY_A = "how far a step of A can move each output"
+BY_B = "how far a step of B can move each output"
 
 
 def last_part(name: str) -> str:
@@ -152,57 +149,24 @@ def first_adam_step() -> Iterator[Case]:
         )
 
 
-class Invented:
-    """A ``run`` that trains nothing: what is right at each pair of rates, and which runs were made."""
-
-    def __init__(self, right: dict[tuple[float, float], int]) -> None:
-        self.right, self.made = right, []
-
-    def __repr__(self) -> str:
-        return f"an invented run; right at (A's rate, B's rate): {self.right}"
-
-    def __call__(self, lr_A: float, lr_B: float) -> int:
-        """What this run names right."""
-        if (lr_A, lr_B) not in self.right:
-            small, large = min(self.right)[0], max(self.right)[0]
-            told = f"{lr_A} and {lr_B}"
-            raise CheckFailed(
-                "the rates of a run", f"of {small} and {large}", told, RATES_OF_A_RUN, sure=True
-            )
-        self.made.append((lr_A, lr_B))
-        return self.right[lr_A, lr_B]
+def largest_move(output, entries: int, outputs: int) -> Tensor:
+    """The most that each output moves, over all ways to give so many entries a sign."""
+    signs = torch.tensor([*product((-1.0, 1.0), repeat=entries)])
+    return torch.stack([output(some).abs() for some in signs]).amax(0).reshape(outputs)
 
 
-def read_test(found: Any, run: Invented, *_: float) -> dict[str, Any]:
-    """What counts of a fair test: each run's result, the lead, and that no run was made twice."""
-    two = isinstance(found, (tuple, list)) and len(found) == 2
-    if not two or not isinstance(found[0], dict) or isinstance(found[1], dict):
-        raise CheckFailed("the result", "a dictionary and a number", found, FORM, sure=True)
-    right, ahead = found
-    if set(right) != set(RUNS):
-        raise CheckFailed("the runs", ", ".join(RUNS), [*right], MISSING, sure=True)
-    made = [f"{rates}: {run.made.count(rates)}" for rates in run.right]
-    return {f"right, {name}": right[name] for name in RUNS} | {AHEAD: ahead, MADE: made}
-
-
-@exercise("7.3", "the four runs are made once each, and LoRA+ is compared with its better rival")
-def fair_test() -> Iterator[Case]:
-    """Where both fast is best, where slow is, and where LoRA+ is."""
-    for small, large, right, ahead in (
-        (0.001, 0.01, (40, 61, 47, 64), -3),
-        (0.0002, 0.006, (58, 52, 30, 21), -6),
-        (0.01, 0.05, (33, 71, 69, 50), 21),
-    ):
-        run = Invented(
-            dict(zip([(a, b) for a in (small, large) for b in (small, large)], right, strict=True))
+@exercise("7.3", "no choice of signs moves an output farther, and some choice moves it as far")
+def reach() -> Iterator[Case]:
+    """Compared with every choice of signs."""
+    for width, rank, outputs, lr in ((3, 2, 4, 0.1), (4, 2, 3, 0.02), (2, 3, 2, 0.5)):
+        x, A, B = torch.randn(width), torch.randn(rank, width), torch.randn(outputs, rank)
+        x[0] = -x[0].abs()  # negative ones occur
+        hidden = torch.einsum("rd,d->r", A, x)
+        of_A = largest_move(
+            lambda signs, x=x, B=B: B @ (signs.reshape(-1, len(x)) @ x), rank * width, outputs
         )
-        expected = {f"right, {name}": n for name, n in zip(RUNS, right, strict=True)}
-        once = {MADE: [f"{rates}: 1" for rates in run.right]}
-        yield Case(
-            f"the test of the rates {small} and {large}",
-            (run, small, large),
-            Parts(expected | {AHEAD: ahead} | once),
-            read=read_test,
-            advice={MADE: "make each of the four runs once"},
-            may_change=True,  # an invented run notes that it was made
-        )
+        of_B = largest_move(lambda signs, h=hidden: (signs @ h)[None], rank, 1).expand(outputs)
+        expected = Parts({BY_A: lr * of_A, BY_B: lr * of_B})
+        what = f"{outputs} outputs of rank {rank} and width {width}"
+        form = "return two tensors (m,): what A's step can do, then what B's can"
+        yield Case(what, (x, A, B, lr), expected, form=form, read=lambda found, *_: [*found])

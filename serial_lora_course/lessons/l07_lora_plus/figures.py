@@ -1,14 +1,14 @@
-"""The race of A and B, what their steps do at a width, four runs with two rates, and two sweeps of rates."""
+"""The race of A and B, what their steps do at a width, a square of rates, and a search of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from serial_lora_course.plots.style import (
     BLUE,
@@ -16,13 +16,9 @@ from serial_lora_course.plots.style import (
     INK,
     QUIET,
     VERMILION,
-    method_look,
     styled_figure,
     with_description,
 )
-
-MARKERS = "osD^vP*X"
-RUNS = ("slow", "LoRA+", "A fast", "both fast")
 
 
 def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
@@ -50,6 +46,7 @@ def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set(xlabel="steps taken", ylabel="distance from the start")
         last = len(race["A"]) - 1
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlim(0, 1.28 * last)  # the labels stand beyond the last step
         axes.set_xticks([step for step in axes.get_xticks() if 0 <= step <= last])
         axes.spines["bottom"].set_bounds(0, last)
@@ -57,13 +54,14 @@ def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 
 def plot_widths(
-    widths: Sequence[int], effects: Mapping[str, Sequence[tuple[float, float]]], own: int
+    widths: Sequence[int], effects: Mapping[str, Sequence[Sequence[float]]], own: int
 ) -> Figure:
     """How far one step of A, and one of B, moves the output, against the width, on log scales.
 
     Args:
         widths: of the layer.
-        effects: title of a picture -> for each width the effect of a step of A, and of one of B.
+        effects: title of a picture -> for each width the effect of a step of A, and of one of B; then the most
+            that each could do, which is dotted.
         own: the width of the lesson's model, one of them: a line, and A's effect there as a multiple of B's.
     """
     words, places = [], []
@@ -71,29 +69,28 @@ def plot_widths(
         panels = figure.subplots(1, len(effects), sharey=True, squeeze=False)[0]
         for axes, (title, pairs) in zip(panels, effects.items(), strict=True):
             axes.axvline(own, color=QUIET, linestyle=DASHED, linewidth=1.2)
-            for name, colour, values in zip(
-                "AB", (BLUE, VERMILION), zip(*pairs, strict=True), strict=True
-            ):
+            *measured, most_A, most_B = zip(*pairs, strict=True)
+            for name, colour, values in zip("AB", (BLUE, VERMILION), measured, strict=True):
                 axes.plot(widths, values, color=colour, marker="o", linewidth=2.2)
-                ahead = values[-1] >= max(pairs[-1])  # labels of lines that meet stand apart
+                ahead = values[-1] >= max(pairs[-1][:2])  # labels of lines that meet stand apart
                 beside = {"xytext": (8, -3 if ahead else 3), "textcoords": "offset points"}
                 beside["va"] = "bottom" if ahead else "top"
                 axes.annotate(name, (widths[-1], values[-1]), color=colour, **beside)
                 words.append(f"{title}, {name}: {values[0]:.2g} to {values[-1]:.2g}")
+            for colour, values in ((BLUE, most_A), (VERMILION, most_B)):
+                axes.plot(widths, values, color=colour, linestyle=":", linewidth=1.8)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
-            axes.set_xlim(
-                widths[0] / 1.2, 1.7 * widths[-1]
-            )  # the labels stand beyond the last width
+            axes.set_xlim(widths[0] / 1.2, 1.7 * widths[-1])  # labels stand beyond the last width
             ticks = [width for width in widths if width != own][::2]
             axes.set_xticks(ticks, [f"{width}" for width in ticks])
             axes.spines["bottom"].set_bounds(widths[0], widths[-1])
             axes.set_title(title, fontsize=11)
             axes.set_xlabel("width d")
-            of_A, of_B = pairs[widths.index(own)]
+            of_A, of_B, *_ = pairs[widths.index(own)]
             words.append(f"at width {own} A's is {of_A / of_B:.2g} times B's")
             places.append((axes, f"ours, {own}: A's is\n{of_A / of_B:.2g} times B's"))
-        panels[0].set_ylabel("change of the output by a step\nof A or B, relative to its size")
+        panels[0].set_ylabel("how far one step of A or B\nmoves an output (dotted: at most)")
         place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 10, "color": QUIET}
         for axes, told in places:
             axes.annotate(told, (own, axes.get_ylim()[0]), **place)
@@ -103,91 +100,43 @@ def plot_widths(
     )
 
 
-def plot_four_runs(seeds: Sequence[Mapping[str, int]], counted: str, zero_shot: int) -> Figure:
-    """Four runs as a square, mean and each seed: B's rate to the right, A's upwards; darker is more.
+def plot_rates(
+    right: Mapping[tuple[float, float], Sequence[int]], counted: str, zero_shot: int
+) -> Figure:
+    """Runs as a square, mean and each seed: B's rate to the right, A's upwards; darker is more, red less than zero-shot.
 
     Args:
-        seeds: for each seed, how many are right in each of `RUNS`.
+        right: (A's rate, B's rate) -> how many are right in each seed.
         counted: what the numbers are, such as "right of 73".
         zero_shot: how many are right without training.
     """
-    words = []
-    means = {name: float(np.mean([seed[name] for seed in seeds])) for name in RUNS}
-    most = max(means.values())
-    with styled_figure(6.6, 3.9) as figure:
+    rates = sorted({rate for pair in right for rate in pair})
+    words, size = [], len(rates)
+    means = np.array([[np.mean(right[a, b]) for b in rates] for a in rates])
+    reach = 1.9 * abs(means - zero_shot).max()
+    with styled_figure(2.4 * size, 1.35 * size) as figure:
         axes = figure.subplots()
-        square = np.reshape([means[name] for name in RUNS], (2, 2))  # A's rate, B's rate
-        colours = {"vmin": zero_shot - (most - zero_shot) / 4, "vmax": 1.4 * most}
-        axes.imshow(square, "Blues", origin="lower", aspect=0.6, **colours)
-        for place, name in enumerate(RUNS):
+        limits = {"vmin": zero_shot - reach, "vmax": zero_shot + reach}
+        axes.imshow(means, "RdBu", origin="lower", aspect="auto", **limits)
+        for (up, a), (across, b) in product(enumerate(rates), enumerate(rates)):
             middle = {"ha": "center", "va": "center", "color": INK}
-            up, right = divmod(place, 2)
-            more = f"{name} ({means[name] - means['slow']:+.1f})" if place else name
-            each = "seeds: " + ", ".join(f"{seed[name]}" for seed in seeds)
-            axes.text(right, up + 0.27, more, fontsize=11, **middle)
-            axes.text(right, up, f"{means[name]:.1f}", fontsize=24, weight="bold", **middle)
-            axes.text(right, up - 0.28, each, fontsize=11, **middle)
-            words.append(f"{more}: {means[name]:.1f} ({each})")
-        axes.set_xticks(range(2), ["B slow", "B fast"])
-        axes.set_yticks(range(2), ["A slow", "A fast"])
+            each = ", ".join(f"{count}" for count in right[a, b])
+            axes.text(
+                across, up + 0.1, f"{means[up, across]:.1f}", fontsize=20, weight="bold", **middle
+            )
+            axes.text(across, up - 0.28, f"seeds: {each}", fontsize=10, **middle)
+            words.append(f"A {a:g}, B {b:g}: {means[up, across]:.1f} ({each})")
+            if a == b:
+                frame = {"edgecolor": INK, "facecolor": "none", "linewidth": 2.4}
+                axes.add_patch(Rectangle((across - 0.48, up - 0.47), 0.96, 0.94, **frame))
+        for side in (axes.xaxis, axes.yaxis):
+            side.set_ticks(range(size), [f"{rate:g}" for rate in rates])
+        axes.set(xlabel="learning rate of B", ylabel="learning rate of A")
+        axes.set_title(counted, fontsize=10)
         axes.grid(visible=False)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.axhline(0.5, color="white", linewidth=4)
-        axes.axvline(0.5, color="white", linewidth=4)
-        axes.set_xlabel(counted, fontsize=10)
-    return with_description(
-        figure, f"Mean of each run, and how far above slow: {'; '.join(words)}."
-    )
-
-
-def plot_sweep(runs: pd.DataFrame) -> Figure:
-    """Accuracy against the rate of A, and against that of B: a row a method, a colour for each rate of A.
-
-    A ring marks B at A's rate. Means far below zero-shot lie under the picture, so that they do not flatten the others.
-
-    Args:
-        runs: a row a run, as `serial_lora_course.labs.frames.frame` gives them.
-    """
-    points = runs.assign(B=runs["lr"] * runs["ratio"], A=runs["lr"], percent=100 * runs["accuracy"])
-    floor = 90 * runs["zero_shot_dataset"].mean()
-    means = points.groupby(["method", "A", "B", "ratio"], as_index=False)["percent"].mean()
-    methods, rates = sorted(means["method"].unique()), sorted(means["A"].unique())
-    titles = {method: method_look(method)["label"].removesuffix("+") for method in methods}
-    colours = matplotlib.colormaps["viridis"].resampled(len(rates) + 1)
-    looks = {rate: {"color": colours(i), "marker": MARKERS[i % 8]} for i, rate in enumerate(rates)}
-    words = []
-    with styled_figure(8.6, 2.6 * len(methods) + 0.8) as figure:
-        shape = {"sharey": True, "sharex": "col", "width_ratios": (1, 2), "squeeze": False}
-        panels = figure.subplots(len(methods), 2, **shape)
-        for row, method in zip(panels, methods, strict=True):
-            part = means[means["method"] == method]
-            for axes, name in zip(row, "AB", strict=True):
-                axes.axhline(100 * runs["zero_shot_dataset"].mean(), color=QUIET, linestyle=DASHED)
-                for rate, line in part.groupby("A"):
-                    axes.plot(line[name], line["percent"], **looks[rate])
-                equal = part[part["ratio"] == 1]
-                ring = {"s": 170, "facecolors": "none", "edgecolors": INK, "zorder": 3}
-                axes.scatter(equal[name], equal["percent"], **ring)
-                axes.set_title(f"{titles[method]}, by {name}'s rate")
-            best = part.loc[part["percent"].idxmax()]
-            words.append(f"{titles[method]}: best {best['percent']:.1f}% with A at {best['A']:g}")
-        for axes, name in zip(panels[-1], "AB", strict=True):
-            axes.set(xscale="log", xlabel=f"learning rate of {name}", ylim=(floor, None))
-            axes.xaxis.set_major_formatter("{x:g}")
-        panels[-1][0].set_xticks(rates, [f"{rate:g}" for rate in rates])
-        panels[-1][0].minorticks_off()
-        panels[-1][0].set_xlim(rates[0] / 1.8, rates[-1] * 1.8)
-        figure.supylabel("accuracy (%), mean of the seeds", fontsize=11)
-        handles = [Line2D([], [], label=f"A at {rate:g}", **looks[rate]) for rate in rates]
-        ring = {"linestyle": "none", "marker": "o", "color": INK, "fillstyle": "none"}
-        handles += [
-            Line2D([], [], label="B at A's rate", markersize=12, **ring),
-            Line2D([], [], label="zero-shot", color=QUIET, linestyle=DASHED),
-        ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    told = "; ".join(words)
-    return with_description(figure, f"Accuracy against A's learning rate, and against B's. {told}.")
+    return with_description(figure, f"{counted}. A frame: one rate for both. {'; '.join(words)}.")
 
 
 def plot_search(searches: Mapping[str, Mapping[str, pd.Series]], ylabels: Sequence[str]) -> Figure:
