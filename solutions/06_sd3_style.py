@@ -657,12 +657,12 @@ rows["Ines"] = [studio.real[i] for i in nobody_chose]
 display_figure(plot_drawings(rows, [captions[i] for i in nobody_chose]))
 
 # %% [markdown]
-# Go from the second row to the third. The mushroom is a mushroom again; glass, ticket and fax have the shapes that
-# they had in words, with a purer yellow and a whiter white. But ram and exhaling face were no good in words, and no style
-# mends them: two models draw nothing that the first of them does not know.
+# Go from the second row to the third. Potato, glass and tennis ball have the shapes back that they had in words, and
+# the face keeps the purer yellow. But face, otter and pushpin were no good in words, and no style mends them: two
+# models draw nothing that the first of them does not know.
 #
-# So Ines asks in words, trains in these words, draws with both models, and looks at each drawing before she signs. With a
-# model as small as this one she will still draw most of the thousand herself.
+# So Ines asks in words, trains in these words, draws with both models, and looks at each drawing before she signs.
+# With a model as small as this one she will still draw many of the thousand herself.
 #
 # ## Quiz
 #

@@ -267,8 +267,7 @@ for name, each in changes.items():
 # %% [markdown]
 # Of Serial LoRA's changes nothing is left but rounding: the adapter is back. The matrices are not the ones that were
 # lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes. Of LoRA's
-# changes 0.7 is left: no pair of rank 16 can make a stack of rank 48. (Matrix by matrix, with a pair for each, LoRA's
-# come back too.)
+# changes 0.7 is left: no pair of rank 16 can make a stack of rank 48.
 #
 # Many files are in half precision, where rounding is larger. So round both files, let your function find the rank,
 # recover, and put the pairs into a fresh float32 CLIP. How many directions does it need? The cell keeps 1, then 2, and
@@ -338,15 +337,15 @@ models = {
     "random pair": eject(untrained, keep_merged=True),
 }
 curves = {}
-for name, model in models.items():
+for label, model in models.items():
     dW = weights(model)[5] - before[5]
-    curves[f"{name}: {right(model)} of {len(truth)} right"] = svdvals(dW)[:RANK]
+    curves[f"{label}: {right(model)} of {len(truth)} right"] = svdvals(dW)[:RANK]
 display_figure(plot_spectra(curves))
 
 # %% [markdown]
 # The highest curve learned nothing; we chose its size. Its B is random too, and its model names 35 drawings right, one
-# less than without an adapter. The height of a curve is the *size* of a change: a larger factor lifts it, and no
-# training is behind that.
+# less than without an adapter. The height of a curve is the *size* of a change, and that is no measure of what was
+# learnt.
 #
 # ## What do two adapters have in common?
 #
@@ -476,8 +475,8 @@ display_figure(plot_overlaps({title: table}, list(files), list(tried), chance=RA
 # %% [markdown]
 # Its seed. With the A's of its own seed the overlap is 0.83 to 0.85, and with those of any other seed it is chance. So
 # this is why two runs read in different places: each stays near the place where it began. Four times as many steps
-# lead farther away, to 0.67, and the seed is as plain as before. (With one seed both methods draw the same first A, for
-# q of block 0; hence the 0.15 and 0.16 in the left panel above.)
+# lead farther away, to 0.67, and the seed is as plain as before. (With one seed both methods draw the same first A,
+# for q of block 0, and see the same drawings; that may be why the left panel has 0.15 and 0.16 there.)
 #
 # ## Your colleague's files
 
@@ -542,18 +541,19 @@ check("10.4", how_it_was_made)
 say, told = yours("10.4"), {}
 base_file = torch.cat(weights(copy.deepcopy(clip.model).half())[:3])  # the first block, stacked
 for number in (5, 6, 7):  # change this: any numbers, each is another file
-    model, truth = merged_by_a_colleague(adapt, number)
+    model, made = merged_by_a_colleague(adapt, number)
     file = torch.cat(weights(model)[:3])
     answer = say(base_file, file, lambda seed, rank: fresh_A(seed, rank)[0])
     A, B = recover(base_file, file, answer[1])
     left = (base_file @ B @ A - (file - base_file)).norm() / (file - base_file).norm()
-    told[f"file {number}"] = ["{}, rank {}, seed {}".format(*each) for each in (answer, truth)]
+    told[f"file {number}"] = ["{}, rank {}, seed {}".format(*each) for each in (answer, made)]
     told[f"file {number}"].append(f"{left:.1g}")
 pd.DataFrame(told, index=["you say", "it was", "left over by one pair"]).T
 
 # %% [markdown]
-# All three are found, and the two of Serial LoRA are back but for the rounding of float16. Whoever has the base, and
-# draws random numbers as the library does, can do the same. Merging does not hide how a model was tuned.
+# All three are found, and in the two of Serial LoRA the pair of this block is back but for the rounding of float16.
+# Whoever has the base, and draws random numbers as the library does, can do the same: merging does not hide how a
+# model was tuned.
 #
 # ## Quiz
 #
@@ -582,6 +582,6 @@ pd.DataFrame(told, index=["you say", "it was", "left over by one pair"]).T
 # - With the base at hand a merged Serial LoRA is not lost: its A is where dW reads, its B solves W B = dW Aᵀ.
 # - Of W, W + dW and dW, a claim about singular values has to say which. The height of a curve is size, not learning.
 # - Compare overlaps with the right chance, *and* with a second seed of the same method.
-# - A stays near its random start: a merged file tells its seed.
+# - After 16 steps, and after 64, A is still near its random start: a merged file tells its seed.
 #
 # Next: one base with [many adapters](11_many_adapters.ipynb) at once.
