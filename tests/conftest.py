@@ -4,6 +4,7 @@ import os
 from functools import partial
 
 import pytest
+import torch
 from IPython.core.formatters import DisplayFormatter
 
 import serial_lora_course.offline.sitecustomize  # noqa: F401  (blocks the network)
@@ -12,6 +13,7 @@ from tests.doors import through_the_door
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub's client says so at once, without retries
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # numbers are compared with a CPU's
+torch.set_num_threads(1)  # and bit by bit, where more threads would add in another order
 
 
 @pytest.fixture
