@@ -97,7 +97,7 @@ def dice_of_tests(found: list) -> np.ndarray:
 
 
 # %% [markdown]
-# Compare SAM's with that of an answer which never looks at the picture: fill the whole box. What do you expect?
+# Compare SAM's with that of an answer which never looks at the picture: fill the whole box.
 
 
 # %%
@@ -182,7 +182,7 @@ check("5.1", to_model_frame)
 # Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
 # %% [markdown]
-# Now prepare a whole scene with it: the picture, the boxes, and the true masks, which training needs at this size too.
+# Now prepare a whole scene with it: the picture, the boxes, and the true masks for the training.
 
 # %%
 from PIL import Image
@@ -233,7 +233,7 @@ for name, tensor in (passed | {"logits": logits, "back": back}).items():
 # `postprocess_masks` brings the answer back in three steps: scale it up to the square, *cut the padding off*, and
 # scale the rest to the picture's own size.
 #
-# Here are three common mistakes: the boxes stay in the picture's pixels; x and y are exchanged; the padding is not
+# Three common mistakes: the boxes stay in the picture's pixels; x and y are exchanged; the padding is not
 # cut off. Which of them will raise an error?
 
 
@@ -489,8 +489,8 @@ check("5.4", training_step)
 # Serial LoRA puts one pair in front of q, k and v in each of the encoder's blocks: where they read x, they now read
 # x + B A x. LoRA has a pair beside each of q, k, v and the output; at a quarter of the rank it is as large.
 #
-# The loop: epochs over the training scenes, each in a new order; boxes moved a little at random, since nobody draws a
-# perfect box; AdamW, with a rate that falls to zero along a cosine. Each rate was the best of three or more in
+# The loop: epochs over the training scenes, each in a new order; boxes moved a little at random (the jitter); AdamW,
+# with a rate that falls to zero along a cosine. Each rate was the best of three or more in
 # [the study](../docs/study.md), on validation scenes of drawings.
 
 # %%
@@ -542,7 +542,7 @@ def adapt(adapter, lr: float, way_back=model.postprocess_masks):
 
 
 # %% [markdown]
-# Before you run Serial LoRA: on how many of the sixty scenes will the mask get *worse*? Set your guess.
+# On how many of the sixty scenes will Serial LoRA make the mask *worse*? Set your guess.
 
 # %%
 guess_worse = 5
@@ -568,12 +568,12 @@ truth = {"the true masks": [each.masks for each in tests]}
 display_figure(plot_cut_outs(tests, truth | cut_outs, order=before.argsort()[::5]))
 
 # %% [markdown]
-# Of scene 2 there were shreds, and now there are three animals. The sheep in 7 is whole. In 5 a pagoda is cut out in
-# place of the plant before it, then and now, and the mallet, 1, still brings its sky along. From 8 on little changes.
+# Of scene 2 there were shreds, and now there are three animals; the sheep in 7 is nearly whole. In 5 the pagoda behind
+# comes along, then and now, and the mallet, 1, still brings its sky. From 8 on little changes.
 #
-# Now scene by scene: on the left each Dice minus that of its own filled box, on the right before against after. Above
-# the line is better. Below it: which share of the things' pixels is found, and of the masks' pixels right. One control
-# is not trained: SAM with a threshold so low that it finds as much as the adapted one.
+# Now scene by scene: on the left each Dice minus its filled box's, on the right before against after. Above the line
+# is better. Below it: which share of the things' pixels is found, and of the masks' pixels right. One control is not
+# trained: SAM with a threshold so low that it finds as much as the adapted one.
 
 # %%
 display_figure(plot_dice_per_picture({"not adapted": before, "Serial LoRA": after}, filled))
@@ -599,7 +599,7 @@ for name, masks in ({"the box filled": boxes_filled} | cut_outs | lowered).items
 # %% [markdown]
 # 44 of 60 get better and 16 get worse, most of them hardly, one by 0.068. Before, 22 were below their own rectangle;
 # now 12 are. And what did SAM learn? To find more, 83% in place of 68%, with nearly as much of its masks right. A lower
-# threshold finds as much, but only 61% of that is right: a third of the gain.
+# threshold finds as much, but only 61% of its masks is right: Dice 0.693, a third of the gain.
 #
 # Look at three masks:
 
@@ -611,14 +611,12 @@ display_figure(plot_masks({title: tests[n] for title, n in three.items()}, masks
 
 # %% [markdown]
 # Of the boar SAM had found the snout and a few spots; now it finds head and shoulders. Of the mallet, dark on a dark
-# sky, the handle is found now, and much sky is still marked. A mean of 0.74 shows nothing of this. So look at every
-# cut-out before it goes into the shop.
+# sky, the handle is found now, and much sky is still marked. A mean of 0.74 shows nothing of this.
 #
 # ## Drag a box
 #
-# Every box so far was drawn around a thing. Drag one over any of the three panels: far too large, around half of a
-# thing, around nothing. The first scene is the one that gained most, the second the one that lost most. (Without a
-# kernel you see two such boxes over the first.)
+# Drag a box over any of the three panels: far too large, around half of a thing, around nothing. The first scene is the
+# one that gained most, the second the one that lost most. (Without a kernel you see two such boxes over the first.)
 
 # %%
 from serial_lora_course.lessons.l05_sam.panel import mask_panel
@@ -674,10 +672,10 @@ for name, lead in leads.items():
     print(f"{name:57} {lead.mean():+.3f} ± {half:.3f}")
 
 # %% [markdown]
-# **The mistake hardly harmed the weights. It harmed the answer.** The heads: trained with the padding on and mended,
-# the model is 0.012 ± 0.024 behind the right run, which may be nothing. The lengths: asked with the padding on, even
-# the right weights lose 0.150, twice what they had gained, since their masks are squeezed upwards, as the orange's were
-# above. 50 steps taught the other run little to make up for that: asked so, it is ahead by 0.011 ± 0.022.
+# **In this run the mistake hardly harmed the weights. It harmed the answer.** The heads: trained with the padding on
+# and mended, the model is 0.012 ± 0.024 behind the right run, an interval that holds zero. The lengths: asked with the
+# padding on, even the right weights lose 0.150, twice what they had gained, since their masks are squeezed upwards, as
+# the orange's were above. The other run learnt little to make up for that: asked so, it is ahead by 0.011 ± 0.022.
 #
 # **Would you notice?** By the gain, no: with the padding on, the Dice rises from 0.52 to 0.60, as much as with right
 # code. The loss is twice as high, 0.748 for 0.313, but only a right run beside it tells. Ending below the filled box is
@@ -687,7 +685,7 @@ for name, lead in leads.items():
 #
 # LoRA of the same size ends 0.019 higher, so here you would take LoRA. You see one run of each; in three trials outside
 # this notebook, with other scenes and boxes, LoRA was ahead twice and level once. ± is 1.96 standard errors over the
-# scenes, which share five photographs, so it is likely too narrow. (Lesson 08 builds such intervals.)
+# scenes, which share five photographs, so it is likely too narrow (lesson 08).
 #
 # ## Quiz
 #

@@ -126,7 +126,7 @@ def plot_cut_outs(
         answers: name of a model -> its masks (N, height, width) of each scene.
         order: of the scenes, from left to right; they are numbered.
     """
-    columns = len(order)
+    columns = max(len(order), 6)
     with styled_figure(10.4, len(answers) * (9.9 / columns + 0.42)) as figure:
         panels = figure.subplots(len(answers), 1, squeeze=False)[:, 0]
         for axes, (title, masks) in zip(panels, answers.items(), strict=True):
