@@ -6,6 +6,7 @@ import pytest
 import torch
 from matplotlib.collections import PathCollection
 from PIL import Image
+from PIL.ImageColor import getrgb
 from scipy import stats
 
 from serial_lora_course.data.types import SegmentationExample
@@ -17,6 +18,7 @@ from serial_lora_course.lessons.l03_build.figures import VERMILION, plot_agreeme
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
 from serial_lora_course.lessons.l04_clip.figures import plot_over_shots
 from serial_lora_course.lessons.l05_sam.figures import (
+    PAPER,
     TILE,
     plot_cut_outs,
     plot_dice_per_picture,
@@ -188,7 +190,7 @@ def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model
     assert np.allclose(drawn, sorted(zip(before, after, strict=True)))
 
 
-def test_an_arrow_leads_from_the_mean_before_to_the_mean_after():
+def test_an_arrow_leads_from_one_mean_to_the_other():
     runs = {
         name: np.random.default_rng(seed).uniform(0, 1, (2, 9)) for seed, name in enumerate("AB")
     }
@@ -200,7 +202,7 @@ def test_an_arrow_leads_from_the_mean_before_to_the_mean_after():
         )
 
 
-def test_a_cut_out_is_what_a_mask_marks_on_white():
+def test_a_cut_out_is_what_a_mask_marks_on_grey():
     left, right = np.zeros((2, 1, 20, 30), bool)
     left[..., :12], right[..., 12:] = True, True
     scenes = [
@@ -217,7 +219,8 @@ def test_a_cut_out_is_what_a_mask_marks_on_white():
             0,
             255,
         )
-        assert tuple(sheet[3 * TILE]) == (255, 255, 255)
+        unmarked = sheet[TILE // 4 if marked == "right" else 3 * TILE // 4]
+        assert tuple(unmarked) == getrgb(PAPER)
 
 
 def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots():

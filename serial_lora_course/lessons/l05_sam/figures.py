@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.ImageColor import getrgb
 
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.plots.pictures import draw_bare
@@ -23,6 +23,7 @@ from serial_lora_course.plots.style import (
 
 COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION}  # BLUE for any other
 TILE = 96  # pixels of a cut-out
+PAPER = "#d6dbe0"  # where nothing is marked, so that white things show
 
 
 def plot_dice_per_picture(
@@ -55,8 +56,9 @@ def plot_dice_per_picture(
         left.grid(axis="x", visible=False)
         left.margins(y=0.12)
         left.set_box_aspect(1)  # as tall as the right one
+        left.set(title="Against the filled box", xlim=(-0.5, 1.5))
         left.set(
-            title="against the filled box", xlim=(-0.5, 1.5), ylabel="Dice minus the filled box's"
+            ylabel="Dice minus the filled box's", xlabel="bar: the mean; places sideways are random"
         )
         right.plot([low, 1], [low, 1], color=QUIET, linewidth=1)
         right.scatter(
@@ -76,37 +78,39 @@ def plot_dice_per_picture(
     )
 
 
-def plot_from_to(
-    runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], filled_box: float
-) -> Figure:
-    """An arrow for each run, from the mean Dice that it began with to the one that it reached.
+def plot_from_to(dice: Mapping[str, np.ndarray], filled_box: float) -> Figure:
+    """An arrow for each model, from its mean Dice when asked with the padding on to the one when asked right.
 
     Args:
-        runs: name -> the Dice of every picture before and after; the first run is the one to compare with.
+        dice: name -> (2, pictures), asked with the padding on and asked right.
         filled_box: the mean Dice of filling the boxes.
     """
-    ends = {name: tuple(float(np.mean(some)) for some in pair) for name, pair in runs.items()}
+    ends = {name: tuple(float(np.mean(some)) for some in pair) for name, pair in dice.items()}
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     words = {"va": "center", "fontsize": 10, "bbox": behind}
-    with styled_figure(8, 0.6 + 0.55 * len(ends)) as figure:
+    with styled_figure(8.4, 0.9 + 0.5 * len(ends)) as figure:
         axes = figure.subplots()
         axes.axvline(filled_box, color=QUIET, linewidth=1.4, linestyle=(0, (5, 3)))
         axes.text(filled_box, -0.62, "the box filled", ha="center", va="bottom", fontsize=10)
-        for row, (begins, reaches) in enumerate(ends.values()):
-            colour = VERMILION if row == 0 else BLUE
+        for row, (name, (begins, reaches)) in enumerate(ends.items()):
+            colour = COLOURS.get(name.split(",")[0], BLUE)
             look = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0}
             axes.annotate("", (reaches, row), (begins, row), arrowprops=look)
             axes.scatter([begins, reaches], [row] * 2, s=[36, 0], color=colour)
-            axes.text(begins - 0.006, row, f"{begins:.2f}", ha="right", **words)
-            gain = f"{reaches:.2f}  ({reaches - begins:+.2f})"
-            axes.text(reaches + 0.006, row, gain, **words)
+            axes.text(begins - 0.008, row, f"{begins:.2f}", ha="right", **words)
+            axes.text(reaches + 0.006, row, f"{reaches:.2f}", ha="left", **words)
         axes.set_yticks(range(len(ends)), list(ends))
         axes.grid(axis="y", visible=False)
-        axes.margins(x=0.2)
-        axes.set(xlabel="mean Dice, before and after training", ylim=(len(ends) - 0.5, -0.65))
+        axes.margins(x=0.15)
+        axes.set(
+            title="The same weights, asked in two ways",
+            xlabel="mean Dice: with the padding on (dot), with it cut off (head)",
+            ylim=(len(ends) - 0.5, -0.95),
+        )
     told = "; ".join(f"{name} from {a:.2f} to {b:.2f}" for name, (a, b) in ends.items())
     return with_description(
-        figure, f"Mean Dice before and after: {told}. The box filled reaches {filled_box:.2f}."
+        figure,
+        f"Mean Dice with the padding on and asked right: {told}. The box filled reaches {filled_box:.2f}.",
     )
 
 
@@ -114,41 +118,38 @@ def plot_cut_outs(
     scenes: Sequence[SegmentationExample],
     answers: Mapping[str, Sequence[Any]],
     order: Sequence[int],
-    columns: int = 15,
 ) -> Figure:
-    """A contact sheet for each model: all that it marked in a scene, on white, cut at the scene's boxes.
+    """A row for each model: all that it marked in a scene, on grey, cut at the scene's boxes.
 
     Args:
         scenes: with pictures and boxes.
         answers: name of a model -> its masks (N, height, width) of each scene.
-        order: of the scenes, row by row.
+        order: of the scenes, from left to right; they are numbered.
     """
-    rows = math.ceil(len(order) / columns)
-    with styled_figure(10.4, len(answers) * (0.69 * rows + 0.35)) as figure:
+    columns = max(len(order), 6)
+    with styled_figure(10.4, len(answers) * (9.9 / columns + 0.42)) as figure:
         panels = figure.subplots(len(answers), 1, squeeze=False)[:, 0]
         for axes, (title, masks) in zip(panels, answers.items(), strict=True):
-            sheet = Image.new("RGB", (columns * TILE, rows * TILE), "white")
-            for place, number in enumerate(order):
-                tile = on_white(scenes[number], masks[number])
-                row, column = divmod(place, columns)
-                corner = (TILE * column, TILE * row)
-                sheet.paste(
-                    tile, [c + (TILE - s) // 2 for c, s in zip(corner, tile.size, strict=True)]
-                )
+            sheet = Image.new("RGB", (columns * TILE, TILE), PAPER)
+            for column, number in enumerate(order):
+                tile = cut_out(scenes[number], masks[number])
+                left, top = (TILE - tile.width) // 2, (TILE - tile.height) // 2
+                sheet.paste(tile, (TILE * column + left, top))
             draw_bare(axes, sheet, interpolation="antialiased")
             axes.set_title(title)
-            for lines, count in ((axes.axvline, columns), (axes.axhline, rows)):
-                for edge in range(count + 1):
-                    lines(edge * TILE - 0.5, color="#dddddd", linewidth=0.6)
+            for column in range(columns):
+                axes.axvline(column * TILE - 0.5, color="white", linewidth=2)
+                number = axes.text(TILE * column + 4, 5, column + 1, va="top", fontsize=8)
+                number.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.6})
     return with_description(
-        figure, f"{len(order)} scenes cut out on white, by each of: {', '.join(answers)}."
+        figure, f"{len(order)} scenes cut out on grey, by each of: {', '.join(answers)}."
     )
 
 
-def on_white(scene: SegmentationExample, masks: Any) -> Image.Image:
+def cut_out(scene: SegmentationExample, masks: Any) -> Image.Image:
     """What the masks mark of a scene, cut at the edges of its boxes, to fit a tile."""
     marked = np.asarray(masks).any(0)[..., None]  # (height, width, 1)
-    cut = np.where(marked, np.asarray(scene.picture.convert("RGB")), 255).astype(np.uint8)
+    cut = np.where(marked, np.asarray(scene.picture.convert("RGB")), getrgb(PAPER)).astype(np.uint8)
     (x0, y0), (x1, y1) = (
         scene.boxes[:, :2].min(0).astype(int),
         scene.boxes[:, 2:].max(0).astype(int),
