@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 01 · Low-rank maths
 #
-# You have one small CLIP and forty customers, and each of them wants it to know their own pictures. Forty copies of the
-# model are a gigabyte. Forty *changes* of it fit into an e-mail, if each change of a weight is the product of two thin
-# matrices, and you send these. That is LoRA. Serial LoRA makes them smaller still: q, k and v share one pair, which
-# changes the tokens before them, $x' = x + s\,BAx$.
+# You have one small CLIP and forty customers, and each of them wants it to know their own pictures. Forty copies of
+# the model are a gigabyte. Forty *changes* of it fit into an e-mail, if each change of a weight is the product of two
+# thin matrices, and you send these. That is LoRA. Serial LoRA makes them smaller still: q, k and v share one pair,
+# which changes the tokens before them, $x' = x + s\,BAx$.
 #
 # **What can one pair for all three never do, and does it matter?** You write both methods, prove that one is a case of
 # the other, measure what it cannot reach, and train them side by side: the last picture.
@@ -39,9 +39,9 @@ lesson_card("01")
 # %% [markdown]
 # ## A butterfly out of columns and rows
 #
-# Here is a butterfly, as a matrix of grey values, taken apart. Each of the four coloured pictures is one column
-# times one row: the curve at its left times the curve above it. Blue adds light, red takes it away. The lower row adds
-# them up. From how many on do you know it?
+# Here is a butterfly, as a matrix of grey values, taken apart. Each of the four coloured pictures is one column times
+# one row: the curve at its left times the curve above it. Blue adds light, red takes it away. The lower row adds them
+# up. From how many on do you know it?
 
 # %%
 openmoji = load_emoji("openmoji")
@@ -193,9 +193,10 @@ print(f"{len(train_labels)} drawings to train on, {len(test_labels)} to test on"
 show_named(W)
 
 # %% [markdown]
-# It knows arrows and hearts, and takes letters for arrows or zodiac signs. Look at $W_q$, $W_k$ and $W_v$ of one block.
-# From the loss we get two updates of them. The *gradient* is what one step of gradient descent adds, up to sign and
-# length. The other is what twenty steps of Adam change, at the rate 0.01, when these weights may move freely.
+# It knows arrows and hearts, and takes letters for arrows or zodiac signs. Look at $W_q$, $W_k$ and $W_v$ of one
+# block. From the loss we get two updates of them. The *gradient* is what one step of gradient descent adds, up to
+# sign and length. The other is what twenty steps of Adam change, at the rate 0.01, when these weights may move
+# freely.
 
 # %%
 free = W.clone().requires_grad_()
@@ -241,8 +242,8 @@ for name, curve in curves.items():
 #
 # Why is a gradient thin? For a weight that computes $W x_t$ for each token $x_t$ it is
 # $G = \sum_t \delta_t\, x_t^\top$, where $\delta_t$ is the gradient of the loss at that output: one term for each
-# token. Here few terms are nearly enough; from more than 28 drawings that may change. And what if only a thin *update*
-# is allowed, from the first step on?
+# token. Here few terms are nearly enough, from 28 drawings. What if only a thin *update* is allowed, from the first
+# step on?
 
 # %% [markdown]
 # ## Write LoRA
@@ -322,8 +323,7 @@ check("1.2", LoRALinear)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# PEFT is the usual library for LoRA. Give its layer your A and your B. If yours is LoRA, the two must
-# give the same outputs and the same merged weight.
+# PEFT is the usual library for LoRA. Give its layer your A and your B. Do the two agree?
 
 # %%
 Layer = yours("1.2")
@@ -343,8 +343,8 @@ with torch.no_grad():
 print(f"PEFT's merged weight differs from yours by {apart:.0e}")
 
 # %% [markdown]
-# No difference, or only rounding. You have written LoRA. Now put it to work: one layer for each of
-# $W_q$, $W_k$ and $W_v$, the same twenty steps, and the same test drawings.
+# No difference, or only rounding. Now put your LoRA to work: one layer for each of $W_q$, $W_k$ and $W_v$, and the
+# same twenty steps.
 
 
 # %%
@@ -371,15 +371,16 @@ print(f"{in_lora:,} parameters were trained, where W has {W.numel():,}")
 print(f"40 customers: {models:,.0f} MB of models, or {pairs:.1f} MB of LoRA in all {blocks} blocks")
 
 # %% [markdown]
-# From 36 to 51, on a twelfth of W's parameters. Of the sixteen shown, five were gained (two letters, two number keys, a
-# player button) and two lost (an arrow, a player button). Zodiac signs, atom and wheel are still wrong. In all ten
-# blocks of both towers, forty customers' changes are 14.7 MB. They would fit into an e-mail.
+# From 36 to 51, on a twelfth of W's parameters: the best of four runs, as the last table shows. Of the sixteen shown,
+# five were gained (two letters, two number keys, a player button) and two lost (an arrow, a player button). Zodiac
+# signs, atom and wheel are still wrong. In all ten blocks, forty customers' changes are 14.7 MB.
 
 # %% [markdown]
 # ## One pair for q, k and v
 #
 # **Serial LoRA** does not stand beside the weights. It stands in front of them, behind the block's norm, and changes
-# the tokens once, before q, k and v read them. So its B leads back to the size of a token. Is that a method of another kind?
+# the tokens once, before q, k and v read them. So its B leads back to the size of a token. Is that a method of
+# another kind?
 #
 # ### Exercise 1.3 · Serial LoRA, and the LoRA in it
 #
@@ -465,7 +466,7 @@ print(f"40 customers: {160 * trained * blocks / 1e6:.1f} MB of Serial LoRA")
 #
 # **Why it is a quarter.** A pair for a d × d matrix holds rd + dr = 2dr numbers. LoRA on the four matrices of
 # *attention*, q, k, v and out, has 4 · 2dr of them. Serial LoRA in front of attention has 2dr: a quarter, whatever d
-# and r. (LoRA on q, k and v alone, as here, is three times as large. Lesson 02 counts real models.)
+# and r. (LoRA on q, k and v alone, as here, is three times as large.)
 #
 # What does the tie mean? Below are ten tokens of two numbers, and pairs of rank 1. Which tokens move far, which stay?
 
@@ -487,10 +488,10 @@ rows["Serial LoRA\n$W_p (x + B A x)$"] = serial
 display_figure(figures.plot_token_moves(rows))
 
 # %% [markdown]
-# In the upper row, different tokens move far in q, in k and in v. In the other two, the dashed line goes through tokens
-# 4 and 9 in every panel: what A maps to zero stays everywhere. In the middle row each part still chooses where the
-# arrows point. In the lowest they are one and the same move, $BAx$, which each weight here turns or mirrors. (A real one
-# stretches it, too.) That is the tie.
+# In the upper row, different tokens move far in q, in k and in v. In the other two, the dashed line goes through
+# tokens 4 and 9 in every panel: what A maps to zero stays everywhere. In the middle row each part still chooses where
+# the arrows point. In the lowest they are one and the same move, $BAx$, which each weight turns or mirrors: that is
+# the tie.
 
 # %% [markdown]
 # ## What one pair can never do
@@ -531,8 +532,7 @@ check("1.4", out_of_reach)
 # %% [markdown]
 # <details><summary>Hint 1: what is left</summary>
 #
-# At the best C, $G - WC$ stands at right angles to W's columns: $W^\top (G - WC) = 0$. Solve for C, or let least squares
-# do it. The answer is the norm of $G - WC$, over the norm of G.
+# At the best C, $W^\top (G - WC) = 0$. Return the norm of $G - WC$, over the norm of G.
 #
 # </details>
 # <details><summary>Hint 2: least squares</summary>
@@ -544,8 +544,8 @@ check("1.4", out_of_reach)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# Now ask it about the real gradient. And how much of the rest does rank r reach? Whatever C is, $WC$ lies in the space of W's columns. Write $W = QR$, where Q has columns of length one at right
-# angles. Then
+# Now ask it about the real gradient. And how much of the rest does rank r reach? Whatever C is, $WC$ lies in the
+# space of W's columns. Write $W = QR$, where Q has columns of length one at right angles. Then
 #
 # $$\lVert G - W C\rVert^2
 # = \underbrace{\lVert Q^\top G - R\,C\rVert^2}_{\text{falls with the rank}}
@@ -577,21 +577,20 @@ start = (G - G @ read @ read.T).norm() / G.norm()
 print(f"rank 8 at its first step, A random and B zero: misses {start:.0%} or more")
 
 # %% [markdown]
-# In this block, for this gradient, sharing A costs less than the tie: at rank 8 the error goes from 28% to 41% with one
-# A, and to 73% with tied columns. No rank brings it below 67%. Nor does size excuse it: LoRA of rank 2, smaller than the
-# shared pair, misses 65%. But 74% of the gradient's length is in reach, more than the 58% of a random matrix's.
+# In this block, for this gradient, sharing A costs less than the tie: at rank 8 the error goes from 28% to 41% with
+# one A, and to 73% with tied columns. No rank brings it below 67%. LoRA of rank 2, smaller than the shared pair,
+# misses 65%. But 74% of the gradient's length is in reach, more than the 58% of a random matrix's.
 #
 # These are the *best* changes of each kind. Training does not begin there: B is zero and A random, so the first step
-# changes only what A reads, and misses 98%. Then A turns. So the share is a bound, and need not decide where training
-# ends.
+# changes only what A reads, and misses 98%. So the share is a bound, and need not decide where training ends.
 
 # %% [markdown]
 # ## Does it train worse?
 #
-# Down the gradient the loss falls fastest. Does a pair that misses most of it train worse? Guess the order of the four
-# below, then run the same twenty steps. W multiplies what the pair changes, so one rate is not the same step (lesson 07
-# is about rates): all pairs get two rates and two seeds. We chose rates by the training loss: doubled again, each method
-# ends higher.
+# Down the gradient the loss falls fastest. Does a pair that misses most of it train worse? Guess the order of the
+# four below, then run the same twenty steps. W multiplies what the pair changes, so one rate is not the same step
+# (lesson 07 is about rates): all pairs get two rates and two seeds. We chose rates by the training loss: doubled
+# again, each method ends higher.
 
 # %%
 GUESS = "all of W, LoRA of rank 8, LoRA of rank 2, Serial LoRA of rank 8"  # lowest loss first
@@ -630,15 +629,14 @@ for name, (parameters, rates, way) in ways.items():
 display_figure(figures.plot_missed(missed, losses))
 
 # %% [markdown]
-# Read the picture from the upper right: untouched, the loss is 2.38. The pair misses 73% of the gradient at the least,
-# and ends at 0.13 to 0.22. Nobody needs *that* change: a low loss is enough, and many changes give one. At the better
-# rate, the order of the losses is the order of what all four miss. But at 0.02 the pair ends as low as LoRA of rank 2,
-# which misses less, or lower: between these two, the rate decides more than the share.
+# Untouched, the loss is 2.38. The pair misses 73% of the gradient at the least, and ends at 0.13 to 0.22. Many
+# changes give a low loss. At the better rate, the order of the losses is the order of what all four miss. But at 0.02
+# the pair ends as low as LoRA of rank 2, which misses less, or lower: between these two, the rate decides more than
+# the share.
 #
-# On the test drawings LoRA of rank 8 has 51 and 49 right at the rate 0.04, all of W, with the lowest loss, 48: a loss on
-# 28 drawings that are nearly memorised is no yardstick. The pair has 42 to 46, LoRA of rank 2 has 40 to 45. The maths
-# says what a method cannot imitate, not what it cannot learn; only training tells you, on more blocks, data sets and
-# seeds.
+# On the test drawings LoRA of rank 8 has 42 to 51 right, with losses that hardly differ, and all of W 48: a loss on
+# 28 drawings is no yardstick once it is near zero. The pair has 42 to 46, LoRA of rank 2 has 40 to 45. The maths says
+# what a method cannot imitate. What it learns, only training tells, on more blocks, data sets and seeds.
 
 # %% [markdown]
 # ## Quiz

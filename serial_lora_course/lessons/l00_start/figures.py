@@ -104,9 +104,7 @@ def plot_changes(
         axes.axvline(0, color=QUIET, linewidth=1)
         axes.set_yticks(range(len(said)), said, fontsize=10)
         axes.set_ylim(len(said) - 0.5, -0.5)
-        axes.set_xlabel(
-            "points gained (in each row, from top to bottom: a dot for each of the trainings in their order; a bar for the mean)"
-        )
+        axes.set_xlabel("points gained (a bar: the mean; dots: the trainings, the first on top)")
         axes.grid(visible=False, axis="y")
     told = "; ".join(line.replace("\n", ": ") for line in said)
     return with_description(figure, f"How far each training moved the shares, on average: {told}.")
