@@ -631,8 +631,8 @@ display_figure(figures.plot_missed(missed, losses))
 # %% [markdown]
 # Untouched, the loss is 2.38. The pair misses 73% of the gradient at the least, and ends at 0.13 to 0.22. Many
 # changes give a low loss. At the better rate, the order of the losses is the order of what all four miss. But at 0.02
-# the pair ends as low as LoRA of rank 2, which misses less, or lower: between these two, the rate decides more than
-# the share.
+# the pair ends as low as LoRA of rank 2, which misses less, or lower. So here the share ranks the four at their best,
+# and says nothing of two runs at one rate.
 #
 # On the test drawings LoRA of rank 8 has 42 to 51 right, with losses that hardly differ, and all of W 48: a loss on
 # 28 drawings is no yardstick once it is near zero. The pair has 42 to 46, LoRA of rank 2 has 40 to 45. The maths says
