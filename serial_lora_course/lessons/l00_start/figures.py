@@ -19,10 +19,10 @@ from serial_lora_course.plots.style import (
 )
 
 KINDS = {  # right before and right after -> its frame
-    (True, True): ("right before and after", "#b5b5b5"),
+    (True, True): ("right before and after", "#8a8a8a"),
     (False, True): ("gained", BLUE),
     (True, False): ("lost", VERMILION),
-    (False, False): ("wrong both times", "#ffffff"),
+    (False, False): ("wrong both times (no frame)", "#ffffff"),
 }
 FRAME, GAP = 4, 5  # pixels
 
@@ -104,7 +104,7 @@ def plot_changes(
         axes.axvline(0, color=QUIET, linewidth=1)
         axes.set_yticks(range(len(said)), said, fontsize=10)
         axes.set_ylim(len(said) - 0.5, -0.5)
-        axes.set_xlabel("points gained (a dot for each training, a bar for their mean)")
+        axes.set_xlabel("points gained (a bar: the mean; dots: the trainings, the first on top)")
         axes.grid(visible=False, axis="y")
     told = "; ".join(line.replace("\n", ": ") for line in said)
     return with_description(figure, f"How far each training moved the shares, on average: {told}.")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
 from serial_lora_course.plots.style import (
@@ -56,6 +57,8 @@ def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
             total.set_title(f"{title}:\n{terms * each:,} numbers", fontsize=10, loc="center")
         for axes in figure.axes:
             axes.axis("off")
+        key = [Patch(color=matplotlib.colormaps["RdBu"](end)) for end in (0.85, 0.15)]
+        figure.legend(key, ["adds light", "takes light away"], loc="outside lower left", ncols=2)
     values = ", ".join(f"{value:.1f}" for value in S[:count])
     return with_description(
         figure,
@@ -90,7 +93,7 @@ def plot_relative_errors(curves: Mapping[str, Tensor], floor: float | None = Non
         axes.set_xscale("log", base=2)
         axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
         axes.minorticks_off()
-        axes.set(xlabel="rank r", ylim=(-0.04, 1.02), ylabel="missed at rank r\n(relative error)")
+        axes.set(xlabel="rank r", ylim=(-0.1, 1.02), ylabel="missed at rank r\n(relative error)")
         if floor is not None:
             axes.plot(
                 (1, 64), (floor, floor), color=OWN["Serial LoRA"], linestyle="--", linewidth=1
@@ -125,21 +128,29 @@ def plot_missed(
         axes = figure.subplots()
         for name, runs in losses.items():
             share, ends = float(missed[name]), [end for some in runs.values() for end in some]
-            colour = OWN.get(name.partition(" of ")[0], INK)
+            colour = PURPLE if name == "LoRA of rank 2" else OWN.get(name.partition(" of ")[0], INK)
             for rate, some in runs.items():
                 style = {"color": colour, "marker": looks[rate], "alpha": 0.8}
                 axes.scatter([share] * len(some), some, s=60, zorder=3, **style)
             right = name == "all of W" or colour == VERMILION
             beside = {"xytext": (10 if right else -10, 0), "ha": "left" if right else "right"}
             where = {"textcoords": "offset points", "va": "center", "color": colour}
-            axes.annotate(name, (share, np.exp(np.log(ends).mean())), **beside, **where)
+            axes.annotate(name, (share, max(ends)), **beside, **where)
             words.append(f"{name}, which misses {share:.0%}: {min(ends):.2f} to {max(ends):.2f}")
         axes.set(yscale="log", ylim=(None, 6), xlim=(-0.1, 1.1))
-        axes.set(xlabel="how much of the gradient it misses", ylabel="training loss at the end")
+        axes.set(
+            xlabel="how much of the gradient it misses, at the least",
+            ylabel="training loss at the end",
+        )
         axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
         axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         dots = [axes.scatter([], [], s=60, color=QUIET, marker=look) for look in looks.values()]
-        axes.legend(dots, [f"{rate:g}" for rate in looks], title="rate", loc="upper left")
+        axes.legend(
+            dots,
+            [f"{rate:g}" if rate else "untouched" for rate in looks],
+            title="rate",
+            loc="upper left",
+        )
     return with_description(figure, f"Training loss at the end of each run. {'; '.join(words)}.")
 
 
@@ -156,7 +167,8 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) ->
     columns = max(map(len, rows.values()))
     with styled_figure(2.5 * columns + 1, 2.75 * len(rows)) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
-        for line, (title, panels), colour in zip(grid, rows.items(), OWN.values(), strict=True):
+        for line, (title, panels) in zip(grid, rows.items(), strict=True):
+            colour = OWN.get(title.partition("\n")[0], INK)
             for axes, (space, moves) in zip(line, panels.items(), strict=True):
                 _draw_moves(axes, *(each.numpy() for each in moves))
                 axes.set_title(space, fontsize=10, loc="center")
@@ -171,7 +183,8 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) ->
     return with_description(
         figure,
         f"Ten numbered tokens in a plane, with arrows from before to after, for {words}. With a pair "
-        "for each matrix, the line of tokens that stay differs from panel to panel; with a shared pair it is the same.",
+        "for each matrix, the line of tokens that stay differs from panel to panel; with one A it is the same, and with "
+        "a shared pair the arrows are one move, too.",
     )
 
 
