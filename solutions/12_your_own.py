@@ -636,9 +636,9 @@ display(pd.DataFrame(rows, columns=columns).groupby(columns[:2]).sum())
 # All four wrong answers are one too low, two of them at 98%: how sure it is does not warn you. In the folder no thing
 # has its middle near a middle line of the sheet; anywhere, many have.
 #
-# Where two of four things share a quarter, 3 of 29 answers are right; where each has its own, 17 of 46. In 29 of all 42
-# shared cases it said how many quarters were taken. So a part of what it learnt is to look which quarters are taken,
-# and a part is something else: four things anywhere are mostly too many for it in any case.
+# Where two of four things share a quarter, 3 of 29 answers are right, and 23 say how many quarters are taken. Where
+# each of the four has its own, 17 of 46 are right. So quarters are a part of what it looks at. They are not all of it:
+# four things are mostly too many for it even so.
 #
 # ## Mend the folder
 #
@@ -663,10 +663,11 @@ show_answers(mended["adapter"], loose)
 # %% [markdown]
 # Hollow marks are the mended folder's. On wood the adapter rises from 26% to 70%, the probe from 42% to 59%, the nearest
 # frame from 23% to 61%. **A user's test found what the folder lacked, and new frames mended much of it.** It has a
-# price: in quarters the adapter falls from 88% to 75%. Anywhere on white, 68% and 74% are within the interval.
+# price: in quarters the adapter falls from 88% to 75%. Anywhere on white, 68% to 74% is less than the interval.
 #
-# You see one draw, and we mended for this very test, so it flatters now. Things half as large, a fifth one, another
-# ground or things that touch need tests of their own.
+# You see one draw, and we mended for this very test, so it flatters now. With half as many steps again, which we tried,
+# the price was nearly gone, and anywhere on white nothing was gained. Things half as large, a fifth one, another ground
+# or things that touch need tests of their own.
 #
 # **The answer: on white, five lines. On wood the adapter is best, by 9 points over the nearest frame, and still below
 # the bar.** So film more before you rely on it.
@@ -784,7 +785,7 @@ print(f"and {5 * STEPS * step / 60:.0f} minutes for the lesson's four trainings,
 #   accuracy.
 # - Run the cheap ways on the same pictures: some lines without learning, the nearest frame, a probe. An adapter that
 #   does not beat them all stays at home.
-# - Before you ship, make pictures as a user will have them. They show what the folder lacks, and new frames mend it.
+# - Before you ship, make pictures as a user will have them. They show what the folder lacks; new frames mend some of it.
 # - A merge is verified by two numbers: no difference from the adapted model, and an effect.
 #
 # You have built an adapter, put a paper on trial, and decided what to ship. Now do it with pictures of your own, and
