@@ -595,13 +595,11 @@ print("your guess for the adapter, anywhere:", guess, "and the bar:", BAR)
 # anywhere they are right on 95% to 99%. Ada needs no network. On wood the same lines are below chance, since the grain
 # differs from the ground too; there a counter has to know what a thing is.
 #
-# Of those that learnt, the adapter is ahead in the first three panels, on every draw. In quarters it is right on 88% to
-# 96%, anywhere on 60% to 68%, and the bar is 75. On wood, which no frame showed, all are far below it.
+# Of those that learnt, the adapter is ahead in the first three panels, on every draw: in quarters with 88% to
+# 96%, anywhere with 60% to 68%, below the bar. On wood, which no frame showed, all are far below it.
 #
-# For fairness: the settings of `parts` are among the best of twelve that we tried, the probe's of seven, the
-# adapter's of three. A
-# user's sheets lie straight, in one light; a quarter of them show one thing alone, and things are smaller than the
-# folder's.
+# For fairness: the settings of `parts` are among the best of twelve that we tried, the probe's of seven, the adapter's
+# of three. A user's sheets lie straight, in one light; a quarter of them show one thing alone.
 #
 # Look at some. Right answers have a ✓; where one is wrong, the true number is in brackets. Does the adapter count
 # things, or quarters that are taken? The table puts all draws together, and asks whether two things have their middles
@@ -644,7 +642,7 @@ display(pd.DataFrame(rows, columns=columns).groupby(columns[:2]).sum())
 #
 # Film each photograph once more, laid anywhere, and every second sheet on wood. Add these frames to the others, and
 # train on both, with the first draw's split and twice the steps, so that each frame is seen as often as before. The
-# tests stay as they are; each frame of wood has another grain.
+# tests stay as they are.
 
 # %%
 film(Path(scratch.name, "anywhere"), anywhere, on_wood)
@@ -663,7 +661,8 @@ show_answers(mended["adapter"], loose)
 # %% [markdown]
 # Hollow marks are the mended folder's. On wood the adapter rises from 26% to 70%, the probe from 42% to 59%, the nearest
 # frame from 23% to 61%. **A user's test found what the folder lacked, and new frames mended much of it.** It has a
-# price: in quarters the adapter falls from 88% to 75%. Anywhere on white, 68% to 74% is less than the interval.
+# price: in quarters the adapter falls from 88% to 75%. On white, the step from 68% to 74% is smaller than the
+# interval.
 #
 # You see one draw, and we mended for this very test, so it flatters now. With half as many steps again, which we tried,
 # the price was nearly gone, and anywhere on white nothing was gained. Things half as large, a fifth one, another ground
@@ -739,8 +738,8 @@ print(f"and {5 * STEPS * step / 60:.0f} minutes for the lesson's four trainings,
 
 # %% [markdown]
 # Your function runs on DINO as it is, on one frame of every twelve, and the merge is verified. The weights are some 86
-# MB to fetch, once. To run the lesson with it, write `vision, transform = dino, prepare` after the two lines of the
-# beginning, and `tower, its_transform = copy.deepcopy(dino), prepare` after the line where they are opened anew.
+# MB to fetch, once. To run the lesson with it, make `dino` and `prepare` at the beginning, set `vision, transform = dino,
+# prepare` after the model is opened, and `tower, its_transform = copy.deepcopy(dino), prepare` where it is opened anew.
 #
 # In a terminal there is
 # `serial-lora fit counter --groups "(.+) [0-9]" --model timm/vit_small_patch16_224.dino`; `--groups` is a regular
