@@ -3,11 +3,13 @@
 #
 # Over the white counter of Ada's shop hangs a camera. It is to tell how many things lie there, and takes four frames
 # each time. Ada sorted the frames into four folders and built a classifier. In her test it was right every time. Then
-# her sister laid other things on the counter, and about every eighth answer was wrong.
+# her sister laid things there that the folder does not hold, several kinds together and anywhere, and most answers
+# were wrong.
 #
-# **Which of three ways counts things that it has never seen: the nearest frame, a linear probe, or an adapter? And what
-# happens when a user lays them in another way?** You go from a folder to a model that you could ship: an honest split, a
-# probe, an adapter, a verified merge, a user's test. The adapter fails half of that test, and you mend the folder.
+# **Which way counts things that it has never seen: five lines without learning, the nearest frame, a linear probe, or an
+# adapter? And what happens when a user lays them in another way?** You go from a folder to a model to hand over: an
+# honest split, a probe, an adapter, a verified merge, a user's test, a mended folder. Good enough is, we say
+# beforehand, three right answers in four.
 
 # %%
 try:
@@ -26,7 +28,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from IPython.display import display
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageChops, ImageEnhance, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -75,24 +77,26 @@ def in_quarters(number: int, chance: random.Random) -> Iterator[tuple[int, int, 
         yield quarter % 2 * 56 + left, quarter // 2 * 56 + top, side
 
 
-def sheet(shown: list[Image.Image], layout, chance: random.Random) -> Image.Image:
-    """A white sheet with these pictures on it."""
+def sheet(shown: list[Image.Image], places) -> Image.Image:
+    """A white sheet with these pictures at these places."""
     page = Image.new("RGB", (112, 112), "white")
-    for picture, (left, top, side) in zip(shown, layout(len(shown), chance), strict=True):
+    for picture, (left, top, side) in zip(shown, places, strict=True):
         page.paste(picture.resize((side, side)), (left, top))
     return page
 
 
-def film(folder: Path, layout) -> None:
-    """Lay each photograph on a sheet, one to four times, and keep four frames of it."""
+def film(folder: Path, layout, ground=None) -> None:
+    """Lay each photograph on a sheet, one to four times; four frames; a ground under every second."""
     chance = random.Random(0)
-    for name, photograph in photographs.items():
+    for turn, (name, photograph) in enumerate(photographs.items()):
         number = things.index(name.rpartition(" ")[0]) % 4 + 1
-        page = sheet([photograph] * number, layout, chance)
+        page = sheet([photograph] * number, layout(number, chance))
         place = folder / str(number)
         place.mkdir(parents=True, exist_ok=True)
         for letter, (tilt, light) in FRAMES.items():
             frame = page.rotate(tilt, Image.Resampling.BICUBIC, fillcolor="white")
+            if ground and turn % 2:
+                frame = ground(frame, chance)
             ImageEnhance.Brightness(frame).enhance(light).save(place / f"{name}{letter}.png")
 
 
@@ -111,16 +115,14 @@ def show(places: list[int]) -> None:
     """Eight pictures in a row, each with its class and its name."""
     names = [f"{class_names[labels[i]]}: {files[i].stem.replace('_', ' ')}" for i in places]
     framed = [ImageOps.expand(pictures[i], 1, "grey") for i in places]
-    display_figure(show_pictures(framed, [textwrap.fill(name, 18) for name in names], columns=8))
+    figure = show_pictures(framed, [textwrap.fill(name, 18) for name in names], columns=8)
+    figure.set_size_inches(figure.get_figwidth(), 1.1 * figure.get_figheight())
+    display_figure(figure)
 
 
 print(f"{len(files)} frames of {len(files) // 4} sheets, with {len(set(objects))} things")
 show([*range(-4, 0), *range(1, len(files), len(files) // 4)])
 print(ATTRIBUTION["photographs"])
-
-# %% [markdown]
-# There are two photographs of zebras, `zebra 1` and `zebra 2`. They count as one thing here: where names don't tell,
-# it is better to keep too much together than too little.
 
 # %% [markdown]
 # ## Always right
@@ -184,8 +186,8 @@ note("nearest frame", "split by frame", labels[nearest(*careless)] == labels[car
 # %%
 def show_nearest(train: list[int], test: list[int]) -> None:
     """Eight test frames, and below each the training frame that decided its class."""
-    asked = test[:: len(test) // 8][:8]
-    show(asked + nearest(train, asked).tolist())
+    some = test[:: max(len(test) // 8, 1)][:8]
+    show(some + nearest(train, some).tolist())
 
 
 show_nearest(*careless)
@@ -193,7 +195,7 @@ show_nearest(*careless)
 # %% [markdown]
 # Eight times out of eight it is the same sheet. The classifier never had to count: it only had to recognise a sheet
 # from its training set. This is a **leak**. Frames of one video, four crops of one slide, five photographs of one
-# dog: real folders often leak, and nothing in a training log tells you.
+# dog leak the same way when they are split one by one, and nothing in a training log tells you.
 #
 # ## A split by object
 #
@@ -269,16 +271,16 @@ train, test = yours("12.1")(objects, labels.tolist(), share=0.25, seed=0)
 print(
     f"{len(train)} frames to train, {len(test)} of {len({objects[i] for i in test})} things to test"
 )
-note("nearest frame", "split by thing", labels[nearest(train, test)] == labels[test])
-show_nearest(train, test)
+found = nearest(train, test)
+right = (labels[found] == labels[test]).float()
+note("nearest frame", "split by thing", right)
+by_thing = pd.Series(right.numpy()).groupby([objects[i] for i in test]).mean()
+print(f"95% interval over things: {by_thing.mean():.1%}, plus or minus {1.96 * by_thing.sem():.1%}")
+show_nearest(train, [i for i, good in zip(test, right, strict=True) if not good])
 
 # %% [markdown]
-# 100.0% becomes 86.9%: that is the leak's price. The first number is what Ada saw, the second is like what her sister
-# saw. Each frame now meets another thing, which lies in much the same places.
-#
-# **We made this leak: four frames are one sheet, tilted and lit anew.** Four photographs of a sheet that is laid anew
-# each time would differ more, and leak less. The simplest leak is one file under two names: `examine_folder` of
-# `serial_lora_course.data.folder` finds those in a folder of your own, and files that are damaged.
+# 100.0% becomes 86.9%, and this is a mild draw: two others come below. Shown are wrong answers, and below each the frame
+# that gave it.
 
 # %% [markdown]
 # ## A linear probe
@@ -302,19 +304,19 @@ def linear_probe(features: Tensor, labels: Tensor, seed: int = 0) -> nn.Linear:
     return probe
 
 
-for split, (learnt, asked) in {"split by frame": careless, "split by thing": (train, test)}.items():
-    answers = linear_probe(features[learnt], labels[learnt])(features[asked]).argmax(-1)
-    results.loc["linear probe", split] = f"{(answers == labels[asked]).float().mean():.1%}"
+for split, (learnt, held) in {"split by frame": careless, "split by thing": (train, test)}.items():
+    answers = linear_probe(features[learnt], labels[learnt])(features[held]).argmax(-1)
+    results.loc["linear probe", split] = f"{(answers == labels[held]).float().mean():.1%}"
 display(results)
 
 # %% [markdown]
 # Read each column as somebody who has only that one. On the left memory is always right: Ada would ship it and look no
-# further. On the right it is wrong on about every eighth frame, and the probe is behind it. **The leak hid how much
-# there is to win.**
+# further. On the right it is not, and the probe is behind it. **The leak hid how much there is to win.**
 #
 # ## An adapter, merged and verified
 #
-# A probe can only read what the features hold. An adapter changes the features. After training it is merged into the
+# A probe can only read what the features hold. An adapter changes the features; ours is Serial LoRA, one pair of
+# small matrices before q, k and v. After training it is merged into the
 # weights, so that what you ship is an ordinary model. Does the merged model give the same answers as the one that you
 # trained? Don't believe it, measure it.
 
@@ -461,50 +463,71 @@ check("12.3", folder_to_model)
 
 # %% [markdown]
 # One run is not enough. A seed decides where head and pairs begin, and in which order the frames come; a split
-# decides which things are asked. So run your function three times, each with another seed for both. The nearest frame
-# and the probe get the same splits.
+# decides which things are tested. So run your function three times, each with another seed for both. The others get the
+# same splits.
+#
+# And what would do without any learning? `parts` marks all that differs from the ground, thickens it by a pixel, and
+# counts the connected parts.
 
 # %%
+import numpy as np
+from scipy import ndimage
+
 RANK, RATE, STEPS = 8, 4e-3, 40
-METHODS = ["nearest frame", "linear probe", "adapter"]
 build = yours("12.3")
 
 
+def parts(page: Image.Image) -> int:
+    """How many connected parts differ from the ground."""
+    image = np.asarray(page).astype(int)  # (112, 112, 3)
+    ground = np.median(image, axis=(0, 1))
+    marked = np.abs(image - ground).max(-1) > 10
+    return ndimage.label(ndimage.binary_dilation(marked, np.ones((3, 3))))[1]
+
+
+def prepared(pages: list[Image.Image]) -> Tensor:
+    return torch.stack([transform(page) for page in pages])
+
+
 def train_all(
-    inputs: Tensor, features: Tensor, labels: Tensor, objects: list, seed: int, steps: int = STEPS
-) -> tuple:
-    """All three methods, trained on the same frames; the positions of the test frames."""
+    inputs: Tensor, labels: Tensor, objects: list[str], seed: int, steps: int = STEPS
+) -> dict:
+    """All that learns, trained on the same frames; the positions of the test frames."""
     torch.manual_seed(seed)
     adapter, test, verified = build(vision, inputs, labels, objects, steps, RANK, RATE, seed)
     print(f"draw {seed}: the merge is verified: {verified}")
     rest = [i for i in range(len(inputs)) if i not in set(test)]
-    known, classes = features[rest], labels[rest]
-    return (known, classes, linear_probe(known, classes, seed), adapter), test
+    known, classes = encode(inputs[rest]), labels[rest]
+    probe = linear_probe(known, classes, seed)
+    return dict(known=known, classes=classes, probe=probe, adapter=adapter, test=test)
 
 
 @torch.no_grad()
-def accuracies(draw: tuple, inputs: Tensor, truth: Tensor) -> list[float]:
-    """Of all three on the same pictures, in per cent."""
-    (known, classes, probe, adapter), features = draw, encode(inputs)
-    memory = classes[torch.cdist(features, known).argmin(-1)]
-    answers = memory, probe(features).argmax(-1), adapter(inputs).argmax(-1)
-    return [100 * (each == truth).float().mean().item() for each in answers]
+def answers_of(draw: dict, pages: list[Image.Image]) -> dict[str, Tensor]:
+    """What each way answers to the same pages: (N,) classes."""
+    shown = prepared(pages)
+    vectors = encode(shown)
+    return {
+        "connected parts": torch.tensor([parts(page) for page in pages]) - 1,
+        "nearest frame": draw["classes"][torch.cdist(vectors, draw["known"]).argmin(-1)],
+        "linear probe": draw["probe"](vectors).argmax(-1),
+        "adapter": draw["adapter"](shown).argmax(-1),
+    }
 
 
-draws, tests = zip(
-    *(train_all(inputs, features, labels, objects, s) for s in range(3)), strict=True
-)
+draws = [train_all(inputs, labels, objects, seed) for seed in range(3)]
 
 # %% [markdown]
 # ## What a user will lay there
 #
-# Each of Ada's sheets repeats one thing, and each thing lies in a quarter of its own. Her sister will lay *different*
-# things together, and anywhere. So test both before you ship, on a hundred new sheets each, with each draw's own
-# held-out things. Does the adapter count, or did it learn how one thing repeats? Does it count things, or quarters that
-# are taken? Guess how many of its answers are right where things lie anywhere.
+# Each of Ada's sheets repeats one thing, and each thing lies in a quarter of its own. Her sister lays *different*
+# things together, and *anywhere*; and her own counter is of wood. Test one change after the other before you ship, on
+# a hundred new sheets each, with each draw's own held-out things: mixed, then anywhere too, then on wood too. Guess
+# how many of the adapter's answers are right where things lie anywhere on white.
 
 # %%
 guess = 85  # per cent
+BAR = 75  # good enough to ship, in per cent
 
 truth = torch.arange(100) % 4  # class 0 is one thing
 
@@ -523,43 +546,64 @@ def anywhere(number: int, chance: random.Random) -> Iterator[tuple[int, int, int
     yield from taken
 
 
-def users_sheets(test: list[int], layout) -> list[Image.Image]:
-    """Sheets of different things, none of which was there in training."""
+def plans(test: list[int], layout) -> list[tuple[list[str], list]]:
+    """For each sheet different things, none of which was there in training, and their places."""
     chance = random.Random(1)
     new = sorted({files[i].stem[:-1] for i in test})
     picked = [chance.sample(new, n + 1) for n in truth.tolist()]
-    return [sheet([photographs[name] for name in names], layout, chance) for names in picked]
+    return [(names, list(layout(len(names), chance))) for names in picked]
 
 
-def prepared(pages: list[Image.Image]) -> Tensor:
-    return torch.stack([transform(page) for page in pages])
+def users_sheets(test: list[int], layout) -> list[Image.Image]:
+    return [sheet([photographs[n] for n in names], at) for names, at in plans(test, layout)]
 
 
-def all_tests(draw: tuple, test: list[int]) -> pd.DataFrame:
-    """A row for each method, a column for each of three tests."""
-    asked = {"the folder's test": (inputs[test], labels[test])}
-    for wish, layout in {"mixed, in quarters": in_quarters, "mixed, anywhere": anywhere}.items():
-        asked[wish] = prepared(users_sheets(test, layout)), truth
-    found = {wish: accuracies(draw, *each) for wish, each in asked.items()}
-    return pd.DataFrame(found, index=METHODS)
+def on_wood(page: Image.Image, chance: random.Random) -> Image.Image:
+    """The same on a ground with a grain: 28 stripes that are more or less brown."""
+    brown = torch.tensor([245, 215, 180])
+    darker = torch.tensor([[0.75 + 0.25 * chance.random()] for _ in range(28)])
+    grain = Image.fromarray((darker * brown).byte().numpy()[:, None])  # (28, 1, 3)
+    return ImageChops.multiply(page, grain.resize((112, 112), Image.Resampling.BICUBIC))
 
 
-found = [all_tests(*each) for each in zip(draws, tests, strict=True)]
+def all_tests(draw: dict) -> pd.DataFrame:
+    """Per cent right: a row for each way, a column for each of four tests."""
+    test, chance = draw["test"], random.Random(2)
+    loose = users_sheets(test, anywhere)
+    tests = {
+        "the folder's test": ([pictures[i] for i in test], labels[test]),
+        "mixed, in quarters": (users_sheets(test, in_quarters), truth),
+        "mixed, anywhere": (loose, truth),
+        "anywhere, on wood": ([on_wood(page, chance) for page in loose], truth),
+    }
+    return pd.DataFrame(
+        {
+            wish: {way: 100 * (said == right).double().mean().item() for way, said in each.items()}
+            for wish, (pages, right) in tests.items()
+            for each in [answers_of(draw, pages)]
+        }
+    )
+
+
+found = [all_tests(draw) for draw in draws]
 display_figure(plot_seeds(found))
 display(pd.concat(found, keys=range(len(found)), names=["draw", ""]).round(1))
-print("your guess for the adapter, anywhere:", guess)
+print("your guess for the adapter, anywhere:", guess, "and the bar:", BAR)
 
 # %% [markdown]
-# In the first two panels the adapter is ahead of both, on every draw: with 88% to 96% it counts things that it has never
-# seen, and different ones together. In the third all three fall, the adapter to 60% to 68%. So a part of what it learnt
-# was to look which quarters are taken. It is still the best there, and on no draw good enough to ship. (Things are
-# smaller there, at most 40 pixels. That is not why: we tried such things in quarters on the first draw, and it did no
-# worse.)
+# Draws are numbered, and lines join a draw's dots. **On white, five lines without learning win in all three tests**:
+# anywhere they are right on 95% to 99%. Ada needs no network. On wood the same lines are below chance, since the grain
+# differs from the ground too; there a counter has to know what a thing is.
 #
-# For fairness: the probe's settings are among the best of seven that we tried on frames like these, the adapter's rate
-# and steps one of three pairs. The user's sheets lie straight, in one light; on a quarter of them lies one thing alone.
+# Of those that learnt, the adapter is ahead in the first three panels, on every draw: in quarters with 88% to
+# 96%, anywhere with 60% to 68%, below the bar. On wood, which no frame showed, all are far below it.
 #
-# Look at some. Right answers have a ✓; where one is wrong, the true number is in brackets.
+# For fairness: the settings of `parts` are among the best of twelve that we tried, the probe's of seven, the adapter's
+# of three. A user's sheets lie straight, in one light; a quarter of them show one thing alone.
+#
+# Look at some. Right answers have a ✓; where one is wrong, the true number is in brackets. Does the adapter count
+# things, or quarters that are taken? The table puts all draws together, and asks whether two things have their middles
+# in one quarter of the sheet.
 
 
 # %%
@@ -573,46 +617,65 @@ def show_answers(model: nn.Module, pages: list[Image.Image]) -> None:
     display_figure(show_predictions(shown, shares[some], truth[some], class_names))
 
 
-asked = users_sheets(tests[0], anywhere)
-show_answers(draws[0][-1], asked)
+loose = users_sheets(draws[0]["test"], anywhere)
+show_answers(draws[0]["adapter"], loose)
+
+rows = []
+for draw in draws:
+    said = answers_of(draw, users_sheets(draw["test"], anywhere))["adapter"] + 1
+    for answer, (names, places) in zip(said.tolist(), plans(draw["test"], anywhere), strict=True):
+        quarters = len({(left + side / 2 > 56, top + side / 2 > 56) for left, top, side in places})
+        number = len(names)
+        rows.append((number, quarters < number, 1, answer == number, answer == quarters))
+columns = ["things", "two in a quarter", "sheets", "right", "said the quarters taken"]
+display(pd.DataFrame(rows, columns=columns).groupby(columns[:2]).sum())
 
 # %% [markdown]
-# All four wrong answers are one too low. Twice the rat lies at the middle line, where the folder has nothing; twice one
-# thing is a bassoon, thin as a line.
+# All four wrong answers are one too low, two of them at 98%: how sure it is does not warn you. In the folder no thing
+# has its middle near a middle line of the sheet; anywhere, many have.
+#
+# Where two of four things share a quarter, 3 of 29 answers are right, and 23 say how many quarters are taken. Where
+# each of the four has its own, 17 of 46 are right. So quarters are a part of what it looks at. They are not all of it:
+# four things are mostly too many for it even so.
 #
 # ## Mend the folder
 #
-# In the folder each thing keeps to its quarter. So film each photograph once more, laid anywhere, add
-# these frames to the others, and train on both, with the first draw's split and twice the steps, so that each frame is
-# seen as often as before. All three methods get them, and the tests stay as they are.
+# Film each photograph once more, laid anywhere, and every second sheet on wood. Add these frames to the others, and
+# train on both, with the first draw's split and twice the steps, so that each frame is seen as often as before. The
+# tests stay as they are.
 
 # %%
-film(Path(scratch.name, "anywhere"), anywhere)
+film(Path(scratch.name, "anywhere"), anywhere, on_wood)
 more = [Path(scratch.name, "anywhere", *file.parts[-2:]) for file in files]  # in the same order
 wider = torch.cat([inputs, prepared([Image.open(file).convert("RGB") for file in more])])
-mended, _ = train_all(wider, encode(wider), labels.repeat(2), objects * 2, 0, 2 * STEPS)
-after = all_tests(mended, tests[0])
+mended = train_all(wider, labels.repeat(2), objects * 2, 0, 2 * STEPS)
+mended["test"] = draws[0]["test"]  # the tests stay as they are
+after = all_tests(mended)
 display_figure(plot_seeds(found, after))
 display(pd.concat({"as it was": found[0], "mended": after}, names=["folder", ""]).round(1))
-show_answers(mended[-1], asked)
+for wish in ("mixed, anywhere", "anywhere, on wood"):
+    share = after.loc["adapter", wish] / 100
+    print(f"{wish}: {share:.0%}, plus or minus {1.96 * (share * (1 - share) / 100) ** 0.5:.0%}")
+show_answers(mended["adapter"], loose)
 
 # %% [markdown]
-# Hollow marks are the mended folder's. Anywhere, the adapter rises from 68% to 79%, above all that any draw had before,
-# and loses nothing elsewhere. The probe rises as much, from 39% to 50%, and pays for it in both other tests: one layer
-# on frozen features cannot have everything. **A user's test found what the folder lacked, and new frames mended it.**
-# What is still wrong is again too low; the bassoon is there twice.
+# Hollow marks are the mended folder's. On wood the adapter rises from 26% to 70%, the probe from 42% to 59%, the nearest
+# frame from 23% to 61%. **A user's test found what the folder lacked, and new frames mended much of it.** It has a
+# price: in quarters the adapter falls from 88% to 75%. On white, the step from 68% to 74% is smaller than the
+# interval.
 #
-# Was it the frames, or the steps? We tried twice the steps on the old folder too, on two draws: anywhere, they gained
-# nothing. But you see one draw, and we mended for this very test, so it flatters now. Things half as large, or a fifth
-# one, need a test of their own.
+# You see one draw, and we mended for this very test, so it flatters now. With half as many steps again, which we tried,
+# the price was nearly gone, and anywhere on white nothing was gained. Things half as large, a fifth one, another ground
+# or things that touch need tests of their own.
 #
-# **The answer: the adapter, on the mended folder.** One in five is wrong anywhere, so draw a cross on the counter: in
-# quarters it is right on 92%.
+# **The answer: on white, five lines. On wood the adapter is best, by 9 points over the nearest frame, and still below
+# the bar.** So film more before you rely on it.
 #
 # ## Out of the notebook
 #
-# Ship the mended adapter. Merged, it is an ordinary open_clip tower with other parameters in it. With it go the head,
-# the class names in order, and which tower it was, for the transform. Load all that into fresh modules, and ask.
+# What do you hand over, for a trial on wood? Merged, the mended adapter is an ordinary open_clip tower with other
+# parameters in it. With it go the head, the class names in order, and which tower it was, for the transform. Load all
+# that into fresh modules, and ask.
 
 # %%
 import json
@@ -621,32 +684,33 @@ from safetensors.torch import load_file, save_file
 
 shipped = Path(scratch.name, "shipped")
 shipped.mkdir(exist_ok=True)
-save_file(mended[-1].state_dict(), shipped / "model.safetensors")
+save_file(mended["adapter"].state_dict(), shipped / "model.safetensors")
 (shipped / "notes.json").write_text(json.dumps({"tower": "tiny", "classes": class_names}))
 
-# elsewhere, where only that folder is
+# elsewhere: that folder, and the untrained tower
 notes = json.loads((shipped / "notes.json").read_text())
 tensors = load_file(shipped / "model.safetensors")
 base = load_clip(notes["tower"])
+tower, its_transform = base.model.visual, base.test_transform
 count, width = tensors["2.weight"].shape
 norm = nn.LayerNorm(width, elementwise_affine="1.weight" in tensors)
-loaded = nn.Sequential(base.model.visual, norm, nn.Linear(width, count)).eval()
+loaded = nn.Sequential(tower, norm, nn.Linear(width, count)).eval()
 loaded.load_state_dict(tensors)
 
-asked = torch.stack([base.test_transform(page) for page in asked])
+shown = torch.stack([its_transform(page) for page in loose])
 with torch.no_grad():
-    said, trained = loaded(asked), mended[-1](asked)
+    said, trained = loaded(shown), mended["adapter"](shown)
 print("things on the first sheet:", notes["classes"][said[0].argmax()])
 away = (said - trained).abs().max().item()
 print("largest difference between what you trained and what was loaded:", away)
 
 # %% [markdown]
-# What was loaded gives exactly what you trained: besides that folder a user needs only the tower's class and its
-# transform.
+# What was loaded gives exactly what you trained. Here the tower comes from this course; of a timm or open_clip model a
+# user needs only that library.
 #
 # ## On a model that you have heard of
 #
-# Two lines above name the tiny model and its transform, and one loads it anew. Here are the two for DINO, a vision
+# Two lines above name the tiny model and its transform, and one opens them anew. Here are the two for DINO, a vision
 # transformer that learnt from pictures without labels. With `pretrained=True` timm fetches its weights, where there
 # is a network. Here they are random: that shows that your function runs on this model, and what it costs. What it
 # scores, only the real weights can show.
@@ -669,17 +733,17 @@ step = (time.process_time() - started) / 2  # with the copy, the merge and the t
 weights = sum(parameter.numel() for parameter in dino.parameters())
 print(f"{weights / 1e6:.0f} million weights, {4 * weights / 1e6:.0f} MB in 32 bits")
 print("the merge is verified:", verified)
-print(f"{step:.1f} s a step, so {STEPS} steps take one core {STEPS * step / 60:.1f} minutes")
+print(f"{step:.1f} s a step: one core takes {STEPS * step / 60:.1f} minutes for {STEPS} steps,")
+print(f"and {5 * STEPS * step / 60:.0f} minutes for the lesson's four trainings, {5 * STEPS} steps")
 
 # %% [markdown]
-# Your function runs on DINO as it is, on one frame of every twelve, and the merge is verified. A training as short as
-# ours takes a laptop minutes, and the weights are some 86 MB to fetch, once. Write `vision` and `transform` for `dino`
-# and `prepare`, and run the lesson's cells with it.
+# Your function runs on DINO as it is, on one frame of every twelve, and the merge is verified. The weights are some 86
+# MB to fetch, once. To run the lesson with it, make `dino` and `prepare` at the beginning, set `vision, transform = dino,
+# prepare` after the model is opened, and `tower, its_transform = copy.deepcopy(dino), prepare` where it is opened anew.
 #
-# For a folder in a terminal there is `serial-lora fit`: a model of timm, open_clip or transformers with its own
-# transform, the best state chosen on validation pictures, and a regression beside the adapter. It cannot know which
-# pictures show the same thing, so tell it, with `--groups` and a regular expression:
-# `serial-lora fit counter --groups "(.+) [0-9]" --model timm/vit_small_patch16_224.dino`.
+# In a terminal there is
+# `serial-lora fit counter --groups "(.+) [0-9]" --model timm/vit_small_patch16_224.dino`; `--groups` is a regular
+# expression for the thing in a file's name.
 
 # %% [markdown]
 # ## Quiz
@@ -703,17 +767,7 @@ print(f"{step:.1f} s a step, so {STEPS} steps take one core {STEPS * step / 60:.
 #
 # </details>
 #
-# **3. The merged model gives exactly the outputs of the adapted one, and exactly those of the base. What is
-# verified?**
-#
-# <details><summary>Answer</summary>
-#
-# Nothing. The adapter has no effect: perhaps it was never trained, or it was switched off when you took the outputs.
-# A verification needs an effect.
-#
-# </details>
-#
-# **4. When would you ship the probe?**
+# **3. When would you ship the probe?**
 #
 # <details><summary>Answer</summary>
 #
@@ -728,8 +782,9 @@ print(f"{step:.1f} s a step, so {STEPS} steps take one core {STEPS * step / 60:.
 # - Split by object. A leak looks like success, and hides what there is to win.
 # - Look at the nearest training picture of some test pictures. It takes a few lines and tells you more than the
 #   accuracy.
-# - Run the nearest frame and a probe on the same pictures. An adapter that does not beat both stays at home.
-# - Before you ship, make pictures as a user will have them. They show what the folder lacks, and new frames mend it.
+# - Run the cheap ways on the same pictures: some lines without learning, the nearest frame, a probe. An adapter that
+#   does not beat them all stays at home.
+# - Before you ship, make pictures as a user will have them. They show what the folder lacks; new frames mend some of it.
 # - A merge is verified by two numbers: no difference from the adapted model, and an effect.
 #
 # You have built an adapter, put a paper on trial, and decided what to ship. Now do it with pictures of your own, and

@@ -14,6 +14,7 @@ from serial_lora_course.plots.style import (
     BLUE,
     GREEN,
     INK,
+    PURPLE,
     QUIET,
     VERMILION,
     styled_figure,
@@ -53,15 +54,15 @@ def show_predictions(
 
 
 def plot_seeds(draws: Sequence[DataFrame], mended: DataFrame | None = None) -> Figure:
-    """A panel for each question, a row for each method, a dot for each draw; lines join a draw's.
+    """A panel for each question, a row for each method, a numbered dot for each draw.
 
     Args:
         draws: accuracy in per cent, a row for each method, a column for each question.
         mended: one more such table, drawn as hollow dots.
     """
-    looks = ((GREEN, "^"), (BLUE, "s"), (VERMILION, "o"))
+    looks = ((PURPLE, "D"), (GREEN, "^"), (BLUE, "s"), (VERMILION, "o"))[-len(draws[0]) :]
     methods, said = list(draws[0].index), []
-    with styled_figure(9, 2.6) as figure:
+    with styled_figure(12, 3.2) as figure:
         panels = figure.subplots(1, draws[0].shape[1], sharex=True, sharey=True)
         for axes, question in zip(panels, draws[0], strict=True):
             for draw in draws:
@@ -69,16 +70,25 @@ def plot_seeds(draws: Sequence[DataFrame], mended: DataFrame | None = None) -> F
             for row, (name, (colour, marker)) in enumerate(zip(methods, looks, strict=False)):
                 found = [float(draw.loc[name, question]) for draw in draws]
                 axes.scatter(
-                    found, [row] * len(found), color=colour, marker=marker, s=60, alpha=0.7
+                    found, [row] * len(found), color=colour, marker=marker, s=110, alpha=0.8
                 )
+                for i, each in enumerate(found):
+                    axes.text(each, row, str(i), color="white", size=7, ha="center", va="center")
                 said.append(f"{question}, {name}: {', '.join(f'{each:.1f}' for each in found)}")
                 if mended is not None:
                     new = float(mended.loc[name, question])
-                    axes.scatter(new, row + 0.28, marker=marker, s=60, fc="none", ec=INK, lw=1.5)
+                    axes.scatter(new, row + 0.3, marker=marker, s=60, fc="none", ec=INK, lw=1.5)
+                    axes.annotate(
+                        "", (new, row + 0.3), (found[0], row), arrowprops={"arrowstyle": "-"}
+                    )
                     said[-1] += f", mended {new:.1f}"
+            axes.vlines(25, -0.5, len(methods) - 0.4, color=QUIET, linestyles="dotted")
+            axes.text(26, -0.25, "chance", color=QUIET, size=8)
             axes.set(title=question, xlabel="accuracy (%)", ylim=(len(methods) - 0.4, -0.5))
             axes.set_yticks(range(len(methods)), methods)
         if mended is not None:
-            panels[0].scatter([], [], s=60, fc="none", ec=INK, lw=1.5, label="folder mended")
+            panels[0].scatter(
+                [], [], s=60, fc="none", ec=INK, lw=1.5, label="folder mended, draw 0"
+            )
             figure.legend(loc="outside lower right", frameon=False)
     return with_description(figure, f"Accuracy in per cent, draw by draw. {'; '.join(said)}.")
