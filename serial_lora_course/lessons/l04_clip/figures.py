@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 from torch import Tensor
 
 from serial_lora_course.data.types import Pictures
@@ -151,6 +152,7 @@ def plot_leads(
             axes.tick_params("y", length=0)
         panels[0].set_yticks(range(len(sets) + 1), [*sets, "mean,\n95% interval"])
         panels[0].set_ylim(len(sets) + 0.6, -0.6)
+        panels[0].xaxis.set_major_locator(MultipleLocator(20))
         figure.suptitle(f"How far is {ours} ahead?", x=0.01, ha="left", weight="bold")
         figure.supxlabel(f"points that {ours} is ahead", fontsize=11)
         handles, names = panels[0].get_legend_handles_labels()
