@@ -16,7 +16,7 @@ from serial_lora_course.lessons.l02_count.figures import plot_answer
 from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_stream, one_each
 from serial_lora_course.lessons.l03_build.figures import VERMILION, plot_agreement, plot_wirings
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
-from serial_lora_course.lessons.l04_clip.figures import plot_over_shots
+from serial_lora_course.lessons.l04_clip.figures import plot_leads, plot_over_shots
 from serial_lora_course.lessons.l05_sam.figures import (
     PAPER,
     TILE,
@@ -161,24 +161,28 @@ def test_means_are_lines_and_a_lead_is_a_dot_for_each_draw_with_an_interval_over
         index.set_names(["shots", "dataset", "seed"]),
         ["LoRA", "zero-shot", "Serial LoRA"],
     )
-    curves, *panels = plot_over_shots(table, "Serial LoRA").axes
-    drawn = {line.get_label(): list(line.get_ydata()) for line in curves.lines}
-    for name, column in table.items():
-        assert drawn[name] == pytest.approx([column.loc[shots].mean() for shots in (1, 4, 16)])
-    rivals = [text.get_text() for text in panels[0].get_yticklabels()]
-    assert sorted(rivals) == ["LoRA", "zero-shot"]
-    for axes, shots in zip(panels, (1, 16), strict=True):
+    mean, *small = plot_over_shots(table).axes
+    parts = [table, *(table.xs(name, level="dataset", drop_level=False) for name in "abc")]
+    for axes, part in zip([mean, *small], parts, strict=True):
+        drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+        for name, column in part.items():
+            assert drawn[name] == pytest.approx([column.loc[shots].mean() for shots in (1, 4, 16)])
+    panels = plot_leads(table, "Serial LoRA").axes
+    assert sorted(axes.get_title(loc="left") for axes in panels) == ["over LoRA", "over zero-shot"]
+    rows = [text.get_text() for text in panels[0].get_yticklabels()]
+    assert rows[:3] == list("abc")
+    for axes in panels:
+        rival = axes.get_title(loc="left").removeprefix("over ")
         dots = iter([each for each in axes.collections if isinstance(each, PathCollection)])
-        for row, (rival, bar) in enumerate(zip(rivals, axes.containers, strict=True)):
+        for shots, bar in zip((1, 16), axes.containers, strict=True):
             lead = (table["Serial LoRA"] - table[rival]).loc[shots]
-            for name in "abc":
+            for row, name in enumerate("abc"):
                 across, heights = zip(*next(dots).get_offsets().tolist(), strict=True)
                 assert list(across) == lead.loc[name].tolist()
                 assert {round(height) for height in heights} == {row}
             sets = stats.ttest_1samp(lead.groupby("dataset").mean(), 0).confidence_interval(0.95)
             (ends,) = bar.lines[2][0].get_segments()
             assert ends[:, 0] == pytest.approx([sets.low, sets.high])
-            assert axes.texts[row].get_text() == f"{sum(lead > 0)}:{sum(lead < 0)}"
 
 
 def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model():
@@ -313,7 +317,7 @@ def test_an_interval_is_drawn_over_runs_and_over_data_sets():
     assert axes.patches[0].get_extents().x1 == pytest.approx(axes.transData.transform((-1, 0))[0])
 
 
-def test_a_run_of_ones_own_is_a_star_in_its_rivals_row():
+def test_a_run_of_ones_own_is_a_star_in_its_rivals_panel_and_its_data_sets_row():
     index = pd.MultiIndex.from_product([(1, 16), list("ab"), (1, 2)])
     table = pd.DataFrame(
         np.random.default_rng(3).integers(30, 44, (8, 2)),
@@ -321,8 +325,10 @@ def test_a_run_of_ones_own_is_a_star_in_its_rivals_row():
         ["LoRA", "Serial LoRA"],
     )
     own = {(16, "Serial LoRA"): (0.0, 0.0), (16, "LoRA"): (3.0, 2.0), (16, "all"): (-1.0, 4.0)}
-    _, first, last = plot_over_shots(table, "Serial LoRA", own).axes
-    assert [text.get_text() for text in first.get_yticklabels()] == ["LoRA", "all"]
-    stars = [line.get_xdata()[0] for line in last.lines if line.get_marker() == "*"]
-    assert stars == [3.0, -1.0]
-    assert not any(line.get_marker() == "*" for line in first.lines)
+    (axes,) = plot_leads(table, "Serial LoRA", own, "b").axes
+    ((across, row),) = [
+        (line.get_xdata()[0], line.get_ydata()[0])
+        for line in axes.lines
+        if line.get_marker() == "*"
+    ]
+    assert (across, round(row)) == (3.0, 1)

@@ -1,20 +1,19 @@
-"""Pictures that two classifiers see differently, and leads over the shots."""
+"""Pictures that two classifiers see differently, accuracy over the shots, and leads."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 from torch import Tensor
 
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.measures.intervals import half_width
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import (
-    BLUE,
     INK,
     METHOD_LOOKS,
     OTHER_LOOK,
@@ -23,8 +22,8 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-SET_COLOURS, MARKERS = matplotlib.colormaps["Dark2"], "osD^vP*X"
-"""Of the data sets, in their order."""
+SHOT_COLOURS = ("#a6611a", "#5e3c99")
+"""Of the fewest shots and the most: no method's."""
 LOOKS = {
     "Serial LoRA": METHOD_LOOKS["serial_lora"],
     "LoRA": METHOD_LOOKS["lora"],
@@ -44,7 +43,7 @@ def show_changes(
     names: Sequence[str],
     words: tuple[str, str] = ("was", "now"),
 ) -> Figure:
-    """Up to eight pictures to which two classifiers give different classes, with both classes.
+    """Up to eight pictures to which two classifiers give different classes, with both classes; ✓ is the right one.
 
     Args:
         what: of the change, for the description.
@@ -55,103 +54,112 @@ def show_changes(
     """
     chosen = indices[:: math.ceil(len(indices) / 8)]
     short = [name.removeprefix("a ").removeprefix("an ") for name in names]
-    titles = [f"{words[0]}: {short[before[i]]}\n{words[1]}: {short[after[i]]}" for i in chosen]
+    titles = [
+        "\n".join(
+            f"{word}: {short[each[i]]}{' ✓' * int(each[i] == pictures.labels[i])}"
+            for word, each in zip(words, (before, after), strict=True)
+        )
+        for i in chosen
+    ]
     figure = show_pictures([pictures[i][0] for i in chosen], titles, columns=4, size=2.0)
-    figure.suptitle(f"{what} ({len(chosen)} of {len(indices)})", x=0.01, ha="left", weight="bold")
+    figure.suptitle(f"{what}: {len(indices)} pictures", x=0.01, ha="left", weight="bold")
     told = "; ".join(title.replace("\n", ", ") for title in titles)
     return with_description(figure, f"{len(titles)} of {len(indices)}, {what}: {told}.")
 
 
-def plot_over_shots(
+def plot_over_shots(accuracy: pd.DataFrame) -> Figure:
+    """Each method's accuracy over the shots: the mean of all data sets, and beside it each data set's.
+
+    Args:
+        accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
+    """
+    accuracy = accuracy.dropna(axis="columns", how="all")
+    shots, sets = (list(accuracy.index.unique(level)) for level in ("shots", "dataset"))
+    means = accuracy.groupby("shots").mean()
+    order = list(means.iloc[-1].sort_values(ascending=False).index)
+    columns = math.ceil(len(sets) / 2)
+    with styled_figure(11, 4.9) as figure:
+        grid = figure.add_gridspec(2, columns + 2)
+        large = figure.add_subplot(grid[:, :2])
+        for i, name in enumerate([None, *sets]):
+            axes, values, width = large, means, 2.0
+            if name is not None:
+                axes = figure.add_subplot(grid[(i - 1) // columns, 2 + (i - 1) % columns])
+                values = accuracy.xs(name, level="dataset").groupby("shots").mean()
+                width = 1.2
+            for method in order:
+                look = LOOKS.get(method, OTHER_LOOK) | {"linewidth": width, "markersize": 3 * width}
+                axes.plot(range(len(shots)), values[method], label=method, **look)
+            axes.set_title(name or f"Mean of the {len(sets)} data sets")
+            axes.set_xticks(range(len(shots)), [str(each) for each in shots])
+            axes.grid(axis="x", visible=False)
+        large.set(ylabel="accuracy (%)", xlabel="shots")
+        handles, names = large.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=9)
+    curves = "; ".join(f"{name}: {', '.join(f'{v:.1f}' for v in means[name])}" for name in order)
+    return with_description(
+        figure, f"Mean accuracy in percent over the shots {shots}, then that of {sets}. {curves}."
+    )
+
+
+def plot_leads(
     accuracy: pd.DataFrame,
     ours: str,
     own: Mapping[tuple[int, str], tuple[float, float]] | None = None,
+    home: str = "",
 ) -> Figure:
-    """Each method's mean accuracy over the shots; and our lead over every other, at the fewest and the most.
-
-    In the row of a rival each data set has its own line of dots, a dot for each draw. The black dot below them is
-    the mean, with its 95% interval over the data sets, each the mean of its draws. At the right stands in how
-    many draws our method is ahead, and in how many behind.
+    """Our lead over each other method at the fewest shots and at the most: a panel a rival, a row a data set.
 
     Args:
         accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
         ours: the column whose lead over the others is drawn.
-        own: shots and rival -> our lead in a run of one's own, and its ±; a star. A rival that only this run has
-            gets a row too.
+        own: shots and rival -> our lead in a run of one's own on the data set ``home``, and its ±; a star.
     """
     accuracy = accuracy.dropna(axis="columns", how="all")
     shots, sets = (list(accuracy.index.unique(level)) for level in ("shots", "dataset"))
-    means, places = accuracy.groupby("shots").mean(), range(len(shots))
-    order = list(means.iloc[-1].sort_values(ascending=False).index)
-    rivals, told, own = [name for name in reversed(order) if name != ours], [], dict(own or {})
-    rivals += [name for name in dict(each[::-1] for each in own) if name not in (ours, *rivals)]
-    with styled_figure(11, 1.4 + 0.85 * len(rivals)) as figure:
-        left, *panels = figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
-        for name in order:
-            look = LOOKS.get(name, OTHER_LOOK)
-            left.plot(places, means[name], linewidth=2, label=name, **look)
-        left.set(title="What beats what: mean accuracy", ylabel="accuracy (%)", xlabel="shots")
-        left.set_xticks(places, [str(each) for each in shots])
-        left.grid(axis="x", visible=False)
-        left.legend(fontsize=9)
-
-        panels[1].sharex(panels[0])
-        for axes, each in zip(panels, (shots[0], shots[-1]), strict=True):
+    ends = accuracy.xs(shots[-1], level="shots").mean().sort_values()
+    rivals, told = [name for name in ends.index if name != ours], []
+    with styled_figure(11, 1.5 + 0.5 * len(sets)) as figure:
+        panels = figure.subplots(1, len(rivals), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, rival in zip(panels, rivals, strict=True):
+            lead = (accuracy[ours] - accuracy[rival]).round(6)  # as many right are no lead
             axes.axvline(0, color=INK, linewidth=1)
-            for row, rival in enumerate(rivals):
-                axes.axhline(row + 0.5, color="#dddddd", linewidth=0.8, zorder=0)
-                if found := own.get((each, rival)):
-                    look = {
-                        "color": BLUE,
-                        "marker": "*",
-                        "markersize": 11,
-                        "lw": 1,
-                        "capsize": 2,
-                    }
-                    height = row + 0.38 * (rival in accuracy)
-                    axes.errorbar(found[0], height, xerr=found[1], label="your run ±", **look)
+            axes.axhline(len(sets) - 0.5, color=QUIET, linewidth=1)
+            for each, colour, shift in zip(
+                (shots[0], shots[-1]), SHOT_COLOURS, (-0.2, 0.2), strict=True
+            ):
+                title = f"{each} shot{'s'[: each > 1]}"
+                here = lead.xs(each, level="shots")
+                for row, name in enumerate(sets):
+                    dots = here.xs(name, level="dataset")
+                    axes.scatter(dots, [row + shift] * len(dots), s=15, color=colour, label=title)
+                look = {"color": colour, "capsize": 2, "lw": 1}
+                if home in sets and (found := dict(own or {}).get((each, rival))):
+                    place = sets.index(home) + 1.9 * shift
+                    axes.errorbar(found[0], place, xerr=found[1], marker="*", markersize=8, **look)
                     told.append(
                         f"at {each} over {rival} in your run {found[0]:+.1f} ± {found[1]:.1f}"
                     )
-                if rival not in accuracy:
-                    continue
-                lead = (accuracy[ours] - accuracy[rival]).round(6)  # as many right are no lead
-                lead = lead.xs(each, level="shots")
-                for i, name in enumerate(sets):
-                    dots = lead.xs(name, level="dataset")
-                    look = {"color": SET_COLOURS(i), "marker": MARKERS[i % len(MARKERS)]}
-                    height = row - 0.42 + 0.52 * i / len(sets)
-                    axes.scatter(dots, [height] * len(dots), s=14, label=name, **look)
-                by_set = lead.groupby("dataset").mean()
+                by_set = here.groupby("dataset").mean()
                 mean, half = by_set.mean(), float(half_width(by_set.sem(), len(by_set) - 1))
-                look = {"color": INK, "marker": "o", "markersize": 5, "capsize": 4, "lw": 2}
-                axes.errorbar(mean, row + 0.2, xerr=half, label="mean, 95% interval", **look)
-                counts = f"{(lead > 0).sum()}:{(lead < 0).sum()}"
-                beside = {"transform": axes.get_yaxis_transform(), "va": "center", "ha": "left"}
-                axes.text(1.02, row, counts, color=QUIET, fontsize=9, **beside)
-                told.append(
-                    f"at {each} over {rival} {mean:+z.1f} ± {half:.1f}, draws ahead and behind {counts}"
-                )
-            axes.set(ylim=(len(rivals) - 0.4, -0.6), xlabel=f"points that {ours} is ahead")
-            corner = {"transform": axes.transAxes, "va": "bottom", "ha": "right"}
-            axes.text(1.14, 1, "ahead:\nbehind", color=QUIET, fontsize=9, **corner)
-            axes.set_title(f"Lead at {each} shot{'s'[: each > 1]} over …")
-            axes.set_yticks(range(len(rivals)), [])
+                look |= {"marker": "D", "markersize": 5, "capsize": 4, "lw": 2}
+                axes.errorbar(mean, len(sets) + shift, xerr=half, **look)
+                told.append(f"at {each} over {rival} {mean:+z.1f} ± {half:.1f}")
+            axes.set_title(
+                "over " + rival.replace(" of the", "\nof the").replace(" from", "\nfrom")
+            )
             axes.grid(axis="y", visible=False)
             axes.tick_params("y", length=0)
-        panels[0].set_yticklabels(
-            [
-                name.replace(" of the", "\nof the").replace(" from the", "\nfrom the")
-                for name in rivals
-            ]
-        )
-        handles, labels = panels[0].get_legend_handles_labels()
-        once = dict(zip(labels, handles, strict=True))
-        look = {"loc": "outside lower right", "ncols": len(once), "fontsize": 9}
-        figure.legend(once.values(), once.keys(), **look)
-    curves = "; ".join(f"{name}: {', '.join(f'{v:.1f}' for v in means[name])}" for name in order)
+        panels[0].set_yticks(range(len(sets) + 1), [*sets, "mean,\n95% interval"])
+        panels[0].set_ylim(len(sets) + 0.6, -0.6)
+        panels[0].xaxis.set_major_locator(MultipleLocator(20))
+        figure.suptitle(f"How far is {ours} ahead?", x=0.01, ha="left", weight="bold")
+        figure.supxlabel(f"points that {ours} is ahead", fontsize=11)
+        handles, names = panels[0].get_legend_handles_labels()
+        once = dict(zip(names, handles, strict=True))
+        figure.legend(once.values(), once.keys(), loc="outside lower right", ncols=2, fontsize=9)
     return with_description(
         figure,
-        f"Mean accuracy in percent over the shots {shots}. {curves}. The lead of {ours}, a dot for each draw on "
-        f"each data set, and the mean with its 95% interval over data sets: {'; '.join(told)}.",
+        f"The lead of {ours} in points, a dot for each draw on each data set, and the mean with its 95% interval "
+        f"over data sets: {'; '.join(told)}.",
     )
