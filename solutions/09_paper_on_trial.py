@@ -117,8 +117,8 @@ for groups, bias in ((1, False), (2, False), (2, True)):
 
 # %% [markdown]
 # **"Superior" and "novel" fall.** In 13 of 51 cells Serial LoRA is not ahead, by SD3's FID in more than half. And
-# RepAdapter contains it: without biases the two are the same layer, up to rounding. (A bias cannot be written as a
-# pair, for a pair turns a zero token into zero.) The other five promises take runs.
+# RepAdapter contains Serial LoRA: without biases the two are the same layer, up to rounding. (A pair turns a zero
+# token into zero, so it has no bias.) The other five promises take runs.
 #
 # ## The rivals
 #
@@ -223,7 +223,7 @@ check("9.2", before_feed_forward)
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 10 |
 #
-# A rotation keeps all lengths: it prefers no direction. (It may reflect, too.) Draw one at random for each of W_q, W_k
+# A rotation keeps all lengths: it prefers no direction. Draw one at random for each of W_q, W_k
 # and W_v, and multiply it by a number that gives it the Frobenius norm of its W.
 
 
@@ -332,7 +332,7 @@ for name, reached in before.items():
 # %% [markdown]
 # Eight ways to adapt SAM's image encoder; the rest of SAM stays as it is, in full fine-tuning too. Five train a quarter
 # of what LoRA trains, or less. *Before both* attention and feed-forward, where RepAdapter stands, there are two pairs a
-# block, together as large as LoRA. Beside each stands what is closest to it in [*the study*](../docs/study.md), of which more below.
+# block, together as large as LoRA. Beside each stands what is closest to it in [*the study*](../docs/study.md).
 
 # %%
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
@@ -464,8 +464,8 @@ for words, pair in {"both at 0.003": [0.003] * 2, "each at its best": rates.valu
 # At 0.003, which is Serial LoRA's best rate, Serial LoRA is ahead, by 0.88 on the scenes held back and by 0.12 in the
 # study. The small LoRA wants three times as much, and with that the small LoRA is ahead, by 1.31 and by 0.40.
 #
-# How sure is that? It is one seed, on the scenes that chose the rates; over the study's four sets the intervals are ±
-# 0.79 and ± 1.04, so neither lead is clear. On your test scenes, which chose nothing, the small LoRA leads at 0.003
+# That is one seed, on the scenes that chose the rates; over the study's four sets the intervals are ± 0.79
+# and ± 1.04, so neither lead is clear. On your test scenes, which chose nothing, the small LoRA leads at 0.003
 # already, just, and with its own rate by more than twice as much. The winner depends on the scenes, too; but in all
 # three the small LoRA's own rate moved the lead its way. If you keep one sentence of this course, keep this one: *a
 # comparison of methods at one learning rate is also a comparison of learning rates.*
@@ -625,8 +625,8 @@ for words, leads in {
 #
 # A promise falls where its rival's lead lies, with the whole interval, above the bar: a point for LoRA, minus a point
 # for the others, which need only do as well. It holds where all lies below, else it is open. (Points of style share are
-# larger numbers, so on SD3 our bar is five. No interval is corrected for how many there are. The star: one seed in the
-# study, and picked after its runs.)
+# larger numbers, so on SD3 our bar is five of them. The second rate is the search's second best for Serial LoRA. No interval is corrected for how many there are. The star: one seed in the
+# study, and picked after the study's runs.)
 
 
 # %%
@@ -661,7 +661,7 @@ display(table.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
 # run cannot say so much: at Serial LoRA's second rate three of its four falls are open. On CLIP four are open, and
 # the last falls by a hair. On SD3 the small LoRA is ahead by 10.33 ± 7.56, and LoRA by 14.08 ± 10.02, open only
 # because the bar is five. With `MARGIN = 0` *comparable* falls on the study's SAM sets too, where LoRA is ahead by
-# 0.31 ± 0.14, and the other four still fall there. At lunch you say:
+# 0.31 ± 0.14. At lunch you say:
 #
 # > Serial LoRA is RepAdapter's layer of 2023 without biases and groups. On a small SAM it stays within a point of Dice
 # > of LoRA with a quarter of the parameters; but a LoRA of that size does as well, and so does the same pair before the
@@ -690,9 +690,8 @@ display(table.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
 #
 # <details><summary>Answer</summary>
 #
-# From these two you can't tell. One interval leaves out zero and the other holds it, but that compares each with zero,
-# not the two with each other. Their difference has an interval of its own, from the same sets: 0.44 ± 0.40. Here it
-# leaves out zero, just.
+# From these two you can't tell: each is compared with zero, and not with the other. Their difference has an interval of
+# its own, from the same sets, 0.44 ± 0.40. This one leaves out zero, just.
 #
 # </details>
 #
@@ -709,7 +708,6 @@ display(table.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
 #
 # - Write down what would refute a claim before you run anything.
 # - Ask for a rival of the same size, for the simplest thing that could work, and for how far luck reaches.
-# - Give each method its own rate, chosen on pictures that are not the test's.
 # - Change one thing at a time, at equal size. A clear step beside an open one is not yet a clear difference.
 #
 # Next: look into the matrices themselves in [lesson 10](10_inside_an_adapter.ipynb), which you may skip, or put several
