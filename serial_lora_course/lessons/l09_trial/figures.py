@@ -26,8 +26,8 @@ RUNGS = (  # name, formula, and the rank at which the study compared it with its
     ("LoRA", r"$W_p\,x + B_p A_p\,x$", "rank 4"),
     ("one A", r"$W_p\,x + B_p A\,x$", "rank 6"),
     ("one B, through Q", r"$W_p\,x + Q_p B A\,x$", "rank 12"),
-    ("Serial LoRA", r"$W_p\,(x + B A\,x)$", "rank 12"),
-    ("RepAdapter", r"$W_p\,(x + B(Ax + a) + b)$", "width 4, against rank 4"),
+    ("Serial LoRA", r"$W_p\,(x + B A\,x)$", "rank 12; last step: rank 4"),
+    ("RepAdapter", r"$W_p\,(x + B(Ax + a) + b)$", "width 4"),
 )
 ONE_B = ("serial_random-12", "lora_tied-6")  # no question of the plan: described, without a test
 STEPS = (  # what changes; the question, and whether it asks for the new rung minus the old one
@@ -176,31 +176,34 @@ def plot_rates(searches: Mapping[str, pd.DataFrame], shared: float) -> Figure:
 
 
 def plot_rivals(
-    rivals: Mapping[str, tuple[Told, Told | None]], margin: float, second: float
+    rivals: Mapping[str, tuple[Told, Told | None, float | None]], second: float
 ) -> Figure:
     """How far each rival is above Serial LoRA: in one's own run, over its scenes, and in the study, over its sets.
 
     Args:
-        rivals: name -> its difference and half of its interval, in one's own run and in the study.
-        margin: a rival does as well if its whole interval is above minus this.
+        rivals: name -> its difference and half of its interval, in one's own run and in the study; and above
+            which bar the whole interval has to lie for a promise to fall.
         second: where Serial LoRA itself would be in one's own run, at its second rate.
     """
     told = []
     with styled_figure(8.8, 4.8) as figure:
         axes = figure.subplots()
-        axes.axvspan(-margin, margin, color="#eeeeee", lw=0)
         axes.axvline(0, color=INK, lw=1)
         axes.axvline(second, color=VERMILION, lw=1.2, linestyle=DASHED)
-        for place, (name, (own, study)) in enumerate(rivals.items()):
+        for place, (name, (own, study, bar)) in enumerate(rivals.items()):
+            if bar is not None:
+                axes.barh(-place, 100, 0.86, left=bar, color="#ececec", zorder=0)
             axes.errorbar(own[0], 0.13 - place, xerr=own[1], **MINE)
             told.append(f"{name}: yours {_told(own)}")
             if study:
                 axes.errorbar(study[0], -0.17 - place, xerr=study[1], **THEIRS)
                 told[-1] += f", the study's {_told(study)}"
         axes.set_yticks([-place for place in range(len(rivals))], list(rivals))
-        axes.set(ylim=(-len(rivals) + 0.4, 0.6))
+        right = max(sum(own) for own, _, _ in rivals.values())
+        axes.set(ylim=(-len(rivals) + 0.4, 0.6), xlim=(-1.6, right + 0.5))
         axes.set_xlabel(
-            "points of Dice above Serial LoRA before attention (grey: less than a point)"
+            "points of Dice above Serial LoRA before attention\n"
+            "(a promise falls where the whole interval is in its grey band)"
         )
         for word, colour, at in (
             ("● your run, over its 60 scenes", VERMILION, 0.0),
@@ -236,7 +239,9 @@ def plot_stretch(through_W: Tensor, through_Q: Tensor) -> Figure:
         axes.set(yscale="log", ylim=(0.009, 12), xlim=(1, len(places)))
         axes.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
         axes.set_xticks([1, *range(32, len(places) + 1, 32)])
-        axes.set(xlabel="direction, from the most stretched to the least", ylabel="times as long")
+        axes.set(
+            xlabel="direction, from the most stretched to the least", ylabel="times as long as by Q"
+        )
         axes.text(0.98, 1.25, f"Q: your {len(through_Q)} rotations", color=BLUE, **_at_right(axes))
         axes.text(
             0.55,

@@ -36,7 +36,7 @@ def test_each_step_of_the_ladder_is_what_two_arms_came_to():
 
 def test_a_rival_is_drawn_where_both_runs_have_it():
     own, theirs = {"one": (0.25, 0.1), "two": (1.5, 0.4)}, {"one": (-0.1, 0.2), "two": None}
-    figure = plot_rivals({name: (own[name], theirs[name]) for name in own}, margin=1, second=0.7)
+    figure = plot_rivals({name: (own[name], theirs[name], 1) for name in own}, second=0.7)
     drawn = [
         (line.get_marker(), line.get_xdata()[0])
         for line in figure.axes[0].lines
