@@ -61,7 +61,8 @@ error = runs.std(ddof=1) / math.sqrt(len(runs))  # the standard error of the mea
 print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 
 # %% [markdown]
-# The last line takes all runs as one sample, and two standard errors to each side of the mean are the *interval*, made to catch the truth in nineteen studies of twenty. All of it is above zero: settled?
+# The last line takes all runs as one sample, and two standard errors to each side of the mean are the *interval*, made
+# to catch the truth in nineteen studies of twenty. All of it is above zero: settled?
 #
 # Now read the table row by row. On `lines` Serial LoRA wins clearly with every seed, on `weather` it loses with two
 # of three. Do these look like fifteen independent measurements of one thing?
@@ -160,14 +161,14 @@ print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
 print(f"the interval: {mean - half:+.2f} to {mean + half:+.2f}")
 
 # %% [markdown]
-# The same mean, and zero is inside, if only just. You don't sign. That does not mean that Serial LoRA is no better: five
-# data sets are too few to tell. And there is a second reason: one learning rate served both methods, and may suit one
-# of them better. (It stands in the table after next. Lesson 09 gives each its own.)
+# The same mean, and zero is inside, if only just. You don't sign. That does not mean that Serial LoRA is no better:
+# five data sets are too few to tell. And there is a second reason: one learning rate served both methods, and may suit
+# one of them better. (It stands in the table after next. Lesson 09 gives each its own.)
 #
 # Let's test both intervals where we know the truth. We make up two methods that are equal on average: data sets favour
 # one or the other by chance, and seeds add noise, both as much as in your friend's table (the line that the cell
-# prints). Every interval that leaves out zero is then a *false positive*. How often will your friend's interval find a winner, and what will more
-# seeds do to that? **Put your guess into `guess`.**
+# prints). Every interval that leaves out zero is then a *false positive*. How often will your friend's interval find a
+# winner, and what will more seeds do to that? **Put your guess into `guess`.**
 
 
 # %%
@@ -380,12 +381,12 @@ looks = {"by": "{:.2f}", "p": "{:.4f}", "corrected": "{:.3f}"}
 display(asked[asked["p"] < 0.05].style.format(looks).hide())
 
 # %% [markdown]
-# Of the twelve, two are left, the upper two: on SAM, each at its one rate, LoRA+ is ahead of both small ones. Some of the
-# others may be real too, but with four to six data sets we cannot say which. Look at the largest, over 19 points of
+# Of the twelve, two are left, the upper two: on SAM, each at its one rate, LoRA+ is ahead of both small ones. Some of
+# the others may be real too, but with four to six data sets we cannot say which. Look at the largest, over 19 points of
 # style: 0.0045 alone, 0.117 among thirty. And your friend's own comparison, with 0.0237, ends at 0.474.
 #
-# Back to the six that you did ask, and to intervals. Holm's are not simple, *Bonferroni's* are: let each of the six miss
-# in only 5% / 6 of studies, and in at most 5% does any of them miss. What is left is how to get rid of *open*.
+# Back to the six that you did ask, and to intervals. Holm's are not simple, *Bonferroni's* are: let each of the six
+# miss in only 5% / 6 of studies, and in at most 5% does any of them miss. What is left is how to get rid of *open*.
 
 # %% [markdown]
 # ### Exercise 8.4 · How many data sets?

@@ -63,7 +63,7 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
         left.set_xticks([0, 1], [NAMES[other].replace(", ", ",\n"), NAMES[one]])
         left.set(xlim=(-0.2, 1.75), title="pairs of runs", ylabel="Dice × 100")
         middle.set_xticks(range(len(names)), names, rotation=30)
-        middle.set(title="seeds, and each set's mean (bar)", ylabel="difference, Dice × 100")
+        middle.set(title="seeds and means (bars)", ylabel="difference, Dice × 100")
         right.set_xticks([0, 1], [f"{len(runs)} runs", f"{len(names)} data sets"])
         right.set(title="interval of the mean", xlim=(-0.6, 1.6))
         for axes in (middle, right):
