@@ -37,7 +37,7 @@ lesson_card("08")
 # point of Dice on SAM (how well a mask fits, lesson 05, times 100), and five points of style share on SD3 (lesson 06).
 #
 # Then come your friend's runs, on five data sets with three seeds. (A sixth, `photographs`, waits for later.) Each
-# value is a mean over three amounts of training pictures. Two runs of one data set and seed saw the same pictures, so
+# value is a mean over the amounts of training pictures. Two runs of one data set and seed saw the same pictures, so
 # we subtract them, and keep the difference.
 
 # %%
@@ -61,8 +61,8 @@ error = runs.std(ddof=1) / math.sqrt(len(runs))  # the standard error of the mea
 print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 
 # %% [markdown]
-# The last line is what many papers do: all runs are one sample, and two standard errors to each side of the mean are
-# the *interval*, made to catch the truth in nineteen studies of twenty. All of it is above zero: settled?
+# The last line takes all runs as one sample, and two standard errors to each side of the mean are the *interval*, made
+# to catch the truth in nineteen studies of twenty. All of it is above zero: settled?
 #
 # Now read the table row by row. On `lines` Serial LoRA wins clearly with every seed, on `weather` it loses with two
 # of three. Do these look like fifteen independent measurements of one thing?
@@ -76,7 +76,7 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 
 # %% [markdown]
 # Left: each line joins a pair of runs, LoRA's and Serial LoRA's. The lines are almost flat, but data sets lie up to
-# nine points apart. Without pairing, a difference of half a point would be invisible.
+# nine points apart. Subtracting within a pair takes that away.
 #
 # Middle: how far each line rises. The seeds of a data set lie closer together than the sets. A method that suits
 # `lines` suits it with every seed, so the second and third seed tell you little that is new. It is like a survey: your
@@ -161,14 +161,14 @@ print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
 print(f"the interval: {mean - half:+.2f} to {mean + half:+.2f}")
 
 # %% [markdown]
-# The same mean, and zero is inside, if only just. You don't sign. That does not mean that Serial LoRA is no better: five
-# data sets are too few to tell. And there is a second reason: in these runs on SAM, and on SD3, one learning rate served
-# both methods, and may suit one of them better. (Lesson 09 gives each its own.)
+# The same mean, and zero is inside, if only just. You don't sign. That does not mean that Serial LoRA is no better:
+# five data sets are too few to tell. And there is a second reason: one learning rate served both methods, and may suit
+# one of them better. (It stands in the table after next. Lesson 09 gives each its own.)
 #
 # Let's test both intervals where we know the truth. We make up two methods that are equal on average: data sets favour
-# one or the other by chance, and seeds add noise, both about as much as in your friend's table. Every interval that
-# leaves out zero is then a *false positive*. How often will your friend's interval find a winner, and what will more
-# seeds do to that? **Put your guess into `guess`.**
+# one or the other by chance, and seeds add noise, both as much as in your friend's table (the line that the cell
+# prints). Every interval that leaves out zero is then a *false positive*. How often will your friend's interval find a
+# winner, and what will more seeds do to that? **Put your guess into `guess`.**
 
 
 # %%
@@ -178,19 +178,24 @@ def over_runs(differences: np.ndarray) -> tuple[float, float]:
 
 
 guess = {3: 5, 10: 5, 30: 5}  # percent of your friend's intervals, by the number of seeds
+noise = won_by.var(axis=1).mean()  # of one seed; a set's mean keeps a part of it
+between = won_by.mean(axis=1).var() - noise / won_by.shape[1]
+print(f"standard deviations: {between**0.5:.2f} between data sets, {noise**0.5:.2f} between seeds")
+rows = {}
 for seeds in guess:
     wrong = {"over runs": 0, "over data sets": 0}
     for _ in range(2000):
-        sets = 0.3 * chance.normal(size=(5, 1))  # (sets, 1): what suits a data set
-        made_up = sets + 0.2 * chance.normal(size=(5, seeds))  # (sets, seeds)
+        sets = between**0.5 * chance.normal(size=(5, 1))  # (sets, 1): what suits a data set
+        made_up = sets + noise**0.5 * chance.normal(size=(5, seeds))  # (sets, seeds)
         for way, of in zip(wrong, (over_runs, interval_of), strict=True):
             mean, half = of(made_up)
             wrong[way] += abs(mean) > half
-    shares = {way: f"{count / 2000:.0%}" for way, count in wrong.items()}
-    print(f"{seeds} seeds:", shares, f"(you guessed {guess[seeds]}%)")
+    rows[seeds] = {way: f"{count / 2000:.0%}" for way, count in wrong.items()}
+    rows[seeds]["your guess, over runs"] = f"{guess[seeds]}%"
+display(pd.DataFrame(rows).T.rename_axis("seeds"))
 
 # %% [markdown]
-# Between two equal methods your friend finds a winner in 26% of cases. With thirty seeds it is 69%. More runs make
+# Between two equal methods your friend finds a winner in 27% of cases. With thirty seeds it is 70%. More runs make
 # the interval narrower, but they come from the same five data sets. Your interval keeps its promise: about 5%,
 # however many seeds.
 #
@@ -204,7 +209,10 @@ for seeds in guess:
 RIVALS = {"lora": "equal rank", "lora_equal_budget": "equal size"}
 rows, intervals = {}, {}
 for lab, measure in LABS.items():
-    table = results(lab, measure)
+    table, rates = (
+        results(lab, measure),
+        frame(shipped_records(lab)).groupby("method")["lr"].first(),
+    )
     for rival, name in RIVALS.items():
         gap = (table["serial_lora"] - table[rival]).unstack("seed")  # (sets, seeds)
         seeds = gap.var(axis=1).mean() / gap.shape[1]  # seed noise left in a set's mean
@@ -212,16 +220,17 @@ for lab, measure in LABS.items():
         mean, half = intervals[lab, rival] = interval_of(gap.to_numpy())
         row = {"sets": len(gap), "difference": f"{mean:+.2f} ± {half:.2f}"}
         row["seeds' share of the variance"] = f"{share:.0%}"
+        row["rates, Serial LoRA's first"] = f"{rates['serial_lora']:g}, {rates[rival]:g}"
         rows[f"{lab}, {name}"] = row
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# Endless seeds would take away that share, and no more: at most 42% of a variance, on SD3 2%. What is left needs more
-# sets.
+# Endless seeds would take away that share, and no more: as estimated here at most 42% of a variance, on SD3 2%. What is
+# left needs more sets.
 #
 # And see what one more set does. SAM has six here: `photographs` joined, and your friend's interval, ± 0.45 before, is
-# ± 0.34 and leaves out zero. Sign now? Not yet: whoever adds data until an interval leaves out zero finds it too often,
-# and this is one line of six.
+# ± 0.34 and leaves out zero. Sign now? Not yet: whoever adds data until an interval leaves out zero has several chances
+# to be wrong, and this is one line of six.
 #
 # ## Comparable needs a margin
 #
@@ -372,12 +381,12 @@ looks = {"by": "{:.2f}", "p": "{:.4f}", "corrected": "{:.3f}"}
 display(asked[asked["p"] < 0.05].style.format(looks).hide())
 
 # %% [markdown]
-# Of the twelve, two are left, the upper two: on SAM, LoRA+ is ahead of Serial LoRA and of the small LoRA. Some of the
-# others may be real too, but with four to six data sets we cannot say which. Look at the largest, over 19 points of
+# Of the twelve, two are left, the upper two: on SAM, each at its one rate, LoRA+ is ahead of both small ones. Some of
+# the others may be real too, but with four to six data sets we cannot say which. Look at the largest, over 19 points of
 # style: 0.0045 alone, 0.117 among thirty. And your friend's own comparison, with 0.0237, ends at 0.474.
 #
-# You asked six questions, not thirty. Holm gives no intervals, but *Bonferroni* does: let each of the six miss in only
-# 5% / 6 of studies, and in at most 5% does any of them miss. What is left is how to get rid of *open*.
+# Back to the six that you did ask, and to intervals. Holm's are not simple, *Bonferroni's* are: let each of the six
+# miss in only 5% / 6 of studies, and in at most 5% does any of them miss. What is left is how to get rid of *open*.
 
 # %% [markdown]
 # ### Exercise 8.4 · How many data sets?
@@ -389,23 +398,25 @@ display(asked[asked["p"] < 0.05].style.format(looks).hide())
 # Suppose the two methods are equal, and you want to find *holds*: the interval must end above minus the margin. The
 # truth, zero, is a margin away from there; that is the `distance`. (To tell a true difference of d from zero, it is d.)
 #
-# The interval reaches Student's 97.5% quantile to each side, in standard errors. With a distance of just that, half of
-# all studies miss: their mean comes out nearer than the truth. So the mean needs room too: for a `share` of 80%,
-# Student's 80% quantile. Return the smallest number of data sets, from 2 up, with room for both.
+# The interval reaches Student's quantile of `1 - 0.025 / questions` to each side, in standard errors (0.975 for one
+# question). With a distance of just that, half of all studies miss: their mean comes out nearer than the truth. So the
+# mean needs room too: for a `share` of 80%, Student's 80% quantile. Return the smallest number of data sets, from 2 up,
+# with room for both.
 
 
 # %% tags=["exercise"]
-def sets_needed(spread: float, distance: float, share: float = 0.8) -> int:
+def sets_needed(spread: float, distance: float, questions: int = 1, share: float = 0.8) -> int:
     """How many data sets a study needs, so that about a share of such studies finds what is true.
 
     Args:
         spread: the standard deviation of the data sets' means.
         distance: from the truth to the value that the interval should leave out.
+        questions: as many intervals are made, each as wide as Bonferroni asks.
         share: of the studies; above 0.5.
     """
     # BEGIN SOLUTION
-    n = 2
-    while sum(stats.t.ppf([0.975, share], n - 1)) * spread / math.sqrt(n) > distance:
+    n, reach = 2, 1 - 0.025 / questions
+    while sum(stats.t.ppf([reach, share], n - 1)) * spread / math.sqrt(n) > distance:
         n += 1
     return n
     # END SOLUTION
@@ -422,8 +433,8 @@ check("8.4", sets_needed)
 # </details>
 # <details><summary>Hint 2: when is it enough?</summary>
 #
-# As soon as `(stats.t.ppf(0.975, n - 1) + stats.t.ppf(share, n - 1)) * spread / math.sqrt(n)` is no larger than
-# `distance`.
+# With `reach = 1 - 0.025 / questions`, as soon as `(stats.t.ppf(reach, n - 1) + stats.t.ppf(share, n - 1)) * spread /
+# math.sqrt(n)` is no larger than `distance`.
 #
 # </details>
 #
@@ -431,22 +442,30 @@ check("8.4", sets_needed)
 
 # %% [markdown]
 # All of it in one picture: the thick bar is the interval by itself, the thin one is for all six together, and gives the
-# verdict. Beside it stands how many sets would show *holds* in 80% of studies, if the two are equal. (For one question
-# alone; the cell tries your number in made-up studies.) How many do you expect for CLIP, which has six?
+# verdict. Beside it stands how many sets would show *holds* with the thin bar in 80% of studies, if the two are equal.
+# (The cell tries your number in made-up studies.) How many do you expect for CLIP, which has six?
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
 
-needed, judged = yours("8.4"), []
+needed, judged, asked_for = yours("8.4"), [], len(intervals)
+
+
+def widened(half: float, sets: int) -> float:
+    """Half of an interval, made for all questions together."""
+    alone, together = stats.t.ppf([1 - 0.025, 1 - 0.025 / asked_for], sets - 1)
+    return half * together / alone
+
+
 for (lab, rival), (mean, half) in intervals.items():
     table, margin = results(lab, LABS[lab]), MARGINS[lab]
     sample = (table["serial_lora"] - table[rival]).groupby("dataset").mean()  # (sets,)
-    alone, together = stats.t.ppf([1 - 0.025, 1 - 0.025 / len(intervals)], len(sample) - 1)
-    wide, enough = half * together / alone, needed(sample.std(), margin)
+    wide, enough = widened(half, len(sample)), needed(sample.std(), margin, asked_for)
     judged.append((lab, rival, mean, half, wide, margin, verdict_of(mean, wide, margin)))
     judged[-1] += (len(sample), enough)
     studies = sample.std() * chance.normal(size=(500, enough, 1))  # of equal methods
-    held = sum(verdict_of(*interval_of(study), margin) == "holds" for study in studies)
+    found = [(middle, widened(reach, enough)) for middle, reach in map(interval_of, studies)]
+    held = sum(verdict_of(*each, margin) == "holds" for each in found)
     print(f"{lab:4} {RIVALS[rival]}: {mean - wide:+6.2f} to {mean + wide:+.2f},", end=" ")
     print(f"{enough} sets needed for {margin:g}: {held / 500:.0%} of made-up studies hold")
 display_figure(plot_margins(judged))
@@ -457,9 +476,9 @@ display_figure(plot_margins(judged))
 # the hundredth of Dice that we had called too far." And of your friend's claim the smaller part: "It is not a
 # hundredth behind a LoRA of its size." That it is *better* is open: the thick bar leaves zero out, the thin one not.
 #
-# The other four are open, and you know the price of an answer: 117 and 52 sets on CLIP, where six were run, 27 and 43
+# The other four are open, and you know the price of an answer: 180 and 80 sets on CLIP, where six were run, 42 and 66
 # styles in place of four. (The spreads are estimated from a few sets, so these are rough.) **Change this and run
-# again**: a margin of 3 for CLIP. What does the answer cost now?
+# again**: a margin of 3 for CLIP, as you might have written down before a new study. What would its answer cost?
 #
 # ## Quiz
 #
@@ -479,7 +498,7 @@ display_figure(plot_margins(judged))
 #
 # Neither. The interval goes from -0.6 to +1.4. With a margin of one point the first is *comparable*, since the lower
 # end is above -1. With four times as many data sets the standard error halves and Student's t falls from 2.6 to 2.1, so
-# the interval is ± 0.4. If the true difference is 0.4, the mean comes out above that in only half of such studies.
+# the interval is ± 0.4.
 #
 # </details>
 #

@@ -38,9 +38,10 @@ lesson_card("13")
 # %% [markdown]
 # ## Eight curves
 #
-# All go through the same loop, the one below. C cuts out photographs with our tiny SAM, all others sort drawings with
-# our tiny CLIP, as in [lesson 03](03_build_serial_lora.ipynb). One of the eight has no fault. Before you look: how would
-# the loss of a run look in which *nothing* is trained?
+# All go through the same loop, the one below. C cuts stamps out of photographs with our tiny SAM, all others sort
+# drawings with our tiny CLIP, as in [lesson 03](03_build_serial_lora.ipynb). The thick line is the mean over the last
+# sixth of a run's steps. One of the eight has no fault. Before you look: how would the loss of a run look in which
+# *nothing* is trained?
 
 
 # %%
@@ -77,9 +78,9 @@ print(f"You: no fault in {NO_FAULT}, nothing trained in {NOTHING_TRAINED}")
 print(f"No fault: H. One curve, batch for batch: {', '.join(same)}")
 
 # %% [markdown]
-# B, which looks best, is broken like the others. A, E and F are one curve, so nothing is trained, and no two of them
-# have the same faults. A curve does not show *what* is wrong, and not always *that* something is. A diagnostic says where
-# to look.
+# B, which looks best, is broken like the others. A, E and F are one curve: nothing is trained, as the table of all runs
+# will show, and no two of them have the same faults. A curve does not show *what* is wrong, and not always *that*
+# something is. A diagnostic says where to look.
 #
 # ## A: flat
 #
@@ -146,8 +147,8 @@ print(inspect.getsource(posted.optimizer_of))
 
 # %% [markdown]
 # The optimizer got its list *before* `inject` added the pairs and froze the rest. It holds the frozen base, finds no
-# gradient there, and steps nothing, without a word. The same happens whenever parameters are *replaced* after the
-# optimizer was made: a new head, a reloaded model, a second adapter. So the adapter comes first:
+# gradient there, and steps nothing, without a word. The same happens to whatever is made after the optimizer: a
+# new head, a second adapter, a model that was built again. So the adapter comes first:
 
 
 # %%
@@ -164,7 +165,7 @@ display_figure(plot_fixed(curves["A"], mended["A"]))
 # ## B: it falls
 #
 # *"With gradient checkpointing LoRA fits on my card, and it is even faster than without. But in the end it is no
-# better than a linear probe."* Faster should make you suspicious: checkpointing computes each block twice. In
+# better than a linear probe."* Faster should make you suspicious: checkpointing runs each block forward twice. In
 # [`blog #1824`](https://github.com/huggingface/blog/issues/1824) somebody noticed just that; other threads are
 # [`transformers #26221`](https://github.com/huggingface/transformers/issues/26221) and
 # [`LoRA #120`](https://github.com/microsoft/LoRA/issues/120).
@@ -235,8 +236,8 @@ def ask(run: posted.Run) -> None:
 ask(posted.run_b())
 
 # %% [markdown]
-# The class vectors learn, alone, and they make the whole curve. (H leaves them as they are. That is why B could even
-# end below it.) What stops the gradient on its way to the pairs?
+# The class vectors learn, alone, and they make the whole curve. (H leaves them as they are, so B and H cannot
+# be compared.) What stops the gradient on its way to the pairs?
 
 # %%
 print(inspect.getsource(posted.through_blocks))
@@ -259,8 +260,8 @@ mended["B"] = train(posted.run_b(through_blocks))
 display_figure(plot_fixed(curves["B"], mended["B"]))
 
 # %% [markdown]
-# Vectors and adapter together end lower than the vectors alone, in this run. This is the easiest of the seven to
-# overlook: a falling curve makes nobody suspicious. Run the diagnostic before *every* long training.
+# Vectors and adapter together end lower than the vectors alone, in this run. A falling curve makes few
+# people suspicious. Run the diagnostic before *every* long training.
 #
 # ## C: it starts too high
 #
@@ -269,8 +270,8 @@ display_figure(plot_fixed(curves["B"], mended["B"]))
 # [`segment-anything #202`](https://github.com/facebookresearch/segment-anything/issues/202), which range SAM's pixels
 # have; [kornia's SAM](https://github.com/kornia/tutorials/pull/76) wants them from 0 to 1.
 #
-# Ask the two diagnostics first. So look at the other end. Not at what the data loader gives, but at **what the model
-# sees**.
+# If the two diagnostics find nothing, look at the other end. Not at what the data loader gives, but at **what the
+# model sees**.
 #
 # ### Exercise 13.3 · What enters?
 #
@@ -337,8 +338,8 @@ print(inspect.getsource(posted.pixels_of))
 
 # %% [markdown]
 # `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116, 104). So
-# little more than its box prompts is left. An input that is normalised twice, or whose channels are exchanged, is found
-# in the same way. Here the picture needs its own range:
+# all of a picture lies within one of its 255 steps, and to SAM that is black. An input that is normalised twice, or
+# whose channels are exchanged, is found in the same way. Here the picture needs its own range:
 
 
 # %%
@@ -348,10 +349,12 @@ def pixels_of(picture: Image.Image) -> Tensor:
 
 mended["C"] = train(posted.run_c(pixels_of))
 display_figure(plot_fixed(curves["C"], mended["C"]))
+print(f"first step: {curves['C'][0]:.2f} as posted, {mended['C'][0]:.2f} mended")
 
 # %% [markdown]
-# The mean of the mended run starts lower than that of the posted one ever gets. A loss at the start that is far from
-# what the pretrained model should have is a diagnostic too, and it is free.
+# The mended run's thick line starts lower than the posted one's ever gets. And the first step, before anything is
+# trained, already tells: 0.38 where the same model, seeing the same pictures, has 0.23. So the loss at the start is a
+# diagnostic too, and it is free.
 #
 # ## D: flat again
 #
@@ -421,13 +424,16 @@ ask(posted.run_d())
 for steps in (2, 300):
     print(f"moved in {steps} steps:".ljust(22), after(posted.run_d(), steps))
 print(inspect.getsource(posted.lower))
-number = torch.tensor(0.07, dtype=torch.bfloat16)
-print("0.07 + 0.00002 is 0.07 in bfloat16:", (number + 2e-5 == number).item())
+(weights,) = posted.run_d().optimizer.param_groups[0]["params"]
+usual = weights.detach().abs().median()  # in bfloat16
+gap = (torch.nextafter(usual, 2 * usual) - usual).item()
+print(f"half of the weights are above {usual:.3f}; the next number is {gap:.5f} away,")
+print(f"or {gap / posted.LOW_RATE:.0f} steps. One is rounded away:", (usual + 2e-5 == usual).item())
 
 # %% [markdown]
-# A tenth moves, and no more after 300 steps. A bfloat16 has eight bits of precision (seven stored), so around 0.07 the
-# next number is more than twenty steps away. Each step is rounded away, and the next one too. Near zero numbers are
-# closer, and there a few move. (So a fresh `B` hides this fault.)
+# 9% move, and no more after 300 steps. A bfloat16 has eight bits of precision (seven stored), so from a usual weight
+# the next number is 12 steps away. Each step is rounded away, and the next one too. Near zero numbers are closer, and
+# there a few move. (So a fresh `B` hides this fault.)
 #
 # Only what is *trained* has to be float32, and with an adapter that is next to nothing:
 
@@ -459,7 +465,8 @@ print("moved in 2 steps:", after(posted.run_d(lower)))
 # and then gets stuck."*
 #
 # The three ask for a rate of 0.003. You need one fact: AdamW divides each gradient by its usual size, so in the first
-# steps a parameter moves by about the rate, **however small its gradient is**. Three of your four, on all runs:
+# steps a parameter moves by about the rate, **however small its gradient is**, as long as it is not zero. Three of your
+# four, on all runs:
 
 
 # %%
@@ -553,7 +560,9 @@ for name in "HEG":
 # of the two has to be random.
 #
 # **G**: the rate is multiplied by the size of the batch. Many scripts offer that, and one did it twice:
-# [`diffusers #3224`](https://github.com/huggingface/diffusers/issues/3224).
+# [`diffusers #3224`](https://github.com/huggingface/diffusers/issues/3224). In
+# [`timm #2125`](https://github.com/huggingface/pytorch-image-models/issues/2125) the poster expects a warm-up's small
+# rate in the first step, and finds the full one: again, print it.
 #
 # </details>
 #

@@ -99,16 +99,16 @@ def holm() -> Iterator[Case]:
 def sets_needed() -> Iterator[Case]:
     """All numbers of data sets at once, from Student's distribution by its inverse in scipy.special."""
     n = np.arange(2, 1000)
-    for spread, distance, share in (
-        (0.2, 1.0, 0.8),
-        (2.0, 1.0, 0.8),
-        (2.0, 1.0, 0.9),
-        (11.0, 5.0, 0.8),
-        (0.5, 1.5, 0.6),
-        (0.01, 5.0, 0.8),
-        (2.5, 0.5, 0.95),
+    for spread, distance, questions, share in (
+        (0.2, 1.0, 1, 0.8),
+        (2.0, 1.0, 1, 0.8),
+        (2.0, 1.0, 6, 0.9),
+        (11.0, 5.0, 3, 0.8),
+        (0.5, 1.5, 1, 0.6),
+        (0.01, 5.0, 1, 0.8),
+        (2.5, 0.5, 1, 0.95),
     ):
-        room = special.stdtrit(n - 1, 0.975) + special.stdtrit(n - 1, share)
+        room = special.stdtrit(n - 1, 1 - 0.05 / questions / 2) + special.stdtrit(n - 1, share)
         expected = int(n[room <= distance * np.sqrt(n) / spread].min())
-        what = f"the sets needed for a spread of {spread:g}, a distance of {distance:g} and a share of {share:.0%}"
-        yield Case(what, (spread, distance, share), expected)
+        what = f"the sets needed for a spread of {spread:g}, a distance of {distance:g}, {questions} question(s) and a share of {share:.0%}"
+        yield Case(what, (spread, distance, questions, share), expected)

@@ -63,7 +63,7 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
         left.set_xticks([0, 1], [NAMES[other].replace(", ", ",\n"), NAMES[one]])
         left.set(xlim=(-0.2, 1.75), title="pairs of runs", ylabel="Dice × 100")
         middle.set_xticks(range(len(names)), names, rotation=30)
-        middle.set(title="mean of each data set", ylabel="difference")
+        middle.set(title="seeds and means (bars)", ylabel="difference, Dice × 100")
         right.set_xticks([0, 1], [f"{len(runs)} runs", f"{len(names)} data sets"])
         right.set(title="interval of the mean", xlim=(-0.6, 1.6))
         for axes in (middle, right):
@@ -97,7 +97,7 @@ def plot_margins(judged: Sequence[tuple]) -> Figure:
             how many data sets there are, and how many would show that equal methods hold; two rivals a lab.
     """
     labs, told = list(dict.fromkeys(row[0] for row in judged)), []
-    with styled_figure(9.6, 3.4) as figure:
+    with styled_figure(9.6, 3.7) as figure:
         panels = np.atleast_1d(figure.subplots(1, len(labs)))
         for axes, lab in zip(panels, labs, strict=True):
             rows = [row for row in judged if row[0] == lab]
@@ -124,6 +124,8 @@ def plot_margins(judged: Sequence[tuple]) -> Figure:
             axes.grid(visible=False)
             axes.spines["left"].set_visible(False)
         words = [NAMES[row[1]].replace("LoRA", "against\nLoRA") for row in rows]
+        key = "thick: this interval alone, thin: for all together, gives the verdict"
+        figure.supxlabel(key, fontsize=10, color=QUIET)
         panels[0].set_yticks(range(len(words)), words)
         panels[0].tick_params("y", length=0)
     return with_description(

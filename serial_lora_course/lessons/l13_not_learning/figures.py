@@ -40,7 +40,8 @@ def plot_curves(
                 if title in runs:
                     draw_curve(axes, runs[title], color, label=name, linestyle=line)
                     said[-1] += f", {name} to {last(runs[title]):.2f}"
-            axes.set(title=title, ylim=(0, 1.05 * (max(losses) if title in apart else highest)))
+            name = f"{title}, no fault" if mended and title not in mended else title
+            axes.set(title=name, ylim=(0, 1.05 * (max(losses) if title in apart else highest)))
         for axes in figure.axes[len(curves) // 2 :]:
             axes.set_xlabel("step")
         for axes in figure.axes[:: len(curves) // 2]:
