@@ -276,10 +276,11 @@ def test_runs_stand_where_their_rates_put_them():
     assert [patch.get_xy()[0] > 0 for patch in axes.patches] == [False, True]  # the diagonal
 
 
-def test_a_table_frames_a_customers_own_adapter():
+def test_a_table_frames_a_customers_own_adapter_and_colours_gains():
     counts = {(row, of): i + 2 * j for i, row in enumerate("-ab") for j, of in enumerate("ab")}
     (axes,) = plot_table(counts, "right").axes
-    assert axes.images[0].get_array().tolist() == [[0, 2], [1, 3], [2, 4]]
+    assert [text.get_text() for text in axes.texts] == ["0", "2", "1", "3", "2", "4"]
+    assert axes.images[0].get_array().tolist() == [[0, 0], [1, 1], [2, 2]]  # above the first row
     assert [patch.get_xy()[1] > 1 for patch in axes.patches] == [False, True]
 
 

@@ -77,8 +77,8 @@ def plot_widths(
                 beside["va"] = "bottom" if ahead else "top"
                 axes.annotate(name, (widths[-1], values[-1]), color=colour, **beside)
                 words.append(f"{title}, {name}: {values[0]:.2g} to {values[-1]:.2g}")
-            for colour, values in ((BLUE, most_A), (VERMILION, most_B)):
-                axes.plot(widths, values, color=colour, linestyle=":", linewidth=1.8)
+            for colour, values in ((BLUE, most_A), (INK, most_B)):  # B's lies on its line
+                axes.plot(widths, values, color=colour, linestyle=":", linewidth=1.8, zorder=4)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             axes.set_xlim(widths[0] / 1.2, 1.7 * widths[-1])  # labels stand beyond the last width
@@ -90,7 +90,9 @@ def plot_widths(
             of_A, of_B, *_ = pairs[widths.index(own)]
             words.append(f"at width {own} A's is {of_A / of_B:.2g} times B's")
             places.append((axes, f"ours, {own}: A's is\n{of_A / of_B:.2g} times B's"))
-        panels[0].set_ylabel("how far one step of A or B\nmoves an output (dotted: at most)")
+        panels[0].set_ylabel(
+            "how far one step of A or B, at one\nrate, moves an output (dotted: at most)"
+        )
         place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 10, "color": QUIET}
         for axes, told in places:
             axes.annotate(told, (own, axes.get_ylim()[0]), **place)
@@ -155,9 +157,11 @@ def plot_search(searches: Mapping[str, Mapping[str, pd.Series]], ylabels: Sequen
                 axes.plot(line, color=colour, marker=marker, linewidth=2.2, label=name)
                 told = ", ".join(f"{rate:g}: {value:.1f}" for rate, value in line.items())
                 words.append(f"{title}, {name}: {told}")
+                best = (line.idxmax(), line.max())
+                axes.scatter(*best, s=200, facecolors="none", edgecolors=colour, linewidths=2)
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
-            axes.set(title=title, xlabel="learning rate of B", ylabel=ylabel)
+            axes.set(title=title, xlabel="learning rate of B (ring: the best)", ylabel=ylabel)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=2)
     return with_description(figure, f"What was reached at each rate of B. {'; '.join(words)}.")

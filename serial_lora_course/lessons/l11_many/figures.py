@@ -74,7 +74,9 @@ def plot_ways(
 
 
 def plot_table(counts: Mapping[tuple[str, str], int], title: str) -> Figure:
-    """A square of counts, darker for more: a row an adapter, a column a customer; a frame where both are one.
+    """A square of counts: a row an adapter, a column a customer; a frame where both are one.
+
+    Blue is more than in the first row, red less.
 
     Args:
         counts: (adapter, customer) -> how many.
@@ -84,7 +86,9 @@ def plot_table(counts: Mapping[tuple[str, str], int], title: str) -> Figure:
     table = np.array([[counts[row, column] for column in columns] for row in rows])
     with styled_figure(1.15 * len(columns) + 1.6, 0.5 * len(rows) + 1) as figure:
         axes = figure.subplots()
-        axes.imshow(table, "Blues", aspect="auto", vmax=1.5 * table.max())
+        gains = table - table[0]
+        reach = 1.6 * max(abs(gains).max(), 1)
+        axes.imshow(gains, "RdBu", aspect="auto", vmin=-reach, vmax=reach)
         for (y, row), (x, column) in product(enumerate(rows), enumerate(columns)):
             same = row == column
             axes.text(x, y, table[y, x], ha="center", va="center", weight="bold" if same else None)
