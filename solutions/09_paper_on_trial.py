@@ -464,10 +464,10 @@ for words, pair in {"both at 0.003": [0.003] * 2, "each at its best": rates.valu
 # At 0.003, which is Serial LoRA's best rate, Serial LoRA is ahead, by 0.88 on the scenes held back and by 0.12 in the
 # study. The small LoRA wants three times as much, and with that the small LoRA is ahead, by 1.31 and by 0.40.
 #
-# That is one seed, on the scenes that chose the rates; over the study's four sets the intervals are ± 0.79
-# and ± 1.04, so neither lead is clear. On your test scenes, which chose nothing, the small LoRA leads at 0.003
-# already, just, and with its own rate by more than twice as much. The winner depends on the scenes, too; but in all
-# three the small LoRA's own rate moved the lead its way. If you keep one sentence of this course, keep this one: *a
+# That is one seed, on the scenes that chose the rates; over the study's four sets the intervals are ± 0.79 and ± 1.04,
+# so neither lead is clear. On your test scenes, which chose nothing, the small LoRA leads at 0.003 already, just, and
+# with its own rate by more than twice as much. The winner depends on the scenes, too. In a search a rate of one's own
+# can only help; on the test scenes it need not, and did. If you keep one sentence of this course, keep this one: *a
 # comparison of methods at one learning rate is also a comparison of learning rates.*
 # <!-- from study/results, validation: 0.79, 1.04 -->
 #
@@ -664,10 +664,10 @@ display(table.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
 # 0.31 ± 0.14. At lunch you say:
 #
 # > Serial LoRA is RepAdapter's layer of 2023 without biases and groups. On a small SAM it stays within a point of Dice
-# > of LoRA with a quarter of the parameters; but a LoRA of that size does as well, and so does the same pair before the
-# > feed-forward. So do norms and biases, by one seed that was picked afterwards. Sharing costs nothing that one can see;
-# > what costs is the way through W, for behind random rotations the same shared pair does better. And at 0.003 for both,
-# > Serial LoRA would have beaten the small LoRA in the search.
+# > of LoRA with a quarter of the parameters; but a LoRA of that size does as well, and so does the same pair before
+# the > feed-forward. So do norms and biases, by one seed that was picked afterwards. Sharing costs nothing that one
+# can see; > what costs is the way through W, for behind random rotations the same shared pair does better. And at
+# 0.003 for both, > Serial LoRA would have beaten the small LoRA in the search.
 #
 # So don't switch. To save parameters lower LoRA's rank and search its rate again, or put the pair before the
 # feed-forward. Norms and biases did better still, and are worth a try, but rest on one seed. The pair before both did
