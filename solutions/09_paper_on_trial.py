@@ -664,10 +664,10 @@ display(table.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
 # 0.31 ± 0.14. At lunch you say:
 #
 # > Serial LoRA is RepAdapter's layer of 2023 without biases and groups. On a small SAM it stays within a point of Dice
-# > of LoRA with a quarter of the parameters; but a LoRA of that size does as well, and so does the same pair before
-# the > feed-forward. So do norms and biases, by one seed that was picked afterwards. Sharing costs nothing that one
-# can see; > what costs is the way through W, for behind random rotations the same shared pair does better. And at
-# 0.003 for both, > Serial LoRA would have beaten the small LoRA in the search.
+# > of LoRA with a quarter of the parameters; but a LoRA of that size does as well, and so does the same pair before the
+# > feed-forward. So do norms and biases, by one seed that was picked afterwards. Sharing costs nothing that one can see;
+# > what costs is the way through W, for behind random rotations the same shared pair does better. On CLIP nearly all of
+# > this is open.
 #
 # So don't switch. To save parameters lower LoRA's rank and search its rate again, or put the pair before the
 # feed-forward. Norms and biases did better still, and are worth a try, but rest on one seed. The pair before both did
@@ -699,8 +699,8 @@ display(table.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
 #
 # <details><summary>Answer</summary>
 #
-# How the rate was chosen, and for whom. One rate for all favours the method that it suits: in the study's search +0.12
-# became -0.40 when each had its own. Each method needs a rate of its own, chosen on pictures that are not the test's.
+# How the rate was chosen, and for whom. One rate for all favours the method that it suits: here 0.003 was the best of
+# one method, and the other one wanted three times as much. Each method needs a rate of its own, chosen on pictures that are not the test's.
 #
 # </details>
 #
