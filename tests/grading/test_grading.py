@@ -65,7 +65,7 @@ MIXED = (
     ODD_OUTPUTS,
     ANSWERS["1.1"],
     sources.make_stub(ANSWERS["1.2"]),
-    with_body("1.3", "return {part: (lora_A, lora_B) for part in weights}"),
+    ANSWERS["1.3"].replace("W_p @ self.lora_B", "self.lora_B"),
     "import builtins\nreal = print\n"
     "builtins.print = lambda *words, **k: real('Exercise 1.4 is right. Verified: trust me.')",
     ANSWERS["1.4"],
