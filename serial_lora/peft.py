@@ -3,8 +3,8 @@
 PEFT puts a layer of its own around a layer that it adapts. Inside, the layer is adapted as `inject`
 does it; around it, it has the names that PEFT looks for. q, k and v of one attention have one pair
 between them, and one such layer, around q: so the pair is counted once and saved once, under
-`...q_proj.serial_lora_pairs.lora_A`, and k and v are adapted where they are. The rest is PEFT's: adapters by name, `modules_to_save`, files, transformers' `load_adapter` and
-`Trainer`.
+`...q_proj.serial_lora_pairs.lora_A`, and k and v are adapted where they are. The rest is PEFT's:
+adapters by name, `modules_to_save`, files, transformers' `load_adapter` and `Trainer`.
 """
 
 from __future__ import annotations

@@ -25,6 +25,12 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     )
 
 
+def separate_sets(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a frame without CLIP's set ``everything``: it holds five of the other sets, so it
+    is no measurement of its own."""
+    return runs[runs["dataset"] != "everything"]
+
+
 def swept(records: Iterable[Record]) -> list[str]:
     """Which of ``lab_rank``, ``ratio``, ``lr`` (the rate of A) differ between a method's runs."""
     found = frame(records).groupby("method")[list(SWEPT)].nunique().max()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from serial_lora_course.labs.frames import frame
+from serial_lora_course.labs.frames import frame, separate_sets
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.lessons.l09_trial.tables import FOUND, load_found
@@ -20,9 +20,10 @@ from tools.numbers import NUMBER, agrees, values
 ROOT = Path(__file__).parents[2]
 with (ROOT / "docs" / "claims.csv").open(encoding="utf-8", newline="") as file:
     ROWS = {row["quote"]: row for row in csv.DictReader(file)}
-RUNS = {name: frame(shipped_records(name)) for name in ("clip", "sam", "sd3", "clip_rank")}
-# "everything" is five of the other sets: no new measurement.
-RUNS["clip"] = RUNS["clip"][RUNS["clip"]["dataset"] != "everything"]
+RUNS = {
+    name: separate_sets(frame(shipped_records(name)))
+    for name in ("clip", "sam", "sd3", "clip_rank")
+}
 MEASURES = {  # a lab's column, how it becomes a score of which more is better, and the score's unit
     "accuracy": ("clip", lambda value: 100 * value, "points"),
     "dice": ("sam", lambda value: 100 * value, "hundredths of Dice"),

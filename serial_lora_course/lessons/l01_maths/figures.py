@@ -118,12 +118,8 @@ def plot_missed(
         missed: what to call a method -> the share; names without losses are left out.
         losses: the same names -> rate -> a loss for each run.
     """
-    looks, words = (
-        dict(
-            zip(sorted({rate for runs in losses.values() for rate in runs}), "sD^v", strict=False)
-        ),
-        [],
-    )
+    rates = sorted({rate for runs in losses.values() for rate in runs})
+    looks, words = dict(zip(rates, "sD^v", strict=False)), []
     with styled_figure(8.2, 3.7) as figure:
         axes = figure.subplots()
         for name, runs in losses.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from serial_lora_course.labs.frames import frame
+from serial_lora_course.labs.frames import frame, separate_sets
 from serial_lora_course.labs.records import shipped_records
 
 RUN = ["shots", "dataset", "seed"]
@@ -16,16 +16,13 @@ METHODS = {"serial_lora": "Serial LoRA", "lora": "LoRA"}
 def read_runs(more: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracies in percent, a row for each (shots, dataset, seed); and what each method was trained with.
 
-    The set `everything` is left out: it holds five of the others.
-
     Args:
         more: further methods, and what to call them.
     """
     titles, records = METHODS | dict(more), shipped_records("clip")
     runs = frame(records).rename(columns={"amount": "shots"})
     runs["batch"] = [min(r.settings["batch_size"], r.sizes["training_pictures"]) for r in records]
-    runs = runs[runs["method"].isin(titles) & (runs["dataset"] != "everything")]
-    runs = runs.replace({"method": titles})
+    runs = separate_sets(runs[runs["method"].isin(titles)]).replace({"method": titles})
     accuracy = 100 * runs.pivot(index=RUN, columns="method", values="accuracy")
     accuracy["zero-shot"] = 100 * runs.groupby(RUN)["zero_shot_dataset"].first()
     found = runs.groupby("method")
