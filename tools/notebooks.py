@@ -55,6 +55,7 @@ from tools.sources import (
     read_source,
     tags,
     tidy,
+    without_guess,
     words_to_read,
     write,
 )
@@ -76,7 +77,7 @@ def join(root: Path) -> None:
 
     They differ in exercises and in cells that only the solved one has; what an exercise defines,
     other cells ask for with `yours`. So each exercise stands here as it is solved, and, before the
-    next cell that both have, as a learner finds it.
+    next cell that both have, as a learner finds it. Nothing is guessed, as by a learner in a hurry.
     """
     folder = root / JOINED
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,7 @@ def join(root: Path) -> None:
             if cell.cell_type == "code" and SOLUTION_ONLY not in tags(cell):
                 cells += open_exercises
                 open_exercises = []
+                cell.source = without_guess(cell.source)
             cells.append(cell)
             if EXERCISE in tags(cell):
                 stub = make_stub(cell.source)

@@ -23,6 +23,7 @@ BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 REGION = re.compile(rf"^( +){BEGIN}$.*?^ +{END}$", re.MULTILINE | re.DOTALL)
 PROOF, EXERCISE = "nbval-check-output", "exercise"
 SOLUTION_ONLY = "solution-only"
+GUESS = re.compile(r"^(\w+) = .*(  # your guess\b.*)$", re.MULTILINE)
 FOLDED = r"<details>(?:(?!<details>).)*?</details>"  # hints and answers
 COLAB = """\
 import sys
@@ -111,7 +112,7 @@ def make_stub(source: str) -> str:
 
 
 def derive(solved: NotebookNode, address: str = "") -> NotebookNode:
-    """The learner's notebook: stubs for solutions, outputs gone except those of proof cells.
+    """The learner's notebook: stubs for solutions, no guesses, no outputs except those of proof cells.
 
     Args:
         solved: the solved lesson.
@@ -122,12 +123,19 @@ def derive(solved: NotebookNode, address: str = "") -> NotebookNode:
     for cell in student.cells:
         if EXERCISE in tags(cell):
             cell.source = make_stub(cell.source)
+        if cell.cell_type == "code":
+            cell.source = without_guess(cell.source)
         if cell.cell_type == "code" and PROOF not in tags(cell):
             cell.outputs, cell.execution_count = [], None  # nbval compares what has a count
     if address:
         fetch = nbformat.v4.new_code_cell(COLAB.format(address=address), id="colab")
         student.cells.insert(1, fetch)
     return student
+
+
+def without_guess(source: str) -> str:
+    """A code cell in which the learner has not guessed yet."""
+    return GUESS.sub(r"\1 = None\2", source)
 
 
 def words_to_read(notebook: NotebookNode) -> int:

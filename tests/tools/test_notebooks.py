@@ -39,6 +39,7 @@ def write_lesson(root: Path, extra: str = "") -> None:
         "        print('open')\n\n"
         f'# %% tags=["exercise"]\n{SOLVED_CELL}\n\n'
         '# %% tags=["nbval-check-output"]\nprint(2 + 2)\n\n'
+        "# %%\nshare = 0.3  # your guess: of the memory\nprint(share)\n\n"
         '# %% tags=["solution-only"]\nprint("only the solved lesson has this")\n\n'
         '# %%\nprint(os.environ["SERIAL_LORA_STATIC"], os.environ["HF_HUB_OFFLINE"])\n' + extra,
         encoding="utf-8",
@@ -82,8 +83,9 @@ def run_main(root: Path, *arguments: str, monkeypatch) -> tuple[int, str]:
 def test_build_writes_both_notebooks(built):
     solved, student = (nbformat.read(built / path, as_version=4) for path in BOTH)
     texts = ["".join(output.text for output in cell.get("outputs", [])) for cell in solved.cells]
-    assert texts[2:6] == ["4\n", "4\n", "only the solved lesson has this\n", "1 1\n"]
+    assert texts[2:7] == ["4\n", "4\n", "0.3\n", "only the solved lesson has this\n", "1 1\n"]
     assert [cell.source for cell in student.cells][2] == STUB_CELL
+    assert student.cells[4].source == "share = None  # your guess: of the memory\nprint(share)"
     assert len(student.cells) == len(solved.cells) - 1
     kept = [cell for cell in student.cells if cell.get("outputs")]
     assert [cell.outputs[0].text for cell in kept] == ["4\n"]
@@ -99,7 +101,8 @@ def test_joined_lessons_run_each_exercise_solved_and_then_open(small_course):
     sources = [cell.source for cell in joined.cells]
     place = sources.index(STUB_CELL)
     assert sources[place - 1] == SOLVED_CELL
-    assert sources[:place] + sources[place + 1 :] == [cell.source for cell in solved.cells]
+    expected = [cell.source.replace("0.3", "None") for cell in solved.cells]
+    assert sources[:place] + sources[place + 1 :] == expected
     outputs = [cell.outputs[0].text for cell in joined.cells if "nbval" in str(cell.metadata)]
     assert outputs == ["4\n"]
 
