@@ -3,9 +3,9 @@
 #
 # Sooner or later it happens to everybody: the script runs, no error comes, the GPU is warm, and the model does not
 # learn. You ask in an issue, and post your curve. In this lesson you are the one who answers. Seven people have posted
-# a run each, and each run is broken. For the first four you write a **diagnostic** each, a few lines that ask one
-# question. With these you find what is wrong with the last three, one of which is broken twice. Keep them. (The words
-# and the runs are ours. The threads are real.)
+# a run each, and each run is broken. In the first four a **diagnostic**, a few lines that ask one question, shows where,
+# and you mend the broken function. The last three you diagnose alone, and one of them is broken twice. (The words and
+# the runs are ours. The threads are real.)
 
 # %%
 try:
@@ -16,6 +16,7 @@ except ModuleNotFoundError:
 # %%
 import dataclasses
 import inspect
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -69,13 +70,14 @@ display_figure(plot_curves(curves, apart="C"))
 
 # %% [markdown]
 # **Which one has no fault? In which is nothing trained at all?** Set your guesses before you run the cell. It looks for
-# curves that are the same number for number.
+# curves that are the same, number for number.
 
 # %%
-NO_FAULT, NOTHING_TRAINED = "B", "D"  # your guesses, in letters
+no_fault = "B"  # your guess: one letter
+nothing_trained = "D"  # your guess: one letter, or several
 same = [name for name, losses in curves.items() if losses == curves["A"]]
-print(f"You: no fault in {NO_FAULT}, nothing trained in {NOTHING_TRAINED}")
-print(f"No fault: H. One curve, batch for batch: {', '.join(same)}")
+print(f"no fault: H; your guess: {no_fault}")
+print(f"one curve, batch for batch: {', '.join(same)}; your guess: {nothing_trained}")
 
 # %% [markdown]
 # B, which looks best, is broken like the others. A, E and F are one curve: nothing is trained, as the table of all runs
@@ -89,79 +91,77 @@ print(f"No fault: H. One curve, batch for batch: {', '.join(same)}")
 # [`adapters #260`](https://github.com/adapter-hub/adapters/issues/260), and in
 # [`peft #1303`](https://github.com/huggingface/peft/issues/1303) a second adapter that does not train.
 #
-# Gradients alone move nothing. The optimizer does, so ask it what it holds.
-#
-# ### Exercise 13.1 · Who is stepped?
+# Gradients alone move nothing. The optimizer does, so ask it what it holds. Two tensors with the same values are two
+# tensors, so `id` compares the objects.
+
+
+# %%
+def held(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """How many of the trained tensors the optimizer holds."""
+    stepped = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+    learns = [id(tensor) for tensor in model.parameters() if tensor.requires_grad]
+    return f"{len(stepped.intersection(learns))} of {len(learns)}"
+
+
+for name in "HA":
+    run = makers[name]()
+    print(f"{name}: the optimizer holds {held(run.model, run.optimizer)}")
+
+# %% [markdown]
+# None of 12. This is the function that makes the optimizer. Where is the fault?
+
+# %%
+print(inspect.getsource(posted.optimizer_of))
+
+# %% [markdown]
+# ### Exercise 13.1 · An optimizer that holds the pairs
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●● | 6 |
+# | ●○○○○ | ●●●●● | 6 |
 #
-# Count the trained tensors of a model: those that the optimizer holds, and all. Two tensors with the same values are
-# two: what counts is the object.
+# Write the function anew. It holds what is trained and nothing that is frozen.
 
 
 # %% tags=["exercise"]
-def held(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
-    """How many of the trained tensors the optimizer holds, and how many there are.
-
-    Args:
-        model: what requires a gradient in it is to be trained.
-        optimizer: its `param_groups` are dictionaries, each with a list under "params".
-    """
+def optimizer_of(model: nn.Module, config: SerialLoRAConfig, lr: float) -> torch.optim.Optimizer:
+    """Put the adapter in, and return an AdamW that trains it at this rate."""
     # BEGIN SOLUTION
-    stepped = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
-    learns = [id(tensor) for tensor in model.parameters() if tensor.requires_grad]
-    return len(stepped.intersection(learns)), len(learns)
+    inject(model, config)
+    learns = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    return torch.optim.AdamW(learns, lr=lr)
     # END SOLUTION
 
 
-check("13.1", held)
+check("13.1", optimizer_of)
 
 # %% [markdown]
-# <details><summary>Hint 1: which object?</summary>
+# <details><summary>Hint 1: when</summary>
 #
-# `id(tensor)` is a number that no other object has. `tensor in some_list` compares values, if it can.
+# `torch.optim.AdamW` makes its list of tensors when it is called, and never looks at the model again. What is in the
+# model at that moment?
 #
 # </details>
-# <details><summary>Hint 2: two collections</summary>
+# <details><summary>Hint 2: which</summary>
 #
-# The set of all `id`s in `group["params"]`, for every group of the optimizer, and the list of the `id`s of
-# `model.parameters()` that require a gradient. Count what is in both, and the list.
+# `inject` sets `requires_grad` of every parameter: false for the base, true for the pairs.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-my_held = yours("13.1")
-for name in "HA":
-    run = makers[name]()
-    print(name, "{} of {}".format(*my_held(run.model, run.optimizer)))
-
-# %% [markdown]
-# None of 12. How can that be? Guess, before you look at the function that makes the optimizer.
-
-# %%
-print(inspect.getsource(posted.optimizer_of))
-
-# %% [markdown]
-# The optimizer got its list *before* `inject` added the pairs and froze the rest. It holds the frozen base, finds no
-# gradient there, and steps nothing, without a word. The same happens to whatever is made after the optimizer: a
-# new head, a second adapter, a model that was built again. So the adapter comes first:
-
-
-# %%
-def optimizer_of(model: nn.Module, config: SerialLoRAConfig, lr: float) -> torch.optim.Optimizer:
-    inject(model, config)
-    learns = [tensor for tensor in model.parameters() if tensor.requires_grad]
-    return torch.optim.AdamW(learns, lr=lr)
-
-
-mended = {"A": train(posted.run_a(optimizer_of))}
+my_optimizer_of = yours("13.1")
+run = posted.run_a(my_optimizer_of)
+print(f"the optimizer holds {held(run.model, run.optimizer)}")
+mended = {"A": train(run)}
 display_figure(plot_fixed(curves["A"], mended["A"]))
 
 # %% [markdown]
+# As posted, the optimizer got its list *before* `inject` added the pairs and froze the rest. It held the frozen base,
+# found no gradient there, and stepped nothing, without a word. The same happens to whatever is made after the optimizer:
+# a new head, a second adapter, a model that was built again.
+#
 # ## B: it falls
 #
 # *"With gradient checkpointing LoRA fits on my card, and it is even faster than without. But in the end it is no
@@ -172,64 +172,24 @@ display_figure(plot_fixed(curves["A"], mended["A"]))
 #
 # Here the adapter *and* the vectors of the classes are trained. So go one step back: does a gradient arrive?
 #
-# ### Exercise 13.2 · What does a gradient reach?
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●○○○ | ●●●●○ | 6 |
-#
-# After `backward`, count for each kind of trained tensor how many a gradient has reached, and how many there are. The
-# kind is the last part of the name, `lora_A` of `tower.blocks.0.lora_A`. A gradient of zeros has arrived: `A` gets one
-# in the first step, because `B` is zero.
+# The next diagnostic counts that for each kind of tensor, which is the last part of its name. A gradient of zeros has
+# arrived: `A` gets one in the first step, because `B` is zero.
 
-
-# %% tags=["exercise"]
-def reached(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """How many trained tensors of each kind have a gradient, and how many there are.
-
-    Args:
-        model: after `backward`.
-
-    Returns:
-        Kind -> the two counts.
-    """
-    # BEGIN SOLUTION
-    kinds: dict[str, tuple[int, int]] = {}
-    for name, tensor in model.named_parameters():
-        if tensor.requires_grad:
-            kind = name.rpartition(".")[2]
-            there, of = kinds.get(kind, (0, 0))
-            kinds[kind] = there + (tensor.grad is not None), of + 1
-    return kinds
-    # END SOLUTION
-
-
-check("13.2", reached)
-
-# %% [markdown]
-# <details><summary>Hint 1: no gradient</summary>
-#
-# `tensor.grad` is `None` where no gradient arrived.
-#
-# </details>
-# <details><summary>Hint 2: counting by kind</summary>
-#
-# `name.rpartition(".")[2]` is the last part of a name. `there, of = kinds.get(kind, (0, 0))` gives what was counted so
-# far.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-my_reached = yours("13.2")
+def reached(model: nn.Module) -> str:
+    """How many trained tensors of each kind have a gradient, after `backward`."""
+    learns = [(n.rpartition(".")[2], p) for n, p in model.named_parameters() if p.requires_grad]
+    kinds = Counter(kind for kind, _ in learns)
+    there = Counter(kind for kind, tensor in learns if tensor.grad is not None)
+    return ", ".join(f"{kind} {there[kind]} of {total}" for kind, total in kinds.items())
 
 
 def ask(run: posted.Run) -> None:
     """Print what the first two diagnostics say of a run."""
-    print("in the optimizer:     ", "{} of {}".format(*my_held(run.model, run.optimizer)))
+    print("in the optimizer:     ", held(run.model, run.optimizer))
     run.loss(run.batches[0]).backward()
-    print("reached by a gradient:", my_reached(run.model))
+    print("reached by a gradient:", reached(run.model))
     run.optimizer.zero_grad()
 
 
@@ -245,23 +205,58 @@ print(inspect.getsource(posted.through_blocks))
 # %% [markdown]
 # A checkpoint of the *reentrant* kind runs its block without gradients, and its output needs one only if an *input*
 # does. Behind a frozen stem none does, so the way back ends there, before any pair. PyTorch warns of that once, and so
-# does this course's library, but logs are long. (Here it is silenced.) The other kind notes what the block computes,
-# whatever its inputs need:
+# does this course's library, but logs are long. (Here it is silenced.)
+#
+# ### Exercise 13.2 · Little memory, and a gradient
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●○ | 6 |
+#
+# Mend the function. A gradient reaches the pairs of every block, and it still saves the memory: each block runs twice,
+# once forward and once on the way back.
 
 
-# %%
+# %% tags=["exercise"]
 def through_blocks(blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
-    for block in blocks:  # in transformers: gradient_checkpointing_kwargs={"use_reentrant": False}
+    """Run a tower, keep little of it in memory, and let gradients reach what is inside.
+
+    Args:
+        tokens: (B, N, d), of which nothing is trained.
+    """
+    # BEGIN SOLUTION
+    for block in blocks:
         tokens = checkpoint(block, tokens, use_reentrant=False)
     return tokens
+    # END SOLUTION
 
 
-mended["B"] = train(posted.run_b(through_blocks))
+check("13.2", through_blocks)
+
+# %% [markdown]
+# <details><summary>Hint 1: the other kind</summary>
+#
+# `help(checkpoint)` says what the kind that is *not* reentrant asks of its inputs.
+#
+# </details>
+# <details><summary>Hint 2: another way</summary>
+#
+# Or the tokens could need a gradient, although nobody uses it. What does `enable_input_require_grads` of transformers
+# do?
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
+
+# %%
+ask(posted.run_b(yours("13.2")))
+mended["B"] = train(posted.run_b(yours("13.2")))
 display_figure(plot_fixed(curves["B"], mended["B"]))
 
 # %% [markdown]
-# Vectors and adapter together end lower than the vectors alone, in this run. A falling curve makes few
-# people suspicious. Run the diagnostic before *every* long training.
+# The kind that is not reentrant notes what the block computes, whatever its inputs need. Vectors and adapter together
+# end lower than the vectors alone, in this run. A falling curve makes few people suspicious, so run the diagnostic
+# before *every* long training.
 #
 # ## C: it starts too high
 #
@@ -272,56 +267,22 @@ display_figure(plot_fixed(curves["B"], mended["B"]))
 #
 # If the two diagnostics find nothing, look at the other end. Not at what the data loader gives, but at **what the
 # model sees**.
-#
-# ### Exercise 13.3 · What enters?
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●●○○ | ●●●●○ | 8 |
-#
-# Return the tensor that a part of a model is given while something is called; the first, if the part is run several
-# times. Leave no trace: afterwards the part has no more hooks than before.
 
 
-# %% tags=["exercise"]
+# %%
 def entering(part: nn.Module, call: Callable[[], object]) -> Tensor:
-    """What a part of a model is given.
-
-    Args:
-        part: called with one tensor.
-        call: runs the model, to be called once.
-    """
-    # BEGIN SOLUTION
+    """What a part of a model is given first while something is called; leaves no hook behind."""
     given: list[Tensor] = []
     hook = part.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     call()
     hook.remove()
     return given[0]
-    # END SOLUTION
 
 
-check("13.3", entering)
-
-# %% [markdown]
-# <details><summary>Hint 1: a hook</summary>
-#
-# `part.register_forward_pre_hook(f)` calls `f(part, inputs)` before each forward pass, with a tuple of inputs. It
-# returns something that has `remove()`.
-#
-# </details>
-# <details><summary>Hint 2: the function</summary>
-#
-# Make an empty list, and let `f` append `inputs[0]` to it. `list.append` returns None, so the hook changes nothing.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
-
-# %%
 run = posted.run_c()
 ask(run)
 sam, loaded = run.model, run.batches[0][0].picture  # (3, h, w)
-entered = yours("13.3")(sam.image_encoder, lambda: run.loss(run.batches[0]))  # (B, 3, H, W)
+entered = entering(sam.image_encoder, lambda: run.loss(run.batches[0]))  # (B, 3, H, W)
 entered = entered[0, :, : loaded.shape[1], : loaded.shape[2]].detach()  # the first, unpadded
 print(f"enters the encoder: {entered.min():.2f} to {entered.max():.2f}")
 print("subtracted before:", *(f"{mean:.0f}" for mean in sam.pixel_mean.flatten()))
@@ -337,21 +298,49 @@ display_figure(show_pictures(both, ["from the data loader", "seen by SAM"], size
 print(inspect.getsource(posted.pixels_of))
 
 # %% [markdown]
-# `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116, 104). So
-# all of a picture lies within one of its 255 steps, and to SAM that is black. An input that is normalised twice, or
-# whose channels are exchanged, is found in the same way. Here the picture needs its own range:
+# ### Exercise 13.3 · Pixels in SAM's range
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●○○ | 6 |
+#
+# Mend the function, for any picture that Pillow opens, a grey one too.
 
+
+# %% tags=["exercise"]
+def pixels_of(picture: Image.Image) -> Tensor:
+    """A picture for SAM, which subtracts its mean colour itself: (3, h, w), red, green and blue."""
+    # BEGIN SOLUTION
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    # END SOLUTION
+
+
+check("13.3", pixels_of)
+
+# %% [markdown]
+# <details><summary>Hint 1: which range</summary>
+#
+# What is subtracted is printed above. In which range of numbers are these three the mean of a photograph?
+#
+# </details>
+# <details><summary>Hint 2: which shape</summary>
+#
+# `np.array` of a Pillow picture in the mode "RGB" is (h, w, 3), of one in the mode "L" (h, w).
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
 
 # %%
-def pixels_of(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-
-
-mended["C"] = train(posted.run_c(pixels_of))
+mended["C"] = train(posted.run_c(yours("13.3")))
 display_figure(plot_fixed(curves["C"], mended["C"]))
 print(f"first step: {curves['C'][0]:.2f} as posted, {mended['C'][0]:.2f} mended")
 
 # %% [markdown]
+# `to_tensor` gives numbers from 0 to 1, and SAM, which expects 0 to 255, subtracts its mean colour (124, 116, 104). So
+# all of a picture lay within one of its 255 steps, and to SAM that is black. An input that is normalised twice, or
+# whose channels are exchanged, is found in the same way.
+#
 # The mended run's thick line starts lower than the posted one's ever gets. And the first step, before anything is
 # trained, already tells: 0.38 where the same model, seeing the same pictures, has 0.23. So the loss at the start is a
 # diagnostic too, and it is free.
@@ -364,60 +353,23 @@ print(f"first step: {curves['C'][0]:.2f} as posted, {mended['C'][0]:.2f} mended"
 #
 # There is no adapter here: the poster trains the last matrix of CLIP's tower. What if the first two diagnostics say
 # that all is well? Then the last step is left: the optimizer adds something to each parameter. Does it change?
-#
-# ### Exercise 13.4 · What moves, and how far?
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●●○○ | ●●●●● | 8 |
-#
-# Take some steps. Return the fraction of trained parameters whose value has changed, all tensors' together, and the
-# largest change, up or down.
 
 
-# %% tags=["exercise"]
-def moved(model: nn.Module, steps: Callable[[], object]) -> tuple[float, float]:
-    """The fraction of trained parameters that some steps change, and the largest change.
-
-    Args:
-        model: what requires a gradient in it is trained.
-        steps: takes the steps, to be called once.
-    """
-    # BEGIN SOLUTION
+# %%
+def moved(model: nn.Module, steps: Callable[[], object]) -> str:
+    """The fraction of trained parameters that some steps change, and the largest change."""
     learns = [tensor for tensor in model.parameters() if tensor.requires_grad]
     before = [tensor.detach().clone() for tensor in learns]
     steps()
     pairs = zip(learns, before, strict=True)
     changes = torch.cat([(now.detach() - then).abs().flatten() for now, then in pairs])
-    return (changes > 0).float().mean().item(), changes.max().item()
-    # END SOLUTION
-
-
-check("13.4", moved)
-
-# %% [markdown]
-# <details><summary>Hint 1: before</summary>
-#
-# `tensor.detach()` shares its memory with the tensor, so it would change with it: `clone()` it.
-#
-# </details>
-# <details><summary>Hint 2: all together</summary>
-#
-# `torch.cat` of the flattened absolute changes of all tensors. `(changes > 0).float().mean()` is a fraction.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
-
-# %%
-my_moved = yours("13.4")
+    return f"{(changes > 0).float().mean():.0%}, by {changes.max():.1g} at most"
 
 
 def after(run: posted.Run, steps: int = 2) -> str:
     """What some steps move. After one, `A` would have stayed: its first gradient is zero."""
     few = dataclasses.replace(run, batches=run.batches[:steps])
-    share, most = my_moved(run.model, lambda: train(few))
-    return f"{share:.0%}, by {most:.1g} at most"
+    return moved(run.model, lambda: train(few))
 
 
 ask(posted.run_d())
@@ -435,19 +387,47 @@ print(f"or {gap / posted.LOW_RATE:.0f} steps. One is rounded away:", (usual + 2e
 # the next number is 12 steps away. Each step is rounded away, and the next one too. Near zero numbers are closer, and
 # there a few move. (So a fresh `B` hides this fault.)
 #
-# Only what is *trained* has to be float32, and with an adapter that is next to nothing:
+# ### Exercise 13.4 · Steps that are not rounded away
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●● | 8 |
+#
+# Mend the function. What is *trained* is float32, and with an adapter that is next to nothing. What is frozen is
+# bfloat16. Each parameter stays the object that it was, since an optimizer may hold it.
 
 
-# %%
+# %% tags=["exercise"]
 def lower(model: nn.Module) -> nn.Module:
-    for tensor in model.parameters():  # .data: each stays the object that the optimizer holds
+    """Save a model's memory where that harms no step, and return the same model."""
+    # BEGIN SOLUTION
+    for tensor in model.parameters():
         tensor.data = tensor.data.to(torch.float32 if tensor.requires_grad else torch.bfloat16)
     return model
+    # END SOLUTION
 
 
-mended["D"] = train(posted.run_d(lower))
+check("13.4", lower)
+
+# %% [markdown]
+# <details><summary>Hint 1: which are which</summary>
+#
+# The parameters that are trained require a gradient.
+#
+# </details>
+# <details><summary>Hint 2: the same object, another type</summary>
+#
+# `tensor.to(...)` gives another object. What a parameter holds is its `data`, and that can be replaced.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/13_not_learning.ipynb)
+
+# %%
+my_lower = yours("13.4")
+print("moved in 2 steps:", after(posted.run_d(my_lower)))
+mended["D"] = train(posted.run_d(my_lower))
 display_figure(plot_fixed(curves["D"], mended["D"]))
-print("moved in 2 steps:", after(posted.run_d(lower)))
 
 # %% [markdown]
 # A matrix product of float32 and bfloat16 is an error, except under autocast: run D computes its loss `with
@@ -465,8 +445,8 @@ print("moved in 2 steps:", after(posted.run_d(lower)))
 # and then gets stuck."*
 #
 # The three ask for a rate of 0.003. You need one fact: AdamW divides each gradient by its usual size, so in the first
-# steps a parameter moves by about the rate, **however small its gradient is**, as long as it is not zero. Three of your
-# four, on all runs:
+# steps a parameter moves by about the rate, **however small its gradient is**, as long as it is not zero. Three of the
+# four diagnostics, on all runs:
 
 
 # %%
@@ -474,10 +454,9 @@ def diagnose(make: Callable[[], posted.Run]) -> dict[str, str]:
     """Three answers about a run."""
     run = make()
     run.loss(run.batches[0]).backward()
-    counts = my_reached(run.model).items()
     return {
-        "in the optimizer": "{} of {}".format(*my_held(run.model, run.optimizer)),
-        "reached by a gradient": ", ".join(f"{kind} {n} of {of}" for kind, (n, of) in counts),
+        "in the optimizer": held(run.model, run.optimizer),
+        "reached by a gradient": reached(run.model),
         "moved in 2 steps": after(run),
     }
 
@@ -492,7 +471,7 @@ display(pd.DataFrame({name: diagnose(make) for name, make in makers.items()}).T)
 # | ●●●○○ | ●●●●● | 8 |
 #
 # Where is each of the three broken? One of them is broken in two places, and the second shows only when the first is
-# mended. So mend what you find, and diagnose again, as in `diagnose(lambda: posted.run_a(optimizer_of))`. The check
+# mended. So mend what you find, and diagnose again, as in `diagnose(lambda: posted.run_a(my_optimizer_of))`. The check
 # says what speaks against a wrong answer.
 #
 # | Word | What it means |
@@ -541,7 +520,7 @@ run = posted.run_f()
 run.loss(run.batches[0]).backward()
 pairs = [tensor for tensor in run.model.parameters() if tensor.requires_grad]
 print("F, largest gradient:", max(tensor.grad.abs().max().item() for tensor in pairs))
-print("E with the optimizer of A's fix, moved in 2 steps:", after(posted.run_e(optimizer_of)))
+print("E with your optimizer, moved in 2 steps:", after(posted.run_e(my_optimizer_of)))
 for name in "HEG":
     print(name, "steps at a rate of", f"{makers[name]().optimizer.param_groups[0]['lr']:g}")
 
@@ -574,8 +553,8 @@ def share_of_rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / max(1, steps // 10))
 
 
-half = train(posted.run_e(optimizer_of))
-mended["E"] = train(posted.run_e(optimizer_of, share_of_rate))
+half = train(posted.run_e(my_optimizer_of))
+mended["E"] = train(posted.run_e(my_optimizer_of, share_of_rate))
 mended["F"] = train(posted.run_f(lambda pairs: None))
 mended["G"] = train(posted.run_g(lambda rate, batch: rate))
 
@@ -596,7 +575,7 @@ display(pd.DataFrame(ends).T.fillna(""))
 
 # %%
 tried = {name: make() for name, make in makers.items()}
-tried |= {"C, mended": posted.run_c(pixels_of), "D, mended": posted.run_d(lower)}
+tried |= {"C, mended": posted.run_c(yours("13.3")), "D, mended": posted.run_d(my_lower)}
 for name, run in tried.items():
     losses = train(dataclasses.replace(run, batches=len(run.batches) * run.batches[:1]))
     print(f"{name:10} {losses[0]:.2f} to {losses[-1]:.2f}")
@@ -604,7 +583,7 @@ for name, run in tried.items():
 # %% [markdown]
 # It finds A, D, E, F and G: their loss stays high, where H's falls to 0.07. It misses B, whose class vectors learn the
 # batch by heart, and C, which more than halves its loss on pictures that are nearly black: only beside the mended C,
-# which ends at 0.05, does 0.18 look high. And the mended D, at its low rate, comes no further than 1.46. So keep your
+# which ends at 0.05, does 0.18 look high. And the mended D, at its low rate, comes no further than 1.46. So keep the
 # four, and the printed rate, beside it.
 #
 # Other symptoms need other lines:

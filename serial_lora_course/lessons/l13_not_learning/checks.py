@@ -1,29 +1,109 @@
-"""Checks of lesson 13: four diagnostics of a training, and what three runs suffer from, one of them twice."""
+"""Checks of lesson 13: four broken functions mended, and what three runs suffer from, one of them twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from serial_lora import SerialLoRAConfig
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
+# -------------------------------------------------------------- 13.1 an optimizer that holds the pairs
+
+HELD, FROZEN = "the trained tensors that the optimizer holds", "the frozen tensors that it holds"
+TRAINED, AT = "the trained tensors", "the rate"
+
+
+def read_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, *_: Any) -> list:
+    """What an optimizer holds of a model, object by object."""
+    held = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    own = list(model.parameters())
+    of_model = [tensor for tensor in held if any(tensor is each for each in own)]
+    learns = sum(tensor.requires_grad for tensor in of_model)
+    rates = {group["lr"] for group in optimizer.param_groups}
+    trained = sum(tensor.requires_grad for tensor in own)
+    return [learns, len(of_model) - learns, trained, min(rates)]
+
+
+@exercise("13.1", "it holds every tensor of the pairs and none of the base, at the rate")
+def optimizer_of() -> Iterator[Case]:
+    """Each block of these transformers gets one A and one B."""
+    for blocks, rank, rate in ((2, 4, 3e-3), (1, 2, 1e-4)):
+        block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        model = nn.TransformerEncoder(block, blocks, enable_nested_tensor=False)
+        parts = Parts({HELD: 2 * blocks, FROZEN: 0, TRAINED: 2 * blocks, AT: rate})
+        yield Case(
+            f"a transformer of {blocks} block(s)",
+            (model, SerialLoRAConfig(rank=rank), rate),
+            parts,
+            read=read_optimizer,
+            may_change=True,
+        )
+
+
+# ------------------------------------------------------------- 13.2 little memory, and a gradient
+
+RESULT, REACHED = "what the tower computes", "the tensors that a gradient reaches"
+TIMES = "how often each block runs, forward and on the way back"
+
 
 class Block(nn.Module):
-    """A frozen layer with a pair in front of it, and a bias that is trained or not."""
+    """A frozen layer with a pair in front of it, which counts how often it runs."""
 
-    def __init__(self, width: int, trained_bias: bool = False) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.layer = nn.Linear(width, width).requires_grad_(False)
-        self.layer.bias.requires_grad_(trained_bias)
         self.lora_A = nn.Parameter(torch.randn(2, width))
-        self.lora_B = nn.Parameter(torch.zeros(width, 2))
+        self.lora_B = nn.Parameter(torch.randn(width, 2))
+        self.times = 0
 
     def forward(self, x: Tensor) -> Tensor:
+        self.times += 1
         return self.layer(x + x @ self.lora_A.T @ self.lora_B.T)
+
+
+def there_and_back(attempt: Callable) -> Callable:
+    """A tower run by an answer, and what a gradient reaches on the way back."""
+
+    def run(blocks: nn.ModuleList, tokens: Tensor) -> Any:
+        with warnings.catch_warnings(action="ignore"):  # PyTorch's, of the reentrant kind
+            result = attempt(blocks, tokens)
+            if getattr(result, "requires_grad", False):
+                result.square().sum().backward()
+        reached = sum(tensor.grad is not None for tensor in blocks.parameters())
+        return [result, reached, [block.times for block in blocks]]
+
+    return run
+
+
+@exercise(
+    "13.2",
+    "the tower computes the same, a gradient reaches every pair, and each block runs twice",
+    through=there_and_back,
+)
+def through_blocks() -> Iterator[Case]:
+    """Against the blocks as products of matrices."""
+    for count in (3, 1):
+        blocks, tokens = nn.ModuleList(Block(4) for _ in range(count)), torch.randn(2, 3, 4)
+        expected = tokens
+        for block in blocks:
+            matrix = block.layer.weight @ (torch.eye(4) + block.lora_B @ block.lora_A)
+            expected = expected @ matrix.T + block.layer.bias
+        parts = Parts({RESULT: expected.detach(), REACHED: 2 * count, TIMES: [2] * count})
+        yield Case(
+            f"a tower of {count} block(s)",
+            (blocks, tokens),
+            parts,
+            read=as_found,
+            may_change=True,
+        )
 
 
 def as_found(found: Any, *_: Any) -> Any:
@@ -31,183 +111,70 @@ def as_found(found: Any, *_: Any) -> Any:
     return found
 
 
-# ------------------------------------------------------------------- 13.1 what the optimizer holds
-
-HELD, OF = "the trained tensors that the optimizer holds", "the trained tensors"
+# ------------------------------------------------------------------------ 13.3 pixels in SAM's range
 
 
-def with_an_optimizer(attempt: Callable) -> Callable:
-    """An answer about a model and an optimizer that holds some of its tensors, and copies of others."""
-
-    def run(model: nn.Module, groups: Sequence[Sequence[str]], copied: Sequence[str]) -> Any:
-        held = [[model.get_parameter(name) for name in group] for group in groups]
-        strange = [model.get_parameter(name).detach().clone() for name in copied]
-        return attempt(model, torch.optim.SGD([{"params": g} for g in [*held, strange] if g], 0.1))
-
-    return run
-
-
-@exercise(
-    "13.1",
-    "both counts, for optimizers with several groups, with frozen tensors, and with copies",
-    through=with_an_optimizer,
-)
-def held() -> Iterator[Case]:
-    """Counted by hand."""
-    pairs = [f"{block}.{matrix}" for block in (0, 1, 2) for matrix in ("lora_A", "lora_B")]
-    frozen = ["0.layer.weight", "1.layer.weight", "2.layer.weight"]
-    for what, groups, copied, count in (
-        ("an optimizer that holds all pairs, in two groups", (pairs[:2], pairs[2:]), (), 6),
-        ("an optimizer that holds the frozen base alone", (frozen,), (), 0),
-        ("an optimizer that holds the base and one pair", (frozen, pairs[4:]), (), 2),
-        ("an optimizer that holds one pair, and copies of the others", (pairs[:2],), pairs[2:], 2),
-    ):
-        model = nn.Sequential(*(Block(4) for _ in range(3)))
-        yield Case(what, (model, groups, copied), Parts({HELD: count, OF: 6}))
-
-
-# -------------------------------------------------------------------- 13.2 what a gradient reaches
-
-FORM_2 = 'return a dictionary: kind -> (reached, all), such as {"lora_A": (2, 3)}'
-
-
-def after_backward(attempt: Callable) -> Callable:
-    """An answer about a model through whose blocks, but for some, a gradient went."""
-
-    def run(model: nn.Module, x: Tensor, skipped: Sequence[int]) -> Any:
-        for i, block in enumerate(model):
-            x = block(x).detach() if i in skipped else block(x)
-        x.square().sum().backward()
-        return attempt(model)
-
-    return run
-
-
-def counts_of(found: Any, *_: Any) -> list:
-    """The counts by kind, in the order of the alphabet."""
-    return [[kind, int(there), int(of)] for kind, (there, of) in sorted(found.items())]
-
-
-@exercise(
-    "13.2",
-    "the counts of each kind, where all, some and none are reached, and where a gradient is zero",
-    through=after_backward,
-)
-def reached() -> Iterator[Case]:
-    """A gradient reaches the blocks behind the last one whose output is cut off."""
-    for what, skipped, there in (
-        ("three blocks that a gradient goes through", (), 3),
-        ("three blocks, the way back cut behind the first", (0,), 2),
-        ("three blocks, the way back cut behind the second", (0, 1), 1),
-    ):
-        model = nn.Sequential(*(Block(4, trained_bias=i == 2) for i in range(3)))
-        counts = [["bias", 1, 1], ["lora_A", there, 3], ["lora_B", there, 3]]
+@exercise("13.3", "numbers from 0 to 255 in red, green and blue, for pictures of three kinds")
+def pixels_of() -> Iterator[Case]:
+    """Pixel by pixel."""
+    numbers = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    colours = Image.fromarray(numbers)
+    for picture in (colours, colours.convert("L"), colours.convert("RGBA")):
+        shown = picture.convert("RGB")
+        rows = [[shown.getpixel((x, y)) for x in range(6)] for y in range(4)]  # (h, w, 3)
+        expected = torch.tensor(rows).movedim(-1, 0).float()
         yield Case(
-            what,
-            (model, torch.randn(5, 4), skipped),
-            counts,
-            read=counts_of,
-            form=FORM_2,
-            may_change=True,
+            f"a picture of the mode {picture.mode}",
+            (picture,),
+            expected,
+            read=lambda pixels, _: pixels.float(),
+            form="return a tensor (3, h, w)",
         )
 
 
-# ------------------------------------------------------------------------------ 13.3 what enters
+# ------------------------------------------------------------ 13.4 steps that are not rounded away
 
-ENTERED, LEFT = "what the part was given first", "the hooks that are left on it"
-CALLS, RESULT = "how often it was called", "what the model computes meanwhile"
-
-
-class Twice(nn.Module):
-    """A model that runs one part twice, and keeps what it computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.part = nn.Linear(3, 4), nn.Linear(4, 4)
-        self.calls, self.result = 0, torch.zeros(())
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        self.result = self.part(torch.tanh(self.part(self.first(x))))
-        return self.result
+TYPES, OBJECTS = "the number types of the trained and of the frozen", "the same objects as before"
+VALUES = "the values of what is trained"
 
 
-def while_called(attempt: Callable) -> Callable:
-    """What an answer finds, and which traces it leaves."""
+def kept_in_the_model(attempt: Callable) -> Callable:
+    """What an answer has made of a model, seen from outside."""
 
-    def run(model: Twice, x: Tensor) -> list:
-        found = attempt(model.part, lambda: model(x))
-        hooks = len(model.part._forward_pre_hooks) + len(model.part._forward_hooks)
-        return [found, hooks, model.calls, model.result]
-
-    return run
-
-
-@exercise(
-    "13.3",
-    "the first tensor that enters, one call, and no hook that is left",
-    through=while_called,
-)
-def entering() -> Iterator[Case]:
-    """Against the layers called one by one."""
-    for pictures in (5, 1):
-        model, x = Twice(), torch.randn(pictures, 3)
-        with torch.no_grad():
-            enters = x @ model.first.weight.T + model.first.bias
-            again = torch.tanh(enters @ model.part.weight.T + model.part.bias)
-            result = again @ model.part.weight.T + model.part.bias
-        parts = Parts({ENTERED: enters, LEFT: 0, CALLS: 1, RESULT: result})
-        yield Case(
-            f"a part of a model, on {pictures} input(s)",
-            (model, x),
-            parts,
-            read=as_found,
-            may_change=True,
-        )
-
-
-# -------------------------------------------------------------------------------- 13.4 what moves
-
-SHARE, MOST = "the fraction of trained parameters that change", "the largest change"
-
-
-def stepped(attempt: Callable) -> Callable:
-    """An answer about steps that add something to tensors."""
-
-    def run(model: nn.Module, added: dict[str, Tensor]) -> Any:
-        def steps() -> None:
-            for name, tensor in added.items():
-                model.get_parameter(name).data += tensor
-
-        return attempt(model, steps)
+    def run(model: nn.Module) -> Any:
+        before = list(model.parameters())
+        learns, frozen = ([p for p in before if p.requires_grad is on] for on in (True, False))
+        now = list(attempt(model).parameters())
+        same = sum(one is other for one, other in zip(before, now, strict=True))
+        values = torch.cat([tensor.detach().double().flatten() for tensor in learns])
+        types = [sorted({str(p.dtype) for p in some}) for some in (learns, frozen)]
+        return [types, same, values]
 
     return run
 
 
 @exercise(
     "13.4",
-    "fraction and largest change, of changes up and down, large and tiny, and of none",
-    through=stepped,
+    "float32 for what is trained, bfloat16 for what is frozen, and every object as before",
+    through=kept_in_the_model,
 )
-def moved() -> Iterator[Case]:
-    """Steps that add known numbers to a block with 8 trained parameters in A, 8 in B and 4 in a bias."""
-    up, down, frozen = torch.zeros(2, 4), torch.zeros(4, 2), torch.ones(4, 4)
-    up[0, :3], down[1, 0] = torch.tensor([0.25, 0.125, 1e-6]), -0.5
-    for what, added, share, most in (
-        ("steps up and down", {"lora_A": up, "lora_B": down}, 4 / 20, 0.5),
-        (
-            "steps that change the frozen base too",
-            {"lora_A": up, "layer.weight": frozen},
-            0.15,
-            0.25,
-        ),
-        ("steps that change nothing", {}, 0.0, 0.0),
-        ("steps that change one tensor", {"lora_B": 0.003 * torch.ones(4, 2)}, 0.4, 0.003),
-    ):
-        model = Block(4, trained_bias=True)
-        nn.init.zeros_(model.lora_A)  # so that nothing is rounded
-        parts = Parts({SHARE: share, MOST: most})
-        yield Case(what, (model, added), parts, read=as_found, may_change=True)
+def lower() -> Iterator[Case]:
+    """The types, told by name."""
+    for trained in (("0.weight", "0.bias"), ("1.weight",)):
+        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+        for name, tensor in model.named_parameters():
+            tensor.requires_grad_(name in trained)
+        values = [
+            p.detach().double().flatten() for n, p in model.named_parameters() if n in trained
+        ]
+        types = [["torch.float32"], ["torch.bfloat16"]]
+        yield Case(
+            f"a model in which {' and '.join(trained)} are trained",
+            (model,),
+            Parts({TYPES: types, OBJECTS: 4, VALUES: torch.cat(values)}),
+            read=as_found,
+            may_change=True,
+        )
 
 
 # ---------------------------------------------------------------------------- 13.5 three diagnoses
