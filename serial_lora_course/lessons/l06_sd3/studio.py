@@ -5,13 +5,14 @@ Words and latents stay on the CPU, since at the paper's scale those of a whole s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.scenes import photograph
@@ -85,6 +86,18 @@ class Studio:
     def encode_known(self, captions: Sequence[str]) -> Encoded:
         """The same of pictures that the model was pretrained on."""
         return self.encode([StyleExample(self.known[words], words, words) for words in captions])
+
+    def network(self) -> nn.Module:
+        """The model once more, on the same frozen weights."""
+        network = self.lesson.twin().model
+        if self.lesson.config.gradient_checkpointing:  # at the paper's scale, to save memory
+            network.enable_gradient_checkpointing()
+        return network
+
+    def remaining(self, share: float) -> float:
+        """What is left of the learning rate at a share of the run."""
+        cosine = self.lesson.config.schedule == "cosine"
+        return (1 + math.cos(math.pi * share)) / 2 if cosine else 1.0
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Noise (N, c, h, w), each out of a seed of its own."""
