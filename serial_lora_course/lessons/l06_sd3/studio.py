@@ -5,7 +5,6 @@ Words and latents stay on the CPU, since at the paper's scale those of a whole s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -93,11 +92,6 @@ class Studio:
         if self.lesson.config.gradient_checkpointing:  # at the paper's scale, to save memory
             network.enable_gradient_checkpointing()
         return network
-
-    def remaining(self, share: float) -> float:
-        """What is left of the learning rate at a share of the run."""
-        cosine = self.lesson.config.schedule == "cosine"
-        return (1 + math.cos(math.pi * share)) / 2 if cosine else 1.0
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Noise (N, c, h, w), each out of a seed of its own."""
