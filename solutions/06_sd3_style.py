@@ -33,6 +33,11 @@ from serial_lora_course.plots.style import display_drawing, display_figure
 
 lesson_card("06")
 
+# %% [markdown]
+# ## What it draws today
+#
+# Eight of the forty prompts, as the model draws them and as Ines does.
+
 # %%
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper": SD3 medium, and Art Nouveau
 lesson = open_lesson("sd3", SCALE, os.environ.get("SERIAL_LORA_LENGTH", "class"))
@@ -46,9 +51,8 @@ hers = {"Ines": [studio.real[i] for i in shown]}
 display_figure(plot_drawings({"SD3": base} | hers, names))
 
 # %% [markdown]
-# Above, what the model draws today for eight prompts, chosen because it draws most of them well; below, how Ines draws
-# them. It is a small SD3, pretrained on the drawings of three other designers, these very words among them. So it
-# knows *what* to draw, and has to learn *how*.
+# We chose these because it draws most of them well. It is a small SD3, pretrained on the drawings of three other
+# designers, these very words among them. So it knows *what* to draw, and has to learn *how*.
 #
 # ## What the model paints on
 #
@@ -621,10 +625,11 @@ lost = {name: this["in words"][0] - this[name][0] for name in order[1:3]}
 print(f"names lost in this run: {lost}, your guess: {suspect}")
 
 # %% [markdown]
-# Large is your run, small are three more noises, drawn with the same models (`first` at 1000, 2000 and 3000). One noise
-# hardly tells the parts apart, so look at the crosses. Either part alone brings as much of her style: 21.8 in words, 25.8
-# and 26.0. But Δp alone costs hardly a name, 33.0 to 32.2; the rest costs three, 30.0. We drew 79 other captions once,
-# and found 60 names in words, 61 with Δp, 55 with the rest, and 47 with both. So the suspect it was, if not alone.
+# The large signs are your run, the small ones three more noises for the same models (`first` at 1000, 2000 and 3000). One
+# noise hardly tells the parts apart, so look at the crosses. Either part alone brings about as much of her style: 21.8 in
+# words, 25.8 and 26.0. But Δp alone costs hardly a name, 33.0 to 32.2, and the rest costs three, 30.0. We drew 79 other
+# captions once, and found 60 names in words, 61 with Δp, 55 with the rest, and 47 with both. So it is mostly the rest
+# that forgets.
 # <!-- from trials: 2000, 3000, 79, 60, 61, 55, 47, 54 -->
 #
 # Why the rest? It is longest where the word decides what is drawn, and no loss asked for it: training asks for p' and,
