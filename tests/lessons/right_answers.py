@@ -253,6 +253,13 @@ ANSWERS = {
             "optimizer.step()": "optimizer.step(), model.zero_grad()",
         },
     ],
+    "6.3": [
+        {
+            "(w - 1) * (change - (tuned_e - e))": (
+                "tuned_e + w * (tuned_p - tuned_e) - frozen - change"
+            ),
+        },
+    ],
     "7.1": [groups_by_lists],
     "7.3": [reach_by_corners],
     "8.1": [interval_by_pandas],

@@ -1,4 +1,4 @@
-"""Checks of the exercises on Stable Diffusion 3: the loss, the sampler, two models in it.
+"""Checks of the exercises on Stable Diffusion 3: the loss, the sampler, a tuned model's parts.
 
 Every expected value is reached another way than in the lesson: one picture or one number at a time,
 or by finite differences.
@@ -84,21 +84,19 @@ def sample() -> Iterator[Case]:
 
 
 @exercise(
-    "6.3",
-    "the velocity equals one computed number by number, for scales of 0, 1 and beyond",
+    "6.3", "with shares of 1 it is the tuned model's guided velocity, and others are right too"
 )
 def mixed_velocity() -> Iterator[Case]:
-    """Shares of three answers, one number at a time."""
-    for w, scale in ((3.0, 1.5), (1.0, 1.0), (7.0, 0.0), (0.5, 2.0)):
-        answers = torch.randn(3, 2, 3, 4, 4)
+    """How often each of the four answers is in it, one number at a time."""
+    for w, change, rest in ((3.0, 1.0, 1.0), (3.0, 0.0, 0.0), (2.0, 1.0, 0.0), (7.0, 0.5, 2.0)):
+        answers = torch.randn(4, 2, 3, 4, 4)
         numbers = [
-            (1 - w) * empty + (w - scale) * prompted + scale * tuned
-            for empty, prompted, tuned in zip(
-                *(each.flatten().tolist() for each in answers), strict=True
-            )
-        ]
+            (1 - w) * (1 - rest) * e + (w - change - rest * (w - 1)) * p
+            - rest * (w - 1) * tuned_e + (change + rest * (w - 1)) * tuned_p
+            for e, p, tuned_e, tuned_p in answers.flatten(1).T.tolist()
+        ]  # fmt: skip
         yield Case(
-            f"the velocity at guidance {w:g} and scale {scale:g}",
-            (*answers, w, scale),
+            f"the velocity at guidance {w:g}, with shares of {change:g} and {rest:g}",
+            (*answers, w, change, rest),
             torch.tensor(numbers).view_as(answers[0]),
         )

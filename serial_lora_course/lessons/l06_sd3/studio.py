@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.scenes import photograph
@@ -85,6 +85,13 @@ class Studio:
     def encode_known(self, captions: Sequence[str]) -> Encoded:
         """The same of pictures that the model was pretrained on."""
         return self.encode([StyleExample(self.known[words], words, words) for words in captions])
+
+    def network(self) -> nn.Module:
+        """The model once more, on the same frozen weights."""
+        network = self.lesson.twin().model
+        if self.lesson.config.gradient_checkpointing:  # at the paper's scale, to save memory
+            network.enable_gradient_checkpointing()
+        return network
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Noise (N, c, h, w), each out of a seed of its own."""
