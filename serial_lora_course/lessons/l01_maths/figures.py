@@ -1,4 +1,4 @@
-"""Low rank, seen: rank-one terms of a matrix, the error of each rank, where tokens move, what a method misses and its loss."""
+"""Low rank, seen: rank-one terms of a matrix, where tokens move, what a rank misses, and where training ends."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from serial_lora_course.plots.style import (
     BLUE,
+    DASHED,
     GREEN,
     INK,
     PURPLE,
@@ -71,83 +72,75 @@ def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
 OWN = {"LoRA": BLUE, "Serial LoRA": VERMILION}
 OTHERS = (INK, GREEN, QUIET, PURPLE)
 SHADES = matplotlib.colormaps["viridis_r"]
-RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def plot_relative_errors(curves: Mapping[str, Tensor], floor: float | None = None) -> Figure:
-    """The relative error at some ranks, on a logarithmic axis, each line named at its end.
-
-    Args:
-        curves: what to call it -> the errors at ranks 0, 1, ...; at most four.
-        floor: below which no rank brings Serial LoRA.
-    """
-    with styled_figure(8.2, 3.7) as figure:
-        axes, free = figure.subplots(), iter(OTHERS)
-        below = 2.0
-        for name, curve in sorted(curves.items(), key=lambda item: -float(item[1][RANKS[-1]])):
-            colour = OWN.get(name) or next(free)
-            values = [float(curve[rank]) for rank in RANKS]
-            axes.plot(RANKS, values, color=colour, marker="o", clip_on=False, linewidth=2)
-            below = min(values[-1], below - 0.07)  # so that names stay apart
-            axes.text(RANKS[-1] * 1.12, below, name, color=colour, va="center")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
-        axes.minorticks_off()
-        axes.set(xlabel="rank r", ylim=(-0.1, 1.02), ylabel="missed at rank r\n(relative error)")
-        if floor is not None:
-            axes.plot(
-                (1, 64), (floor, floor), color=OWN["Serial LoRA"], linestyle="--", linewidth=1
-            )
-            below = f"out of reach for one pair, at any rank: {floor:.0%}"
-            axes.text(64, floor - 0.02, below, color=OWN["Serial LoRA"], va="top", ha="right")
-        axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-    shares = {n: ", ".join(f"{float(curve[r]):.0%}" for r in RANKS) for n, curve in curves.items()}
-    words = "; ".join(f"{name}: {said}" for name, said in shares.items())
-    lowest = "" if floor is None else f" No rank brings Serial LoRA below {floor:.0%}."
-    return with_description(
-        figure, f"Relative error at ranks {', '.join(map(str, RANKS))}. {words}.{lowest}"
-    )
-
-
-def plot_missed(
-    missed: Mapping[str, float], losses: Mapping[str, Mapping[float, Sequence[float]]]
+def plot_over_rank(
+    ranks: Sequence[int],
+    panels: Mapping[str, Mapping[str, Sequence]],
+    levels: Mapping[str, Mapping[str, float]],
 ) -> Figure:
-    """The training loss at the end of each run, over the share of the gradient that its method misses.
+    """A panel for each measure, over the rank; a loss on a logarithmic axis, a share from 0 to 1.
 
     Args:
-        missed: what to call a method -> the share; names without losses are left out.
-        losses: the same names -> rate -> a loss for each run.
+        panels: what the y-axis is called -> name -> its values, or several rows of them.
+        levels: the same, of what has no rank: dashed.
     """
-    rates = sorted({rate for runs in losses.values() for rate in runs})
-    looks, words = dict(zip(rates, "sD^v", strict=False)), []
-    with styled_figure(8.2, 3.7) as figure:
+    words = []
+    with styled_figure(4.6 * len(panels) + 0.8, 3.9) as figure:
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (measure, curves) in zip(grid, panels.items(), strict=True):
+            others = iter(OTHERS)
+            for name, values in curves.items():
+                colour, rows = OWN.get(name) or next(others), np.atleast_2d(values)
+                look = {"color": colour, "linewidth": 2 if len(rows) == 1 else 1, "marker": "o"}
+                for row, label in zip(rows, [name, *[None] * len(rows)], strict=False):
+                    axes.plot(ranks, row, label=label, markersize=4, **look)
+                    words.append(f"{measure}, {name}: {', '.join(f'{y:.2f}' for y in row)}")
+            for name, level in levels[measure].items():
+                axes.axhline(level, color=QUIET, linestyle=DASHED, linewidth=1)
+                where = {"xycoords": ("axes fraction", "data"), "ha": "left", "va": "bottom"}
+                axes.annotate(name, (0.02, level), color=QUIET, fontsize=9, **where)
+                words.append(f"{measure}, {name}: {level:.2f}")
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ranks, map(str, ranks))
+            axes.minorticks_off()
+            axes.set(xlabel="rank r", ylabel=measure)
+            if "loss" in measure:
+                axes.set(yscale="log", ylim=(None, 4))
+                axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+            else:
+                axes.set(ylim=(0, 1))
+                axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+        handles, names = grid[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+    return with_description(figure, f"At ranks {', '.join(map(str, ranks))}. {'; '.join(words)}.")
+
+
+def plot_ends(losses: Mapping[str, Sequence[float]], copies: Mapping[str, float]) -> Figure:
+    """The loss at the end of each run, and of the best copy of one change: a row for each way.
+
+    Args:
+        losses: what to call a way, its notes on further lines -> a loss for each seed.
+        copies: the same names.
+    """
+    words = []
+    with styled_figure(9.2, 0.72 * len(losses) + 1.1) as figure:
         axes = figure.subplots()
-        for name, runs in losses.items():
-            share, ends = float(missed[name]), [end for some in runs.values() for end in some]
-            colour = PURPLE if name == "LoRA of rank 2" else OWN.get(name.partition(" of ")[0], INK)
-            for rate, some in runs.items():
-                style = {"color": colour, "marker": looks[rate], "alpha": 0.8}
-                axes.scatter([share] * len(some), some, s=60, zorder=3, **style)
-            right = name == "all of W" or colour == VERMILION
-            beside = {"xytext": (10 if right else -10, 0), "ha": "left" if right else "right"}
-            where = {"textcoords": "offset points", "va": "center", "color": colour}
-            axes.annotate(name, (share, max(ends)), **beside, **where)
-            words.append(f"{name}, which misses {share:.0%}: {min(ends):.2f} to {max(ends):.2f}")
-        axes.set(yscale="log", ylim=(None, 6), xlim=(-0.1, 1.1))
-        axes.set(
-            xlabel="how much of the gradient it misses, at the least",
-            ylabel="training loss at the end",
-        )
-        axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-        axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        dots = [axes.scatter([], [], s=60, color=QUIET, marker=look) for look in looks.values()]
-        axes.legend(
-            dots,
-            [f"{rate:g}" if rate else "untouched" for rate in looks],
-            title="rate",
-            loc="upper left",
-        )
-    return with_description(figure, f"Training loss at the end of each run. {'; '.join(words)}.")
+        for row, (name, ends) in enumerate(losses.items()):
+            colour = OWN.get(name.partition("\n")[0], INK)
+            axes.scatter(ends, [row] * len(ends), s=70, color=colour, alpha=0.75, zorder=3)
+            axes.scatter(copies[name], row, s=70, marker="D", color="white", edgecolor=colour)
+            said = ", ".join(f"{end:.2f}" for end in ends)
+            words.append(f"{name}: {said}; its copy {copies[name]:.2f}")
+        axes.set_yticks(range(len(losses)), [*losses])
+        axes.set(xscale="log", xlabel="training loss", ylim=(len(losses) - 0.5, -0.5))
+        axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        dots = [axes.scatter([], [], s=70, color=QUIET)]
+        dots.append(axes.scatter([], [], s=70, marker="D", color="white", edgecolor=QUIET))
+        names = ["trained, a dot a seed", "its best copy of the free change"]
+        figure.legend(dots, names, loc="outside upper center", ncols=2)
+    return with_description(figure, f"Training losses. {'; '.join(words)}.")
 
 
 def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
