@@ -40,13 +40,8 @@ def bet() -> Iterator[Case]:
         def loss(change: Tensor, seen: Tensor = seen) -> float:
             return (change * seen).sum().item()
 
-        yield Case(
-            f"the loss with the terms {chosen} of each part of a {3 * width}x{width} change",
-            (update, chosen, loss),
-            (kept * seen).sum().item(),
-            advice="hand to loss, one below the other, what q, k and v keep of their own change",
-            tolerance=1e-6,
-        )
+        what = f"the loss with the terms {chosen} of each part of a {3 * width}x{width} change"
+        yield Case(what, (update, chosen, loss), loss(kept), tolerance=1e-6)
 
 
 # ------------------------------------------------------------------------------- 1.2 LoRA itself
@@ -187,13 +182,9 @@ def imitate() -> Iterator[Case]:
     for width, columns, rank in ((4, 4, 2), (3, 5, 1), (5, 5, 5)):
         M = torch.randn(3 * width, columns, dtype=torch.float64)
         wanted = torch.randn(3 * width, width, dtype=torch.float64)
-        yield Case(
-            f"the copy of a {3 * width}x{width} change by M C, M {3 * width}x{columns}, C of rank {rank}",
-            (M, wanted, rank),
-            best_by_axes(onto(M) @ wanted, [*range(rank)]),
-            advice="look for the matrix RC of that rank that is nearest to Q^T times what is wanted",
-            tolerance=1e-6,
-        )
+        what = f"the copy of a {3 * width}x{width} change by M C, with {columns} columns in M and rank {rank}"
+        nearest = best_by_axes(onto(M) @ wanted, [*range(rank)])
+        yield Case(what, (M, wanted, rank), nearest, tolerance=1e-6)
 
 
 @exercise("1.5", "the columns reach what W's reach, stretch nothing, and are as large as W")
@@ -201,11 +192,5 @@ def even() -> Iterator[Case]:
     """Whatever basis is chosen, M M^T is a multiple of the projection onto W's columns."""
     for width in (4, 2, 5):
         W = torch.randn(3 * width, width, dtype=torch.float64)
-        yield Case(
-            f"M Mᵀ for W of {3 * width}x{width}",
-            (W,),
-            onto(W) * W.norm().square() / width,
-            read=lambda M, W: M @ M.T,
-            advice="M has columns of one length at right angles, which are mixtures of W's",
-            tolerance=1e-6,
-        )
+        what, expected = f"M Mᵀ for W of {3 * width}x{width}", onto(W) * W.norm().square() / width
+        yield Case(what, (W,), expected, read=lambda M, W: M @ M.T, tolerance=1e-6)

@@ -79,11 +79,9 @@ def plot_over_rank(
     panels: Mapping[str, Mapping[str, Sequence]],
     levels: Mapping[str, Mapping[str, float]],
 ) -> Figure:
-    """A panel for each measure, over the rank; a loss on a logarithmic axis, a share from 0 to 1.
+    """A panel for each measure: its name -> a curve's name -> its values, or rows of them, over the rank.
 
-    Args:
-        panels: what the y-axis is called -> name -> its values, or several rows of them.
-        levels: the same, of what has no rank: dashed.
+    The measure "loss" is on a logarithmic axis, a share from 0 to 1; levels have no rank, and are dashed.
     """
     words = []
     with styled_figure(4.6 * len(panels) + 0.8, 3.9) as figure:
@@ -96,33 +94,30 @@ def plot_over_rank(
                 for row, label in zip(rows, [name, *[None] * len(rows)], strict=False):
                     axes.plot(ranks, row, label=label, markersize=4, **look)
                     words.append(f"{measure}, {name}: {', '.join(f'{y:.2f}' for y in row)}")
-            for name, level in levels[measure].items():
+            share = measure != "loss"
+            for name, level in levels.get(measure, {}).items():
                 axes.axhline(level, color=QUIET, linestyle=DASHED, linewidth=1)
-                where = {"xycoords": ("axes fraction", "data"), "ha": "left", "va": "bottom"}
-                axes.annotate(name, (0.02, level), color=QUIET, fontsize=9, **where)
+                where = {"ha": "right", "va": "top"} if share else {"ha": "left", "va": "bottom"}
+                where |= {"xycoords": ("axes fraction", "data"), "color": QUIET, "fontsize": 9}
+                axes.annotate(name, (0.98 if share else 0.02, level), **where)
                 words.append(f"{measure}, {name}: {level:.2f}")
             axes.set_xscale("log", base=2)
             axes.set_xticks(ranks, map(str, ranks))
             axes.minorticks_off()
             axes.set(xlabel="rank r", ylabel=measure)
-            if "loss" in measure:
+            if share:
+                axes.set(ylim=(0, 1), ylabel=f"{measure}, of the squared length")
+                axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+            else:
                 axes.set(yscale="log", ylim=(None, 4))
                 axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-            else:
-                axes.set(ylim=(0, 1))
-                axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
         handles, names = grid[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=len(names))
     return with_description(figure, f"At ranks {', '.join(map(str, ranks))}. {'; '.join(words)}.")
 
 
 def plot_ends(losses: Mapping[str, Sequence[float]], copies: Mapping[str, float]) -> Figure:
-    """The loss at the end of each run, and of the best copy of one change: a row for each way.
-
-    Args:
-        losses: what to call a way, its notes on further lines -> a loss for each seed.
-        copies: the same names.
-    """
+    """A row for each way (notes on further lines): the loss at the end of each run, and of its best copy."""
     words = []
     with styled_figure(9.2, 0.72 * len(losses) + 1.1) as figure:
         axes = figure.subplots()
@@ -135,7 +130,8 @@ def plot_ends(losses: Mapping[str, Sequence[float]], copies: Mapping[str, float]
         axes.set_yticks(range(len(losses)), [*losses])
         axes.set(xscale="log", xlabel="training loss", ylim=(len(losses) - 0.5, -0.5))
         axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        axes.xaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.minorticks_off()
         dots = [axes.scatter([], [], s=70, color=QUIET)]
         dots.append(axes.scatter([], [], s=70, marker="D", color="white", edgecolor=QUIET))
         names = ["trained, a dot a seed", "its best copy of the free change"]
