@@ -145,7 +145,8 @@ def slope(change: Tensor) -> float:
     return ((G * change).sum() / (G * D).sum()).item()
 
 
-print(f"loss: {loss_of(0 * D):.2f} before, {loss_of(D):.2f} after; D has {D.numel():,} numbers")
+print(f"loss: {loss_of(0 * D):.2f} before, {loss_of(D):.2f} after")
+print(f"D has {D.numel():,} numbers, or {d} terms for each of q, k and v")
 
 # %% [markdown]
 # ### Exercise 1.1 · The bet
@@ -225,12 +226,12 @@ for name, chosen in sets.items():
 print("your guess:", guess)
 
 # %% [markdown]
-# **Here the bet pays.** The largest eight of D's 192 terms bring the loss from 2.38 to 0.14. Eight at random change next
-# to nothing, even as long as the largest. The slope says why: the largest have 78% of it, those at random 0%. Why it
-# gathers in the largest terms, we do not know.
+# **Here the bet pays.** The largest eight of 192 terms bring the loss from 2.38 to 0.14. Eight at random change next to
+# nothing, even as long as the largest. The slope says why: the largest have 78% of it, those at random 0%. Why it gathers
+# in the largest terms, we do not know.
 #
-# Now the last two lines: the largest four bring the loss to 0.33, and all the others *without* these four to 0.35. Either
-# part has about half of the slope. **A part that is enough is not a part that is needed.**
+# Now the last two lines. The largest four bring the loss to 0.33, and all the others *without* these four to 0.35. Either
+# part has about half of the slope. **That a part does the work does not mean that it is needed.**
 #
 # ## Write LoRA
 #
@@ -251,8 +252,8 @@ print("your guess:", guess)
 # | ●●●○○ | ●●●●● | 20 |
 #
 # Write the layer that replaces an `nn.Linear`. Call the matrices `lora_A` and `lora_B`, as PEFT does, the usual
-# library for LoRA. Only these two are trained. `merged_weight` returns a new tensor and lets gradients through. Do not change
-# the base's weights.
+# library for LoRA. Only these two are trained. `merged_weight` returns a new tensor and lets gradients through. Do not
+# change the base's weights.
 
 
 # %% tags=["exercise"]
@@ -566,7 +567,7 @@ check("1.5", even)
 #
 # Each way gets rank 8, twenty steps and three seeds. One rate is not the same step for all (lesson 07), so each has the
 # best of 0.02, 0.04 and 0.08, by the training loss with other seeds. Serial LoRA also tried 0.03, with the seeds below,
-# and that was its best. Which way ends highest?
+# and did better. Which way ends highest?
 
 # %%
 guess = "Serial LoRA"  # your guess: of the five ways, which ends highest
@@ -590,6 +591,7 @@ class ThreePairs(nn.ModuleList):
         return [layer(x) for layer in self]
 
 
+# %%
 torch.manual_seed(0)
 turned = [nn.init.orthogonal_(torch.empty(d, d)) * W_p.norm() / d**0.5 for W_p in W.chunk(3)]
 turned, level = torch.cat(turned), yours("1.5")(W)
@@ -600,6 +602,7 @@ ways: dict = {  # the rate, what reads q, k and v, and the best copy of D
     "even": (0.04, lambda: Through(level, 8), level),
     "Serial LoRA": (0.03, lambda: Shared(W, 8, alpha=8), W),
 }
+# %%
 ends, copied = {}, {}
 for name, (rate, make, M) in ways.items():
     runs = []
@@ -625,14 +628,13 @@ display_figure(figures.plot_ends(ends, copied))
 # - **Rotations**, tied, end at 0.06 to 0.10. They miss more of D than Serial LoRA, and end lower.
 # - **Even** ends at 0.04 to 0.07, and can make exactly the changes that Serial LoRA can make.
 #
-# **So what costs here is not what one pair can never do. It is the way through W.** Even differs from Serial LoRA in the
-# stretch alone: W makes one direction 3.17 times as long, another 0.35 times. Adam moves each entry of B by about the
-# rate, so a step that suits one is wrong for the other. This reason is our guess; that the cost goes with the stretch is
-# measured.
+# **So most of the cost is not what one pair can never do. It is the way through W.** Even has Q where Serial LoRA has
+# $W = QR$, and R stretches: one direction 3.17 times, another 0.35 times. Adam moves each entry of B by about the rate, so
+# a step that suits one is wrong for the other. This reason is our guess; that most of the cost goes with R is measured.
 #
 # It is one block, one data set and three seeds, and the test does not tell the ways apart: LoRA has 42 to 51 of 73 right,
-# Serial LoRA 36 to 50. Lesson 09 asks the same of SAM, on many data sets, and agrees: of a cost of sharing nothing is
-# seen, the way through W does cost.
+# Serial LoRA 36 to 50. Lesson 09 asks the same of SAM, on many data sets, and agrees: no cost of the sharing can be seen,
+# but one of the way through W.
 #
 # ## Quiz
 #
@@ -663,11 +665,11 @@ display_figure(figures.plot_ends(ends, copied))
 #
 # </details>
 #
-# **4. Is "even" still Serial LoRA?**
+# **4. Is "even" a method of another kind than Serial LoRA?**
 #
 # <details><summary>Answer</summary>
 #
-# It makes the same changes, in other coordinates: $Q = W R^{-1}$, so $QBA = W(R^{-1}B)A$. You could put the pair
+# No, it makes the same changes, in other coordinates: $Q = W R^{-1}$, so $QBA = W(R^{-1}B)A$. You could put the pair
 # $(A, R^{-1}B)$ in front of W. But Adam moves the entries of B, and so it goes another way.
 #
 # </details>
@@ -678,7 +680,7 @@ display_figure(figures.plot_ends(ends, copied))
 # - LoRA: freeze, A random, B zero, $\alpha / r$, merge. It bets that a thin change is enough.
 # - Serial LoRA is LoRA with one A and with columns tied by $B_p = W_p B$. A higher rank makes up for the one A, not for
 #   the tie.
-# - What one pair can never copy follows from W: here 52% of D. What that costs is another question, since a part that
-#   is enough need not be the part that is needed. Here the way through W cost more than the tie.
+# - What one pair can never copy follows from W: here 52% of D. What that costs is another question, since no one part
+#   of D was needed. Here the way through W cost more than the tie.
 #
 # Next: [02 · The count, proved](02_parameter_count.ipynb).

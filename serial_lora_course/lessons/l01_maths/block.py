@@ -13,8 +13,7 @@ from serial_lora_course.data.registry import load_classification
 from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.plots.pictures import show_pictures
 
-Read = Callable[[Tensor], Iterable[Tensor]]
-"""From tokens (..., d), behind the block's norm, to q, k and v, each (..., d)."""
+Read = Callable[[Tensor], Iterable[Tensor]]  # tokens (..., d), behind the block's norm, to q, k, v
 
 
 class OpenedCLIP:
@@ -54,18 +53,15 @@ class OpenedCLIP:
         return F.cross_entropy(self.scores(read, self.tokens[0]), self.labels[0])
 
     @torch.no_grad()
-    def answers(self, read: Read) -> Tensor:
-        """The class that each test drawing is taken for, (N,)."""
-        return self.scores(read, self.tokens[1]).argmax(dim=-1)
-
     def right(self, read: Read) -> int:
         """How many test drawings get their own name."""
-        return int((self.answers(read) == self.labels[1]).sum())
+        return int((self.scores(read, self.tokens[1]).argmax(dim=-1) == self.labels[1]).sum())
 
+    @torch.no_grad()
     def show(self, read: Read) -> Figure:
         """The first test drawing of each kind, with the answer over it."""
         kinds = [name.split(" ", 1)[-1] for name in self.data.class_names]
         firsts = [self.labels[1].tolist().index(c) for c in range(len(kinds))]
-        said = [kinds[c] for c in self.answers(read)[firsts]]
+        said = [kinds[c] for c in self.scores(read, self.tokens[1][firsts]).argmax(dim=-1)]
         titles = [f"{a} ✓" if a == b else f"{a} ✗\n({b})" for a, b in zip(said, kinds, strict=True)]
         return show_pictures([self.data.test[i][0] for i in firsts], titles, columns=8, size=1.45)

@@ -132,22 +132,19 @@ def plot_ends(losses: Mapping[str, Sequence[float]], copies: Mapping[str, float]
         axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axes.minorticks_off()
-        dots = [axes.scatter([], [], s=70, color=QUIET)]
-        dots.append(axes.scatter([], [], s=70, marker="D", color="white", edgecolor=QUIET))
-        names = ["trained, a dot a seed", "its best copy of the free change"]
-        figure.legend(dots, names, loc="outside upper center", ncols=2)
+        looks = {"trained, a dot a seed": {"color": QUIET}}
+        looks["its best copy of D"] = {"marker": "D", "color": "white", "edgecolor": QUIET}
+        dots = [axes.scatter([], [], s=70, **look) for look in looks.values()]
+        figure.legend(dots, looks, loc="outside upper center", ncols=2)
     return with_description(figure, f"Training losses. {'; '.join(words)}.")
 
 
 def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
     """Where tokens with two entries are before and after a pair of rank 1, one panel a space.
 
-    Every token keeps its number in all panels. An arrow leads from where it was to where it is; its
-    colour says how far that is, of the farthest in the panel; tokens on the dashed line stay.
-
-    Args:
-        rows: what is written at the left of a row -> panel title -> where the tokens are before and
-            after, each (n, 2); the move is linear.
+    An arrow leads from where a token was to where it is; its colour says how far that is, of the farthest in the
+    panel; tokens on the dashed line stay. `rows` is what is written at the left of a row -> panel title -> where
+    the tokens are before and after, each (n, 2); the move is linear.
     """
     columns = max(map(len, rows.values()))
     with styled_figure(2.5 * columns + 1, 2.75 * len(rows)) as figure:
@@ -178,13 +175,8 @@ def _draw_moves(axes: Axes, before: np.ndarray, after: np.ndarray) -> None:
     reach = 1.2 * max(abs(before).max(), abs(after).max())
     if far.any():  # move = before @ M: what stays is the direction that M maps to zero
         stays = np.linalg.svd(np.linalg.lstsq(before, after - before)[0])[0][:, -1]
-        axes.plot(
-            *(np.stack([-stays, stays]) * 2 * reach).T,
-            color=QUIET,
-            linestyle="--",
-            linewidth=1.2,
-            zorder=0,
-        )
+        line = np.stack([-stays, stays]) * 2 * reach
+        axes.plot(*line.T, color=QUIET, linestyle="--", linewidth=1.2, zorder=0)
     colours = SHADES(far / max(far.max(), 1e-12))
     for i, colour in enumerate(colours):
         if far[i] > 0.02 * reach:
