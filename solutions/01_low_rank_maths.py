@@ -502,8 +502,8 @@ kept = {
 }
 shares = {name: [missed(copy) for copy in copies] for name, copies in kept.items()}
 losses = {name: [loss_of(copy) for copy in copies] for name, copies in kept.items()}
-panels = {"missed": shares, "loss": losses}
-floors = {"missed": {"out of one pair's reach": missed(inside)}, "loss": levels}
+panels = {"missed, of D's squared length": shares, "loss": losses}
+floors = {"missed, of D's squared length": {"out of reach": missed(inside)}, "loss": levels}
 display_figure(figures.plot_over_rank(ranks, panels, floors))
 for name in kept:
     print(f"{name}, rank 8: misses {shares[name][3]:.0%}, loss {losses[name][3]:.2f}")

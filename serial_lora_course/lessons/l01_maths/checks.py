@@ -149,11 +149,8 @@ def qkv_by(kind: Callable) -> Callable:
 )
 def serial_qkv() -> Iterator[Case]:
     """Outputs, and the changes that LoRA's pairs make, against dense weights."""
-    for width, rank, alpha, shape in (
-        (6, 3, 4.5, (2, 4, 6)),
-        (4, 1, 2.0, (5, 4)),
-        (5, 2, 1.0, (5,)),
-    ):
+    sizes = (6, 3, 4.5, (2, 4, 6)), (4, 1, 2.0, (5, 4)), (5, 2, 1.0, (5,))
+    for width, rank, alpha, shape in sizes:
         W, x = torch.randn(3 * width, width), torch.randn(shape)
         A, B = (nn.Parameter(torch.randn(*size)) for size in ((rank, width), (width, rank)))
         change = torch.einsum("or,ri->oi", B, A)
@@ -165,9 +162,6 @@ def serial_qkv() -> Iterator[Case]:
         what = f"q, k and v of tokens of shape {shape}, {kind}"
         yield Case(what, ("run", *given, x), read, leaves=leaves)
         yield Case(f"the three B_p A_p, {kind}", ("pairs", *given), rows @ change, leaves=leaves)
-
-
-# ----------------------------------------------------------------------------- 1.4 and 1.5, reach
 
 
 def onto(M: Tensor) -> Tensor:

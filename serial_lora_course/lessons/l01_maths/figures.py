@@ -26,11 +26,7 @@ from serial_lora_course.plots.style import (
 
 
 def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
-    """The first rank-one terms of a matrix (m, n) of numbers between 0 and 1, and under each their sum so far.
-
-    A term is one column times one row, with the column drawn to its left and the row over it. At the right
-    the matrix itself, and under it the sum of `more` terms.
-    """
+    """Rank-one terms of a matrix (m, n) of numbers from 0 to 1, each with its column, its row, and the sum so far."""
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
     each = sum(matrix.shape)  # numbers in one column and one row
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1}
@@ -102,17 +98,14 @@ def plot_over_rank(
                 axes.annotate(name, (0.98 if share else 0.02, level), **where)
                 words.append(f"{measure}, {name}: {level:.2f}")
             axes.set_xscale("log", base=2)
-            axes.set_xticks(ranks, map(str, ranks))
+            axes.set_xticks(ranks, map(str, ranks), minor=False)
+            look = {"ylim": (0, 1)} if share else {"yscale": "log", "ylim": (None, 4)}
+            axes.set(xlabel="rank r", ylabel=measure, **look)
+            ticker = matplotlib.ticker
+            shown = ticker.PercentFormatter(1.0) if share else ticker.FormatStrFormatter("%g")
+            axes.yaxis.set_major_formatter(shown)
             axes.minorticks_off()
-            axes.set(xlabel="rank r", ylabel=measure)
-            if share:
-                axes.set(ylim=(0, 1), ylabel=f"{measure}, of the squared length")
-                axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-            else:
-                axes.set(yscale="log", ylim=(None, 4))
-                axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        handles, names = grid[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return with_description(figure, f"At ranks {', '.join(map(str, ranks))}. {'; '.join(words)}.")
 
 
