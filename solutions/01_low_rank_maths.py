@@ -567,7 +567,7 @@ check("1.5", even)
 #
 # Each way gets rank 8, twenty steps and three seeds. One rate is not the same step for all (lesson 07), so each has the
 # best of 0.02, 0.04 and 0.08, by the training loss with other seeds. Serial LoRA also tried 0.03, with the seeds below,
-# and did better. Which way ends highest?
+# and did better. Which way ends highest? <!-- from the runs that chose the rates: 0.02, 0.03, 0.04, 0.08 -->
 
 # %%
 guess = "Serial LoRA"  # your guess: of the five ways, which ends highest
