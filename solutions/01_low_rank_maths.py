@@ -230,8 +230,8 @@ print("your guess:", guess)
 # nothing, even as long as the largest. The slope says why: the largest have 78% of it, those at random 0%. Why it gathers
 # in the largest terms, we do not know.
 #
-# Now the last two lines. The largest four bring the loss to 0.33, and all the others *without* these four to 0.35. Either
-# part has about half of the slope. **That a part does the work does not mean that it is needed.**
+# But the largest four bring the loss to 0.33, and all the others *without* these four to 0.35. Either has about half of
+# the slope. **That a part does the work does not mean that it is needed.**
 #
 # ## Write LoRA
 #
@@ -461,8 +461,8 @@ check("1.4", imitate)
 #
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 #
-# First without a limit on the rank: the part of D that is in reach, and the part that is not. Each goes into CLIP
-# alone. Beside them stands what random matrices reach in place of W. Guess the loss with only what is *out* of reach.
+# First without a limit on the rank: the part of D in reach, and the part out of reach, each alone in CLIP. Beside them
+# stands what random matrices reach in place of W. Guess the loss with only what is *out* of reach.
 
 # %%
 guess = 2.0  # your guess: of the loss with only the part of D that one pair can never copy
@@ -678,7 +678,7 @@ display_figure(figures.plot_ends(ends, copied))
 #
 # ## What to remember
 #
-# - A matrix is a sum of rank-one terms, and the first r are the best of rank r. Squares of what is kept and missed add up.
+# - A matrix is a sum of rank-one terms, and the first r are the best of rank r.
 # - LoRA: freeze, A random, B zero, $\alpha / r$, merge. It bets that a thin change is enough.
 # - Serial LoRA is LoRA with one A and with columns tied by $B_p = W_p B$. A higher rank makes up for the one A, not for
 #   the tie.
