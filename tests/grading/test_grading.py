@@ -32,9 +32,10 @@ ANSWERS = {
     for cell in SOLVED.cells
     if "exercise" in cell.metadata.get("tags", [])
 }
-COUNT = len(read_exercises(SOLVED))  # four, answered below
+COUNT = len(read_exercises(SOLVED))  # five, four of them answered below
 OPENING = (
-    "import torch\nfrom torch import Tensor, nn\nfrom serial_lora_course.checking import check"
+    "from collections.abc import Callable\nimport torch\nfrom torch import Tensor, nn\n"
+    "from serial_lora_course.checking import check"
 )
 
 
@@ -136,7 +137,7 @@ def test_right_wrong_open_and_forged(graded):
     mixed = rows_of(rows, "'=mixed", ["passed", "open", "wrong", "look at this"])
     assert [row["exercise"] for row in mixed] == ["1.1", "1.2", "1.3", "1.4"]
     assert "trust me" in mixed[3]["why"]  # a sentence that is not the check's own
-    assert mixed[0]["why"].startswith("the relative error at each rank")
+    assert mixed[0]["why"].startswith("the loss is that of the chosen terms")
     assert mixed[2]["why"].startswith("B is returned unchanged")
     assert [row["points"] for row in mixed] == [mixed[0]["of"], "0", "0", "0"]
 

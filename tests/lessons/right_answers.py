@@ -19,11 +19,19 @@ from serial_lora import adapter_parameters, inject
 from serial_lora_course.checking.solved import solved
 
 
-def relative_errors_by_numpy(matrix):
-    """From what is kept, by numpy."""
-    kept = np.cumsum(np.linalg.svd(matrix.numpy(), compute_uv=False) ** 2)
-    left = 1 - np.concatenate([[0], kept]) / kept[-1]
-    return torch.from_numpy(np.sqrt(np.clip(left, 0, None)))
+def bet_by_numpy(update, chosen, loss):
+    """Part by part, term by term, by numpy."""
+    parts = []
+    for part in update.chunk(3):
+        U, S, Vh = np.linalg.svd(part.numpy())
+        parts.append(sum(torch.from_numpy(S[i] * np.outer(U[:, i], Vh[i])) for i in chosen))
+    return loss(torch.cat(parts))
+
+
+def imitate_by_projecting(M, wanted, rank):
+    """By the pseudoinverse, and in 3d dimensions all the time."""
+    U, S, Vh = torch.linalg.svd(M @ torch.linalg.pinv(M) @ wanted, full_matrices=False)
+    return U[:, :rank] @ torch.diag(S[:rank]) @ Vh[:rank]
 
 
 def tokens_by_columns(x, A, B, scale):
@@ -148,7 +156,7 @@ def lower_by_setting(model):
 ANSWERS = {
     "0.1": [tokens_by_columns],
     "0.2": [lambda rows, one, count: torch.cdist(rows, one[None])[:, 0].argsort()[:count]],
-    "1.1": [relative_errors_by_numpy],
+    "1.1": [bet_by_numpy],
     "1.2": [LoRAAsLinear],
     "1.3": [
         {  # tokens as columns, and the same products by way of another basis of the rank
@@ -157,6 +165,10 @@ ANSWERS = {
             "(changed @ self.W.T)": "(x @ changed.T @ self.W.T)",
             "(self.lora_A, W_p @ self.lora_B)": "(-2 * self.lora_A, W_p @ self.lora_B / -2)",
         }
+    ],
+    "1.4": [imitate_by_projecting],
+    "1.5": [
+        lambda W: torch.linalg.svd(W, full_matrices=False).U * (W.square().sum() / len(W.T)).sqrt()
     ],
     "3.1": [
         {

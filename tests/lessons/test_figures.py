@@ -11,7 +11,7 @@ from scipy import stats
 
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.lessons.l00_start.figures import plot_changes, plot_outcomes
-from serial_lora_course.lessons.l01_maths.figures import plot_missed, plot_token_moves
+from serial_lora_course.lessons.l01_maths.figures import plot_ends, plot_over_rank, plot_token_moves
 from serial_lora_course.lessons.l02_count.figures import plot_answer
 from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_stream, one_each
 from serial_lora_course.lessons.l03_build.figures import VERMILION, plot_agreement, plot_wirings
@@ -120,10 +120,14 @@ def test_classes_left_out_stand_last_and_changes_are_in_points():
     assert axes.get_yticklabels()[0].get_text() == "named\n30% right, then 25%"
 
 
-def test_runs_stand_over_what_their_method_misses_and_tokens_that_stay_on_the_line():
-    (axes,) = plot_missed({"LoRA": 0.25}, {"LoRA": {0.1: [2.0, 4.0], 0.2: [1.0]}}).axes
+def test_runs_stand_in_the_row_of_their_way_and_tokens_that_stay_on_the_line():
+    (axes,) = plot_ends({"LoRA": [2.0, 4.0], "even": [1.0]}, {"LoRA": 3.0, "even": 5.0}).axes
     dots = [dot for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
-    assert dots == [[0.25, 2], [0.25, 4], [0.25, 1]]
+    assert dots == [[2, 0], [4, 0], [3, 0], [1, 1], [5, 1]]
+    curves = {"missed": {"LoRA": [1, 0.5]}, "loss": {"LoRA": [[2, 1], [3, 1]]}}
+    for axes, each in zip(plot_over_rank([1, 2], curves, {}).axes, curves.values(), strict=True):
+        drawn = [line.get_ydata().tolist() for line in axes.lines]
+        assert drawn == np.atleast_2d(each["LoRA"]).tolist()
     x = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
     moved = x + x @ torch.tensor([[0.0, 0], [0, 2]])
     panel, *_ = plot_token_moves({"LoRA": {"q": (x, moved)}, "Serial": {"q": (x, moved)}}).axes

@@ -1,7 +1,7 @@
-"""Checks of lesson 01: the error of a rank, LoRA itself, Serial LoRA and the LoRA in it, what it cannot reach.
+"""Checks of lesson 01: LoRA's bet, LoRA itself, Serial LoRA and the LoRA in it, its best copy, an even control.
 
-Each compares with the same numbers computed another way: approximations that are made and measured,
-dense weights in place of pairs, and changes that were made of two known parts.
+Each compares with the same numbers computed another way: by eigenvectors in place of SVD and QR, and by
+dense weights in place of pairs.
 """
 
 from __future__ import annotations
@@ -19,33 +19,29 @@ from serial_lora_course.checking.message import likely, require
 from serial_lora_course.checking.running import exercise
 
 
-def errors_by_making(matrix: Tensor) -> Tensor:
-    """The relative errors of a matrix (m, n), by making each approximation from an eigenbasis of its rows."""
+def best_by_axes(matrix: Tensor, chosen: list[int]) -> Tensor:
+    """The chosen terms of a matrix (m, n), from an eigenbasis of its rows."""
     _, axes = torch.linalg.eigh(matrix.T @ matrix)  # (n, n), ascending
-    kept = [matrix @ axes[:, k:] @ axes[:, k:].T for k in reversed(range(len(axes) + 1))]
-    left = [(matrix - near).norm() for near in kept[: min(matrix.shape)]]
-    return torch.stack([*left, left[0] * 0]) / matrix.norm()
+    some = axes.flip(1)[:, chosen]
+    return matrix @ some @ some.T
 
 
 @exercise(
     "1.1",
-    "the relative error at each rank equals that of the best approximation, built and measured, for tall, "
-    "wide and low-rank matrices",
+    "the loss is that of the chosen terms of each part, the largest and others, for several sizes and losses",
 )
-def relative_errors() -> Iterator[Case]:
-    """Entry r is the relative error of the best matrix of rank r."""
-    for rows, columns, rank in ((7, 5, 5), (4, 6, 4), (6, 6, 3)):
-        left, right = torch.randn(rows, rank).double(), torch.randn(rank, columns).double()
-        matrix = left @ right
-        yield Case(
-            f"the relative errors at ranks 0 to {min(rows, columns)} of a {rows}x{columns} matrix of rank {rank}",
-            (matrix,),
-            errors_by_making(matrix),
-            form=f"one number for each rank from 0 to {min(rows, columns)}, in one tensor",
-            nan="at full rank, 1 minus the share that is kept can round to just below 0, whose root is nan: "
-            "sum the share that is left out, or use clamp(min=0)",
-            tolerance=1e-6,
-        )
+def bet() -> Iterator[Case]:
+    """Losses that look at every entry, of terms that are made from an eigenbasis."""
+    for width, chosen in ((4, [0, 1]), (5, [3, 1, 4]), (3, [2])):
+        update = torch.randn(3 * width, width, dtype=torch.float64)
+        seen = torch.randn(3 * width, width, dtype=torch.float64)
+        kept = torch.cat([best_by_axes(part, chosen) for part in update.chunk(3)])
+
+        def loss(change: Tensor, seen: Tensor = seen) -> float:
+            return (change * seen).sum().item()
+
+        what = f"the loss with the terms {chosen} of each part of a {3 * width}x{width} change"
+        yield Case(what, (update, chosen, loss), loss(kept), tolerance=1e-6)
 
 
 # ------------------------------------------------------------------------------- 1.2 LoRA itself
@@ -153,11 +149,8 @@ def qkv_by(kind: Callable) -> Callable:
 )
 def serial_qkv() -> Iterator[Case]:
     """Outputs, and the changes that LoRA's pairs make, against dense weights."""
-    for width, rank, alpha, shape in (
-        (6, 3, 4.5, (2, 4, 6)),
-        (4, 1, 2.0, (5, 4)),
-        (5, 2, 1.0, (5,)),
-    ):
+    sizes = (6, 3, 4.5, (2, 4, 6)), (4, 1, 2.0, (5, 4)), (5, 2, 1.0, (5,))
+    for width, rank, alpha, shape in sizes:
         W, x = torch.randn(3 * width, width), torch.randn(shape)
         A, B = (nn.Parameter(torch.randn(*size)) for size in ((rank, width), (width, rank)))
         change = torch.einsum("or,ri->oi", B, A)
@@ -171,25 +164,27 @@ def serial_qkv() -> Iterator[Case]:
         yield Case(f"the three B_p A_p, {kind}", ("pairs", *given), rows @ change, leaves=leaves)
 
 
-# ----------------------------------------------------------------------------- 1.4 out of reach
+def onto(M: Tensor) -> Tensor:
+    """The projection onto what M's n columns span, (m, m), from eigenvectors."""
+    axes = torch.linalg.eigh(M @ M.T)[1][:, -M.shape[1] :]
+    return axes @ axes.T
 
 
-@exercise(
-    "1.4",
-    "the error equals the length of what was added at right angles to the columns of W, for several sizes",
-)
-def out_of_reach() -> Iterator[Case]:
-    """Changes that are made of a part W C and of a part at right angles to every column of W."""
-    for width, share in ((4, 0.6), (5, 0.25), (3, 0.9)):
-        weights = torch.randn(3 * width, width, dtype=torch.float64)
-        met = weights @ torch.randn(width, width, dtype=torch.float64)
-        _, axes = torch.linalg.eigh(weights @ weights.T)  # those of the smallest values are outside
-        outside = axes[:, :width] @ torch.randn(width, width, dtype=torch.float64)
-        wanted = met / met.norm() * (1 - share**2) ** 0.5 + outside / outside.norm() * share
-        yield Case(
-            f"what is out of reach of three {width}x{width} weights, of a change with {share:.0%} outside",
-            (weights, 3 * wanted),
-            share,
-            advice="find the C for which weights @ C is nearest to wanted, and divide the norm of what is left by that of wanted",
-            tolerance=1e-6,
-        )
+@exercise("1.4", "the copy is the nearest change M C of each rank, for square and for oblong C")
+def imitate() -> Iterator[Case]:
+    """Projected first, by eigenvectors, and then cut."""
+    for width, columns, rank in ((4, 4, 2), (3, 5, 1), (5, 5, 5)):
+        M = torch.randn(3 * width, columns, dtype=torch.float64)
+        wanted = torch.randn(3 * width, width, dtype=torch.float64)
+        what = f"the copy of a {3 * width}x{width} change by M C, with {columns} columns in M and rank {rank}"
+        nearest = best_by_axes(onto(M) @ wanted, [*range(rank)])
+        yield Case(what, (M, wanted, rank), nearest, tolerance=1e-6)
+
+
+@exercise("1.5", "the columns reach what W's reach, stretch nothing, and are as large as W")
+def even() -> Iterator[Case]:
+    """Whatever basis is chosen, M M^T is a multiple of the projection onto W's columns."""
+    for width in (4, 2, 5):
+        W = torch.randn(3 * width, width, dtype=torch.float64)
+        what, expected = f"M Mᵀ for W of {3 * width}x{width}", onto(W) * W.norm().square() / width
+        yield Case(what, (W,), expected, read=lambda M, W: M @ M.T, tolerance=1e-6)

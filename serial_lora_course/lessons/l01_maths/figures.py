@@ -1,4 +1,4 @@
-"""Low rank, seen: rank-one terms of a matrix, the error of each rank, where tokens move, what a method misses and its loss."""
+"""Low rank, seen: rank-one terms of a matrix, where tokens move, what a rank misses, and where training ends."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from serial_lora_course.plots.style import (
     BLUE,
+    DASHED,
     GREEN,
     INK,
     PURPLE,
@@ -25,11 +26,7 @@ from serial_lora_course.plots.style import (
 
 
 def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
-    """The first rank-one terms of a matrix (m, n) of numbers between 0 and 1, and under each their sum so far.
-
-    A term is one column times one row, with the column drawn to its left and the row over it. At the right
-    the matrix itself, and under it the sum of `more` terms.
-    """
+    """Rank-one terms of a matrix (m, n) of numbers from 0 to 1, each with its column, its row, and the sum so far."""
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
     each = sum(matrix.shape)  # numbers in one column and one row
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1}
@@ -71,94 +68,76 @@ def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
 OWN = {"LoRA": BLUE, "Serial LoRA": VERMILION}
 OTHERS = (INK, GREEN, QUIET, PURPLE)
 SHADES = matplotlib.colormaps["viridis_r"]
-RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def plot_relative_errors(curves: Mapping[str, Tensor], floor: float | None = None) -> Figure:
-    """The relative error at some ranks, on a logarithmic axis, each line named at its end.
-
-    Args:
-        curves: what to call it -> the errors at ranks 0, 1, ...; at most four.
-        floor: below which no rank brings Serial LoRA.
-    """
-    with styled_figure(8.2, 3.7) as figure:
-        axes, free = figure.subplots(), iter(OTHERS)
-        below = 2.0
-        for name, curve in sorted(curves.items(), key=lambda item: -float(item[1][RANKS[-1]])):
-            colour = OWN.get(name) or next(free)
-            values = [float(curve[rank]) for rank in RANKS]
-            axes.plot(RANKS, values, color=colour, marker="o", clip_on=False, linewidth=2)
-            below = min(values[-1], below - 0.07)  # so that names stay apart
-            axes.text(RANKS[-1] * 1.12, below, name, color=colour, va="center")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
-        axes.minorticks_off()
-        axes.set(xlabel="rank r", ylim=(-0.1, 1.02), ylabel="missed at rank r\n(relative error)")
-        if floor is not None:
-            axes.plot(
-                (1, 64), (floor, floor), color=OWN["Serial LoRA"], linestyle="--", linewidth=1
-            )
-            below = f"out of reach for one pair, at any rank: {floor:.0%}"
-            axes.text(64, floor - 0.02, below, color=OWN["Serial LoRA"], va="top", ha="right")
-        axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-    shares = {n: ", ".join(f"{float(curve[r]):.0%}" for r in RANKS) for n, curve in curves.items()}
-    words = "; ".join(f"{name}: {said}" for name, said in shares.items())
-    lowest = "" if floor is None else f" No rank brings Serial LoRA below {floor:.0%}."
-    return with_description(
-        figure, f"Relative error at ranks {', '.join(map(str, RANKS))}. {words}.{lowest}"
-    )
-
-
-def plot_missed(
-    missed: Mapping[str, float], losses: Mapping[str, Mapping[float, Sequence[float]]]
+def plot_over_rank(
+    ranks: Sequence[int],
+    panels: Mapping[str, Mapping[str, Sequence]],
+    levels: Mapping[str, Mapping[str, float]],
 ) -> Figure:
-    """The training loss at the end of each run, over the share of the gradient that its method misses.
+    """A panel for each measure: its name -> a curve's name -> its values, or rows of them, over the rank.
 
-    Args:
-        missed: what to call a method -> the share; names without losses are left out.
-        losses: the same names -> rate -> a loss for each run.
+    The measure "loss" is on a logarithmic axis, a share from 0 to 1; levels have no rank, and are dashed.
     """
-    rates = sorted({rate for runs in losses.values() for rate in runs})
-    looks, words = dict(zip(rates, "sD^v", strict=False)), []
-    with styled_figure(8.2, 3.7) as figure:
+    words = []
+    with styled_figure(4.6 * len(panels) + 0.8, 3.9) as figure:
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (measure, curves) in zip(grid, panels.items(), strict=True):
+            others = iter(OTHERS)
+            for name, values in curves.items():
+                colour, rows = OWN.get(name) or next(others), np.atleast_2d(values)
+                look = {"color": colour, "linewidth": 2 if len(rows) == 1 else 1, "marker": "o"}
+                for row, label in zip(rows, [name, *[None] * len(rows)], strict=False):
+                    axes.plot(ranks, row, label=label, markersize=4, **look)
+                    words.append(f"{measure}, {name}: {', '.join(f'{y:.2f}' for y in row)}")
+            share = measure != "loss"
+            for name, level in levels.get(measure, {}).items():
+                axes.axhline(level, color=QUIET, linestyle=DASHED, linewidth=1)
+                where = {"ha": "right", "va": "top"} if share else {"ha": "left", "va": "bottom"}
+                where |= {"xycoords": ("axes fraction", "data"), "color": QUIET, "fontsize": 9}
+                axes.annotate(name, (0.98 if share else 0.02, level), **where)
+                words.append(f"{measure}, {name}: {level:.2f}")
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ranks, map(str, ranks), minor=False)
+            look = {"ylim": (0, 1)} if share else {"yscale": "log", "ylim": (None, 4)}
+            axes.set(xlabel="rank r", ylabel=measure, **look)
+            ticker = matplotlib.ticker
+            shown = ticker.PercentFormatter(1.0) if share else ticker.FormatStrFormatter("%g")
+            axes.yaxis.set_major_formatter(shown)
+            axes.minorticks_off()
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return with_description(figure, f"At ranks {', '.join(map(str, ranks))}. {'; '.join(words)}.")
+
+
+def plot_ends(losses: Mapping[str, Sequence[float]], copies: Mapping[str, float]) -> Figure:
+    """A row for each way (notes on further lines): the loss at the end of each run, and of its best copy."""
+    words = []
+    with styled_figure(9.2, 0.72 * len(losses) + 1.1) as figure:
         axes = figure.subplots()
-        for name, runs in losses.items():
-            share, ends = float(missed[name]), [end for some in runs.values() for end in some]
-            colour = PURPLE if name == "LoRA of rank 2" else OWN.get(name.partition(" of ")[0], INK)
-            for rate, some in runs.items():
-                style = {"color": colour, "marker": looks[rate], "alpha": 0.8}
-                axes.scatter([share] * len(some), some, s=60, zorder=3, **style)
-            right = name == "all of W" or colour == VERMILION
-            beside = {"xytext": (10 if right else -10, 0), "ha": "left" if right else "right"}
-            where = {"textcoords": "offset points", "va": "center", "color": colour}
-            axes.annotate(name, (share, max(ends)), **beside, **where)
-            words.append(f"{name}, which misses {share:.0%}: {min(ends):.2f} to {max(ends):.2f}")
-        axes.set(yscale="log", ylim=(None, 6), xlim=(-0.1, 1.1))
-        axes.set(
-            xlabel="how much of the gradient it misses, at the least",
-            ylabel="training loss at the end",
-        )
-        axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-        axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        dots = [axes.scatter([], [], s=60, color=QUIET, marker=look) for look in looks.values()]
-        axes.legend(
-            dots,
-            [f"{rate:g}" if rate else "untouched" for rate in looks],
-            title="rate",
-            loc="upper left",
-        )
-    return with_description(figure, f"Training loss at the end of each run. {'; '.join(words)}.")
+        for row, (name, ends) in enumerate(losses.items()):
+            colour = OWN.get(name.partition("\n")[0], INK)
+            axes.scatter(ends, [row] * len(ends), s=70, color=colour, alpha=0.75, zorder=3)
+            axes.scatter(copies[name], row, s=70, marker="D", color="white", edgecolor=colour)
+            said = ", ".join(f"{end:.2f}" for end in ends)
+            words.append(f"{name}: {said}; its copy {copies[name]:.2f}")
+        axes.set_yticks(range(len(losses)), [*losses])
+        axes.set(xscale="log", xlabel="training loss", ylim=(len(losses) - 0.5, -0.5))
+        axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.minorticks_off()
+        looks = {"trained, a dot a seed": {"color": QUIET}}
+        looks["its best copy of D"] = {"marker": "D", "color": "white", "edgecolor": QUIET}
+        dots = [axes.scatter([], [], s=70, **look) for look in looks.values()]
+        figure.legend(dots, looks, loc="outside upper center", ncols=2)
+    return with_description(figure, f"Training losses. {'; '.join(words)}.")
 
 
 def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
     """Where tokens with two entries are before and after a pair of rank 1, one panel a space.
 
-    Every token keeps its number in all panels. An arrow leads from where it was to where it is; its
-    colour says how far that is, of the farthest in the panel; tokens on the dashed line stay.
-
-    Args:
-        rows: what is written at the left of a row -> panel title -> where the tokens are before and
-            after, each (n, 2); the move is linear.
+    An arrow leads from where a token was to where it is; its colour says how far that is, of the farthest in the
+    panel; tokens on the dashed line stay. `rows` is what is written at the left of a row -> panel title -> where
+    the tokens are before and after, each (n, 2); the move is linear.
     """
     columns = max(map(len, rows.values()))
     with styled_figure(2.5 * columns + 1, 2.75 * len(rows)) as figure:
@@ -189,13 +168,8 @@ def _draw_moves(axes: Axes, before: np.ndarray, after: np.ndarray) -> None:
     reach = 1.2 * max(abs(before).max(), abs(after).max())
     if far.any():  # move = before @ M: what stays is the direction that M maps to zero
         stays = np.linalg.svd(np.linalg.lstsq(before, after - before)[0])[0][:, -1]
-        axes.plot(
-            *(np.stack([-stays, stays]) * 2 * reach).T,
-            color=QUIET,
-            linestyle="--",
-            linewidth=1.2,
-            zorder=0,
-        )
+        line = np.stack([-stays, stays]) * 2 * reach
+        axes.plot(*line.T, color=QUIET, linestyle="--", linewidth=1.2, zorder=0)
     colours = SHADES(far / max(far.max(), 1e-12))
     for i, colour in enumerate(colours):
         if far[i] > 0.02 * reach:
