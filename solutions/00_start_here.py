@@ -203,9 +203,9 @@ display_figure(plot_said(truth, {"before": before, "after": after}, names, LEFT_
 print(data.attribution)
 
 # %% [markdown]
-# Birds rose from 3 to 9 and hoofed animals from 0 to 6. Furry animals fell from 4
-# to 1, although CLIP was trained on them. Below the line stand the classes whose training photographs we hid: two flowers
-# were gained, and a tool and a vehicle lost.
+# Birds rose from 3 to 9 and hoofed animals from 0 to 6. Furry animals fell from 4 to 1, although CLIP was trained on them.
+# Below the line stand the classes whose training photographs we hid: two flowers were gained, a tool and a vehicle
+# lost.
 #
 # The tables show what CLIP says. "Furry animal" comes 3 times, before 15 times, and more has moved than the border to the
 # hoofed: of 10 furry animals 5 are now birds. "Vehicle" comes 10 times, before 18, although training showed none.
@@ -293,10 +293,10 @@ for what in ("CLIP before", "your line"):
 
 # %% [markdown]
 # On the learnt six your line lost 5 and gained 15. The labels did that: shuffled, they end at 10, as the constant answer
-# does. On the left out it lost two and gained two; shuffled labels even gain four, so these say little. The probe
-# has 26, and your line with the same six names 24. But a probe has no name for a tool, and finds nothing by words. Own
-# names cost 8 and bring 3; shuffled labels do about the same. The guitar, a word that training never used, rose
-# from sixth place to first.
+# does. On the left out it lost two and gained two; shuffled labels even gain four, so this says little. The probe has 26,
+# and your line with the same six names 24. But a probe has no name for a tool, and finds nothing by words. By own name your
+# line lost 8 and gained 3, shuffled labels 7 and 4. The guitar, a word that training never used, rose from sixth place to
+# first.
 #
 # ## 4. Why?
 #
