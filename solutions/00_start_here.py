@@ -419,7 +419,7 @@ print("your guess, what helps the left out more:", helped)
 # ## What to remember
 #
 # - The adapter is one line, x + s · x Aᵀ Bᵀ; Serial LoRA puts one in front of q, k and v.
-# - CLIP tells apart better what it was trained on, and all else a little worse. Averages can hide that from class names.
+# - CLIP tells apart better what it was trained on, and all else a little worse. With class names, averages can hide that.
 # - Beside before and after, report a constant answer, a probe, shuffled labels, and what was lost and gained.
 #
 # ## The lessons
