@@ -10,7 +10,7 @@ from PIL.ImageColor import getrgb
 from scipy import stats
 
 from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.lessons.l00_start.figures import plot_changes, plot_outcomes
+from serial_lora_course.lessons.l00_start.figures import plot_outcomes, plot_pairs, plot_said
 from serial_lora_course.lessons.l01_maths.figures import plot_ends, plot_over_rank, plot_token_moves
 from serial_lora_course.lessons.l02_count.figures import plot_answer
 from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_stream, one_each
@@ -105,19 +105,31 @@ def test_blocks_are_drawn_with_their_pairs_and_with_what_was_found():
 
 def test_outcomes_are_counted_by_class():
     pictures = [Image.new("RGB", (8, 8))] * 3
-    right = [(True, False), (False, False), (False, True)]
-    (axes,) = plot_outcomes(pictures, [0, 0, 1], right, ["a", "b"], left_out=[1]).axes
+    said = [0, 1, 0], [1, 1, 1]  # lost, wrong both times, gained
+    (axes,) = plot_outcomes(pictures, [0, 0, 1], *said, ["a", "b"], left_out=[1]).axes
     said = [label.get_text() for label in axes.get_yticklabels()]
     assert said == ["a\n1 right, then 0 of 2", "b\n0 right, then 1 of 1"]
 
 
-def test_classes_left_out_stand_last_and_changes_are_in_points():
+def test_classes_left_out_stand_last_and_answers_are_counted_by_class():
     pictures = [Image.new("RGB", (8, 8))] * 2
-    (axes,) = plot_outcomes(pictures, [0, 1], [(True, True)] * 2, ["a", "b"], left_out=[0]).axes
+    (axes,) = plot_outcomes(pictures, [0, 1], [0, 1], [0, 1], ["a", "b"], left_out=[0]).axes
     assert [label.get_text()[0] for label in axes.get_yticklabels()] == ["b", "a"]
-    (axes,) = plot_changes({"named": [0.2, 0.4]}, {"named": [0.3, 0.2]}).axes
-    assert np.allclose(axes.collections[0].get_offsets()[:, 0], [10, -20])
-    assert axes.get_yticklabels()[0].get_text() == "named\n30% right, then 25%"
+    answers = {"before": torch.tensor([1, 1, 0]), "after": torch.tensor([0, 1, 1])}
+    panels = plot_said(torch.tensor([0, 0, 1]), answers, ["a cat", "a dog"], left_out=[0]).axes
+    for axes, sums in zip(panels, (["dog: 2", "cat: 1"], ["dog: 2", "cat: 1"]), strict=True):
+        assert [label.get_text() for label in axes.get_xticklabels()] == sums
+    before, after = ({text.get_position(): text.get_text() for text in p.texts} for p in panels)
+    assert before == {(1, 0): "1", (0, 1): "2"}  # (said, true), the dog first
+    assert after == {(0, 0): "1", (0, 1): "1", (1, 1): "1"}
+
+
+def test_what_was_lost_lies_left_and_what_was_gained_right():
+    runs = {"one": [(1, 4), (2, 0)], "two": [(3, 2), (0, 5)]}
+    figure = plot_pairs(runs, ["named", "found"])
+    for axes, widths in zip(figure.axes, ([-1, -3, 4, 2], [-2, 0, 0, 5]), strict=True):
+        assert [bar.get_width() for bar in axes.patches] == widths
+    assert figure.axes[0].get_xlabel() == "4 lost | 6 gained"
 
 
 def test_runs_stand_in_the_row_of_their_way_and_tokens_that_stay_on_the_line():

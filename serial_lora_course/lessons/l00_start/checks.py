@@ -1,8 +1,7 @@
-"""Checks of lesson 00: the adapter in one line, and a search."""
+"""Checks of lesson 00: the adapter in one line, what was lost and gained, and averages put back."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -30,20 +29,26 @@ def adapted() -> Iterator[Case]:
         )
 
 
-@exercise(
-    "0.2", "the places are those of the smallest angles, in order, for three sets of pictures"
-)
-def search() -> Iterator[Case]:
-    """The angles one by one, and the places sorted by them."""
-    for number, width, count in ((6, 4, 6), (40, 8, 5), (9, 3, 1)):
-        pictures, sentence = torch.randn(number, width), torch.randn(width)
-        pictures /= pictures.norm(dim=1, keepdim=True)
-        sentence /= sentence.norm()
-        angles = [math.acos(torch.dot(row, sentence).clamp(-1, 1)) for row in pictures]
-        nearest = sorted(range(number), key=angles.__getitem__)[:count]
-        yield Case(
-            f"the {count} nearest of {number} pictures",
-            (pictures, sentence, count),
-            torch.tensor(nearest),
-            form="return the places alone, a tensor of `count` whole numbers",
+@exercise("0.2", "lost and gained are paired, photograph by photograph, for three sets of answers")
+def lost_and_gained() -> Iterator[Case]:
+    """One photograph after the other."""
+    for count, classes in ((6, 3), (40, 4), (9, 2)):
+        before, after, truth = torch.randint(classes, (3, count))
+        pairs = [(bool(a == t), bool(b == t)) for a, b, t in zip(before, after, truth, strict=True)]
+        expected = tuple(
+            torch.tensor([i for i in range(count) if pairs[i] == kind], dtype=torch.long)
+            for kind in ((True, False), (False, True))
         )
+        what = f"{count} photographs of {classes} classes"
+        yield Case(what, (before, after, truth), expected, form="return two tensors of places")
+
+
+@exercise("0.3", "words have the averages asked for, and differences between photographs stay")
+def with_averages() -> Iterator[Case]:
+    """Word by word, from the differences to the first photograph."""
+    for count, words in ((3, 2), (70, 9), (5, 5)):
+        scores, averages = 10 * torch.randn(count, words), 10 * torch.randn(words)
+        apart = scores - scores[:1]
+        columns = [apart[:, w] - sum(apart[:, w]) / count + averages[w] for w in range(words)]
+        what = f"scores of {count} photographs for {words} words"
+        yield Case(what, (scores, averages), torch.stack(columns, dim=1))

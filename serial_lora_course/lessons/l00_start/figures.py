@@ -1,4 +1,4 @@
-"""Every photograph of the test, named right or not before and after; and how far some trainings moved shares."""
+"""The test photographs before and after: named right or not, what each is called, and what each training changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from PIL import Image
 from serial_lora_course.plots.style import (
     BLUE,
     INK,
-    QUIET,
     VERMILION,
     styled_figure,
     with_description,
@@ -30,19 +29,18 @@ FRAME, GAP = 4, 5  # pixels
 def plot_outcomes(
     pictures: Sequence[Image.Image],
     truth: Sequence[int],
-    right: Sequence[tuple[bool, bool]],
+    before: Sequence[int],
+    after: Sequence[int],
     names: Sequence[str],
     left_out: Sequence[int],
 ) -> Figure:
     """A row for each class, a frame around each photograph.
 
     Args:
-        pictures: N, of one size.
-        truth: N classes.
-        right: N pairs, whether it was named right before and after.
-        names: of the classes.
-        left_out: classes without training photographs; they stand below a line.
+        pictures, truth, before, after: N each: its class, and the classes that were said.
+        left_out: classes of ``names`` without training photographs; they stand below a line.
     """
+    was, now = (np.equal(said, truth).tolist() for said in (before, after))
     step = pictures[0].width + 2 * FRAME + GAP
     order = sorted(range(len(names)), key=lambda c: c in left_out)
     rows = [[i for i, c in enumerate(truth) if c == row] for row in order]
@@ -52,11 +50,11 @@ def plot_outcomes(
     said = []
     for c, top, row in zip(order, tops, rows, strict=True):
         for column, i in enumerate(row):
-            framed = Image.new("RGB", (step - GAP, step - GAP), KINDS[right[i]][1])
+            framed = Image.new("RGB", (step - GAP, step - GAP), KINDS[was[i], now[i]][1])
             framed.paste(pictures[i], (FRAME, FRAME))
             page.paste(framed, (step * column, top))
-        before, after = (sum(right[i][when] for i in row) for when in (0, 1))
-        said.append(f"{names[c]}\n{before} right, then {after} of {len(row)}")
+        counts = [sum(each[i] for i in row) for each in (was, now)]
+        said.append(f"{names[c]}\n{counts[0]} right, then {counts[1]} of {len(row)}")
     with styled_figure(9, 9 * page.height / page.width * 0.82) as figure:
         axes = figure.subplots()
         axes.imshow(np.asarray(page))
@@ -66,12 +64,9 @@ def plot_outcomes(
         axes.grid(visible=False)
         axes.set_anchor("E")
         axes.spines[:].set_visible(False)
-        edge = tops[learnt] - 12
-        axes.axhline(edge, color="#6b6b6b", linewidth=1)
-        handles = [Patch(facecolor=fill, edgecolor="#b5b5b5") for _, fill in KINDS.values()]
-        figure.legend(
-            handles, [kind for kind, _ in KINDS.values()], loc="outside upper center", ncols=4
-        )
+        axes.axhline(tops[learnt] - 12, color="#6b6b6b", linewidth=1)
+        keys = [Patch(fc=fill, ec="#b5b5b5", label=kind) for kind, fill in KINDS.values()]
+        figure.legend(handles=keys, loc="outside upper center", ncols=4)
     told = "; ".join(line.replace("\n", ": ") for line in said)
     return with_description(
         figure,
@@ -80,31 +75,62 @@ def plot_outcomes(
     )
 
 
-def plot_changes(
-    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]
+def plot_said(
+    truth: Sequence[int],
+    answers: Mapping[str, Sequence[int]],
+    names: Sequence[str],
+    left_out: Sequence[int],
 ) -> Figure:
-    """A row for each thing measured: a dot for each training, where it moved the share, in points.
+    """How often photographs of each class, in rows, were called each name, in a panel for each model.
 
     Args:
-        before: what was measured -> a share for each training.
-        after: the same.
+        truth, answers: N classes, and model -> N classes that were said.
+        left_out: classes of ``names`` that stand behind the lines.
     """
-    with styled_figure(9, 0.62 * len(before) + 0.8) as figure:
-        axes, said = figure.subplots(), []
-        for row, name in enumerate(before):
-            old, new = np.asarray(before[name]), np.asarray(after[name])
-            moved = 100 * (new - old)
-            colours = np.select([moved > 0, moved < 0], [BLUE, VERMILION], "#b5b5b5")
-            up = row + np.linspace(-0.2, 0.2, len(moved))
-            axes.scatter(moved, up, s=46, color=colours, alpha=0.8, zorder=3)
-            axes.plot(
-                [moved.mean()] * 2, [row - 0.34, row + 0.34], color=INK, linewidth=2, zorder=4
-            )
-            said.append(f"{name}\n{old.mean():.0%} right, then {new.mean():.0%}")
-        axes.axvline(0, color=QUIET, linewidth=1)
-        axes.set_yticks(range(len(said)), said, fontsize=10)
-        axes.set_ylim(len(said) - 0.5, -0.5)
-        axes.set_xlabel("points gained (a bar: the mean; dots: the trainings, the first on top)")
-        axes.grid(visible=False, axis="y")
-    told = "; ".join(line.replace("\n", ": ") for line in said)
-    return with_description(figure, f"How far each training moved the shares, on average: {told}.")
+    order = sorted(range(len(names)), key=lambda c: c in left_out)
+    words = [names[c].split(" ", 1)[-1].replace(" or ", " or\n") for c in order]
+    told = []
+    with styled_figure(9, 4.6) as figure:
+        panels = figure.subplots(1, len(answers), sharey=True)
+        for axes, (title, said) in zip(panels, answers.items(), strict=True):
+            counts = np.zeros((len(names), len(names)), int)
+            np.add.at(counts, (np.asarray(truth), np.asarray(said)), 1)
+            counts = counts[np.ix_(order, order)]
+            axes.imshow(counts * (2 * np.eye(len(names)) - 1), "RdBu", vmin=-14, vmax=14)
+            for row, column in np.argwhere(counts):
+                axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=10)
+            sums = [f"{word}: {n}" for word, n in zip(words, counts.sum(axis=0), strict=True)]
+            for line in (axes.axhline, axes.axvline):
+                line(len(names) - len(left_out) - 0.5, color=INK, linewidth=1)
+            axes.set_xticks(range(len(names)), sums, rotation=90, fontsize=9)
+            axes.set_yticks(range(len(names)), words, fontsize=9)
+            axes.set(title=title, xlabel="CLIP says: how often", ylabel="the photograph shows")
+            axes.label_outer()
+            axes.grid(visible=False)
+            told.append(f"{title}: {', '.join(sums)}")
+    text = f"What photographs show, in rows, and what CLIP says. {'; '.join(told)}."
+    return with_description(figure, text)
+
+
+def plot_pairs(runs: Mapping[str, Sequence[tuple[int, int]]], measured: Sequence[str]) -> Figure:
+    """A row for each run, a panel for each thing measured: lost to the left, gained to the right.
+
+    Args:
+        runs: run -> for each thing measured, how many photographs were lost and gained.
+    """
+    reach, told = 1.25 * np.max([*runs.values()]), []
+    with styled_figure(9, 0.3 * len(runs) + 0.8) as figure:
+        panels = figure.subplots(1, len(measured), sharey=True)
+        for i, (axes, title) in enumerate(zip(panels, measured, strict=True)):
+            counts = np.array([pairs[i] for pairs in runs.values()]).T
+            for sign, each, fill in zip((-1, 1), counts, (VERMILION, BLUE), strict=True):
+                bars = axes.barh([*runs], sign * each, color=fill)
+                axes.bar_label(bars, each, padding=3, fontsize=9)
+            axes.axvline(0, color=INK, linewidth=1)
+            told.append("{} lost | {} gained".format(*counts.sum(axis=1)))
+            axes.set(xlim=(-reach, reach), xticks=[], xlabel=told[-1])
+            axes.set_title(title, fontsize=11, loc="center")
+            axes.grid(visible=False)
+        panels[0].invert_yaxis()
+    sums = "; ".join(f"{title}: {sums}" for title, sums in zip(measured, told, strict=True))
+    return with_description(figure, f"Photographs lost and gained in {len(runs)} runs. {sums}.")
