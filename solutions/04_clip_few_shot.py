@@ -42,13 +42,10 @@ if SCALE == "tiny" and lesson.tests is None:  # all drawings that they were aske
 #
 # ## Two towers, one table
 #
-# CLIP is two transformers that never see each other's input. The *image tower* turns a picture into one vector, the
-# *text tower* a sentence, and both vectors have the same number of entries. Pretraining pulled each picture towards
-# its caption and away from the other captions in its batch. So the cosine of two vectors says how well picture and
-# sentence fit.
-#
-# So write one sentence for each class, and the table of cosines *is* a classifier: each row is a picture, and its largest
-# entry names the class. (The orange pairs come later.)
+# The *image tower* of CLIP turns a picture into one vector, the *text tower* a sentence, and both vectors have the same
+# number of entries. Pretraining pulled each picture towards its caption and away from the other captions in its batch.
+# So the cosine of two vectors says how well picture and sentence fit. Write one sentence for each class, and the table of
+# cosines *is* a classifier: each row is a picture, and its largest entry names the class. (The orange pairs come later.)
 
 # %%
 display_drawing("two_towers")
@@ -143,8 +140,8 @@ print("the first sentence:", data.prompts(template)[0])
 print(f"the scale: {model.logit_scale.exp():.1f}")
 
 # %% [markdown]
-# Three of eight are right. And look how sure some wrong answers are: the number key is an arrow with 0.86. Still, no
-# labelled picture was used. This is *zero-shot* classification.
+# Three of eight are right, and some wrong answers are sure: the number key is an arrow with 0.86. Still, no labelled
+# picture was used. This is *zero-shot* classification.
 #
 # **Change this and run again** (this cell alone): `model.logit_scale / 2` in place of `model.logit_scale`. What happens
 # to the probabilities, and why does the last column stay as it is? Then `template = "a sketch of {}."`: other words make
@@ -203,13 +200,13 @@ single, chosen = (first_shots(data.train, shots, SEED) for shots in (1, SHOTS))
 print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} classes")
 
 # %% [markdown]
-# One shot: seed 1 above, seed 2 below. Which row would you rather learn from? Six of the eight classes have fewer
-# than sixteen pictures, and we use them all: at sixteen shots a seed redraws only the other two.
+# One shot: seed 1 above, seed 2 below. Six of the eight classes have fewer than sixteen pictures, and we use them all:
+# at sixteen shots a seed redraws only the other two.
 #
 # How much do the labels bring without any adapter? Leave both towers frozen, and fit one matrix W by least squares: a
 # *linear probe*. A picture times the row of its own class should give 1, times any other row 0. With so few pictures
 # many W do that, so α pulls W to a start. Usually that is zero, and the sentences are thrown away. But a row of W can
-# start as the vector of its sentence: then no labels means zero-shot, and the labels only correct it.
+# start as the vector of its sentence: then the labels only correct zero-shot.
 #
 # ### Exercise 4.2 · A probe that starts from the sentences
 #
@@ -303,9 +300,8 @@ print("your guess:", far, "; it is", curves[SHOTS, "probe from the sentences"][-
 #
 # ## The training, all of it
 #
-# Training is classification with your scores: cross-entropy between their softmax and the right class. One thing is
-# special. The pairs are in *both* towers: a class is put right by moving its pictures, or its sentence. So the
-# sentences must be encoded again in every step.
+# Training is classification with your scores: cross-entropy between their softmax and the right class. The pairs are in
+# *both* towers: a class is put right by moving its pictures, or its sentence. So both are encoded again in every step.
 #
 # ### Exercise 4.3 · The few-shot loss
 #
@@ -434,13 +430,11 @@ check("4.4", train_few_shot)
 #
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 #
-# The pair, the `inject` of lesson 03, the loss and the training are yours. The crops are the course's, without the usual
-# flip: a letter in a mirror is no letter.
-#
-# All methods see the same crops in the same batches: `adapt` seeds again when the adapter is in. Each has its own
-# rate, the best on held-out training pictures among rates three times apart, in longer runs. For both adapters that was
-# the largest that we tried. ([The study](../docs/study.md) went on, on other sets: there LoRA was a little better at 0.009.)
-# For full fine-tuning three tied, and we took the one in the middle.
+# The pair, the `inject` of lesson 03, the loss and the training are yours. Crops come without the usual flip: a letter in
+# a mirror is no letter. All methods see the same crops in the same batches. Each has its own rate, the best on held-out
+# training pictures among rates three times apart, in longer runs. For both adapters that was the largest that we tried.
+# ([The study](../docs/study.md) went on, on other sets: there LoRA was a little better at 0.009.) For full fine-tuning
+# three rates did equally well, and we took the one in the middle.
 # <!-- from study/results/clip.jsonl.xz: 0.009 -->
 
 # %%
@@ -554,13 +548,12 @@ check("4.5", lead)
 #
 # ## LoRA, through the same loop
 #
-# Your LoRA of lesson 01 wraps an `nn.Linear`. CLIP's attention has none for q, k and v: PyTorch keeps the three
-# weights in one, `in_proj_weight`. The course's `OpenAttention` takes them apart: a layer for each of q, k, v and
-# out, and your LoRA round each. LoRA has four pairs in a block where Serial LoRA has one, so here it gets a quarter of
-# the rank, and as many parameters.
+# Your LoRA of lesson 01 wraps an `nn.Linear`. In CLIP's attention PyTorch keeps q, k and v in one weight, so the course's
+# `OpenAttention` takes them apart: a layer for each of q, k, v and out, and your LoRA round each. That is four pairs in a
+# block where Serial LoRA has one, so here LoRA gets a quarter of the rank, and as many parameters.
 #
-# And what do all adapters replace? *Full fine-tuning*, in which every parameter of CLIP learns. All start from the same
-# outputs, on the same crops: the first loss must be the same.
+# *Full fine-tuning* is what adapters replace: every parameter of CLIP learns. All start from the same outputs, on the same
+# crops, so the first loss must be the same.
 
 # %%
 from serial_lora_course.lessons.l04_clip.attention import OpenAttention
@@ -648,13 +641,13 @@ display_figure(figures.plot_leads(pairs, "points"))
 #
 # ## Kinds that nobody labelled
 #
-# A probe has a row for each of its classes, and nothing to say about others: there, its owner uses CLIP as it was,
-# zero-shot. An adapted CLIP takes any sentence. Did it learn something that helps with kinds that it saw no label of?
-# Label only every second kind, up to eight pictures each, and ask about the other kinds among their own sentences. Then
-# swap the halves: each test drawing is asked about once with labels of its kind, and once without.
+# A probe has nothing to say about other classes: there, its owner uses CLIP as it was, zero-shot. An adapted CLIP takes any
+# sentence. Did it learn something that helps with kinds that it saw no label of? Label only every second kind, up to
+# eight pictures each, and ask about the other kinds among their own sentences. Then swap the halves: each test drawing is
+# asked about once with labels of its kind, and once without.
 #
-# And to find out why: train again with the pairs of one tower alone. A moved sentence is of one kind. A moved image
-# tower sees every drawing in another way. Which of the two helps kinds without labels?
+# To find out why, train again with the pairs of one tower alone. A text tower moves sentences, an image tower changes how
+# every drawing is seen. Which of the two helps kinds without labels?
 
 # %%
 from functools import partial
@@ -689,26 +682,25 @@ for half in (0, 1):
             right[which][name][here] = torch.tensor(some)[best] == labels[here]
 
 # %%
-table = {
-    which: {name: f"{each.sum()} of {n}" for name, each in right[which].items()} for which in two
-}
+table = {which: {m: f"{right[which][m].sum()} of {n}" for m in right[which]} for which in two}
 for which in two:
-    leads = {name: lead_of(right[which][name], right[which]["zero-shot"]) for name in named}
-    table[f"gain {which}"] = {
-        name: f"{lead:+.0f} ± {half:.1f}" for name, (lead, half) in leads.items()
-    }
+    gain = {m: lead_of(right[which][m], right[which]["zero-shot"]) for m in named}
+    table[f"gain {which}"] = {m: "{:+.0f} ± {:.1f}".format(*gain[m]) for m in named}
 display(pd.DataFrame(table).fillna(""))
+image, text = (right[two[1]][m] for m in named[1:])
+print("image tower over text tower, {}: {:+.0f} ± {:.1f}".format(two[1], *lead_of(image, text)))
 print("your guess:", tower)
 display_figure(figures.plot_unseen(read_unseen()))
 
 # %% [markdown]
-# On symbols Serial LoRA gains on kinds without labels too, by more than the ±. That comes from the image tower: alone it
-# gains as much there. The text tower alone gains as much where it has labels, and little elsewhere, since it moved
-# sentences that nobody asks about now.
+# On symbols Serial LoRA gains on kinds without labels too, by more than the ±. The image tower alone gains as much there.
+# The text tower alone has as many where it has labels, but half of the gain elsewhere: it moved sentences that nobody
+# asks about now. Between the two towers are five drawings, within their ±, in one draw: a hint. **Change this**:
+# `SEED = 2`, then 3. Does the image tower stay ahead?
 #
-# The figure has all six data sets, with three draws each: a small mark is a data set, a large one the mean with its
-# intervals. Across, all four gain alike, the probe too. Upward, symbols and nature gain with Serial LoRA, food, objects
-# and travel lose, and every method's interval holds zero. What makes the sets differ we do not know.
+# The figure has six data sets, with three draws each: small marks, and the mean with its intervals. Across, all four
+# gain alike, the probe too. Upward, symbols and nature gain with Serial LoRA, food, objects and travel lose, and every
+# interval holds zero. What makes the sets differ we do not know.
 #
 # **So who is better, A or B?** On kinds with labels we found no difference, at sixteen shots or at one: take the equation,
 # which leaves CLIP as it was. On kinds without labels B was better on symbols, and on the six sets together that is
@@ -746,12 +738,10 @@ display_figure(figures.plot_unseen(read_unseen()))
 # ## What to remember
 #
 # - In CLIP the sentences are the classifier, without any training.
-# - Beside an adapter report zero-shot, under the sentence that you train with, and a probe that starts from the
-#   sentences, its α chosen on training pictures.
-# - The pictures that only one of two methods has right decide who leads. Give each lead its ±, count how many you looked
-#   at, then take more data sets.
+# - Beside an adapter report zero-shot, under the same sentence, and a probe that starts from the sentences.
+# - Give each lead its ±, count how many leads you looked at, then take more data sets.
 # - Choose the learning rate for each method separately. Print it, with batch, steps and rank, beside every result.
-# - What an adapter can give and a probe cannot is a gain on kinds without labels. Test that on kinds that you hold out.
+# - Only an adapter can gain on kinds without labels. Hold some out, and measure it.
 #
 # Next: [lesson 05](05_sam_segmentation.ipynb), where an adapter draws masks, or
 # [lesson 07](07_lora_plus.ipynb), which sends two learning rates through your loop.

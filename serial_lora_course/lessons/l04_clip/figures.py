@@ -181,9 +181,8 @@ def plot_unseen(gains: pd.DataFrame) -> Figure:
             wide, high = stats.t.ppf(0.975, count - 1) * sets.std() / count**0.5
             axes.errorbar(x, y, high, wide, ms=10, capsize=3, lw=1.5, label=method, **look)
             told.append(f"{method} {x:+z.1f} ± {wide:.1f} and {y:+z.1f} ± {high:.1f}")
-        axes.set(
-            xlabel="points gained on kinds with labels", ylabel="points gained on unseen kinds"
-        )
+        axes.set(xlabel="points gained on kinds with labels", ylabel="points gained on the others")
+        axes.set_title("Half of the kinds had labels")
         figure.legend(loc="outside right center", fontsize=9)
     said = "Points gained on the kinds that were trained and on the others, mean of data sets"
     return with_description(figure, f"{said}: {'; '.join(told)}.")
