@@ -295,8 +295,8 @@ print("your guess:", far, "; it is", curves[SHOTS, "probe from the sentences"][-
 # %% [markdown]
 # With a large α the probe from the sentences is pulled back to zero-shot. At one shot that is what leaving out chooses:
 # no other picture of the class is left, so the fit on the others is best where it changes least. On the test pictures
-# a small α would have had up to 42, which eight training pictures cannot tell. At sixteen shots both starts have 57, and
-# the start no longer matters. An adapter has to beat this: one matrix and one equation.
+# a small α would have had up to 42, which eight training pictures cannot tell. At sixteen shots a small α is chosen, and
+# both starts have 57. An adapter has to beat this: one matrix and one equation.
 #
 # ## The training, all of it
 #
@@ -637,7 +637,7 @@ display_figure(figures.plot_leads(pairs, "points"))
 # from zero beat zero-shot, and none of these four clearly beats another. (The adapters' runs had dropout and mirrored
 # pictures too, and more steps; what that does is not measured here.)
 #
-# So on kinds with labels one equation does as well as anything that trains CLIP. Why adapt, then?
+# So on kinds with labels nothing that trains CLIP is clearly ahead of one equation. Why adapt, then?
 #
 # ## Kinds that nobody labelled
 #
@@ -694,9 +694,9 @@ display_figure(figures.plot_unseen(read_unseen()))
 
 # %% [markdown]
 # On symbols Serial LoRA gains on kinds without labels too, by more than the ±. The image tower alone gains as much there.
-# The text tower alone has as many where it has labels, but half of the gain elsewhere: it moved sentences that nobody
-# asks about now. Between the two towers are five drawings, within their ±, in one draw: a hint. **Change this**:
-# `SEED = 2`, then 3. Does the image tower stay ahead?
+# The text tower alone has as many where it has labels, but half of the gain elsewhere, perhaps because it moved sentences
+# that nobody asks about now. Between the two towers are five drawings, within their ±, in one draw: a hint. **Change
+# this**: `SEED = 2`, then 3, and run all cells from there. Does the image tower stay ahead?
 #
 # The figure has six data sets, with three draws each: small marks, and the mean with its intervals. Across, all four
 # gain alike, the probe too. Upward, symbols and nature gain with Serial LoRA, food, objects and travel lose, and every
