@@ -1,13 +1,9 @@
 # %% [markdown]
 # # 04 · CLIP with a few shots
 #
-# You have symbols to sort: arrows, hearts, letters, number keys, eight kinds in all, in drawings that our CLIP has never
-# seen. About a hundred are labelled, of some kinds only eight. Too few to train a model from scratch, but enough to
-# adapt one.
-#
-# You make a classifier out of eight sentences, correct it with the labels in one line of algebra, and write the whole
-# training that adapts CLIP. Then one question: **what beats what**, with one labelled picture of each kind, and with up
-# to sixteen?
+# You have symbols to sort: arrows, hearts, letters, number keys, eight kinds in all, and about a hundred labelled
+# drawings. Two methods learn from them. Both start from the same CLIP, and their answers on new drawings are below,
+# where just one of them is right (✓).
 
 # %%
 try:
@@ -19,7 +15,6 @@ except ModuleNotFoundError:
 import copy
 import math
 import os
-from statistics import fmean
 
 import pandas as pd
 import torch
@@ -30,34 +25,30 @@ from torchvision import transforms
 
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.labs.lesson import open_lesson
+from serial_lora_course.lessons.l04_clip import figures
+from serial_lora_course.lessons.l04_clip.records import TWO_ANSWERS
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import display_drawing, display_figure
 
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper": ViT-B/16 on satellite pictures
 lesson = open_lesson("clip", SCALE, os.environ.get("SERIAL_LORA_LENGTH", "class"))
 lesson_card("04")
+if SCALE == "tiny" and lesson.tests is None:  # all drawings that they were asked about
+    display_figure(figures.show_disputed(lesson.data, TWO_ANSWERS))
 
 # %% [markdown]
+# A has 57 of 73 right, and so has B. **Who is better?** One is a line of algebra, the other an adapter in both
+# transformers of CLIP. You build both, find out how sure a lead is, and then look for a task that tells them apart.
+#
 # ## Two towers, one table
 #
-# CLIP is two transformers that never see each other's input. The *image tower* turns a picture into one vector, the
-# *text tower* a sentence, and both vectors have the same number of entries. Pretraining pulled each picture towards
-# its caption and away from the other captions in its batch. So the cosine of two vectors says how well picture and
-# sentence fit.
-#
-# CLIP was never told what a class is, and need not be. Write one sentence for each class, and the table of cosines
-# *is* a classifier: each row is a picture, and its largest entry names the class.
+# The *image tower* of CLIP turns a picture into one vector, the *text tower* a sentence, and both vectors have the same
+# number of entries. Pretraining pulled each picture towards its caption and away from the other captions in its batch.
+# So the cosine of two vectors says how well picture and sentence fit. Write one sentence for each class, and the table of
+# cosines *is* a classifier: each row is a picture, and its largest entry names the class. (The orange pairs come later.)
 
 # %%
 display_drawing("two_towers")
-
-# %% [markdown]
-# The orange pairs come later. First the model as it is, and one test drawing of each class. This CLIP is small. We
-# pretrained it on emoji and icons, with their names or kinds as captions, bare or in a short sentence. None was
-# OpenMoji's, as all drawings here are. But it saw other designers draw the same symbols. The classes are Unicode's,
-# to which an atom is a religious symbol.
-
-# %%
 device, backbone, model = lesson.device, lesson.backbone, lesson.model
 data, config = lesson.data, lesson.config  # pictures, and the settings of `serial-lora lab clip`
 labels, n = torch.tensor(data.test.labels), len(data.test)  # the right classes: (N,)
@@ -67,17 +58,19 @@ figure = show_pictures([picture for picture, _ in one_each], data.class_names)
 display_figure(figure, alt=f"A drawing of each class: {', '.join(data.class_names)}.")
 print(len(data.train), "training pictures,", n, "to test on.", data.attribution)
 print(
-    "training pictures of each kind:", *map(data.train.labels.count, range(len(data.class_names)))
+    "training pictures of each kind:", *map(data.train.labels.count, sorted(set(labels.tolist())))
 )
 
 # %% [markdown]
+# One test drawing of each kind. The kinds are Unicode's, to which an atom is a religious symbol. We pretrained this
+# small CLIP on other designers' emoji and icons, with their names or kinds as captions.
+#
 # ## Sentences are the classifier
 #
-# A score is the cosine times a *scale*, which CLIP learnt in pretraining. Why a scale? Cosines lie between
-# -1 and 1. Without it, softmax could favour no class over another by more than $e^2$, about 7 to 1. CLIP keeps the
-# logarithm of the scale, so that training cannot make it negative.
-
-# %% [markdown]
+# A score is the cosine times a *scale*, which CLIP learnt in pretraining. Cosines lie between -1 and 1, so without it
+# softmax could favour no class over another by more than $e^2$, about 7 to 1. CLIP keeps the logarithm of the scale, so
+# that training cannot make it negative.
+#
 # ### Exercise 4.1 · The class scores
 #
 # | Difficulty | Importance | Minutes |
@@ -123,8 +116,7 @@ check("4.1", similarity_scores)
 # </details>
 #
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
-
-# %% [markdown]
+#
 # Give the eight drawings above to your classifier. `template` is the sentence around a class name. Does each row
 # favour the right class?
 
@@ -148,13 +140,12 @@ print("the first sentence:", data.prompts(template)[0])
 print(f"the scale: {model.logit_scale.exp():.1f}")
 
 # %% [markdown]
-# Three of eight are right. And look how sure some wrong answers are: the number key is an arrow with 0.86. Still, no
-# labelled picture was used. This is *zero-shot* classification.
+# Three of eight are right, and some wrong answers are sure: the number key is an arrow with 0.86. Still, no labelled
+# picture was used. This is *zero-shot* classification.
 #
-# **Change this and run again**: `model.logit_scale / 2` in place of `model.logit_scale`. What happens to the
-# probabilities, and why does the last column stay as it is?
-#
-# Other words make another classifier. The cell changes nothing else, on six data sets.
+# **Change this and run again** (this cell alone): `model.logit_scale / 2` in place of `model.logit_scale`. What happens
+# to the probabilities, and why does the last column stay as it is? Then `template = "a sketch of {}."`: other words make
+# another classifier, so a gain counts beside zero-shot *with the same sentence*. Now all test drawings.
 
 
 # %%
@@ -172,26 +163,14 @@ def class_vectors(clip: nn.Module, sentences: list[str]) -> Tensor:
     return clip.encode_text(backbone.tokenizer(sentences).to(device), normalize=True).cpu()
 
 
-words = (template, "{}", "a sketch of {}.")
 # the seventh, `everything`, holds five of the others
 sets = {name: some for name, some in lesson.sets.items() if name != "everything"}
 tests = {name: picture_vectors(model, some.test) for name, some in sets.items()}
-rows = {}
-for name, some in sets.items():
-    right = torch.tensor(some.test.labels)
-    by_words = {w: class_vectors(model, some.prompts(w)) for w in words}
-    guesses = {w: (tests[name] @ c.T).argmax(-1) for w, c in by_words.items()}  # (N,) each
-    rows[name] = {w: (guess == right).float().mean().item() for w, guess in guesses.items()}
-    rows[name]["chance"] = 1 / len(some.class_names)
-display(pd.DataFrame(rows).T.map("{:.1%}".format))
+classes = {name: class_vectors(model, some.prompts(template)) for name, some in sets.items()}
+zero = (tests[data.name] @ classes[data.name].T).argmax(-1)  # (N,)
+print("zero-shot:", int((zero == labels).sum()), "of", n, "right")
 
 # %% [markdown]
-# Nothing was trained, and on nature one other word leaves a quarter of the accuracy, hardly more than chance. "A drawing
-# of" was in some captions of the pretraining, "a sketch of" in none. So we keep to one sentence.
-#
-# **Change this and run again**: put your own sentence into `words`. Can you find a better one than ours? (For play:
-# these are the test's pictures.)
-#
 # ## A few shots, and no adapter
 #
 # *Few-shot* means: a few labelled pictures of each class, and no more. Which ones matters a great deal, so every
@@ -211,26 +190,24 @@ def first_shots(pictures, shots: int, seed: int) -> list[int]:
     return [i for members in by_class for i in members[:shots]]
 
 
-SHOTS, SEED = lesson.amount, 1  # change the seed and run again: other draws
+SHOTS, SEED = lesson.amount, 1  # for other draws, change the seed and run all cells from here on
 few = [data.train[i][0] for seed in (1, 2) for i in first_shots(data.train, 1, seed)]
 titles = [*data.class_names, *[""] * len(data.class_names)]
 figure = show_pictures(few, titles, columns=len(data.class_names))
 display_figure(figure, alt="One training picture of each class: seed 1 above, seed 2 below.")
 
-chosen = first_shots(data.train, SHOTS, SEED)
+single, chosen = (first_shots(data.train, shots, SEED) for shots in (1, SHOTS))
 print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} classes")
 
 # %% [markdown]
-# One shot: seed 1 above, seed 2 below. (Both drew the same zodiac sign.) Which row would you rather learn from? Six
-# of the eight classes have fewer than sixteen pictures, and we use them all: at sixteen shots a seed redraws only the
-# other two.
+# One shot: seed 1 above, seed 2 below. Six of the eight classes have fewer than sixteen pictures, and we use them all:
+# at sixteen shots a seed redraws only the other two.
 #
 # How much do the labels bring without any adapter? Leave both towers frozen, and fit one matrix W by least squares: a
 # *linear probe*. A picture times the row of its own class should give 1, times any other row 0. With so few pictures
 # many W do that, so α pulls W to a start. Usually that is zero, and the sentences are thrown away. But a row of W can
-# start as the vector of its sentence: then no labels means zero-shot, and the labels only correct it.
-
-# %% [markdown]
+# start as the vector of its sentence: then the labels only correct zero-shot.
+#
 # ### Exercise 4.2 · A probe that starts from the sentences
 #
 # | Difficulty | Importance | Minutes |
@@ -280,71 +257,70 @@ check("4.2", fit_probe)
 # </details>
 #
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
-
-# %% [markdown]
+#
 # α is chosen on the training pictures: `RidgeCV` leaves out each in turn, and takes the α whose fit on the others comes
-# closest. (With one shot no other picture of its class is left.) How many of the 73 do you expect from each start?
+# closest. The figure shows every α on the test pictures too, to see what that choice did. Before you run it: where
+# does the line from the sentences end, as α grows?
 
 # %%
 from sklearn.linear_model import RidgeCV
 
+far = 36  # your guess: right of 73 at the largest α, from the sentences, sixteen shots
+
 fit = yours("4.2")
 learnt = {name: picture_vectors(model, some.train) for name, some in sets.items()}
-classes = {name: class_vectors(model, some.prompts(template)) for name, some in sets.items()}
+ALPHAS = [0.1, 0.3, 1, 3, 10, 30, 100]
 
 
-def probe(name: str, few: list[int], start: Tensor) -> tuple[Tensor, float]:
-    """The class that a probe gives each test picture of a data set, (N,); and its α."""
+def probe(name: str, few: list[int], start: Tensor, alpha: float = 0) -> tuple[Tensor, float]:
+    """The class that a probe gives each test picture of a data set, (N,); and its α, chosen if not given."""
     pictures, kinds = learnt[name][few], torch.tensor(sets[name].train.labels)[few]
     missed = F.one_hot(kinds, len(start)) - pictures @ start.T  # (N, C)
-    alpha = RidgeCV([0.1, 0.3, 1, 3, 10], fit_intercept=False).fit(pictures, missed).alpha_
-    return (tests[name] @ fit(pictures, kinds, start, alpha).T).argmax(-1), alpha
+    alpha = alpha or RidgeCV(ALPHAS, fit_intercept=False).fit(pictures, missed).alpha_
+    return (tests[name] @ fit(pictures, kinds, start, alpha).T).argmax(-1), float(alpha)
 
 
-single = first_shots(data.train, 1, SEED)
-zero = (tests[data.name] @ classes[data.name].T).argmax(-1)  # (N,)
-found = {"zero-shot": {1: zero, SHOTS: zero}}  # the class of each test picture, by shots
-parameters = {"zero-shot": 0}
 starts = {"probe from zero": 0 * classes[data.name], "probe from the sentences": classes[data.name]}
-for name, start in starts.items():
-    found[name], parameters[name] = {}, start.numel()
-    for shots, few in ((1, single), (SHOTS, chosen)):
-        found[name][shots], alpha = probe(data.name, few, start)
-        right = (found[name][shots] == labels).sum()
-        print(f"{name}, {shots}-shot: {right} of {n} right, α {alpha:g}")
-shape = " x ".join(map(str, start.shape))
-print(f"zero-shot: {(zero == labels).sum()} right; {shape} = {start.numel():,} parameters a probe")
+found, curves, best = {1: {"zero-shot": zero}, SHOTS: {"zero-shot": zero}}, {}, {}
+for shots, few in ((1, single), (SHOTS, chosen)):
+    for name, start in starts.items():
+        answers = [probe(data.name, few, start, alpha)[0] for alpha in ALPHAS]
+        curves[shots, name] = [int((each == labels).sum()) for each in answers]
+        found[shots][name], best[shots, name] = probe(data.name, few, start)
+        right = (found[shots][name] == labels).sum()
+        print(f"{shots}-shot, {name}: α {best[shots, name]:g}, {right} of {n} right")
+display_figure(figures.plot_pull(curves, best, ALPHAS, int((zero == labels).sum()), n))
+print("your guess:", far, "; it is", curves[SHOTS, "probe from the sentences"][-1])
 
 # %% [markdown]
-# With this seed both starts have 57 of 73 at sixteen shots, though perhaps not the same ones. At one shot it is 37
-# from the sentences and 34 from zero, below zero-shot's 36: one draw, and the largest α of the grid. An adapter has
-# to beat the probe from the sentences, 1,536 numbers and one equation.
+# With a large α the probe from the sentences is pulled back to zero-shot. At one shot that is what leaving out chooses:
+# no other picture of the class is left, so the fit on the others is best where it changes least. On the test pictures
+# a small α would have had up to 42, which eight training pictures cannot tell. At sixteen shots a small α is chosen, and
+# both starts have 57. An adapter has to beat this: one matrix and one equation.
 #
 # ## The training, all of it
 #
-# Training is classification with your scores: cross-entropy between their softmax and the right class. One thing is
-# special. The pairs are in *both* towers, so the sentences must be encoded again in every step.
+# Training is classification with your scores: cross-entropy between their softmax and the right class. The pairs are in
+# *both* towers: a class is put right by moving its pictures, or its sentence. So both are encoded again in every step.
 #
-# Why adapt the text tower at all? Its vectors are the classifier: to put a class right, move all its pictures, or its
-# sentence.
-
-# %% [markdown]
 # ### Exercise 4.3 · The few-shot loss
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●●● | 7 |
+# | ●●○○○ | ●●●●● | 5 |
 #
-# The scores of exercise 4.1 and one function of PyTorch, for any batch. The check wants gradients in both towers.
-
+# Your scores of exercise 4.1 and one function of PyTorch, for any batch. The check wants gradients in both towers, and
+# calls you again after a step.
 
 # %% tags=["exercise"]
+scores_of = yours("4.1")  # (image features, text features, logit_scale) -> (B, C)
+
+
 def few_shot_loss(clip: nn.Module, pictures: Tensor, labels: Tensor, prompts: Tensor) -> Tensor:
     """Mean cross-entropy of pictures against all class prompts.
 
     Args:
-        clip: has `encode_image(pictures, normalize=True)`, `encode_text(prompts, normalize=True)`
-            and `logit_scale`, the logarithm of the scale.
+        clip: has `encode_image(pictures)`, `encode_text(prompts)` and `logit_scale`.
         pictures: (B, 3, H, W).
         labels: (B,), each the row of its class in `prompts`.
         prompts: (C, context length), the token ids of one prompt a class.
@@ -353,9 +329,8 @@ def few_shot_loss(clip: nn.Module, pictures: Tensor, labels: Tensor, prompts: Te
         A scalar that gradients can flow back from.
     """
     # BEGIN SOLUTION
-    image_features = clip.encode_image(pictures, normalize=True)  # (B, D)
-    class_features = clip.encode_text(prompts, normalize=True)  # (C, D)
-    scores = clip.logit_scale.exp() * image_features @ class_features.T  # (B, C)
+    class_features = clip.encode_text(prompts)  # (C, D)
+    scores = scores_of(clip.encode_image(pictures), class_features, clip.logit_scale)  # (B, C)
     return F.cross_entropy(scores, labels)
     # END SOLUTION
 
@@ -363,38 +338,43 @@ def few_shot_loss(clip: nn.Module, pictures: Tensor, labels: Tensor, prompts: Te
 check("4.3", few_shot_loss)
 
 # %% [markdown]
-# <details><summary>Hint 1: three steps</summary>
+# <details><summary>Hint 1: what may be kept</summary>
 #
-# Encode the pictures, encode the prompts, then the scores of exercise 4.1 (here the features are normalised already).
+# Nothing from an earlier call: both towers have moved since. `picture_vectors` and `class_vectors` above are under
+# `no_grad`, so they cannot teach anything.
 #
 # </details>
 # <details><summary>Hint 2: the last step</summary>
 #
-# `F.cross_entropy(scores, labels)` takes scores, not probabilities: it does the softmax itself, and the mean too. No
-# `no_grad`, no `detach`, no `.item()`.
+# `F.cross_entropy` takes scores, not probabilities: it does the softmax itself, and the mean too.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
-
-# %% [markdown]
+#
 # ### Exercise 4.4 · Train on the shots
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●●○ | ●●●●● | 22 |
+# | ●●●○○ | ●●●●● | 12 |
 #
-# Write all of it:
+# `batches_of` deals out the shots: in an epoch every shot comes once, and epochs are joined end to end. Write what is
+# done with the batches:
 #
 # 1. AdamW on `groups`, each with its own learning rate and decay. In step $t = 0, 1, \ldots$ each rate is multiplied
 #    by $\tfrac{1}{2}\,(1 + \cos(\pi t / \text{steps}))$: half a cosine, from 1 down to nearly 0.
-# 2. Shuffled epochs over the shots, joined end to end and cut into batches. In an epoch every shot comes once. Each
-#    call of `shots[i]` crops the picture anew, so fetch it when its batch comes.
-# 3. In each step: loss, backward, step. Keep the loss as a plain number.
+# 2. `shots[i]` crops its picture anew at every call, so fetch it when its batch comes.
+# 3. Keep the loss of each step as a plain number.
 # 4. An adapter may have dropout: train mode during the steps, eval mode afterwards.
 
 
 # %% tags=["exercise"]
+def batches_of(count: int, steps: int, size: int) -> tuple[Tensor, ...]:
+    """For each step, the positions of its shots."""
+    epochs = [torch.randperm(count) for _ in range(math.ceil(steps * size / count))]
+    return torch.cat(epochs)[: steps * size].split(size)
+
+
 def train_few_shot(
     clip: nn.Module,
     groups: list[dict],
@@ -418,11 +398,9 @@ def train_few_shot(
     # BEGIN SOLUTION
     optimizer = torch.optim.AdamW(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    count = math.ceil(steps * batch_size / len(shots))
-    epochs = [torch.randperm(len(shots)) for _ in range(count)]
     losses = []
     clip.train()
-    for batch in torch.cat(epochs)[: steps * batch_size].split(batch_size):
+    for batch in batches_of(len(shots), steps, batch_size):
         pictures, labels = torch.utils.data.default_collate([shots[i] for i in batch])
         loss = loss_of(clip, pictures, labels, prompts)
         optimizer.zero_grad()
@@ -438,139 +416,92 @@ def train_few_shot(
 check("4.4", train_few_shot)
 
 # %% [markdown]
-# <details><summary>Hint 1: the parts</summary>
+# <details><summary>Hint 1: PyTorch has the parts</summary>
 #
-# `torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)` is that cosine, and keeps each group's own rate.
-# `torch.randperm(len(shots))` is one epoch. Join enough epochs with `torch.cat`, and `.split(batch_size)` cuts them.
+# Look for a scheduler with a cosine in `torch.optim.lr_scheduler`: it keeps each group's own rate.
+# `torch.utils.data.default_collate` stacks a list of (picture, label).
 #
 # </details>
-# <details><summary>Hint 2: one step</summary>
+# <details><summary>Hint 2: the order in a step</summary>
 #
-# `torch.utils.data.default_collate` stacks a list of (picture, label), or use `torch.stack` twice. Then `loss_of`,
-# `optimizer.zero_grad()`, `loss.backward()`, `optimizer.step()`, `schedule.step()`, and `loss.item()` goes into the
-# list.
+# Gradients add up until they are set to zero, the optimizer needs them, and the schedule belongs to the step after.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
-
-# %% [markdown]
-# The pair, the `inject` of lesson 03, the loss and the training are yours. The course adds `twin`, a copy of the model
-# on the same frozen weights, and the crops, without the usual flip: a letter in a mirror is no letter.
 #
-# All methods see the same crops in the same batches: `adapt` seeds again when the adapter is in. Each has its own
-# rate: one rate is not the same step (lesson 01). We tried rates three times apart, up to 0.003, on held-out training
-# pictures in longer runs, and took the best. For both adapters here that was the largest; LoRA of rank 16, in the
-# records below, got 0.001. (For full fine-tuning three tied; we took the middle one.) [The study](../docs/study.md)
-# went on, on four other sets. The mean probability of the right class, after four shots:
-#
-# |rate|0.001|0.003|0.009|0.027|
-# |---|---|---|---|---|
-# |Serial LoRA, rank 16|0.34|0.38|0.36| |
-# |LoRA, rank 4|0.35|0.37|0.38|0.36|
-#
-# So LoRA might gain a little from 0.009. How many of the 73 do you expect from Serial LoRA?
-# <!-- from study/results/clip.jsonl.xz: 0.001, 0.003, 0.009, 0.027, 0.34, 0.38, 0.36, 0.35, 0.37 -->
+# The pair, the `inject` of lesson 03, the loss and the training are yours. Crops come without the usual flip: a letter in
+# a mirror is no letter. All methods see the same crops in the same batches. Each has its own rate, the best on held-out
+# training pictures among rates three times apart, in longer runs. For both adapters that was the largest that we tried.
+# ([The study](../docs/study.md) went on, on other sets: there LoRA was a little better at 0.009.) For full fine-tuning
+# three rates did equally well, and we took the one in the middle.
+# <!-- from study/results/clip.jsonl.xz: 0.009 -->
 
 # %%
 Adapter, inject_pairs, train = yours("3.1"), yours("3.5"), yours("4.4")
 loss_of = lesson.autocast()(yours("4.3"))  # in bfloat16 where a GPU has it
-
 steps_in = backbone.train_transform.transforms  # crop, flip, to a tensor, normalise
 crop = transforms.Compose(
     [step for step in steps_in if not isinstance(step, transforms.RandomHorizontalFlip)]
 )
 
 
-class Shots:
-    """Training pictures, each cropped anew whenever it is asked for."""
-
-    def __init__(self, positions: list[int]):
-        self.examples = [data.train[i] for i in positions]
-
-    def __len__(self) -> int:
-        return len(self.examples)
+class Shots(list):
+    """(Picture, class) pairs, each picture cropped anew whenever it is asked for."""
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        picture, label = self.examples[i]
+        picture, label = super().__getitem__(i)
         return crop(picture).to(device), torch.tensor(label, device=device)
 
 
 rank, size = config.rank, 16  # pictures a step
-quarter = "LoRA of the same size"
-rates = {"Serial LoRA": 3e-3, quarter: 3e-3, "full fine-tuning": 1e-4}
+ours, quarter, full = "Serial LoRA", "LoRA of the same size", "full fine-tuning"
+rates = {ours: 3e-3, quarter: 3e-3, full: 1e-4}
 if SCALE == "paper":  # the paper has one rate for all adapters
-    rates = dict.fromkeys(rates, config.lr) | {"full fine-tuning": 1e-5}
+    rates = dict.fromkeys(rates, config.lr) | {full: 1e-5}
     size = config.batch_size // config.accumulation  # less on a small GPU
-
-
-def adapt(clip: nn.Module, put_in, lr: float, few: list[int]) -> tuple[nn.Module, list[float]]:
-    """Let `put_in(clip)` choose what learns, and train it on a few shots; the loss of each step."""
-    torch.manual_seed(SEED)
-    put_in(clip)
-    torch.manual_seed(SEED)  # again, for each adapter has drawn as many numbers as it needs
-    learns = [p for p in clip.to(device).parameters() if p.requires_grad]
-    groups = [{"params": learns, "lr": lr, "weight_decay": config.weight_decay}]
-    steps, together = config.steps(len(few)), min(size, len(few))
-    return clip, train(clip, groups, Shots(few), prompts, loss_of, steps, together)
-
-
-for few in (single, chosen):
-    how = f"{config.steps(len(few))} steps of {min(size, len(few))} pictures"
-    ranks = (f"rank {rank}", f"rank {rank // 4}", "all weights")
-    for (name, lr), own in zip(rates.items(), ranks, strict=True):
-        print(f"{name}: rate {lr:g} in the first step, {own}, {how}")
+ranks = {ours: f"rank {rank}", quarter: f"rank {rank // 4}", full: "all weights"}
 print(f"AdamW, weight decay {config.weight_decay}, crops of {config.crop:.0%} or more, seed {SEED}")
 
 
 # %%
-def predict(clip: nn.Module, some=data) -> Tensor:
-    """The class that a model gives each test picture of a data set: (N,)."""
-    sentences = class_vectors(clip, some.prompts(template))
-    return (picture_vectors(clip, some.test) @ sentences.T).argmax(-1)
+def adapt(method: str, shots: list, prompts: Tensor, size: int) -> tuple[nn.Module, str]:
+    """A CLIP that a method trained on (picture, class) pairs; and in words, how."""
+    torch.manual_seed(SEED)
+    put_in[method](clip := copy.deepcopy(model))  # freezes, and adds the adapter
+    torch.manual_seed(SEED)  # again, for each adapter has drawn as many numbers as it needs
+    learns = [p for p in clip.to(device).parameters() if p.requires_grad]
+    group = {"params": learns, "lr": rates[method], "weight_decay": config.weight_decay}
+    steps, batch = config.steps(len(shots)), min(size, len(shots))
+    losses = train(clip, [group], Shots(shots), prompts, loss_of, steps, batch)
+    count = f"{sum(p.numel() for p in learns):,} parameters"
+    how = f"{ranks[method]}, {count}, rate {rates[method]:g}, {steps} steps of {batch} pictures"
+    return clip, f"{how}, first loss {losses[0]:.2f}"
 
 
-def count_trainable(clip: nn.Module) -> int:
-    """How many parameters are trained."""
-    return sum(p.numel() for p in clip.parameters() if p.requires_grad)
+def predict(clip: nn.Module) -> Tensor:
+    """The class that a model gives each test picture: (N,)."""
+    sentences = class_vectors(clip, data.prompts(template))
+    return (picture_vectors(clip, data.test) @ sentences.T).argmax(-1)
 
 
-def inject_serial(clip: nn.Module) -> None:
-    """Freeze, then put your pair into every block."""
-    inject_pairs(clip, Adapter, rank)
+put_in = {ours: lambda clip: inject_pairs(clip, Adapter, rank)}
+clip, how = adapt(ours, [data.train[i] for i in chosen], prompts, size)
+found[SHOTS][ours] = serial = predict(clip)  # (N,)
+print(f"{ours}, {SHOTS}-shot: {how}")
+print(f"right of {n}: {(zero == labels).sum()} before, {(serial == labels).sum()} after")
 
-
-shared = lesson.twin().model  # once more, on the same frozen weights
-clip, losses = adapt(shared, inject_serial, rates["Serial LoRA"], chosen)
-serial = predict(clip)  # (N,)
-
-print(
-    f"{count_trainable(clip):,} of {sum(p.numel() for p in clip.parameters()):,} parameters are trainable"
-)
-print(f"loss {losses[0]:.2f} in the first step, {fmean(losses[-10:]):.2f} in the last ten")
-print(f"right: {(zero == labels).sum()} of {n} before, {(serial == labels).sum()} after")
+rival = found[SHOTS]["probe from the sentences"]
+only = [(each == labels) & (serial != rival) for each in (rival, serial)]
+print(f"only the probe is right: {only[0].sum()}; only {ours}: {only[1].sum()}")
+same = (rival.tolist() == TWO_ANSWERS["A"], serial.tolist() == TWO_ANSWERS["B"])
+print("the probe answers as A:", same[0], f"- {ours} answers as B:", same[1])
 
 # %% [markdown]
-# With this seed, from 36 to 57 of 73. And a probe had as many.
+# So A was the probe from the sentences, and B is Serial LoRA: from 36 to 57, and a line of algebra had as many.
 #
 # ## How sure is a lead?
 #
-# As many right does not mean the same ones. The ✓ marks the right class.
-
-# %%
-from serial_lora_course.lessons.l04_clip.figures import plot_leads, plot_over_shots, show_changes
-
-rival = found["probe from the sentences"][SHOTS]
-for title, indices in {
-    "only Serial LoRA is right": ((rival != labels) & (serial == labels)).nonzero().flatten(),
-    "only the probe is right": ((rival == labels) & (serial != labels)).nonzero().flatten(),
-}.items():
-    if len(indices):
-        names = ("probe", "Serial LoRA")
-        guesses = (rival, serial, data.class_names)
-        display_figure(show_changes(title, data.test, indices.tolist(), *guesses, words=names))
-
-# %% [markdown]
 # ### Exercise 4.5 · A lead and its ±
 #
 # | Difficulty | Importance | Minutes |
@@ -614,18 +545,20 @@ check("4.5", lead)
 # </details>
 #
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
-
-# %% [markdown]
+#
 # ## LoRA, through the same loop
 #
-# Your LoRA of lesson 01 wraps an `nn.Linear`. CLIP's attention has none for q, k and v: PyTorch keeps the three
-# weights in one, `in_proj_weight`. The course's `OpenAttention` takes them apart: a layer for each of q, k, v and
-# out, and your LoRA round each. B is zero, so nothing may change yet. Does it?
+# Your LoRA of lesson 01 wraps an `nn.Linear`. In CLIP's attention PyTorch keeps q, k and v in one weight, so the course's
+# `OpenAttention` takes them apart: a layer for each of q, k, v and out, and your LoRA round each. That is four pairs in a
+# block where Serial LoRA has one, so here LoRA gets a quarter of the rank, and as many parameters.
+#
+# *Full fine-tuning* is what adapters replace: every parameter of CLIP learns. All start from the same outputs, on the same
+# crops, so the first loss must be the same.
 
 # %%
 from serial_lora_course.lessons.l04_clip.attention import OpenAttention
 
-Layer = yours("1.2")
+Layer, lead_of = yours("1.2"), yours("4.5")
 
 
 def inject_lora(clip: nn.Module, rank: int) -> None:
@@ -636,68 +569,40 @@ def inject_lora(clip: nn.Module, rank: int) -> None:
             block.attn = OpenAttention(block.attn, lambda each: Layer(each, rank, alpha=rank))
 
 
-inject_lora(fresh := lesson.twin().model, 1)
-print("the same answer for", int((predict(fresh.to(device)) == zero).sum()), "of", n)
+put_in[quarter] = lambda clip: inject_lora(clip, rank // 4)
+put_in[full] = lambda clip: clip.requires_grad_(True)
+for shots, few in ((1, single), (SHOTS, chosen)):
+    for name in put_in:
+        if name not in found[shots]:
+            other, how = adapt(name, [data.train[i] for i in few], prompts, size)
+            found[shots][name] = predict(other)
+            print(f"{name}, {shots}-shot: {how}")
+
+pairs = {}
+for shots, answers in found.items():
+    right = {name: answer == labels for name, answer in answers.items()}
+    print(f"right of {n}, {shots}-shot:", {name: int(each.sum()) for name, each in right.items()})
+    table = {b: {a: lead_of(right[a], right[b]) for a in right} for b in right}
+    pairs[f"{shots} shot{'s'[: shots > 1]}"] = pd.DataFrame(table)
+display_figure(figures.plot_leads(pairs, "pictures"))
 
 # %% [markdown]
-# LoRA has four pairs in a block where Serial LoRA has one. So here it gets a quarter of the rank, and as many
-# parameters.
+# At sixteen shots of this seed all are ahead of zero-shot, and the five cannot be told apart: ±7 pictures are almost ten
+# points. That is the answer for A and B. At one shot LoRA is ahead of zero-shot and of both probes. But the two panels
+# hold thirty pairs, and of thirty equal pairs one or two would be coloured by chance. And the ± speaks of other test
+# pictures, not of other shots. **Change this**: `SEED = 2`, and run all cells from there. Who leads now?
 #
-# And what do all adapters replace? *Full fine-tuning*, in which every parameter of CLIP learns. Same shots, same
-# crops, same loop: so the loss of the first step must be the same. **Write down who you think has most right**, at
-# one shot of each kind, the upper row of drawings, and at sixteen.
+# ## More data sets
+#
+# The course ships longer runs of both adapters: six data sets, one to sixteen shots, three draws each. We fit your
+# probes on the same shots. Full fine-tuning is the loop above, with one draw of each set. The ± is now an *interval* for
+# the mean of sets like these (lesson 08): the spread of the six leads, divided by the root of their number, times a
+# factor for so few.
 
 # %%
-my_guess = {1: "Serial LoRA", SHOTS: "full fine-tuning"}  # put yours
+from scipy import stats
 
-methods = {
-    "Serial LoRA": inject_serial,
-    quarter: lambda clip: inject_lora(clip, rank // 4),
-    "full fine-tuning": lambda clip: clip.requires_grad_(True),
-}
-found["Serial LoRA"], parameters["Serial LoRA"] = {SHOTS: serial}, count_trainable(clip)
-adapted = {"Serial LoRA": clip}  # the models of the most shots
-for name, put_in in methods.items():
-    for shots, few in ((1, single), (SHOTS, chosen)):
-        if shots in found.setdefault(name, {}):
-            continue
-        other, losses = adapt(copy.deepcopy(model), put_in, rates[name], few)
-        found[name][shots], parameters[name] = predict(other), count_trainable(other)
-        if shots == SHOTS:
-            adapted[name] = other
-        print(f"{name}, {shots}-shot: loss {losses[0]:.2f} in the first step", end=", ")
-        print(f"{fmean(losses[-10:]):.2f} in the last ten")
-
-# %%
-lead_of, ours, rows, own = yours("4.5"), "Serial LoRA", {}, {}
-for name, guesses in found.items():
-    rows[name] = {"parameters": f"{parameters[name]:,}"}
-    for shots, guess in guesses.items():
-        ahead, half = lead_of(found[ours][shots] == labels, guess == labels)
-        own[shots, name] = 100 * ahead / n, 100 * half / n  # in points
-        rows[name][f"right, {shots}-shot"] = int((guess == labels).sum())
-        beside = "" if name == ours else f"{ahead:+.0f} ± {half:.1f}"
-        rows[name][f"{ours}'s lead, {shots}-shot"] = beside
-display(pd.DataFrame(rows).T)
-print("you guessed:", my_guess)
-
-# %% [markdown]
-# Over the probe from the sentences the lead is that of the pictures above: six each way, so +0, and a ± of some
-# $2\sqrt{12}$. At sixteen shots of this seed only zero-shot is behind by more than the ±. The other five, at 55 to 58
-# of 73, cannot be told apart: ±7 pictures are almost ten points. At one shot one lead of five is more than its ±,
-# over the probe from zero, by a hair: weak, after five looks at one draw. **Change this and run again**: `SEED = 2`.
-# Who leads now?
-#
-# ## What beats what
-#
-# So take more data sets. The course ships the records of longer runs: six data sets, one to sixteen shots, three
-# draws each. (At sixteen, draws of a small set share most pictures.) We fit your probes on the same shots. First each
-# method's accuracy (scales differ), then Serial LoRA's lead. A dot is one draw, a star your run above with its ±.
-# Below is the mean of the six with its *interval*, which lesson 08 builds: if it leaves zero out, expect the same
-# sign of the mean over other sets like these.
-
-# %%
-from serial_lora_course.lessons.l04_clip.records import read_runs
+from serial_lora_course.lessons.l04_clip.records import read_full, read_runs, read_unseen
 
 accuracy, settings = read_runs({"lora_equal_budget": quarter})
 for shots, name, seed in accuracy.index:
@@ -706,56 +611,104 @@ for shots, name, seed in accuracy.index:
         for title, start in zip(starts, (0 * classes[name], classes[name]), strict=True):
             share = (probe(name, few, start)[0] == right).float().mean().item()
             accuracy.loc[(shots, name, seed), title] = 100 * share
+accuracy[full] = read_full()
 
+
+def mean_lead(ours: pd.Series, theirs: pd.Series) -> tuple[float, float]:
+    """The mean lead over the data sets in points, and half of its 95% interval."""
+    leads = (ours - theirs).groupby("dataset").mean().dropna()  # one number a data set
+    factor = stats.t.ppf(0.975, len(leads) - 1)
+    return leads.mean(), factor * leads.std() / math.sqrt(len(leads))
+
+
+pairs, names = {}, [name for name in found[1] if name in accuracy.dropna(axis=1, how="all")]
+for shots in (1, 16):
+    runs = accuracy.loc[shots]
+    table = {b: {a: mean_lead(runs[a], runs[b]) for a in names} for b in names}
+    pairs[f"{shots} shot{'s'[: shots > 1]}"] = pd.DataFrame(table)
 display(settings, accuracy.groupby("shots").mean().T.round(1))
-display_figure(plot_over_shots(accuracy))
-display_figure(plot_leads(accuracy, ours, own, data.name))
+display_figure(figures.plot_over_shots(accuracy))
+display_figure(figures.plot_leads(pairs, "points"))
 
 # %% [markdown]
-# **At one shot** two intervals leave zero out. Serial LoRA beats the probe from zero, which threw the sentences away.
-# And LoRA of the same size beats Serial LoRA, 45.5 to 41.4. Beside zero-shot, 40.9, and the probe from the sentences,
-# 43.4, it is open. **At sixteen** its mean beats only zero-shot's, and on nature it is below zero-shot in all three
-# draws. The adapters have 57.0 to 58.0, the probe from the sentences 56.6, and from two to eight shots that probe's
-# mean is above Serial LoRA's. One handicap: these adapters learnt with dropout and flips, mirrored letters too, the
-# probes from clean pictures.
+# **At one shot** no method clearly beats zero-shot, 40.9: the leads differ too much from set to set. All three that
+# train the towers beat the probe from zero, which threw the sentences away, and LoRA of the same size beats Serial LoRA, by
+# 4.1 ± 3.1. Its mean stays above Serial LoRA's up to eight shots. We do not know why. **At sixteen** all but the probe
+# from zero beat zero-shot, and none of these four clearly beats another. (The adapters' runs had dropout and mirrored
+# pictures too, and more steps; what that does is not measured here.)
 #
-# So while labels are few, keep the sentences. Beyond that these six sets show no lead of Serial LoRA over one
-# equation, nor over LoRA of its size. Why adapt, then? A probe knows only its classes (lesson 00), and an adapted
-# CLIP takes any sentence. Are its answers still good? Ask your three models of sixteen shots about the other sets: how
-# many pictures do they gain on zero-shot?
+# So on kinds with labels nothing that trains CLIP is clearly ahead of one equation. Why adapt, then?
+#
+# ## Kinds that nobody labelled
+#
+# A probe has nothing to say about other classes: there, its owner uses CLIP as it was, zero-shot. An adapted CLIP takes any
+# sentence. Did it learn something that helps with kinds that it saw no label of? Label only every second kind, up to
+# eight pictures each, and ask about the other kinds among their own sentences. Then swap the halves: each test drawing is
+# asked about once with labels of its kind, and once without.
+#
+# To find out why, train again with the pairs of one tower alone. A text tower moves sentences, an image tower changes how
+# every drawing is seen. Which of the two helps kinds without labels?
 
 # %%
-others = [name for name in sets if name != data.name]
-right = {name: torch.tensor(sets[name].test.labels) for name in others}
-before = {name: (tests[name] @ classes[name].T).argmax(-1) == right[name] for name in others}
-rows = {"zero-shot": {name: f"{each.sum()} of {len(each)}" for name, each in before.items()}}
-for method, other in adapted.items():
-    after = {name: predict(other, sets[name]) == right[name] for name in others}
-    leads = {name: lead_of(after[name], before[name]) for name in others}
-    if others:
-        leads["together"] = lead_of(*(torch.cat([*each.values()]) for each in (after, before)))
-    rows[method] = {name: f"{ahead:+.0f} ± {half:.1f}" for name, (ahead, half) in leads.items()}
-display(pd.DataFrame(rows).fillna(""))
+from functools import partial
+
+tower = "text"  # your guess: the tower that alone gains more on kinds without labels
+
+
+def inject_one(clip: nn.Module, tower: str) -> None:
+    """Your pairs, of which only those of one tower learn."""
+    inject_pairs(clip, Adapter, rank)
+    for name, parameter in clip.named_parameters():
+        if name.startswith("visual.") != (tower == "image"):
+            parameter.requires_grad_(False)
+
+
+named, two = (ours, "image tower only", "text tower only"), ("with labels", "without labels")
+for name in named[1:]:
+    put_in[name] = partial(inject_one, tower=name.split()[0])
+    rates[name], ranks[name] = rates[ours], ranks[ours]
+right = {which: {name: torch.zeros(n).bool() for name in ("zero-shot", *named)} for which in two}
+for half in (0, 1):
+    kinds, others = ([c for c in range(len(prompts)) if c % 2 == k] for k in (half, 1 - half))
+    few = [data.train[i] for i in first_shots(data.train, 8, SEED)]
+    few = [(picture, kinds.index(label)) for picture, label in few if label in kinds]
+    models = {"zero-shot": model} | {name: adapt(name, few, prompts[kinds], 8)[0] for name in named}
+    for name, clip in models.items():
+        vectors = picture_vectors(clip, data.test)
+        sentences = class_vectors(clip, data.prompts(template))
+        for which, some in zip(two, (kinds, others), strict=True):
+            here = torch.isin(labels, torch.tensor(some))
+            best = (vectors[here] @ sentences[some].T).argmax(-1)  # among the kinds of this half
+            right[which][name][here] = torch.tensor(some)[best] == labels[here]
+
+# %%
+table = {which: {m: f"{right[which][m].sum()} of {n}" for m in right[which]} for which in two}
+for which in two:
+    gain = {m: lead_of(right[which][m], right[which]["zero-shot"]) for m in named}
+    table[f"gain {which}"] = {m: "{:+.0f} ± {:.1f}".format(*gain[m]) for m in named}
+display(pd.DataFrame(table).fillna(""))
+image, text = (right[two[1]][m] for m in named[1:])
+print("image tower over text tower, {}: {:+.0f} ± {:.1f}".format(two[1], *lead_of(image, text)))
+print("your guess:", tower)
+display_figure(figures.plot_unseen(read_unseen()))
 
 # %% [markdown]
-# LoRA and full fine-tuning, trained on symbols, stay within their ± of zero-shot, in each set and together. Serial
-# LoRA lost nine pictures of nature, more than its ±, in one run and at one of fifteen looks. A probe of symbols has
-# no answer here at all. That is what an adapter can keep, and what you must measure beside its gain.
-
-# %% [markdown]
+# On symbols Serial LoRA gains on kinds without labels too, by more than the ±. The image tower alone gains as much there.
+# The text tower alone has as many where it has labels, but half of the gain elsewhere, perhaps because it moved sentences
+# that nobody asks about now. Between the two towers are five drawings, within their ±, in one draw: a hint. **Change
+# this**: `SEED = 2`, then 3, and run all cells from there. Does the image tower stay ahead?
+#
+# The figure has six data sets, with three draws each: small marks, and the mean with its intervals. Across, all four
+# gain alike, the probe too. Upward, symbols and nature gain with Serial LoRA, food, objects and travel lose, and every
+# interval holds zero. What makes the sets differ we do not know.
+#
+# **So who is better, A or B?** On kinds with labels we found no difference, at sixteen shots or at one: take the equation,
+# which leaves CLIP as it was. On kinds without labels B was better on symbols, and on the six sets together that is
+# open. So before you ship an adapter, hold out some kinds of your own and ask.
+#
 # ## Quiz
 #
-# **1. A report measures zero-shot with "a photo of", then trains and tests with a sentence of its own, and calls the
-# difference the gain of fine-tuning. What is wrong?**
-#
-# <details><summary>Answer</summary>
-#
-# Two things changed at once, the weights and the sentence. The better sentence alone may explain a part of the gain,
-# as your table of words showed. Compare with zero-shot under the same sentence.
-#
-# </details>
-#
-# **2. Why must the sentences be encoded anew in every step, though they never change?**
+# **1. Why must the sentences be encoded anew in every step, though they never change?**
 #
 # <details><summary>Answer</summary>
 #
@@ -764,16 +717,7 @@ display(pd.DataFrame(rows).fillna(""))
 #
 # </details>
 #
-# **3. An adapter lifts zero-shot's 36 of 73 to 57, as yours did. Which single extra run tells you most about the adapter?**
-#
-# <details><summary>Answer</summary>
-#
-# The one without it on the same labels: a probe of the frozen features that starts from the sentences. It says how much
-# these labels bring without an adapter.
-#
-# </details>
-#
-# **4. Method X is three points ahead of method Y on one data set with one seed. What do you say?**
+# **2. Method X is three points ahead of method Y on one data set with one seed. What do you say?**
 #
 # <details><summary>Answer</summary>
 #
@@ -782,15 +726,22 @@ display(pd.DataFrame(rows).fillna(""))
 #
 # </details>
 #
+# **3. "A probe has no answer for other classes, an adapter has one." Is that a reason to adapt?**
+#
+# <details><summary>Answer</summary>
+#
+# No: who has a probe still has CLIP, and for other classes its zero-shot answer. It is a reason if the adapter is better
+# there, and that has to be measured on kinds that it saw no label of.
+#
+# </details>
+#
 # ## What to remember
 #
-# - In CLIP the sentences are the classifier. Other words are another classifier, without any training.
-# - Both towers learn, so both run in each step.
-# - Beside an adapter report zero-shot, under the sentence that you train with, and a probe that starts from the
-#   sentences, its α chosen.
-# - Compare at equal size. There LoRA was ahead of Serial LoRA at one shot; at sixteen they could not be told apart.
+# - In CLIP the sentences are the classifier, without any training.
+# - Beside an adapter report zero-shot, under the same sentence, and a probe that starts from the sentences.
+# - Give each lead its ±, count how many leads you looked at, then take more data sets.
 # - Choose the learning rate for each method separately. Print it, with batch, steps and rank, beside every result.
-# - The pictures that only one of two methods has right decide who leads. Give each lead its ±, then take more data sets.
+# - Only an adapter can gain on kinds without labels. Hold some out, and measure it.
 #
 # Next: [lesson 05](05_sam_segmentation.ipynb), where an adapter draws masks, or
 # [lesson 07](07_lora_plus.ipynb), which sends two learning rates through your loop.

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.collections import PathCollection
 from PIL import Image
 from PIL.ImageColor import getrgb
 from scipy import stats
 
+from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.lessons.l00_start.figures import plot_outcomes, plot_pairs, plot_said
 from serial_lora_course.lessons.l01_maths.figures import plot_ends, plot_over_rank, plot_token_moves
@@ -16,7 +16,13 @@ from serial_lora_course.lessons.l02_count.figures import plot_answer
 from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_stream, one_each
 from serial_lora_course.lessons.l03_build.figures import VERMILION, plot_agreement, plot_wirings
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
-from serial_lora_course.lessons.l04_clip.figures import plot_leads, plot_over_shots
+from serial_lora_course.lessons.l04_clip.figures import (
+    plot_leads,
+    plot_over_shots,
+    plot_pull,
+    plot_unseen,
+    show_disputed,
+)
 from serial_lora_course.lessons.l05_sam.figures import (
     PAPER,
     TILE,
@@ -169,7 +175,7 @@ def test_each_way_is_a_line_in_the_panel_of_what_was_measured_and_a_level_crosse
         assert {y for _, y in drawn[-1]} == {2}
 
 
-def test_means_are_lines_and_a_lead_is_a_dot_for_each_draw_with_an_interval_over_data_sets():
+def test_means_are_lines_and_a_lead_is_a_number_in_colour_where_it_is_more_than_its_width():
     chance = np.random.default_rng(2)
     index = pd.MultiIndex.from_product([(1, 4, 16), list("abc"), (1, 2)])
     table = pd.DataFrame(
@@ -177,28 +183,56 @@ def test_means_are_lines_and_a_lead_is_a_dot_for_each_draw_with_an_interval_over
         index.set_names(["shots", "dataset", "seed"]),
         ["LoRA", "zero-shot", "Serial LoRA"],
     )
-    mean, *small = plot_over_shots(table).axes
-    parts = [table, *(table.xs(name, level="dataset", drop_level=False) for name in "abc")]
-    for axes, part in zip([mean, *small], parts, strict=True):
-        drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
-        for name, column in part.items():
-            assert drawn[name] == pytest.approx([column.loc[shots].mean() for shots in (1, 4, 16)])
-    panels = plot_leads(table, "Serial LoRA").axes
-    assert sorted(axes.get_title(loc="left") for axes in panels) == ["over LoRA", "over zero-shot"]
-    rows = [text.get_text() for text in panels[0].get_yticklabels()]
-    assert rows[:3] == list("abc")
-    for axes in panels:
-        rival = axes.get_title(loc="left").removeprefix("over ")
-        dots = iter([each for each in axes.collections if isinstance(each, PathCollection)])
-        for shots, bar in zip((1, 16), axes.containers, strict=True):
-            lead = (table["Serial LoRA"] - table[rival]).loc[shots]
-            for row, name in enumerate("abc"):
-                across, heights = zip(*next(dots).get_offsets().tolist(), strict=True)
-                assert list(across) == lead.loc[name].tolist()
-                assert {round(height) for height in heights} == {row}
-            sets = stats.ttest_1samp(lead.groupby("dataset").mean(), 0).confidence_interval(0.95)
-            (ends,) = bar.lines[2][0].get_segments()
-            assert ends[:, 0] == pytest.approx([sets.low, sets.high])
+    (axes,) = plot_over_shots(table).axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    for name, column in table.items():
+        assert drawn[name] == pytest.approx([column.loc[shots].mean() for shots in (1, 4, 16)])
+    leads = {"A": [(0, 0), (2.0, 1.0), (-3.0, 2.0)], "B": [(-2.0, 1.0), (0, 0), (1.0, 4.0)]}
+    pairs = pd.DataFrame(leads | {"C": [(3.0, 2.0), (-1.0, 4.0), (0, 0)]}, list("ABC"))
+    (axes,) = plot_leads({"1 shot": pairs}, "points").axes
+    shown = {each.get_position(): each.get_text() for each in axes.texts}
+    assert shown == {(0, 0): "+2.0\n± 1.0", (0, 1): "-3.0\n± 2.0", (1, 1): "+1.0\n± 4.0"}
+    colours = [bar.get_facecolor()[:3] for bar in axes.patches]
+    assert len(set(colours)) == 3  # ahead, behind, open
+
+
+def test_a_probes_curve_and_its_chosen_strength_are_drawn():
+    curves = {(1, "probe from zero"): [3, 4, 5], (16, "probe from zero"): [9, 8, 6]}
+    figure = plot_pull(
+        curves, {(1, "probe from zero"): 10, (16, "probe from zero"): 1}, [1, 3, 10], 4, 9
+    )
+    for axes, line, dot in zip(figure.axes, curves.values(), ((10, 5), (1, 9)), strict=True):
+        zero, drawn, chosen = axes.lines
+        assert set(zero.get_ydata()) == {4}
+        assert list(drawn.get_ydata()) == line
+        assert (chosen.get_xdata()[0], chosen.get_ydata()[0]) == dot
+
+
+def test_a_gain_on_unseen_kinds_is_a_dot_a_data_set_and_a_mean_with_intervals():
+    columns = ["dataset", "half", "trained", "unseen"]
+    rows = [("a", 0, 8, 2), ("a", 1, 4, 0), ("b", 0, 1, -4), ("b", 1, 3, -2)]
+    gains = pd.DataFrame(rows, columns=columns).assign(method="Serial LoRA")
+    (axes,) = plot_unseen(gains).axes
+    dots = axes.lines[2].get_xydata().tolist()
+    assert dots == [[6, 1], [2, -3]]
+    ((across, up),) = axes.containers[0].lines[0].get_xydata().tolist()
+    assert (across, up) == (4, -1)
+    wide = stats.ttest_1samp([6, 2], 0).confidence_interval(0.95)
+    (ends,) = axes.containers[0].lines[2][0].get_segments()
+    assert ends[:, 0] == pytest.approx([wide.low, wide.high])
+
+
+def test_disputed_pictures_are_those_that_one_alone_has_right():
+    pictures = load_classification("symbols").test
+    truth = list(pictures.labels)
+    wrong = [(label + 1) % 8 for label in truth]
+    answers = {"A": wrong[:1] + truth[1:], "B": truth[:2] + wrong[2:3] + truth[3:]}
+    figure = show_disputed(load_classification("symbols"), answers)
+    titles = [title for axes in figure.axes if (title := axes.get_title())]
+    assert [[line.endswith("✓") for line in each.splitlines()] for each in titles] == [
+        [True, False],
+        [False, True],
+    ]
 
 
 def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model():
@@ -332,20 +366,3 @@ def test_an_interval_is_drawn_over_runs_and_over_data_sets():
     assert together[:, 0] == pytest.approx([-0.7, -0.1])
     assert any(np.allclose(line.get_xdata(), [-0.6, -0.2]) for line in axes.lines[1:])
     assert axes.patches[0].get_extents().x1 == pytest.approx(axes.transData.transform((-1, 0))[0])
-
-
-def test_a_run_of_ones_own_is_a_star_in_its_rivals_panel_and_its_data_sets_row():
-    index = pd.MultiIndex.from_product([(1, 16), list("ab"), (1, 2)])
-    table = pd.DataFrame(
-        np.random.default_rng(3).integers(30, 44, (8, 2)),
-        index.set_names(["shots", "dataset", "seed"]),
-        ["LoRA", "Serial LoRA"],
-    )
-    own = {(16, "Serial LoRA"): (0.0, 0.0), (16, "LoRA"): (3.0, 2.0), (16, "all"): (-1.0, 4.0)}
-    (axes,) = plot_leads(table, "Serial LoRA", own, "b").axes
-    ((across, row),) = [
-        (line.get_xdata()[0], line.get_ydata()[0])
-        for line in axes.lines
-        if line.get_marker() == "*"
-    ]
-    assert (across, round(row)) == (3.0, 1)

@@ -1,165 +1,188 @@
-"""Pictures that two classifiers see differently, accuracy over the shots, and leads."""
+"""Drawings that two methods see differently, a probe's pull, accuracy over the shots, leads, and unseen kinds."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
-from torch import Tensor
+from scipy import stats
 
-from serial_lora_course.data.types import Pictures
-from serial_lora_course.measures.intervals import half_width
+from serial_lora_course.data.types import DividedData
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import (
+    GREEN,
     INK,
     METHOD_LOOKS,
     OTHER_LOOK,
     QUIET,
+    VERMILION,
     styled_figure,
     with_description,
 )
 
-SHOT_COLOURS = ("#a6611a", "#5e3c99")
-"""Of the fewest shots and the most: no method's."""
 LOOKS = {
     "Serial LoRA": METHOD_LOOKS["serial_lora"],
-    "LoRA": METHOD_LOOKS["lora"],
-    "LoRA of the same size": METHOD_LOOKS["lora_equal_budget"],
+    "LoRA of the same size": METHOD_LOOKS["lora"],
     "probe from the sentences": {"color": INK, "marker": "D", "linestyle": "--"},
+    "probe from zero": {"color": "#8c564b", "marker": "^", "linestyle": "-."},
     "zero-shot": {"color": QUIET, "marker": "X", "linestyle": ":"},
 }
-"""Of methods, by what the lesson calls them; all others look alike."""
+"""Of methods, by what the lesson calls them; full fine-tuning looks like all others."""
 
 
-def show_changes(
-    what: str,
-    pictures: Pictures,
-    indices: Sequence[int],
-    before: Tensor,
-    after: Tensor,
-    names: Sequence[str],
-    words: tuple[str, str] = ("was", "now"),
-) -> Figure:
-    """Up to eight pictures to which two classifiers give different classes, with both classes; ✓ is the right one.
+def show_disputed(data: DividedData, answers: Mapping[str, Sequence[int]]) -> Figure:
+    """The test pictures that just one of two classifiers has right, with both answers; ✓ is the right one.
 
     Args:
-        what: of the change, for the description.
-        indices: of the pictures to choose from, evenly; at least one.
-        before, after: (N,), the classes given.
-        names: of the classes.
-        words: for the two classifiers.
+        answers: of each, by its name: the class of every picture.
     """
-    chosen = indices[:: math.ceil(len(indices) / 8)]
-    short = [name.removeprefix("a ").removeprefix("an ") for name in names]
-    titles = [
-        "\n".join(
-            f"{word}: {short[each[i]]}{' ✓' * int(each[i] == pictures.labels[i])}"
-            for word, each in zip(words, (before, after), strict=True)
-        )
-        for i in chosen
+    short = [name.removeprefix("a ").removeprefix("an ") for name in data.class_names]
+    titles: list[dict[int, str]] = [{}, {}]  # where the first is right, where the second
+    for i, (label, *two) in enumerate(zip(data.test.labels, *answers.values(), strict=True)):
+        if (two[0] == label) != (two[1] == label):
+            told = zip(answers, two, strict=True)
+            title = "\n".join(f"{a}: {short[c]}{' ✓' * (c == label)}" for a, c in told)
+            titles[two[1] == label][i] = title
+    both = titles[0] | titles[1]
+    figure = show_pictures([data.test[i][0] for i in both], [*both.values()], columns=6, size=1.75)
+    sums = [sum(map(int.__eq__, each, data.test.labels)) for each in answers.values()]
+    told = [
+        f"{a} has {count} of {len(data.test)} right" for a, count in zip(answers, sums, strict=True)
     ]
-    figure = show_pictures([pictures[i][0] for i in chosen], titles, columns=4, size=2.0)
-    figure.suptitle(f"{what}: {len(indices)} pictures", x=0.01, ha="left", weight="bold")
-    told = "; ".join(title.replace("\n", ", ") for title in titles)
-    return with_description(figure, f"{len(titles)} of {len(indices)}, {what}: {told}.")
+    figure.suptitle(f"{'; '.join(told)}", x=0.01, ha="left", weight="bold")
+    listed = "; ".join(title.replace("\n", ", ") for title in both.values())
+    return with_description(figure, f"{'; '.join(told)}. Only one is right on these: {listed}.")
+
+
+def plot_pull(
+    right: Mapping[tuple[int, str], Sequence[int]],
+    chosen: Mapping[tuple[int, str], float],
+    alphas: Sequence[float],
+    zero: int,
+    count: int,
+) -> Figure:
+    """How many test pictures a probe has right at each α: a panel for each number of shots, a line for each start.
+
+    Args:
+        right: (shots, start) -> one number for each of ``alphas``.
+        chosen: (shots, start) -> the α that the training pictures chose.
+        zero: right without any label, of ``count``.
+    """
+    shots = list(dict.fromkeys(each for each, _ in right))
+    with styled_figure(9, 3.2) as figure:
+        panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
+        for axes, each in zip(panels, shots, strict=True):
+            axes.axhline(zero, color=QUIET, linestyle=":", label="zero-shot")
+            for (where, start), line in right.items():
+                if where == each:
+                    look = LOOKS[start] | {"marker": None}
+                    axes.plot(alphas, line, label=start, **look)
+                    best = chosen[where, start]
+                    axes.plot(best, line[alphas.index(best)], "o", color=look["color"], ms=8)
+            axes.set(xscale="log", xlabel="α", title=f"{each} shot{'s'[: each > 1]}")
+        panels[0].set_ylabel(f"right of {count}")
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+    lines = "; ".join(f"{s}, {n} shots: {list(line)}" for (n, s), line in right.items())
+    return with_description(
+        figure,
+        f"Right of {count} at α {list(alphas)}, zero-shot {zero}, a dot at the chosen α. {lines}.",
+    )
 
 
 def plot_over_shots(accuracy: pd.DataFrame) -> Figure:
-    """Each method's accuracy over the shots: the mean of all data sets, and beside it each data set's.
+    """Each method's accuracy over the shots, a mean of all data sets.
 
     Args:
         accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
     """
-    accuracy = accuracy.dropna(axis="columns", how="all")
-    shots, sets = (list(accuracy.index.unique(level)) for level in ("shots", "dataset"))
-    means = accuracy.groupby("shots").mean()
+    means = accuracy.dropna(axis="columns", how="all").groupby("shots").mean()
     order = list(means.iloc[-1].sort_values(ascending=False).index)
-    columns = math.ceil(len(sets) / 2)
-    with styled_figure(11, 4.9) as figure:
-        grid = figure.add_gridspec(2, columns + 2)
-        large = figure.add_subplot(grid[:, :2])
-        for i, name in enumerate([None, *sets]):
-            axes, values, width = large, means, 2.0
-            if name is not None:
-                axes = figure.add_subplot(grid[(i - 1) // columns, 2 + (i - 1) % columns])
-                values = accuracy.xs(name, level="dataset").groupby("shots").mean()
-                width = 1.2
-            for method in order:
-                look = LOOKS.get(method, OTHER_LOOK) | {"linewidth": width, "markersize": 3 * width}
-                axes.plot(range(len(shots)), values[method], label=method, **look)
-            axes.set_title(name or f"Mean of the {len(sets)} data sets")
-            axes.set_xticks(range(len(shots)), [str(each) for each in shots])
-            axes.grid(axis="x", visible=False)
-        large.set(ylabel="accuracy (%)", xlabel="shots")
-        handles, names = large.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=9)
+    with styled_figure(8.5, 3.9) as figure:
+        axes = figure.subplots()
+        for method in order:
+            axes.plot(
+                range(len(means)), means[method], label=method, **LOOKS.get(method, OTHER_LOOK)
+            )
+        axes.set_xticks(range(len(means)), [str(each) for each in means.index])
+        sets = accuracy.index.unique("dataset")
+        axes.set(xlabel="shots", ylabel="accuracy (%)", title=f"Mean of the {len(sets)} data sets")
+        axes.grid(axis="x", visible=False)
+        figure.legend(loc="outside right center", fontsize=9)
     curves = "; ".join(f"{name}: {', '.join(f'{v:.1f}' for v in means[name])}" for name in order)
-    return with_description(
-        figure, f"Mean accuracy in percent over the shots {shots}, then that of {sets}. {curves}."
-    )
+    return with_description(figure, f"Mean accuracy over the shots {list(means.index)}: {curves}.")
 
 
-def plot_leads(
-    accuracy: pd.DataFrame,
-    ours: str,
-    own: Mapping[tuple[int, str], tuple[float, float]] | None = None,
-    home: str = "",
-) -> Figure:
-    """Our lead over each other method at the fewest shots and at the most: a panel a rival, a row a data set.
+def plot_leads(pairs: Mapping[str, pd.DataFrame], unit: str) -> Figure:
+    """Each method's lead over each before it, and its ±; a colour where the lead is more than the ±.
 
     Args:
-        accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
-        ours: the column whose lead over the others is drawn.
-        own: shots and rival -> our lead in a run of one's own on the data set ``home``, and its ±; a star.
+        pairs: a panel each: rows and columns are methods, and a cell is (the row's lead over the column, its ±).
+        unit: of the leads.
     """
-    accuracy = accuracy.dropna(axis="columns", how="all")
-    shots, sets = (list(accuracy.index.unique(level)) for level in ("shots", "dataset"))
-    ends = accuracy.xs(shots[-1], level="shots").mean().sort_values()
-    rivals, told = [name for name in ends.index if name != ours], []
-    with styled_figure(11, 1.5 + 0.5 * len(sets)) as figure:
-        panels = figure.subplots(1, len(rivals), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, rival in zip(panels, rivals, strict=True):
-            lead = (accuracy[ours] - accuracy[rival]).round(6)  # as many right are no lead
-            axes.axvline(0, color=INK, linewidth=1)
-            axes.axhline(len(sets) - 0.5, color=QUIET, linewidth=1)
-            for each, colour, shift in zip(
-                (shots[0], shots[-1]), SHOT_COLOURS, (-0.2, 0.2), strict=True
-            ):
-                title = f"{each} shot{'s'[: each > 1]}"
-                here = lead.xs(each, level="shots")
-                for row, name in enumerate(sets):
-                    dots = here.xs(name, level="dataset")
-                    axes.scatter(dots, [row + shift] * len(dots), s=15, color=colour, label=title)
-                look = {"color": colour, "capsize": 2, "lw": 1}
-                if home in sets and (found := dict(own or {}).get((each, rival))):
-                    place = sets.index(home) + 1.9 * shift
-                    axes.errorbar(found[0], place, xerr=found[1], marker="*", markersize=8, **look)
-                    told.append(
-                        f"at {each} over {rival} in your run {found[0]:+.1f} ± {found[1]:.1f}"
+    told = []
+    with styled_figure(5.6 * len(pairs), 4.3) as figure:
+        panels = figure.subplots(1, len(pairs), squeeze=False)[0]
+        for axes, (title, table) in zip(panels, pairs.items(), strict=True):
+            names = list(table.index)
+            for i, ours in enumerate(names[1:]):
+                for j, theirs in enumerate(names[: i + 1]):
+                    lead, half = table.loc[ours, theirs]
+                    sure = abs(lead) > half
+                    colour = (GREEN if lead > 0 else VERMILION) if sure else "#e8e8e8"
+                    axes.barh(i, 0.94, 0.92, j - 0.47, color=colour, alpha=0.45 if sure else 1)
+                    axes.text(
+                        j,
+                        i,
+                        f"{lead:+z.0f}\n± {half:.0f}"
+                        if unit == "pictures"
+                        else f"{lead:+z.1f}\n± {half:.1f}",
+                        ha="center",
+                        va="center",
+                        fontsize=9,
                     )
-                by_set = here.groupby("dataset").mean()
-                mean, half = by_set.mean(), float(half_width(by_set.sem(), len(by_set) - 1))
-                look |= {"marker": "D", "markersize": 5, "capsize": 4, "lw": 2}
-                axes.errorbar(mean, len(sets) + shift, xerr=half, **look)
-                told.append(f"at {each} over {rival} {mean:+z.1f} ± {half:.1f}")
-            axes.set_title(
-                "over " + rival.replace(" of the", "\nof the").replace(" from", "\nfrom")
-            )
-            axes.grid(axis="y", visible=False)
-            axes.tick_params("y", length=0)
-        panels[0].set_yticks(range(len(sets) + 1), [*sets, "mean,\n95% interval"])
-        panels[0].set_ylim(len(sets) + 0.6, -0.6)
-        panels[0].xaxis.set_major_locator(MultipleLocator(20))
-        figure.suptitle(f"How far is {ours} ahead?", x=0.01, ha="left", weight="bold")
-        figure.supxlabel(f"points that {ours} is ahead", fontsize=11)
-        handles, names = panels[0].get_legend_handles_labels()
-        once = dict(zip(names, handles, strict=True))
-        figure.legend(once.values(), once.keys(), loc="outside lower right", ncols=2, fontsize=9)
-    return with_description(
-        figure,
-        f"The lead of {ours} in points, a dot for each draw on each data set, and the mean with its 95% interval "
-        f"over data sets: {'; '.join(told)}.",
-    )
+                    told.append(f"{title}, {ours} over {theirs} {lead:+z.1f} ± {half:.1f}")
+            axes.set_xticks(range(len(names) - 1), [fill(n, 10) for n in names[:-1]], fontsize=8)
+            axes.set_yticks(range(len(names) - 1), [fill(n, 12) for n in names[1:]], fontsize=8)
+            axes.set(title=title, ylim=(len(names) - 1.5, -0.5))
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(False)
+            axes.tick_params(length=0)
+        figure.suptitle(
+            f"The row's lead over the column, in {unit}; coloured where more than its ±",
+            x=0.01,
+            ha="left",
+            fontsize=11,
+        )
+    return with_description(figure, f"Leads in {unit}. {'; '.join(told)}.")
+
+
+def plot_unseen(gains: pd.DataFrame) -> Figure:
+    """What training on half of the kinds gains on these, and on the other half: a dot a data set, and the mean.
+
+    Args:
+        gains: in points; a row for each (method, dataset, half, seed), columns ``trained`` and ``unseen``.
+    """
+    told = []
+    with styled_figure(7.5, 4.4) as figure:
+        axes = figure.subplots()
+        axes.axhline(0, color=QUIET, linewidth=1)
+        axes.axvline(0, color=QUIET, linewidth=1)
+        for method, rows in gains.groupby("method", sort=False):
+            look = LOOKS.get(method, OTHER_LOOK) | {"linestyle": "none"}
+            sets = rows.groupby("dataset")[["trained", "unseen"]].mean()
+            axes.plot(sets["trained"], sets["unseen"], alpha=0.4, ms=5, **look)
+            for name, (x, y) in sets.iterrows():
+                if method == "Serial LoRA":
+                    axes.annotate(name, (x, y), (5, -9), textcoords="offset points", fontsize=8)
+            (x, y), count = sets.mean(), len(sets)
+            wide, high = stats.t.ppf(0.975, count - 1) * sets.std() / count**0.5
+            axes.errorbar(x, y, high, wide, ms=10, capsize=3, lw=1.5, label=method, **look)
+            told.append(f"{method} {x:+z.1f} ± {wide:.1f} and {y:+z.1f} ± {high:.1f}")
+        axes.set(xlabel="points gained on kinds with labels", ylabel="points gained on the others")
+        axes.set_title("Half of the kinds had labels")
+        figure.legend(loc="outside right center", fontsize=9)
+    said = "Points gained on the kinds that were trained and on the others, mean of data sets"
+    return with_description(figure, f"{said}: {'; '.join(told)}.")
