@@ -366,7 +366,7 @@ from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora_course.labs.training import TrainingConfig, train
 from serial_lora_course.lessons.l09_trial.tables import load_found
 
-RANK, BOTH = 16, ("attention", "feed_forward")
+RANK, BOTH, in_its_place = 16, ("attention", "feed_forward"), yours("9.4")
 
 
 class Through(nn.Module):
@@ -384,7 +384,7 @@ class Through(nn.Module):
 def through(encoder: nn.Module, which: int) -> None:
     for block in encoder.blocks:
         W = block.attn.qkv.weight.detach().unflatten(0, (3, -1))  # (3, d, d)
-        block.attn.qkv = Through(block.attn.qkv, Pair(d, RANK), yours("9.4")(W)[which])
+        block.attn.qkv = Through(block.attn.qkv, Pair(d, RANK), in_its_place(W)[which])
 
 
 WAYS = {  # its name in the study, and what is done to a frozen encoder
@@ -645,13 +645,13 @@ judged = {
     "1 superior": {"decided by": "its own tables", "your run": f"falls: {behind} of {of}"},
     "2 novel": {"decided by": "RepAdapter", "your run": "falls: the same layer"},
 }
-columns = {"your run": "SAM"} | {f"study, {where}": where for where in MARGIN}
+rule, columns = yours("9.1"), {"your run": "SAM"} | {f"study, {where}": where for where in MARGIN}
 for promise, (rival, margins) in RIVALS.items():
     judged[promise] = {"decided by": rival}
     for column, where in columns.items():
         lead = mine(rival) if column == "your run" else found.above(where.lower(), rival)
         if lead:
-            word = yours("9.1")(*lead, margins * MARGIN[where])
+            word = rule(*lead, margins * MARGIN[where])
             judged[promise][column] = f"{word}: {lead[0]:+.2f} ± {lead[1]:.2f}"
 table = pd.DataFrame(judged).T.fillna("")
 table.insert(0, "your bet", pd.Series(BETS))
