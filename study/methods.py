@@ -17,6 +17,8 @@ ADAPTERS = {
     "serial_ffn": ("Serial LoRA before the feed-forward", "rank {}"),
     "serial_rotated": ("Serial LoRA with W rotated", "rank {}"),
     "serial_random": ("Serial LoRA with W random", "rank {}"),
+    "serial_even": ("Serial LoRA with W's stretch even", "rank {}"),
+    "serial_uneven": ("Serial LoRA with W's directions random", "rank {}"),
     "repadapter_two": ("RepAdapter in both places", "width {}"),
     "ln_bias": ("LayerNorm and biases", ""),
     "dora": ("DoRA", "rank {}"),

@@ -78,6 +78,8 @@ WHAT_WORKS = (
     *(("serial_untied", 4), ("serial_ffn", 12), ("serial_rotated", 12), ("serial_random", 12)),
 )
 """Sharing, place and basis, each at 12 x 2 x 192 parameters a block."""
+LATER = (("serial_even", 12), ("serial_uneven", 12))
+"""Is it W's stretch or its directions? Added on SAM when all else had been run; no question asks for them."""
 FIELD = {
     "lora": ((1,), 3e-3),  # the large one is the paper's question
     "serial_lora": ((64,), 3e-3),
@@ -121,7 +123,7 @@ PLANS = {
         unit="hundredths of Dice",
         amount=100,
         chosen_on=("food", "objects", "weather", "engraved"),
-        arms=_arms(20, (0, 1, 2), (3, 4, 5)),
+        arms=(*_arms(20, (0, 1, 2), (3, 4, 5)), *(Arm(*each, seeds=2) for each in LATER)),
     ),
     "clip": LabPlan(
         lab="clip",
@@ -195,6 +197,11 @@ DESCRIBED = (
     ("serial_rotated-12", "serial_random-12"),
     ("serial_untied-4", "lora_qkv-4"),
     ("serial_lora-12", "serial_untied-4"),
+    ("lora_tied-6", "lora_qkv-4"),
+    ("serial_even-12", "serial_random-12"),
+    ("serial_lora-12", "serial_even-12"),
+    ("serial_uneven-12", "serial_random-12"),
+    ("serial_lora-12", "serial_uneven-12"),
 )
 """The first arm minus the second, told beside the answers without a test; most were chosen after the runs."""
 
@@ -210,4 +217,4 @@ def questions_of(plan: LabPlan) -> list[Question]:
 
 
 CORNERS = ("lora_qkv-4", "serial_untied-4", "serial_random-12", "serial_lora-12")
-"""Three pairs or one, through W or not; of these lesson 09 gets what they came to in each set."""
+"""Three pairs or one, through W or not; of these, and of `LATER`, lesson 09 gets what they came to in each set."""

@@ -17,7 +17,7 @@ import pandas as pd
 from serial_lora_course.lessons.l09_trial.tables import COLUMNS, Answer
 from serial_lora_course.measures.intervals import holm, sets_like_these, these_sets
 from study.labs import STUDIES
-from study.plan import CORNERS, DESCRIBED, questions_of
+from study.plan import CORNERS, DESCRIBED, LATER, questions_of
 from study.results import PACKED, Results
 from study.sets import group_of
 
@@ -153,8 +153,9 @@ def _rates(found: Found) -> dict[str, dict[str, float]]:
 
 
 def _sets(found: Found) -> dict[str, dict[str, float]]:
-    """Arm -> set -> its mean there over seeds and pictures, in hundredths, of `CORNERS`."""
-    outcomes = {arm: found.outcomes(arm) for arm in CORNERS}
+    """Arm -> set -> its mean there over seeds and pictures, in hundredths, of `CORNERS` and `LATER`."""
+    arms = [*CORNERS, *(f"{method}-{size}" for method, size in LATER)]
+    outcomes = {arm: found.outcomes(arm) for arm in arms if arm in found.runs}
     return {arm: {name: each.mean() for name, each in its.items()} for arm, its in outcomes.items()}
 
 

@@ -11,6 +11,8 @@ name                adds to W_p                               parameters a block
 ``serial_untied``   W_p B_p A_p, the basis without sharing    6 d r
 ``serial_rotated``  Q_p W_p B A, Q_p a random rotation        2 d r
 ``serial_random``   c_p Q_p B A, with the size of W_p         2 d r
+``serial_even``     c_p U_p V_p^T B A, U_p S_p V_p^T = W_p    2 d r
+``serial_uneven``   Q_p W_p Q'_p B A                          2 d r
 ``serial_ffn``      W_1 B A, before the feed-forward          2 d r
 ``repadapter``      W_p s B A, B in two groups, and a bias    1.5 d r + d + r
 ==================  ========================================  =================================
@@ -18,7 +20,8 @@ name                adds to W_p                               parameters a block
 ``serial_rotated`` is what tells whether the pretrained basis matters: singular values and the
 directions that W_p listens to stay, so that the same pair starts with gradients of the same size, and
 only where its change goes is drawn by lot, for each projection and block anew. ``serial_random``
-leaves nothing of W_p but its size (the root mean square of its singular values). ``serial_ffn`` is the
+leaves nothing of W_p but its size (the root mean square of its singular values). The next two, which
+were added last, leave one half of W_p each: its directions, or how it stretches. ``serial_ffn`` is the
 library's own, `SerialLoRAConfig(places=("feed_forward",))`.
 """
 
@@ -94,6 +97,22 @@ def serial_random(pairs: Pairs, weights: Weights) -> None:
     go_through(pairs, {part: sizes[part] * random_rotation(W) for part, W in weights.items()})
 
 
+def serial_even(pairs: Pairs, weights: Weights) -> None:
+    share(pairs, "lora_A", "lora_B")
+    go_through(pairs, {part: even(W) for part, W in weights.items()})
+
+
+def serial_uneven(pairs: Pairs, weights: Weights) -> None:
+    share(pairs, "lora_A", "lora_B")
+    go_through(pairs, {p: random_rotation(W) @ W @ random_rotation(W) for p, W in weights.items()})
+
+
+def even(weight: Tensor) -> Tensor:
+    """U V^T of W = U S V^T, as large as W: its directions, all of them stretched alike."""
+    U, _, Vh = torch.linalg.svd(weight)
+    return U @ Vh * weight.norm() / len(weight) ** 0.5
+
+
 def random_rotation(weight: Tensor) -> Tensor:
     """An orthogonal matrix as wide as this one, all of them equally likely, from torch's generator."""
     return nn.init.orthogonal_(torch.empty(len(weight), len(weight))).to(weight.device)
@@ -105,6 +124,8 @@ BESIDE: dict[str, Callable[[Pairs, Weights], None]] = {
     "serial_untied": go_through,
     "serial_rotated": serial_rotated,
     "serial_random": serial_random,
+    "serial_even": serial_even,
+    "serial_uneven": serial_uneven,
 }
 """What is made of LoRA's pairs on q, k and v; W is square there."""
 

@@ -103,13 +103,19 @@ def pair_by_hook(blocks, adapter, rank):
     return nn.ModuleList(block.pair for block in blocks)
 
 
-def rotations_by_qr(W):
-    """Of a matrix of normal deviates for each W."""
-    turns, sizes = (
-        [torch.linalg.qr(torch.randn(each.shape)).Q for each in W],
-        W.flatten(1).norm(dim=1),
-    )
-    return torch.stack([s * Q / Q.norm() for s, Q in zip(sizes, turns, strict=True)])
+def stand_ins_by_roots(W):
+    """By the root of W W^T, and W itself between two Q of matrices of normal deviates."""
+    values, U = torch.linalg.eigh(W @ W.mT)
+    even = U / values.sqrt()[:, None] @ U.mT @ W
+    P, Q = torch.linalg.qr(torch.randn(2, *W.shape)).Q
+    sizes = values.mean(1).sqrt()[:, None, None]
+    return even * sizes, P @ W @ Q, P @ Q.mT * sizes
+
+
+def verdict_by_ends(lead, half, bar):
+    """By the two ends of the interval."""
+    above = [end > bar for end in (lead - half, lead + half)]
+    return {2: "falls", 0: "holds"}.get(sum(above), "open")
 
 
 def search_by_lists(score, first):
@@ -281,10 +287,11 @@ ANSWERS = {
     "7.1": [groups_by_lists],
     "7.3": [reach_by_corners],
     "8.1": [interval_by_pandas],
-    "9.1": [norms_by_kind],
-    "9.2": [pair_by_hook],
-    "9.3": [rotations_by_qr],
-    "9.4": [search_by_lists],
+    "9.1": [verdict_by_ends],
+    "9.2": [norms_by_kind],
+    "9.3": [pair_by_hook],
+    "9.4": [stand_ins_by_roots],
+    "9.5": [search_by_lists],
     "10.1": [
         {"falls[: len(values) // 2].argmax()": "values[: len(values) // 2].log().diff().argmin()"},
     ],

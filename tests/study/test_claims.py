@@ -13,7 +13,7 @@ from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.lessons.l09_trial.tables import FOUND, load_found
 from serial_lora_course.measures.intervals import holm, sets_like_these, these_sets
-from study.plan import CORNERS
+from study.plan import CORNERS, LATER
 from study.spectra import judged
 from tools.numbers import NUMBER, agrees, values
 
@@ -167,6 +167,9 @@ def test_the_numbers_of_what_was_found_are_those_of_the_study():
     more = sets_like_these(
         {n: np.array([v]) for n, v in ((one_W - one) - (three_W - three)).items()}
     )
+    numbers += [abs(more.mean), more.half_width]
+    even, uneven = (found.sets["sam"][f"{method}-{size}"] for method, size in LATER)
+    more = sets_like_these({n: np.array([v]) for n, v in ((one_W - even) - (uneven - one)).items()})
     numbers += [abs(more.mean), more.half_width]
     sam, gains = found.whole("sam"), found.whole("clip")["gain"]
     numbers += [len(found.answers), len(sam), len(gains), (gains > gains.max() - 2).sum(), 2023]

@@ -92,11 +92,17 @@ def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
             if name == "serial_rotated":  # it listens as W does, and speaks otherwise
                 assert torch.allclose(pair.matrix.T @ pair.matrix, weight.T @ weight, atol=1e-4)
                 assert not torch.allclose(pair.matrix, weight, atol=1e-2)
-            if name == "serial_random":
+            if name in ("serial_even", "serial_random"):
                 size = weight.square().sum() / len(weight)
                 alike = pair.matrix.T @ pair.matrix
                 assert torch.allclose(alike, size * torch.eye(len(weight)), atol=1e-4)
-            if name in ("serial_rotated", "serial_random"):
+            if name == "serial_even":  # what it makes of W's own directions is symmetric
+                product = pair.matrix.T @ weight
+                assert torch.allclose(product, product.T, atol=1e-4)
+            if name == "serial_uneven":
+                values = map(torch.linalg.svdvals, (pair.matrix, weight))
+                assert torch.allclose(*values, atol=1e-4)
+            if hasattr(pair, "matrix") and name != "serial_untied":
                 added = pair.matrix @ added
             assert torch.allclose(whole, weight + added, atol=1e-5)
         assert len({id(pair.lora_A) for pair in pairs}) == (3 if name in UNTIED else 1)

@@ -1,4 +1,4 @@
-"""Checks of the exercises on the paper's trial: two rivals, a stand-in for W, the search for a rate."""
+"""Checks of the exercises on the paper's trial: a verdict, two rivals, stand-ins for W, a search."""
 
 from __future__ import annotations
 
@@ -24,6 +24,27 @@ def sam_blocks(*widths: int) -> nn.ModuleList:
 
 @exercise(
     "9.1",
+    "a promise falls or holds only where the whole interval lies on one side of its bar, above zero or below",
+)
+def verdict() -> Iterator[Case]:
+    """By the three places where an interval may lie."""
+    for lead, half, bar, expected in (
+        (2.0, 0.5, 1, "falls"),
+        (0.4, 0.2, 1, "holds"),
+        (-3.0, 1.5, 1, "holds"),
+        (1.3, 0.5, 1, "open"),
+        (0.8, 0.5, 1, "open"),
+        (-0.4, 0.3, -1, "falls"),
+        (0.5, 1.2, -1, "falls"),
+        (-1.8, 0.4, -1, "holds"),
+        (-0.8, 0.5, -1, "open"),
+    ):
+        what = f"the verdict for a lead of {lead:+g} ± {half:g} and the bar at {bar:+g}"
+        yield Case(what, (lead, half, bar), expected)
+
+
+@exercise(
+    "9.2",
     "in blocks of segment-anything's the weights of the norms and all biases learn, and nothing else, "
     "whether all or nothing was frozen before",
 )
@@ -65,7 +86,7 @@ def filled_outputs(returned: object, blocks: nn.ModuleList, *_: object) -> list:
 
 
 @exercise(
-    "9.2",
+    "9.3",
     "each block has one pair of its own width, among its parameters, and its output is that of a feed-forward "
     "layer into which the pair is merged",
 )
@@ -125,55 +146,72 @@ def alike(one: Tensor, other: Tensor) -> bool:
     return bool((one * other).sum().abs() > 0.7 * one.norm() * other.norm())
 
 
-def facts_of_rotations(found: tuple, W: Tensor) -> dict:
-    """What makes matrices a stand-in for W, whatever was drawn."""
-    first, second = found
-    shape, told = tuple(first.shape), dict.fromkeys(ROTATIONS)
-    if shape != tuple(W.shape):
-        return told | {ROTATIONS[0]: shape}
-    gram = first @ first.mT
-    size = gram.diagonal(dim1=1, dim2=2).mean(1)  # of each, squared and over d
-    even = (gram / size[:, None, None] - torch.eye(len(W[0]))).abs().max() < 1e-3
-    U, _, Vh = torch.linalg.svd(W)
-    facts = (
-        shape,
-        bool(even),
-        first.norm(dim=(1, 2)) / W.norm(dim=(1, 2)) if even else torch.full((len(W),), torch.nan),
-        not any(alike(first[i], first[j]) for i, j in ((0, 1), (0, 2), (1, 2))),
-        not any(map(alike, first, U @ Vh)),
-        not any(map(alike, first, second)),
+def stretched(values: Tensor, like: Tensor) -> Tensor:
+    """Singular values (3, d), if they are some others times a number for each matrix; else nan."""
+    times = values / like
+    return (
+        values if (times / times.mean(1, keepdim=True) - 1).abs().max() < 1e-3 else like * torch.nan
     )
-    return dict(zip(ROTATIONS, facts, strict=True))
 
 
-ROTATIONS = (
-    "the shape",
-    "every direction is stretched alike",
-    "the size of each Q over that of its W",
-    "q, k and v get rotations of their own",
-    "no rotation is W's own",
-    "another call draws others",
+def facts_of_stand_ins(found: tuple, W: Tensor) -> dict:
+    """What makes matrices stand-ins for W, whatever was drawn."""
+    first, second = ([*call] for call in found)
+    shapes, told = [tuple(each.shape) for each in first], dict.fromkeys(STAND_INS)
+    if shapes != [tuple(W.shape)] * 3:
+        return told | {STAND_INS[0]: shapes}
+    even, turned, rotation = first
+    (U, S, Vh), (L, T, Rh) = (torch.linalg.svd(each) for each in (W, turned))
+    size = S.square().mean(1, keepdim=True).sqrt()
+    facts = (
+        shapes,
+        stretched(torch.linalg.svdvals(even), size.expand_as(S)) / size,
+        all(map(alike, even, U @ Vh)),
+        stretched(T, S) / size,
+        [(rows * own).sum(-1).abs().mean().item() > 0.7 for rows, own in ((L.mT, U.mT), (Rh, Vh))],
+        stretched(torch.linalg.svdvals(rotation), size.expand_as(S)) / size,
+        any(map(alike, rotation, U @ Vh)),
+        any(alike(each[i], each[j]) for each in first for i, j in ((0, 1), (0, 2), (1, 2))),
+        [any(map(alike, *each)) for each in zip(first[1:], second[1:], strict=True)],
+    )
+    return dict(zip(STAND_INS, facts, strict=True))
+
+
+STAND_INS = (
+    "the three shapes",
+    "how the first one stretches, over W's size",
+    "whether the first one has W's directions",
+    "how the second one stretches, over W's size",
+    "whether the second one has W's directions, out or in",
+    "how the third one stretches, over W's size",
+    "whether the third one has W's directions",
+    "whether q, k and v get the same",
+    "whether another call draws the same again",
 )
 
 
 @exercise(
-    "9.3",
-    "Q Q^T is the identity times a number, each Q is as large as its W, the three differ, and every call draws others",
+    "9.4",
+    "the first one has W's directions and stretches all alike, the second stretches as W does along directions drawn at "
+    "random, the third one does neither; all are as large as their W, and every call draws others",
     through=twice,
 )
-def rotations() -> Iterator[Case]:
-    """By Q Q^T, and against W's own polar factor: what is drawn may be anything."""
+def stand_ins() -> Iterator[Case]:
+    """By the singular values and directions of what comes back: what is drawn may be anything."""
     sizes = torch.tensor([1.0, 0.3, 4.0])[:, None, None]
     for width in (16, 24):
         W = sizes * torch.randn(3, width, width)
-        expected = ((3, width, width), True, torch.ones(3), True, True, True)
+        S = torch.linalg.svdvals(W)
+        even, uneven = torch.ones(3, width), S / S.square().mean(1, keepdim=True).sqrt()
+        shapes = [(3, width, width)] * 3
+        expected = (shapes, even, True, uneven, [False] * 2, even, False, False, [False] * 2)
         yield Case(
-            f"the rotations for W of shape {tuple(W.shape)}",
+            f"the stand-ins for W of shape {tuple(W.shape)}",
             (W,),
-            Parts(zip(ROTATIONS, expected, strict=True)),
-            read=facts_of_rotations,
-            form="return one tensor of W's shape: torch.stack makes one of three matrices",
-            tolerance=1e-4,
+            Parts(zip(STAND_INS, expected, strict=True)),
+            read=facts_of_stand_ins,
+            form="return three tensors of W's shape: torch.stack makes one of three matrices",
+            tolerance=1e-3,
         )
 
 
@@ -214,7 +252,7 @@ def read_search(found: Any, score: Hill, first: float) -> list:
 
 
 @exercise(
-    "9.4",
+    "9.5",
     "rates on both sides of the best one, each three times the one before and tried once, wherever the best lies",
 )
 def search() -> Iterator[Case]:

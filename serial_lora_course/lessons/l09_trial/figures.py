@@ -1,8 +1,8 @@
-"""Two methods' rates, rivals beside Serial LoRA, the ladder to RepAdapter, and what W stretches."""
+"""Two methods' rates, rivals beside Serial LoRA, the ladder from LoRA to it, and what W stretches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,7 +13,6 @@ from torch import Tensor
 from serial_lora_course.lessons.l09_trial.tables import Found
 from serial_lora_course.plots.style import (
     BLUE,
-    DASHED,
     GREEN,
     INK,
     QUIET,
@@ -26,21 +25,19 @@ RUNGS = (  # name, formula, and the rank at which the study compared it with its
     ("LoRA", r"$W_p\,x + B_p A_p\,x$", "rank 4"),
     ("one A", r"$W_p\,x + B_p A\,x$", "rank 6"),
     ("one B, through Q", r"$W_p\,x + Q_p B A\,x$", "rank 12"),
-    ("Serial LoRA", r"$W_p\,(x + B A\,x)$", "rank 12; last step: rank 4"),
-    ("RepAdapter", r"$W_p\,(x + B(Ax + a) + b)$", "width 4"),
+    ("through E", r"$W_p\,x + E_p B A\,x$", "rank 12"),
+    ("Serial LoRA", r"$W_p\,(x + B A\,x)$", "rank 12"),
 )
-ONE_B = ("serial_random-12", "lora_tied-6")  # no question of the plan: described, without a test
-STEPS = (  # what changes; the question, and whether it asks for the new rung minus the old one
-    ("share A", "sharing, parallel: one A above one for each of q, k, v", 1),
-    ("share B, behind a\nrandom rotation", ONE_B, 1),
-    ("W in its place", "basis: W above a random rotation of its size", 1),
-    ("groups and biases", "the predecessor: above RepAdapter before attention", -1),
+STEPS = (  # what changes; the new arm and the old one
+    ("share A", "lora_tied-6", "lora_qkv-4"),
+    ("share B, behind a\nrandom rotation", "serial_random-12", "lora_tied-6"),
+    ("W's directions", "serial_even-12", "serial_random-12"),
+    ("W's stretch", "serial_lora-12", "serial_even-12"),
 )
 APART = 12.5  # from rung to rung
 COLUMNS = (1.0, 4.2, 7.4)  # of W_q, W_k, W_v
 LINE = {"color": QUIET, "lw": 1.2, "zorder": 0}
-MINE = {"marker": "o", "capsize": 3, "color": VERMILION, "lw": 1.6}
-THEIRS = {"marker": "s", "capsize": 3, "color": INK, "lw": 1.6}
+DOT = {"marker": "o", "capsize": 3, "color": VERMILION, "lw": 1.6}
 Told = tuple[float, float]
 """A difference, and half of its interval."""
 
@@ -63,34 +60,34 @@ def plot_ladder(found: Found) -> Figure:
 
 
 def _layer(axes: Axes, left: float, rung: int) -> None:
-    """W_q, W_k and W_v with the pairs of one rung: A narrows, B widens; Q is a random rotation."""
-    middle, through_Q, in_front = left + 5.3, rung == 2, rung > 2
-    low = (3.4, 3.0, 3.8, 4.4, 4.4)[rung]
+    """W_q, W_k and W_v with the pairs of one rung: A narrows, B widens; Q and E stand in for W."""
+    middle, through, in_front = left + 5.3, rung in (2, 3), rung == 4
+    low = (3.4, 3.0, 3.8, 3.8, 4.4)[rung]
     axes.text(middle, -1.4, "x", ha="center", style="italic")
     axes.plot([middle] * 2, [-0.3, (3.4, 1.6, 0.6, 0.6, 0.6)[rung]], **LINE)
     if rung == 1:
         _factor(axes, "A", middle, (1.6, 3.0), (9.0, 2.4))
-    elif through_Q:
-        _pair(axes, middle, 0.6, low, wide=4.6, split=False)
+    elif through:
+        _pair(axes, middle, 0.6, low, wide=4.6)
         axes.plot([middle, left - 0.3, left - 0.3], [0, 0, low + 1.2], **LINE)
     elif in_front:  # a pair in front, and the way past it
-        _pair(axes, middle, 0.6, low, wide=4.6, split=rung == 4)
+        _pair(axes, middle, 0.6, low, wide=4.6)
         axes.plot([middle, left + 8.6, left + 8.6, middle], [0, 0, low, low], **LINE)
     for column, part in zip(COLUMNS, "qkv", strict=True):
         at, beside = left + column, left + column + 1.6
         _matrix(axes, f"$W_{part}$", at, "#d9d9d9")
-        start = left - 0.3 if through_Q else middle
-        axes.plot([start, at, at], [low + 1.2 if through_Q else low, low + 1.2, 6.4], **LINE)
+        start = left - 0.3 if through else middle
+        axes.plot([start, at, at], [low + 1.2 if through else low, low + 1.2, 6.4], **LINE)
         axes.plot([at, at], [9.0, 10.0], **LINE)
         if in_front:
             continue
         if rung == 0:
-            _pair(axes, beside, 5.6, 9.0, wide=1.4, split=False)
+            _pair(axes, beside, 5.6, 9.0, wide=1.4)
         elif rung == 1:
             _factor(axes, "B", beside, (7.3, 9.0), (0.47, 1.4))
         else:
-            _matrix(axes, f"$Q_{part}$", beside, "#f1e3b8")
-        reaches, turns = (6.4, 7.3, 6.4)[rung], low + (0.6 if through_Q else 1.2)
+            _matrix(axes, f"${'QE'[rung - 2]}_{part}$", beside, "#f1e3b8")
+        reaches, turns = (6.4, 7.3, 6.4, 6.4)[rung], low + (0.6 if through else 1.2)
         axes.plot([middle, beside, beside], [low, turns, reaches], **LINE)
         axes.plot([beside, beside, at], [9.0, 9.5, 9.5], **LINE)
 
@@ -101,19 +98,11 @@ def _matrix(axes: Axes, name: str, at: float, colour: str) -> None:
     axes.text(at, 7.7, name, ha="center", va="center", size=9)
 
 
-def _pair(axes: Axes, at: float, low: float, high: float, wide: float, split: bool) -> None:
-    """A and B, from below; B in two groups, and a bias behind each, if split."""
-    middle, thin, edge = (low + high) / 2, wide / 3, wide / 2.2
+def _pair(axes: Axes, at: float, low: float, high: float, wide: float) -> None:
+    """A and B, from below."""
+    middle, thin = (low + high) / 2, wide / 3
     _factor(axes, "A", at, (low, middle - 0.1), (wide, thin))
-    if not split:
-        _factor(axes, "B", at, (middle + 0.1, high), (thin, wide))
-        return
-    for x in (at - wide / 6, at + wide / 6):
-        _factor(axes, "B", x, (middle + 0.25, high - 0.1), (thin / 2, wide / 2.4))
-        axes.plot([x - 0.5, x + 0.5], [middle + 0.08] * 2, color=INK, lw=1.6)
-    axes.plot([at - edge, at + edge], [high + 0.05] * 2, color=INK, lw=1.6)
-    for name, height in (("a", middle - 0.1), ("b", high)):
-        axes.text(at - edge - 0.3, height, name, size=9, ha="right", va="center")
+    _factor(axes, "B", at, (middle + 0.1, high), (thin, wide))
 
 
 def _factor(axes: Axes, name: str, at: float, heights: tuple, widths: tuple) -> None:
@@ -128,18 +117,15 @@ def _factor(axes: Axes, name: str, at: float, heights: tuple, widths: tuple) -> 
 
 def _steps(axes: Axes, found: Found) -> str:
     """Below the layers a number a step; the same in words."""
-    answers, told = {each.asks: each for each in found.answers if each.lab == "sam"}, []
+    told = []
     arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.5, "shrinkA": 14, "shrinkB": 14}
-    for place, (change, asks, sign) in enumerate(STEPS):
+    for place, (change, new, old) in enumerate(STEPS):
         left, right = APART * place + 5.3, APART * (place + 1) + 5.3
         axes.annotate("", (right, -4.3), (left, -4.3), arrowprops=arrow)
-        like, look = found.described.get(("sam", *ONE_B)), {"color": QUIET}
-        if asks != ONE_B:
-            like = answers[asks].like
-            if answers[asks].verdict != "open":
-                better = (answers[asks].verdict == "holds") == (sign > 0)
-                look = {"color": GREEN if better else VERMILION, "weight": "bold"}
-        words = f"{sign * like.mean:+.2f} ± {like.half_width:.2f}"
+        like, look = found.described["sam", new, old], {"color": QUIET}
+        if abs(like.mean) > like.half_width:
+            look = {"color": GREEN if like.mean > 0 else VERMILION, "weight": "bold"}
+        words = _told((like.mean, like.half_width))
         middle = {"x": (left + right) / 2, "ha": "center", "va": "center"}
         axes.text(y=-6.0, s=change, size=10, **middle)
         axes.text(y=-8.3, s=words, size=12, **middle, **look)
@@ -147,75 +133,61 @@ def _steps(axes: Axes, found: Found) -> str:
     return f"What each step changed on SAM, in points of Dice: {'; '.join(told)}."
 
 
-def plot_rates(searches: Mapping[str, pd.DataFrame], shared: float) -> Figure:
-    """What each of two methods reached at each rate; marked: at a rate for both, and each at its best.
+def plot_rates(
+    searches: Mapping[str, pd.DataFrame], chosen: Sequence[Mapping[str, float]]
+) -> Figure:
+    """What each of two methods reached at each rate, in panels that span as many points of Dice.
 
     Args:
         searches: a panel's title -> a row a rate, a column a method.
-        shared: the rate for both.
+        chosen: for each panel, a method -> the rate to circle.
     """
     told = []
-    with styled_figure(10.0, 3.6) as figure:
-        for axes, (title, search) in zip(
-            figure.subplots(1, len(searches), squeeze=False)[0], searches.items(), strict=True
-        ):
-            axes.axvline(shared, color=QUIET, lw=1, linestyle=DASHED)
+    span = 1 + max(each.max().max() - each.min().min() for each in searches.values())
+    with styled_figure(12.0, 3.6) as figure:
+        panels = figure.subplots(1, len(searches), squeeze=False)[0]
+        for axes, (title, search), rates in zip(panels, searches.items(), chosen, strict=True):
             for (name, reached), colour in zip(search.items(), (VERMILION, BLUE), strict=True):
-                reached = reached.dropna()
-                best = reached.idxmax()
+                reached, best = reached.dropna(), rates[name]
                 axes.plot(reached.index, reached, "o-", color=colour, lw=1.8, label=name)
                 axes.plot(best, reached[best], "o", ms=14, mfc="none", mec=colour, mew=1.8)
                 values = ", ".join(f"{v:.2f} at {r:g}" for r, v in reached.items())
                 told.append(f"{title}, {name}: {values}")
-            axes.set(xscale="log", title=title, xlabel="learning rate (dashed: one for both)")
+            top = search.max().max() + 0.5
+            axes.set(xscale="log", xlabel="learning rate", ylim=(top - span, top))
+            axes.set_title(title, size=11)
             axes.set_xticks(list(search.index), [f"{rate:g}" for rate in search.index])
             axes.minorticks_off()
-        figure.axes[0].set_ylabel("points of Dice (circled: best)")
+        figure.axes[0].set_ylabel("points of Dice (circled: chosen)")
         figure.axes[0].legend(loc="lower left", framealpha=1, edgecolor="none")
     return with_description(figure, f"Dice for each rate. {'; '.join(told)}.")
 
 
-def plot_rivals(
-    rivals: Mapping[str, tuple[Told, Told | None, float | None]], second: float
-) -> Figure:
-    """How far each rival is above Serial LoRA: in one's own run, over its scenes, and in the study, over its sets.
+def plot_rivals(panels: Mapping[str, Mapping[str, Told]], bars: Mapping[str, float]) -> Figure:
+    """How far each rival is above Serial LoRA, in one panel for each place where that was measured.
 
     Args:
-        rivals: name -> its difference and half of its interval, in one's own run and in the study; and above
-            which bar the whole interval has to lie for a promise to fall.
-        second: where Serial LoRA itself would be in one's own run, at its second rate.
+        panels: a panel's title -> a rival -> its lead, and half of its interval.
+        bars: a rival -> above which bar the whole interval has to lie for a promise to fall.
     """
     told = []
-    with styled_figure(8.8, 4.8) as figure:
-        axes = figure.subplots()
-        axes.axvline(0, color=INK, lw=1)
-        axes.axvline(second, color=VERMILION, lw=1.2, linestyle=DASHED)
-        for place, (name, (own, study, bar)) in enumerate(rivals.items()):
-            if bar is not None:
-                axes.barh(-place, 100, 0.86, left=bar, color="#ececec", zorder=0)
-            axes.errorbar(own[0], 0.13 - place, xerr=own[1], **MINE)
-            told.append(f"{name}: yours {_told(own)}")
-            if study:
-                axes.errorbar(study[0], -0.17 - place, xerr=study[1], **THEIRS)
-                told[-1] += f", the study's {_told(study)}"
-        axes.set_yticks([-place for place in range(len(rivals))], list(rivals))
-        right = max(sum(own) for own, _, _ in rivals.values())
-        axes.set(ylim=(-len(rivals) + 0.4, 0.6), xlim=(-1.6, right + 0.5))
-        axes.set_xlabel(
-            "points of Dice above Serial LoRA before attention\n"
-            "(a promise falls where the whole interval is in its grey band)"
-        )
-        for word, colour, at in (
-            ("● your run, over its 60 scenes", VERMILION, 0.0),
-            ("■ the study, over its 12 sets", INK, 0.45),
+    with styled_figure(11.0, 3.6) as figure:
+        for axes, (name, leads) in zip(
+            figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True
         ):
-            axes.text(at, 1.02, word, color=colour, transform=axes.transAxes)
-        where = {"x": second + 0.1, "y": -len(rivals) + 0.5}
-        axes.text(**where, s="Serial LoRA at its second rate", color=VERMILION, size=10)
-        axes.grid(axis="y", visible=False)
+            axes.axvline(0, color=INK, lw=1)
+            reach = max(abs(lead) + half for lead, half in leads.values()) + 0.3
+            for place, (rival, bar) in enumerate(bars.items()):
+                axes.barh(-place, 100, 0.86, left=bar, color="#ececec", zorder=0)
+                axes.errorbar(leads[rival][0], -place, xerr=leads[rival][1], **DOT)
+                told.append(f"{name}, {rival}: {_told(leads[rival])}")
+            axes.set(xlim=(min(-1.6, -reach / 2), max(reach, 1.8)), ylim=(0.6 - len(bars), 0.6))
+            axes.set_title(name, size=11)
+            axes.set_xlabel("points of Dice above Serial LoRA\n(grey: its promise falls)")
+            axes.grid(axis="y", visible=False)
+        figure.axes[0].set_yticks([-place for place in range(len(bars))], list(bars))
     return with_description(
-        figure,
-        f"Difference from Serial LoRA. {'; '.join(told)}. Serial LoRA at its second rate: {second:+.2f}.",
+        figure, f"Difference from Serial LoRA. {'; '.join(told)}. Grey: where a promise falls."
     )
 
 
@@ -223,39 +195,47 @@ def _told(interval: Told) -> str:
     return f"{interval[0]:+.2f} ± {interval[1]:.2f}"
 
 
-def plot_stretch(through_W: Tensor, through_Q: Tensor) -> Figure:
-    """Singular values of several matrices of one size, and of the rotations in their place.
+def plot_suspects(stretch: Tensor, leads: pd.DataFrame, interval: Callable) -> Figure:
+    """How W stretches, and what a pair came to behind W and what stands in for it, set by set.
 
     Args:
-        through_W, through_Q: (matrices, d), each falling, over the root mean square of W's.
+        stretch: (matrices, d), W's singular values, each falling, over their root mean square.
+        leads: a row a set, a column an arm: its lead over Serial LoRA.
+        interval: of (sets, 1), their mean and half of its interval.
     """
-    middle = through_W.median(0).values
-    places = range(1, through_W.shape[1] + 1)
-    with styled_figure(8.4, 3.2) as figure:
-        axes = figure.subplots()
-        axes.plot(places, through_W.T, color=VERMILION, lw=0.6, alpha=0.35)
-        axes.plot(places, middle, color=VERMILION, lw=2)
-        axes.plot(places, through_Q.T, color=BLUE, lw=0.8)
-        axes.set(yscale="log", ylim=(0.009, 12), xlim=(1, len(places)))
-        axes.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
-        axes.set_xticks([1, *range(32, len(places) + 1, 32)])
-        axes.set(
-            xlabel="direction, from the most stretched to the least", ylabel="times as long as by Q"
-        )
-        axes.text(0.98, 1.25, f"Q: your {len(through_Q)} rotations", color=BLUE, **_at_right(axes))
-        axes.text(
+    middle, told = stretch.median(0).values, []
+    places = range(1, stretch.shape[1] + 1)
+    with styled_figure(11.4, 3.4) as figure:
+        left, right = figure.subplots(1, 2)
+        left.plot(places, stretch.T, color=VERMILION, lw=0.6, alpha=0.35)
+        left.plot(places, middle, color=VERMILION, lw=2)
+        left.axhline(1, color=BLUE, lw=1.8)
+        left.set(yscale="log", ylim=(0.009, 12), xlim=(1, len(places)))
+        left.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
+        left.set_xticks([1, *range(32, len(places) + 1, 32)])
+        left.set(xlabel="direction, from the most stretched to the least", ylabel="times as long")
+        left.text(0.98, 1.25, "Q and E", color=BLUE, **_at_right(left))
+        left.text(
             0.55,
             0.12,
-            f"W: SAM's {len(through_W)}, and their median",
+            f"W: SAM's {len(stretch)}, and their median",
             color=VERMILION,
-            **_at_right(axes),
+            **_at_right(left),
         )
+        right.axvline(0, color=INK, lw=1)
+        for place, (name, its) in enumerate(leads.items()):
+            mean, half = interval(its.to_numpy()[:, None])
+            right.plot(its, [0.12 - place] * len(its), "o", color=QUIET, ms=4, alpha=0.5)
+            right.errorbar(mean, -0.16 - place, xerr=half, **DOT)
+            told.append(f"{name}: {_told((mean, half))}".replace("\n", " "))
+        right.set_yticks([-place for place in range(leads.shape[1])], list(leads))
+        right.set(ylim=(0.6 - leads.shape[1], 0.6), xlabel="points of Dice above Serial LoRA")
+        right.grid(axis="y", visible=False)
     shown = ", ".join(f"{middle[i]:.2f}" for i in (0, len(middle) // 2, -1))
     return with_description(
         figure,
-        f"Singular values over the root mean square of W's. Those of your rotations lie between "
-        f"{through_Q.min():.2f} and {through_Q.max():.2f}. Of SAM's {len(through_W)} matrices the largest, "
-        f"middle and smallest are {shown} in the median.",
+        f"Singular values of SAM's {len(stretch)} matrices over their root mean square: the largest, middle and "
+        f"smallest are {shown} in the median. Above Serial LoRA, over {len(leads)} sets: {'; '.join(told)}.",
     )
 
 

@@ -34,6 +34,15 @@ lab's reference arm, LoRA at rank 16 (SD3: 12), on the seeds that both ran; the 
 arm's times so many. Gains and differences are in the lab's unit, with half of their 95% intervals over sets.
 """
 
+RIVALS = {
+    "LoRA": [("lora-16", "serial_lora-16"), ("lora-12", "serial_lora-12")],
+    "LoRA at a quarter": [("lora-4", "serial_lora-16"), ("lora-3", "serial_lora-12")],
+    "before feed-forward": [("serial_ffn-12", "serial_lora-12")],
+    "norms and biases": [("ln_bias-1", "serial_lora-16")],
+    "through Q": [("serial_random-12", "serial_lora-12")],
+}
+"""A rival, and Serial LoRA at the size that the study has it at: the first pair that a lab ran."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -66,7 +75,7 @@ class Found:
     Attributes:
         described: (lab, one arm, another) -> their difference for sets like these, without a test.
         rates: of a lab, a row a rate and a column an arm: what it reached on the validation pictures, times 100.
-        sets: of a lab, a row a set and a column an arm of the four corners: what it reached there, times 100.
+        sets: of a lab, a row a set and a column an arm of some that lesson 09 compares: what it reached there, times 100.
     """
 
     runs: Mapping[str, int]
@@ -101,13 +110,13 @@ class Found:
         return cls(kept["runs"], kept["units"], arms, answers, described, rates, sets)
 
     def whole(self, lab: str) -> pd.DataFrame:
-        """The arms that had all the data, and adapters in every block."""
+        """The arms of the plan that had all the data, and adapters in every block."""
         arms = self.arms[lab]
-        return arms[~arms["arm"].str.contains("-of-|blocks")].reset_index(drop=True)
+        return arms[~arms["arm"].str.contains("-of-|blocks|even-")].reset_index(drop=True)
 
-    def above(self, lab: str, pairs: Sequence[tuple[str, str]]) -> tuple[float, float] | None:
-        """How far one arm is above another, and half of the interval: of the first pair that a lab has."""
-        for one, other in pairs:
+    def above(self, lab: str, rival: str) -> tuple[float, float] | None:
+        """How far a rival is above Serial LoRA of its size, and half of the interval, if a lab has both."""
+        for one, other in RIVALS[rival]:
             if like := self.described.get((lab, one, other)):
                 return like.mean, like.half_width
         return None

@@ -1,16 +1,15 @@
-"""The ladder shows the study's own numbers; rivals and rates are drawn where they are."""
+"""The ladder shows the study's own numbers; rivals, rates and sets are drawn where they are."""
 
 import pandas as pd
 import pytest
 import torch
 
 from serial_lora_course.lessons.l09_trial.figures import (
-    ONE_B,
     STEPS,
     plot_ladder,
     plot_rates,
     plot_rivals,
-    plot_stretch,
+    plot_suspects,
 )
 from serial_lora_course.lessons.l09_trial.tables import load_found
 
@@ -21,49 +20,49 @@ def test_each_step_of_the_ladder_is_what_two_arms_came_to():
     texts = [text.get_text() for text in plot_ladder(FOUND).axes[0].texts]
     drawn = [float(text.split()[0]) for text in texts if text.startswith(("+", "-"))]
     gains = FOUND.arms["sam"].set_index("arm")["gain"]
-    rungs = ["lora_qkv-4", "lora_tied-6", "serial_random-12", "serial_lora-12"]
-    steps = [gains[new] - gains[old] for old, new in zip(rungs, rungs[1:], strict=False)]
-    steps.append(gains["repadapter-4"] - gains["serial_lora-4"])
-    for (_, asks, _), step in zip(STEPS, steps, strict=True):
-        if asks == ONE_B:
-            like = FOUND.described["sam", *ONE_B]
-        else:
-            (answer,) = [each for each in FOUND.answers if (each.lab, each.asks) == ("sam", asks)]
-            like = answer.like
-        assert abs(like.mean) == pytest.approx(abs(step), abs=0.01)
-        assert any(number == pytest.approx(step, abs=0.01) for number in drawn), (step, drawn)
+    steps = [gains[new] - gains[old] for _, new, old in STEPS]
+    assert drawn == pytest.approx(steps, abs=0.01)
+    assert [new for _, new, _ in STEPS[:-1]] == [old for _, _, old in STEPS[1:]]
 
 
-def test_a_rival_is_drawn_where_both_runs_have_it():
-    own, theirs = {"one": (0.25, 0.1), "two": (1.5, 0.4)}, {"one": (-0.1, 0.2), "two": None}
-    figure = plot_rivals({name: (own[name], theirs[name], 1) for name in own}, second=0.7)
+def test_a_rival_is_drawn_where_each_run_has_it():
+    own, theirs = {"one": (0.25, 0.1), "two": (1.5, 0.4)}, {"one": (-0.1, 0.2), "two": (9.0, 1.0)}
+    bars = {"one": 1, "two": -1}
+    figure = plot_rivals({"yours": own, "theirs": theirs}, bars)
     drawn = [
-        (line.get_marker(), line.get_xdata()[0])
-        for line in figure.axes[0].lines
-        if line.get_marker() in ("o", "s")
+        [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+        for axes in figure.axes
     ]
-    assert drawn == [("o", 0.25), ("s", -0.1), ("o", 1.5)]
-    assert 0.7 in [line.get_xdata()[0] for line in figure.axes[0].lines]
-    assert "one: yours +0.25 ± 0.10, the study's -0.10 ± 0.20" in figure.alt_text
+    assert drawn == [[0.25, 1.5], [-0.1, 9.0]]
+    for axes, leads in zip(figure.axes, (own, theirs), strict=True):
+        starts = [patch.get_x() for patch in axes.patches]
+        assert starts == [1, -1]
+        assert axes.get_xlim()[1] >= max(lead + half for lead, half in leads.values())
+    assert "yours, one: +0.25 ± 0.10" in figure.alt_text
 
 
-def test_each_method_is_circled_at_its_best_rate_in_each_search():
+def test_each_method_is_circled_at_the_rate_that_was_chosen_for_it():
     search = pd.DataFrame({"a": [1.0, 3.0, 2.0], "b": [1.0, 2.0, 4.0]}, index=[0.1, 0.3, 0.9])
-    panels = plot_rates({"one": search, "the other": search[::-1] * -1}, shared=0.3).axes
+    searches = {"one": search, "the other": search * 3}
+    panels = plot_rates(searches, [{"a": 0.3, "b": 0.9}, {"a": 0.1, "b": 0.1}])
     circled = [
         [float(line.get_xdata()[0]) for line in axes.lines if line.get_markerfacecolor() == "none"]
-        for axes in panels
+        for axes in panels.axes
     ]
     assert circled == [[0.3, 0.9], [0.1, 0.1]]
-    assert [axes.get_title(loc="left") or axes.get_title() for axes in panels] == [
-        "one",
-        "the other",
-    ]
+    heights = [axes.get_ylim()[1] - axes.get_ylim()[0] for axes in panels.axes]
+    assert heights[0] == pytest.approx(heights[1]) and heights[0] > 9
 
 
-def test_the_matrices_and_the_rotations_are_all_drawn():
+def test_the_matrices_and_each_set_are_all_drawn():
     values = torch.tensor([[2.0, 1.0, 0.5], [3.0, 0.5, 0.1], [2.5, 0.7, 0.2]])
-    figure = plot_stretch(values, torch.ones(2, 3))
-    lines = [list(line.get_ydata()) for line in figure.axes[0].lines]
-    assert lines[:3] == values.tolist()
-    assert lines[3] == pytest.approx([2.5, 0.7, 0.2]) and lines[4:] == [[1, 1, 1]] * 2
+    leads = pd.DataFrame({"E": [0.1, 0.5, 0.3], "Q": [1.0, 2.0, 0.0]})
+    figure = plot_suspects(values, leads, lambda sample: (float(sample.mean()), 0.2))
+    left, right = figure.axes
+    assert [list(line.get_ydata()) for line in left.lines[:3]] == values.tolist()
+    assert list(left.lines[3].get_ydata()) == pytest.approx([2.5, 0.7, 0.2])
+    drawn = [list(line.get_xdata()) for line in right.lines]
+    for its in leads:
+        assert leads[its].tolist() in drawn and [leads[its].mean()] in [
+            pytest.approx(each) for each in drawn
+        ]
