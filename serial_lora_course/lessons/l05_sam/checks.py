@@ -11,7 +11,6 @@ from functools import partial
 from itertools import product
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image, ImageChops, ImageStat
 from segment_anything.modeling import Sam
@@ -146,17 +145,12 @@ def best_threshold() -> Iterator[Case]:
             truths.append(truth)
             logits.append(2 * truth + 1.5 * torch.randn(objects, 9, 11) + 3 * torch.randn(1))
         choices = torch.linspace(-3, 3, 9 + number).tolist()
-        scenes = pd.DataFrame(
-            [
-                [float(dice(a > c, b).mean()) for c in choices]
-                for a, b in zip(logits, truths, strict=True)
-            ],
-            columns=choices,
-        )
+        pairs = list(zip(logits, truths, strict=True))
+        means = [np.mean([dice(a > c, b).mean() for a, b in pairs]) for c in choices]
         yield Case(
             f"the best of {len(choices)} thresholds on three scenes",
             (logits, truths, choices, dice),
-            float(scenes.mean().idxmax()),
+            max(zip(means, choices, strict=True))[1],
             form="return one of the choices",
         )
 

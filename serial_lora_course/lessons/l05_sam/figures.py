@@ -25,6 +25,7 @@ from serial_lora_course.plots.style import (
 
 COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION}  # BLUE for any other
 BOX = {"color": QUIET, "linewidth": 1.4, "linestyle": (0, (5, 3))}  # of the box filled
+Dices = Mapping[str, np.ndarray]  # asked how -> the Dice of each scene
 RIGHT, WRONG = "trained rightly", "trained with it"
 TILE = 150  # pixels of a cut-out
 PAPER = "#d6dbe0"  # where nothing is marked, so that white things show
@@ -37,13 +38,12 @@ def plot_gains(
     chosen: float,
     filled: float,
 ) -> Figure:
-    """Left, one model's Dice against the other's, scene by scene; right, mean Dice over the threshold.
+    """Left, one model's Dice against the other's; right, mean Dice over the threshold, one of which is marked.
 
     Args:
         scores: two models, name -> one Dice per scene, in one order.
         curves: name of a model -> mean Dice at each threshold.
-        chosen: the threshold of the first model that is marked.
-        filled: the mean Dice of filling the boxes.
+        chosen: a threshold of the first model.
     """
     (one, before), (other, after) = scores.items()
     worse, low = after < before, max(0, np.floor(10 * min(before.min(), after.min())) / 10 - 0.1)
@@ -59,69 +59,53 @@ def plot_gains(
         left.text(0.98, 0.03, counts, fontsize=10, **place)
         for name, curve in curves.items():
             right.plot(thresholds, curve, color=COLOURS.get(name, BLUE), linewidth=2.5, label=name)
-        place = list(thresholds).index(chosen)
-        best = {"color": QUIET, "s": 70, "zorder": 3, "label": "best on training scenes"}
-        right.scatter([chosen], [curves[one][place]], **best)
+        marked = [chosen], [curves[one][list(thresholds).index(chosen)]]
+        right.scatter(*marked, color=QUIET, s=70, zorder=3, label="best on training scenes")
         right.axhline(filled, **BOX, label="the box filled")
-        right.axvline(0, color=QUIET, linewidth=1)
         right.set(title="All scenes", xlabel="threshold of the logit", ylabel="mean Dice")
         right.set_box_aspect(1)
         right.legend(fontsize=9, loc="lower center")
     return with_description(
         figure,
-        f"Dice of {len(before)} scenes: with {other} {(after > before).sum()} are better than {one} and "
-        f"{worse.sum()} worse. Mean Dice over the threshold has its best at "
+        f"Dice of {len(before)} scenes, {one} and {other}, {counts}. Best mean over all thresholds: "
         + ", ".join(f"{max(curve):.3f} ({name})" for name, curve in curves.items()),
     )
-
-
-Dices = Mapping[str, np.ndarray]  # asked how -> the Dice of each scene
 
 
 def plot_costs(
     raw: Dices, right: Dices, wrong: Mapping[str, Dices], perfect: Dices, filled: float
 ) -> Figure:
-    """Arrows from the mean Dice when asked with a mistake to the one when asked rightly.
-
-    Those of other seeds are thin.
+    """Arrows from the mean Dice when asked with a mistake to the one when asked rightly; of other seeds, thin.
 
     Args:
         raw, right, perfect: of the unadapted model, one that was trained rightly, and a perfect one.
         wrong: mistake -> of a model that was trained with it.
         filled: the mean Dice of filling the boxes.
     """
-    asked: dict[str, dict[str, np.ndarray]] = {}
-    for mistake, dices in wrong.items():
-        rows = {"a perfect model": perfect, "not adapted": raw, WRONG: dices, RIGHT: right}
-        ends = {
-            name: np.array([[of[how].mean()] for how in (mistake, "right")])
-            for name, of in rows.items()
-            if mistake in of
-        }
-        for name, others in zip((WRONG, RIGHT), OTHER_SEEDS[mistake], strict=True):
-            ends[name] = np.hstack([ends[name], others])  # (2, runs)
-        asked[mistake] = ends
-    heights, told = [len(each) for each in asked.values()], []
-    with styled_figure(8.6, 1.3 + 0.45 * sum(heights)) as figure:
-        ratios = [number + 0.6 for number in heights]
-        panels = figure.subplots(len(asked), 1, sharex=True, height_ratios=ratios)
-        for axes, (mistake, each) in zip(panels, asked.items(), strict=True):
-            axes.axvline(filled, **BOX)
-            for row, (name, ends) in enumerate(each.items()):
+    of = {"a perfect model": perfect, "not adapted": raw, WRONG: {}, RIGHT: right}
+    with styled_figure(8.6, 4.4) as figure:
+        panels, told = figure.subplots(2, 1, sharex=True, height_ratios=[4.6, 3.6]), []
+        for axes, (mistake, dices) in zip(panels, wrong.items(), strict=True):
+            rows = {name: each for name, each in (of | {WRONG: dices}).items() if mistake in each}
+            others = dict(zip((WRONG, RIGHT), OTHER_SEEDS[mistake], strict=True))
+            for row, (name, dice_of) in enumerate(rows.items()):
+                ends = np.array([[dice_of[how].mean()] for how in (mistake, "right")])
+                ends = np.hstack([ends, others.get(name, np.empty((2, 0)))])  # (2, runs)
                 colour = {WRONG: VERMILION, RIGHT: BLUE}.get(name, QUIET)
                 for run, (start, end) in enumerate(ends.T):
                     look = {"linewidth": 1, "alpha": 0.6} if run else {"linewidth": 2.5}
                     look |= {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
-                    height = row + (0, -0.22, 0.22)[run % 3]
+                    height = row + (0, -0.22, 0.22)[run]
                     axes.annotate("", (end, height), (start, height), arrowprops=look)
                 words = {"va": "center", "fontsize": 10}
                 axes.text(ends.min() - 0.012, row, f"{ends[0, 0]:.2f}", ha="right", **words)
                 axes.text(ends.max() + 0.012, row, f"{ends[1, 0]:.2f}", ha="left", **words)
                 told.append(f"{name}, {mistake}: from {ends[0, 0]:.2f} to {ends[1, 0]:.2f}")
-            axes.set_yticks(range(len(each)), list(each))
+            axes.axvline(filled, **BOX)
+            axes.set_yticks(range(len(rows)), list(rows))
             axes.grid(axis="y", visible=False)
-            axes.set(title=mistake, ylim=(len(each) - 0.4, -0.6), xlim=(0.2, 1.08))
-        panels[-1].set_xlabel("mean Dice: asked with the mistake (tail), asked rightly (head)")
+            axes.set(title=mistake, ylim=(len(rows) - 0.4, -0.6), xlim=(0.2, 1.08))
+        panels[1].set_xlabel("mean Dice: asked with the mistake (tail), asked rightly (head)")
         panels[0].text(filled, -0.66, "the box filled", ha="center", va="bottom", fontsize=9)
     return with_description(figure, f"Mean Dice: {'; '.join(told)}; the box filled {filled:.2f}.")
 

@@ -9,10 +9,8 @@ from torch import Tensor
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs.sam import PreparedExample
 
-There = Callable[[SegmentationExample], PreparedExample]
 
-
-def sealed_trips(there: There, back: Callable) -> dict[str, tuple[There, Callable]]:
+def sealed_trips(there: Callable, back: Callable) -> dict[str, tuple[Callable, Callable]]:
     """Letter -> a way there and a way back, each made of the right ones."""
 
     def whole_pixels(each: SegmentationExample) -> PreparedExample:
