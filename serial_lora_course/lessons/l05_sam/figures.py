@@ -24,6 +24,7 @@ from serial_lora_course.plots.style import (
 )
 
 COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION}  # BLUE for any other
+BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # a number
 BOX = {"color": QUIET, "linewidth": 1.4, "linestyle": (0, (5, 3))}  # of the box filled
 Dices = Mapping[str, np.ndarray]  # asked how -> the Dice of each scene
 RIGHT, WRONG = "trained rightly", "trained with it"
@@ -97,7 +98,7 @@ def plot_costs(
                     look |= {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
                     height = row + (0, -0.22, 0.22)[run]
                     axes.annotate("", (end, height), (start, height), arrowprops=look)
-                words = {"va": "center", "fontsize": 10}
+                words = {"va": "center", "fontsize": 10, "bbox": BEHIND}
                 axes.text(ends.min() - 0.012, row, f"{ends[0, 0]:.2f}", ha="right", **words)
                 axes.text(ends.max() + 0.012, row, f"{ends[1, 0]:.2f}", ha="left", **words)
                 told.append(f"{name}, {mistake}: from {ends[0, 0]:.2f} to {ends[1, 0]:.2f}")
@@ -134,7 +135,7 @@ def plot_cut_outs(
                 sheet.paste(tile, (TILE * column + left, top))
                 words = f"{column + 1}" if score == 1 else f"{score:.2f}"
                 label = axes.text(TILE * column + 5, 6, words, va="top", fontsize=9)
-                label.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8})
+                label.set_bbox(BEHIND | {"facecolor": PAPER})
                 told.append(f"{title} {column + 1}: {score:.2f}")
             draw_bare(axes, sheet, interpolation="antialiased")
             axes.set_title(title)
