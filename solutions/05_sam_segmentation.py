@@ -91,9 +91,7 @@ def dice_of(found: Tensor, truth: Tensor) -> Tensor:
 def dice_of_scenes(found: list, some: list = tests) -> np.ndarray:
     """Of each scene, the mean over its objects."""
     pairs = zip(found, some, strict=True)
-    return np.array(
-        [float(dice_of(f.cpu(), torch.as_tensor(each.masks)).mean()) for f, each in pairs]
-    )
+    return np.array([float(dice_of(f.cpu(), torch.as_tensor(s.masks)).mean()) for f, s in pairs])
 
 
 def by_filling(each) -> Tensor:
@@ -558,7 +556,7 @@ serial = adapt(RIGHT)
 by_right = ask(serial.model, tuple(TRIPS))
 right = {name: dice_of_scenes(marked(answers)) for name, answers in by_right.items()}
 before, after = raw[RIGHT], right[RIGHT]
-print(f"Dice {after.mean():.3f}, before {before.mean():.3f}, the box filled {filled.mean():.3f}")
+print(f"Dice {after.mean():.3f}, before {before.mean():.3f}: gained {(after - before).mean():.3f}")
 print(f"{(after < before).sum()} of {len(tests)} scenes got worse; your guess was {guess_worse}")
 seen, new = ({name for each in some for name in each.names} for some in (scenes, tests))
 print(f"{len(seen)} things to learn from, {len(new)} to test on, {len(seen & new)} in both")
@@ -671,7 +669,6 @@ flawless = {name: dice_of_scenes(perfect[name]) for name in (PADDING, RIGHT)}
 display_figure(plot_costs(raw, right, by_wrong, flawless, filled.mean()))
 ends = [f"{by_wrong[name][RIGHT].mean():.3f}" for name in (PADDING, XY)]
 print(f"mended: {', '.join(ends)}; your guesses: {guess_padding}, {guess_exchanged}")
-print(f"the right training gained {(after - before).mean():.3f}")
 for mistake, wrong in by_wrong.items():
     costs = {"when used": after - right[mistake], "in the weights": after - wrong[RIGHT]}
     for name, cost in costs.items():
