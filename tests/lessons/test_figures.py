@@ -26,10 +26,11 @@ from serial_lora_course.lessons.l04_clip.figures import (
 from serial_lora_course.lessons.l05_sam.figures import (
     PAPER,
     TILE,
+    plot_costs,
     plot_cut_outs,
-    plot_dice_per_picture,
-    plot_from_to,
+    plot_gains,
 )
+from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_race,
     plot_rates,
@@ -235,25 +236,30 @@ def test_disputed_pictures_are_those_that_one_alone_has_right():
     ]
 
 
-def test_dice_is_drawn_against_each_pictures_own_box_and_against_the_other_model():
-    before, after, box = np.random.default_rng(5).uniform(0.2, 0.9, (3, 9))
-    left, right = plot_dice_per_picture({"Serial LoRA": before, "LoRA": after}, box).axes
-    for dots, values in zip(left.collections, (before, after), strict=True):
-        assert [y for _, y in dots.get_offsets().tolist()] == pytest.approx(list(values - box))
-    drawn = sorted(pair for dots in right.collections for pair in dots.get_offsets().tolist())
+def test_each_scene_is_a_dot_and_the_chosen_threshold_lies_on_its_curve():
+    before, after = np.random.default_rng(0).uniform(0, 1, (2, 9))
+    curves = {"not adapted": [0.1, 0.2, 0.3], "Serial LoRA": [0.2, 0.4, 0.1]}
+    scores = dict(zip(curves, (before, after), strict=True))
+    left, right = plot_gains(scores, curves, [-1, 0, 1], 1, 0.5).axes
+    drawn = sorted(pair for dots in left.collections for pair in dots.get_offsets().tolist())
     assert np.allclose(drawn, sorted(zip(before, after, strict=True)))
+    assert [list(line.get_ydata()) for line in right.lines[:2]] == list(curves.values())
+    assert right.collections[0].get_offsets().tolist() == [[1, 0.3]]
 
 
-def test_an_arrow_leads_from_one_mean_to_the_other():
-    runs = {
-        name: np.random.default_rng(seed).uniform(0, 1, (2, 9)) for seed, name in enumerate("AB")
-    }
-    (axes,) = plot_from_to(runs, 0.6).axes
-    arrows = [note for note in axes.texts if getattr(note, "arrow_patch", None)]
-    for row, (arrow, pair) in enumerate(zip(arrows, runs.values(), strict=True)):
-        assert [*arrow.get_position(), *arrow.xy] == pytest.approx(
-            [pair[0].mean(), row, pair[1].mean(), row]
-        )
+def test_an_arrow_leads_from_the_mean_with_a_mistake_to_the_right_one():
+    hows = [*OTHER_SEEDS, "right"]
+    raw, right, *wrong = (
+        dict(zip(hows, np.random.default_rng(seed).uniform(0, 1, (3, 9)), strict=True))
+        for seed in range(4)
+    )
+    wrong = dict(zip(OTHER_SEEDS, wrong, strict=True))
+    for axes, mistake in zip(plot_costs(raw, right, wrong, {}, 0.6).axes, wrong, strict=True):
+        arrows = [note for note in axes.texts if getattr(note, "arrow_patch", None)]
+        bold = [arrow for arrow in arrows if arrow.arrow_patch.get_linewidth() > 1]
+        for row, (arrow, of) in enumerate(zip(bold, (raw, wrong[mistake], right), strict=True)):
+            ends = [of[mistake].mean(), row, of["right"].mean(), row]
+            assert [*arrow.get_position(), *arrow.xy] == pytest.approx(ends)
 
 
 def test_a_cut_out_is_what_a_mask_marks_on_grey():

@@ -1,6 +1,6 @@
-"""Checks of the exercises on SAM: its input frame, the way there and back, the loss, a training step.
+"""Checks of the exercises on SAM: its input frame, the way there and back, a training step, a threshold.
 
-Every expected value is segment-anything's own, or the lab's, whose loss is tested one pixel at a time.
+Every expected value is segment-anything's, Pillow's or the lab's own.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from itertools import product
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+from torchvision.transforms.functional import to_pil_image
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import inject
@@ -26,7 +27,7 @@ from serial_lora_course.checking.running import exercise
 from serial_lora_course.data.scenes import box_of
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs.sam import PreparedExample, SamObjective, prepare
-from serial_lora_course.measures.metrics import dice_ce
+from serial_lora_course.measures.metrics import dice
 from serial_lora_course.models.sam import build_sam
 
 FRAME = 65  # odd, so that no pixel lies half in and half out
@@ -100,37 +101,57 @@ def round_trip() -> Iterator[Case]:
         )
 
 
+CHANGES = {
+    "as it was": lambda picture: picture,
+    "with red and blue exchanged": lambda picture: picture.flip(0),
+    "mirrored": lambda picture: picture.flip(2),
+    "a little darker": lambda picture: picture - picture // 9,
+}
+
+
 @exercise(
     "5.3",
-    "loss and gradient equal those of the lab, also for very confident logits and for an object that is "
-    "not in the picture",
+    "the difference is right for pictures that arrive as they were, with red and blue exchanged, "
+    "mirrored, and a little darker",
 )
-def segmentation_loss() -> Iterator[Case]:
-    """The value for one object and for several of unlike sizes, and the gradient of every logit."""
-    for what, count, height, width in (
-        ("one object", 1, 4, 5),
-        ("three objects", 3, 5, 4),
-        ("two objects, with very sure logits, one of them wrong,", 2, 4, 5),
-        ("two objects, one of which is not there,", 2, 4, 5),
-        ("two objects, one of which is not there but seen faintly,", 2, 4, 5),
-    ):
-        logits = 2 * torch.randn(count, height, width)
-        truth = torch.zeros(count, height, width, dtype=torch.bool)
-        for index in range(count):  # objects of 2, 6, 12 pixels: the mean is not the sum's ratio
-            truth[index, : index + 1, : 2 + index] = True
-        if "sure" in what:
-            logits = torch.where(truth, 30.0, -30.0)
-            logits[0, 3, 3] = 30.0
-        if "not there" in what:
-            truth[0], logits[0] = False, -30.0
-            logits[1] -= 3
-        if "seen faintly" in what:  # about 1e-5 of its area: as much as epsilon
-            truth[0], logits[0] = False, -7.0
+def picture_error() -> Iterator[Case]:
+    """Noise in wide and tall scenes, larger and smaller than the frame, with every change."""
+    for (what, change), (height, width) in product(CHANGES.items(), ((53, 73), (47, 31))):
+        noise = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+        picture = Image.fromarray(noise.numpy())
+        masks = np.ones((1, height, width), bool)
+        scene = SegmentationExample(picture, masks, ("one",), "a scene")
+
+        def there(scene: SegmentationExample, change=change) -> PreparedExample:
+            ready = prepare(scene, FRAME)
+            return ready._replace(picture=change(ready.picture))
+
+        arrived = to_pil_image(there(scene).picture).resize(picture.size, Image.Resampling.BILINEAR)
         yield Case(
-            f"the loss of {what} of {height} x {width} pixels",
-            (logits.requires_grad_(), truth),
-            dice_ce(logits, truth).mean(),
-            leaves=lambda logits, _: {"the logits": logits},
+            f"the difference of a picture {height} high and {width} wide that arrives {what}",
+            (scene, there),
+            float(np.mean(ImageStat.Stat(ImageChops.difference(picture, arrived)).mean)),
+            may_change=True,  # a scene keeps its boxes once it was asked for them
+        )
+
+
+@exercise("5.5", "it is the choice with the best mean over scenes, however many objects each has")
+def best_threshold() -> Iterator[Case]:
+    """Scenes with unlike numbers of objects, in which the best thresholds of each are unlike."""
+    for number in range(6):
+        logits, truths = [], []
+        for objects in (1, 2, 5):
+            truth = torch.rand(objects, 9, 11) < 0.1 + 0.8 * torch.rand(1)
+            truths.append(truth)
+            logits.append(2 * truth + 1.5 * torch.randn(objects, 9, 11) + 3 * torch.randn(1))
+        choices = torch.linspace(-3, 3, 9 + number).tolist()
+        pairs = list(zip(logits, truths, strict=True))
+        means = [np.mean([dice(a > c, b).mean() for a, b in pairs]) for c in choices]
+        yield Case(
+            f"the best of {len(choices)} thresholds on three scenes",
+            (logits, truths, choices, dice),
+            max(zip(means, choices, strict=True))[1],
+            form="return one of the choices",
         )
 
 

@@ -11,6 +11,8 @@ from PIL import Image
 from PIL.ImageColor import getrgb
 
 from serial_lora_course.data.types import SegmentationExample
+from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
+from serial_lora_course.measures.metrics import dice
 from serial_lora_course.plots.pictures import draw_bare
 from serial_lora_course.plots.style import (
     BLUE,
@@ -22,96 +24,91 @@ from serial_lora_course.plots.style import (
 )
 
 COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION}  # BLUE for any other
-TILE = 96  # pixels of a cut-out
+BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # a number
+BOX = {"color": QUIET, "linewidth": 1.4, "linestyle": (0, (5, 3))}  # of the box filled
+Dices = Mapping[str, np.ndarray]  # asked how -> the Dice of each scene
+RIGHT, WRONG = "trained rightly", "trained with it"
+TILE = 150  # pixels of a cut-out
 PAPER = "#d6dbe0"  # where nothing is marked, so that white things show
 
 
-def plot_dice_per_picture(
-    scores: Mapping[str, Sequence[float]], filled_box: Sequence[float]
+def plot_gains(
+    scores: Mapping[str, np.ndarray],
+    curves: Mapping[str, Sequence[float]],
+    thresholds: Sequence[float],
+    chosen: float,
+    filled: float,
 ) -> Figure:
-    """Left, every picture's Dice minus that of its filled box; right, one model against the other.
+    """Left, one model's Dice against the other's; right, mean Dice over the threshold, one of which is marked.
 
     Args:
-        scores: two models, name -> one Dice per picture, between 0 and 1, in one order.
-        filled_box: the Dice of filling the boxes of each picture, in that order.
+        scores: two models, name -> one Dice per scene, in one order.
+        curves: name of a model -> mean Dice at each threshold.
+        chosen: a threshold of the first model.
     """
-    (one, before), (other, after) = ((name, np.asarray(dice)) for name, dice in scores.items())
+    (one, before), (other, after) = scores.items()
     worse, low = after < before, max(0, np.floor(10 * min(before.min(), after.min())) / 10 - 0.1)
-    jitter = np.random.default_rng(0)  # sideways places only: they mean nothing
-    lost = []
-    with styled_figure(8, 4.2) as figure:
+    with styled_figure(8.6, 4.2) as figure:
         left, right = figure.subplots(1, 2)
-        for place, (name, values) in enumerate({one: before, other: after}.items()):
-            above = values - filled_box
-            lost.append(int((above < 0).sum()))
-            sideways = place + jitter.uniform(-0.24, 0.24, len(above))
-            left.scatter(
-                sideways, above, s=16, color=COLOURS.get(name, BLUE), alpha=0.6, linewidths=0
-            )
-            left.plot([place - 0.36, place + 0.36], [above.mean()] * 2, color=INK, linewidth=2)
-            words = {"ha": "center", "va": "bottom", "transform": left.get_xaxis_transform()}
-            left.text(place, 0.02, f"below the box: {lost[-1]}", fontsize=10, **words)
-        left.axhline(0, color=QUIET, linewidth=1.4, linestyle=(0, (5, 3)))
-        left.set_xticks(range(2), [one, other])
-        left.grid(axis="x", visible=False)
-        left.margins(y=0.12)
-        left.set_box_aspect(1)  # as tall as the right one
-        left.set(title="Against the filled box", xlim=(-0.5, 1.5))
-        left.set(
-            ylabel="Dice minus the filled box's", xlabel="bar: the mean; places sideways are random"
-        )
-        right.plot([low, 1], [low, 1], color=QUIET, linewidth=1)
-        right.scatter(
-            before[~worse], after[~worse], s=20, color=COLOURS.get(other, BLUE), alpha=0.75
-        )
-        right.scatter(before[worse], after[worse], s=24, marker="x", color=INK, linewidths=1.4)
-        right.set(xlim=(low, 1.02), ylim=(low, 1.02), aspect="equal", xlabel=one)
-        right.set(ylabel=other, title="Dice, picture by picture")
+        left.plot([low, 1], [low, 1], color=QUIET, linewidth=1)
+        left.scatter(before[~worse], after[~worse], s=20, color=VERMILION, alpha=0.75)
+        left.scatter(before[worse], after[worse], s=24, marker="x", color=INK, linewidths=1.4)
+        left.set(xlim=(low, 1.02), ylim=(low, 1.02), aspect="equal", xlabel=f"Dice, {one}")
+        left.set(ylabel=f"Dice, {other}", title="Scene by scene")
         counts = f"better: {(after > before).sum()}\nworse (×): {worse.sum()}"
-        place = {"ha": "right", "va": "bottom", "transform": right.transAxes}
-        right.text(0.98, 0.03, counts, fontsize=10, **place)
+        place = {"ha": "right", "va": "bottom", "transform": left.transAxes}
+        left.text(0.98, 0.03, counts, fontsize=10, **place)
+        for name, curve in curves.items():
+            right.plot(thresholds, curve, color=COLOURS.get(name, BLUE), linewidth=2.5, label=name)
+        marked = [chosen], [curves[one][list(thresholds).index(chosen)]]
+        right.scatter(*marked, color=QUIET, s=70, zorder=3, label="best on training scenes")
+        right.axhline(filled, **BOX, label="the box filled")
+        right.set(title="All scenes", xlabel="threshold of the logit", ylabel="mean Dice")
+        right.set_box_aspect(1)
+        right.legend(fontsize=9, loc="lower center")
     return with_description(
         figure,
-        f"Dice of {len(before)} pictures, {one} and {other}: mean {before.mean():.2f} and {after.mean():.2f}; "
-        f"with {other} {(after > before).sum()} are better and {worse.sum()} worse. Below their filled boxes "
-        f"are {lost[0]} and {lost[1]}.",
+        f"Dice of {len(before)} scenes, {one} and {other}, {counts}. Best mean over all thresholds: "
+        + ", ".join(f"{max(curve):.3f} ({name})" for name, curve in curves.items()),
     )
 
 
-def plot_from_to(dice: Mapping[str, np.ndarray], filled_box: float) -> Figure:
-    """An arrow for each model, from its mean Dice when asked with the padding on to the one when asked right.
+def plot_costs(
+    raw: Dices, right: Dices, wrong: Mapping[str, Dices], perfect: Dices, filled: float
+) -> Figure:
+    """Arrows from the mean Dice when asked with a mistake to the one when asked rightly; of other seeds, thin.
 
     Args:
-        dice: name -> (2, pictures), asked with the padding on and asked right.
-        filled_box: the mean Dice of filling the boxes.
+        raw, right, perfect: of the unadapted model, one that was trained rightly, and a perfect one.
+        wrong: mistake -> of a model that was trained with it.
+        filled: the mean Dice of filling the boxes.
     """
-    ends = {name: tuple(float(np.mean(some)) for some in pair) for name, pair in dice.items()}
-    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    words = {"va": "center", "fontsize": 10, "bbox": behind}
-    with styled_figure(8.4, 0.9 + 0.5 * len(ends)) as figure:
-        axes = figure.subplots()
-        axes.axvline(filled_box, color=QUIET, linewidth=1.4, linestyle=(0, (5, 3)))
-        axes.text(filled_box, -0.62, "the box filled", ha="center", va="bottom", fontsize=10)
-        for row, (name, (begins, reaches)) in enumerate(ends.items()):
-            colour = COLOURS.get(name.split(",")[0], BLUE)
-            look = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0}
-            axes.annotate("", (reaches, row), (begins, row), arrowprops=look)
-            axes.scatter([begins, reaches], [row] * 2, s=[36, 0], color=colour)
-            axes.text(begins - 0.008, row, f"{begins:.2f}", ha="right", **words)
-            axes.text(reaches + 0.006, row, f"{reaches:.2f}", ha="left", **words)
-        axes.set_yticks(range(len(ends)), list(ends))
-        axes.grid(axis="y", visible=False)
-        axes.margins(x=0.15)
-        axes.set(
-            title="The same weights, asked in two ways",
-            xlabel="mean Dice: with the padding on (dot), with it cut off (head)",
-            ylim=(len(ends) - 0.5, -0.95),
-        )
-    told = "; ".join(f"{name} from {a:.2f} to {b:.2f}" for name, (a, b) in ends.items())
-    return with_description(
-        figure,
-        f"Mean Dice with the padding on and asked right: {told}. The box filled reaches {filled_box:.2f}.",
-    )
+    of = {"a perfect model": perfect, "not adapted": raw, WRONG: {}, RIGHT: right}
+    with styled_figure(8.6, 4.4) as figure:
+        panels, told = figure.subplots(2, 1, sharex=True, height_ratios=[4.6, 3.6]), []
+        for axes, (mistake, dices) in zip(panels, wrong.items(), strict=True):
+            rows = {name: each for name, each in (of | {WRONG: dices}).items() if mistake in each}
+            others = dict(zip((WRONG, RIGHT), OTHER_SEEDS[mistake], strict=True))
+            for row, (name, dice_of) in enumerate(rows.items()):
+                ends = np.array([[dice_of[how].mean()] for how in (mistake, "right")])
+                ends = np.hstack([ends, others.get(name, np.empty((2, 0)))])  # (2, runs)
+                colour = {WRONG: VERMILION, RIGHT: BLUE}.get(name, QUIET)
+                for run, (start, end) in enumerate(ends.T):
+                    look = {"linewidth": 1, "alpha": 0.6} if run else {"linewidth": 2.5}
+                    look |= {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
+                    height = row + (0, -0.22, 0.22)[run]
+                    axes.annotate("", (end, height), (start, height), arrowprops=look)
+                words = {"va": "center", "fontsize": 10, "bbox": BEHIND}
+                axes.text(ends.min() - 0.012, row, f"{ends[0, 0]:.2f}", ha="right", **words)
+                axes.text(ends.max() + 0.012, row, f"{ends[1, 0]:.2f}", ha="left", **words)
+                told.append(f"{name}, {mistake}: from {ends[0, 0]:.2f} to {ends[1, 0]:.2f}")
+            axes.axvline(filled, **BOX)
+            axes.set_yticks(range(len(rows)), list(rows))
+            axes.grid(axis="y", visible=False)
+            axes.set(title=mistake, ylim=(len(rows) - 0.4, -0.6), xlim=(0.2, 1.08))
+        panels[1].set_xlabel("mean Dice: asked with the mistake (tail), asked rightly (head)")
+        panels[0].text(filled, -0.66, "the box filled", ha="center", va="bottom", fontsize=9)
+    return with_description(figure, f"Mean Dice: {'; '.join(told)}; the box filled {filled:.2f}.")
 
 
 def plot_cut_outs(
@@ -124,25 +121,28 @@ def plot_cut_outs(
     Args:
         scenes: with pictures and boxes.
         answers: name of a model -> its masks (N, height, width) of each scene.
-        order: of the scenes, from left to right; they are numbered.
+        order: of the scenes, from left to right; true masks are numbered, others have their Dice.
     """
-    columns = max(len(order), 6)
+    columns, told = max(len(order), 6), []
     with styled_figure(10.4, len(answers) * (9.9 / columns + 0.42)) as figure:
         panels = figure.subplots(len(answers), 1, squeeze=False)[:, 0]
         for axes, (title, masks) in zip(panels, answers.items(), strict=True):
             sheet = Image.new("RGB", (columns * TILE, TILE), PAPER)
             for column, number in enumerate(order):
                 tile = cut_out(scenes[number], masks[number])
+                score = float(dice(np.asarray(masks[number]), scenes[number].masks).mean())
                 left, top = (TILE - tile.width) // 2, (TILE - tile.height) // 2
                 sheet.paste(tile, (TILE * column + left, top))
+                words = f"{column + 1}" if score == 1 else f"{score:.2f}"
+                label = axes.text(TILE * column + 5, 6, words, va="top", fontsize=9)
+                label.set_bbox(BEHIND | {"facecolor": PAPER})
+                told.append(f"{title} {column + 1}: {score:.2f}")
             draw_bare(axes, sheet, interpolation="antialiased")
             axes.set_title(title)
             for column in range(columns):
                 axes.axvline(column * TILE - 0.5, color="white", linewidth=2)
-                number = axes.text(TILE * column + 4, 5, column + 1, va="top", fontsize=8)
-                number.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.6})
     return with_description(
-        figure, f"{len(order)} scenes cut out on grey, by each of: {', '.join(answers)}."
+        figure, f"{len(order)} scenes cut out on grey, with their Dice. {'; '.join(told)}."
     )
 
 
