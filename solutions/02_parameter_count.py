@@ -2,11 +2,11 @@
 # # 02 · The count, proved
 #
 # The paper on Serial LoRA (Zhong et al., 2025) promises a quarter of LoRA's parameters. <!-- from the paper's title
-# page: 2025 --> Below are the four matrices of one attention block in CLIP's picture tower, drawn to scale with their
-# pairs. Each filled square holds as many parameters as a pair.
+# page: 2025 --> Below are the matrices of an attention block in CLIP's picture tower, to scale, with their pairs. Each
+# filled square holds as many parameters as a pair.
 #
-# **What of this quarter does the memory of training show?** Write your guess into the last line of the next cell: with
-# Serial LoRA in place of LoRA, by which share does the memory fall that a training step of CLIP takes?
+# **What of this quarter does the memory of training show?** Guess in the next cell's last line: with Serial LoRA in
+# LoRA's place, by which share does CLIP's memory in training fall?
 
 # %%
 try:
@@ -26,23 +26,22 @@ from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.lessons.l02_count.figures import plot_kept, plot_quarter, plot_savings
 from serial_lora_course.lessons.l02_count.measure import (
-    REAL,
-    kept_by_operation,
+    MODELS,
+    by_operation,
     picture_loss,
     with_peak,
 )
-from serial_lora_course.models.sd3 import load_sd3
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("02")
 display_figure(plot_quarter(width=768, rank=32))
-SAVED = 0.25  # your guess: the share by which it falls, with 32 pictures and captions a step
+SAVED = 0.25  # your guess: that share, with 32 pictures and captions a step
 
 # %% [markdown]
 # ## The proof, in letters
 #
-# LoRA in the picture has a pair on each of q, k, v and out, as we infer from the paper's text and Table I; Serial LoRA
-# has one, in front of q, k and v. Any other LoRA needs a formula.
+# LoRA in the picture has a pair on each of q, k, v and out, as we infer from the paper's Table I; Serial LoRA has one,
+# in front of q, k and v. Any other LoRA needs a formula.
 #
 # ### Exercise 2.1 · The size of any LoRA
 #
@@ -50,9 +49,8 @@ SAVED = 0.25  # your guess: the share by which it falls, with 32 pictures and ca
 # |---|---|---|
 # | ●○○○○ | ●●●●● | 4 |
 #
-# For a matrix that takes `inputs` numbers and returns `outputs` numbers, A has the shape (rank, inputs) and B the
-# shape (outputs, rank). There is no bias. Return how many parameters all pairs hold together. Use + and * alone: the
-# next cell gives your function letters.
+# For a matrix that takes `inputs` numbers and returns `outputs` numbers, A has the shape (rank, inputs) and B (outputs,
+# rank). Return how many parameters all pairs hold together. Use + and * alone, since letters come next.
 
 
 # %% tags=["exercise"]
@@ -87,8 +85,8 @@ check("2.1", lora_parameters)
 #
 # ## A quarter of which LoRA?
 #
-# Call your function with the letters d and r, and what it returns holds for every width and rank. The last column is
-# the rank at which that LoRA is as large as Serial LoRA of rank 32, or the next one below.
+# Called with the letters d and r, your function answers for every width and rank. The last column is the largest rank
+# at which that LoRA holds no more than Serial LoRA of rank 32.
 
 # %%
 parameters, (d, r) = yours("2.1"), symbols("d r")
@@ -105,12 +103,10 @@ for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matri
     print(f"{name:44} {size!s:>8} {size / serial!s:>6} {32 // (size / serial)!s:>9}")
 
 # %% [markdown]
-# In the column of times d and r have cancelled: that is the proof. **At equal ranks it is a quarter of LoRA on all four
-# matrices of attention, if they are square.** LoRA on q and v has only twice as much. And the first LoRA is as
-# small at rank 8, so a small adapter alone is no reason for Serial LoRA.
+# In the column of times d and r have cancelled: that is the proof. **At equal ranks it is a quarter of LoRA on four
+# square matrices.** On q and v alone LoRA has only twice as much, and at rank 8 the first LoRA is as small.
 #
-# A formula counts the pairs that it is told of. Which matrices there are, and whether training reaches a
-# pair, only the model itself can say.
+# A formula counts the pairs that it is told of. Does training reach them all?
 #
 # ### Exercise 2.2 · Counted, and never reached
 #
@@ -118,8 +114,8 @@ for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matri
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 8 |
 #
-# Return the names of the tensors that should learn and that no gradient of the loss will ever reach, at any step of
-# training. The model may have fresh pairs, whose B is zero. Leave it as it is.
+# Return the names of the tensors that require a gradient and that no gradient of the loss reaches, at any step of
+# training. Pairs may be fresh, with B zero. Leave the model as it is.
 
 
 # %% tags=["exercise"]
@@ -160,10 +156,9 @@ check("2.2", never_reached)
 #
 # ## Three real models
 #
-# Take the real classes at their real size and the paper's ranks, put the adapters in, and count. On the **meta** device
-# a tensor has a shape and no storage, so this costs nothing. SD3 comes twice, since its text tokens have matrices of
-# their own. Beside LoRA's count is your 2.1, with four square matrices wherever Serial LoRA has a pair (in SAM that is
-# the picture's encoder alone). In which row is it wrong? The course's small SD3 is of the same class; there your 2.2
+# Now count in the real classes, at their size and the paper's ranks. On the **meta** device a tensor has a
+# shape and no storage. Beside LoRA's count is your 2.1, with four square matrices wherever Serial LoRA has a pair (in
+# SAM, the encoder alone). SD3 comes twice, as its text tokens have matrices of their own; in a small SD3 your 2.2
 # looks for what is never reached.
 
 
@@ -172,41 +167,36 @@ def trained(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-print(f"{'':6} stream rank {'LoRA':>12} {'by 2.1':>12} {'Serial LoRA':>12}  times")
-for name, rank, stream in (
-    ("CLIP", 32, "image"),  # with its text tower
-    ("SAM", 64, "image"),
-    ("SD3", 64, "image"),
-    ("SD3", 64, "both"),
-):
+print("      stream rank        LoRA      by 2.1 Serial LoRA  times")
+cases = [("CLIP", 32, "image"), ("SAM", 64, "image"), ("SD3", 64, "image"), ("SD3", 64, "both")]
+for name, rank, stream in cases:
     with torch.device("meta"):
-        lora, serial = REAL[name](), REAL[name]()
-    lora_size = trained(inject(lora, LoRAConfig(rank, stream=stream)))
-    serial_size = trained(inject(serial, SerialLoRAConfig(rank, stream=stream)))
+        lora, serial = MODELS[name](), MODELS[name]()
+    lora_n = trained(inject(lora, LoRAConfig(rank, stream=stream)))
+    serial_n = trained(inject(serial, SerialLoRAConfig(rank, stream=stream)))
     places = [p.shape[1] for key, p in serial.named_parameters() if key.endswith("lora_A")]
     formula = parameters([(d, d) for d in places] * 4, rank)
-    print(f"{name:6} {stream:6} {rank:4} {lora_size:12,} {formula:12,} {serial_size:12,}", end="")
-    print(f" {lora_size / serial_size:6.2f}")
+    row = (
+        f"{name:6}{stream:6}{rank:5}{lora_n:12,}{formula:12,}{serial_n:12,}{lora_n / serial_n:7.2f}"
+    )
+    print(row)
 
 one, last = (dict(lora.transformer_blocks[i].attn.named_parameters()) for i in (22, 23))
 print("\nSD3's block 23 lacks:", *sorted(one.keys() - last.keys()))
-tiny = load_sd3("tiny").model
 for config in (LoRAConfig(64, stream="both"), SerialLoRAConfig(64, stream="both")):
-    small = inject(deepcopy(tiny), config)
-    lost = yours("2.2")(small, picture_loss)
+    lost = sorted(yours("2.2")(inject(MODELS["small SD3"](), config), picture_loss))
     print(f"small SD3, {type(config).__name__:16} never reached:", *(lost or ["none"]))
 
 # %% [markdown]
-# With SD3's text tokens the quarter is not exact: it is 3.98. Block 23 has no `to_add_out`, which would bring the text
-# out of attention, because after its last block SD3 needs the picture's tokens alone. Nor does the text's q matter
-# there: it asks what the text should read, and that is thrown away. **So the pair on it is counted, and no gradient
-# ever reaches it.** The text's k and v are read by the picture's tokens. Serial LoRA's pair stands in front of
-# all three, so it is reached through k and v.
+# With the text the quarter is not exact: it is 3.98. Block 23, the last, has no `to_add_out`, which would bring the text
+# out of attention: SD3 then needs the picture alone. So what the text's q asks for is thrown away. **LoRA's
+# pair on it is counted, and no gradient ever reaches it.** The picture does read the text's k and v; through them Serial
+# LoRA's pair, in front of all three, is reached.
 #
 # ## And in memory?
 #
-# A training step holds the weights; for each parameter that learns a gradient and Adam's two moments; and what
-# the forward pass keeps for the way back. The last is hard to guess, but PyTorch lets you watch.
+# A training step holds weights; gradients and Adam's two moments of what learns; and what the forward pass
+# keeps for the way back, which PyTorch lets you watch.
 #
 # ### Exercise 2.3 · What autograd keeps
 #
@@ -214,10 +204,10 @@ for config in (LoRAConfig(64, stream="both"), SerialLoRAConfig(64, stream="both"
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 10 |
 #
-# Return how many bytes autograd keeps while `run()` computes, but for the model's own parameters and buffers, which are
-# in memory anyway. Inside `with torch.autograd.graph.saved_tensors_hooks(pack, unpack):` PyTorch calls `pack(tensor)`
-# with each tensor to keep, keeps what that returns, and on the way back calls `unpack` with it. Some are
-# views of one storage: count each storage once, by `untyped_storage()`, which has a `data_ptr()` and `nbytes()`.
+# Return how many bytes autograd keeps while `run()` computes, without the model's parameters and buffers, which are in
+# memory anyway. Inside `with torch.autograd.graph.saved_tensors_hooks(pack, unpack):` PyTorch calls `pack` with each
+# tensor, keeps what it returns, and gives that to `unpack` on the way back. Several can be views of one
+# `untyped_storage()`, which has a `data_ptr()` and `nbytes()`: count it once.
 
 
 # %% tags=["exercise"]
@@ -262,10 +252,9 @@ check("2.3", kept)
 #
 # ## One block, operation by operation
 #
-# Here is one block of CLIP, trained in five ways. Bars show what is kept for each token, in units of the width, 768
-# numbers. Each operation in autograd's graph is asked what it keeps; the totals on the right are your function's. LoRA
-# freezes the feed-forward's two matrices, d to 4d and 4d to d. What may be missing from its bar? The last row gives
-# these matrices pairs.
+# The bars are what each operation in the graph of one CLIP block says that it keeps, the black numbers your function's
+# total. LoRA freezes the two matrices of the feed-forward, d to 4d and 4d to d. What will be missing? The last
+# row gives them pairs.
 
 # %%
 ways = {
@@ -278,28 +267,25 @@ ways = {
 tokens = torch.rand(1, 197, 768, requires_grad=True)  # (B, N, d)
 bars, totals = {}, {}
 for name, config in ways.items():
-    block = REAL["block"]()
+    block = MODELS["block"]()
     if config:
         inject(block, config)
-    parts = kept_by_operation(block(tokens), block)
-    bars[name] = {part: size / tokens.nbytes for part, size in parts.items()}
+    bars[name] = by_operation(block(tokens), block)
     totals[name] = yours("2.3")(block, partial(block, tokens)) / tokens.nbytes
 display_figure(plot_kept(bars, totals))
 
 # %% [markdown]
-# **A matrix that is frozen does not need its input.** It passes the gradient on by its weight; only the weight's own
-# gradient is made with the input. So of 6 widths 1 is left, the input of q, k and v, which A needs. The last row
-# tests this reason: pairs on the feed-forward bring all of it back, 6 again.
+# **A frozen matrix does not need its input.** It passes the gradient on by its weight; only the weight's own gradient is
+# made with the input. So of 6 widths 1 is left, the input of q, k and v, for A. Pairs on the feed-forward bring all 6
+# back.
 #
-# Norms, attention and the activation function keep 14 whatever learns, since their slopes depend on what
-# went in, and the gradient passes through each. What LoRA and Serial LoRA do not share is what is kept between A and
-# B, 32 numbers a token for each pair: 0.17 against 0.04. **Here is the quarter, and 15 others stand beside it.**
+# Norms, attention and the activation function keep 14 in every row: the gradient goes through them, and their slopes
+# depend on what went in. LoRA and Serial LoRA differ between A and B alone, 0.17 to 0.04: **there is the quarter.**
 #
 # ## A step of CLIP
 #
-# Now all of CLIP, forward and back, with one picture and its caption and with two. PyTorch's profiler says how
-# much the step had allocated at once. Does that agree with what your function says? The lines in the figure go on to larger
-# batches: weights, moments, and what one picture keeps times the batch.
+# All of CLIP, forward and back. Beside your function's sum PyTorch's profiler says how much was allocated at
+# once. The figure's lines are weights, moments, and the batch times what one picture keeps.
 
 
 # %%
@@ -310,48 +296,46 @@ def step(model: nn.Module, batch: int) -> None:
 
 
 memory = {}  # way -> (weights and moments, kept for one picture, {batch: measured}), in MB
-print(f"{'':22} batch weights moments    kept  together | measured: the step  together")
+print(f"{'':22}batch  weights  moments    kept  together  profiler")
 for name, batches in zip(ways, ([1], [1, 2], [1], [1, 2]), strict=False):
     for batch in batches:
         with torch.device("meta"):
-            model = REAL["CLIP"]()
+            model = MODELS["CLIP"]()
         if ways[name]:
             inject(model, ways[name])
         model.to_empty(device="cpu")  # sizes count, numbers do not
         weights = sum(p.nbytes for p in model.parameters()) / 1e6
         moments = 2 * 4 * trained(model) / 1e6  # two float32 for each
-        size, peak = with_peak(partial(yours("2.3"), model, partial(step, model, batch)))
-        row = (weights, moments, size / 1e6, weights + moments + size / 1e6)
-        print(f"{name:22} {batch:5}" + "".join(f"{part:8.1f}" for part in row), end="  | ")
-        print(f"{peak / 1e6:18.1f} {weights + moments + peak / 1e6:9.1f}")
-        measured = memory.setdefault(name, (weights + moments, size / 1e6, {}))[2]
-        measured[batch] = weights + moments + peak / 1e6
-ways = ("LoRA, rank 32", "LoRA, rank 8", "Serial LoRA, rank 32")
-display_figure(plot_savings({way: memory[way] for way in ways}, SAVED))
+        sizes = with_peak(partial(yours("2.3"), model, partial(step, model, batch)))
+        held, peak = (size / 1e6 for size in sizes)
+        fixed = weights + moments
+        print(f"{name:22}{batch:5}{weights:9.1f}{moments:9.1f}{held:8.1f}", end="")
+        print(f"{fixed + held:10.1f}{fixed + peak:10.1f}")
+        memory.setdefault(name, (fixed, held, {}))[2][batch] = fixed + peak
+display_figure(plot_savings(memory, SAVED))
 
 # %% [markdown]
-# **Hardly any of it.** With one picture a step Serial LoRA takes 4.7% less than LoRA of its rank, and with 32 it would be
-# 1.5%. The quarter is there, in the moments: 7.9 MB in place of 31.5. But with one picture weights are most of the
-# memory, with many what is kept, and both are nearly the same. Beside LoRA of rank 8 nothing is saved.
+# **Hardly any of it.** Serial LoRA saves 4.7% with one picture a step and would save 1.5% with 32; beside LoRA of rank 8,
+# nothing. The quarter is in the moments, 7.9 MB in place of 31.5, but most is weights and what is kept, nearly the
+# same for both.
 #
-# Your sum and the profiler's agree to 3 MB in every row but the first, with no gradients in the sum. For a
-# gradient comes as the way back sets free what was kept. Only where everything learns are gradients larger
-# than what is kept, so the step takes 610 MB. **The large saving is from training everything to training any adapter.**
-# (This is float32 on a CPU. With less exact numbers or recomputing, other parts count.)
+# The sum has no gradients, and is at most 5 MB below the profiler's for every adapter: they come as what was kept goes.
+# Where everything learns they are larger than that, and show. **The large saving is from everything to any adapter.**
+# (In float32 on a CPU.)
 #
 # ## Quiz
 #
-# **1. You adapt the upper half of CLIP's blocks alone. What does that change in what is kept?**
+# **1. You adapt the upper half of CLIP's blocks alone. What does that change?**
 #
 # <details><summary>Answer</summary>
 #
-# The lower half keeps nothing: there is no pair in it or below it, so no gradient has to go through. Where pairs
-# are changes memory more than how large they are. Whether it learns as well has to be measured.
+# The lower half keeps nothing for the way back: with no pair in it or below it, no gradient has to go through. Where
+# pairs are changes memory more than how large they are. Whether it learns as well has to be measured.
 #
 # </details>
 #
-# **2. In your model k and v are a quarter as wide as q. You adapt q and v with LoRA. At which rank is it no
-# larger than Serial LoRA of rank 32?**
+# **2. k and v are a quarter as wide as q. You adapt q and v. At which rank is LoRA no larger than Serial LoRA of
+# rank 32?**
 #
 # <details><summary>Answer</summary>
 #
@@ -360,7 +344,7 @@ display_figure(plot_savings({way: memory[way] for way in ways}, SAVED))
 #
 # </details>
 #
-# **3. A thousand customers have an adapter each for CLIP ViT-B/16, at rank 32. What does the quarter save there?**
+# **3. A thousand customers have an adapter of CLIP each, at rank 32. What does the quarter save there?**
 #
 # <details><summary>Answer</summary>
 #
@@ -371,8 +355,8 @@ display_figure(plot_savings({way: memory[way] for way in ways}, SAVED))
 #
 # ## What to remember
 #
-# - A pair holds rank · (inputs + outputs) parameters. Ask which LoRA is meant, and compare at equal size too.
-# - Count on the real model, and see whether a gradient reaches what you count.
-# - A frozen matrix does not keep its input. An adapter's size saves disk, hardly memory in training.
+# - Ask which LoRA is meant, and compare at equal size too.
+# - Count on the real model, and see what a gradient reaches.
+# - A frozen matrix keeps no input. An adapter's size saves disk, hardly memory.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).

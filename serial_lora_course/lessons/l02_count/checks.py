@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from serial_lora import LoRAConfig, inject
 from serial_lora_course.checking.case import Case
 from serial_lora_course.checking.running import exercise
-from serial_lora_course.lessons.l02_count.measure import picture_loss
-from serial_lora_course.models.sd3 import load_sd3
+from serial_lora_course.lessons.l02_count.measure import MODELS, picture_loss
 
 
 def numel_of(shapes: list[tuple[int, int]], rank: int) -> int:
@@ -67,9 +66,9 @@ def never_reached() -> Iterator[Case]:
         ("a shift that nothing reads", Paired(), lambda m: m(x).norm(), ["shift"]),
         ("a shift times zero", Paired(), lambda m: (m(x) + 0 * m.shift).norm(), ["shift"]),
         ("a part of a shift", Paired(), lambda m: (m(x)[:, :2] + m.shift[:2]).norm(), []),
-        ("a difference", Paired(), lambda m: (m(x) * (m.shift - m.shift.mean())).norm(), []),
+        ("a difference", Paired(), lambda m: (m(x) * (1 + m.shift - m.shift.mean())).norm(), []),
         ("a shift alone", Paired(), lambda m: m.shift.norm(), ["lora_A", "lora_B"]),
-        ("a small SD3", inject(load_sd3("tiny").model, both), picture_loss, lost),
+        ("a small SD3", inject(MODELS["small SD3"](), both), picture_loss, lost),
     ):
         yield Case(what, (model, loss), names, read=lambda found, *_: sorted(found))
 

@@ -17,12 +17,15 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from segment_anything import sam_model_registry
 from torch import Tensor, nn
 
-REAL: dict[str, Callable[[], nn.Module]] = {
+from serial_lora_course.models.sd3 import load_sd3
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
     "CLIP": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
     "SAM": lambda: sam_model_registry["vit_b"](),
     "SD3": lambda: SD3Transformer2DModel(
         num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
     ),
+    "small SD3": lambda: load_sd3("tiny").model,
     "block": lambda: ResidualAttentionBlock(
         768, 12, act_layer=QuickGELU
     ),  # CLIP's, of its picture tower
@@ -47,13 +50,13 @@ def picture_loss(sd3: nn.Module) -> Tensor:
     return sd3(picture, words, pooled, torch.tensor([500])).sample.square().mean()
 
 
-def kept_by_operation(output: Tensor, model: nn.Module) -> dict[str, int]:
-    """Bytes of each storage that the graph behind `output` keeps, by the operation; the model's own left out."""
+def by_operation(output: Tensor, model: nn.Module) -> dict[str, float]:
+    """What the graph behind `output` keeps, by the operation, in sizes of `output`; the model's own left out."""
     seen = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
     nodes = [output.grad_fn]
     for node in nodes:  # grows while it is read
         nodes += [next_ for next_, _ in node.next_functions if next_ and next_ not in nodes]
-    found = dict.fromkeys([*KEEPERS, BETWEEN], 0)
+    found = dict.fromkeys([*KEEPERS, BETWEEN], 0.0)
     for what, operations in KEEPERS.items():
         for node in (node for node in nodes if node.name().startswith(operations)):
             values = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
@@ -61,7 +64,7 @@ def kept_by_operation(output: Tensor, model: nn.Module) -> dict[str, int]:
                 storage = value.untyped_storage()
                 thin = operations[-1] == "Mm" and value.shape[-1] < output.shape[-1]
                 size = 0 if storage.data_ptr() in seen else storage.nbytes()
-                found[BETWEEN if thin else what] += size
+                found[BETWEEN if thin else what] += size / output.nbytes
                 seen.add(storage.data_ptr())
     return found
 
