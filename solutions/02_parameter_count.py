@@ -276,10 +276,10 @@ display_figure(plot_kept(bars, totals))
 
 # %% [markdown]
 # **A frozen matrix does not need its input.** It passes the gradient on by its weight; only the weight's own gradient is
-# made with the input. So of 6 widths 1 is left, the input of q, k and v, for A. Pairs on the feed-forward bring all 6
+# made with the input. So 1 of 6 widths is left, the input of q, k and v, for A. Pairs on the feed-forward bring all 6
 # back.
 #
-# Norms, attention and the activation function keep 14 in every row: the gradient goes through them, and their slopes
+# Norms, attention and the activation function keep 2, 4 and 8 in every row: the gradient passes them, and their slopes
 # depend on what went in. LoRA and Serial LoRA differ between A and B alone, 0.17 to 0.04: **there is the quarter.**
 #
 # ## A step of CLIP
@@ -319,8 +319,8 @@ display_figure(plot_savings(memory, SAVED))
 # nothing. The quarter is in the moments, 7.9 MB in place of 31.5, but most is weights and what is kept, nearly the
 # same for both.
 #
-# The sum has no gradients, and is at most 5 MB below the profiler's for every adapter: they come as what was kept goes.
-# Where everything learns they are larger than that, and show. **The large saving is from everything to any adapter.**
+# The sum has no gradients, and yet is at most 5 MB below the profiler's for every adapter: they come while what was kept
+# is set free. Where everything learns they are larger than that. **The large saving is from everything to any adapter.**
 # (In float32 on a CPU.)
 #
 # ## Quiz
