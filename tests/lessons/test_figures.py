@@ -143,7 +143,6 @@ def test_what_a_block_keeps_is_drawn_end_to_end_with_the_total_that_was_counted(
 @pytest.mark.parametrize("guess", [None, 0.5])
 def test_savings_over_the_batch_are_of_the_parts_and_dots_of_what_was_measured(guess):
     memory = {
-        "all": (9, 9, {1: 9}),
         "LoRA": (100, 10, {1: 110, 2: 120}),
         "same": (50, 10, {1: 60}),
         "Serial": (50, 10, {1: 55, 2: 72}),

@@ -92,12 +92,12 @@ def plot_kept(bars: Mapping[str, Mapping[str, float]], totals: Mapping[str, floa
 def plot_savings(
     memory: Mapping[str, tuple[float, float, Mapping[int, float]]], guess: float | None
 ) -> Figure:
-    """By how much the last way needs less memory than the others but the first, over the batch.
+    """By how much the last way needs less memory than the others, over the batch.
 
     Each way has what no batch changes, what one picture keeps, and batch -> what was measured in all.
     """
     batches, told = [1, 2, 4, 8, 16, 32, 64], []
-    _, *others, smaller = memory
+    *others, smaller = memory
     fixed, each, seen = memory[smaller]
     with styled_figure(9.6, 3.5) as figure:
         axes = figure.subplots()
