@@ -305,13 +305,14 @@ for name, batches in zip(ways, ([], [1, 2], [1], [1, 2]), strict=False):
     weights = sum(p.nbytes for p in model.parameters()) / 1e6
     moments = 2 * 4 * trained(model) / 1e6  # two float32 for each
     fixed = weights + moments
-    print(f"{name:22} weights {weights:6.1f}  moments {moments:6.1f}  together {fixed:6.1f} MB")
+    print(f"{name:22} weights {weights:6.1f}  moments {moments:6.1f} MB")
     for batch in batches:
         model.to_empty(device="cpu")  # sizes count, numbers do not
         sizes = with_peak(partial(yours("2.3"), model, partial(step, model, batch)))
         held, peak = (size / 1e6 for size in sizes)
-        print(f"  and kept, batch {batch}: {held:5.1f}  together {fixed + held:5.1f}", end=" ")
-        print(f" by the profiler {fixed + peak:5.1f}")
+        print(
+            f"  batch {batch}: kept {held:5.1f}  sum {fixed + held:5.1f}  profiler {fixed + peak:5.1f}"
+        )
         memory.setdefault(name, (fixed, held, {}))[2][batch] = fixed + peak
 display_figure(plot_savings(memory, SAVED))
 
@@ -320,8 +321,8 @@ display_figure(plot_savings(memory, SAVED))
 # nothing. The quarter is in the moments, 7.9 MB in place of 31.5, but most is weights and what is kept, nearly the
 # same for both.
 #
-# The sum has no gradients, and yet is at most 5 MB below the profiler's for every adapter: they come while what was kept
-# is set free. Where everything learns the moments alone are 1197 MB. **The large saving is from everything to any adapter.**
+# The sum has no gradients, but is at most 5 MB below the profiler's: they come while what was kept is set free.
+# Where everything learns the moments alone are 1197 MB. **The large saving is from everything to any adapter.**
 # (In float32 on a CPU.)
 #
 # ## Quiz
