@@ -311,7 +311,7 @@ for name, batches in zip(ways, ([], [1, 2], [1], [1, 2]), strict=False):
         sizes = with_peak(partial(yours("2.3"), model, partial(step, model, batch)))
         held, peak = (size / 1e6 for size in sizes)
         print(
-            f"  batch {batch}: kept {held:.1f}  sum {fixed + held:.1f}  profiler {fixed + peak:.1f}"
+            f"  batch {batch}: {held:.1f} kept, sum {fixed + held:.1f}, profiler {fixed + peak:.1f}"
         )
         memory.setdefault(name, (fixed, held, {}))[2][batch] = fixed + peak
 display_figure(plot_savings(memory, SAVED))
