@@ -305,14 +305,12 @@ for name, batches in zip(ways, ([], [1, 2], [1], [1, 2]), strict=False):
     weights = sum(p.nbytes for p in model.parameters()) / 1e6
     moments = 2 * 4 * trained(model) / 1e6  # two float32 for each
     fixed = weights + moments
-    print(f"{name:22} weights {weights:6.1f}  moments {moments:6.1f} MB")
+    print(f"{name:22} weights {weights:6.1f}  moments {moments:6.1f} MB; batch:")
     for batch in batches:
         model.to_empty(device="cpu")  # sizes count, numbers do not
         sizes = with_peak(partial(yours("2.3"), model, partial(step, model, batch)))
         held, peak = (size / 1e6 for size in sizes)
-        print(
-            f"  batch {batch}: {held:.1f} kept, sum {fixed + held:.1f}, profiler {fixed + peak:.1f}"
-        )
+        print(f"  {batch}: {held:.1f} kept, sum {fixed + held:.1f}, measured {fixed + peak:.1f}")
         memory.setdefault(name, (fixed, held, {}))[2][batch] = fixed + peak
 display_figure(plot_savings(memory, SAVED))
 
