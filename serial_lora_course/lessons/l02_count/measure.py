@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable
@@ -71,6 +72,7 @@ def by_operation(output: Tensor, model: nn.Module) -> dict[str, float]:
 
 def with_peak(run: Callable[[], Any]) -> tuple[Any, int]:
     """What `run()` returns, and the most bytes that it had allocated at once, by PyTorch's profiler."""
+    gc.collect()  # a model of before may still be there
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it writes of its start and its end
     with torch.profiler.profile(profile_memory=True) as profile:
         result = run()
