@@ -3,6 +3,7 @@
 Each is a function, or the solved answer with parts replaced: old -> new.
 """
 
+import copy
 from itertools import chain
 
 import numpy as np
@@ -60,6 +61,27 @@ def stack_as_sequences(pairs):
     """The rows of A, and those of B's transpose, padded as sentences are."""
     rows, columns = ([pair[0] for pair in pairs], [pair[1].T for pair in pairs])
     return pad_sequence(rows, batch_first=True), pad_sequence(columns, batch_first=True).mT
+
+
+def unreached_by_backward(model, loss):
+    """Every number that learns is drawn again, and one step goes back."""
+    drawn = copy.deepcopy(model)
+    for p in drawn.parameters():
+        if p.requires_grad:
+            p.data.uniform_(-0.3, 0.3)
+    loss(drawn).backward()
+    learn = [(name, p.grad) for name, p in drawn.named_parameters() if p.requires_grad]
+    return [name for name, gradient in learn if gradient is None or gradient.abs().max() == 0]
+
+
+def kept_in_a_list(model, run):
+    """All tensors first, then their storages, by what they hold."""
+    tensors = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: tensors.append(t) or t, lambda t: t):
+        run()
+    own = {t.untyped_storage().data_ptr() for t in model.state_dict().values()}
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}
+    return sum(len(storages[place]) for place in storages.keys() - own)
 
 
 def groups_by_lists(named, lr, ratio, weight_decay):
@@ -160,6 +182,8 @@ def lower_by_setting(model):
 
 
 ANSWERS = {
+    "2.2": [unreached_by_backward],
+    "2.3": [kept_in_a_list],
     "0.1": [tokens_by_columns],
     "0.2": [
         lambda before, after, truth: tuple(
