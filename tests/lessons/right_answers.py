@@ -120,6 +120,24 @@ def pair_by_singular_values(before, after, rank):
     return Vh[:rank], U[:, :rank] * S[:rank]
 
 
+def ground_by_spread(image):
+    """Plain if half of the page has one colour; else the lines along which less changes."""
+    plain = np.median(image.reshape(-1, 3), axis=0)
+    if (image == plain).all(-1).mean() > 0.5:
+        return plain
+    rows, columns = (np.median(image, axis=axis, keepdims=True) for axis in (1, 0))
+    return rows if rows.std() > columns.std() else columns
+
+
+def gap_by_counts(right_a, right_b):
+    """By how many sheets only the one or only the other way counts right."""
+    number = len(right_a)
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    gap = (only_a - only_b) / number
+    variance = ((only_a + only_b) / number - gap**2) * number / (number - 1)
+    return 100 * gap, 196 * (variance / number) ** 0.5
+
+
 def held_by_comparing(model, optimizer):
     """Object by object."""
     learns = [p for p in model.parameters() if p.requires_grad]
@@ -293,16 +311,6 @@ ANSWERS = {
     ],
     "11.2": [stack_as_sequences],
     "12.2": [
-        {
-            "(merged - adapted).abs().max() <= allowed": (
-                "torch.allclose(merged, adapted, rtol=0, atol=float(allowed))"
-            ),
-            "(adapted - base).abs().max() > allowed": (
-                "not torch.allclose(base, adapted, rtol=0, atol=float(allowed))"
-            ),
-        }
-    ],
-    "12.3": [
         {  # a loader of positions, Adam, a norm that learns, gradients cleared first
             "for _ in range(steps):": (
                 "loader = torch.utils.data.DataLoader(train, 32, shuffle=True)\n    "
@@ -315,6 +323,8 @@ ANSWERS = {
             ", elementwise_affine=False": "",
         },
     ],
+    "12.3": [ground_by_spread],
+    "12.4": [gap_by_counts],
     "13.1": [held_by_comparing],
     "13.2": [reached_by_pandas],
     "13.3": [entering_by_forward],
