@@ -224,8 +224,8 @@ display(pd.Series(rows).astype(float).round(1).unstack(0))
 
 # %% [markdown]
 # Split by frame, the nearest frame is ahead on every draw, with 97.8% to 99.4%. Split by thing it has 72.6% to 79.3%,
-# and now the probe is ahead on every draw. **The leak turned the order around**, because it rewards memory: Ada would
-# have shipped the worse of the two.
+# and the probe is ahead on every draw, by a few points. **The leak turned the order around**, because it rewards memory:
+# Ada would have chosen between the two by a number that says nothing about counting.
 #
 # ## An adapter, merged and verified
 #
@@ -456,8 +456,8 @@ check("12.3", ground_of)
 # ## All ways, before and after
 #
 # Her sister's sheets show what each way lacks, and each can be mended. The lines get your ground. The three that learn
-# get more frames: each photograph filmed once more, a third of them anywhere, a third on wood, a third touching, added to Ada's folder.
-# For touching things there is an old trick, too: in a blob count the *thickest places*, where the distance to the ground is largest.
+# get more frames beside Ada's: each photograph is filmed once more, in turn anywhere, on wood, and touching. For touching
+# things there is an old trick, too: count the *thickest places*, where the distance to the ground is largest.
 
 
 # %%
@@ -616,7 +616,8 @@ display(right.pivot_table("", "right on touching, of 75", "things", aggfunc="sum
 # %% [markdown]
 # On wood the lines are ahead of the adapter by 36 to 44 points, far more than the interval. On touching things the
 # thickest places are ahead by 9 to 11 points, about as much as one interval is wide to each side: a single draw could
-# hardly tell, but all three say the same. The bar decides in any case, and both ways are below it: don't ship.
+# hardly tell, but all three say the same. Over the probe the adapter is ahead by 2, 2 and 16 points, which tells little.
+# The bar decides in any case, and both ways are below it: don't ship.
 #
 # The last table says why connected parts end: with four touching things they are right on none of 75 sheets, since what
 # touches is one part. The thickest places see 30 of them, the adapter 14. Why the adapter stops there we do not
@@ -650,7 +651,8 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB; verified: 
 print(f"{step:.1f} s a step: one core takes {300 * step / 60:.0f} minutes for the 300 steps above")
 
 # %% [markdown]
-# That is the cost: so many megabytes to fetch once, and minutes of one core. To run the lesson on it, set `vision, transform = dino, prepare` where the tiny model is opened.
+# That is the cost: so many megabytes to fetch once, and minutes of one core.
+# To run the lesson on it, set `vision, transform = dino, prepare` where the tiny model is opened.
 
 # %% [markdown]
 # ## Quiz
