@@ -159,6 +159,24 @@ def pair_by_singular_values(before, after, rank):
     return Vh[:rank], U[:, :rank] * S[:rank]
 
 
+def ground_by_spread(image):
+    """Plain if half of the page has one colour; else the lines along which less changes."""
+    plain = np.median(image.reshape(-1, 3), axis=0)
+    if (image == plain).all(-1).mean() > 0.5:
+        return plain
+    rows, columns = (np.median(image, axis=axis, keepdims=True) for axis in (1, 0))
+    return rows if rows.std() > columns.std() else columns
+
+
+def gap_by_counts(right_a, right_b):
+    """By how many sheets only the one or only the other way counts right."""
+    number = len(right_a)
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    gap = (only_a - only_b) / number
+    variance = ((only_a + only_b) / number - gap**2) * number / (number - 1)
+    return 100 * gap, 196 * (variance / number) ** 0.5
+
+
 def optimizer_by_the_library(model, config, lr):
     """By the library's own list of the pairs."""
     return torch.optim.AdamW(adapter_parameters(inject(model, config)), lr)
@@ -331,16 +349,6 @@ ANSWERS = {
     ],
     "11.2": [stack_as_sequences],
     "12.2": [
-        {
-            "(merged - adapted).abs().max() <= allowed": (
-                "torch.allclose(merged, adapted, rtol=0, atol=float(allowed))"
-            ),
-            "(adapted - base).abs().max() > allowed": (
-                "not torch.allclose(base, adapted, rtol=0, atol=float(allowed))"
-            ),
-        }
-    ],
-    "12.3": [
         {  # a loader of positions, Adam, a norm that learns, gradients cleared first
             "for _ in range(steps):": (
                 "loader = torch.utils.data.DataLoader(train, 32, shuffle=True)\n    "
@@ -353,10 +361,19 @@ ANSWERS = {
             ", elementwise_affine=False": "",
         },
     ],
+<<<<<<< HEAD
     "13.1": [optimizer_by_the_library],
     "13.2": [through_blocks_that_need_a_gradient],
     "13.3": [lambda picture: pil_to_tensor(picture.convert("RGB"))],
     "13.4": [lower_by_setting],
+=======
+    "12.3": [ground_by_spread],
+    "12.4": [gap_by_counts],
+    "13.1": [held_by_comparing],
+    "13.2": [reached_by_pandas],
+    "13.3": [entering_by_forward],
+    "13.4": [moved_by_vectors],
+>>>>>>> fix_n12
     "13.5": [
         lambda: {"G": "high rate", "F": ["start"], "E": ("low rate", "optimizer"), "D": "format"}
     ],

@@ -39,7 +39,7 @@ from serial_lora_course.lessons.l07_lora_plus.figures import (
 )
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l11_many.figures import plot_gather, plot_table, plot_ways
-from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
+from serial_lora_course.lessons.l12_your_own.figures import plot_counts
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
 
 
@@ -298,19 +298,21 @@ def test_a_cut_out_is_what_a_mask_marks_on_grey():
         assert tuple(unmarked) == getrgb(PAPER)
 
 
-def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots():
-    methods = ["nearest frame", "probe", "adapter"]
-    *draws, mended = (
-        pd.DataFrame(np.random.default_rng(seed).uniform(0, 99, (3, 2)), methods, ["one", "other"])
-        for seed in range(3)
-    )
-    for axes, question in zip(plot_seeds(draws, mended).axes, mended, strict=True):
-        dots = [tuple(dot) for each in axes.collections for dot in each.get_offsets().tolist()]
-        for row, name in enumerate(methods):
-            assert all((draw.loc[name, question], row) in dots for draw in draws)
-            assert mended.loc[name, question] in [x for x, y in dots if y > row][:3]
-        joined = [list(line.get_xdata()) for line in axes.lines]
-        assert joined == [list(draw[question]) for draw in draws]
+def test_each_draw_is_a_full_dot_in_the_row_of_its_way_and_a_hollow_one_when_mended():
+    ways = ["lines", "nearest frame", "probe", "adapter"]
+    tables = [
+        pd.DataFrame(np.random.default_rng(seed).uniform(0, 99, (4, 2)), ways, ["one", "other"])
+        for seed in range(4)
+    ]
+    figure = plot_counts(tables[:2], tables[2:], bar=75)
+    for axes, test in zip(figure.axes, ["one", "other"], strict=True):
+        drawn = [dots for dots in axes.collections if len(dots.get_offsets())]
+        for row, way in enumerate(ways):
+            for dots, each in zip(drawn[2 * row :], (tables[:2], tables[2:]), strict=False):
+                found = dots.get_offsets()
+                assert list(found[:, 0]) == [table.loc[way, test] for table in each]
+                assert list(found[:, 1].round()) == [row, row]
+                assert bool(len(dots.get_facecolor())) == (each[0] is tables[0])
 
 
 def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():
