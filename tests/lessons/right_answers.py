@@ -361,19 +361,12 @@ ANSWERS = {
             ", elementwise_affine=False": "",
         },
     ],
-<<<<<<< HEAD
+    "12.3": [ground_by_spread],
+    "12.4": [gap_by_counts],
     "13.1": [optimizer_by_the_library],
     "13.2": [through_blocks_that_need_a_gradient],
     "13.3": [lambda picture: pil_to_tensor(picture.convert("RGB"))],
     "13.4": [lower_by_setting],
-=======
-    "12.3": [ground_by_spread],
-    "12.4": [gap_by_counts],
-    "13.1": [held_by_comparing],
-    "13.2": [reached_by_pandas],
-    "13.3": [entering_by_forward],
-    "13.4": [moved_by_vectors],
->>>>>>> fix_n12
     "13.5": [
         lambda: {"G": "high rate", "F": ["start"], "E": ("low rate", "optimizer"), "D": "format"}
     ],
