@@ -2,10 +2,8 @@
 # # 00 · Start here
 #
 # The small CLIP of this course has only ever seen drawings: [emoji and icons](../docs/models.md). Show it the photograph
-# of a crow, cut out, and it says "a vehicle". You have a laptop, and photographs that somebody sorted.
-#
-# You write one line, train it for some seconds, and ask again. **What did CLIP learn, what did it lose, and why?** The
-# last cell answers, from nine trainings.
+# of a crow, cut out, and it says "a vehicle". You write one line, train it on sorted photographs, and ask again. **What
+# did CLIP learn, and what did it lose?**
 
 # %%
 try:
@@ -26,7 +24,12 @@ from serial_lora import SerialLoRAConfig, adapter_parameters, adapters, inject
 from serial_lora_course.checking import check, lesson_card, lesson_list, yours
 from serial_lora_course.data.photographs import photographed_things
 from serial_lora_course.data.registry import load_classification
-from serial_lora_course.lessons.l00_start.figures import plot_outcomes, plot_pairs, plot_said
+from serial_lora_course.lessons.l00_start.figures import (
+    plot_moves,
+    plot_outcomes,
+    plot_pairs,
+    plot_said,
+)
 from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import display_drawing, display_figure
@@ -36,9 +39,8 @@ lesson_card("00")
 # %% [markdown]
 # ## 1. Ask
 #
-# CLIP turns a picture into a vector, and a sentence into another. We ask in two ways. *Named*: of one sentence for each
-# class, CLIP says the one whose vector lies nearest to the picture's. *Found*: is a photograph among the six that lie
-# nearest to its own name, such as "a crow"? Here is a photograph of each class.
+# CLIP turns a picture into a vector, and a sentence into another. Of one sentence for each class, it says the one whose
+# vector lies nearest to the picture's. Here is one photograph of each class.
 
 # %%
 clip, data = load_clip(), load_classification("photographs")
@@ -56,25 +58,11 @@ def scores(model, pictures: torch.Tensor) -> torch.Tensor:
     return model.logit_scale.exp() * seen @ encode_prompts(model, sentences).T
 
 
-def nearest(model, words: list[str]) -> torch.Tensor:
-    """The six test photographs that lie nearest to each of the words: (words, 6)."""
-    asked = encode_prompts(model, clip.tokenizer([f"a photo of {each}." for each in words]))
-    return (asked @ model.encode_image(test, normalize=True).T).topk(6).indices
-
-
-def finds(model) -> torch.Tensor:
-    """Whether each test photograph is found by its own name: (70,)."""
-    return (nearest(model, own_names) == torch.arange(len(test))[:, None]).any(dim=1)
-
-
-old = scores(clip.model.requires_grad_(False), test)
-before, found = old.argmax(dim=1), finds(clip.model)  # (70,) each
+before = scores(clip.model.requires_grad_(False), test).argmax(dim=1)  # (70,)
 firsts = [truth.tolist().index(c) for c in range(len(names))]
-titles = [names[before[i]] + (" ✓" if before[i] == truth[i] else " ✗") for i in firsts]
+titles = [f"{own_names[i]}:\n{names[before[i]]} {'✗✓'[before[i] == truth[i]]}" for i in firsts]
 display_figure(show_pictures([pictures[i] for i in firsts], titles, columns=5, size=1.9))
-print(
-    f"of {len(truth)} test photographs: {(before == truth).sum()} named right, {found.sum()} found"
-)
+print(f"of {len(truth)} test photographs: {(before == truth).sum()} named right")
 
 # %% [markdown]
 # ## 2. Write a line, and train it
@@ -92,7 +80,7 @@ print(
 #
 # `A` is wide, (r, d), and `B` is tall, (d, r). A token, a row of d numbers, goes through `A` down to r numbers and
 # through `B` up to d again. What comes out is multiplied by the scale and added to the token. Write that, for
-# any number of tokens. Everything below runs your line.
+# any number of tokens.
 #
 # Replace `raise NotImplementedError(...)` with your code, and run the cell. If it is wrong, the last line of the
 # message says what the mistake is. If you skip it, the notebook goes on with the solved answer. Work in a copy: an update
@@ -138,8 +126,8 @@ check("0.1", adapted)
 # Where does your line stand? In the drawing,
 # [*LoRA*](https://arxiv.org/abs/2106.09685) (Hu et al., 2021) gives each of the four matrices a pair of its own. *Serial
 # LoRA* ([Zhong et al., 2025](https://arxiv.org/abs/2503.17750), in this course *the paper*) has one pair in front of q, k
-# and v, which all read the same slightly changed tokens. <!-- from the two papers: 2021, 2025 --> `inject` freezes CLIP
-# and puts a pair into every block. The cell runs the first block by hand, with your line, and compares.
+# and v, which all read the same changed tokens. <!-- from both papers: 2021, 2025 --> `inject` freezes CLIP
+# and puts a pair into every block of both towers. The cell runs the first block by hand, with your line, and compares.
 
 # %%
 line = yours("0.1")
@@ -155,15 +143,16 @@ for B_is in ("zero", "random"):
     ways = by_hand - injected(x), injected(x) - own(x)
     print(f"{'B is ' + B_is:17}" + "".join(f"{way.abs().max().item():23.5f}" for way in ways))
     torch.nn.init.normal_(pair.lora_B)
-print(f"parameters to train: {sum(map(torch.numel, adapter_parameters(model))):,}")
+count = sum(map(torch.numel, adapter_parameters(model)))
+print(f"{len(adapters(model))} pairs, {count:,} parameters to train")
 
 # %% [markdown]
 # By hand and injected agree: the pair stands in front of q, k and v. `B` starts at zero, and then the new CLIP is the old
 # one. r = 16 is the **rank**: whatever the token, what is added mixes the same 16 directions.
 #
-# Now train the pairs. You decide which classes CLIP does **not** get to see: ours are a tool, a flower and a vehicle. Of
-# their 20 test photographs the old CLIP names 12 right. <!-- from the table below: 12, 20 --> How many afterwards? (Rank
-# and rate are those of the other lessons on CLIP, and 40 steps take seconds.)
+# You decide which classes CLIP does **not** get to see in training: ours are a tool, a flower and a vehicle. Of their 20
+# test photographs the old CLIP names 12 right. How many afterwards? (Rank and rate are those of the other lessons on
+# CLIP.)
 
 # %% tags=["idea"]
 LEFT_OUT, RATE = (6, 7, 8), 3e-3
@@ -198,17 +187,21 @@ def adapt(left_out: tuple[int, ...], seed: int, shuffled: bool = False):
 model = adapt(LEFT_OUT, 0)
 new, known, hidden = scores(model, test), bar(LEFT_OUT)[labels] == 0, bar(LEFT_OUT)[truth] != 0
 after = new.argmax(dim=1)
-display_figure(plot_outcomes(pictures, truth, before, after, names, LEFT_OUT))
+shown = torch.bincount(labels[known], minlength=len(names)).tolist()
+display_figure(plot_outcomes(pictures, truth, before, after, names, shown))
 display_figure(plot_said(truth, {"before": before, "after": after}, names, LEFT_OUT))
+print(f"left out, right afterwards: {(after == truth)[hidden].sum()}; your guess: {guess}")
 print(data.attribution)
 
 # %% [markdown]
-# Birds rose from 3 to 9 and hoofed animals from 0 to 6. Furry animals fell from 4 to 1, although CLIP was trained on them.
-# Below the line stand the classes whose training photographs we hid: two flowers were gained, a tool and a vehicle
-# lost.
+# The two classes with most training photographs gained: birds, with 25, rose from 3 to 9, and hoofed animals, with 23,
+# from 0 to 6.
 #
-# The tables show what CLIP says. "Furry animal" comes 3 times, before 15 times, and more has moved than the border to the
-# hoofed: of 10 furry animals 5 are now birds. "Vehicle" comes 10 times, before 18, although training showed none.
+# To be trained on is no promise: furry animals, with 17, fell from 4 to 1, and of the 6 sea animals CLIP still names
+# none, after 7 in training.
+#
+# Below the line two flowers were gained, a tool and a vehicle lost, though training showed none. In the tables CLIP says
+# "furry animal" 3 times, before 15.
 #
 # ### Exercise 0.2 · Lost and gained
 #
@@ -216,8 +209,8 @@ print(data.attribution)
 # |---|---|---|
 # | ●○○○○ | ●●●●○ | 3 |
 #
-# A count that stays the same can hide losses behind gains. Find the picture's orange and blue frames: which photographs
-# were named right before and no longer are, and which only now? Return the places of both.
+# Which photographs were named right before and no longer are (orange frames), and which only now (blue)? Return the
+# places of both.
 
 
 # %% tags=["exercise"]
@@ -259,140 +252,160 @@ check("0.2", lost_and_gained)
 #
 # ## 3. Is that much?
 #
-# Three rivals. One always names the most frequent class. One is your training with the labels shuffled: what it gains,
-# the classes did not teach. The third, a *linear probe*, is a logistic regression on the old CLIP's vectors. It knows
-# six names, so your line once chooses among these. Your CLIP takes any words: put yours into `WORDS`.
+# Two rivals. One is your training with the labels shuffled: what it gains, the classes did not teach. The other, a *linear
+# probe*, is a logistic regression on the old CLIP's vectors. It knows only the six names.
 
 # %%
-pairs_of, WORDS = yours("0.2"), "a guitar"
-models = {"CLIP before": clip.model, "your line": model, "shuffled": adapt(LEFT_OUT, 0, True)}
-answers = {what: scores(each, test).argmax(dim=1) for what, each in models.items()}
-answers["your line, six names"] = (new + bar(LEFT_OUT)).argmax(dim=1)
+pairs_of = yours("0.2")
+answers = {"CLIP before": before, "your line": after}
+answers["shuffled labels"] = scores(adapt(LEFT_OUT, 0, True), test).argmax(dim=1)
 vectors, tested = (clip.model.encode_image(each, normalize=True) for each in (train, test))
 probe = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.1, 1, 10, 100]})
 answers["linear probe"] = torch.tensor(probe.fit(vectors[known], labels[known]).predict(tested))
-always = labels[known].mode().values
-answers[f"always {names[always]}"] = always.expand(len(truth))
-
-
-def told(was: torch.Tensor, now: torch.Tensor, true: torch.Tensor) -> str:
-    lost, gained = pairs_of(was, now, true)
-    return f"{(now == true).sum()} right: {len(lost)} lost, {len(gained)} gained"
-
-
 table = pd.DataFrame(index=[*answers])
 for kind, at in {"learnt": ~hidden, "left out": hidden}.items():
-    said = [told(before[at], each[at], truth[at]) for each in answers.values()]
-    table[f"{kind}, of {at.sum()}"] = said
-told_of = {what: told(found, finds(each), torch.ones_like(found)) for what, each in models.items()}
-table["found by own name"] = pd.Series(told_of)
-display(table.fillna(""))
-print(f"left out, right afterwards: {(after == truth)[hidden].sum()}; your guess: {guess}")
-for what in ("CLIP before", "your line"):
-    print(f"{WORDS}, {what}:", ", ".join(own_names[i] for i in nearest(models[what], [WORDS])[0]))
+    pairs = [pairs_of(before[at], each[at], truth[at]) for each in answers.values()]
+    right = [(each == truth)[at].sum().item() for each in answers.values()]
+    table[f"{kind}, of {at.sum()}: right"] = right
+    table[f"{kind}: lost"] = [len(lost) for lost, _ in pairs]
+    table[f"{kind}: gained"] = [len(gained) for _, gained in pairs]
+display(table)
+six = (new + bar(LEFT_OUT)).argmax(dim=1)
+print(f"your line, with the probe's six names: {(six == truth)[~hidden].sum()} of the learnt")
 
 # %% [markdown]
-# On the learnt six your line lost 5 and gained 15. The labels did that: shuffled, they end at 10, as the constant answer
-# does. On the left out it lost two and gained two; shuffled labels even gain four, so this says little. The probe has 26,
-# and your line with the same six names 24. But a probe has no name for a tool, and finds nothing by words. By own name your
-# line lost 8 and gained 3, shuffled labels 7 and 4. The guitar, a word that training never used, rose from sixth place to
-# first.
+# On the learnt your line lost 5 and gained 15. The labels did that: shuffled, they end at 10, as if all were called
+# birds. The probe has 26, your line 24 with the same six names. But a probe has no name for a tool.
 #
-# ## 4. Why?
+# On the left out your line lost two and gained two. Shuffled labels even gained four, so two gains show nothing.
 #
-# A word can be said less for two reasons. Its score may have fallen on all photographs alike: then its *average* is lower,
-# and CLIP says it less whatever it sees. Or it fell on some and rose on others: then the *differences* between photographs
-# are new, and CLIP tells them apart in another way. Take the two apart: give the new scores the old averages, and the old
-# scores the new ones.
+# ## 4. Why does it touch what it was never trained on?
 #
-# ### Exercise 0.3 · Old averages
+# Your line stands in every block and reads every token of every picture: no part of it is kept for birds. Training asks
+# about six classes, and nothing holds a flower where it was. So flowers should move too. Do they, and as far?
+#
+# ### Exercise 0.3 · How far a vector moves
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 3 |
 #
-# Write `with_averages`: the average of each word over the photographs becomes the one that is asked for, and how far two
-# photographs are apart under a word stays as it was.
+# CLIP compares directions, so lengths must not count. Write `how_far`: 1 minus the cosine between each row's old and new
+# vector. That is 0 where the direction stayed, 1 at right angles to it.
 
 
 # %% tags=["exercise"]
-def with_averages(scores: torch.Tensor, averages: torch.Tensor) -> torch.Tensor:
-    """Scores whose words have other averages.
+def how_far(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """How far each vector has turned: 1 - cosine.
 
     Args:
-        scores: (N, C), of N photographs for C words.
-        averages: (C,), what each word's average over the photographs becomes.
+        old, new: (N, d), of any length; row i of one belongs to row i of the other.
 
     Returns:
-        (N, C); how far two photographs are apart under a word stays as it was.
+        (N,)
     """
     # BEGIN SOLUTION
-    own = scores.mean(dim=0)  # (C,)
-    return scores - own + averages
+    a, b = F.normalize(old, dim=1), F.normalize(new, dim=1)  # rows of length 1
+    return 1 - (a * b).sum(dim=1)
     # END SOLUTION
 
 
-check("0.3", with_averages)
+check("0.3", how_far)
 
 # %% [markdown]
-# <details><summary>Hint 1: which average?</summary>
+# <details><summary>Hint 1: the cosine</summary>
 #
-# A word is a column. What is the average of a column, and along which dimension does `mean` go?
+# Of two vectors of length 1, the cosine is the sum of their products, entry by entry. In `F` is a function that brings
+# every row to length 1.
 #
 # </details>
-# <details><summary>Hint 2: shift a column</summary>
+# <details><summary>Hint 2: which sum?</summary>
 #
-# If the same number is added to a whole column, its differences stay. Which number takes the average from where it is to
-# where it should be?
+# Each photograph is compared with itself alone: N numbers come out.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/00_start_here.ipynb)
 #
-# ## 5. Nine trainings
-#
-# One training may be luck. So leave out each three classes in turn, with three seeds each. The table adds the nine up,
-# also with averages exchanged. What raises the learnt classes, averages or differences? And the left out?
+# Guess first.
 
 # %%
-helped = "differences"  # your guess: of averages and differences, what helps the left out more
-swap, others = yours("0.3"), [c for c in range(len(names)) if c not in LEFT_OUT]
-runs, learnt, left = {}, [], []
-for left_out in (LEFT_OUT, tuple(others[:3]), tuple(others[3:])):
-    out = torch.isin(truth, torch.tensor(left_out))  # (70,)
-    kinds = ", ".join(names[c].split()[1] for c in left_out)
-    for seed in range(3):
-        run = adapt(left_out, seed)
-        now = scores(run, test)
-        pairs = [pairs_of(before[at], now.argmax(dim=1)[at], truth[at]) for at in (~out, out)]
-        pairs.append(pairs_of(found, finds(run), torch.ones_like(found)))
-        runs[f"without {kinds}, seed {seed}"] = [[*map(len, pair)] for pair in pairs]
-        ways = old, now, swap(now, old.mean(dim=0)), swap(old, now.mean(dim=0))
-        right = torch.stack(ways).argmax(dim=2) == truth  # (4, 70)
-        learnt.append(right[:, ~out].sum(dim=1))
-        left.append(right[:, out].sum(dim=1))
-display_figure(plot_pairs(runs, ["learnt, named", "left out, named", "found by own name"]))
-rows = ["before", "after", "new differences, old averages", "old differences, new averages"]
-table = pd.DataFrame({"learnt": sum(learnt), "left out": sum(left)}, rows)
-table["left out, one by one"] = [" ".join(map(str, row)) for row in torch.stack(left).T.tolist()]
-display(table)
-print("your guess, what helps the left out more:", helped)
+times = 0.5  # your guess: how many times as far the photographs left out move
+far = yours("0.3")
+
+
+def moves(run, left_out: tuple[int, ...]) -> list[torch.Tensor]:
+    """How far photographs moved, of the learnt classes and of those left out, and so sentences."""
+    out = bar(left_out) != 0  # (9,)
+    seen = far(clip.model.encode_image(test), run.encode_image(test))  # (70,)
+    read = far(encode_prompts(clip.model, sentences), encode_prompts(run, sentences))  # (9,)
+    return [seen[~out[truth]], seen[out[truth]], read[~out], read[out]]
+
+
+ours, twin = moves(model, LEFT_OUT), moves(adapt(LEFT_OUT, 0, True), LEFT_OUT)
+kinds = {"photographs,\nyour line": ours[:2], "sentences,\nyour line": ours[2:]}
+kinds["photographs,\nshuffled labels"] = twin[:2]
+others = (1 - tested @ tested.T).fill_diagonal_(2)  # (70, 70), from each to each other
+display_figure(plot_moves(kinds, others.min(dim=1).values.mean().item()))
+print(f"left out / learnt: {ours[1].mean() / ours[0].mean():.2f} times; your guess: {times}")
 
 # %% [markdown]
-# **CLIP learnt to tell the photographs of the learnt classes apart.** They rise from 144 to 218 right, and with the old
-# averages still to 210. New averages alone lower them to 121.
+# Photographs left out moved as far as the learnt ones: 0.20 and 0.21 on average, most of the way to the nearest other
+# photograph. With shuffled labels both moved further. So training moves them, whatever it teaches.
 #
-# **All else it tells apart a little worse.** New differences alone take the left out from 72 to 60, down in seven of nine
-# trainings. They end at 84, because the new averages suit them, most of all where birds, sea and furry animals are left
-# out. A search compares photographs under one word, so averages cannot help it: of own names 63 were lost and 36 gained.
-# Why untrained differences get worse, we have not measured. (All on the same 70 photographs: lesson 08 asks how sure that
-# is.)
+# A pair reads every sentence too, but those left out moved by 0.01, the learnt by 0.16. Why, we do not know. What reads
+# everything can move everything; whether it does has to be measured.
 #
-# **Change this, and run again**: `RATE = 3e-2`, then `3e-4`; `LEFT_OUT`; `WORDS`.
+# ## 5. Six trainings
+#
+# One training may be luck. So leave out each third of the classes, with two seeds and a shuffled twin. And search: is
+# each photograph among the six nearest to its own name, such as "a crow"?
+
+
+# %%
+def finds(model) -> torch.Tensor:
+    """Whether each test photograph is among the six nearest to its own name: (70,)."""
+    asked = encode_prompts(model, clip.tokenizer([f"a photo of {each}." for each in own_names]))
+    six = (asked @ model.encode_image(test, normalize=True).T).topk(6).indices  # (70, 6)
+    return (six == torch.arange(len(test))[:, None]).any(dim=1)
+
+
+found, runs, ratios = finds(clip.model), {}, []
+rest = [c for c in range(len(names)) if c not in LEFT_OUT]
+for left_out in (LEFT_OUT, tuple(rest[:3]), tuple(rest[3:])):
+    out = torch.isin(truth, torch.tensor(left_out))  # (70,)
+    split = runs["left out: " + ", ".join(names[c].split()[1] for c in left_out)] = {}
+    for seed, shuffled in ((0, False), (1, False), (0, True)):
+        run = adapt(left_out, seed, shuffled)
+        now = scores(run, test).argmax(dim=1)
+        pairs = [pairs_of(before[at], now[at], truth[at]) for at in (~out, out)]
+        pairs.append(pairs_of(found, finds(run), torch.ones_like(found)))
+        title = "shuffled labels" if shuffled else f"seed {seed}"
+        split[title] = [[*map(len, pair)] for pair in pairs]
+        if not shuffled:
+            learnt, left, said, unsaid = (each.mean() for each in moves(run, left_out))
+            ratios.append((left / learnt, unsaid / said))
+display_figure(plot_pairs(runs, ["learnt, named", "left out, named", "found by own name"]))
+for what, each in zip(("photographs", "sentences"), zip(*ratios, strict=True), strict=True):
+    print(f"left out / learnt, {what:11}:", *[f"{ratio:.2f}" for ratio in each])
+
+# %% [markdown]
+# **CLIP learnt the classes that it was trained on.** In all six trainings they gained more than they lost; in the three
+# twins they lost more.
+#
+# It lost photographs that it found by name: more than it gained in five of the six, as many in the sixth. The twins lost
+# about as many, so the labels are not the reason.
+#
+# Classes left out ended within one photograph of where they began, but in one split: without bird, sea and furry they
+# lost 1 and 4 and gained 7 and 9. The twin lost 7, so labels helped classes that training never showed. Set
+# `LEFT_OUT = (0, 1, 2)`, run again, and read the tables of section 2: which word does CLIP say less?
+#
+# Photographs left out moved 0.80 to 1.16 times as far as the learnt ones. (All on the same 70 photographs: see
+# lesson 08.)
 #
 # ## Quiz
 #
-# **1. An adapter names 12 of 20 right, as CLIP did before. Was anything lost?**
+# **1. An adapter names 12 of 20 right, as before. Was anything lost?**
 #
 # <details><summary>Answer</summary>
 #
@@ -400,27 +413,27 @@ print("your guess, what helps the left out more:", helped)
 #
 # </details>
 #
-# **2. Somebody adds 3 to the score of "a tool" on every photograph. What changes?**
+# **2. Your line is trained on birds and fruit. Do photographs of tools get new vectors?**
 #
 # <details><summary>Answer</summary>
 #
-# CLIP says "a tool" more often, rightly and wrongly. A search for a tool brings the same photographs in the same order.
+# Expect it: the same pairs read them, and nothing holds them. Then measure, with `how_far`.
 #
 # </details>
 #
-# **3. Somebody has photographs of every class, and will never ask about another. Adapter or probe?**
+# **3. You have photographs of every class, and will ask about no other. Adapter or probe?**
 #
 # <details><summary>Answer</summary>
 #
-# Try the probe first: it costs one logistic regression, and here it was no worse on the classes that it knows.
+# Try the probe first: it costs one logistic regression, and here it had two photographs more right.
 #
 # </details>
 #
 # ## What to remember
 #
 # - The adapter is one line, x + s · x Aᵀ Bᵀ; Serial LoRA puts one in front of q, k and v.
-# - CLIP tells apart better what it was trained on, and all else a little worse. With class names, averages can hide that.
-# - Beside before and after, report a constant answer, a probe, shuffled labels, and what was lost and gained.
+# - It reads every picture, so photographs of classes without training move as well.
+# - Report shuffled labels, a probe, and what was lost and gained.
 #
 # ## The lessons
 #

@@ -209,7 +209,7 @@ ANSWERS = {
             for old, new in ((before, after), (after, before))
         )
     ],
-    "0.3": [lambda scores, averages: scores + (averages - scores.sum(0) / scores.shape[0])[None]],
+    "0.3": [lambda old, new: 1 - torch.cosine_similarity(old, new)],
     "1.1": [bet_by_numpy],
     "1.2": [LoRAAsLinear],
     "1.3": [

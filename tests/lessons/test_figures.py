@@ -10,7 +10,12 @@ from scipy import stats
 
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.lessons.l00_start.figures import plot_outcomes, plot_pairs, plot_said
+from serial_lora_course.lessons.l00_start.figures import (
+    plot_moves,
+    plot_outcomes,
+    plot_pairs,
+    plot_said,
+)
 from serial_lora_course.lessons.l01_maths.figures import plot_ends, plot_over_rank, plot_token_moves
 from serial_lora_course.lessons.l02_count.figures import plot_kept, plot_savings
 from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_stream, one_each
@@ -113,14 +118,17 @@ def test_blocks_are_drawn_with_their_pairs_and_with_what_was_found():
 def test_outcomes_are_counted_by_class():
     pictures = [Image.new("RGB", (8, 8))] * 3
     said = [0, 1, 0], [1, 1, 1]  # lost, wrong both times, gained
-    (axes,) = plot_outcomes(pictures, [0, 0, 1], *said, ["a", "b"], left_out=[1]).axes
+    (axes,) = plot_outcomes(pictures, [0, 0, 1], *said, ["a", "b"], trained=[3, 0]).axes
     said = [label.get_text() for label in axes.get_yticklabels()]
-    assert said == ["a\n1 right, then 0 of 2", "b\n0 right, then 1 of 1"]
+    assert said == [
+        "a\ntrained on 3\n1 right, then 0 of 2",
+        "b\ntrained on 0\n0 right, then 1 of 1",
+    ]
 
 
 def test_classes_left_out_stand_last_and_answers_are_counted_by_class():
     pictures = [Image.new("RGB", (8, 8))] * 2
-    (axes,) = plot_outcomes(pictures, [0, 1], [0, 1], [0, 1], ["a", "b"], left_out=[0]).axes
+    (axes,) = plot_outcomes(pictures, [0, 1], [0, 1], [0, 1], ["a", "b"], trained=[0, 2]).axes
     assert [label.get_text()[0] for label in axes.get_yticklabels()] == ["b", "a"]
     answers = {"before": torch.tensor([1, 1, 0]), "after": torch.tensor([0, 1, 1])}
     panels = plot_said(torch.tensor([0, 0, 1]), answers, ["a cat", "a dog"], left_out=[0]).axes
@@ -132,11 +140,20 @@ def test_classes_left_out_stand_last_and_answers_are_counted_by_class():
 
 
 def test_what_was_lost_lies_left_and_what_was_gained_right():
-    runs = {"one": [(1, 4), (2, 0)], "two": [(3, 2), (0, 5)]}
+    runs = {"one": {"a": [(1, 4), (2, 0)]}, "two": {"a": [(3, 2), (0, 5)]}}
     figure = plot_pairs(runs, ["named", "found"])
     for axes, widths in zip(figure.axes, ([-1, -3, 4, 2], [-2, 0, 0, 5]), strict=True):
         assert [bar.get_width() for bar in axes.patches] == widths
-    assert figure.axes[0].get_xlabel() == "4 lost | 6 gained"
+        assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == [1, 3, 1, 3]
+    titles = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert titles == ["one", "a", "two", "a"]
+
+
+def test_each_vector_that_moved_is_a_dot_and_the_mean_is_told():
+    (axes,) = plot_moves({"all": ([0.1, 0.3], [0.5])}, apart=0.4).axes
+    dots = [dot[0] for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
+    assert [round(x, 6) for x in dots if x] == [0.1, 0.3, 0.5]
+    assert [text.get_text() for text in axes.texts][:2] == ["0.20", "0.50"]
 
 
 def test_runs_stand_in_the_row_of_their_way_and_tokens_that_stay_on_the_line():

@@ -1,8 +1,10 @@
-"""Checks of lesson 00: the adapter in one line, what was lost and gained, and averages put back."""
+"""Checks of lesson 00: the adapter in one line, what was lost and gained, and how far a vector moved."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import hypot
+from operator import mul
 
 import torch
 
@@ -43,12 +45,17 @@ def lost_and_gained() -> Iterator[Case]:
         yield Case(what, (before, after, truth), expected, form="return two tensors of places")
 
 
-@exercise("0.3", "words have the averages asked for, and differences between photographs stay")
-def with_averages() -> Iterator[Case]:
-    """Word by word, from the differences to the first photograph."""
-    for count, words in ((3, 2), (70, 9), (5, 5)):
-        scores, averages = 10 * torch.randn(count, words), 10 * torch.randn(words)
-        apart = scores - scores[:1]
-        columns = [apart[:, w] - sum(apart[:, w]) / count + averages[w] for w in range(words)]
-        what = f"scores of {count} photographs for {words} words"
-        yield Case(what, (scores, averages), torch.stack(columns, dim=1))
+@exercise("0.3", "1 - cosine, row by row, for vectors of any length")
+def how_far() -> Iterator[Case]:
+    """Row by row, with lengths and products in plain numbers."""
+    for count, width, longest in ((3, 2, 1), (70, 9, 10), (5, 5, 4)):
+        old, new = (torch.randn(count, width, dtype=torch.float64) for _ in range(2))
+        if longest == 1:
+            old, new = (each / each.norm(dim=1, keepdim=True) for each in (old, new))
+        else:
+            old, new = old * longest, new * (1 + longest * torch.rand(count, 1))
+        rows = list(zip(old.tolist(), new.tolist(), strict=True))
+        cosines = [sum(map(mul, a, b)) / (hypot(*a) * hypot(*b)) for a, b in rows]
+        expected = torch.tensor([1 - each for each in cosines], dtype=torch.float64)
+        lengths = "length 1" if longest == 1 else "any length"
+        yield Case(f"{count} vectors of {lengths} in {width} dimensions", (old, new), expected)
