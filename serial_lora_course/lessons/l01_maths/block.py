@@ -59,9 +59,9 @@ class OpenedCLIP:
 
     @torch.no_grad()
     def show(self, read: Read) -> Figure:
-        """The first test drawing of each kind, with the answer over it."""
+        """The first test drawing of each kind, with its name and, below, the answer over it."""
         kinds = [name.split(" ", 1)[-1] for name in self.data.class_names]
         firsts = [self.labels[1].tolist().index(c) for c in range(len(kinds))]
         said = [kinds[c] for c in self.scores(read, self.tokens[1][firsts]).argmax(dim=-1)]
-        titles = [f"{a} ✓" if a == b else f"{a} ✗\n({b})" for a, b in zip(said, kinds, strict=True)]
+        titles = [f"{b}\n{a} {'✓' if a == b else '✗'}" for a, b in zip(said, kinds, strict=True)]
         return show_pictures([self.data.test[i][0] for i in firsts], titles, columns=8, size=1.45)

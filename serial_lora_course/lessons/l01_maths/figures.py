@@ -135,23 +135,25 @@ def plot_ends(losses: Mapping[str, Sequence[float]], copies: Mapping[str, float]
 def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
     """Where tokens with two entries are before and after a pair of rank 1, one panel a space.
 
-    An arrow leads from where a token was to where it is; its colour says how far that is, of the farthest in the
-    panel; tokens on the dashed line stay. `rows` is what is written at the left of a row -> panel title -> where
+    An arrow leads from where a token was to where it is; its colour says how far that is; one scale holds for all
+    panels. Tokens on the dashed line stay. `rows` is what is written at the left of a row -> panel title -> where
     the tokens are before and after, each (n, 2); the move is linear.
     """
     columns = max(map(len, rows.values()))
+    ends = [ends for panels in rows.values() for ends in panels.values()]
+    reach = 1.1 * max(each.abs().max().item() for pair in ends for each in pair)
+    farthest = max((after - before).norm(dim=1).max().item() for before, after in ends)
     with styled_figure(2.5 * columns + 1, 2.75 * len(rows)) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for line, (title, panels) in zip(grid, rows.items(), strict=True):
             colour = OWN.get(title.partition("\n")[0], INK)
             for axes, (space, moves) in zip(line, panels.items(), strict=True):
-                _draw_moves(axes, *(each.numpy() for each in moves))
+                _draw_moves(axes, *(each.numpy() for each in moves), reach, farthest)
                 axes.set_title(space, fontsize=10, loc="center")
             line[0].set_ylabel(title, fontsize=10, color=colour)
-        scale = matplotlib.cm.ScalarMappable(cmap=SHADES)
-        bar = figure.colorbar(scale, ax=grid, shrink=0.7, aspect=30, ticks=(0, 1))
-        bar.ax.set_yticklabels(["stays", "farthest"])
-        bar.set_label("how far the token moves", labelpad=-25)
+        scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, farthest), SHADES)
+        bar = figure.colorbar(scale, ax=grid, shrink=0.7, aspect=30)
+        bar.set_label("how far the token moves")
         stays = matplotlib.lines.Line2D([], [], color=QUIET, linestyle="--")
         figure.legend([stays], ["tokens on this line stay"], loc="outside lower center")
     words = " and ".join(title.partition("\n")[0] for title in rows)
@@ -163,14 +165,15 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) ->
     )
 
 
-def _draw_moves(axes: Axes, before: np.ndarray, after: np.ndarray) -> None:
+def _draw_moves(
+    axes: Axes, before: np.ndarray, after: np.ndarray, reach: float, farthest: float
+) -> None:
     far = np.linalg.norm(after - before, axis=1)
-    reach = 1.2 * max(abs(before).max(), abs(after).max())
     if far.any():  # move = before @ M: what stays is the direction that M maps to zero
         stays = np.linalg.svd(np.linalg.lstsq(before, after - before)[0])[0][:, -1]
         line = np.stack([-stays, stays]) * 2 * reach
         axes.plot(*line.T, color=QUIET, linestyle="--", linewidth=1.2, zorder=0)
-    colours = SHADES(far / max(far.max(), 1e-12))
+    colours = SHADES(far / farthest)
     for i, colour in enumerate(colours):
         if far[i] > 0.02 * reach:
             style = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.6}
