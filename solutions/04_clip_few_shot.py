@@ -714,8 +714,8 @@ display_figure(figures.plot_unseen(read_unseen()))
 # 34°. Fewer parameters do not explain that, since with labels it turned and gained about as much.
 #
 # **Whether the change helps, the figure shows**, with three draws of each set. Symbols gain most with Serial LoRA, travel and
-# objects lose with every method, and what makes the sets differ we do not know. Each mean's interval holds zero. On
-# symbols alone you would have believed in the gain, and in the image tower's lead.
+# objects lose with every method, and what makes the sets differ we do not know. Each mean's interval holds zero, and the two
+# towers' means are equal. On symbols alone you would have believed in the gain, and in the image tower.
 #
 # **So who is better, A or B?** On kinds with labels we found no difference, at sixteen shots or at one: take the equation,
 # which leaves CLIP as it was. On kinds without labels B was better on symbols, and on the six sets together that is
