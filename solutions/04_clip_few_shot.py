@@ -303,9 +303,8 @@ print("your guess:", far, "; it is", curves[SHOTS, "probe from the sentences"][-
 # ## The training, all of it
 #
 # Training is classification with your scores: cross-entropy between their softmax and the right class. Serial LoRA has
-# one pair in each block of *both* towers: A takes what attention would read down to a few numbers, B takes them up again,
-# and attention reads the sum of both. A class is put right by moving its pictures, or its sentence, so both are encoded
-# again in every step.
+# a pair in each block of *both* towers: A takes what attention reads down to a few numbers, B up again, and the result is
+# added. A class is put right by moving its pictures, or its sentence, so both are encoded again in every step.
 #
 # ### Exercise 4.3 · The few-shot loss
 #
@@ -646,8 +645,8 @@ display_figure(figures.plot_leads(pairs, "points"))
 # eight pictures each, and ask about the other kinds among their own sentences. Then swap the halves: each test drawing is
 # asked about once with labels of its kind, and once without.
 #
-# To find out why, train again with the pairs of one tower alone, and measure by what angle they turned its vectors: of
-# drawings, or of sentences. Which tower helps kinds without labels?
+# To find out why, train the pairs of one tower alone, and measure by what angle they turn its vectors, of drawings or of
+# sentences. Which tower helps kinds without labels?
 
 # %%
 from functools import partial
@@ -718,8 +717,8 @@ display_figure(figures.plot_unseen(read_unseen()))
 # towers' means are equal. On symbols alone you would have believed in the gain, and in the image tower.
 #
 # **So who is better, A or B?** On kinds with labels we found no difference, at sixteen shots or at one: take the equation,
-# which leaves CLIP as it was. On kinds without labels B was better on symbols, and on the six sets together that is
-# open. So before you ship an adapter, hold out some kinds of your own and ask.
+# which leaves CLIP as it was. On kinds without labels B was better on symbols, and over six sets that is open. Before you
+# ship an adapter, hold out some kinds of your own and ask.
 #
 # ## Quiz
 #
