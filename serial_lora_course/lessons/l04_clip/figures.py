@@ -28,6 +28,8 @@ LOOKS = {
     "probe from the sentences": {"color": INK, "marker": "D", "linestyle": "--"},
     "probe from zero": {"color": "#8c564b", "marker": "^", "linestyle": "-."},
     "zero-shot": {"color": QUIET, "marker": "X", "linestyle": ":"},
+    "image tower only": {"color": "#e69f00", "marker": ">", "linestyle": "none"},
+    "text tower only": {"color": "#009e73", "marker": "<", "linestyle": "none"},
 }
 """Of methods, by what the lesson calls them; full fine-tuning looks like all others."""
 
@@ -151,7 +153,8 @@ def plot_leads(pairs: Mapping[str, pd.DataFrame], unit: str) -> Figure:
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
         figure.suptitle(
-            f"The row's lead over the column, in {unit}; coloured where more than its ±",
+            f"The row's lead over the column, in {unit}; coloured where more than its ±, "
+            f"over other {'test pictures' if unit == 'pictures' else 'data sets'}",
             x=0.01,
             ha="left",
             fontsize=11,
@@ -160,29 +163,30 @@ def plot_leads(pairs: Mapping[str, pd.DataFrame], unit: str) -> Figure:
 
 
 def plot_unseen(gains: pd.DataFrame) -> Figure:
-    """What training on half of the kinds gains on these, and on the other half: a dot a data set, and the mean.
+    """What training on half of the kinds gains on the other half: a row a data set, and the mean with its interval.
 
     Args:
-        gains: in points; a row for each (method, dataset, half, seed), columns ``trained`` and ``unseen``.
+        gains: in points; a row for each (method, dataset, half, seed), with a column ``unseen``.
     """
+    methods = list(gains["method"].unique())
+    table = gains.groupby(["dataset", "method"])["unseen"].mean().unstack()[methods]
+    table = table.loc[table[methods[0]].sort_values().index]
+    half = stats.t.ppf(0.975, len(table) - 1) * table.std() / len(table) ** 0.5
     told = []
-    with styled_figure(7.5, 4.4) as figure:
+    with styled_figure(8.5, 5) as figure:
         axes = figure.subplots()
-        axes.axhline(0, color=QUIET, linewidth=1)
-        axes.axvline(0, color=QUIET, linewidth=1)
-        for method, rows in gains.groupby("method", sort=False):
+        axes.axvline(0, color=QUIET, linewidth=1, label="zero-shot, and any probe")
+        for i, method in enumerate(methods):
             look = LOOKS.get(method, OTHER_LOOK) | {"linestyle": "none"}
-            sets = rows.groupby("dataset")[["trained", "unseen"]].mean()
-            axes.plot(sets["trained"], sets["unseen"], alpha=0.4, ms=5, **look)
-            for name, (x, y) in sets.iterrows():
-                if method == "Serial LoRA":
-                    axes.annotate(name, (x, y), (5, -9), textcoords="offset points", fontsize=8)
-            (x, y), count = sets.mean(), len(sets)
-            wide, high = stats.t.ppf(0.975, count - 1) * sets.std() / count**0.5
-            axes.errorbar(x, y, high, wide, ms=10, capsize=3, lw=1.5, label=method, **look)
-            told.append(f"{method} {x:+z.1f} ± {wide:.1f} and {y:+z.1f} ± {high:.1f}")
-        axes.set(xlabel="points gained on kinds with labels", ylabel="points gained on the others")
-        axes.set_title("Half of the kinds had labels")
+            rows = [row + 0.15 * ((len(methods) - 1) / 2 - i) for row in range(len(table) + 1)]
+            axes.plot(table[method], rows[1:], ms=6, label=method, **look)
+            mean = table[method].mean()
+            axes.errorbar(mean, rows[0], xerr=half[method], ms=8, capsize=3, lw=1.5, **look)
+            told.append(f"{method} {mean:+z.1f} ± {half[method]:.1f}")
+        axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
+        axes.set_yticks(range(len(table) + 1), ["mean, and\nits interval", *table.index])
+        axes.set(xlabel="points gained over zero-shot", title="On kinds without labels")
+        axes.grid(axis="y", visible=False)
         figure.legend(loc="outside right center", fontsize=9)
-    said = "Points gained on the kinds that were trained and on the others, mean of data sets"
+    said = "Points gained over zero-shot on kinds without labels, mean of the data sets"
     return with_description(figure, f"{said}: {'; '.join(told)}.")

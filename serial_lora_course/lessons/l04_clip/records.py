@@ -42,7 +42,7 @@ def read_runs(more: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def read_full() -> pd.Series:
-    """Full fine-tuning by the lesson's `adapt`, in percent, one draw of each data set: (shots, dataset, seed)."""
+    """Full fine-tuning by the lesson's `adapt`, in percent: (shots, dataset, seed)."""
     runs = pd.read_csv(HERE / "full.csv").set_index(RUN)
     return 100 * runs["right"] / runs["pictures"]
 
