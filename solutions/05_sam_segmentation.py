@@ -606,7 +606,8 @@ panel = mask_panel(serial, [tests[n] for n in order[::-8]])
 # %% [markdown]
 # ## Mend, or train again?
 #
-# Now train with each mistake, ask with it, then mend the code and ask the same weights rightly.
+# Next you train with each mistake, ask with it, then mend the code and ask the same weights rightly. Where will the Dice
+# end?
 #
 # ### Exercise 5.5 · Two costs
 #
@@ -648,9 +649,6 @@ check("5.5", two_costs)
 #
 # Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
-# %% [markdown]
-# Where will the Dice end? Thin arrows are seeds 2 and 3, which ran before.
-
 # %%
 from serial_lora_course.lessons.l05_sam.figures import plot_costs
 from serial_lora_course.lessons.l05_sam.runs import other_costs
@@ -679,12 +677,13 @@ for mistake, wrong in by_wrong.items():
 # %% [markdown]
 # **After exchanged boxes, train again. After the padding, asking again gives nearly everything back.**
 #
-# *Exchanged boxes*: mending gives back 0.362. 0.057 stays lost, three quarters of what training gained, 0.077; with the
-# other seeds 0.067 and 0.051. The mended weights end at 0.686, below the 0.690 of a threshold without any training.
+# *Exchanged boxes*: mending gives back 0.362, and 0.057 stays lost, three quarters of what training gained. With two
+# other seeds, which ran before, it is 0.067 and 0.051. The mended weights end at 0.686; a threshold gave 0.690 without
+# any training.
 #
 # *Padding*: mending gives back 0.128, and 0.012 stays lost; with the other seeds 0.022 and 0.000. The interval reaches
-# 0.036, nearly half of the gain, so a new training may still help; we have not shown that it does. All this is after 50
-# steps; longer trainings were not tried.
+# 0.036, nearly half of the gain, so a new training may still help; we have not shown that it does. Trainings of more
+# than 50 steps were not tried.
 #
 # Would you have noticed the padding? The Dice that you saw rises from 0.52 to 0.60, about as much as with right code.
 # But the perfect model's 0.67 was known before any training. (An interval is 1.96 standard errors over the scenes to
