@@ -1,4 +1,4 @@
-"""Checks of the exercises on SAM: its input frame, the way there and back, a training step, a threshold.
+"""Checks of the exercises on SAM: its input frame, the way there and back, a training step, two costs.
 
 Every expected value is segment-anything's, Pillow's or the lab's own.
 """
@@ -27,7 +27,6 @@ from serial_lora_course.checking.running import exercise
 from serial_lora_course.data.scenes import box_of
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs.sam import PreparedExample, SamObjective, prepare
-from serial_lora_course.measures.metrics import dice
 from serial_lora_course.models.sam import build_sam
 
 FRAME = 65  # odd, so that no pixel lies half in and half out
@@ -135,23 +134,18 @@ def picture_error() -> Iterator[Case]:
         )
 
 
-@exercise("5.5", "it is the choice with the best mean over scenes, however many objects each has")
-def best_threshold() -> Iterator[Case]:
-    """Scenes with unlike numbers of objects, in which the best thresholds of each are unlike."""
-    for number in range(6):
-        logits, truths = [], []
-        for objects in (1, 2, 5):
-            truth = torch.rand(objects, 9, 11) < 0.1 + 0.8 * torch.rand(1)
-            truths.append(truth)
-            logits.append(2 * truth + 1.5 * torch.randn(objects, 9, 11) + 3 * torch.randn(1))
-        choices = torch.linspace(-3, 3, 9 + number).tolist()
-        pairs = list(zip(logits, truths, strict=True))
-        means = [np.mean([dice(a > c, b).mean() for a, b in pairs]) for c in choices]
+@exercise("5.5", "both costs are right in each scene, and they add up to all that the mistake cost")
+def two_costs() -> Iterator[Case]:
+    """Costs that are made up first; the Dice follow from them."""
+    for scenes in (4, 9):
+        start, used, weights, other = 0.1 + 0.2 * torch.rand(4, scenes)
+        dice = {("wrongly", "wrongly"): start, ("wrongly", "rightly"): start + used}
+        dice |= {("rightly", "rightly"): start + used + weights, ("rightly", "wrongly"): other}
         yield Case(
-            f"the best of {len(choices)} thresholds on three scenes",
-            (logits, truths, choices, dice),
-            max(zip(means, choices, strict=True))[1],
-            form="return one of the choices",
+            f"{scenes} scenes",
+            (dice,),
+            Parts({"the cost when used": used, "the cost in the weights": weights}),
+            form="return both: the cost when used and the cost in the weights, of each scene",
         )
 
 

@@ -102,13 +102,40 @@ def plot_costs(
                 axes.text(ends.min() - 0.012, row, f"{ends[0, 0]:.2f}", ha="right", **words)
                 axes.text(ends.max() + 0.012, row, f"{ends[1, 0]:.2f}", ha="left", **words)
                 told.append(f"{name}, {mistake}: from {ends[0, 0]:.2f} to {ends[1, 0]:.2f}")
+            gap = [
+                dices["right"].mean(),
+                right["right"].mean(),
+            ]  # from an orange head to the blue one
+            axes.plot(gap, [len(rows) - 1.5] * 2, color=INK, marker="|", linewidth=1.6)
+            words |= {"fontsize": 9, "ha": "left"}
+            axes.text(max(gap) + 0.012, len(rows) - 1.5, "cost in the weights", **words)
             axes.axvline(filled, **BOX)
             axes.set_yticks(range(len(rows)), list(rows))
             axes.grid(axis="y", visible=False)
             axes.set(title=mistake, ylim=(len(rows) - 0.4, -0.6), xlim=(0.2, 1.08))
-        panels[1].set_xlabel("mean Dice: asked with the mistake (tail), asked rightly (head)")
+        how = "mean Dice, asked with the mistake (tail) and rightly (head); thin: seeds 2 and 3"
+        panels[1].set_xlabel(how)
         panels[0].text(filled, -0.66, "the box filled", ha="center", va="bottom", fontsize=9)
     return with_description(figure, f"Mean Dice: {'; '.join(told)}; the box filled {filled:.2f}.")
+
+
+def plot_pulls(kept: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> Figure:
+    """A dot for each scene: how alike the gradient by a mistake is to the right one, over what the mistake leaves.
+
+    Args:
+        kept: mistake -> in each scene, how much it leaves in place.
+        like: mistake -> in each scene, the cosine of its gradient with the right one.
+    """
+    across = "Dice of the perfect model", "overlap of both boxes (IoU)"
+    with styled_figure(8.6, 3.9) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, (mistake, left), words in zip(panels, kept.items(), across, strict=True):
+            axes.axhline(0, color=QUIET, linewidth=1)
+            axes.scatter(left, like[mistake], s=24, color=VERMILION, alpha=0.75)
+            axes.set(title=mistake, xlabel=words, xlim=(-0.03, 1.03), ylim=(-1.05, 1.08))
+        panels[0].set_ylabel("cosine with the right gradient")
+    means = ", ".join(f"{name} {each.mean():.2f}" for name, each in like.items())
+    return with_description(figure, f"A dot for each scene. Mean cosine: {means}.")
 
 
 def plot_cut_outs(
@@ -116,7 +143,7 @@ def plot_cut_outs(
     answers: Mapping[str, Sequence[Any]],
     order: Sequence[int],
 ) -> Figure:
-    """A row for each model: all that it marked in a scene, on grey, cut at the scene's boxes.
+    """The pictures, and a row for each model: all that it marked in a scene, on grey, cut at the scene's boxes.
 
     Args:
         scenes: with pictures and boxes.
@@ -124,6 +151,7 @@ def plot_cut_outs(
         order: of the scenes, from left to right; true masks are numbered, others have their Dice.
     """
     columns, told = max(len(order), 6), []
+    answers = {"the pictures": [each.masks | True for each in scenes]} | dict(answers)
     with styled_figure(10.4, len(answers) * (9.9 / columns + 0.42)) as figure:
         panels = figure.subplots(len(answers), 1, squeeze=False)[:, 0]
         for axes, (title, masks) in zip(panels, answers.items(), strict=True):
@@ -133,10 +161,11 @@ def plot_cut_outs(
                 score = float(dice(np.asarray(masks[number]), scenes[number].masks).mean())
                 left, top = (TILE - tile.width) // 2, (TILE - tile.height) // 2
                 sheet.paste(tile, (TILE * column + left, top))
-                words = f"{column + 1}" if score == 1 else f"{score:.2f}"
+                untold = score == 1 or title == "the pictures"
+                words = f"{column + 1}" if untold else f"Dice {score:.2f}"
                 label = axes.text(TILE * column + 5, 6, words, va="top", fontsize=9)
                 label.set_bbox(BEHIND | {"facecolor": PAPER})
-                told.append(f"{title} {column + 1}: {score:.2f}")
+                told += [] if untold else [f"{title} {column + 1}: {score:.2f}"]
             draw_bare(axes, sheet, interpolation="antialiased")
             axes.set_title(title)
             for column in range(columns):

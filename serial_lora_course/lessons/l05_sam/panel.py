@@ -62,11 +62,11 @@ class Tried:
 
     picture: Image.Image
     boxes: np.ndarray  # (1, 4)
-    masks: np.ndarray  # bool, (1, H, W); empty for a box around nothing
+    masks: np.ndarray  # bool, (1, H, W); empty for a box beside the things
 
 
 def boxes_to_try(example: SegmentationExample) -> dict[str, Tried]:
-    """Boxes that nobody drew for training: the whole picture, half of a thing, and one around nothing, if there is room."""
+    """Boxes that nobody drew for training: the whole picture, half of a thing, and one beside the things, if there is room."""
     (width, height), (x0, y0, x1, y1) = example.picture.size, example.boxes[0]
     boxes = {
         "the whole picture": (0, 0, width, height),
@@ -77,7 +77,7 @@ def boxes_to_try(example: SegmentationExample) -> dict[str, Tried]:
     free = [corner for corner in corners if object_in(example, corner) is None]
     tried = {name: (box, example.masks[:1]) for name, box in boxes.items()}
     if free:
-        tried["around nothing"] = free[0], np.zeros_like(example.masks[:1])
+        tried["beside the things"] = free[0], np.zeros_like(example.masks[:1])
     return {
         name: Tried(example.picture, np.array([box], np.float32), truth)
         for name, (box, truth) in tried.items()

@@ -11,5 +11,5 @@ OTHER_SEEDS = {
 
 def other_costs(mistake: str) -> dict[str, np.ndarray]:
     """Each cost of a mistake with those seeds."""
-    (_, mended), (used, ended) = OTHER_SEEDS[mistake]
-    return {"when used": (ended - used).round(3), "in the weights": (ended - mended).round(3)}
+    (used, mended), (_, ended) = OTHER_SEEDS[mistake]
+    return {"when used": (mended - used).round(3), "in the weights": (ended - mended).round(3)}
