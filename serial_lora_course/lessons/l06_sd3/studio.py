@@ -55,14 +55,16 @@ class Studio:
         titles: their captions.
         known: caption -> picture, of a kind that the model was pretrained on.
         at_once: drawings that fit the memory together.
+
+    With `others` at 1, 2, and so on, the test prompts are others of the style's list.
     """
 
-    def __init__(self, lesson: Lesson) -> None:
+    def __init__(self, lesson: Lesson, others: int = 0) -> None:
         self.lesson, self.side = lesson, lesson.config.resolution
         self.at_once = DRAWN_AT_ONCE[lesson.scale]
         tests = held_out(lesson.data)
         if lesson.tests:  # as many, from the whole list
-            tests = tests[:: max(1, len(tests) // lesson.tests)][: lesson.tests]
+            tests = tests[others :: max(1, len(tests) // lesson.tests)][: lesson.tests]
         self.captions = [example.caption for example in tests]
         self.real = [example.picture for example in tests]
         self.asked, self.empty = self.read(self.captions), self.read([""])
