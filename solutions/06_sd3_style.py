@@ -42,7 +42,7 @@ lesson_card("06")
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper": SD3 medium, and Art Nouveau
 lesson = open_lesson("sd3", SCALE, os.environ.get("SERIAL_LORA_LENGTH", "class"))
 model, config, device = lesson.model, lesson.config, lesson.device  # the part of SD3 that draws
-studio = Studio(lesson)  # pictures and prompts, made ready; Studio(lesson, 1) has other prompts
+studio = Studio(lesson)  # pictures and prompts, made ready; others=True: other prompts
 
 shown = [i for i in (0, 3, 6, 12, 18, 24, 25, 36) if i < len(studio.captions)]  # change this
 names = [studio.captions[i] for i in shown]
@@ -471,13 +471,11 @@ def verdicts(pictures) -> pd.DataFrame:
 
 
 any_of_them = np.random.default_rng(0).permutation(len(lesson.data.train))[: len(captions)]
-others = [lesson.data.train[int(i)].picture for i in any_of_them]
-drawings |= {"Ines, but others": studio.as_drawn(others), "Ines": studio.real}
+strays = [lesson.data.train[int(i)].picture for i in any_of_them]
+drawings |= {"Ines, but others": studio.as_drawn(strays), "Ines": studio.real}
 said = {name: verdicts(each) for name, each in drawings.items()}
 table = pd.DataFrame({name: each.sum() for name, each in said.items()}).T
-print(
-    f"of {len(captions)}; names found of her own drawings: {table['name']['Ines']}, your guess {guess}"
-)
+print(f"names found of her own drawings: {table['name']['Ines']}, your guess {guess}")
 display(table)
 
 looked_at = [i for i in range(len(captions)) if i not in shown][1::4]  # nobody chose them
@@ -613,10 +611,9 @@ for sigma in (1.0, 0.5, 0.1):
     ends = [mix(e, p, tuned_e, tuned_p, config.guidance, 0, r) for r in (0, 1)]
     changes = {"Δp": tuned_p - p, "Δe": tuned_e - e, "rest": ends[1] - ends[0]}
     told = {f"length of {part}": change.norm().item() for part, change in changes.items()}
-    cosine = nn.functional.cosine_similarity(
-        *(changes[part].flatten() for part in ("Δp", "Δe")), dim=0
-    )
-    parts[f"σ = {sigma}"] = told | {"cosine of Δp and Δe": cosine.item()}
+    told["cosine of Δp and Δe"] = (changes["Δp"] * changes["Δe"]).sum().item()
+    told["cosine of Δp and Δe"] /= told["length of Δp"] * told["length of Δe"]
+    parts[f"σ = {sigma}"] = told
 pd.DataFrame(parts).T.round(2)
 
 # %% [markdown]
@@ -633,10 +630,13 @@ for way, (s, r) in {"the rest": (0, 1), "Δp": (1, 0), "twice Δp": (2, 0)}.item
     said[way] = verdicts(drawings[way])
 ways = [*OTHER_NOISES, "Ines"]
 this = {way: tuple(said[way].sum()) for way in ways}
-display_figure(plot_ways(this, OTHER_NOISES if SCALE == "tiny" else {}))
+others = OTHER_NOISES if SCALE == "tiny" and len(captions) == 40 else {}
+display_figure(plot_ways(this, others, len(captions)))
 lost = {way: this["in words"][0] - this[way][0] for way in ("the rest", "twice Δp")}
 print(f"names lost in this run: {lost}, your guess: {suspect}")
 look(ways)
+payoff = {way: drawings[way][shown] for way in ("tuned", "twice Δp")}
+display_figure(plot_drawings(payoff | hers, names))
 
 # %% [markdown]
 # TEXT

@@ -17,8 +17,10 @@ OTHER_NOISES = {
 PANELS = "names found", "taken for hers", "both"
 
 
-def plot_ways(this: Mapping[str, Sequence[int]], others: Mapping[str, Sequence]) -> Figure:
-    """Each way's (names, hers, both) in this run and at other noises; the last is the designer herself."""
+def plot_ways(
+    this: Mapping[str, Sequence[int]], others: Mapping[str, Sequence], count: int
+) -> Figure:
+    """Each way's (names, hers, both) of `count`, here and at other noises; the last is the designer's own."""
     (*ways, (designer, real)), told = this.items(), []
     with style.styled_figure(9.6, 0.9 + 0.5 * len(ways)) as figure:
         panels = figure.subplots(1, len(PANELS), sharey=True)
@@ -35,13 +37,18 @@ def plot_ways(this: Mapping[str, Sequence[int]], others: Mapping[str, Sequence])
                 axes.plot(
                     [mean, mean], [row - 0.3, row + 0.3], color=style.VERMILION, linewidth=2.5
                 )
-                axes.annotate(f"{mean:.1f}", (3, row), va="center", color=style.VERMILION)
+                axes.annotate(
+                    f"{mean:.1f}", (0.07 * count, row), va="center", color=style.VERMILION
+                )
                 told.append(f"{title}, {way}: {mean:.1f}")
             axes.set_title(title)
-            axes.set(xlim=(0, 41), xticks=(10, 20, 30, 40), ylim=(len(ways) - 0.4, -0.6))
+            axes.set(
+                xlim=(0, 1.03 * count),
+                xticks=range(10, count + 1, 10),
+                ylim=(len(ways) - 0.4, -0.6),
+            )
             axes.grid(axis="y", visible=False)
         panels[0].set_yticks(range(len(ways)), [way for way, _ in ways])
-        panels[1].set_xlabel(
-            "of forty drawings; ring: this run, dot: another noise, bar and number: mean"
-        )
+        signs = "ring: this run, dot: another noise, bar and number: mean"
+        panels[1].set_xlabel(f"of {count} drawings; {signs}")
     return style.with_description(figure, f"Means over noises of {'; '.join(told)}.")
