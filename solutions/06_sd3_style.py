@@ -497,8 +497,8 @@ def look(ways: list[str]) -> None:
 look(["in words", "tuned", "Ines"])
 
 # %% [markdown]
-# Begin with the artist. *Ines, but others* are hers, and pass as hers 29 times: the test refuses 11 real ones. None shows
-# what was asked for, and no name is found, as it should be. *Before* has 34 names, but only 5 pass for hers. Neither
+# Begin with the artist. *Ines, but others* are hers, and pass as hers 29 times of forty: the test refuses real ones too. None
+# shows what was asked for, and no name is found, as it should be. *Before* has 34 names, but only 5 pass for hers. Neither
 # test alone answers our question, so we count **both**: of her own forty 24.
 #
 # Now the adapter. In words 23 pass for hers, tuned 28; but 32 names become 25. By both, one word without any training
@@ -664,12 +664,13 @@ display_figure(plot_drawings(payoff | hers, names))
 # | hers | 40 | 48 | 49 | 64 | 57 | 68 |
 # | both | 32 | 35 | 38 | 38 | **44** | 56 |
 #
-# The choice holds: twice Δp loses one name, and of the model's ways it is ahead by both tests. The rest loses 5, and the
-# tuned model, which is the rest *and* Δp, 13. What the parts cost does not add up.
+# The choice holds: twice Δp loses one name, and of the model's ways it is ahead by both tests. The rest loses 5,
+# so the part may matter a little too. Δp loses none, and with the rest, as in the tuned model, 47 are left: what the
+# parts cost does not add up.
 #
-# Now compare the last picture. Where tuned broke the mushroom, the cat and the crying face, twice Δp has a red cap, if
-# torn, a whole cat, and a sad face, and its yellow is nearest to hers. Among the drawings that nobody chose, its exhaling
-# face has lost the mouth. So the answer is 25 of forty, where she has 24 herself; on the 79 she is ahead, 56 to 44.
+# Now compare the last picture. Where tuned broke the mushroom, the cat and the crying face, twice Δp keeps a red cap, if
+# torn, most of the cat, and a sad face, and its yellow is nearest to hers. Among the drawings that nobody chose, its
+# exhaling face and its pushpin are hard to recognise. So the answer is 25 of forty, where she has 24 herself; on the 79 she is ahead, 56 to 44.
 # Ines draws with twice Δp, and looks at each drawing before she signs.
 #
 # ## Quiz
