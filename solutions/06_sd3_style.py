@@ -201,8 +201,8 @@ pd.DataFrame(losses).T
 # %% [markdown]
 # With little noise her drawings cost twice as much as pictures that the model knows, 0.39 and 0.21; with much noise
 # five times, 0.70 and 0.13. Near the picture much can be read off what is left of it, whoever drew it. Near the noise
-# only the words are left, and the model takes them for other designers' drawings. Compare along a column: along a row,
-# an error of the guessed picture counts divided by σ, so it weighs most at 0.1.
+# only the words are left, and the model takes them for other designers' drawings. Compare along columns: an error of the
+# guessed picture counts divided by σ, so most at 0.1.
 #
 # ## Why drawing takes steps
 #
@@ -443,10 +443,9 @@ after = {name: drawings[name][shown] for name in ("in words", "tuned")}
 display_figure(plot_drawings(after | hers, names))
 
 # %% [markdown]
-# We chose the rate of two, on captions that this lesson does not draw; there was hardly a difference.
-#
-# Follow a column down. The yellow gets purer and the clock's face white. But the mushroom is no mushroom any more, the
-# cat loses its coat, the compass breaks, and the crying face begins to smile.
+# The rate is one of two that we tried on other captions, with hardly a difference. Follow a column down. The yellow
+# gets purer and the clock's face white. But the mushroom is no mushroom any more, the cat loses its coat, the compass
+# breaks, and the crying face begins to smile.
 #
 # ## Who says so?
 #
@@ -497,15 +496,15 @@ def look(ways: list[str]) -> None:
 look(["in words", "tuned", "Ines"])
 
 # %% [markdown]
-# Begin with the artist. *Ines, but others* are hers, and pass as hers 29 times of forty: the test refuses real ones too. None
-# shows what was asked for, and no name is found, as it should be. *Before* has 34 names, but only 5 pass for hers. Neither
-# test alone answers our question, so we count **both**: of her own forty 24.
+# Begin with the artist. *Ines, but others* pass as hers 29 times of forty: the test refuses real ones too. They do not
+# show what was asked for, and no name is found, as it should be. *Before* has 34 names, but only 5 pass for hers. So we
+# count **both**: of her own forty, 24.
 #
 # Now the adapter. In words 23 pass for hers, tuned 28; but 32 names become 25. By both, one word without any training
 # is ahead here, 21 to 17.
 #
-# The drawings are some that nobody chose, with what the judge says. It takes a green disc for a tennis ball of hers, and
-# something like a duck for her otter; her own glass it does not know. So let it compare sets of drawings, and sign none.
+# Nobody chose the drawings below the table. The judge takes a green disc for a tennis ball of hers; her own glass
+# it does not know. So let it compare sets of drawings, and sign none.
 #
 # ## Which part forgets?
 #
@@ -585,8 +584,7 @@ check("6.3", mixed_velocity)
 # Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
-# First measure the suspect. Ask at three noise levels, between noise and her own drawings of the eight prompts: how long
-# are these changes, and do Δp and Δe point the same way?
+# First measure the suspect, at three noise levels between noise and her own drawings of the eight prompts.
 
 # %%
 mix = yours("6.3")
@@ -618,12 +616,11 @@ for sigma in (1.0, 0.5, 0.1):
 pd.DataFrame(parts).T.round(2)
 
 # %% [markdown]
-# In pure noise the rest is twice as long as Δp. So if the rest alone costs more names than Δp alone, that may only be
-# because there is more of it. A fair opponent is as long there: *twice Δp*. Draw the forty with each alone. Which of
-# the two costs more names?
+# In pure noise the rest is twice as long as Δp. So if it costs more names, that may only be because there is more of it.
+# A fair opponent is as long there: *twice Δp*. Draw the forty with each alone. Which of the two costs more names?
 #
-# The last column may matter for her style. Near the picture Δp and Δe point almost the same way: her style is much the
-# same change there, whatever the word. The rest is their difference, so it lacks what they share.
+# Near the picture Δp and Δe point almost the same way: her style is much the same change, whatever the word. The rest is
+# their difference, so it lacks what they share.
 
 # %%
 from serial_lora_course.lessons.l06_sd3.figures import OTHER_NOISES, plot_ways
@@ -643,19 +640,20 @@ display_figure(plot_drawings(payoff | hers, names))
 
 # %% [markdown]
 # Rings are your run, dots three more noises for the same two models (`first` at 1000, 2000 and 3000). Read the means.
-# In words 33.0 names are found, with the rest 30.0, with twice Δp 30.2: the suspect costs no more than an opponent as
-# long. Tuned has the rest *and* Δp, and the fewest names, 28.5. So it is how much is changed in all that costs names,
-# more than which part. <!-- from `first`: 2000, 3000 -->
+# In words 33.0 names are found, with the rest 30.0, with twice Δp 30.2: the suspect costs no more than its opponent.
+# Tuned has the rest *and* Δp, and the fewest names, 28.5. So it is how much is changed in all that costs names, more
+# than which part. <!-- from `first`: 2000, 3000 -->
 #
-# What they bring differs. With twice Δp 32.0 pass for hers, with the rest 26.0. But near the picture twice Δp is the
-# longer one. So we also made the rest as long at every step, for two noises: 28 and 23 pass for hers, with twice
-# Δp 32 and 33. The rest has the worse direction for her style. <!-- from trials: 23, 33 -->
+# What they bring differs: with twice Δp 32.0 pass for hers, with the rest 26.0. Near the picture twice Δp is longer, so
+# we also made the rest as long at every step, for two noises: 28 and 23 pass, with twice Δp 32 and 33. The rest has the
+# worse direction for her style. <!-- from trials: 23, 33 -->
 #
-# So leave the rest out, and take Δp twice: 25.0 pass both tests, tuned 22.2, and of her own 24. In this run, words were
-# ahead of tuned by 21 to 17; over four noises it is 19.0 to 22.2. One noise misleads, and one training may too
-# (lesson 08 asks how many it takes).
+# So leave the rest out, and take Δp twice: 25.0 pass both tests, tuned 22.2, and of her own 24. In this run words were
+# ahead of tuned by 21 to 17; over four noises it is 19.0 to 22.2. One noise misleads
+# (lesson 08 asks how many it takes). A second training agrees, at three noises: twice Δp 21, 26 and 25, tuned 17, 19 and 20.
+# <!-- from trials, seed 2, first at 0, 1000, 2000: 21, 26, 25, 17, 19, 20 -->
 #
-# We chose "twice Δp" on these forty prompts and noises, among a few shares. So we drew 79 others once, after the choice
+# We chose twice Δp on these forty prompts and noises, among a few shares. After the choice we drew 79 others once
 # (`Studio(lesson, others=True)`): <!-- from trials: 79, 60, 40, 32, 47, 64, 38, 55, 48, 35, 61, 49, 59, 57, 44, 63, 68, 56 -->
 #
 # | of 79 | in words | the rest | Δp | tuned | twice Δp | Ines |
@@ -664,14 +662,13 @@ display_figure(plot_drawings(payoff | hers, names))
 # | hers | 40 | 48 | 49 | 64 | 57 | 68 |
 # | both | 32 | 35 | 38 | 38 | **44** | 56 |
 #
-# The choice holds: twice Δp loses one name, and of the model's ways it is ahead by both tests. The rest loses 5,
-# so the part may matter a little too. Δp loses none, and with the rest, as in the tuned model, 47 are left: what the
-# parts cost does not add up.
+# The choice holds: twice Δp loses one name, and passes both tests most often of the model's ways. The rest loses 5, so the
+# part may matter a little too. Δp loses none, and with the rest, as in tuned, 47 are left: the costs do not add up.
 #
-# Now compare the last picture. Where tuned broke the mushroom, the cat and the crying face, twice Δp keeps a red cap, if
-# torn, most of the cat, and a sad face, and its yellow is nearest to hers. Among the drawings that nobody chose, its
-# exhaling face and its pushpin are hard to recognise. So the answer is 25 of forty, where she has 24 herself; on the 79 she is ahead, 56 to 44.
-# Ines draws with twice Δp, and looks at each drawing before she signs.
+# Compare the last picture. Where tuned broke the mushroom, the cat and the crying face, twice Δp keeps a red cap, if
+# torn, most of the cat and a sad face, and its yellow is nearest to hers. Of those that nobody chose, its exhaling face
+# is hard to recognise. So the answer is 25 of forty, where she has 24 herself; on the 79 she is ahead, 56 to
+# 44. Ines draws with twice Δp, and looks at each drawing before she signs.
 #
 # ## Quiz
 #
@@ -688,7 +685,7 @@ display_figure(plot_drawings(payoff | hers, names))
 #
 # <details><summary>Answer</summary>
 #
-# In pure noise it is twice as long. More of any change may cost more names, so a fair opponent is as large.
+# In pure noise it is twice as long, and more of any change may cost more names.
 #
 # </details>
 #
@@ -704,9 +701,9 @@ display_figure(plot_drawings(payoff | hers, names))
 #
 # - Training asks for the velocity n - x at random points of the line; drawing walks back by the answers.
 # - Far from the picture the best answer is an average. That is why drawing takes steps.
-# - Guidance enlarges only what tuning did to a word, and leaves out what all drawings of a style share.
+# - Guidance enlarges what tuning did to a word, without what all drawings of a style share.
 # - Let a judge judge what you know before it judges what you made, and look at the drawings yourself.
-# - A suspect is tried alone, and beside something as large. What was chosen is tested on what did not choose it.
+# - A suspect is tried beside something as large. A choice is tested on what did not choose it.
 #
 # Next: [LoRA+, and whose rate it is](07_lora_plus.ipynb).
 #
