@@ -55,14 +55,18 @@ class Studio:
         titles: their captions.
         known: caption -> picture, of a kind that the model was pretrained on.
         at_once: drawings that fit the memory together.
+
+    With `others` the test prompts are, instead, every second one of those that are left over.
     """
 
-    def __init__(self, lesson: Lesson) -> None:
+    def __init__(self, lesson: Lesson, others: bool = False) -> None:
         self.lesson, self.side = lesson, lesson.config.resolution
         self.at_once = DRAWN_AT_ONCE[lesson.scale]
         tests = held_out(lesson.data)
         if lesson.tests:  # as many, from the whole list
-            tests = tests[:: max(1, len(tests) // lesson.tests)][: lesson.tests]
+            step = max(1, len(tests) // lesson.tests)
+            left = [test for i, test in enumerate(tests) if i % step]
+            tests = left[3::2] if others else tests[::step][: lesson.tests]
         self.captions = [example.caption for example in tests]
         self.real = [example.picture for example in tests]
         self.asked, self.empty = self.read(self.captions), self.read([""])
