@@ -2,11 +2,10 @@
 # # 02 · The count, proved
 #
 # The paper on Serial LoRA (Zhong et al.) promises a quarter of LoRA's parameters. Below are the matrices of an
-# attention block in CLIP's picture tower, to scale, with their pairs. Each filled square holds as many parameters as a
-# pair.
+# attention block in CLIP's picture tower, to scale, with their pairs. Each filled square is as large as a pair.
 #
-# **How much less memory does training CLIP take then?** Guess in the next cell's last line: with Serial LoRA in LoRA's
-# place, by which share does the memory fall?
+# **How much less memory does training CLIP take?** Guess in the next cell's last line: with Serial LoRA in LoRA's place,
+# by which share does it fall?
 
 # %%
 try:
@@ -41,8 +40,8 @@ SAVED = 0.75  # your guess: that share, with 32 pictures and captions a step
 # %% [markdown]
 # ## The proof, in letters
 #
-# LoRA in the picture has a pair on each of q, k, v and out, as we infer from the paper's Table I; Serial LoRA has one,
-# in front of q, k and v. Any other LoRA needs a formula.
+# That LoRA has its pairs on q, k, v and out, as in the picture, we infer from the paper's Table I. Any other LoRA needs a
+# formula.
 #
 # ### Exercise 2.1 · The size of any LoRA
 #
@@ -86,7 +85,7 @@ check("2.1", lora_parameters)
 #
 # ## A quarter of which LoRA?
 #
-# Called with the letters d and r, your function answers for every width and rank. The last column is the largest rank
+# With the letters d and r your function answers for every width and rank. The last column is the largest rank
 # at which that LoRA holds no more than Serial LoRA of rank 32.
 
 # %%
@@ -107,7 +106,7 @@ for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matri
 # In the column of times d and r have cancelled: that is the proof. **At equal ranks it is a quarter of LoRA on four
 # square matrices.** On q and v alone LoRA has only twice as much, and at rank 8 the first LoRA is as small.
 #
-# A formula counts the pairs that it is told of. Does training reach them all?
+# Does training reach every pair that a formula counts?
 #
 # ### Exercise 2.2 · Counted, and never reached
 #
@@ -158,8 +157,8 @@ check("2.2", never_reached)
 # ## Three real models
 #
 # Now count in the real classes, at their size and the paper's ranks. On the **meta** device a tensor has a shape and no
-# storage. CLIP has pairs in both towers, 768 and 512 wide, SAM in its encoder alone. SD3 comes twice, as its text tokens
-# have matrices of their own. Your 2.2 then searches a small model of SD3's class.
+# storage. CLIP has pairs in both towers, SAM in its encoder. SD3 comes twice, as its text tokens have matrices of
+# their own. Your 2.2 searches a small model of SD3's class.
 
 
 # %%
@@ -187,10 +186,10 @@ for config in (LoRAConfig(64, stream="both"), SerialLoRAConfig(64, stream="both"
     print(f"small SD3, {type(config).__name__:16} never reached:", *(lost or ["none"]))
 
 # %% [markdown]
-# With the text the quarter is not exact: it is 3.98. Block 23, the last, has no `to_add_out`, which would bring the text
-# out of attention: SD3 then needs the picture alone, and what the text's q asks for is thrown away. The small model's
-# last block, 4, is built alike. **There LoRA's pair on the text's q is counted, and no gradient reaches it.** The
-# picture does read the text's k and v; through them Serial LoRA's pair, in front of all three, is reached.
+# With the text the quarter is not exact: it is 3.98. The last block, 23, has no `to_add_out`: SD3 then needs the picture
+# alone, and what the text's q asks for is thrown away. In the small model, built alike, **LoRA's pair on that q is
+# counted, and no gradient reaches it.** The picture does read the text's k and v; through them Serial LoRA's pair is
+# reached.
 #
 # ## And in memory?
 #
@@ -275,28 +274,25 @@ display_figure(plot_kept(bars, totals))
 
 # %% [markdown]
 # **A frozen matrix does not need its input.** It passes the gradient on by its weight; only the weight's own gradient is
-# made with the input. Of 6 widths one stays, the input of q, k and v, for A. The feed-forward's 1 and 4 go, and come
-# back with pairs there. The last one, out's input, is attention's result and counted with it: it costs nothing more.
+# made with the input. So 1 of 6 widths is left, the input of q, k and v, for A; the feed-forward's 1 and 4 are gone.
+# (The input of out is in attention's 4.)
 #
 # Norms, attention and the activation function keep 2, 4 and 8 in every row: the gradient passes them, and their slopes
-# depend on what went in. (CLIP's is x · sigmoid(1.702 x), <!-- from open_clip, QuickGELU: 1.702 --> and both factors
-# are 4 wide.) LoRA and Serial LoRA differ between A and B alone, 0.17 to 0.04: **there is the quarter.**
+# depend on what went in. LoRA and Serial LoRA differ between A and B alone, 0.17 to 0.04: **there is the quarter.**
 #
 # ## A step of CLIP
 #
-# All of CLIP takes a step of Adam with one picture, while PyTorch's profiler measures. The sum beside it is weights,
-# moments, and what is kept. Gradients, half the moments, come as this is set free, so the larger of the two counts.
-# Training everything is too large to run here; its sum is the least it takes. In the last row the lower half of the
-# blocks is frozen, pairs included. For 32 pictures 32 times as much is kept.
+# All of CLIP takes a step of Adam with one picture, and PyTorch's profiler measures. The sum beside it is weights,
+# moments, and what is kept or, if larger, the gradients: they come as this is set free. Everything is not run (nan).
+# In the last row the lower half of the blocks is frozen. In the figure 32 pictures keep 32 times as much as one.
 
 
 # %%
-def step(model: nn.Module) -> None:
+def step(model: nn.Module) -> object:
     model.to_empty(device="cpu")  # sizes count, numbers do not
     learn = [p for p in model.parameters() if p.requires_grad]
     if len(learn) == len([*model.parameters()]):  # everything: only the forward pass
-        clip_loss(model)
-        return
+        return clip_loss(model)
     adam = torch.optim.Adam(learn)
     for p in learn:
         p.grad = torch.zeros_like(p)
@@ -308,7 +304,7 @@ def step(model: nn.Module) -> None:
 
 UPPER = "... upper half alone"
 memory, measured = {1: {}, 32: {}}, {}  # pictures a step -> way -> part -> MB
-print("MB                     weights  moments     kept      sum  measured")
+print("MB                      weights  moments     kept      sum measured")
 for name in (*[*ways][:4], UPPER):
     with torch.device("meta"):
         model = MODELS["CLIP"]()
@@ -320,23 +316,22 @@ for name in (*[*ways][:4], UPPER):
     sizes = with_peak(partial(yours("2.3"), model, partial(step, model)))
     held, peak = (size / 1e6 for size in sizes)
     for pictures, bars in memory.items():
-        most = max(each, held * pictures)
-        bars[name] = {"weights": weights, "moments": 2 * each, "kept, or gradients": most}
-    said = "not run"
+        bars[name] = {"weights": weights, "moments": 2 * each}
+        bars[name]["kept, or gradients"] = max(each, held * pictures)
     if name != "everything":
-        measured[name], said = peak, f"{peak:.1f}"
-    numbers = (weights, 2 * each, held, sum(memory[1][name].values()))
-    print(f"{name:22}", *(f"{n:8.1f}" for n in numbers), f"{said:>9}")
+        measured[name] = peak
+    sizes = weights, 2 * each, held, sum(memory[1][name].values()), measured.get(name, float("nan"))
+    print(f"{name:22}", *(f"{size:8.1f}" for size in sizes))
 display_figure(plot_memory(memory, measured, SAVED))
 
 # %% [markdown]
-# **Hardly any less.** Beside LoRA of equal rank Serial LoRA takes 4.7% less with one picture a step and, computed, 1.5%
-# less with 32; beside LoRA of rank 8, nothing. The quarter is in the moments, 7.9 MB in place of 31.5, but most is
-# weights and what is kept, nearly the same for both. (This is float32 on a CPU. The way back needs some 2 MB more.)
+# **Hardly any less.** Serial LoRA takes 4.7% less than LoRA with one picture a step and would take 1.5% with 32;
+# beside LoRA of rank 8, nothing. The quarter is in the moments, 7.9 MB in place of 31.5, but most is weights and what is
+# kept, nearly equal.
 #
-# **Freezing saves much.** An adapter in place of everything is spared moments of 1197 MB. With the lower half frozen
-# 69.0 MB are kept in place of 137.9: no gradient has to go below the lowest pair. Here the place of the pairs counts for
-# more than their size. How well the upper half learns alone is not measured.
+# **Freezing saves much.** From everything to an adapter the moments of 1197 MB go. With the lower half frozen 69.0 MB
+# are kept in place of 137.9: no gradient goes below the lowest pair. How well the upper half learns alone is not
+# measured. (All in float32 on a CPU.)
 #
 # ## Quiz
 #
@@ -344,8 +339,8 @@ display_figure(plot_memory(memory, measured, SAVED))
 #
 # <details><summary>Answer</summary>
 #
-# No. To reach the pairs the gradient passes the upper blocks, whose norms, attention and activation functions keep
-# their 14 widths. Of 15.06 these blocks are spared 1.06.
+# No. The gradient passes the upper blocks on its way, so their norms, attention and activation functions keep 14 widths.
+# Of 15.06 these blocks are spared 1.06.
 #
 # </details>
 #
@@ -372,7 +367,6 @@ display_figure(plot_memory(memory, measured, SAVED))
 #
 # - Ask which LoRA is meant, and compare at equal size too.
 # - Count on the real model, and see what a gradient reaches.
-# - A frozen matrix keeps no input. In CLIP, in float32, an adapter's size saves disk and hardly memory; its place can
-#   save memory.
+# - A frozen matrix keeps no input. In this CLIP an adapter's size saves disk, hardly memory; its place saves more.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).
