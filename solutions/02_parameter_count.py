@@ -130,7 +130,7 @@ def never_reached(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> list
     model = deepcopy(model)
     learn = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for p in learn.values():
-        nn.init.normal_(p, std=0.1)
+        nn.init.normal_(p, std=0.02)
     gradients = torch.autograd.grad(loss(model), list(learn.values()), allow_unused=True)
     return [name for name, g in zip(learn, gradients, strict=True) if g is None or not g.any()]
     # END SOLUTION
@@ -148,7 +148,7 @@ check("2.2", never_reached)
 # <details><summary>Hint 2: fresh pairs</summary>
 #
 # At the first step A's gradient is zero because B is, not because nothing reaches A. What do you have to do with a copy
-# of the model so that this cannot happen?
+# of the model so that this cannot happen? (Large numbers would saturate attention, and its gradients become zeros.)
 #
 # </details>
 #
