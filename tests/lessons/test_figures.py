@@ -17,7 +17,7 @@ from serial_lora_course.lessons.l00_start.figures import (
     plot_said,
 )
 from serial_lora_course.lessons.l01_maths.figures import plot_ends, plot_over_rank, plot_token_moves
-from serial_lora_course.lessons.l02_count.figures import plot_kept, plot_savings
+from serial_lora_course.lessons.l02_count.figures import plot_kept, plot_memory
 from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_stream, one_each
 from serial_lora_course.lessons.l03_build.figures import VERMILION, plot_agreement, plot_wirings
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
@@ -181,19 +181,21 @@ def test_what_a_block_keeps_is_drawn_end_to_end_with_the_total_that_was_counted(
 
 
 @pytest.mark.parametrize("guess", [None, 0.5])
-def test_savings_over_the_batch_are_of_the_parts_and_dots_of_what_was_measured(guess):
+def test_the_memory_of_a_step_is_its_parts_beside_what_was_measured_and_guessed(guess):
+    ways = ("all", "LoRA, rank 32", "Serial LoRA, rank 32")
+    sizes = {1: ((9, 9, 5), (8, 1, 1), (7, 1, 1)), 32: ((9, 9, 9), (8, 1, 11), (7, 1, 7))}
+    parts = ("weights", "moments", "kept")
     memory = {
-        "LoRA": (100, 10, {1: 110, 2: 120}),
-        "same": (50, 10, {1: 60}),
-        "Serial": (50, 10, {1: 55, 2: 72}),
+        n: {way: dict(zip(parts, of, strict=True)) for way, of in zip(ways, rows, strict=True)}
+        for n, rows in sizes.items()
     }
-    (axes,) = plot_savings(memory, guess).axes
-    _, line, dots, level, dot, _, *guesses = [each.get_xydata() for each in axes.lines]
-    assert np.allclose(line[:, 1], [5000 / (100 + 10 * n) for n in line[:, 0]])
-    assert np.allclose(dots, [(1, 50), (2, 40)])
-    assert not level[:, 1].any()
-    assert np.allclose(dot, [(1, 100 - 5500 / 60)])
-    assert [each.tolist() for each in guesses] == ([] if guess is None else [[[32, 50]]])
+    one, many = plot_memory(memory, {"LoRA, rank 32": 10.5, "Serial LoRA, rank 32": 9}, guess).axes
+    for axes, rows in zip((one, many), sizes.values(), strict=True):
+        assert [bar.get_width() for bar in axes.patches] == list(np.ravel(rows, order="F"))
+    assert one.lines[0].get_xydata().tolist() == [[10.5, 1], [9, 2]]
+    guesses = [line.get_xydata().tolist() for line in many.lines]
+    assert guesses == ([] if guess is None else [[[10, 2]]])
+    assert "   15 (-25.0%)" in [text.get_text() for text in many.texts]
 
 
 def test_each_way_is_a_line_in_the_panel_of_what_was_measured_and_a_level_crosses_it():

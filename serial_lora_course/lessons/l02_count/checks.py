@@ -13,25 +13,18 @@ from serial_lora_course.checking.running import exercise
 from serial_lora_course.lessons.l02_count.measure import MODELS, picture_loss
 
 
-def numel_of(shapes: list[tuple[int, int]], rank: int) -> int:
-    """The elements of all pairs, counted by PyTorch on the meta device."""
-    sizes = [size for i, o in shapes for size in ((rank, i), (o, rank))]
-    return sum(torch.empty(size, device="meta").numel() for size in sizes)
-
-
 @exercise("2.1", "the formula equals numel() for one matrix and for several, square or not")
 def lora_parameters() -> Iterator[Case]:
     """The formula against numel() of tensors with these shapes."""
     for shapes, rank in (
         ([(3, 3), (6, 3), (2, 5)], 2),
         ([(512, 2048)], 8),
-        ([(4, 6)], 9),  # a rank above both sides
         ([(6, 3), (3, 3)], 1),
         ([(768, 768)] * 4, 32),
-        ([(768, 2304), (768, 768)], 5),
     ):
-        what = f"the parameters of pairs of rank {rank} for {shapes}"
-        yield Case(what, (shapes, rank), numel_of(shapes, rank))
+        sizes = [size for i, o in shapes for size in ((rank, i), (o, rank))]
+        counted = sum(torch.empty(size, device="meta").numel() for size in sizes)
+        yield Case(f"the parameters of pairs of rank {rank} for {shapes}", (shapes, rank), counted)
 
 
 class Paired(nn.Module):
@@ -66,7 +59,6 @@ def never_reached() -> Iterator[Case]:
         ("a shift that nothing reads", Paired(), lambda m: m(x).norm(), ["shift"]),
         ("a shift times zero", Paired(), lambda m: (m(x) + 0 * m.shift).norm(), ["shift"]),
         ("a part of a shift", Paired(), lambda m: (m(x)[:, :2] + m.shift[:2]).norm(), []),
-        ("a difference", Paired(), lambda m: (m(x) * (1 + m.shift - m.shift.mean())).norm(), []),
         ("a shift alone", Paired(), lambda m: m.shift.norm(), ["lora_A", "lora_B"]),
         ("a small SD3", inject(MODELS["small SD3"](), both), picture_loss, lost),
     ):
@@ -104,7 +96,6 @@ def kept() -> Iterator[Case]:
         ("... both frozen", layers(False, False), nn.Module.__call__, 0),
         ("... and back", layers(), lambda m, x: m(x).sum().backward(), 4 * (3 + 5) * 4),
         ("... in float64", layers().double(), lambda m, x: m(x.double()), 4 * (3 + 5) * 8),
-        ("a layer, twice", nn.Linear(3, 3), lambda m, x: m(m(x)), 2 * 4 * 3 * 4),
         ("three views of one output", nn.Linear(3, 15), product_of_thirds, 4 * (3 + 15 + 5) * 4),
         ("a part of a weight", cut, lambda m, x: m(x) @ m.weight[1:].T * m.mask, 4 * (3 + 3) * 4),
     ):

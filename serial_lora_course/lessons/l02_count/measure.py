@@ -6,10 +6,10 @@ import gc
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import open_clip
 import torch
@@ -22,14 +22,12 @@ from serial_lora_course.models.sd3 import load_sd3
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "CLIP": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
-    "SAM": lambda: sam_model_registry["vit_b"](),
+    "SAM": sam_model_registry["vit_b"],
     "SD3": lambda: SD3Transformer2DModel(
         num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
     ),
     "small SD3": lambda: load_sd3("tiny").model,
-    "block": lambda: ResidualAttentionBlock(
-        768, 12, act_layer=QuickGELU
-    ),  # CLIP's, of its picture tower
+    "block": partial(ResidualAttentionBlock, 768, 12, act_layer=QuickGELU),  # CLIP's, of pictures
 }
 #: What is kept -> the operations in autograd that keep it, in the order in which they are asked.
 KEEPERS = {
@@ -43,12 +41,16 @@ BETWEEN = "between A and B"
 
 def picture_loss(sd3: nn.Module) -> Tensor:
     """The mean square of what SD3 makes of noise, with a prompt of noise."""
-    known, noise = sd3.config, torch.Generator().manual_seed(0)
-    side, channels = known.sample_size, known.in_channels
-    picture = torch.randn(1, channels, side, side, generator=noise)
-    words = torch.randn(1, 7, known.joint_attention_dim, generator=noise)
-    pooled = torch.randn(1, known.pooled_projection_dim, generator=noise)
+    known, draw = sd3.config, partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    picture = draw(1, known.in_channels, known.sample_size, known.sample_size)
+    words, pooled = draw(1, 7, known.joint_attention_dim), draw(1, known.pooled_projection_dim)
     return sd3(picture, words, pooled, torch.tensor([500])).sample.square().mean()
+
+
+def clip_loss(clip: nn.Module) -> Tensor:
+    """One number, of a random picture and a caption of zeros."""
+    picture, caption, _ = clip(torch.rand(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.long))
+    return (picture * caption).sum()
 
 
 def by_operation(output: Tensor, model: nn.Module) -> dict[str, float]:
@@ -70,7 +72,7 @@ def by_operation(output: Tensor, model: nn.Module) -> dict[str, float]:
     return found
 
 
-def with_peak(run: Callable[[], Any]) -> tuple[Any, int]:
+def with_peak(run: Callable[[], int]) -> tuple[int, int]:
     """What `run()` returns, and the most bytes that it had allocated at once, by PyTorch's profiler."""
     gc.collect()  # a model of before may still be there
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it writes of its start and its end
