@@ -4,8 +4,8 @@
 # Your group adapts all its models with LoRA. A paper promises the same with a quarter of the parameters. Your group
 # asks you: **should we switch to Serial LoRA?**
 #
-# So hold a trial. You say what would refute each promise and bet on it. Then you train the rivals that the paper
-# leaves out, and look for the reason of what you find. It ends in one table, your bets beside the verdicts.
+# So hold a trial. You say what would refute each promise and bet on it. Then you train the rivals that the paper leaves
+# out, and look for the reason of what you find. It ends in one table, your bets beside the verdicts.
 
 # %%
 try:
@@ -44,10 +44,9 @@ lesson_card("09")
 # | 6 | it takes an adapter | norms and biases alone | they do as well |
 # | 7 | W is a "basis" that makes three changes of one | random rotations in W's place | they do as well |
 #
-# What stands in quotation marks the paper says; 4 to 6 it implies. Write all bars down now, before anything runs. They
-# are uneven: "consistent" falls by one cell, and in 3 a rival has to be clearly a point *ahead*. In 4 to 7 the paper says
-# that something is needed. There a rival does *as well* if it is clearly less than a point behind. The bets below are
-# the paper's: change those that you doubt.
+# The paper implies 4 to 6, and says the rest. A rival does *as well* if it is clearly less than a point behind. So the
+# bars are uneven: 3 falls only to a rival a point *ahead*, and 1 by a single cell. The bets below are the paper's:
+# change those that you doubt, before anything runs.
 
 # %%
 MARGIN = {  # what would matter to your group; LoRA gains 7.5, 4.4 and 79 there (docs/study.md)
@@ -165,8 +164,8 @@ for groups, bias in ((1, False), (2, False), (2, True)):
 
 # %% [markdown]
 # **"Superior" and "novel" fall.** In 13 of 51 cells Serial LoRA is not ahead, and by FID, which is measured on SD3, in
-# more than half. And RepAdapter, written here from its paper, is the same layer with one group and without biases; with
-# two groups its B is one that Serial LoRA could learn, too. The other five promises take runs.
+# more than half. And RepAdapter, written here from its paper, is the same layer if it has one group and no biases. The
+# other five promises take runs.
 #
 # ## The rivals
 #
@@ -298,8 +297,8 @@ check("9.4", stand_ins)
 # <details><summary>Hint 1: the parts</summary>
 #
 # `torch.linalg.svd` gives U, S and Vᵀ of all three W at once. `nn.init.orthogonal_` fills a new matrix with random
-# directions at right angles, in place; you need one for U and one for V, for each of the three W. What is left of
-# U S Vᵀ if all numbers in S are the same?
+# directions at right angles, in place; you need one for U and one for V, for each of the three W. What is left of U S
+# Vᵀ if all numbers in S are the same?
 #
 # </details>
 # <details><summary>Hint 2: the size</summary>
@@ -353,10 +352,9 @@ for name in ("test", "held back"):
 # The scenes held back are not as strange as the test. Of their things 69% stand in scenes that you train on, and of the
 # test's none; the unadapted SAM does better on them, too. So a rate that is chosen on them need not be the test's best.
 #
-# Here are ten ways to adapt SAM's image encoder; the rest of SAM stays as it is. Seven train a quarter of what LoRA
-# trains, or less. *Before both* attention and feed-forward, where RepAdapter stands, there are two pairs a block,
-# together as large as LoRA. Beside each way stands what is closest to it in [*the study*](../docs/study.md), which runs
-# all this on other sets.
+# Here are ten ways to adapt SAM's image encoder. Seven train a quarter of what LoRA trains, or less. *Before both*
+# attention and feed-forward, where RepAdapter stands, there are two pairs a block, together as large as LoRA. Beside
+# each way stands what is closest to it in [*the study*](../docs/study.md).
 
 # %%
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
@@ -506,19 +504,17 @@ best = max(two, key=lambda name: searched[name][rates[name]])
 print(f"ahead on the scenes held back, each at its own: {best}; your guess: {ahead}")
 
 # %% [markdown]
-# Look at the scenes held back. At 0.003, which is Serial LoRA's best rate, Serial LoRA's mean is ahead by 0.88 ± 1.92.
-# The small LoRA's best rate is three times as large, and with each at its own the small LoRA is ahead by 1.31 ± 0.94.
-# (These scenes chose both rates, so both scores are a little too good on them.) So the rate decides whose mean is ahead,
-# and at one rate for both neither lead is clear. In the study, on the right, the two tops lie at the same two rates. Keep
-# this sentence of the course, if you keep one: *a comparison of methods at one learning rate is also a comparison of
-# learning rates.*
+# On the scenes held back Serial LoRA's mean is ahead by 0.88 ± 1.92 at 0.003, its best rate. The small LoRA's best rate
+# is three times as large, and with each at its own the small LoRA is ahead by 1.31 ± 0.94. (This flatters both: the
+# rates were chosen on these scenes.) At one rate for both no lead is clear, but the rate decides whose mean is ahead.
+# Keep this sentence: *a comparison of methods at one learning rate is also a comparison of learning rates.*
 #
-# On the test the small LoRA is ahead by 2.13 ± 1.12 with each at its own rate. With both at 0.009 nothing is left of that
-# in the mean. So the lead comes from Serial LoRA's 0.003, which the search preferred to 0.009 by a hair. Is the reason
-# that the scenes held back are more familiar, or luck among so few? We have not tested it.
+# On the test the small LoRA is ahead by 2.13 ± 1.12 with each at its own rate. With both at 0.009 the means are alike.
+# So the lead comes from Serial LoRA's 0.003, which the search preferred by a hair. Was it luck, or are the scenes held
+# back too familiar? We have not tested it.
 #
-# The other ways get the rate that the study chose for them, or for the closest method. Full fine-tuning is not in the
-# study. It gets the best of three rates, which were tried on the scenes held back when this lesson was written.
+# The other ways get the rate of the closest method in the study. Full fine-tuning's is the best of three, in runs that
+# are not shown.
 #
 # ## Ten ways
 
@@ -538,17 +534,15 @@ bars = results.style.format(looks, na_rep="")
 display(bars.bar("Dice", color="#f2b48a", vmin=before["test"].mean()))
 
 # %% [markdown]
-# Every way gains more than five points, *before both* most and Serial LoRA least. How much of this order is chance?
+# Every way gains more than five points, *before both* most and Serial LoRA least.
 #
 # ## How much can one set show?
 #
 # The intervals below say how far *other scenes like these* could move a difference from Serial LoRA, and nothing about
-# another rate, seed or set. For that there is the study: on SAM and on CLIP a dozen other sets each, all of drawings, and
-# on SD3 four styles, with one to three seeds and a rate searched for every method. (The pair before the feed-forward and
-# Q are at rank 12 there, beside Serial LoRA of that rank.)
-#
-# The study was planned before its first run, but not all that you use of it. E and T were added last, when W was under
-# suspicion. Norms and biases were one of its many methods, and became a rival here when they had done well.
+# another rate, seed or set. For that there is the study: a dozen other sets on SAM and on CLIP, all of drawings, and
+# four styles on SD3, with one to three seeds and a rate searched for every method. (Two rivals, and Serial LoRA beside
+# them, are at rank 12 there.) It was planned before its first run, but for E and T, which were added when W was under
+# suspicion. And norms and biases became a rival here when they had done well in it.
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_rivals
@@ -575,11 +569,11 @@ for where, (mean, half) in both.items():
 
 # %% [markdown]
 # In both panels every rival's mean is above Serial LoRA's, and the same four promises fall. But your intervals are at
-# least three times as wide, and the rate is not in them: at 0.009 Serial LoRA's mean is level with the small LoRA's, and
-# so above those of LoRA, Q, E and T in your table. So one set and one seed show that adapting helps, and not who is best.
-# Go by the study from here.
+# least three times as wide, and the rate is not in them: at 0.009 Serial LoRA's mean is above five of your ways. So one
+# set and one seed show that adapting helps, and not who is best. Go by the study from here.
 #
-# *Before both* is on trial for no promise, and it saves nothing: it is as large as LoRA. BOTHSENTENCE
+# *Before both*, the best of your ten, is ahead of LoRA, which is as large, by 4.00 ± 3.31. In the study RepAdapter
+# stands there, with biases, groups and one seed. Its lead is 0.95 ± 0.45 on SAM, and open on CLIP.
 #
 # ## Why is it behind?
 #
@@ -619,20 +613,18 @@ mean, half = interval(((W - Q) - (Q - LoRA)).to_numpy()[:, None])
 print(f"W in place of Q, minus the sharing of A and B: {mean:+.2f} ± {half:.2f}")
 
 # %% [markdown]
-# Read the ladder from left to right. Sharing A changes nothing that one can see. Nor does sharing B behind random
-# rotations, though q, k and v are then tied as tightly as in Serial LoRA. Nor do W's directions, while all are stretched
-# alike. Only the last step is clear: with W's stretch 0.67 ± 0.26 points are gone. The way through W costs more than the
-# sharing, but only just: by 0.44 ± 0.40, and nothing corrects for how many differences we looked at.
+# On the ladder sharing A changes nothing that one can see. Nor does sharing B behind random rotations, though q, k and
+# v are then tied as tightly as in Serial LoRA. Nor do W's directions, while all are stretched alike. Only the last step
+# is clear: with W's stretch 0.67 ± 0.26 points are gone. The way through W costs more than the sharing, but only just:
+# by 0.44 ± 0.40.
 #
-# W stretches very unevenly. In the median it makes one direction 5.8 times as long as E would, and of all 72% less than
-# half as long. Is that enough to cost? T tells: it stretches as unevenly as W, along random directions, and there the
-# stretch costs 0.14 ± 0.21, which may be nothing. Along W's own it costs more than that, by 0.52 ± 0.33. **So neither
-# half alone costs anything that one can see, and both together do.**
+# W stretches very unevenly: it makes one direction 5.8 times as long as E would, and 72% less than half as long. T
+# stretches as unevenly, along random directions. There it costs 0.14 ± 0.21, which may be nothing; along W's own it
+# costs 0.52 ± 0.33 more. **So neither half alone costs anything that one can see, and both together do.**
 #
-# Why, we do not know. It may be what W's longest directions carry, or how Adam's steps come through so uneven a W:
-# nothing here tells. The study drew Q and T twice, once a seed, and took the same draws for all sets, so no interval says
-# what other draws would do. And 0.67 is less than your margin: it tells why Serial LoRA is behind, and not whether to
-# switch.
+# Why, we do not know: it may be what W's longest directions carry, or how Adam's steps come through so uneven a W. (Q
+# and T were drawn only twice, and no interval says what other draws would do.) And 0.67 is less than your margin: it
+# does not say whether to switch.
 #
 # ## The verdict
 #
@@ -663,25 +655,23 @@ for who, bets in {"the paper's bets": PAPER, "yours": BETS}.items():
 
 # %% [markdown]
 # Two promises fall without any training. On the study's SAM sets four more fall, and *comparable* holds: LoRA is ahead
-# by 0.31 ± 0.14, which is clear, and less than would matter to your group. So the paper's bets are right once in seven.
-# With all bars at zero *comparable* would fall, too; the other four would fall as they do. Your run agrees on these four,
-# at the rates that the search chose, and leaves *comparable* open.
+# by 0.31 ± 0.14, clearly, but by less than would matter. With all bars at zero *comparable* would fall, too, and these
+# four as they do.
 #
-# On CLIP it looks different. The means of three rivals lie *behind* Serial LoRA there: the small LoRA's, the norms' and
-# biases', and that of the pair before the feed-forward, by 1.13 ± 1.28. All three are open, and so is *comparable*. The
-# fifth promise falls by a hair: Q's interval, 0.57 ± 1.57, ends at the bar.
+# On CLIP the means of three rivals lie *behind* Serial LoRA: the small LoRA, norms and biases, and the pair before the
+# feed-forward, this one by 1.13 ± 1.28. All three are open, and so is *comparable*. *W as a basis* falls by a hair.
 #
-# On SD3 only the two LoRAs were run. The small one is ahead by 10.33 ± 7.56, and LoRA by 14.08 ± 10.02, which is open
-# only because the bar is five. At lunch you say:
+# On SD3 only the two LoRAs were run. The small one is ahead by 10.33 ± 7.56. LoRA's 14.08 ± 10.02 is open only because
+# the bar is five. At lunch you say:
 #
 # > Serial LoRA is RepAdapter's layer of 2023 without biases and groups. On a small SAM it stays within a point of Dice
-# > of LoRA with a quarter of the parameters. But a LoRA of that size does as well there, and so do the same pair before
+# > of LoRA with a quarter of the parameters. But there a LoRA of that size does as well, and so do the same pair before
 # > the feed-forward, and norms and biases. Sharing costs nothing that one can see. The way through W costs about half a
-# > point, where its uneven stretch meets its own directions. On CLIP nearly all of this is open.
+# > point, and we do not know why. On CLIP nearly all of this is open.
 #
-# So for a SAM like this one, don't switch. To save parameters lower LoRA's rank and search its rate again, or put the
-# pair before the feed-forward. If you can pay for LoRA's size, try *before both*. For CLIP this trial gives no advice.
-# These are small models, and mostly drawings. Put our numbers on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
+# So on a SAM like this one, don't switch. To save parameters lower LoRA's rank and search its rate again, or put the
+# pair before the feed-forward. If you can pay for LoRA's size, try *before both*. For CLIP we have no advice. These are
+# small models, and mostly drawings. Put our numbers on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
 #
 # ## Quiz
 #
