@@ -297,8 +297,8 @@ check("9.4", stand_ins)
 # <details><summary>Hint 1: the parts</summary>
 #
 # `torch.linalg.svd` gives U, S and Vᵀ of all three W at once. `nn.init.orthogonal_` fills a new matrix with random
-# directions at right angles, in place; you need one for U and one for V, for each of the three W. What is left of U S
-# Vᵀ if all numbers in S are the same?
+# directions at right angles, in place; you need one for U and one for V, for each of the three W. What is left of
+# U S Vᵀ if all numbers in S are the same?
 #
 # </details>
 # <details><summary>Hint 2: the size</summary>
@@ -618,9 +618,9 @@ print(f"W in place of Q, minus the sharing of A and B: {mean:+.2f} ± {half:.2f}
 # is clear: with W's stretch 0.67 ± 0.26 points are gone. The way through W costs more than the sharing, but only just:
 # by 0.44 ± 0.40.
 #
-# W stretches very unevenly: it makes one direction 5.8 times as long as E would, and 72% less than half as long. T
-# stretches as unevenly, along random directions. There it costs 0.14 ± 0.21, which may be nothing; along W's own it
-# costs 0.52 ± 0.33 more. **So neither half alone costs anything that one can see, and both together do.**
+# W stretches very unevenly: in the median it makes one direction 5.8 times as long as E would, and of all 72% less than
+# half as long. T stretches as unevenly, along random directions. There it costs 0.14 ± 0.21, which may be nothing; along
+# W's own it costs 0.52 ± 0.33 more. **So neither half alone costs anything that one can see, and both together do.**
 #
 # Why, we do not know: it may be what W's longest directions carry, or how Adam's steps come through so uneven a W. (Q
 # and T were drawn only twice, and no interval says what other draws would do.) And 0.67 is less than your margin: it

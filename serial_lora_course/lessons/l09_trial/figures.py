@@ -229,7 +229,10 @@ def plot_suspects(stretch: Tensor, reached: Mapping[str, pd.Series], interval: C
         left.text(0.98, 1.25, "Q and E", color=BLUE, **_at_right(left))
         words = f"W and T: SAM's {len(stretch)}, and their median"
         left.text(0.72, 0.025, words, color=VERMILION, **_at_right(left))
-        for (even, uneven), colour, along in (("QT", GREEN, "random"), ("EW", VERMILION, "W's own")):
+        for (even, uneven), colour, along in (
+            ("QT", GREEN, "random"),
+            ("EW", VERMILION, "W's own"),
+        ):
             ends = [(reached[name] - reached["W"]).mean() for name in (even, uneven)]
             change = _told(interval((reached[uneven] - reached[even]).to_numpy()[:, None]))
             right.plot([0, 1], ends, "o-", color=colour, lw=1.8)
