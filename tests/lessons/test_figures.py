@@ -12,7 +12,7 @@ from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.lessons.l00_start.figures import plot_outcomes, plot_pairs, plot_said
 from serial_lora_course.lessons.l01_maths.figures import plot_ends, plot_over_rank, plot_token_moves
-from serial_lora_course.lessons.l02_count.figures import plot_answer
+from serial_lora_course.lessons.l02_count.figures import plot_kept, plot_savings
 from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_stream, one_each
 from serial_lora_course.lessons.l03_build.figures import VERMILION, plot_agreement, plot_wirings
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
@@ -39,7 +39,7 @@ from serial_lora_course.lessons.l07_lora_plus.figures import (
 )
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l11_many.figures import plot_gather, plot_table, plot_ways
-from serial_lora_course.lessons.l12_your_own.figures import plot_seeds
+from serial_lora_course.lessons.l12_your_own.figures import plot_counts
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
 
 
@@ -153,15 +153,30 @@ def test_runs_stand_in_the_row_of_their_way_and_tokens_that_stay_on_the_line():
     assert np.allclose(panel.lines[0].get_ydata(), 0)
 
 
-def test_bars_of_memory_are_their_parts_end_to_end_and_guesses_lie_where_they_were_made():
-    parts = ({"x": 1.0, "y": 0.5, "z": 4.0}, {"x": 2.0, "y": 0.25, "z": 3.0})
-    memory = dict(zip("ABCD", parts * 2, strict=True))
-    sizes, held = plot_answer({"A": 900, "B": 8, "C": 4, "D": 2}, memory, 3, 0.5).axes
-    assert [bar.get_width() for bar in sizes.patches] == [5, 4, 2, 1]  # the first is cut off
-    drawn = [(bar.get_x(), bar.get_width()) for bar in held.patches]
-    assert drawn == [(0, 1), (0, 2)] * 2 + [(1, 0.5), (2, 0.25)] * 2 + [(1.5, 4), (2.25, 3)] * 2
-    guesses = [line.get_xydata().tolist() for axes in (sizes, held) for line in axes.lines]
-    assert guesses == [[[3, 2]], [[0.5 * 5.25, 3]]]
+def test_what_a_block_keeps_is_drawn_end_to_end_with_the_total_that_was_counted():
+    parts = {"norms": 2.0, "attention": 4.0, "activation": 8.0, "inputs": 6.0, "between": 0.0}
+    bars = {"all": parts, "pairs": parts | {"inputs": 1.0, "between": 0.25}}
+    (axes,) = plot_kept(bars, {"all": 20.0, "pairs": 15.25}).axes
+    drawn = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+    ends = [(14, 6), (14, 1), (20, 0), (15, 0.25)]
+    assert drawn == [(0, 2)] * 2 + [(2, 4)] * 2 + [(6, 8)] * 2 + ends
+    assert {"  20.00", "  15.25", "0.25"} <= {text.get_text() for text in axes.texts}
+
+
+@pytest.mark.parametrize("guess", [None, 0.5])
+def test_savings_over_the_batch_are_of_the_parts_and_dots_of_what_was_measured(guess):
+    memory = {
+        "LoRA": (100, 10, {1: 110, 2: 120}),
+        "same": (50, 10, {1: 60}),
+        "Serial": (50, 10, {1: 55, 2: 72}),
+    }
+    (axes,) = plot_savings(memory, guess).axes
+    _, line, dots, level, dot, _, *guesses = [each.get_xydata() for each in axes.lines]
+    assert np.allclose(line[:, 1], [5000 / (100 + 10 * n) for n in line[:, 0]])
+    assert np.allclose(dots, [(1, 50), (2, 40)])
+    assert not level[:, 1].any()
+    assert np.allclose(dot, [(1, 100 - 5500 / 60)])
+    assert [each.tolist() for each in guesses] == ([] if guess is None else [[[32, 50]]])
 
 
 def test_each_way_is_a_line_in_the_panel_of_what_was_measured_and_a_level_crosses_it():
@@ -283,19 +298,21 @@ def test_a_cut_out_is_what_a_mask_marks_on_grey():
         assert tuple(unmarked) == getrgb(PAPER)
 
 
-def test_each_draw_is_a_dot_in_the_row_of_its_method_and_a_line_joins_its_dots():
-    methods = ["nearest frame", "probe", "adapter"]
-    *draws, mended = (
-        pd.DataFrame(np.random.default_rng(seed).uniform(0, 99, (3, 2)), methods, ["one", "other"])
-        for seed in range(3)
-    )
-    for axes, question in zip(plot_seeds(draws, mended).axes, mended, strict=True):
-        dots = [tuple(dot) for each in axes.collections for dot in each.get_offsets().tolist()]
-        for row, name in enumerate(methods):
-            assert all((draw.loc[name, question], row) in dots for draw in draws)
-            assert mended.loc[name, question] in [x for x, y in dots if y > row][:3]
-        joined = [list(line.get_xdata()) for line in axes.lines]
-        assert joined == [list(draw[question]) for draw in draws]
+def test_each_draw_is_a_full_dot_in_the_row_of_its_way_and_a_hollow_one_when_mended():
+    ways = ["lines", "nearest frame", "probe", "adapter"]
+    tables = [
+        pd.DataFrame(np.random.default_rng(seed).uniform(0, 99, (4, 2)), ways, ["one", "other"])
+        for seed in range(4)
+    ]
+    figure = plot_counts(tables[:2], tables[2:], bar=75)
+    for axes, test in zip(figure.axes, ["one", "other"], strict=True):
+        drawn = [dots for dots in axes.collections if len(dots.get_offsets())]
+        for row, way in enumerate(ways):
+            for dots, each in zip(drawn[2 * row :], (tables[:2], tables[2:]), strict=False):
+                found = dots.get_offsets()
+                assert list(found[:, 0]) == [table.loc[way, test] for table in each]
+                assert list(found[:, 1].round()) == [row, row]
+                assert bool(len(dots.get_facecolor())) == (each[0] is tables[0])
 
 
 def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():

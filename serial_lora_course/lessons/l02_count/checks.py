@@ -1,14 +1,16 @@
-"""Checks of lesson 02: the size of any LoRA, its rank at Serial LoRA's size, and what a model lacks."""
+"""Checks of lesson 02: the size of any LoRA, what no training moves, and what autograd keeps."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor, nn
 
+from serial_lora import LoRAConfig, inject
 from serial_lora_course.checking.case import Case
 from serial_lora_course.checking.running import exercise
+from serial_lora_course.lessons.l02_count.measure import MODELS, picture_loss
 
 
 def numel_of(shapes: list[tuple[int, int]], rank: int) -> int:
@@ -32,62 +34,78 @@ def lora_parameters() -> Iterator[Case]:
         yield Case(what, (shapes, rank), numel_of(shapes, rank))
 
 
+class Paired(nn.Module):
+    """A frozen layer with a fresh pair, and a shift that learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4).requires_grad_(False)
+        self.lora_A, self.lora_B = nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.zeros(4, 2))
+        self.shift = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + x @ self.lora_A.T @ self.lora_B.T
+
+
+def seeded(attempt: Callable) -> Callable:
+    """An answer that draws the same numbers in every call."""
+    return lambda *given: (torch.manual_seed(0), attempt(*given))[1]
+
+
 @exercise(
-    "2.2", "the rank fits and the next larger one does not, for square and rectangular matrices"
+    "2.2",
+    "fresh pairs whose B is zero are told from those that no gradient reaches",
+    through=seeded,
 )
-def rank_of_equal_size() -> Iterator[Case]:
-    """The largest rank that fits, against trying them all, one after the other."""
-    for shapes, width, rank in (
-        ([(48, 48)] * 4, 48, 8),
-        ([(12, 12)], 48, 20),  # smaller than the pair: a rank far above Serial LoRA's
-        ([(20, 36), (36, 20)], 48, 7),
-        ([(48, 48)] * 3, 48, 80),
-        ([(48, 120), (48, 96)], 48, 70),
-        ([(48, 24)] * 3 + [(24, 48)], 48, 50),
-        ([(48, 12), (40, 48)], 48, 90),
-        ([(48, 48)] * 4, 48, 3),
-        ([(8, 9)], 48, 3),  # one parameter less than rank 17 has
+def never_reached() -> Iterator[Case]:
+    """Known by how each loss is made."""
+    x, both = torch.randn(5, 4), LoRAConfig(2, stream="both")
+    lost = [f"transformer_blocks.4.lora_q_text.lora_{factor}" for factor in "AB"]
+    for what, model, loss, names in (
+        ("a fresh pair and a shift, all used", Paired(), lambda m: (m(x) + m.shift).norm(), []),
+        ("a shift that nothing reads", Paired(), lambda m: m(x).norm(), ["shift"]),
+        ("a shift times zero", Paired(), lambda m: (m(x) + 0 * m.shift).norm(), ["shift"]),
+        ("a part of a shift", Paired(), lambda m: (m(x)[:, :2] + m.shift[:2]).norm(), []),
+        ("a difference", Paired(), lambda m: (m(x) * (1 + m.shift - m.shift.mean())).norm(), []),
+        ("a shift alone", Paired(), lambda m: m.shift.norm(), ["lora_A", "lora_B"]),
+        ("a small SD3", inject(MODELS["small SD3"](), both), picture_loss, lost),
     ):
-        budget, fits = numel_of([(width, width)], rank), 0
-        while numel_of(shapes, fits + 1) <= budget:
-            fits += 1
-        what = f"the rank of equal size for {shapes}, width {width}, Serial LoRA's rank {rank}"
-        yield Case(what, (shapes, width, rank), fits)
+        yield Case(what, (model, loss), names, read=lambda found, *_: sorted(found))
 
 
-@functools.cache
-def attention_of_sd3() -> tuple[str, ...]:
-    """The names of its attention's weights."""
-    from diffusers import SD3Transformer2DModel  # heavy, and the lesson has it already
+def product_of_thirds(model: nn.Module, x: Tensor) -> Tensor:
+    """Three views of one output, multiplied."""
+    one, two, three = model(x).chunk(3, dim=1)
+    return one * two * three
 
-    with torch.device("meta"):
-        model = SD3Transformer2DModel(num_layers=24)
-    named = model.named_parameters()
-    return tuple(name for name, _ in named if ".attn." in name and name.endswith("weight"))
+
+def with_a_call(attempt: Callable) -> Callable:
+    """An answer about a model and what is computed with it."""
+    return lambda model, use, x: attempt(model, lambda: use(model, x))
 
 
 @exercise(
     "2.3",
-    "what a block lacks is found wherever the block is; SD3 medium lacks transformer_blocks.23.attn.to_add_out.weight",
+    "the bytes of each storage once, however many views are kept, without weights and buffers",
+    through=with_a_call,
 )
-def absent() -> Iterator[Case]:
-    """Names that are taken out of a full list, and SD3's own."""
-    for what, count, gone in (
-        ("one matrix of the last block is missing", 3, ["blocks.2.attn.to_q.weight"]),
-        ("one matrix of the first block is missing", 3, ["blocks.0.attn.to_k.weight"]),
-        ("nothing is missing", 2, []),
-        (
-            "one of twelve blocks lacks two",
-            12,
-            ["layers.10.attn.to_k.weight", "layers.10.attn.to_q.weight"],
-        ),
-        ("two blocks lack the same", 4, ["blocks.1.attn.to_q.weight", "blocks.3.attn.to_q.weight"]),
-        ("only one block has it", 3, ["blocks.0.attn.to_q.weight", "blocks.1.attn.to_q.weight"]),
+def kept() -> Iterator[Case]:
+    """Counted by hand: rows times columns times the bytes of a number."""
+
+    def layers(first: bool = True, second: bool = True) -> nn.Sequential:
+        one, two = nn.Linear(3, 5).requires_grad_(first), nn.Linear(5, 2).requires_grad_(second)
+        return nn.Sequential(one, nn.ReLU(), two)
+
+    x, cut = torch.randn(4, 3), nn.Linear(3, 3)
+    cut.register_buffer("mask", torch.rand(2))
+    for what, model, use, size in (
+        ("two layers, ReLU between them", layers(), nn.Module.__call__, 4 * (3 + 5) * 4),
+        ("... the first one frozen", layers(first=False), nn.Module.__call__, 4 * 5 * 4),
+        ("... both frozen", layers(False, False), nn.Module.__call__, 0),
+        ("... and back", layers(), lambda m, x: m(x).sum().backward(), 4 * (3 + 5) * 4),
+        ("... in float64", layers().double(), lambda m, x: m(x.double()), 4 * (3 + 5) * 8),
+        ("a layer, twice", nn.Linear(3, 3), lambda m, x: m(m(x)), 2 * 4 * 3 * 4),
+        ("three views of one output", nn.Linear(3, 15), product_of_thirds, 4 * (3 + 15 + 5) * 4),
+        ("a part of a weight", cut, lambda m, x: m(x) @ m.weight[1:].T * m.mask, 4 * (3 + 3) * 4),
     ):
-        stack = gone[0].split(".")[0] if gone else "blocks"
-        full = [
-            f"{stack}.{i}.attn.to_{m}.weight" for i in range(count) for m in ("q", "k", "out.0")
-        ]
-        yield Case(f"names of which {what}", ([name for name in full if name not in gone],), gone)
-    lacks = ["transformer_blocks.23.attn.to_add_out.weight"]
-    yield Case("SD3's names", ([*attention_of_sd3()],), lacks)
+        yield Case(f"bytes: {what}", (model, use, x), size, may_change="back" in what)

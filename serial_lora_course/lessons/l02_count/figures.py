@@ -1,4 +1,4 @@
-"""The quarter, drawn to scale: the pairs of a block; and what learns and what memory holds, way by way."""
+"""The pairs of a block, drawn to scale; what a block keeps, by operation; and what a step saves, by the batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
 from serial_lora_course.plots.style import (
+    BLUE,
+    DASHED,
     INK,
     PURPLE,
     QUIET,
@@ -41,6 +43,11 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
             axes.text(9.0, bottom + 0.5, said, color=look["color"], va="center")
         for left in MATRICES.values():
             _draw_pair(axes, left, 1.9, rank / width, method_look("lora")["color"])
+        for left, bottom, said in (
+            (1.68, 1.66, f"{width} x {width}"),
+            (7.65, 2.93, f"rank {rank}"),
+        ):
+            axes.text(left, bottom, said, color=QUIET, fontsize=10)
         readers = (1.42, -0.18, (4.56, 1.36))  # what reads the changed tokens
         _box(axes, *readers, "none", look["color"], linestyle="--")
         _draw_serial(axes, rank / width, look["color"])
@@ -55,72 +62,72 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
     )
 
 
-def plot_answer(
-    learn: Mapping[str, int],
-    memory: Mapping[str, Mapping[str, float]],
-    times: float,
-    share: float,
-) -> Figure:
-    """A row for each way to train a model: how many parameters learn, and what memory holds.
-
-    Args:
-        learn: way -> parameters. The first is the whole model; then LoRA, LoRA on q and v, and, as
-            the last, Serial LoRA.
-        memory: way -> part -> GB; all ways have the same parts.
-        times: the guess for LoRA on q and v, in sizes of Serial LoRA.
-        share: the guess for Serial LoRA's memory, as a share of LoRA's.
-    """
-    ways, titles = list(learn), list(next(iter(memory.values())))
-    one, rows = learn[ways[-1]], range(len(ways))
-    end = 1.25 * max(learn[way] for way in ways[1:]) / one
-    with styled_figure(9.6, 3.7) as figure:
-        sizes, held = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.5))
-        looks = [QUIET, *[method_look("lora")["color"]] * (len(ways) - 2)]
-        looks.append(method_look("serial_lora")["color"])
-        sizes.barh(rows, [min(learn[way] / one, end) for way in ways], 0.6, color=looks)
-        for row, way in enumerate(ways):
-            out = learn[way] / one > end  # the bar goes on beyond the panel
-            look = {"color": "white" if out else INK, "ha": "right" if out else "left"}
-            said = f"  {learn[way] / one:,.0f} ×{' →' if out else ''} "
-            sizes.text(min(learn[way] / one, end), row, said, va="center", weight="bold", **look)
-        sizes.set_yticks(rows, [f"{way}:\n{learn[way]:,} learn" for way in ways])
-        sizes.set(xlabel="parameters that learn, in sizes of Serial LoRA", xlim=(0, end))
-        begins = [0.0] * len(memory)
-        for title, colour in zip(titles, (QUIET, PURPLE, PALE), strict=False):
-            parts = [memory[way][title] for way in ways]
-            bars = held.barh(rows, parts, 0.6, begins, color=colour, label=title)
-            ink = "white" if colour == QUIET else INK
-            wide = 0.1 * max(sum(each.values()) for each in memory.values())
-            said = [f"{part:.2f}" if part > wide else "" for part in parts]
-            held.bar_label(bars, said, label_type="center", color=ink, fontsize=10)
+def plot_kept(bars: Mapping[str, Mapping[str, float]], totals: Mapping[str, float]) -> Figure:
+    """Way to train -> part -> widths that a block keeps for each token, and their sum, counted in another way."""
+    colours = ("#8a8a8a", "#b5b5b5", "#dadada", PALE, PURPLE)
+    with styled_figure(9.6, 3.4) as figure:
+        axes, rows = figure.subplots(), range(len(bars))
+        begins, told = [0.0] * len(bars), []
+        for title, colour in zip(next(iter(bars.values())), colours, strict=True):
+            parts = [bar[title] for bar in bars.values()]
+            drawn = axes.barh(rows, parts, 0.62, begins, color=colour, label=title)
+            said = [f"{part:.0f}" if part > 0.5 else "" for part in parts]
+            axes.bar_label(drawn, said, label_type="center", fontsize=10)
             begins = [begin + part for begin, part in zip(begins, parts, strict=True)]
-        for row, total in enumerate(begins):
-            held.text(total, row, f"  {total:.2f} GB", va="center", fontweight="bold")
-        held.set(xlabel="memory in training, GB", xlim=(0, 1.2 * max(begins)))
-        guess = {"marker": "D", "markersize": 8, "color": "white", "markeredgecolor": INK}
-        guess |= {"linestyle": "", "clip_on": False, "label": "your guess"}
-        sizes.plot(times, 2, **guess | {"label": None})
-        held.plot(share * begins[1], rows[-1], **guess)
-        held.invert_yaxis()
-        for axes in (sizes, held):
-            axes.grid(visible=False, axis="y")
-        figure.legend(loc="outside upper right", ncols=len(titles) + 1)
-    told = "; ".join(
-        f"{way}: {learn[way]:,} learn; {', '.join(f'{title} {gb:.2f}' for title, gb in parts.items())}, "
-        f"together {sum(parts.values()):.2f}"
-        for way, parts in memory.items()
-    )
-    return with_description(
-        figure,
-        f"How many parameters learn, and what memory holds in GB. {told}. Diamonds are the guesses: "
-        f"{times:g} times Serial LoRA for {ways[2]}, and {share * begins[1]:.2f} GB for Serial LoRA.",
-    )
+            told.append(f"{title} {', '.join(f'{part:.2f}' for part in parts)}")
+        for row, (total, thin) in enumerate(zip(totals.values(), parts, strict=True)):
+            axes.text(begins[row], row, f"  {total:.2f}", va="center", weight="bold")
+            said = f"{thin:.2f}" if thin else ""
+            axes.text(begins[row] + 2.3, row, said, va="center", color=PURPLE)
+        axes.set_yticks(rows, list(bars))
+        axes.set(xlabel="kept for each token, in widths of the block", xlim=(0, 24.5))
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        figure.legend(loc="outside upper right", ncols=len(colours), fontsize=10)
+    told.append(f"in all {', '.join(f'{total:.2f}' for total in totals.values())}")
+    said = f"Kept for each token, in widths, by {', '.join(bars)}: {'; '.join(told)}."
+    return with_description(figure, said)
 
 
-def _box(
-    axes: Axes, left: float, bottom: float, size: tuple, fill: str, edge: str, **look: str
-) -> None:
-    axes.add_patch(Rectangle((left, bottom), *size, facecolor=fill, edgecolor=edge, **look))
+def plot_savings(
+    memory: Mapping[str, tuple[float, float, Mapping[int, float]]], guess: float | None
+) -> Figure:
+    """By how much the last way needs less memory than the others, over the batch.
+
+    Each way has what no batch changes, what one picture keeps, and batch -> what was measured in all.
+    """
+    batches, told = [1, 2, 4, 8, 16, 32, 64], []
+    *others, smaller = memory
+    fixed, each, seen = memory[smaller]
+    with styled_figure(9.6, 3.5) as figure:
+        axes = figure.subplots()
+        axes.axhline(75, color=QUIET, linestyle=DASHED)
+        said = "parameters that learn, and moments, at equal rank"
+        axes.text(64, 77, said, ha="right", color=QUIET)
+        for other, colour in zip(others, (BLUE, INK), strict=True):
+            base, more, of = memory[other]
+            saved = [100 * (1 - (fixed + each * n) / (base + more * n)) for n in batches]
+            axes.plot(batches, saved, color=colour, label=f"memory, beside {other}")
+            axes.plot([*of], [100 * (1 - seen[n] / of[n]) for n in of], "o", color=colour)
+            above = colour == BLUE
+            for n, share in zip(batches, saved, strict=True):
+                said = f"{abs(share):.1f}%" if above or n in (1, 64) else ""
+                axes.text(n, share + (3 if above else -8), said, color=colour, ha="center")
+            told.append(f"{other}: {', '.join(f'{share:.1f}' for share in saved)}")
+        axes.plot([], [], "o", color=QUIET, label="measured")
+        if guess is not None:
+            look = {"markersize": 9, "color": "white", "markeredgecolor": INK}
+            axes.plot(32, 100 * guess, "D", label="your guess", **look)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(batches, [str(batch) for batch in batches])
+        axes.set(xlabel="pictures in a step", ylabel=f"{smaller} has less, %", ylim=(-12, 88))
+        axes.legend(loc="center left", bbox_to_anchor=(0.0, 0.57))
+    said = f"In %, how much less memory {smaller} takes with {batches} pictures, beside {'; '.join(told)}."
+    return with_description(figure, said + (f" Guess: {guess:.0%}." if guess is not None else ""))
+
+
+def _box(axes: Axes, x: float, y: float, size: tuple, fill: str, edge: str, **look: str) -> None:
+    axes.add_patch(Rectangle((x, y), *size, facecolor=fill, edgecolor=edge, **look))
 
 
 def _draw_pair(axes: Axes, left: float, bottom: float, thin: float, colour: str) -> None:

@@ -1,13 +1,15 @@
-"""Checks of the exercises on your own model: a split without a leak, a merge that is verified, and the whole way.
+"""Checks of the exercises on your own model: a split, the whole way, the ground of a page, a paired gap.
 
-What is judged is what a split and a trained model must have in common, since many are right.
+Of a split and of a trained model, what all right ones have in common is judged, since many are right.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
+import math
 import random
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -153,87 +155,7 @@ def split_without_leak() -> Iterator[Case]:
     )
 
 
-# ------------------------------------------------------------------------ 12.2 a verified merge
-
-
-def changed(outputs: Tensor, places: dict[tuple[int, int], float]) -> Tensor:
-    """Outputs with other numbers at some places."""
-    outputs = outputs.clone()
-    for place, number in places.items():
-        outputs[place] = number
-    return outputs
-
-
-@exercise(
-    "12.2",
-    "twelve right merges pass and seventeen wrong ones do not, with errors of one number or of all, at "
-    "four tolerances",
-)
-def verifies_merge() -> Iterator[Case]:
-    """True where the merged model is the adapted one and not the base, at any size of outputs."""
-    base, effect = torch.randn(2, 6, 5)
-    adapted, rounding = base + effect, 1e-6 * torch.randn(6, 5)
-    largest = adapted.abs().max().item()
-
-    def within(outputs: Tensor) -> Tensor:
-        """Outputs with an error that is nearly what is allowed."""
-        return changed(outputs, {(0, 1): outputs[0, 1] + 0.9e-4 * outputs.abs().max()})
-
-    def off(*errors: float) -> tuple[Tensor, ...]:
-        """The adapted outputs with these shares of the largest one as errors, below each other."""
-        places = {(2 + i, 3): adapted[2 + i, 3] + e * largest for i, e in enumerate(errors)}
-        return base, adapted, changed(adapted, places)
-
-    zero, whole = torch.zeros(4, 4), torch.arange(-8.0, 8).reshape(4, 4)
-    one_off = changed(whole, {(0, 1): whole[0, 1] + 1})  # an eighth of the largest
-    first, flipped = torch.eye(6)[:, :1], changed(adapted, {(2, 3): -adapted[2, 3]})
-    with_zero, with_nan = (changed(adapted, {(0, 0): each}) for each in (0.0, torch.nan))
-    wrong = {
-        "a merge that only restored the base": (base, adapted, base.clone()),
-        "an adapter without effect": (base, base.clone(), base + rounding),
-        "outputs that are all a little too low": (base, adapted, adapted - 0.05 * largest),
-        "outputs that are all a little too high": (base, adapted, adapted + 0.05 * largest),
-        "one number that is too high": off(1.5e-4),
-        "one number that is too low": off(-1.5e-4),
-        "one number that is far too low": off(-4e-4),
-        "no effect, and a merge that is wrong": (base, base.clone(), base + effect),
-        "four errors whose sum is zero": off(1.9e-4, -1.9e-4, 1.9e-4, -1.9e-4),
-        "one number with the wrong sign": (base, adapted, flipped),
-        "right outputs for the first picture alone": (base, adapted, adapted + 1 - first),
-        "an effect as small as rounding": (base, base + rounding, base.clone()),
-        "a nan among the merged outputs": (base, with_zero, with_nan),
-        "two models that return zeros": (zero, zero, zero),
-        "tiny outputs, all of them wrong": (1e-6 * base, 1e-6 * adapted, 1e-6 * effect),
-        "a difference that a tolerance of 1e-6 forbids": (*off(1e-5), 1e-6),
-        "an effect of exactly what is allowed": (one_off, whole, whole.clone(), 0.125),
-    }
-    below, uneven = -1 - adapted.abs(), torch.where(first > 0, adapted / 1000, adapted)
-    one_effect = changed(base, {(5, 4): base[5, 4] + 4e-4 * largest})
-    shifted = adapted + 0.01 * largest
-    right = {
-        "a merge that is right": (base, adapted, adapted + rounding),
-        "a merge without any rounding": (base, adapted, adapted.clone()),
-        "a small base, right but for rounding": (base / 100, effect, effect + 20 * rounding),
-        "an output of zero, right but for rounding": (base, with_zero, with_zero + 1e-6),
-        "outputs below zero, right within the limit": (base, below, within(below)),
-        "an effect on one output only": (base, one_effect, one_effect + rounding),
-        "large outputs, right but for rounding": (base, 1e4 * adapted, 1e4 * (adapted + rounding)),
-        "small outputs of one picture, right within the limit": (base, uneven, within(uneven)),
-        "a small effect on all outputs, right within the limit": (
-            adapted,
-            shifted,
-            within(shifted),
-        ),
-        "an adapter that halves all outputs": (2 * adapted, adapted, within(adapted)),
-        "a difference that a tolerance of 0.01 allows": (*off(5e-3), 1e-2),
-        "a difference of exactly what is allowed": (-whole, whole, one_off, 0.125),
-    }
-    for what, given in (wrong | right).items():
-        tolerance = given[3] if len(given) > 3 else 1e-4
-        yield Case(what, (*given[:3], tolerance), what in right)
-
-
-# ------------------------------------------------------------------------ 12.3 the whole way
+# ------------------------------------------------------------------------ 12.2 the whole way
 
 DIFFERENT = "the weights that differ from the base, and the rank of the difference"
 VERIFIED = "the merge is verified"
@@ -437,7 +359,7 @@ def judged_way(attempt: Callable) -> Callable:
 
 
 @exercise(
-    "12.3",
+    "12.2",
     "the split is by object, pairs and head are trained as the card says, on the training pictures only, "
     "and the merge is right and verified, unless it is not exact or nothing was trained",
     through=judged_way,
@@ -479,4 +401,58 @@ def from_folder_to_model() -> Iterator[Case]:
             Parts(right),
             read=lambda found, *_: found,
             advice={part: advice for part, (_, advice) in WAY.items()},
+        )
+
+
+# ------------------------------------------------------------------------ 12.3 the ground of a page
+
+
+@exercise(
+    "12.3",
+    "the ground is exact on white, and on wood that lies or stands, with small, wide and tall things",
+)
+def ground_under_things() -> Iterator[Case]:
+    """Against the ground on which the things were laid."""
+    chance = np.random.default_rng(5)
+    along = (chance.uniform(0.6, 1, (60, 1, 1)) * [245, 215, 180]).astype(int)
+    lying = np.broadcast_to(along, (60, 60, 3))
+    small, wide = (slice(8, 28), slice(10, 32)), (slice(20, 30), slice(2, 58))
+    for what, ground, covered in (
+        ("white paper with a small thing", np.full((60, 60, 3), 250), small),
+        ("wood whose grain lies, with a small thing", lying, small),
+        ("wood whose grain stands, with a small thing", lying.swapaxes(0, 1), small),
+        ("white paper with a wide thing", np.full((60, 60, 3), 250), wide),
+        ("white paper with a tall thing", np.full((60, 60, 3), 250), wide[::-1]),
+    ):
+        page = ground.copy()
+        page[covered] = [90, 40, 60]
+        page[20:24, 26:32] = 255  # a light part, which is in every one of the things
+        yield Case(
+            f"the ground of {what}",
+            (page,),
+            torch.tensor(ground.astype(float)),
+            read=lambda got, page: torch.tensor(np.broadcast_to(got, page.shape).astype(float)),
+            form="return numbers that broadcast against the page, (H, W, 3): keepdims=True",
+        )
+
+
+# ------------------------------------------------------------------------------ 12.4 a paired gap
+
+
+@exercise(
+    "12.4", "gaps and half-widths equal those of Python's statistics module, for four pairs of ways"
+)
+def gap_and_half() -> Iterator[Case]:
+    """Against the statistics module, sheet by sheet."""
+    chance = np.random.default_rng(6)
+    pairs = [[(chance.random(n) < share).tolist() for share in (0.8, 0.6)] for n in (8, 100, 101)]
+    for one, other in [*pairs, [pairs[1][0], pairs[1][0]]]:
+        points = [100 * (a - b) for a, b in zip(one, other, strict=True)]
+        half = 1.96 * statistics.stdev(points) / math.sqrt(len(points))
+        yield Case(
+            f"two ways on {len(points)} sheets",
+            (torch.tensor(one), torch.tensor(other)),
+            Parts({"the gap": statistics.fmean(points), "half of the width": half}),
+            form="return two numbers: the gap, and half of the interval's width",
+            error="numbers can be subtracted, answers that are true or false cannot: use double()",
         )

@@ -1,0 +1,72 @@
+"""Photographs of things, laid on a counter and filmed."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from serial_lora_course.data.photographs import cut_out, photographed_things
+
+SIZE = 112  # pixels
+FRAMES = {"a": (-6, 0.85), "b": (-2, 0.95), "c": (2, 1.05), "d": (6, 1.15)}  # tilt, light
+SEVERAL = ("two ", "some ", "a pair of")  # these show more than one thing
+Boxes = list[tuple[int, int, int]]  # left, top, side
+
+
+def photographs() -> dict[str, Image.Image]:
+    """The photographs of one thing each, by name, such as "zebra 1"; transparent beside the thing."""
+    shown: Counter[str] = Counter()
+    found = {}
+    for thing in photographed_things():
+        if thing.kind and not thing.name.startswith(SEVERAL):
+            name = thing.name.removeprefix("a ").removeprefix("an ").removeprefix("the ")
+            shown[name] += 1
+            found[f"{name} {shown[name]}"] = Image.fromarray(cut_out(thing.file, SIZE), "RGBA")
+    return dict(sorted(found.items()))
+
+
+def white(_: random.Random) -> Image.Image:
+    return Image.new("RGB", (SIZE, SIZE), "white")
+
+
+def wood(chance: random.Random) -> Image.Image:
+    """28 stripes that are more or less brown; in half of all cases they stand upright."""
+    shades = np.array([[0.75 + 0.25 * chance.random()] for _ in range(28)])
+    stripes = (shades * [245, 215, 180]).astype(np.uint8)[:, None]  # (28, 1, 3)
+    grain = Image.fromarray(stripes).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return grain.rotate(90) if chance.random() < 0.5 else grain
+
+
+def frame(
+    shown: Sequence[Image.Image], boxes: Boxes, ground: Image.Image, letter: str
+) -> Image.Image:
+    """A picture of things in their boxes on a ground, with the tilt and the light of that letter."""
+    things, (tilt, light) = Image.new("RGBA", ground.size), FRAMES[letter]
+    for picture, (left, top, side) in zip(shown, boxes, strict=True):
+        things.alpha_composite(picture.resize((side, side)), (left, top))
+    page = ground.convert("RGBA")
+    page.alpha_composite(things.rotate(tilt, Image.Resampling.BICUBIC))
+    return ImageEnhance.Brightness(page.convert("RGB")).enhance(light)
+
+
+def film(folder: Path, ways: Sequence[tuple[Callable, Callable]]) -> None:
+    """Lay each photograph down one to four times and take four frames, in sub-folders by number.
+
+    Args:
+        ways: pairs of a layout, (number, chance) to boxes, and a ground; each is used in turn.
+    """
+    chance, taken = random.Random(0), photographs()
+    things = sorted({name.rpartition(" ")[0] for name in taken})
+    for turn, (name, picture) in enumerate(taken.items()):
+        layout, ground = ways[turn % len(ways)]
+        number = things.index(name.rpartition(" ")[0]) % 4 + 1
+        boxes, under = layout(number, chance), ground(chance)
+        place = folder / str(number)
+        place.mkdir(parents=True, exist_ok=True)
+        for letter in FRAMES:
+            frame([picture] * number, boxes, under, letter).save(place / f"{name}{letter}.png")
