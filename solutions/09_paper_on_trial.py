@@ -15,6 +15,7 @@ except ModuleNotFoundError:
 
 # %%
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -313,11 +314,13 @@ check("9.4", stand_ins)
 # ## The scenes
 #
 # They are lesson 05's: photographs over other photographs, for a SAM that learnt from drawings alone. Of the training
-# scenes a third is held back, to choose rates on.
+# scenes a third is held back, to choose rates on. Scenes of drawings, in the hand that SAM learnt from, tell what is
+# forgotten.
 
 # %%
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.labs import sam as lab
+from serial_lora_course.lessons.l09_trial.drawings import with_drawings
 from serial_lora_course.models.sam import load_sam
 
 photographs = lab.load_segmentation("photographs")
@@ -327,6 +330,7 @@ some = photographs.train.some
 scenes = {
     "test": photographs,
     "held back": replace(photographs, train=some(chosen), test=some(rest)),
+    "drawings": with_drawings(photographs),
 }
 base = load_sam("tiny")
 SETTINGS = replace(lab.TINY, epochs=2)
@@ -402,15 +406,16 @@ WAYS = {  # its name in the study, and what is done to a frozen encoder
 # %%
 @cache
 def adapted(name: str, rate: float) -> tuple:
-    """Train in a way at a rate: the SAM, and how many of its parameters learnt."""
+    """Train in a way at a rate: the SAM, how many of its parameters learnt, seconds, and MB."""
     tuned = base.around(copy.deepcopy(base.model).requires_grad_(False))
     torch.manual_seed(1)
     WAYS[name][1](tuned.model.image_encoder)
     learning = sum(p.numel() for p in tuned.model.parameters() if p.requires_grad)
     stream = labs["test"].stream(chosen, seed=1)
     how = TrainingConfig(steps=stream.steps, lr=rate, weight_decay=0, precision="no")
-    train(lab.SamObjective(tuned.model), stream, how, progress=False)  # lesson 05's loss and loop
-    return tuned, learning
+    started = time.process_time()  # lesson 05's loss and loop
+    history = train(lab.SamObjective(tuned.model), stream, how, progress=False)
+    return tuned, learning, time.process_time() - started, history.activation_bytes / 1e6
 
 
 @cache
@@ -520,21 +525,28 @@ print(f"ahead on the scenes held back, each at its own: {best}; your guess: {ahe
 
 # %%
 arms = found.arms["sam"].set_index("arm")
-rows = {"not adapted": {"Dice": before["test"].mean()}}
+rows = {"not adapted": {"Dice": before["test"].mean(), "drawings": before["drawings"].mean()}}
 after = {}
 for name, (arm, _) in WAYS.items():
     # the last: the best of 0.0001, 0.0003 and 0.001
     rate = rates.setdefault(name, arms.rate[arm] if arm else 0.0003)
     after[name] = reached(name, rate)
-    learning = adapted(name, rate)[1]
+    tuned, learning, seconds, kept = adapted(name, rate)
     rows[name] = {"Dice": after[name].mean(), "parameters": learning, "rate": rate}
+    rows[name] |= {
+        "seconds": seconds,
+        "MB kept": kept,
+        "drawings": points(tuned, "drawings").mean(),
+    }
 results = pd.DataFrame(rows).T.astype(float).sort_values("Dice", ascending=False)
-looks = {"Dice": "{:.1f}", "parameters": "{:,.0f}", "rate": "{:g}"}
+looks = dict.fromkeys(("Dice", "seconds", "MB kept", "drawings"), "{:.1f}")
+looks |= {"parameters": "{:,.0f}", "rate": "{:g}"}
 bars = results.style.format(looks, na_rep="")
 display(bars.bar("Dice", color="#f2b48a", vmin=before["test"].mean()))
 
 # %% [markdown]
-# Every way gains more than five points, *before both* most and Serial LoRA least.
+# Every way gains more than five points, *before both* most and Serial LoRA least. None loses a point on drawings. For
+# the way back full fine-tuning keeps 121.5 MB, the nine others 80.9 to 92.4, however many parameters they train.
 #
 # ## How much can one set show?
 #
@@ -646,7 +658,7 @@ for promise, (rival, margins) in RIVALS.items():
 table = pd.DataFrame(judged).T.fillna("")
 table.insert(0, "your bet", pd.Series(BETS))
 decided = table["study, SAM"].mask(table["study, SAM"] == "", table["your run"])
-INKS = {"falls": "color: #d55e00; font-weight: bold", "holds": "color: #009e73; font-weight: bold"}
+INKS = {"falls": "color: #a63f00; font-weight: bold", "holds": "color: #00704f; font-weight: bold"}
 styled = table.style.map(lambda text: INKS.get(text[:5], ""))
 display(styled.set_properties(**{"white-space": "nowrap", "text-align": "left"}))
 for who, bets in {"the paper's bets": PAPER, "yours": BETS}.items():
