@@ -37,7 +37,7 @@ STEPS = (  # what changes; the new arm and the old one
 APART = 12.5  # from rung to rung
 COLUMNS = (1.0, 4.2, 7.4)  # of W_q, W_k, W_v
 LINE = {"color": QUIET, "lw": 1.2, "zorder": 0}
-DOT = {"marker": "o", "capsize": 3, "color": VERMILION, "lw": 1.6}
+DOT = {"marker": "o", "capsize": 3, "color": INK, "lw": 1.6}
 Told = tuple[float, float]
 """A difference, and half of its interval."""
 
@@ -71,8 +71,10 @@ def _layer(axes: Axes, left: float, rung: int) -> None:
         _pair(axes, middle, 0.6, low, wide=4.6)
         axes.plot([middle, left - 0.3, left - 0.3], [0, 0, low + 1.2], **LINE)
     elif in_front:  # a pair in front, and the way past it
-        _pair(axes, middle, 0.6, low, wide=4.6)
-        axes.plot([middle, left + 8.6, left + 8.6, middle], [0, 0, low, low], **LINE)
+        _pair(axes, middle, 0.6, low - 0.8, wide=4.6)
+        axes.plot([middle, left + 8.6, left + 8.6, middle], [0, 0, low - 0.4, low - 0.4], **LINE)
+        axes.plot([middle] * 2, [low - 0.8, low], **LINE)
+        _sum(axes, middle, low - 0.4)
     for column, part in zip(COLUMNS, "qkv", strict=True):
         at, beside = left + column, left + column + 1.6
         _matrix(axes, f"$W_{part}$", at, "#d9d9d9")
@@ -88,14 +90,22 @@ def _layer(axes: Axes, left: float, rung: int) -> None:
         else:
             _matrix(axes, f"${'QE'[rung - 2]}_{part}$", beside, "#f1e3b8")
         reaches, turns = (6.4, 7.3, 6.4, 6.4)[rung], low + (0.6 if through else 1.2)
-        axes.plot([middle, beside, beside], [low, turns, reaches], **LINE)
+        colour = VERMILION if through else QUIET  # what B makes, where the way past it crosses
+        axes.plot([middle, beside, beside], [low, turns, reaches], **LINE | {"color": colour})
         axes.plot([beside, beside, at], [9.0, 9.5, 9.5], **LINE)
+        _sum(axes, at, 9.5)
 
 
 def _matrix(axes: Axes, name: str, at: float, colour: str) -> None:
     """A frozen square matrix."""
     axes.add_patch(Rectangle((at - 0.75, 6.4), 1.5, 2.6, color=colour, lw=0, zorder=1))
     axes.text(at, 7.7, name, ha="center", va="center", size=9)
+
+
+def _sum(axes: Axes, at: float, height: float) -> None:
+    """Where two ways are added."""
+    axes.plot(at, height, "o", ms=9, mfc="white", mec=QUIET, mew=0.8, zorder=3)
+    axes.plot(at, height, "+", ms=5, color=INK, mew=1.1, zorder=4)
 
 
 def _pair(axes: Axes, at: float, low: float, high: float, wide: float) -> None:
@@ -144,7 +154,7 @@ def plot_rates(
     """
     told = []
     span = 1 + max(each.max().max() - each.min().min() for each in searches.values())
-    with styled_figure(12.0, 3.6) as figure:
+    with styled_figure(4.6 * len(searches), 3.6) as figure:
         panels = figure.subplots(1, len(searches), squeeze=False)[0]
         for axes, (title, search), rates in zip(panels, searches.items(), chosen, strict=True):
             for (name, reached), colour in zip(search.items(), (VERMILION, BLUE), strict=True):
@@ -172,18 +182,19 @@ def plot_rivals(panels: Mapping[str, Mapping[str, Told]], bars: Mapping[str, flo
     """
     told = []
     with styled_figure(11.0, 3.6) as figure:
-        for axes, (name, leads) in zip(
-            figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True
-        ):
-            axes.axvline(0, color=INK, lw=1)
-            reach = max(abs(lead) + half for lead, half in leads.values()) + 0.3
+        several = figure.subplots(1, len(panels), sharex=True, sharey=True)
+        reach = 0.3 + max(
+            abs(lead) + half for leads in panels.values() for lead, half in leads.values()
+        )
+        for axes, (name, leads) in zip(several, panels.items(), strict=True):
+            axes.axvline(0, color=VERMILION, lw=2)
             for place, (rival, bar) in enumerate(bars.items()):
                 axes.barh(-place, 100, 0.86, left=bar, color="#ececec", zorder=0)
                 axes.errorbar(leads[rival][0], -place, xerr=leads[rival][1], **DOT)
                 told.append(f"{name}, {rival}: {_told(leads[rival])}")
-            axes.set(xlim=(min(-1.6, -reach / 2), max(reach, 1.8)), ylim=(0.6 - len(bars), 0.6))
+            axes.set(xlim=(-reach / 2, reach), ylim=(0.6 - len(bars), 0.6))
             axes.set_title(name, size=11)
-            axes.set_xlabel("points of Dice above Serial LoRA\n(grey: its promise falls)")
+            axes.set_xlabel("points of Dice above Serial LoRA (orange)\ngrey: its promise falls")
             axes.grid(axis="y", visible=False)
         figure.axes[0].set_yticks([-place for place in range(len(bars))], list(bars))
     return with_description(
@@ -195,17 +206,17 @@ def _told(interval: Told) -> str:
     return f"{interval[0]:+.2f} ± {interval[1]:.2f}"
 
 
-def plot_suspects(stretch: Tensor, leads: pd.DataFrame, interval: Callable) -> Figure:
-    """How W stretches, and what a pair came to behind W and what stands in for it, set by set.
+def plot_suspects(stretch: Tensor, reached: Mapping[str, pd.Series], interval: Callable) -> Figure:
+    """How W stretches, and what that costs along random directions and along W's.
 
     Args:
         stretch: (matrices, d), W's singular values, each falling, over their root mean square.
-        leads: a row a set, a column an arm: its lead over Serial LoRA.
+        reached: Q, T, E and W -> what a pair came to behind it, set by set.
         interval: of (sets, 1), their mean and half of its interval.
     """
     middle, told = stretch.median(0).values, []
     places = range(1, stretch.shape[1] + 1)
-    with styled_figure(11.4, 3.4) as figure:
+    with styled_figure(11.4, 3.6) as figure:
         left, right = figure.subplots(1, 2)
         left.plot(places, stretch.T, color=VERMILION, lw=0.6, alpha=0.35)
         left.plot(places, middle, color=VERMILION, lw=2)
@@ -214,28 +225,32 @@ def plot_suspects(stretch: Tensor, leads: pd.DataFrame, interval: Callable) -> F
         left.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
         left.set_xticks([1, *range(32, len(places) + 1, 32)])
         left.set(xlabel="direction, from the most stretched to the least", ylabel="times as long")
+        left.set_title("W stretches a few directions most", size=11)
         left.text(0.98, 1.25, "Q and E", color=BLUE, **_at_right(left))
-        left.text(
-            0.55,
-            0.12,
-            f"W: SAM's {len(stretch)}, and their median",
-            color=VERMILION,
-            **_at_right(left),
-        )
-        right.axvline(0, color=INK, lw=1)
-        for place, (name, its) in enumerate(leads.items()):
-            mean, half = interval(its.to_numpy()[:, None])
-            right.plot(its, [0.12 - place] * len(its), "o", color=QUIET, ms=4, alpha=0.5)
-            right.errorbar(mean, -0.16 - place, xerr=half, **DOT)
-            told.append(f"{name}: {_told((mean, half))}".replace("\n", " "))
-        right.set_yticks([-place for place in range(leads.shape[1])], list(leads))
-        right.set(ylim=(0.6 - leads.shape[1], 0.6), xlabel="points of Dice above Serial LoRA")
-        right.grid(axis="y", visible=False)
+        words = f"W and T: SAM's {len(stretch)}, and their median"
+        left.text(0.72, 0.025, words, color=VERMILION, **_at_right(left))
+        for (even, uneven), colour, along in (
+            ("QT", GREEN, "random"),
+            ("EW", VERMILION, "W's own"),
+        ):
+            ends = [(reached[name] - reached["W"]).mean() for name in (even, uneven)]
+            change = _told(interval((reached[uneven] - reached[even]).to_numpy()[:, None]))
+            right.plot([0, 1], ends, "o-", color=colour, lw=1.8)
+            for place, name in enumerate((even, uneven)):
+                look = {"ha": ("right", "left")[place], "va": "center", "color": colour}
+                right.text(1.08 * place - 0.04, ends[place], f"{name} {ends[place]:+.2f}", **look)
+            right.text(1.62, ends[1], f"{along}:\n{change}", va="center", color=colour)
+            told.append(f"along {along} directions {ends[0]:+.2f} and {ends[1]:+.2f}, {change}")
+        right.set(xlim=(-0.65, 2.5), xlabel="stretch", ylabel="points of Dice\nabove Serial LoRA")
+        right.set_xticks([0, 1], ["all alike", "as W's"])
+        right.margins(y=0.15)
+        right.set_title("What it costs, by the directions", size=11)
+        right.grid(axis="x", visible=False)
     shown = ", ".join(f"{middle[i]:.2f}" for i in (0, len(middle) // 2, -1))
     return with_description(
         figure,
         f"Singular values of SAM's {len(stretch)} matrices over their root mean square: the largest, middle and "
-        f"smallest are {shown} in the median. Above Serial LoRA, over {len(leads)} sets: {'; '.join(told)}.",
+        f"smallest are {shown} in the median. Above Serial LoRA without and with W's stretch: {'; '.join(told)}.",
     )
 
 

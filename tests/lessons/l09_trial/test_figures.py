@@ -54,15 +54,13 @@ def test_each_method_is_circled_at_the_rate_that_was_chosen_for_it():
     assert heights[0] == pytest.approx(heights[1]) and heights[0] > 9
 
 
-def test_the_matrices_and_each_set_are_all_drawn():
+def test_the_matrices_and_four_means_are_all_drawn():
     values = torch.tensor([[2.0, 1.0, 0.5], [3.0, 0.5, 0.1], [2.5, 0.7, 0.2]])
-    leads = pd.DataFrame({"E": [0.1, 0.5, 0.3], "Q": [1.0, 2.0, 0.0]})
-    figure = plot_suspects(values, leads, lambda sample: (float(sample.mean()), 0.2))
+    means = {"Q": 2.5, "T": 2.25, "E": 3.0, "W": 2.0}
+    reached = {name: pd.Series([mean - 0.5, mean + 0.5]) for name, mean in means.items()}
+    figure = plot_suspects(values, reached, lambda sample: (float(sample.mean()), 0.2))
     left, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines[:3]] == values.tolist()
     assert list(left.lines[3].get_ydata()) == pytest.approx([2.5, 0.7, 0.2])
-    drawn = [list(line.get_xdata()) for line in right.lines]
-    for its in leads:
-        assert leads[its].tolist() in drawn and [leads[its].mean()] in [
-            pytest.approx(each) for each in drawn
-        ]
+    assert [list(line.get_ydata()) for line in right.lines] == [[0.5, 0.25], [1.0, 0.0]]
+    assert "-0.25 ± 0.20" in figure.alt_text and "-1.00 ± 0.20" in figure.alt_text
