@@ -296,9 +296,9 @@ print("your guess:", far, "; it is", curves[SHOTS, "probe from the sentences"][-
 
 # %% [markdown]
 # With a large α the probe from the sentences is pulled back to zero-shot. At one shot leaving out chooses a large one,
-# from zero even the largest on offer: no other picture of the class is left to learn from. On the test pictures a small
-# α would have had up to 42, which eight training pictures cannot tell. At sixteen shots a small α is chosen, and both
-# starts have 57. An adapter has to beat this: one matrix and one equation.
+# from zero even the largest on offer: no other picture of the class is left to learn from. On the test pictures a
+# small α would have had up to 42 from the sentences, which eight training pictures cannot tell. At sixteen shots a
+# small α is chosen, and both starts have 57. An adapter has to beat this: one matrix and one equation.
 #
 # ## The training, all of it
 #
@@ -433,9 +433,10 @@ check("4.4", train_few_shot)
 #
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 #
-# The pair, the `inject` of lesson 03, the loss and the training are yours. Crops come without the usual flip: a letter in
-# a mirror is no letter. All methods see the same crops in the same batches. Each has its own rate, chosen on held-out
-# training pictures in longer runs. For both adapters it was the largest that we tried, so a larger one may be better.
+# The pair, the `inject` of lesson 03, the loss and the training are yours. Crops come without the usual flip: a letter
+# in a mirror is no letter. All that train CLIP see the same crops in the same batches. Each has its own rate, chosen
+# on held-out training pictures in longer runs. For both adapters it was the largest that we tried, so a larger one may
+# be better.
 
 # %%
 Adapter, inject_pairs, train = yours("3.1"), yours("3.5"), yours("4.4")
@@ -630,11 +631,11 @@ display_figure(figures.plot_over_shots(accuracy))
 display_figure(figures.plot_leads(pairs, "points"))
 
 # %% [markdown]
-# **At one shot** no method clearly beats zero-shot: the leads differ too much from set to set. All three that train the
-# towers beat the probe from zero, which threw the sentences away. LoRA of the same size beats Serial LoRA, by 4.1 ± 3.1,
-# and full fine-tuning, by 2.9 ± 2.6. We do not know why, and again there are thirty pairs. **At sixteen** all but the
-# probe from zero beat zero-shot, and none of these four clearly beats another. (The adapters' runs also had dropout,
-# mirrored pictures and more steps.)
+# **At one shot** no method clearly beats zero-shot: the leads of those that train CLIP differ too much from set to
+# set, and the probe's is nearly nothing. All three that train the towers beat the probe from zero, which threw the
+# sentences away. LoRA of the same size beats Serial LoRA, by 4.1 ± 3.1, and full fine-tuning, by 2.9 ± 2.6. We do not
+# know why, and again there are thirty pairs. **At sixteen** all but the probe from zero beat zero-shot, and none of
+# these four clearly beats another. (The adapters' runs also had dropout, mirrored pictures and more steps.)
 #
 # So on kinds with labels nothing that trains CLIP is clearly ahead of the probe from the sentences. Why adapt, then?
 #
@@ -705,19 +706,21 @@ print("your guess:", tower)
 display_figure(figures.plot_unseen(read_unseen()))
 
 # %% [markdown]
-# On symbols Serial LoRA gains on kinds without labels too, by more than the ±. So does each tower alone.
+# On symbols Serial LoRA gains on kinds without labels too, by more than the ±. So does the image tower alone; the text
+# tower's four pictures are few for that.
 #
-# **What an adapter changes there, the angles show.** The image tower turned drawings of the other kinds almost as far as
-# those of its own, 33° and 37°: its pairs see every drawing. The text tower turned the other sentences by 13°, its own by
-# 34°. Fewer parameters do not explain that, since with labels it turned and gained about as much.
+# **What an adapter changes there, the angles show.** The image tower turned drawings of the other kinds almost as far
+# as those of its own, 33° and 37°. The text tower turned the other sentences by 13°, its own by 34°. Why they differ,
+# we did not measure.
 #
-# **Whether the change helps, the figure shows**, with three draws of each set. Symbols gain most with Serial LoRA, travel and
-# objects lose with every method, and what makes the sets differ we do not know. Each mean's interval holds zero, and the two
-# towers' means are equal. On symbols alone you would have believed in the gain, and in the image tower.
+# **Whether the change helps, the figure shows**, with three draws of each set. With Serial LoRA symbols gain more than
+# any other set, travel and objects lose with every method, and what makes the sets differ we do not know. Each mean's
+# interval holds zero, and the two towers' means are almost equal. On symbols alone you would have believed in the
+# gain, and in the image tower.
 #
-# **So who is better, A or B?** On kinds with labels we found no difference, at sixteen shots or at one: take the equation,
-# which leaves CLIP as it was. On kinds without labels B was better on symbols, and over six sets that is open. Before you
-# ship an adapter, hold out some kinds of your own and ask.
+# **So who is better, A or B?** On kinds with labels we could not tell them apart, at sixteen shots or at one: take the
+# equation, which leaves CLIP as it was. On kinds without labels B was better on symbols, and over six sets that is
+# open. Before you ship an adapter, hold out some kinds of your own and ask.
 #
 # ## Quiz
 #
