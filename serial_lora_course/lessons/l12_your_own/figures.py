@@ -37,13 +37,12 @@ def plot_counts(before: Sequence[DataFrame], after: Sequence[DataFrame], bar: fl
                 axes.scatter(old, [row - 0.14] * len(old), s=70, color=colour, alpha=0.7)
                 axes.scatter(new, [row + 0.2] * len(new), s=70, fc="none", ec=colour, lw=1.6)
                 told.append(f"{test}, {way}: {old} before, {new} after")
-            for place, word in ((25, "chance"), (bar, "bar")):
-                axes.axvline(place, color=QUIET, linestyle="dotted", zorder=0)
-                axes.text(place + 1, -0.48, word, color=QUIET, size=9, va="center")
-            axes.set(title=test, xlabel="right answers (%)", xlim=(0, 104))
+            axes.axvline(bar, color=QUIET, linestyle="dotted", zorder=0)
+            axes.text(bar + 1, -0.48, "bar", color=QUIET, size=9, va="center")
+            axes.set(title=test, xlabel="right answers (%)", xlim=(-4, 104))
             axes.set_yticks(range(len(ways)), ways)
             axes.set_ylim(len(ways) - 0.5, -0.65)
-        for looks, label in (({"fc": INK}, "Ada's folder"), ({"fc": "none"}, "mended folder")):
+        for looks, label in (({"fc": INK}, "as Ada has it"), ({"fc": "none"}, "mended")):
             panels[0].scatter([], [], s=70, ec=INK, label=label, **looks)
         figure.legend(loc="outside lower right", ncols=2, frameon=False)
     return with_description(figure, f"Per cent right, draw by draw. {'; '.join(told)}.")
