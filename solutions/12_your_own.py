@@ -40,7 +40,7 @@ from serial_lora_course.lessons.l12_your_own.counter import (
     white,
     wood,
 )
-from serial_lora_course.lessons.l12_your_own.figures import plot_counts
+from serial_lora_course.lessons.l12_your_own.figures import heights, plot_counts
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import display_figure
 
@@ -53,8 +53,8 @@ lesson_card("12")
 # are real, cut out by hand. Each lies on a white sheet one to four times, every one in a quarter of its own. `film`
 # takes four frames of a sheet: the things turn a little, and the light changes.
 #
-# With a folder of your own, set `folder` to its path, leave out `film`, and adapt the line that fills `objects`: it says
-# what a picture shows. That takes you as far as exercise 12.2. The tests after it are made from these photographs.
+# With a folder of your own, set `folder` to its path, leave out `film`, and adapt the line that fills `objects`. That
+# takes you as far as exercise 12.2. The tests after it are made from these photographs.
 
 
 # %%
@@ -544,56 +544,41 @@ longer = run(0, *mended, steps=4 * STEPS)
 
 
 # %%
-def right(answers: dict, name: str, way: str) -> Tensor:
-    """On which of the test's sheets this way is right."""
-    return (answers[name][way] == truth)[counts[name]]
+def right(answers: dict) -> dict:
+    """Of each test and way, on which of the sheets that count it is right."""
+    return {
+        name: {way: (said == truth)[counts[name]] for way, said in ways.items()}
+        for name, ways in answers.items()
+    }
 
 
 def table(answers: dict) -> pd.DataFrame:
-    shares = {
-        n: {w: 100 * right(answers, n, w).double().mean().item() for w in answers[n]} for n in TESTS
-    }
-    return pd.DataFrame(shares)
+    return pd.DataFrame(right(answers)).map(lambda each: 100 * each.double().mean().item())
 
 
-display_figure(plot_counts(*([table(each) for each in runs] for runs in (before, after)), BAR))
-budgets = {f"adapter, draw 0, {STEPS} steps": after[0], f"with {4 * STEPS} steps": longer}
-display(
-    pd.DataFrame({name: table(each).loc["adapter"] for name, each in budgets.items()})
-    .round()
-    .astype(int)
-    .T
-)
+display_figure(plot_counts([table(a) for a in before], [table(a) for a in after], BAR))
+budgets = {f"{STEPS} steps": after[0], f"{4 * STEPS} steps": longer}
+print("adapter, draw 0, mended:")
+display(pd.DataFrame({n: table(a).loc["adapter"] for n, a in budgets.items()}).round().T)
 print("your guesses:", best_on_wood, "on wood,", best_touching, "on touching things")
 
 # %%
-answers, pages = after[0], draws[0]["touching"][0]
-hit = (answers["touching"]["thickest places"] == truth).tolist()
+said = after[0]["touching"]["thickest places"]
+counted, missed = (truth == 4) & (said == 4), (truth == 4) & (said != 4)
+examples = [("on wood", 2), ("on wood", 3)]
+examples += [("touching", int(each.nonzero()[0])) for each in (counted, missed)]
 views, titles = [], []
-for i in (2, 3):  # on wood
-    page = draws[0]["on wood"][0][i]
-    views += [page, marked(page, plain), marked(page, lines)]
-    titles += [f"{truth[i]}; adapter: {answers['on wood']['adapter'][i]}"]
-    titles += [
-        f"one colour: {parts(page, plain)} parts",
-        f"your ground: {parts(page, lines)} parts",
-    ]
-for wanted in (True, False):  # the first four things that are counted right, and wrong
-    i = next(i for i in range(len(hit)) if truth[i] == 4 and hit[i] == wanted)
-    far, top = peaks(pages[i], lines)
-    seen = np.where(
-        ndimage.binary_dilation(top, iterations=2)[..., None],
-        [1, 0, 0],
-        (far / far.max())[..., None],
-    )
-    views += [pages[i], marked(pages[i], lines), seen]
-    titles += [f"{truth[i]}; adapter: {answers['touching']['adapter'][i]}"]
-    titles += [f"{parts(pages[i], lines)} parts", f"{thickest(pages[i], lines)} thickest places"]
-display_figure(show_pictures(views, titles, columns=6, size=2))
+for name, i in examples:
+    page = draws[0][name][0][i]
+    masks = [Image.fromarray(np.uint8(255 * marked(page, ground))) for ground in (plain, lines)]
+    views += [page, *masks, heights(*peaks(page, lines))]
+    titles += [f"{truth[i]} things; adapter: {after[0][name]['adapter'][i]}"]
+    titles += [f"one colour: {parts(page, plain)}", f"your ground: {parts(page, lines)}"]
+    titles += [f"thickest places: {thickest(page, lines)}"]
+show(views, titles)
 
 # %% [markdown]
-# In the figure, full dots are before mending, hollow ones after it. In the pictures, white is what is marked, and red dots
-# are thickest places.
+# Full dots are before mending, hollow ones after it. In the pictures, white is marked, and red dots are thickest places.
 #
 # On white, connected parts are above the bar on every draw, also anywhere. On wood they fail as long as one colour is the
 # ground: whole stripes are marked, and join things. With your ground they are above the bar. **Wood needed a look at the
@@ -603,8 +588,8 @@ display_figure(show_pictures(views, titles, columns=6, size=2))
 # it there. In none of the four tests is it the best way, on any draw.
 #
 # What touches is one part, so connected parts must fail there, and no way reaches the bar. The thickest places are right on
-# the first sheet partly by luck: one animal has two places, the spade none. On the second sheet the two thin things
-# vanish beside the thick ones.
+# the first of the touching sheets partly by luck: one animal has two places, the spade none. On the second, two thin
+# things vanish beside the thick ones.
 #
 # On touching things, four times the steps lift the adapter's worst draw from 20% to 39%: there its steps were too few.
 # That is still below every draw of the thickest places.
@@ -616,9 +601,10 @@ display_figure(show_pictures(views, titles, columns=6, size=2))
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 8 |
 #
-# On touching things, the worst draw of the thickest places is near the adapter's best. Both answered the *same* sheets, and a hard
-# sheet is hard for both. So compare sheet by sheet: by how many points is the first ahead, and how far does the 95%
-# interval (1.96 standard errors, with n - 1) reach to each side? And should a camera for touching things be shipped?
+# On touching things, the worst draw of the thickest places is near the adapter's best. Both answered the *same* sheets,
+# and a hard sheet is hard for both. So compare sheet by sheet: by how many points is the first ahead, and how far does
+# the 95% interval (1.96 standard errors, with n - 1) reach to each side? And should a camera for touching things be
+# shipped?
 
 
 # %% tags=["exercise"]
@@ -659,21 +645,16 @@ for name, mine, other in (
     ("touching", "thickest places", "adapter"),
     ("touching", "adapter", "linear probe"),
 ):
-    found = [gap_of(right(run, name, mine), right(run, name, other)) for run in after]
+    found = [gap_of(each[name][mine], each[name][other]) for each in map(right, after)]
     gaps[f"{name}: {mine} - {other}"] = [f"{gap:+.0f} ± {half:.0f}" for gap, half in found]
 display(pd.DataFrame(gaps, index=[f"draw {draw}" for draw in range(3)]).T)
 
-shares = {
-    way: {
-        f"{n} things": sum(
-            (each["touching"][way] == truth)[truth == n].sum().item() for each in after
-        )
-        for n in (2, 3, 4)
-    }
-    for way in ("connected parts", "thickest places", "adapter")
-}
+ways, sums = ("connected parts", "thickest places", "adapter"), {}
+for n in (2, 3, 4):
+    sheets = {way: torch.cat([a["touching"][way][truth == n] for a in after]) for way in ways}
+    sums[f"{n} things"] = {way: int((each == n).sum()) for way, each in sheets.items()}
 print("right on touching, of 90 sheets each:")
-display(pd.DataFrame(shares).T)
+display(pd.DataFrame(sums))
 
 # %% [markdown]
 # On wood the lines are ahead of the adapter by 33 to 45 points, far more than the interval. On touching things the
@@ -681,13 +662,12 @@ display(pd.DataFrame(shares).T)
 # adapter clearly ahead of the linear probe there. The bar decides in any case, and all are below it: don't ship.
 #
 # The last table says where the adapter loses. With two things it is right on 54 sheets, the thickest places on 56; with
-# four it has 7, and they have 42. More steps help it, as above. Its frames of touching things show one thing several
-# times, never different ones together; whether that holds it back, we did not try.
+# four it has 7, and they have 42. More steps help it, as above. Its frames show one thing several times, never different
+# ones together; whether that holds it back, we did not try.
 #
-# **The answer: a few lines, on white and on wood, once somebody has looked at the ground. For touching things no
-# way here is good enough.** There her sister asks for things to be laid apart, or films many more.
-# And be careful with all of this: the wood is drawn, with a cleaner grain than a real board has, and everything was
-# mended for these very tests. A test on new boards comes next.
+# **The answer: a few lines, on white and on wood, once somebody has looked at the ground. For touching things no way
+# here is good enough.** There her sister asks for things to be laid apart, or films many more. But the wood is drawn, with a cleaner grain than a real board has, and everything was mended for these very tests. A
+# test on new boards comes next.
 #
 # ## On a model that you have heard of
 #
@@ -709,9 +689,7 @@ started = time.process_time()
 _, _, verified = build(dino, large, labels[some], [objects[i] for i in some], 1, RANK, RATE)
 step = time.process_time() - started  # with the copy, the merge and the test in it
 print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB; verified: {verified}")
-print(
-    f"{step:.1f} s a step: one core takes {10 * STEPS * step / 60:.0f} minutes for the {10 * STEPS} steps above"
-)
+print(f"{step:.1f} s a step: {10 * STEPS * step / 60:.0f} minutes for {10 * STEPS} steps as above")
 
 # %% [markdown]
 # ## Quiz

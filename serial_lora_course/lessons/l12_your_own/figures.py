@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 from pandas import DataFrame
+from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from serial_lora_course.plots.style import (
     BLUE,
@@ -19,6 +22,13 @@ from serial_lora_course.plots.style import (
 )
 
 COLOURS = (INK, PURPLE, GREEN, BLUE, VERMILION)
+
+
+def heights(far: np.ndarray, top: np.ndarray) -> Image.Image:
+    """A distance in shades of grey, with its peaks as red dots."""
+    picture = np.repeat(np.uint8(255 * far / max(far.max(), 1))[..., None], 3, axis=-1)
+    picture[binary_dilation(top, iterations=2)] = (255, 0, 0)
+    return Image.fromarray(picture)
 
 
 def plot_counts(before: Sequence[DataFrame], after: Sequence[DataFrame], bar: float) -> Figure:
