@@ -32,14 +32,7 @@ from torch.nn import functional as F
 
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.data.emoji import ATTRIBUTION
-from serial_lora_course.lessons.l12_your_own.counter import (
-    film,
-    frame,
-    photographs,
-    placed,
-    white,
-    wood,
-)
+from serial_lora_course.lessons.l12_your_own.counter import film, frame, photographs, white, wood
 from serial_lora_course.lessons.l12_your_own.figures import heights, plot_counts
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import display_figure
@@ -349,6 +342,9 @@ check("12.2", folder_to_model)
 
 
 # %%
+from serial_lora_course.lessons.l12_your_own.counter import placed
+
+
 def anywhere(things: list, chance: random.Random) -> list:
     """Boxes at any place that do not overlap."""
     boxes = []
