@@ -496,9 +496,9 @@ values = torch.linalg.svdvals(W)
 print(f"W's singular values: {values[0]:.2f} to {values[-1]:.2f}, so R has an inverse")
 
 # %% [markdown]
-# One pair can never make 52% of D, at any rank; by chance it would be two thirds. But CLIP does not need both halves. With
-# the part in reach alone the loss is 0.18, and with the part that *no* pair can make it is 0.12. Either has about half of
-# the slope. **That a part is out of reach does not mean that it is needed.**
+# One pair can never make 52% of D, at any rank; by chance it would be two thirds. But CLIP does not need both halves
+# for most of the fall. With the part in reach alone the loss is 0.18, and with the part that *no* pair can make it is
+# 0.12. Either has about half of the slope. **That a part is out of reach does not mean that it is needed.**
 #
 # The slope does not fix the loss: three random thirds all have about a third of it, and end at 0.32 to 0.51.
 #
@@ -519,16 +519,17 @@ for name in kept:
     print(f"{name}, rank 8: misses {shares[name][3]:.0%}, loss {losses[name][3]:.2f}")
 
 # %% [markdown]
-# A higher rank makes up for the one A. For the tie it cannot: the loss stays at 0.18. That is what the tie costs *if* the
-# pair has to copy D. Up to rank 4, the curves of the loss cross: what misses less of D need not have the lower loss.
+# A higher rank makes up for the one A. For the tie it cannot: the loss stays at 0.18. That is what the tie costs *if*
+# the pair has to copy D. At ranks 1 and 4 the losses have another order: what misses less of D need not have the lower
+# loss.
 #
 # ## Does it train worse?
 #
-# Training need not copy D. Five of the six ways below compute $W x + M B A x$, and M is all in which they differ:
+# Training need not copy D. Five of the six ways below compute $W x + M B A x$, and they differ in M, and in the rate:
 #
 # - **one A, three Bs**: M is the unit matrix, so each part has rows of B of its own;
 # - **Serial LoRA**: M is W;
-# - **rotations**: a random turn for each part (some also mirror), as large as its $W_p$. The tie is as tight, the
+# - **rotations**: a random turn for each part (one also mirrors), as large as its $W_p$. The tie is as tight, the
 #   reach is chance;
 # - **R, then rotations**: the R of $W = QR$ in front of these. It stretches as W does, and sends the result elsewhere;
 # - **even**: exactly W's reach, but M as a whole stretches no direction. That one is yours.
@@ -653,9 +654,9 @@ for name in ("LoRA", "Serial LoRA"):
 # - **R, then rotations** ends at 0.05 to 0.07. R stretches, and we see no cost.
 # - **Even**, with exactly Serial LoRA's reach, ends at 0.04 to 0.07.
 #
-# Each run of the last three, all tied as tightly, is below each of Serial LoRA's. **So the tie alone does not explain it,
-# nor the reach, nor the stretch R.** The cost shows only where R and Q come together, in W. Why, we do not know. (Even
-# also gives B other coordinates, which matter to Adam.)
+# Each run of the last three, all tied as tightly, is below each of Serial LoRA's. **So the tie alone does not explain
+# it, nor the reach, nor the stretch R.** Most of the cost shows only where R and Q come together, in W; each tied way
+# ends somewhat above LoRA, too. Why, we do not know. (Even also gives B other coordinates, which matter to Adam.)
 #
 # Serial LoRA is late, and goes on: with seed 0 it is at 0.04 after 30 steps.
 #
@@ -698,7 +699,7 @@ for name in ("LoRA", "Serial LoRA"):
 # - LoRA: freeze, A random, B zero, $\alpha / r$, merge. It bets that a thin change is enough.
 # - Serial LoRA is LoRA with one A and with columns tied by $B_p = W_p B$. To copy D, a higher rank makes up for the one A,
 #   not for the tie.
-# - What one pair can never copy follows from W: here 52% of D. What that costs is another question, since no one part
-#   of D was needed. Here, in twenty steps, three other ways with the same tie came further.
+# - What one pair can never copy follows from W and D: here 52% of D. What that costs is another question, since either
+#   half of D brought most of the fall. Here, in twenty steps, three other ways, tied as tightly, came further.
 #
 # Next: [02 · The count, proved](02_parameter_count.ipynb).

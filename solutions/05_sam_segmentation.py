@@ -55,8 +55,8 @@ display_figure(plot_masks(some, {"by SAM": by_sam}))
 print(f"{len(scenes)} scenes to learn from, {len(tests)} to test on")
 
 # %% [markdown]
-# The orange, one colour with a clean edge as in a drawing, is found. The grey rabbit lies on grey coins: SAM loses its
-# rump and legs, and takes parts of a coin for rabbit.
+# The orange, one colour with a clean edge as in a drawing, is found. The grey rabbit lies on grey coins: SAM loses a
+# thigh and most of its legs, and takes parts of a coin for rabbit.
 #
 # ## Three parts
 #
@@ -675,7 +675,7 @@ for mistake, wrong in by_wrong.items():
         print(f"{mistake}, cost {name:14} {told}, other seeds {other_costs(mistake)[name]}")
 
 # %% [markdown]
-# **After exchanged boxes, train again. After the padding, asking again gives nearly everything back.**
+# **After exchanged boxes, train again. After the padding, ask again: most of what training gained is there.**
 #
 # *Exchanged boxes*: mending gives back 0.362, and 0.057 stays lost, three quarters of what training gained. With two
 # other seeds, which ran before, it is 0.067 and 0.051. The mended weights end at 0.686; a threshold gave 0.690 without
@@ -719,10 +719,10 @@ for name in kept:
     )
 
 # %% [markdown]
-# **Where a mistake leaves much in place, its gradient is nearly the right one.** Where it leaves little, the two have
-# little in common. The correlations, 0.59 and 0.46, leave room for exceptions, which we cannot explain. Most exchanged
-# boxes overlap little with the right ones, so their mean gradient agrees less, 0.54, than the padding's, 0.98. The
-# costs in the weights have the same order.
+# **Where a mistake leaves much in place, its gradient is mostly near the right one.** Where it leaves little, the two
+# may agree, have nothing in common, or oppose each other. The correlations, 0.59 and 0.46, leave room for exceptions,
+# which we cannot explain. Most exchanged boxes overlap little with the right ones, so their mean gradient agrees less,
+# 0.54, than the padding's, 0.98. The costs in the weights have the same order.
 #
 # ## Quiz
 #
@@ -730,7 +730,7 @@ for name in kept:
 #
 # <details><summary>Answer</summary>
 #
-# On these photographs, a filled box scores that too. You need that number, and the unadapted model's.
+# On our scenes a filled box scores that too. You need that number, and the unadapted model's.
 #
 # </details>
 #

@@ -361,7 +361,7 @@ def judged_way(attempt: Callable) -> Callable:
 @exercise(
     "12.2",
     "the split is by object, pairs and head are trained as the card says, on the training pictures only, "
-    "and the merge is right and verified, unless it is not exact or nothing was trained",
+    "and the merge is right; it is verified when it is exact and something was trained, and only then",
     through=judged_way,
 )
 def from_folder_to_model() -> Iterator[Case]:

@@ -19,7 +19,7 @@ Boxes = list[tuple[int, int, int]]  # left, top, side
 
 
 def photographs() -> dict[str, Image.Image]:
-    """The photographs of one thing each, by name, such as "zebra 1"; transparent beside the thing."""
+    """The photographs of one thing each, by name, such as "zebu 1"; transparent beside the thing."""
     shown: Counter[str] = Counter()
     found = {}
     for thing in photographed_things():
@@ -42,6 +42,14 @@ def wood(chance: random.Random) -> Image.Image:
     return grain.rotate(90) if chance.random() < 0.5 else grain
 
 
+def placed(thing: Image.Image, box: tuple[int, int, int]) -> np.ndarray:
+    """Which pixels of the sheet a thing in its box covers: (112, 112)."""
+    (left, top, side), covered = box, np.zeros((SIZE, SIZE), bool)
+    alpha = np.asarray(thing.getchannel("A").resize((side, side)))
+    covered[top : top + side, left : left + side] = alpha > 127
+    return covered
+
+
 def frame(
     shown: Sequence[Image.Image], boxes: Boxes, ground: Image.Image, letter: str
 ) -> Image.Image:
@@ -58,14 +66,14 @@ def film(folder: Path, ways: Sequence[tuple[Callable, Callable]]) -> None:
     """Lay each photograph down one to four times and take four frames, in sub-folders by number.
 
     Args:
-        ways: pairs of a layout, (number, chance) to boxes, and a ground; each is used in turn.
+        ways: pairs of a layout, (things, chance) to boxes, and a ground; each is used in turn.
     """
     chance, taken = random.Random(0), photographs()
     things = sorted({name.rpartition(" ")[0] for name in taken})
     for turn, (name, picture) in enumerate(taken.items()):
         layout, ground = ways[turn % len(ways)]
         number = things.index(name.rpartition(" ")[0]) % 4 + 1
-        boxes, under = layout(number, chance), ground(chance)
+        boxes, under = layout([picture] * number, chance), ground(chance)
         place = folder / str(number)
         place.mkdir(parents=True, exist_ok=True)
         for letter in FRAMES:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 from pandas import DataFrame
+from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from serial_lora_course.plots.style import (
     BLUE,
@@ -19,6 +22,13 @@ from serial_lora_course.plots.style import (
 )
 
 COLOURS = (INK, PURPLE, GREEN, BLUE, VERMILION)
+
+
+def heights(far: np.ndarray, top: np.ndarray) -> Image.Image:
+    """A distance in shades of grey, with its peaks as red dots."""
+    picture = np.repeat(np.uint8(255 * far / max(far.max(), 1))[..., None], 3, axis=-1)
+    picture[binary_dilation(top, iterations=2)] = (255, 0, 0)
+    return Image.fromarray(picture)
 
 
 def plot_counts(before: Sequence[DataFrame], after: Sequence[DataFrame], bar: float) -> Figure:
@@ -37,13 +47,12 @@ def plot_counts(before: Sequence[DataFrame], after: Sequence[DataFrame], bar: fl
                 axes.scatter(old, [row - 0.14] * len(old), s=70, color=colour, alpha=0.7)
                 axes.scatter(new, [row + 0.2] * len(new), s=70, fc="none", ec=colour, lw=1.6)
                 told.append(f"{test}, {way}: {old} before, {new} after")
-            for place, word in ((25, "chance"), (bar, "bar")):
-                axes.axvline(place, color=QUIET, linestyle="dotted", zorder=0)
-                axes.text(place + 1, -0.48, word, color=QUIET, size=9, va="center")
-            axes.set(title=test, xlabel="right answers (%)", xlim=(0, 104))
+            axes.axvline(bar, color=QUIET, linestyle="dotted", zorder=0)
+            axes.text(bar + 1, -0.48, "bar", color=QUIET, size=9, va="center")
+            axes.set(title=test, xlabel="right answers (%)", xlim=(-4, 104))
             axes.set_yticks(range(len(ways)), ways)
             axes.set_ylim(len(ways) - 0.5, -0.65)
-        for looks, label in (({"fc": INK}, "Ada's folder"), ({"fc": "none"}, "mended folder")):
+        for looks, label in (({"fc": INK}, "as Ada has it"), ({"fc": "none"}, "mended")):
             panels[0].scatter([], [], s=70, ec=INK, label=label, **looks)
         figure.legend(loc="outside lower right", ncols=2, frameon=False)
     return with_description(figure, f"Per cent right, draw by draw. {'; '.join(told)}.")
