@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 06 · Stable Diffusion 3: a new style
 #
-# Ines draws emoji, with black outlines and flat colours. Three hundred are finished, and a customer wants a thousand
-# more by Friday. Here is the question of this lesson: **of forty more prompts, how many can a model draw so that we
-# see what was asked for, and take it for hers?** Two networks will be the judges.
+# Ines draws emoji, with black outlines and flat colours. Three hundred are yours to train on, and a customer wants a
+# thousand more by Friday. Here is the question of this lesson: **of forty more prompts, how many can a model draw so
+# that we see what was asked for, and take it for hers?** Two networks will be the judges.
 #
 # You write the loss and the sampler, and train an adapter. It learns her style and forgets names. You take the tuned
 # model apart, and put it together in a better way.
@@ -201,8 +201,8 @@ pd.DataFrame(losses).T
 # %% [markdown]
 # With little noise her drawings cost twice as much as pictures that the model knows, 0.39 and 0.21; with much noise
 # five times, 0.70 and 0.13. Near the picture much can be read off what is left of it, whoever drew it. Near the noise
-# only the words are left, and the model takes them for other designers' drawings. Compare along columns: an error of the
-# guessed picture counts divided by σ, so most at 0.1.
+# only the words are left, and the model takes them for other designers' drawings. Compare along columns: an error of
+# the guessed picture counts divided by σ², so most at 0.1.
 #
 # ## Why drawing takes steps
 #
@@ -321,9 +321,9 @@ display_figure(draw_rows(rows))
 #
 # ## Guidance, and asking in words
 #
-# The cat has no face, even at the end. **Classifier-free guidance** is the trick that everybody uses: ask twice at every
-# step, once with the prompt and once with an *empty* one, and go w times as far in the direction in which the answers
-# differ.
+# The cat has no face, even at the end. **Classifier-free guidance** is the trick that nearly everybody uses: ask twice
+# at every step, once with the prompt and once with an *empty* one, and go w times as far in the direction in which the
+# answers differ.
 #
 # $$v = v_{\text{empty}} + w\,(v_{\text{prompt}} - v_{\text{empty}})$$
 #
@@ -619,8 +619,8 @@ pd.DataFrame(parts).T.round(2)
 # In pure noise the rest is twice as long as Δp. So if it costs more names, that may only be because there is more of it.
 # A fair opponent is as long there: *twice Δp*. Draw the forty with each alone. Which of the two costs more names?
 #
-# Near the picture Δp and Δe point almost the same way: her style is much the same change, whatever the word. The rest is
-# their difference, so it lacks what they share.
+# Near the picture Δp and Δe point almost the same way: her style is much the same change, with the word or without.
+# The rest is their difference, so it has less of what they share.
 
 # %%
 from serial_lora_course.lessons.l06_sd3.figures import OTHER_NOISES, plot_ways
@@ -640,17 +640,18 @@ display_figure(plot_drawings(payoff | hers, names))
 
 # %% [markdown]
 # Rings are your run, dots three more noises for the same two models (`first` at 1000, 2000 and 3000). Read the means.
-# In words 33.0 names are found, with the rest 30.0, with twice Δp 30.2: the suspect costs no more than its opponent.
-# Tuned has the rest *and* Δp, and the fewest names, 28.5. So it is how much is changed in all that costs names, more
-# than which part. <!-- from `first`: 2000, 3000 -->
+# In words 33.0 names are found, with the rest 30.0, with twice Δp 30.2: the suspect costs hardly more than its
+# opponent. Tuned has the rest *and* Δp, and the fewest names, 28.5. So much of the cost comes from how much is changed
+# in all. <!-- from `first`: 2000, 3000 -->
 #
 # What they bring differs: with twice Δp 32.0 pass for hers, with the rest 26.0. Near the picture twice Δp is longer, so
 # we also made the rest as long at every step, for two noises: 28 and 23 pass, with twice Δp 32 and 33. The rest has the
 # worse direction for her style. <!-- from trials: 23, 33 -->
 #
 # So leave the rest out, and take Δp twice: 25.0 pass both tests, tuned 22.2, and of her own 24. In this run words were
-# ahead of tuned by 21 to 17; over four noises it is 19.0 to 22.2. One noise misleads
-# (lesson 08 asks how many it takes). A second training agrees, at three noises: twice Δp 21, 26 and 25, tuned 17, 19 and 20.
+# ahead of tuned by 21 to 17; over four noises it is 19.0 to 22.2. One noise misleads (lesson 08 asks how many it
+# takes). A second training agrees that twice Δp is ahead of tuned, at three noises: 21, 26 and 25, tuned 17, 19 and
+# 20.
 # <!-- from trials, seed 2, first at 0, 1000, 2000: 21, 26, 25, 17, 19, 20 -->
 #
 # We chose twice Δp on these forty prompts and noises, among a few shares. After the choice we drew 79 others once
@@ -666,9 +667,10 @@ display_figure(plot_drawings(payoff | hers, names))
 # part may matter a little too. Δp loses none, and with the rest, as in tuned, 47 are left: the costs do not add up.
 #
 # Compare the last picture. Where tuned broke the mushroom, the cat and the crying face, twice Δp keeps a red cap, if
-# torn, most of the cat and a sad face, and its yellow is nearest to hers. Of those that nobody chose, its exhaling face
-# is hard to recognise. So the answer is 25 of forty, where she has 24 herself; on the 79 she is ahead, 56 to
-# 44. Ines draws with twice Δp, and looks at each drawing before she signs.
+# torn, most of the cat and a sad face, and its yellow is nearest to hers. Of those that nobody chose, its exhaling
+# face is hard to recognise. So the answer is 25 of forty, on the prompts that chose twice Δp, where she has 24
+# herself; on the 79, which did not choose it, 44, and she has 56. Ines draws with twice Δp, and looks at each drawing
+# before she signs.
 #
 # ## Quiz
 #
@@ -701,7 +703,7 @@ display_figure(plot_drawings(payoff | hers, names))
 #
 # - Training asks for the velocity n - x at random points of the line; drawing walks back by the answers.
 # - Far from the picture the best answer is an average. That is why drawing takes steps.
-# - Guidance enlarges what tuning did to a word, without what all drawings of a style share.
+# - Guidance enlarges what tuning did to a word, with less of what all drawings of a style share.
 # - Let a judge judge what you know before it judges what you made, and look at the drawings yourself.
 # - A suspect is tried beside something as large. A choice is tested on what did not choose it.
 #

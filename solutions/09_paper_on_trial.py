@@ -358,7 +358,7 @@ for name in ("test", "held back"):
 #
 # Here are ten ways to adapt SAM's image encoder. Seven train a quarter of what LoRA trains, or less. *Before both*
 # attention and feed-forward, where RepAdapter stands, there are two pairs a block, together as large as LoRA. Beside
-# each way stands what is closest to it in [*the study*](../docs/study.md).
+# each way but the last stands what is closest to it in [*the study*](../docs/study.md).
 
 # %%
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
@@ -581,7 +581,7 @@ for where, (mean, half) in both.items():
 
 # %% [markdown]
 # In both panels every rival's mean is above Serial LoRA's, and the same four promises fall. But your intervals are at
-# least three times as wide, and the rate is not in them: at 0.009 Serial LoRA's mean is above five of your ways. So one
+# least three times as wide, and the rate is not in them: at 0.009 Serial LoRA's mean is above six of your ways. So one
 # set and one seed show that adapting helps, and not who is best. Go by the study from here.
 #
 # *Before both*, the best of your ten, is ahead of LoRA, which is as large, by 4.00 ± 3.31. In the study RepAdapter
