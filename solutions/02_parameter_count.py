@@ -283,8 +283,9 @@ display_figure(plot_kept(bars, totals))
 # ## A step of CLIP
 #
 # All of CLIP takes a step of Adam with one picture, and PyTorch's profiler measures. The sum beside it is weights,
-# moments, and what is kept or, if larger, the gradients: they come as this is set free. Everything is not run (nan).
-# In the last row the lower half of the blocks is frozen. In the figure 32 pictures keep 32 times as much as one.
+# moments, and what is kept or, if larger, the gradients: they come as this is set free. Of everything only the forward
+# pass is run (nan). In the last row the pairs of the lower half are frozen, too. In the figure 32 pictures keep 32
+# times as much as one.
 
 
 # %%
@@ -326,12 +327,12 @@ display_figure(plot_memory(memory, measured, SAVED))
 
 # %% [markdown]
 # **Hardly any less.** Serial LoRA takes 4.7% less than LoRA with one picture a step and would take 1.5% with 32;
-# beside LoRA of rank 8, nothing. The quarter is in the moments, 7.9 MB in place of 31.5, but most is weights and what is
-# kept, nearly equal.
+# beside LoRA of rank 8, nothing. The quarter is in the moments, 7.9 MB in place of 31.5, and in the pairs' own
+# weights; most is the other weights and what is kept, which hardly differ.
 #
-# **Freezing saves much.** From everything to an adapter the moments of 1197 MB go. With the lower half frozen 69.0 MB
-# are kept in place of 137.9: no gradient goes below the lowest pair. How well the upper half learns alone is not
-# measured. (All in float32 on a CPU.)
+# **Freezing saves much.** From everything to an adapter nearly all of the 1197 MB of moments go. With the pairs of the
+# lower half frozen 69.0 MB are kept in place of 137.9: no gradient goes below the lowest pair. How well the upper half
+# learns alone is not measured. (All in float32 on a CPU.)
 #
 # ## Quiz
 #
@@ -339,8 +340,8 @@ display_figure(plot_memory(memory, measured, SAVED))
 #
 # <details><summary>Answer</summary>
 #
-# No. The gradient passes the upper blocks on its way, so their norms, attention and activation functions keep 14 widths.
-# Of 15.06 these blocks are spared 1.06.
+# No. The gradient passes the upper blocks on its way, so their norms, attention and activation functions keep 14
+# widths. Of 15.06 these blocks are spared about one width.
 #
 # </details>
 #
@@ -367,6 +368,6 @@ display_figure(plot_memory(memory, measured, SAVED))
 #
 # - Ask which LoRA is meant, and compare at equal size too.
 # - Count on the real model, and see what a gradient reaches.
-# - A frozen matrix keeps no input. In this CLIP an adapter's size saves disk, hardly memory; its place saves more.
+# - A frozen matrix needs no input. In this CLIP an adapter's size saves disk, hardly memory; its place saves more.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).

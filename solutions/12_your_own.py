@@ -360,7 +360,7 @@ def anywhere(things: list, chance: random.Random) -> list:
 
 
 def touching(things: list, chance: random.Random) -> list:
-    """Each thing meets those before it, and at most 20 of its pixels lie over them."""
+    """Each thing meets one of those before it, and at most 20 of its pixels lie over them."""
     boxes, taken = [], np.zeros((112, 112), bool)
     while len(boxes) < len(things):
         side = chance.randint(28, 40)
@@ -468,10 +468,10 @@ check("12.3", ground_of)
 # %% [markdown]
 # ## All ways, before and after
 #
-# Her sister's sheets show what each way lacks, and each can be mended. The lines get your ground. The three that learn
-# get more frames beside Ada's: each photograph is filmed once more, in turn anywhere, on wood, and touching. The adapter
-# takes equally many steps both times, at a rate from earlier tries. For touching things there is an old trick, too: count
-# the *thickest places*, where the distance to the ground is largest.
+# Her sister's sheets show what each way lacks, and each can be mended. The lines get your ground. The three that use
+# frames get more frames beside Ada's: each photograph is filmed once more, in turn anywhere, on wood, and touching.
+# The adapter takes equally many steps both times, at a rate from earlier tries. For touching things there is an old
+# trick, too: count the *thickest places*, where the distance to the ground is largest.
 
 
 # %%
@@ -576,16 +576,16 @@ show(views, titles)
 # %% [markdown]
 # Full dots are before mending, hollow ones after it. In the pictures, white is marked, and red dots are thickest places.
 #
-# On white, connected parts are above the bar on every draw, also anywhere. On wood they fail as long as one colour is the
-# ground: whole stripes are marked, and join things. With your ground they are above the bar. **Wood needed a look at the
-# wood, and no network.**
+# On white, where nothing touches, connected parts are above the bar on every draw, also anywhere. On wood they fail as
+# long as one colour is the ground: whole stripes are marked, and join things. With your ground they are above the bar.
+# **Wood needed a look at the wood, and no network.**
 #
-# New frames lift the adapter on wood on every draw, with as many steps as before. Without them even the probe was ahead of
-# it there. In none of the four tests is it the best way, on any draw.
+# New frames lift the adapter on wood on every draw, with as many steps as before. Without them even the probe was, on
+# average, ahead of it there. In none of the four tests is it the best way, on any draw.
 #
-# What touches is one part, so connected parts must fail there, and no way reaches the bar. The thickest places are right on
-# the first of the touching sheets partly by luck: one animal has two places, the spade none. On the second, two thin
-# things vanish beside the thick ones.
+# What touches is nearly always one part, so connected parts fail there, and no way reaches the bar. The thickest
+# places are right on the first of the touching sheets partly by luck: one animal has two places, the spade none. On
+# the second, two thin things vanish beside the thick ones.
 #
 # On touching things, four times the steps lift the adapter's worst draw from 20% to 39%: there its steps were too few.
 # That is still below every draw of the thickest places.

@@ -80,9 +80,9 @@ print(f"no fault: H; your guess: {no_fault}")
 print(f"one curve, batch for batch: {', '.join(same)}; your guess: {nothing_trained}")
 
 # %% [markdown]
-# B, which looks best, is broken like the others. A, E and F are one curve: nothing is trained, as the table of all runs
-# will show, and no two of them have the same faults. A curve does not show *what* is wrong, and not always *that*
-# something is. A diagnostic says where to look.
+# B, which looks best, is broken like the others. A, E and F are one curve: nothing is trained, as the table of all
+# runs will show, and no two of them have the same set of faults. A curve does not show *what* is wrong, and not always
+# *that* something is. A diagnostic says where to look.
 #
 # ## A: flat
 #
@@ -445,8 +445,8 @@ display_figure(plot_fixed(curves["D"], mended["D"]))
 # and then gets stuck."*
 #
 # The three ask for a rate of 0.003. You need one fact: AdamW divides each gradient by its usual size, so in the first
-# steps a parameter moves by about the rate, **however small its gradient is**, as long as it is not zero. Three of the
-# four diagnostics, on all runs:
+# steps a parameter moves by about the rate, **however small its gradient is**, as long as it is not zero (and well
+# above AdamW's eps). Three of the four diagnostics, on all runs:
 
 
 # %%
@@ -470,9 +470,9 @@ display(pd.DataFrame({name: diagnose(make) for name, make in makers.items()}).T)
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 8 |
 #
-# Where is each of the three broken? One of them is broken in two places, and the second shows only when the first is
-# mended. So mend what you find, and diagnose again, as in `diagnose(lambda: posted.run_a(my_optimizer_of))`. The check
-# says what speaks against a wrong answer.
+# Where is each of the three broken? One of them is broken in two places, and in this table the second shows only when
+# the first is mended. So mend what you find, and diagnose again, as in `diagnose(lambda:
+# posted.run_a(my_optimizer_of))`. The check says what speaks against a wrong answer.
 #
 # | Word | What it means |
 # |---|---|
@@ -545,7 +545,7 @@ for name in "HEG":
 #
 # </details>
 #
-# In F and G one line goes; E needs both its lines mended. All seven, as posted and mended:
+# In F the call goes, in G the factor; E needs both its lines mended. All seven, as posted and mended:
 
 
 # %%
