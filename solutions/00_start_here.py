@@ -350,12 +350,11 @@ display_figure(plot_moves(kinds, others.min(dim=1).values.mean().item()))
 print(f"left out / learnt: {ours[1].mean() / ours[0].mean():.2f} times; your guess: {times}")
 
 # %% [markdown]
-# Photographs left out moved as far as the learnt ones: 0.20 and 0.21 on average, about three quarters of the distance
-# to the nearest other photograph. With shuffled labels both moved further. So training moves them, whatever it
-# teaches.
+# Photographs left out moved as far as the learnt ones: 0.20 and 0.21 on average, about three quarters of the way to
+# the nearest other. With shuffled labels both moved further. So training moves them, whatever it teaches.
 #
-# A pair reads every sentence too, but those left out moved by 0.01, the learnt by 0.16. Why, we do not know. What reads
-# everything can move everything; whether it does has to be measured.
+# A pair reads every sentence too, but those left out moved by 0.01, the learnt by 0.16. Why, we do not know. So
+# measure it.
 #
 # ## 5. Six trainings
 #
@@ -395,15 +394,14 @@ for what, each in zip(("photographs", "sentences"), zip(*ratios, strict=True), s
 # lost; in the three twins they lost more.
 #
 # It lost photographs that it found by name: more than it gained in five of the six, as many in the sixth. The twins
-# lost about as many, so it does not take right labels to lose them.
+# lost about as many, so it takes no right labels to lose them.
 #
 # Together, the classes left out ended within one photograph of where they began, but in one split: without bird, sea
 # and furry they lost 1 and 4 and gained 7 and 9. The twin lost 7, so there the labels seem to have helped classes that
 # training never showed. Set `LEFT_OUT = (0, 1, 2)`, run again, and read the tables of section 2: which word does CLIP
 # say less?
 #
-# Photographs left out moved 0.80 to 1.16 times as far as the learnt ones. (All on the same 70 photographs: see
-# lesson 08.)
+# Photographs left out moved 0.80 to 1.16 times as far as the learnt ones. (All on 70 photographs: lesson 08.)
 #
 # ## Quiz
 #
