@@ -394,8 +394,11 @@ kinds = {"tall": [each for each in tests if each.picture.height > each.picture.w
 kinds["wide"] = [each for each in tests if each not in kinds["tall"]]
 for letter, (there, back) in sealed_trips(prepare, model.postprocess_masks).items():
     for kind, some in kinds.items():
-        levels = np.mean([picture_error_of(each, there) for each in some])
-        print(f"{letter} {kind}: {judged((there, back), some)[1]}, picture off by {levels:4.1f}")
+        if some:  # other data may have one kind alone
+            levels = np.mean([picture_error_of(each, there) for each in some])
+            print(
+                f"{letter} {kind}: {judged((there, back), some)[1]}, picture off by {levels:4.1f}"
+            )
 
 # %% [markdown]
 # Name the mistakes, then open the answer.
