@@ -28,7 +28,7 @@ from serial_lora_course.plots.style import display_drawing, display_figure
 
 lesson_card("03")
 display_drawing("six_places")
-GUESS = {3}  # the places at which an adapter can vanish
+guess = {3}  # your guess: the places at which an adapter can vanish
 
 # %% [markdown]
 # ## A block that you can read
@@ -389,7 +389,7 @@ for place, (name, adapted) in enumerate(wirings.items(), 1):
             f"{sum(p.numel() for p in adapted.pairs.parameters()):,} parameters": None,
         },
     )
-print(f"places at which it vanishes: {found}; your guess: {GUESS}")
+print(f"places at which it vanishes: {found}; your guess: {guess}")
 display_figure(figures.plot_wirings(said, x))
 
 # %% [markdown]

@@ -346,7 +346,8 @@ check("7.3", reach)
 # if the layer is eight times as wide, how many times as far do A's and B's steps move the outputs?
 
 # %%
-GUESS = {"A": 1, "B": 1}
+guess_A = 1  # your guess: of how many times as far a step of A moves the outputs
+guess_B = 1  # your guess: the same of B
 adam_step, most = yours("7.2"), yours("7.3")
 
 
@@ -375,10 +376,8 @@ sizes = {
 measured = {name: [effects(width, size) for width in widths] for name, size in sizes.items()}
 display_figure(figures.plot_widths(widths, measured, own))
 narrow, wide = effects(256, large), effects(2048, large)
-for name, before, after in zip("AB", narrow, wide, strict=False):
-    print(
-        f"{name}: {after / before:.1f} times as far at width 2048 as at 256; guessed: {GUESS[name]}"
-    )
+for name, before, after, guess in zip("AB", narrow, wide, (guess_A, guess_B), strict=False):
+    print(f"{name}: {after / before:.1f} times as far at width 2048 as at 256; your guess: {guess}")
 
 # %% [markdown]
 # Eight times the width, and a step of A (blue) moves an output 7.8 times as far: your sum has d terms. A step of B

@@ -66,49 +66,9 @@ PAPER = dict.fromkeys(("1 superior", "2 novel", *RIVALS), "holds")
 BETS = PAPER | {}  # add yours, such as "4 because shared": "falls"; the third word is "open"
 
 # %% [markdown]
-# ### Exercise 9.1 · When does a promise fall?
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●○○○ | ●●●●● | 6 |
-#
-# A rival's lead comes with half of its 95% interval (lesson 08). Luck must not decide. So a promise falls if the lead
-# is above the bar wherever in the interval it may lie. It holds if the lead is below the bar wherever it may lie. In
-# all other cases it is open. <!-- from lesson 08: 95% -->
-
-
-# %% tags=["exercise"]
-def verdict(lead: float, half: float, bar: float) -> str:
-    """What a rival's lead over Serial LoRA makes of a promise: "falls", "holds" or "open".
-
-    Args:
-        lead: of the rival, the mean; below zero where Serial LoRA is ahead.
-        half: of the interval, from its middle to either end.
-        bar: the lead from which on the promise falls; it may be below zero.
-    """
-    # BEGIN SOLUTION
-    if lead - half > bar:
-        return "falls"
-    return "holds" if lead + half < bar else "open"
-    # END SOLUTION
-
-
-check("9.1", verdict)
-
-# %% [markdown]
-# <details><summary>Hint 1: two ends</summary>
-#
-# Draw the interval and the bar on paper, once for each of the three words. Which end of the interval decides whether
-# all of it is above the bar, and which end whether all of it is below?
-#
-# </details>
-# <details><summary>Hint 2: zero plays no part</summary>
-#
-# A lead may be clearly above zero and still below the bar. Then the rival is better, by less than would matter.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
+# A rival's lead comes with half of its 95% interval, and luck must not decide. So your rule of
+# [lesson 08](08_how_sure.ipynb) does: a promise falls if the lead is above the bar wherever in the interval it may lie, and
+# holds if it is below the bar wherever it may lie. Otherwise it is open. <!-- from lesson 08: 95% -->
 #
 # ## Two that need no training
 #
@@ -172,7 +132,7 @@ for groups, bias in ((1, False), (2, False), (2, True)):
 #
 # Write three of them. The first is no adapter at all, and close to *BitFit*, which trains biases alone.
 #
-# ### Exercise 9.2 · Norms and biases
+# ### Exercise 9.1 · Norms and biases
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -195,7 +155,7 @@ def norms_and_biases(blocks: nn.ModuleList) -> None:
     # END SOLUTION
 
 
-check("9.2", norms_and_biases)
+check("9.1", norms_and_biases)
 
 # %% [markdown]
 # <details><summary>Hint 1: what they have in common</summary>
@@ -213,7 +173,7 @@ check("9.2", norms_and_biases)
 #
 # Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 #
-# ### Exercise 9.3 · The same pair, elsewhere
+# ### Exercise 9.2 · The same pair, elsewhere
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -243,7 +203,7 @@ def before_feed_forward(blocks: nn.ModuleList, adapter: type[nn.Module], rank: i
     # END SOLUTION
 
 
-check("9.3", before_feed_forward)
+check("9.2", before_feed_forward)
 
 # %% [markdown]
 # <details><summary>Hint 1: the width</summary>
@@ -264,7 +224,7 @@ check("9.3", before_feed_forward)
 # of each W. By its singular values W = U S Vᵀ: it reads along the directions in V, stretches each by its own number in
 # S, and writes along those in U. So W has two halves, directions and stretch, and each can be taken away.
 #
-# ### Exercise 9.4 · Three stand-ins for W
+# ### Exercise 9.3 · Three stand-ins for W
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -292,7 +252,7 @@ def stand_ins(W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # END SOLUTION
 
 
-check("9.4", stand_ins)
+check("9.3", stand_ins)
 
 # %% [markdown]
 # <details><summary>Hint 1: the parts</summary>
@@ -365,7 +325,7 @@ from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora_course.labs.training import TrainingConfig, train
 from serial_lora_course.lessons.l09_trial.tables import load_found
 
-RANK, BOTH, in_its_place = 16, ("attention", "feed_forward"), yours("9.4")
+RANK, BOTH, in_its_place = 16, ("attention", "feed_forward"), yours("9.3")
 
 
 class Through(nn.Module):
@@ -390,8 +350,8 @@ WAYS = {  # its name in the study, and what is done to a frozen encoder
     "Serial LoRA": ("serial_lora-16", lambda e: inject(e, SerialLoRAConfig(rank=RANK))),
     "LoRA at a quarter": ("lora-4", lambda e: inject(e, LoRAConfig(rank=RANK // 4))),
     "LoRA": ("lora-16", lambda e: inject(e, LoRAConfig(rank=RANK))),
-    "before feed-forward": ("serial_ffn-12", lambda e: yours("9.3")(e.blocks, Pair, RANK)),
-    "norms and biases": ("ln_bias-1", lambda e: yours("9.2")(e.blocks)),
+    "before feed-forward": ("serial_ffn-12", lambda e: yours("9.2")(e.blocks, Pair, RANK)),
+    "norms and biases": ("ln_bias-1", lambda e: yours("9.1")(e.blocks)),
     "through E": ("serial_even-12", lambda e: through(e, 0)),
     "through T": ("serial_uneven-12", lambda e: through(e, 1)),
     "through Q": ("serial_random-12", lambda e: through(e, 2)),
@@ -429,7 +389,7 @@ def reached(name: str, rate: float, where: str = "test") -> np.ndarray:
 #
 # The friend of lesson 08 gave both methods one rate. You search one for each.
 #
-# ### Exercise 9.5 · Search a rate
+# ### Exercise 9.4 · Search a rate
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -459,7 +419,7 @@ def search(score: Callable[[float], float], first: float) -> dict[float, float]:
     # END SOLUTION
 
 
-check("9.5", search)
+check("9.4", search)
 
 # %% [markdown]
 # <details><summary>Hint 1: the best so far</summary>
@@ -487,7 +447,7 @@ ahead = "Serial LoRA"  # your guess: who is ahead on the scenes held back, each 
 
 found, interval, two = load_found(), yours("8.1"), ["Serial LoRA", "LoRA at a quarter"]
 searched = {
-    name: yours("9.5")(lambda rate, name=name: reached(name, rate, "held back").mean(), 0.003)
+    name: yours("9.4")(lambda rate, name=name: reached(name, rate, "held back").mean(), 0.003)
     for name in two
 }
 rates = {name: max(tries, key=tries.get) for name, tries in searched.items()}
@@ -640,21 +600,25 @@ print(f"W in place of Q, minus the sharing of A and B: {mean:+.2f} ± {half:.2f}
 #
 # ## The verdict
 #
-# Your rule of exercise 9.1 decides, with the bars from the beginning. No interval is corrected for how many there are.
+# Your rule of exercise 8.2 decides, with the bars from the beginning. No interval is corrected for how many there are.
 
 # %%
 judged = {
     "1 superior": {"decided by": "its own tables", "your run": f"falls: {behind} of {of}"},
     "2 novel": {"decided by": "RepAdapter", "your run": "falls: the same layer"},
 }
-rule, columns = yours("9.1"), {"your run": "SAM"} | {f"study, {where}": where for where in MARGIN}
+comparable, columns = (
+    yours("8.2"),
+    {"your run": "SAM"} | {f"study, {where}": where for where in MARGIN},
+)
 for promise, (rival, margins) in RIVALS.items():
     judged[promise] = {"decided by": rival}
     for column, where in columns.items():
         lead = mine(rival) if column == "your run" else found.above(where.lower(), rival)
         if lead:
-            word = rule(*lead, margins * MARGIN[where])
-            judged[promise][column] = f"{word}: {lead[0]:+.2f} ± {lead[1]:.2f}"
+            mean, half = lead
+            word = comparable(-mean, half, margins * MARGIN[where]).replace("fails", "falls")
+            judged[promise][column] = f"{word}: {mean:+.2f} ± {half:.2f}"
 table = pd.DataFrame(judged).T.fillna("")
 table.insert(0, "your bet", pd.Series(BETS))
 decided = table["study, SAM"].mask(table["study, SAM"] == "", table["your run"])

@@ -192,10 +192,10 @@ check("11.1", add_pairs)
 # an adapter *alone* at 1/k, which is as small; and an adapter at 1 beside the others *turned at random*: as large,
 # with the same singular values, in other directions.
 #
-# Set `GUESS`: from how many adapters on is the sum, at weight 1, no better than no adapter?
+# Set `guess`: from how many adapters on is the sum, at weight 1, no better than no adapter?
 
 # %%
-GUESS = 2
+guess = 2  # your guess: of that number
 add, counted = yours("11.1"), (1, 2, 4, 6)
 
 
@@ -239,7 +239,7 @@ panels = {
 display_figure(figures.plot_ways(panels, "adapters in the sum, k", {"no adapter": base}))
 between = right_in_a_sum(6, 1 / 3)
 fell = [k for k, right in zip(counted, at_one["the sum"], strict=True) if right <= base]
-print(f"no better than no adapter ({base}) at {fell}; guessed: {GUESS}")
+print(f"no better than no adapter ({base}) at {fell}; your guess: {guess}")
 print(f"six at weights of 1/3: {between} right")
 
 # %% [markdown]

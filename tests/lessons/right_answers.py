@@ -134,12 +134,6 @@ def stand_ins_by_roots(W):
     return even * sizes, P @ W @ Q, P @ Q.mT * sizes
 
 
-def verdict_by_ends(lead, half, bar):
-    """By the two ends of the interval."""
-    above = [end > bar for end in (lead - half, lead + half)]
-    return {2: "falls", 0: "holds"}.get(sum(above), "open")
-
-
 def search_by_lists(score, first):
     """Two lists in order, widened at either end."""
     rates = [first, 3 * first]
@@ -166,15 +160,6 @@ def ground_by_spread(image):
         return plain
     rows, columns = (np.median(image, axis=axis, keepdims=True) for axis in (1, 0))
     return rows if rows.std() > columns.std() else columns
-
-
-def gap_by_counts(right_a, right_b):
-    """By how many sheets only the one or only the other way counts right."""
-    number = len(right_a)
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    gap = (only_a - only_b) / number
-    variance = ((only_a + only_b) / number - gap**2) * number / (number - 1)
-    return 100 * gap, 196 * (variance / number) ** 0.5
 
 
 def optimizer_by_the_library(model, config, lr):
@@ -329,11 +314,10 @@ ANSWERS = {
     "7.1": [groups_by_lists],
     "7.3": [reach_by_corners],
     "8.1": [interval_by_pandas],
-    "9.1": [verdict_by_ends],
-    "9.2": [norms_by_kind],
-    "9.3": [pair_by_hook],
-    "9.4": [stand_ins_by_roots],
-    "9.5": [search_by_lists],
+    "9.1": [norms_by_kind],
+    "9.2": [pair_by_hook],
+    "9.3": [stand_ins_by_roots],
+    "9.4": [search_by_lists],
     "10.1": [
         {"falls[: len(values) // 2].argmax()": "values[: len(values) // 2].log().diff().argmin()"},
     ],
@@ -362,7 +346,6 @@ ANSWERS = {
         },
     ],
     "12.3": [ground_by_spread],
-    "12.4": [gap_by_counts],
     "13.1": [optimizer_by_the_library],
     "13.2": [through_blocks_that_need_a_gradient],
     "13.3": [lambda picture: pil_to_tensor(picture.convert("RGB"))],

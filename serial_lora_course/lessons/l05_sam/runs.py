@@ -1,4 +1,4 @@
-"""What the lesson's own cells give with other seeds, for its last figure and table."""
+"""What `adapt(trip, seed)` of the lesson gives with other seeds, for its last figure and table."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Checks of the exercises on the paper's trial: a verdict, two rivals, stand-ins for W, a search."""
+"""Checks of the exercises on the paper's trial: two rivals, stand-ins for W, a search."""
 
 from __future__ import annotations
 
@@ -24,27 +24,6 @@ def sam_blocks(*widths: int) -> nn.ModuleList:
 
 @exercise(
     "9.1",
-    "a promise falls or holds only where the whole interval lies on one side of its bar, above zero or below",
-)
-def verdict() -> Iterator[Case]:
-    """By the three places where an interval may lie."""
-    for lead, half, bar, expected in (
-        (2.0, 0.5, 1, "falls"),
-        (0.4, 0.2, 1, "holds"),
-        (-3.0, 1.5, 1, "holds"),
-        (1.3, 0.5, 1, "open"),
-        (0.8, 0.5, 1, "open"),
-        (-0.4, 0.3, -1, "falls"),
-        (0.5, 1.2, -1, "falls"),
-        (-1.8, 0.4, -1, "holds"),
-        (-0.8, 0.5, -1, "open"),
-    ):
-        what = f"the verdict for a lead of {lead:+g} ± {half:g} and the bar at {bar:+g}"
-        yield Case(what, (lead, half, bar), expected)
-
-
-@exercise(
-    "9.2",
     "in blocks of segment-anything's the weights of the norms and all biases learn, and nothing else, "
     "whether all or nothing was frozen before",
 )
@@ -86,7 +65,7 @@ def filled_outputs(returned: object, blocks: nn.ModuleList, *_: object) -> list:
 
 
 @exercise(
-    "9.3",
+    "9.2",
     "each block has one pair of its own width, among its parameters, and its output is that of a feed-forward "
     "layer into which the pair is merged",
 )
@@ -191,7 +170,7 @@ STAND_INS = (
 
 
 @exercise(
-    "9.4",
+    "9.3",
     "the first one has W's directions and stretches all alike, the second stretches as W does along directions drawn at "
     "random, the third one does neither; all are as large as their W, and every call draws others",
     through=twice,
@@ -252,7 +231,7 @@ def read_search(found: Any, score: Hill, first: float) -> list:
 
 
 @exercise(
-    "9.5",
+    "9.4",
     "rates on both sides of the best one, each three times the one before and tried once, wherever the best lies",
 )
 def search() -> Iterator[Case]:

@@ -110,7 +110,7 @@ class Found:
         return cls(kept["runs"], kept["units"], arms, answers, described, rates, sets)
 
     def whole(self, lab: str) -> pd.DataFrame:
-        """The arms of the plan that had all the data, and adapters in every block."""
+        """The planned arms that had all the data, and adapters in every block; not the two that came later."""
         arms = self.arms[lab]
         return arms[~arms["arm"].str.contains("-of-|blocks|even-")].reset_index(drop=True)
 

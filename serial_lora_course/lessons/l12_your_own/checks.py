@@ -1,4 +1,4 @@
-"""Checks of the exercises on your own model: a split, the whole way, the ground of a page, a paired gap.
+"""Checks of the exercises on your own model: a split, the whole way, the ground of a page.
 
 Of a split and of a trained model, what all right ones have in common is judged, since many are right.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 import random
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -433,26 +431,4 @@ def ground_under_things() -> Iterator[Case]:
             torch.tensor(ground.astype(float)),
             read=lambda got, page: torch.tensor(np.broadcast_to(got, page.shape).astype(float)),
             form="return numbers that broadcast against the page, (H, W, 3): keepdims=True",
-        )
-
-
-# ------------------------------------------------------------------------------ 12.4 a paired gap
-
-
-@exercise(
-    "12.4", "gaps and half-widths equal those of Python's statistics module, for four pairs of ways"
-)
-def gap_and_half() -> Iterator[Case]:
-    """Against the statistics module, sheet by sheet."""
-    chance = np.random.default_rng(6)
-    pairs = [[(chance.random(n) < share).tolist() for share in (0.8, 0.6)] for n in (8, 100, 101)]
-    for one, other in [*pairs, [pairs[1][0], pairs[1][0]]]:
-        points = [100 * (a - b) for a, b in zip(one, other, strict=True)]
-        half = 1.96 * statistics.stdev(points) / math.sqrt(len(points))
-        yield Case(
-            f"two ways on {len(points)} sheets",
-            (torch.tensor(one), torch.tensor(other)),
-            Parts({"the gap": statistics.fmean(points), "half of the width": half}),
-            form="return two numbers: the gap, and half of the interval's width",
-            error="numbers can be subtracted, answers that are true or false cannot: use double()",
         )
