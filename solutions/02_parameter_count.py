@@ -1,11 +1,12 @@
 # %% [markdown]
 # # 02 · The count, proved
 #
-# The paper on Serial LoRA (Zhong et al.) promises a quarter of LoRA's parameters. Below are the matrices of an
-# attention block in CLIP's picture tower, to scale, with their pairs. Each filled square is as large as a pair.
+# The paper on Serial LoRA (Zhong et al.) promises a quarter of LoRA's parameters. The figure below draws the four
+# matrices of an attention block in CLIP's picture tower to scale, with the pairs that each method adds. A filled square
+# on the right holds as many parameters as one pair.
 #
-# **How much less memory does training CLIP take?** Guess in the next cell's last line: with Serial LoRA in LoRA's place,
-# by which share does it fall?
+# **If you train CLIP with Serial LoRA in place of LoRA, how much memory do you save?** Write your guess, as a share, in
+# the last line of the next cell. At the end of the lesson you will measure it.
 
 # %%
 try:
@@ -17,7 +18,9 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 
+import pandas as pd
 import torch
+from IPython.display import display
 from sympy import symbols  # PyTorch needs it too
 from torch import Tensor, nn
 
@@ -35,13 +38,13 @@ from serial_lora_course.plots.style import display_figure
 
 lesson_card("02")
 display_figure(plot_quarter(width=768, rank=32))
-SAVED = 0.75  # your guess: that share, with 32 pictures and captions a step
+SAVED = 0.75  # your guess: the share saved, with 32 pictures and captions a step
 
 # %% [markdown]
 # ## The proof, in letters
 #
-# That LoRA has its pairs on q, k, v and out, as in the picture, we infer from the paper's Table I. Any other LoRA needs a
-# formula.
+# The figure has LoRA's pairs on q, k, v and out, which we infer from the paper's Table I. Other people put LoRA
+# elsewhere, so you need a formula that counts any LoRA.
 #
 # ### Exercise 2.1 · The size of any LoRA
 #
@@ -85,8 +88,9 @@ check("2.1", lora_parameters)
 #
 # ## A quarter of which LoRA?
 #
-# With the letters d and r your function answers for every width and rank. The last column is the largest rank
-# at which that LoRA holds no more than Serial LoRA of rank 32.
+# If you give your function the letters d and r in place of numbers, it answers for every width and every rank at once.
+# The column "times" divides by the size of Serial LoRA. The last column is the largest rank at which that LoRA holds no
+# more parameters than Serial LoRA of rank 32.
 
 # %%
 parameters, (d, r) = yours("2.1"), symbols("d r")
@@ -103,10 +107,11 @@ for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matri
     print(f"{name:44} {size!s:>8} {size / serial!s:>6} {32 // (size / serial)!s:>9}")
 
 # %% [markdown]
-# In the column of times d and r have cancelled: that is the proof. **At equal ranks it is a quarter of LoRA on four
-# square matrices.** On q and v alone LoRA has only twice as much, and at rank 8 the first LoRA is as small.
+# Look at the column "times": d and r have cancelled, so the result holds for every width and rank, and that is the
+# proof. **At equal ranks, Serial LoRA has a quarter of the parameters of LoRA on four square matrices.** LoRA on q and v
+# alone has only twice as many. And LoRA on all four is as small as Serial LoRA once you take rank 8.
 #
-# Does training reach every pair that a formula counts?
+# A formula counts every pair that is there. But does training reach every pair?
 #
 # ### Exercise 2.2 · Counted, and never reached
 #
@@ -114,8 +119,8 @@ for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matri
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 8 |
 #
-# Return the names of the tensors that require a gradient and that no gradient of the loss reaches, at any step of
-# training. Pairs may be fresh, with B zero. Leave the model as it is.
+# Some tensors require a gradient, and yet the loss does not depend on them, so they never move. Return their names. The
+# pairs that you are given may be fresh, with B zero. Leave the model as it is.
 
 
 # %% tags=["exercise"]
@@ -147,8 +152,9 @@ check("2.2", never_reached)
 # </details>
 # <details><summary>Hint 2: fresh pairs</summary>
 #
-# At the first step A's gradient is zero because B is, not because nothing reaches A. What do you have to do with a copy
-# of the model so that this cannot happen? (Large numbers would saturate attention, and its gradients become zeros.)
+# At the first step A's gradient is zero because B is zero, although later gradients do reach A. What can you do with a
+# copy of the model so that this does not mislead you? (Keep the numbers small: large ones saturate attention, and then
+# its gradients are zeros too.)
 #
 # </details>
 #
@@ -156,9 +162,11 @@ check("2.2", never_reached)
 #
 # ## Three real models
 #
-# Now count in the real classes, at their size and the paper's ranks. On the **meta** device a tensor has a shape and no
-# storage. CLIP has pairs in both towers, SAM in its encoder. SD3 comes twice, as its text tokens have matrices of
-# their own. Your 2.2 searches a small model of SD3's class.
+# Real models may have blocks that the formula does not know. So now count the parameters in the models' own classes, at
+# their real size and with the paper's ranks. They are built on PyTorch's **meta** device, where a tensor has a shape but
+# no numbers, so this needs no memory. CLIP gets pairs in both towers, SAM in its picture encoder. SD3 stands there twice,
+# because its text tokens have attention matrices of their own. At the end your function from exercise 2.2 searches a
+# small model of SD3's class.
 
 
 # %%
@@ -184,17 +192,21 @@ print("\nSD3's block 23 lacks:", *sorted(one.keys() - last.keys()))
 for config in (LoRAConfig(64, stream="both"), SerialLoRAConfig(64, stream="both")):
     lost = sorted(yours("2.2")(inject(MODELS["small SD3"](), config), picture_loss))
     print(f"small SD3, {type(config).__name__:16} never reached:", *(lost or ["none"]))
+left = lora_n - parameters([(1536, 1536)], 64)
+print(f"SD3 medium without that pair: {left:,} to {serial_n:,}, {left / serial_n:.2f} times")
 
 # %% [markdown]
-# With the text the quarter is not exact: it is 3.98. The last block, 23, has no `to_add_out`: SD3 then needs the picture
-# alone, and what the text's q asks for is thrown away. In the small model, built alike, **LoRA's pair on that q is
-# counted, and no gradient reaches it.** The picture does read the text's k and v; through them Serial LoRA's pair is
-# reached.
+# For CLIP, SAM and the picture half of SD3 the factor is exactly 4. With SD3's text it is 3.98, because the last block,
+# number 23, has no `to_add_out`: after that block SD3 needs the picture alone, so the text's output is thrown away. For
+# the same reason the text's q has no effect there. The small model is built in the same way, and your search finds it:
+# **LoRA's pair on that q is counted, but no gradient ever reaches it.** Without that pair the factor is 3.96. Serial
+# LoRA loses nothing, because its pair also feeds the text's k and v, which the picture reads.
 #
 # ## And in memory?
 #
-# A training step holds weights; gradients and Adam's two moments of what learns; and what the forward pass
-# keeps for the way back, which PyTorch lets you watch.
+# While a model trains, memory holds four things: the weights; the gradients and Adam's two moments, for the parameters
+# that learn; and the tensors that the forward pass keeps for the backward pass. The last of them is the least known, and
+# PyTorch lets you watch it.
 #
 # ### Exercise 2.3 · What autograd keeps
 #
@@ -202,10 +214,10 @@ for config in (LoRAConfig(64, stream="both"), SerialLoRAConfig(64, stream="both"
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 10 |
 #
-# Return how many bytes autograd keeps while `run()` computes, without the model's parameters and buffers, which are in
-# memory anyway. Inside `with torch.autograd.graph.saved_tensors_hooks(pack, unpack):` PyTorch calls `pack` with each
-# tensor, keeps what it returns, and gives that to `unpack` on the way back. Several can be views of one
-# `untyped_storage()`, which has a `data_ptr()` and `nbytes()`: count it once.
+# Return how many bytes autograd keeps while `run()` computes. Leave out the model's own parameters and buffers, which are
+# in memory anyway. Inside `with torch.autograd.graph.saved_tensors_hooks(pack, unpack):` PyTorch calls `pack` with each
+# tensor that it wants to keep, stores what `pack` returns, and hands it to `unpack` in the backward pass. Several tensors
+# can be views of one `untyped_storage()`, which has a `data_ptr()` and `nbytes()`; count each storage once.
 
 
 # %% tags=["exercise"]
@@ -241,8 +253,8 @@ check("2.3", kept)
 # </details>
 # <details><summary>Hint 2: the model's own</summary>
 #
-# A weight is often kept as a view, such as its transpose. So ask of its storage, not of the tensor, whether it is one
-# of the model's.
+# Autograd often keeps a weight as a view, such as its transpose. So compare storages with those of the model, not
+# tensors.
 #
 # </details>
 #
@@ -250,9 +262,10 @@ check("2.3", kept)
 #
 # ## One block, operation by operation
 #
-# The bars are what each operation in the graph of one CLIP block says that it keeps, the black numbers your function's
-# total. LoRA freezes the two matrices of the feed-forward, d to 4d and 4d to d. What will be missing? The last
-# row gives them pairs.
+# The next figure does it for one block of CLIP. The bars are what the operations of its graph keep, and the black numbers
+# are the totals that your function finds, so the two should agree. Before you run the cell: LoRA freezes the
+# feed-forward's two matrices, d to 4d and 4d to d. Which parts of the first row will be missing in the second? In the
+# last row these two matrices have pairs as well.
 
 # %%
 ways = {
@@ -273,19 +286,21 @@ for name, config in ways.items():
 display_figure(plot_kept(bars, totals))
 
 # %% [markdown]
-# **A frozen matrix does not need its input.** It passes the gradient on by its weight; only the weight's own gradient is
-# made with the input. So 1 of 6 widths is left, the input of q, k and v, for A; the feed-forward's 1 and 4 are gone.
-# (The input of out is in attention's 4.)
+# **A frozen matrix does not need its input.** The gradient passes through a matrix by means of the weight; the input is
+# needed only for the weight's own gradient. So in the light blue part, 6 widths become 1: A still needs the input of q, k
+# and v, while the feed-forward's inputs, of 1 and 4 widths, are gone. (The input of out is among attention's 4.)
 #
-# Norms, attention and the activation function keep 2, 4 and 8 in every row: the gradient passes them, and their slopes
-# depend on what went in. LoRA and Serial LoRA differ between A and B alone, 0.17 to 0.04: **there is the quarter.**
+# Norms, attention and the activation function keep 2, 4 and 8 widths in every row. The gradient has to pass them whatever
+# is frozen, and their slopes depend on what went in. The two methods differ only in the few numbers between A and B, 0.17
+# widths against 0.04. **That is the quarter, and it is hard to see.**
 #
 # ## A step of CLIP
 #
-# All of CLIP takes a step of Adam with one picture, and PyTorch's profiler measures. The sum beside it is weights,
-# moments, and what is kept or, if larger, the gradients: they come as this is set free. Of everything only the forward
-# pass is run (nan). In the last row the pairs of the lower half are frozen, too. In the figure 32 pictures keep 32
-# times as much as one.
+# Now all of CLIP takes a step of Adam with one picture, while PyTorch's profiler measures the most memory that was in use.
+# To explain the measured number, the table adds up the parts: weights, moments, and what is kept. (If the gradients are
+# larger than what is kept, they count in its place, since they are made while it is freed.) For training everything, the
+# cell runs the forward pass alone, so nothing is measured there (nan). In the last row the pairs in the lower half of the
+# blocks are frozen too.
 
 
 # %%
@@ -303,9 +318,10 @@ def step(model: nn.Module) -> object:
     adam.step()
 
 
+# %%
 UPPER = "... upper half alone"
 memory, measured = {1: {}, 32: {}}, {}  # pictures a step -> way -> part -> MB
-print("MB                      weights  moments     kept      sum measured")
+table = pd.DataFrame(columns=["weights", "moments", "kept", "sum", "measured"], dtype=float)
 for name in (*[*ways][:4], UPPER):
     with torch.device("meta"):
         model = MODELS["CLIP"]()
@@ -321,18 +337,26 @@ for name in (*[*ways][:4], UPPER):
         bars[name]["kept, or gradients"] = max(each, held * pictures)
     if name != "everything":
         measured[name] = peak
-    sizes = weights, 2 * each, held, sum(memory[1][name].values()), measured.get(name, float("nan"))
-    print(f"{name:22}", *(f"{size:8.1f}" for size in sizes))
+    sums = sum(memory[1][name].values())
+    table.loc[name] = weights, 2 * each, held, sums, measured.get(name, float("nan"))
+one, other = (table.loc[f"{method}, rank 32"] for method in ("LoRA", "Serial LoRA"))
+table.loc["LoRA 32 - Serial LoRA 32"] = one - other
+print("Megabytes, one picture a step:")
+display(table.round(1))
+two = yours("2.3")(model, partial(clip_loss, model, pictures=2)) / 1e6
+print(f"two pictures, upper half alone: {two:.1f} MB are kept")
 display_figure(plot_memory(memory, measured, SAVED))
 
 # %% [markdown]
-# **Hardly any less.** Serial LoRA takes 4.7% less than LoRA with one picture a step and would take 1.5% with 32;
-# beside LoRA of rank 8, nothing. The quarter is in the moments, 7.9 MB in place of 31.5, and in the pairs' own
-# weights; most is the other weights and what is kept, which hardly differ.
+# **Serial LoRA saves hardly any memory.** The table's last row shows where the difference lies: 23.6 MB are moments, 11.8
+# are the pairs' own weights, and only 1.3 is what is kept. That sum is 4.7% of a step with one picture. The right panel
+# computes a step with 32 pictures, which keeps 32 times as much (two keep twice as much, as the line below the table
+# confirms). There the saving is 1.5%. Against LoRA of rank 8 nothing is saved at all.
 #
-# **Freezing saves much.** From everything to an adapter nearly all of the 1197 MB of moments go. With the pairs of the
-# lower half frozen 69.0 MB are kept in place of 137.9: no gradient goes below the lowest pair. How well the upper half
-# learns alone is not measured. (All in float32 on a CPU.)
+# **Freezing saves much more.** Once the model is frozen, nearly all of the 1197 MB of moments go. And if the pairs in the
+# lower half are frozen too, 69.0 MB are kept in place of 137.9, because no gradient has to go below the lowest pair that
+# learns. Whether the upper half alone learns as well is another question, which we do not measure here. (All numbers are
+# for float32 on a CPU.)
 #
 # ## Quiz
 #
@@ -340,8 +364,8 @@ display_figure(plot_memory(memory, measured, SAVED))
 #
 # <details><summary>Answer</summary>
 #
-# No. The gradient passes the upper blocks on its way, so their norms, attention and activation functions keep 14
-# widths. Of 15.06 these blocks are spared about one width.
+# No. The gradient passes through the upper blocks on its way down, so their norms, attention and activation functions
+# still keep 14 of the 15.06 widths. The upper blocks save only about one width each.
 #
 # </details>
 #
@@ -350,8 +374,8 @@ display_figure(plot_memory(memory, measured, SAVED))
 #
 # <details><summary>Answer</summary>
 #
-# Rank 19. One rank costs 2d parameters on q and 1.25d on v, together 3.25d, and that fits into 2d · 32 nineteen times.
-# Half of 32 would be right only if v were square.
+# Rank 19. Each rank costs 2d parameters on q and 1.25d on v, so 3.25d together, and 2d · 32 divided by that is a little
+# above nineteen. Half of 32 would be right only if v were square.
 #
 # </details>
 #
@@ -359,15 +383,16 @@ display_figure(plot_memory(memory, measured, SAVED))
 #
 # <details><summary>Answer</summary>
 #
-# Nearly three quarters of the disk. LoRA's 3,932,160 parameters are 15.7 MB in float32, so 15.7 GB for all; Serial
-# LoRA's are 3.9 GB. CLIP itself is stored once, with 0.6 GB. (LoRA at rank 8 saves the same.)
+# Nearly three quarters of the disk. LoRA's 3,932,160 parameters take 15.7 MB in float32, which makes 15.7 GB for all
+# customers; Serial LoRA's take 3.9 GB. CLIP itself is stored only once, in 0.6 GB. (LoRA at rank 8 would save as much.)
 #
 # </details>
 #
 # ## What to remember
 #
-# - Ask which LoRA is meant, and compare at equal size too.
-# - Count on the real model, and see what a gradient reaches.
-# - A frozen matrix needs no input. In this CLIP an adapter's size saves disk, hardly memory; its place saves more.
+# - When somebody promises a quarter, ask which LoRA is meant, and compare at equal size as well.
+# - Count in the real model, and check which parameters a gradient reaches.
+# - A frozen matrix does not need its input. A smaller adapter saves disk but hardly any memory; where the adapters are
+#   saves more.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).

@@ -47,9 +47,10 @@ def picture_loss(sd3: nn.Module) -> Tensor:
     return sd3(picture, words, pooled, torch.tensor([500])).sample.square().mean()
 
 
-def clip_loss(clip: nn.Module) -> Tensor:
-    """One number, of a random picture and a caption of zeros."""
-    picture, caption, _ = clip(torch.rand(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.long))
+def clip_loss(clip: nn.Module, pictures: int = 1) -> Tensor:
+    """One number, of random pictures and as many captions of zeros."""
+    captions = torch.zeros(pictures, 77, dtype=torch.long)
+    picture, caption, _ = clip(torch.rand(pictures, 3, 224, 224), captions)
     return (picture * caption).sum()
 
 
