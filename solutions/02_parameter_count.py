@@ -18,9 +18,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 
-import pandas as pd
 import torch
-from IPython.display import display
 from sympy import symbols  # PyTorch needs it too
 from torch import Tensor, nn
 
@@ -319,6 +317,9 @@ def step(model: nn.Module) -> object:
 
 
 # %%
+import pandas as pd
+from IPython.display import display
+
 UPPER = "... upper half alone"
 memory, measured = {1: {}, 32: {}}, {}  # pictures a step -> way -> part -> MB
 table = pd.DataFrame(columns=["weights", "moments", "kept", "sum", "measured"], dtype=float)
