@@ -13,3 +13,9 @@ def other_costs(mistake: str) -> dict[str, np.ndarray]:
     """Each cost of a mistake with those seeds."""
     (used, mended), (_, ended) = OTHER_SEEDS[mistake]
     return {"when used": (mended - used).round(3), "in the weights": (ended - mended).round(3)}
+
+
+def other_shares(mistake: str, unadapted: float) -> np.ndarray:
+    """How much of training's gain over the unadapted Dice is left after mending, with those seeds."""
+    (_, mended), (_, ended) = OTHER_SEEDS[mistake]
+    return (mended - unadapted) / (ended - unadapted)
