@@ -29,6 +29,13 @@ def bet_by_numpy(update, chosen, loss):
     return loss(torch.cat(parts))
 
 
+def stretched_by_columns(W, change):
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    new = change(S)
+    terms = [new[i] * torch.outer(U[:, i], Vh[i]) for i in range(len(S))]
+    return torch.stack(terms).sum(0) * (S.square().sum() / new.square().sum()).sqrt()
+
+
 def imitate_by_projecting(M, wanted, rank):
     """By the pseudoinverse, and in 3d dimensions all the time."""
     U, S, Vh = torch.linalg.svd(M @ torch.linalg.pinv(M) @ wanted, full_matrices=False)
@@ -206,9 +213,7 @@ ANSWERS = {
         }
     ],
     "1.4": [imitate_by_projecting],
-    "1.5": [
-        lambda W: torch.linalg.svd(W, full_matrices=False).U * (W.square().sum() / len(W.T)).sqrt()
-    ],
+    "1.5": [stretched_by_columns],
     "3.1": [
         {
             "change = self.scale * (weight @ self.lora_B) @ self.lora_A": (

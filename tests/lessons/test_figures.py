@@ -16,7 +16,12 @@ from serial_lora_course.lessons.l00_start.figures import (
     plot_pairs,
     plot_said,
 )
-from serial_lora_course.lessons.l01_maths.figures import plot_ends, plot_over_rank, plot_token_moves
+from serial_lora_course.lessons.l01_maths.figures import (
+    plot_bends,
+    plot_ends,
+    plot_over_rank,
+    plot_token_moves,
+)
 from serial_lora_course.lessons.l02_count.figures import plot_kept, plot_memory
 from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_stream, one_each
 from serial_lora_course.lessons.l03_build.figures import VERMILION, plot_agreement, plot_wirings
@@ -156,10 +161,13 @@ def test_each_vector_that_moved_is_a_dot_and_the_mean_is_told():
     assert [text.get_text() for text in axes.texts][:2] == ["0.20", "0.50"]
 
 
-def test_runs_stand_in_the_row_of_their_way_and_tokens_that_stay_on_the_line():
-    (axes,) = plot_ends({"LoRA": [2.0, 4.0], "even": [1.0]}, {"LoRA": 3.0, "even": 5.0}).axes
-    dots = [dot for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
-    assert dots == [[2, 0], [4, 0], [3, 0], [1, 1], [5, 1]]
+def test_each_run_is_a_dot_with_a_line_through_the_means_and_tokens_that_stay_are_on_the_line():
+    (axes,) = plot_ends([0.02, 0.04], {"LoRA": [[2.0, 4.0], [1.0]], "even": [[1.0], [3.0]]}).axes
+    dots = [dot[1] for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
+    assert dots == [2, 4, 1, 1, 3]
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[3, 1], [1, 3]]
+    (axes,) = plot_bends({2.0: [1.0, 3.0], 1.0: [1.0]}).axes
+    assert axes.lines[0].get_xydata().tolist() == [[2, 2], [1, 1]]
     curves = {"missed": {"LoRA": [1, 0.5]}, "loss": {"LoRA": [[2, 1], [3, 1]]}}
     for axes, each in zip(plot_over_rank([1, 2], curves, {}).axes, curves.values(), strict=True):
         drawn = [line.get_ydata().tolist() for line in axes.lines]

@@ -1,4 +1,4 @@
-"""Checks of lesson 01: LoRA's bet, LoRA itself, Serial LoRA and the LoRA in it, its best copy, an even control.
+"""Checks of lesson 01: LoRA's bet, LoRA itself, Serial LoRA and the LoRA in it, its best copy, two controls.
 
 Each compares with the same numbers computed another way: by eigenvectors in place of SVD and QR, and by
 dense weights in place of pairs.
@@ -181,10 +181,20 @@ def imitate() -> Iterator[Case]:
         yield Case(what, (M, wanted, rank), nearest, tolerance=1e-6)
 
 
-@exercise("1.5", "the columns reach what W's reach, stretch nothing, and are as large as W")
-def even() -> Iterator[Case]:
-    """Whatever basis is chosen, M M^T is a multiple of the projection onto W's columns."""
-    for width in (4, 2, 5):
+@exercise(
+    "1.5", "the directions are W's, the singular values are the new ones, and M is as large as W"
+)
+def stretched() -> Iterator[Case]:
+    """From the eigenvectors of WᵀW, in place of an SVD."""
+    changes = {
+        "the same": torch.ones_like,
+        "reversed": lambda S: S.flip(0),
+        "squared": torch.square,
+    }
+    for width, (how, change) in zip((4, 2, 5), changes.items(), strict=True):
         W = torch.randn(3 * width, width, dtype=torch.float64)
-        what, expected = f"M Mᵀ for W of {3 * width}x{width}", onto(W) * W.norm().square() / width
-        yield Case(what, (W,), expected, read=lambda M, W: M @ M.T, tolerance=1e-6)
+        squares, V = torch.linalg.eigh(W.T @ W)  # ascending
+        S = squares.flip(0).sqrt()
+        M = W @ V.flip(1) @ torch.diag(change(S) / S) @ V.flip(1).T
+        expected = M * (W.square().sum() / M.square().sum()).sqrt()
+        yield Case(f"{how}, for W of {3 * width}x{width}", (W, change), expected, tolerance=1e-6)

@@ -109,27 +109,44 @@ def plot_over_rank(
     return with_description(figure, f"At ranks {', '.join(map(str, ranks))}. {'; '.join(words)}.")
 
 
-def plot_ends(losses: Mapping[str, Sequence[float]], copies: Mapping[str, float]) -> Figure:
-    """A row for each way (notes on further lines): the loss at the end of each run, and of its best copy."""
-    words = []
-    with styled_figure(9.2, 0.72 * len(losses) + 1.1) as figure:
+def plot_ends(rates: Sequence[float], ends: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
+    """For each way, over the rate, the loss at the end of each run, and a line through the means."""
+    words, others = [], iter((GREEN, PURPLE, INK))
+    with styled_figure(9.2, 4.2) as figure:
         axes = figure.subplots()
-        for row, (name, ends) in enumerate(losses.items()):
-            colour = OWN.get(name.partition("\n")[0], INK)
-            axes.scatter(ends, [row] * len(ends), s=70, color=colour, alpha=0.75, zorder=3)
-            axes.scatter(copies[name], row, s=70, marker="D", color="white", edgecolor=colour)
-            said = ", ".join(f"{end:.2f}" for end in ends)
-            words.append(f"{name}: {said}; its copy {copies[name]:.2f}")
-        axes.set_yticks(range(len(losses)), [*losses])
-        axes.set(xscale="log", xlabel="training loss", ylim=(len(losses) - 0.5, -0.5))
-        axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        for shift, (name, losses) in enumerate(ends.items()):
+            colour = OWN.get(name) or next(others)
+            places = [rate * 1.015 ** (shift - 2) for rate in rates]  # so that no dot hides another
+            means = [sum(each) / len(each) for each in losses]
+            axes.plot(places, means, color=colour, linewidth=2, label=name)
+            for place, each in zip(places, losses, strict=True):
+                axes.scatter([place] * len(each), each, s=36, color=colour, alpha=0.75, zorder=3)
+            words.append(f"{name}: {', '.join(f'{mean:.2f}' for mean in means)}")
+        axes.set(xscale="log", yscale="log", xlabel="rate", ylabel="training loss after 20 steps")
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axes.minorticks_off()
-        looks = {"trained, a dot a seed": {"color": QUIET}}
-        looks["its best copy of D"] = {"marker": "D", "color": "white", "edgecolor": QUIET}
-        dots = [axes.scatter([], [], s=70, **look) for look in looks.values()]
-        figure.legend(dots, looks, loc="outside upper center", ncols=2)
-    return with_description(figure, f"Training losses. {'; '.join(words)}.")
+        figure.legend(loc="outside upper center", ncols=len(ends))
+    shown = ", ".join(f"{rate:g}" for rate in rates)
+    return with_description(figure, f"Mean training loss at the rates {shown}. {'; '.join(words)}.")
+
+
+def plot_bends(bends: Mapping[float, Sequence[float]]) -> Figure:
+    """For each mean singular value of some of W's directions, how sharply the loss bends along draws of them."""
+    with styled_figure(9.2, 3.2) as figure:
+        axes = figure.subplots()
+        for value, draws in bends.items():
+            axes.scatter([value] * len(draws), draws, s=24, color=QUIET, alpha=0.7)
+        means = [sum(draws) / len(draws) for draws in bends.values()]
+        axes.plot([*bends], means, "o-", color=INK)
+        axes.set(xlabel="how far W stretches 16 of its directions (singular value)", ylim=(0, None))
+        axes.set_ylabel("how sharply\nthe loss bends")
+        axes.set_yticks([0])
+    said = "; ".join(f"{v:.2f}: {m / means[-1]:.1f}" for v, m in zip(bends, means, strict=True))
+    return with_description(
+        figure, f"Singular value of W: bend of the loss, the last one 1. {said}."
+    )
 
 
 def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
