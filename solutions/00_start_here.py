@@ -39,8 +39,8 @@ lesson_card("00")
 # %% [markdown]
 # ## 1. Ask
 #
-# CLIP turns a picture into a vector, and a sentence into another. Each class gets a sentence, such as "a photo of a bird.",
-# and CLIP says the class whose sentence lies nearest to the picture. Here is one photograph of each class.
+# CLIP turns a picture into a vector, and a sentence into another. Each class gets a sentence, such as "a photo of a
+# bird.", and CLIP says the class whose sentence lies nearest to the picture.
 
 # %%
 clip, data = load_clip(), load_classification("photographs")
@@ -83,8 +83,8 @@ print(f"of tools, flowers and vehicles, {was_right[last].sum()} of {last.sum()}"
 # A token is a row of d numbers. `A`, (r, d), takes it down to r numbers, and `B`, (d, r), brings these back up to d.
 # Multiply the result by the scale and add it to the token, for any number of tokens.
 #
-# Replace `raise NotImplementedError(...)` with your code and run the cell: the last line of a message names the mistake.
-# If you skip the exercise, the solved answer is used. Work in a copy, because an update replaces this notebook.
+# Replace `raise NotImplementedError(...)` with your code and run the cell: the last line of a message names the
+# mistake. If you skip the exercise, the solved answer is used. Work in a copy: updates replace this notebook.
 
 
 # %% tags=["exercise"]
@@ -126,8 +126,8 @@ check("0.1", adapted)
 # Where does your line stand? In the drawing, [*LoRA*](https://arxiv.org/abs/2106.09685) (Hu et al., 2021) gives each of
 # the four matrices a pair of its own. *Serial LoRA* ([Zhong et al., 2025](https://arxiv.org/abs/2503.17750), in this
 # course *the paper*) has one pair in front of q, k and v, which all read the same changed tokens.
-# <!-- from both papers: 2021, 2025 --> `inject` puts it into every block. The cell below runs the first block by hand, with
-# your line, and compares.
+# <!-- from both papers: 2021, 2025 --> `inject` puts it into every block. The cell below runs the first block by hand,
+# with your line, and compares.
 
 # %%
 line = yours("0.1")
@@ -148,8 +148,8 @@ count = sum(map(torch.numel, adapter_parameters(model)))
 print(f"{len(adapters(model))} pairs, {count:,} parameters to train")
 
 # %% [markdown]
-# The first column is zero: your line in front of q, k and v is what `inject` built. The second is zero while `B` is zero,
-# so training starts from the old CLIP. r = 16 is the **rank**: whatever a pair adds is a mixture of the same 16
+# The first column is zero: your line in front of q, k and v is what `inject` built. The second is zero while `B` is
+# zero, so training starts from the old CLIP. r = 16 is the **rank**: whatever a pair adds is a mixture of the same 16
 # directions.
 #
 # Training will **not** show tools, flowers and vehicles. CLIP names 12 of their 20 photographs right; how many
@@ -195,7 +195,8 @@ print(f"left out, right afterwards: {(after == truth)[hidden].sum()}; your guess
 print(data.attribution)
 
 # %% [markdown]
-# Look at the blue frames first: only the new CLIP names these photographs right. The crow at the top left is a bird now.
+# Look at the blue frames first: only the new CLIP names these photographs right. The crow at the top left is a bird
+# now.
 #
 # But furry animals fell from 4 right to 1, although training showed 17 of them. The tables suggest why. The old CLIP
 # also called 7 of the 10 hoofed animals furry. Training took the word from them, and the furry animals lost it too: of
@@ -207,7 +208,7 @@ print(data.attribution)
 # |---|---|---|
 # | ●○○○○ | ●●●●○ | 3 |
 #
-# Which photographs were lost (right before, wrong now: orange), and which were gained (blue)? Return the places of both.
+# Which photographs were lost (right before, wrong now), and which were gained? Return the places of both.
 
 
 # %% tags=["exercise"]
@@ -250,7 +251,7 @@ check("0.2", lost_and_gained)
 #
 # ## 3. Is that much?
 #
-# Compare your line with two rivals. Its *twin* has the same training with shuffled labels, so the labels cannot have
+# Your line has two rivals. Its *twin* has the same training with shuffled labels, so the labels cannot have
 # taught what it gains. A *linear probe* is a logistic regression on the old CLIP's vectors. It knows only the six names
 # of its training.
 
@@ -274,8 +275,8 @@ print(f"your line, with the probe's six names: {(six == truth)[~hidden].sum()} o
 
 # %% [markdown]
 # On the learnt classes your line lost 5 photographs and gained 15, while its twin lost more than it gained. So the
-# labels made the difference. The probe has 26 right, and your line 24 with the same six names. But the probe has no name
-# for a tool.
+# labels made the difference. The probe has 26 right, and your line 24 with the same six names. But the probe has no
+# name for a tool.
 #
 # On the classes left out, your line lost two and gained two. The twin gained four, so two gains show nothing.
 #
@@ -290,8 +291,8 @@ print(f"your line, with the probe's six names: {(six == truth)[~hidden].sum()} o
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 3 |
 #
-# CLIP compares directions, so lengths must not count. Write `how_far`: 1 minus the cosine between each row's old and new
-# vector. It is 0 where the direction stayed, and 1 at a right angle.
+# CLIP compares directions, so lengths must not count. Write `how_far`: 1 minus the cosine between each row's old and
+# new vector. It is 0 where the direction stayed, and 1 at a right angle.
 
 
 # %% tags=["exercise"]
@@ -349,14 +350,14 @@ display_figure(
 print(f"left out / learnt: {ours[1].mean() / ours[0].mean():.2f} times; your guess: {times}")
 
 # %% [markdown]
-# Each dot is a photograph. Your line turned those left out about as far as the learnt ones, by 0.20 and 0.21. That is far:
-# the nearest other photograph is 0.27 away. The twin turned both further, and again equally far. So training moves every
-# photograph, whatever the labels say.
+# Each dot is a photograph. Your line turned those left out about as far as the learnt ones, by 0.20 and 0.21. That is
+# far: the nearest other photograph is 0.27 away. The twin turned both further, and again equally far. So training
+# moves every photograph, whatever the labels say.
 #
 # ## 5. Was it luck?
 #
-# We leave out each third of the classes, with two seeds and a twin. We also look for a loss that class names cannot show:
-# is each photograph among the six nearest to its own name, such as "a crow"?
+# We leave out each third of the classes, with two seeds and a twin. We also look for a loss that class names cannot
+# show: is each photograph among the six nearest to its own name, such as "a crow"?
 
 
 # %%
@@ -438,7 +439,7 @@ display(pd.DataFrame(furry).T)
 #
 # ## The lessons
 #
-# Take them in order, or go straight to 03 and come back.
+# Take them in order, or go straight to 03.
 
 # %%
 lesson_list()
