@@ -252,8 +252,8 @@ check("0.2", lost_and_gained)
 # ## 3. Is that much?
 #
 # Your line has two rivals. Its *twin* has the same training with shuffled labels, so the labels cannot have
-# taught what it gains. A *linear probe* is a logistic regression on the old CLIP's vectors. It knows only the six names
-# of its training.
+# taught what it gains. A *linear probe* is a logistic regression on the old CLIP's vectors. It knows only the six
+# learnt names.
 
 # %%
 pairs_of = yours("0.2")
@@ -351,8 +351,8 @@ print(f"left out / learnt: {ours[1].mean() / ours[0].mean():.2f} times; your gue
 
 # %% [markdown]
 # Each dot is a photograph. Your line turned those left out about as far as the learnt ones, by 0.20 and 0.21. That is
-# far: the nearest other photograph is 0.27 away. The twin turned both further, and again equally far. So training
-# moves every photograph, whatever the labels say.
+# far: some three quarters of the distance to the nearest other photograph, the dashed line. The twin turned both
+# further, and again equally far. So training moves every photograph, whatever the labels say.
 #
 # ## 5. Was it luck?
 #
