@@ -198,7 +198,7 @@ print(data.attribution)
 # Look at the blue frames first: only the new CLIP names these photographs right. The crow at the top left is a bird
 # now.
 #
-# But furry animals fell from 4 right to 1, although training showed 17 of them. The tables suggest why. The old CLIP
+# But furry animals fell from 4 right to 1, although training showed 17 of them. The tables suggest why: the old CLIP
 # also called 7 of the 10 hoofed animals furry. Training took the word from them, and the furry animals lost it too: of
 # 15 times that CLIP said it, 3 are left. Section 5 tests this.
 #
@@ -393,14 +393,14 @@ display(pd.DataFrame(furry).T)
 # %% [markdown]
 # **What did CLIP learn, and what did it lose?**
 #
-# - **It learnt the classes in training.** In all six trainings they gained more than they lost; in all three twins they
-#   lost more.
+# - **It learnt the classes in training.** In all six trainings they gained more than they lost; with shuffled labels
+#   they lost more, all three times.
 # - **It hardly forgot the others.** In four trainings they ended within one photograph of where they began, and in two
-#   twins within two. Birds, sea and furry animals even gained 6 and 5, where the twin lost 6.
-# - **It lost furry animals where it learnt hoofed animals beside them.** There 1 and 2 were right, and 2 to 7 where
-#   either class was left out, which fits the reason in section 2.
-# - **It lost photographs that it had found by name.** Of 20 it lost 5 to 8, and the twins 7 to 10, since training never
-#   asks for "a crow".
+#   twins within two. Birds, sea and furry animals even gained 6 and 5 on balance, where the twin lost 6.
+# - **It lost furry animals where it learnt hoofed animals beside them.** There 1 and 2 were right after 4, and where
+#   either class was left out, 2 to 7. That fits the reason in section 2.
+# - **It lost photographs that it had found by name.** Of 20 it lost 5 to 8, more than it gained in five trainings, and
+#   the twins lost 7 to 10. Training never asks for "a crow".
 #
 # Lesson 08 asks how sure 70 photographs can make us.
 #
@@ -418,9 +418,9 @@ display(pd.DataFrame(furry).T)
 #
 # <details><summary>Answer</summary>
 #
-# "Vehicle". The old CLIP also called instruments, fruit, hoofed animals and three of the birds vehicles. Training took
-# the word from the first three, and the birds lost it too, as the furry animals lost theirs. It was the wrong word for
-# a bird, so this loss is a gain.
+# "Vehicle". The old CLIP gave this name to instruments, fruit, hoofed animals and birds. Training took it from
+# the classes that it showed, and the birds lost it too, as the furry animals lost theirs. For a bird the name was wrong,
+# so here the loss helps.
 #
 # </details>
 #
