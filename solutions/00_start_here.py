@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# The small CLIP of this course has only ever seen drawings: [emoji and icons](../docs/models.md). Show it the photograph
-# of a crow, cut out, and it says "a vehicle". You write one line, train it on sorted photographs, and ask again. **What
-# did CLIP learn, and what did it lose?**
+# The small CLIP of this course has only ever seen drawings: [emoji and icons](../docs/models.md). Shown a photograph of
+# a crow, it says "a vehicle". You will write one line, train it on sorted photographs, and ask again. **What did CLIP
+# learn, and what did it lose?**
 
 # %%
 try:
@@ -39,8 +39,8 @@ lesson_card("00")
 # %% [markdown]
 # ## 1. Ask
 #
-# CLIP turns a picture into a vector, and a sentence into another. Of one sentence for each class, it says the one whose
-# vector lies nearest to the picture's. Here is one photograph of each class.
+# CLIP turns a picture into a vector, and a sentence into another. Each class gets a sentence, such as "a photo of a
+# bird.", and CLIP says the class whose sentence lies nearest to the picture.
 
 # %%
 clip, data = load_clip(), load_classification("photographs")
@@ -62,15 +62,17 @@ before = scores(clip.model.requires_grad_(False), test).argmax(dim=1)  # (70,)
 firsts = [truth.tolist().index(c) for c in range(len(names))]
 titles = [f"{own_names[i]}:\n{names[before[i]]} {'✗✓'[before[i] == truth[i]]}" for i in firsts]
 display_figure(show_pictures([pictures[i] for i in firsts], titles, columns=5, size=1.9))
-print(f"of {len(truth)} test photographs: {(before == truth).sum()} named right")
+was_right, last = before == truth, truth > 5  # (70,), (70,)
+print(f"named right: {was_right.sum()} of {len(truth)} test photographs;", end=" ")
+print(f"of tools, flowers and vehicles, {was_right[last].sum()} of {last.sum()}")
 
 # %% [markdown]
 # ## 2. Write a line, and train it
 #
 # A vision transformer cuts a picture into patches and turns each into a vector, a *token*. In every block, attention
 # uses four large matrices: **q** (query), **k** (key) and **v** (value) read the tokens, and **out** ($W_o$ in the
-# drawing below) combines the results. CLIP's tower for sentences does the same with pieces of words. All of that stays
-# frozen. We train an *adapter*: pairs of thin matrices, `A` and `B`, in both towers.
+# drawing below) combines the results. A second transformer reads sentences in the same way. We freeze both, and train
+# an *adapter*: a pair of thin matrices, `A` and `B`, in each block.
 #
 # ### Exercise 0.1 · The line that will be trained
 #
@@ -78,13 +80,11 @@ print(f"of {len(truth)} test photographs: {(before == truth).sum()} named right"
 # |---|---|---|
 # | ●○○○○ | ●●●●● | 4 |
 #
-# `A` is wide, (r, d), and `B` is tall, (d, r). A token, a row of d numbers, goes through `A` down to r numbers and
-# through `B` up to d again. What comes out is multiplied by the scale and added to the token. Write that, for
-# any number of tokens.
+# A token is a row of d numbers. `A`, (r, d), takes it down to r numbers, and `B`, (d, r), brings these back up to d.
+# Multiply the result by the scale and add it to the token, for any number of tokens.
 #
-# Replace `raise NotImplementedError(...)` with your code, and run the cell. If it is wrong, the last line of the
-# message says what the mistake is. If you skip it, the notebook goes on with the solved answer. Work in a copy: an update
-# replaces this notebook.
+# Replace `raise NotImplementedError(...)` with your code and run the cell: the last line of a message names the
+# mistake. If you skip the exercise, the solved answer is used. Work in a copy: updates replace this notebook.
 
 
 # %% tags=["exercise"]
@@ -111,28 +111,29 @@ check("0.1", adapted)
 # %% [markdown]
 # <details><summary>Hint 1: which product?</summary>
 #
-# A token is a row, so it stands on the left: `x @ M` takes (..., d) to (..., r) if M has the shape (d, r). `A` has it
-# the other way round: `.T` turns a matrix.
+# A token is a row, so it stands on the left: `x @ M` takes (..., d) to (..., r) if M has the shape (d, r). `A` has the
+# shape (r, d), so turn it with `.T`.
 #
 # </details>
 # <details><summary>Hint 2: the shapes</summary>
 #
-# (..., d) @ (d, r) @ (r, d): first `A.T`, then `B.T`. Then x is added to it.
+# (..., d) @ (d, r) @ (r, d): first `A.T`, then `B.T`. Then add x.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/00_start_here.ipynb)
 #
-# Where does your line stand? In the drawing,
-# [*LoRA*](https://arxiv.org/abs/2106.09685) (Hu et al., 2021) gives each of the four matrices a pair of its own. *Serial
-# LoRA* ([Zhong et al., 2025](https://arxiv.org/abs/2503.17750), in this course *the paper*) has one pair in front of q, k
-# and v, which all read the same changed tokens. <!-- from both papers: 2021, 2025 --> `inject` freezes CLIP
-# and puts a pair into every block of both towers. The cell runs the first block by hand, with your line, and compares.
+# Where does your line stand? In the drawing, [*LoRA*](https://arxiv.org/abs/2106.09685) (Hu et al., 2021) gives each of
+# the four matrices a pair of its own. *Serial LoRA* ([Zhong et al., 2025](https://arxiv.org/abs/2503.17750), in this
+# course *the paper*) has one pair in front of q, k and v, which all read the same changed tokens.
+# <!-- from both papers: 2021, 2025 --> `inject` puts it into every block. The cell below runs the first block by hand,
+# with your line, and compares.
 
 # %%
 line = yours("0.1")
 model = inject(load_clip().model, SerialLoRAConfig(rank=16))  # r = 16
 own, injected = (each.visual.transformer.resblocks[0] for each in (clip.model, model))
+torch.manual_seed(0)
 x, pair = torch.randn(2, 37, 192), injected.serial_lora  # (B, N, d): 2 pictures, 37 tokens each
 display_drawing("serial_vs_lora")
 print("largest difference:    by hand - injected    injected - CLIP's own")
@@ -147,16 +148,16 @@ count = sum(map(torch.numel, adapter_parameters(model)))
 print(f"{len(adapters(model))} pairs, {count:,} parameters to train")
 
 # %% [markdown]
-# By hand and injected agree: the pair stands in front of q, k and v. `B` starts at zero, and then the new CLIP is the
-# old one. r = 16 is the **rank**: whatever the token, what a block adds mixes the same 16 directions.
+# The first column is zero: your line in front of q, k and v is what `inject` built. The second is zero while `B` is
+# zero, so training starts from the old CLIP. r = 16 is the **rank**: whatever a pair adds is a mixture of the same 16
+# directions.
 #
-# You decide which classes CLIP does **not** get to see in training: ours are a tool, a flower and a vehicle. Of their 20
-# test photographs the old CLIP names 12 right. How many afterwards? (Rank and rate are those of the other lessons on
-# CLIP.)
+# Training will **not** show tools, flowers and vehicles. CLIP names 12 of their 20 photographs right; how many
+# afterwards?
 
 # %% tags=["idea"]
 LEFT_OUT, RATE = (6, 7, 8), 3e-3
-guess = 12  # your guess: of the 20 left out, how many CLIP names right afterwards
+guess = 10  # your guess: of the 20 left out, how many CLIP names right afterwards
 
 
 def bar(left_out: tuple[int, ...]) -> torch.Tensor:
@@ -194,14 +195,12 @@ print(f"left out, right afterwards: {(after == truth)[hidden].sum()}; your guess
 print(data.attribution)
 
 # %% [markdown]
-# The two classes with most training photographs gained: birds, with 25, rose from 3 to 9, and hoofed animals, with 23,
-# from 0 to 6.
+# Look at the blue frames first: only the new CLIP names these photographs right. The crow at the top left is a bird
+# now.
 #
-# To be trained on is no promise: furry animals, with 17, fell from 4 to 1, and of the 6 sea animals CLIP still names
-# none, after 7 in training.
-#
-# Below the line two flowers were gained, a tool and a vehicle lost, though training showed none. In the tables CLIP says
-# "furry animal" 3 times, before 15.
+# But furry animals fell from 4 right to 1, although training showed 17 of them. The tables suggest why: the old CLIP
+# also called 7 of the 10 hoofed animals furry. Training took the word from them, and the furry animals lost it too: of
+# 15 times that CLIP said it, 3 are left. Section 5 tests this.
 #
 # ### Exercise 0.2 · Lost and gained
 #
@@ -209,8 +208,7 @@ print(data.attribution)
 # |---|---|---|
 # | ●○○○○ | ●●●●○ | 3 |
 #
-# Which photographs were named right before and no longer are (orange frames), and which only now (blue)? Return the
-# places of both.
+# Which photographs were lost (right before, wrong now), and which were gained? Return the places of both.
 
 
 # %% tags=["exercise"]
@@ -239,12 +237,13 @@ check("0.2", lost_and_gained)
 # %% [markdown]
 # <details><summary>Hint 1: two questions for each photograph</summary>
 #
-# Was it right before? Is it right now? Each is a tensor of True and False; `&` and `~` combine them.
+# Was it right before? Is it right now? Each answer is a tensor of True and False; `&` and `~` combine them.
 #
 # </details>
 # <details><summary>Hint 2: from True to places</summary>
 #
-# For a tensor of shape (N,), `.nonzero()` gives the places of True in a column, (count, 1); `.flatten()` makes it a row.
+# For a tensor of shape (N,), `.nonzero()` gives the places of True in a column, (count, 1); `.flatten()` makes it a
+# row.
 #
 # </details>
 #
@@ -252,8 +251,9 @@ check("0.2", lost_and_gained)
 #
 # ## 3. Is that much?
 #
-# Two rivals. One is your training with the labels shuffled: what it gains, the classes did not teach. The other, a *linear
-# probe*, is a logistic regression on the old CLIP's vectors. It knows only the six names.
+# Your line has two rivals. Its *twin* has the same training with shuffled labels, so the labels cannot have
+# taught what it gains. A *linear probe* is a logistic regression on the old CLIP's vectors. It knows only the six
+# learnt names.
 
 # %%
 pairs_of = yours("0.2")
@@ -274,15 +274,16 @@ six = (new + bar(LEFT_OUT)).argmax(dim=1)
 print(f"your line, with the probe's six names: {(six == truth)[~hidden].sum()} of the learnt")
 
 # %% [markdown]
-# On the learnt your line lost 5 and gained 15. The labels did that: shuffled, they end at 10, as if all were called
-# birds. The probe has 26, your line 24 with the same six names. But a probe has no name for a tool.
+# On the learnt classes your line lost 5 photographs and gained 15, while its twin lost more than it gained. So the
+# labels made the difference. The probe has 26 right, and your line 24 with the same six names. But the probe has no
+# name for a tool.
 #
-# On the left out your line lost two and gained two. Shuffled labels even gained four, so two gains show nothing.
+# On the classes left out, your line lost two and gained two. The twin gained four, so two gains show nothing.
 #
 # ## 4. Why does it touch what it was never trained on?
 #
-# Your line stands in every block and reads every token of every picture: no part of it is kept for birds. Training asks
-# about six classes, and nothing holds a flower where it was. So flowers should move too. Do they, and as far?
+# Your line reads every token of every picture, and nothing in the training holds a flower where it was. So flowers
+# should move too. Do they, and as far?
 #
 # ### Exercise 0.3 · How far a vector moves
 #
@@ -290,8 +291,8 @@ print(f"your line, with the probe's six names: {(six == truth)[~hidden].sum()} o
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 3 |
 #
-# CLIP compares directions, so lengths must not count. Write `how_far`: 1 minus the cosine between each row's old and new
-# vector. That is 0 where the direction stayed, 1 at right angles to it.
+# CLIP compares directions, so lengths must not count. Write `how_far`: 1 minus the cosine between each row's old and
+# new vector. It is 0 where the direction stayed, and 1 at a right angle.
 
 
 # %% tags=["exercise"]
@@ -315,13 +316,13 @@ check("0.3", how_far)
 # %% [markdown]
 # <details><summary>Hint 1: the cosine</summary>
 #
-# Of two vectors of length 1, the cosine is the sum of their products, entry by entry. In `F` is a function that brings
+# For two vectors of length 1, the cosine is the sum of their products, entry by entry. `F` has a function that brings
 # every row to length 1.
 #
 # </details>
 # <details><summary>Hint 2: which sum?</summary>
 #
-# Each photograph is compared with itself alone: N numbers come out.
+# Compare each photograph only with itself, so that N numbers come out.
 #
 # </details>
 #
@@ -335,31 +336,28 @@ far = yours("0.3")
 
 
 def moves(run, left_out: tuple[int, ...]) -> list[torch.Tensor]:
-    """How far photographs moved, of the learnt classes and of those left out, and so sentences."""
-    out = bar(left_out) != 0  # (9,)
+    """How far photographs moved: of the learnt classes, and of those left out."""
+    out = bar(left_out)[truth] != 0  # (70,)
     seen = far(clip.model.encode_image(test), run.encode_image(test))  # (70,)
-    read = far(encode_prompts(clip.model, sentences), encode_prompts(run, sentences))  # (9,)
-    return [seen[~out[truth]], seen[out[truth]], read[~out], read[out]]
+    return [seen[~out], seen[out]]
 
 
 ours, twin = moves(model, LEFT_OUT), moves(adapt(LEFT_OUT, 0, True), LEFT_OUT)
-kinds = {"photographs,\nyour line": ours[:2], "sentences,\nyour line": ours[2:]}
-kinds["photographs,\nshuffled labels"] = twin[:2]
 others = (1 - tested @ tested.T).fill_diagonal_(2)  # (70, 70), from each to each other
-display_figure(plot_moves(kinds, others.min(dim=1).values.mean().item()))
+display_figure(
+    plot_moves({"your line": ours, "shuffled labels": twin}, others.min(dim=1).values.mean().item())
+)
 print(f"left out / learnt: {ours[1].mean() / ours[0].mean():.2f} times; your guess: {times}")
 
 # %% [markdown]
-# Photographs left out moved as far as the learnt ones: 0.20 and 0.21 on average, about three quarters of the way to
-# the nearest other. With shuffled labels both moved further. So training moves them, whatever it teaches.
+# Each dot is a photograph. Your line turned those left out about as far as the learnt ones, by 0.20 and 0.21. That is
+# far: some three quarters of the distance to the nearest other photograph, the dashed line. The twin turned both
+# further, and again equally far. So training moves every photograph, whatever the labels say.
 #
-# A pair reads every sentence too, but those left out moved by 0.01, the learnt by 0.16. Why, we do not know. So
-# measure it.
+# ## 5. Was it luck?
 #
-# ## 5. Six trainings
-#
-# One training may be luck. So leave out each third of the classes, with two seeds and a shuffled twin. And search: is
-# each photograph among the six nearest to its own name, such as "a crow"?
+# We leave out each third of the classes, with two seeds and a twin. We also look for a loss that class names cannot
+# show: is each photograph among the six nearest to its own name, such as "a crow"?
 
 
 # %%
@@ -370,38 +368,41 @@ def finds(model) -> torch.Tensor:
     return (six == torch.arange(len(test))[:, None]).any(dim=1)
 
 
-found, runs, ratios = finds(clip.model), {}, []
+found, runs, starts, furry = finds(clip.model), {}, {}, {}
 rest = [c for c in range(len(names)) if c not in LEFT_OUT]
 for left_out in (LEFT_OUT, tuple(rest[:3]), tuple(rest[3:])):
     out = torch.isin(truth, torch.tensor(left_out))  # (70,)
-    split = runs["left out: " + ", ".join(names[c].split()[1] for c in left_out)] = {}
+    split = "left out: " + ", ".join(names[c].split()[1] for c in left_out)
+    bases = (was_right[~out], was_right[out], found)
+    starts[split] = [f"{base.sum()} of {len(base)}" for base in bases]
+    runs[split], furry[split] = {}, {}
     for seed, shuffled in ((0, False), (1, False), (0, True)):
         run = adapt(left_out, seed, shuffled)
         now = scores(run, test).argmax(dim=1)
         pairs = [pairs_of(before[at], now[at], truth[at]) for at in (~out, out)]
         pairs.append(pairs_of(found, finds(run), torch.ones_like(found)))
         title = "shuffled labels" if shuffled else f"seed {seed}"
-        split[title] = [[*map(len, pair)] for pair in pairs]
-        if not shuffled:
-            learnt, left, said, unsaid = (each.mean() for each in moves(run, left_out))
-            ratios.append((left / learnt, unsaid / said))
-display_figure(plot_pairs(runs, ["learnt, named", "left out, named", "found by own name"]))
-for what, each in zip(("photographs", "sentences"), zip(*ratios, strict=True), strict=True):
-    print(f"left out / learnt, {what:11}:", *[f"{ratio:.2f}" for ratio in each])
+        runs[split][title] = [[*map(len, pair)] for pair in pairs]
+        furry[split][title] = (now == truth)[truth == 2].sum().item()
+what = ["learnt, named", "left out, named", "found by own name"]
+display_figure(plot_pairs(runs, starts, what))
+print(f"found by own name before: {found.sum()} of {len(found)}; by chance: 6")
+print(f"furry animals right before: {was_right[truth == 2].sum()} of 10; afterwards:")
+display(pd.DataFrame(furry).T)
 
 # %% [markdown]
-# **CLIP learnt the classes that it was trained on, taken together.** In all six trainings they gained more than they
-# lost; in the three twins they lost more.
+# **What did CLIP learn, and what did it lose?**
 #
-# It lost photographs that it found by name: more than it gained in five of the six, as many in the sixth. The twins
-# lost about as many, so it takes no right labels to lose them.
+# - **It learnt the classes in training.** In all six trainings they gained more than they lost; with shuffled labels
+#   they lost more, all three times.
+# - **It hardly forgot the others.** In four trainings they ended within one photograph of where they began, and in two
+#   twins within two. Birds, sea and furry animals even gained 6 and 5 on balance, where the twin lost 6.
+# - **It lost furry animals where it learnt hoofed animals beside them.** There 1 and 2 were right after 4, and where
+#   either class was left out, 2 to 7. That fits the reason in section 2.
+# - **It lost photographs that it had found by name.** Of 20 it lost 5 to 8, more than it gained in five trainings, and
+#   the twins lost 7 to 10. Training never asks for "a crow".
 #
-# Together, the classes left out ended within one photograph of where they began, but in one split: without bird, sea
-# and furry they lost 1 and 4 and gained 7 and 9. The twin lost 7, so there the labels seem to have helped classes that
-# training never showed. Set `LEFT_OUT = (0, 1, 2)`, run again, and read the tables of section 2: which word does CLIP
-# say less?
-#
-# Photographs left out moved 0.80 to 1.16 times as far as the learnt ones. (All on 70 photographs: lesson 08.)
+# Lesson 08 asks how sure 70 photographs can make us.
 #
 # ## Quiz
 #
@@ -409,15 +410,17 @@ for what, each in zip(("photographs", "sentences"), zip(*ratios, strict=True), s
 #
 # <details><summary>Answer</summary>
 #
-# The counts cannot say: none, or eight for eight others. Compare photograph by photograph.
+# The counts cannot say. It may have lost eight and gained eight others. Compare photograph by photograph.
 #
 # </details>
 #
-# **2. Your line is trained on birds and fruit. Do photographs of tools get new vectors?**
+# **2. With `LEFT_OUT = (0, 1, 2)`, birds gain without training. Run section 2: which word is said less?**
 #
 # <details><summary>Answer</summary>
 #
-# Expect it: the same pairs read them, and nothing holds them. Then measure, with `how_far`.
+# "Vehicle". The old CLIP gave this name to instruments, fruit, hoofed animals and birds. Training took it from
+# the classes that it showed, and the birds lost it too, as the furry animals lost theirs. For a bird the name was wrong,
+# so here the loss helps.
 #
 # </details>
 #
@@ -425,19 +428,18 @@ for what, each in zip(("photographs", "sentences"), zip(*ratios, strict=True), s
 #
 # <details><summary>Answer</summary>
 #
-# Try the probe first: it costs a few small regressions, and here it had two photographs more right.
+# Try the probe first: it is a few small regressions, and here it had two photographs more right.
 #
 # </details>
 #
 # ## What to remember
 #
-# - The adapter is one line, x + s · x Aᵀ Bᵀ; Serial LoRA puts one in front of q, k and v.
-# - Here photographs of classes without training moved as far as the others.
-# - Report shuffled labels, a probe, and what was lost and gained.
+# - The adapter is one line, x + s · x Aᵀ Bᵀ; Serial LoRA has one in front of q, k and v.
+# - Count losses beside gains, and compare with a twin and a probe.
 #
 # ## The lessons
 #
-# Take them in order, or go straight to 03 and come back.
+# Take them in order, or go straight to 03.
 
 # %%
 lesson_list()

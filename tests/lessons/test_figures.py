@@ -137,7 +137,7 @@ def test_classes_left_out_stand_last_and_answers_are_counted_by_class():
     assert [label.get_text()[0] for label in axes.get_yticklabels()] == ["b", "a"]
     answers = {"before": torch.tensor([1, 1, 0]), "after": torch.tensor([0, 1, 1])}
     panels = plot_said(torch.tensor([0, 0, 1]), answers, ["a cat", "a dog"], left_out=[0]).axes
-    for axes, sums in zip(panels, (["dog: 2", "cat: 1"], ["dog: 2", "cat: 1"]), strict=True):
+    for axes, sums in zip(panels, (["dog\n2", "cat\n1"], ["dog\n2", "cat\n1"]), strict=True):
         assert [label.get_text() for label in axes.get_xticklabels()] == sums
     before, after = ({text.get_position(): text.get_text() for text in p.texts} for p in panels)
     assert before == {(1, 0): "1", (0, 1): "2"}  # (said, true), the dog first
@@ -146,10 +146,13 @@ def test_classes_left_out_stand_last_and_answers_are_counted_by_class():
 
 def test_what_was_lost_lies_left_and_what_was_gained_right():
     runs = {"one": {"a": [(1, 4), (2, 0)]}, "two": {"a": [(3, 2), (0, 5)]}}
-    figure = plot_pairs(runs, ["named", "found"])
+    before = {"one": ["5 of 9", "4 of 9"], "two": ["6 of 9", "4 of 9"]}
+    figure = plot_pairs(runs, before, ["named", "found"])
     for axes, widths in zip(figure.axes, ([-1, -3, 4, 2], [-2, 0, 0, 5]), strict=True):
         assert [bar.get_width() for bar in axes.patches] == widths
         assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == [1, 3, 1, 3]
+    told = [text.get_text() for text in figure.axes[1].texts if "before" in text.get_text()]
+    assert told == ["before: 4 of 9"] * 2
     titles = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert titles == ["one", "a", "two", "a"]
 

@@ -95,30 +95,32 @@ def plot_said(
         left_out: classes of ``names`` that stand behind the lines.
     """
     order = sorted(range(len(names)), key=lambda c: c in left_out)
-    words = [names[c].split(" ", 1)[-1].replace(" or ", " or\n") for c in order]
+    words = [names[c].split(" ", 1)[-1] for c in order]
     told = []
-    with styled_figure(9, 4.6) as figure:
+    with styled_figure(9, 3.9) as figure:
         panels = figure.subplots(1, len(answers), sharey=True)
         for axes, (title, said) in zip(panels, answers.items(), strict=True):
             counts = np.zeros((len(names), len(names)), int)
             np.add.at(counts, (np.asarray(truth), np.asarray(said)), 1)
             counts = counts[np.ix_(order, order)]
-            axes.imshow(counts * (2 * np.eye(len(names)) - 1), "RdBu", vmin=-14, vmax=14)
+            shades = counts * (2 * np.eye(len(names)) - 1)
+            axes.imshow(shades, "RdBu", vmin=-14, vmax=14, aspect="auto")
             for row, column in np.argwhere(counts):
                 axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=10)
-            sums = [f"{word}: {n}" for word, n in zip(words, counts.sum(axis=0), strict=True)]
             for line in (axes.axhline, axes.axvline):
                 line(len(names) - len(left_out) - 0.5, color=INK, linewidth=1)
-            axes.set_xticks(range(len(names)), sums, rotation=90, fontsize=9)
+            sums = [(word.split()[0], n) for word, n in zip(words, counts.sum(axis=0), strict=True)]
+            axes.set_xticks(range(len(names)), [f"{word}\n{n}" for word, n in sums], fontsize=8)
             axes.set_yticks(range(len(names)), words, fontsize=9)
+            axes.tick_params(length=0)
             axes.set(
                 title=title,
-                xlabel="CLIP says: how often\n(blue: rightly, red: wrongly)",
+                xlabel="CLIP says: how often (blue: right, red: wrong)",
                 ylabel="the photograph shows",
             )
             axes.label_outer()
             axes.grid(visible=False)
-            told.append(f"{title}: {', '.join(sums)}")
+            told.append(f"{title}: {', '.join(f'{word} {n}' for word, n in sums)}")
     text = f"What photographs show, in rows, and what CLIP says. {'; '.join(told)}."
     return with_description(figure, text)
 
@@ -158,12 +160,15 @@ def plot_moves(
 
 
 def plot_pairs(
-    runs: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]], measured: Sequence[str]
+    runs: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]],
+    before: Mapping[str, Sequence[str]],
+    measured: Sequence[str],
 ) -> Figure:
     """A row for each run, under its group's title; in each panel lost to the left, gained to the right.
 
     Args:
         runs: group -> run -> for each thing measured, how many photographs were lost and gained.
+        before: group -> for each thing measured, how many there were before.
     """
     rows = [row for group, each in runs.items() for row in ((group, None), *each.items())]
     drawn = [(y, pairs) for y, (_, pairs) in enumerate(rows) if pairs]
@@ -175,7 +180,12 @@ def plot_pairs(
             for key, sign, each, fill in zip(LOST, (-1, 1), counts, (VERMILION, BLUE), strict=True):
                 bars = axes.barh([y for y, _ in drawn], sign * each, color=fill, label=key)
                 axes.bar_label(bars, each, padding=3, fontsize=9)
-            axes.axvline(0, color=INK, linewidth=1)
+            for y, (group, pairs) in enumerate(rows):
+                if pairs:
+                    axes.vlines(0, y - 0.4, y + 0.4, INK, linewidth=1)
+                else:
+                    words = f"before: {before[group][i]}"
+                    axes.text(0, y, words, ha="center", va="center", fontsize=10, color=QUIET)
             told.append(", ".join(f"{lost} and {gained}" for lost, gained in counts.T))
             axes.set(xlim=(-reach, reach), xticks=[], ylim=(len(rows) - 0.4, -0.7))
             axes.set_title(title, fontsize=11, loc="center")
@@ -186,5 +196,8 @@ def plot_pairs(
             label.set_fontweight("normal" if pairs else "bold")
         figure.legend(*panels[0].get_legend_handles_labels(), **KEY)
     sums = "; ".join(f"{title}: {each}" for title, each in zip(measured, told, strict=True))
-    order = "; ".join(f"{group}: {', '.join(each)}" for group, each in runs.items())
+    order = "; ".join(
+        f"{group} (before: {', '.join(before[group])}): {', '.join(each)}"
+        for group, each in runs.items()
+    )
     return with_description(figure, f"Photographs lost and gained. {sums}. In order: {order}.")
