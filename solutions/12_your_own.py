@@ -568,16 +568,16 @@ for example in ((truth == 4) & (told == 4), (truth == 4) & (told != 4)):
 show(views, titles, columns=7)
 
 # %% [markdown]
-# In the figure each line is one draw. It leads from a full dot, as Ada has it, to a ring, the mended way.
+# In the figure each line is one draw, from a full dot, as Ada has it, to a ring, the mended way.
 #
-# **Mixed** things are no problem for connected parts, and the adapter is above the bar too. Mending lowers the probe on
+# **Mixed** things are easy for connected parts, and the adapter is above the bar too. Mending lowers the probe on
 # every draw and the adapter on two, perhaps because they now have more to fit.
 #
-# **On wood** no way is near the bar as Ada has it. The first pictures show why connected parts fail: with one colour as
-# the ground, whole stripes are marked and join things. With your ground they are above the bar on every draw. New frames
-# lift the probe and the adapter, but not to the bar.
+# **On wood** no way is near the bar as Ada has it. The first pictures show why: with one colour as the ground, marked
+# stripes join things. With your ground, connected parts are above the bar on every draw. New frames lift the
+# probe and the adapter, but not to the bar.
 #
-# **Touching** things are nearly always one part. Thickest places do better, but only roughly: the first count is right
+# **Touching** things are nearly always one part. Thickest places do better, but roughly: the first count is right
 # partly by luck, because one animal has two red dots and the spade none, and on the last sheet two thin things vanish
 # beside the thick ones. New frames lift the adapter about as high, yet no way reaches the bar.
 #
