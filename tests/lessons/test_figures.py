@@ -327,8 +327,8 @@ def test_a_cut_out_is_what_a_mask_marks_on_grey():
         assert tuple(unmarked) == getrgb(PAPER)
 
 
-def test_each_draw_is_a_full_dot_in_the_row_of_its_way_and_a_hollow_one_when_mended():
-    ways = ["lines", "nearest frame", "probe", "adapter"]
+def test_each_draw_is_a_line_in_the_row_of_its_way_from_a_full_dot_to_a_hollow_one():
+    ways = ["parts", "places", "probe", "adapter"]
     tables = [
         pd.DataFrame(np.random.default_rng(seed).uniform(0, 99, (4, 2)), ways, ["one", "other"])
         for seed in range(4)
@@ -342,6 +342,9 @@ def test_each_draw_is_a_full_dot_in_the_row_of_its_way_and_a_hollow_one_when_men
                 assert list(found[:, 0]) == [table.loc[way, test] for table in each]
                 assert list(found[:, 1].round()) == [row, row]
                 assert bool(len(dots.get_facecolor())) == (each[0] is tables[0])
+            for draw, line in enumerate(axes.lines[2 * row : 2 * row + 2]):
+                ends = [tables[draw].loc[way, test], tables[2 + draw].loc[way, test]]
+                assert list(line.get_xdata()) == ends
 
 
 def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():

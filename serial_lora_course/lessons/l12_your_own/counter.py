@@ -62,19 +62,25 @@ def frame(
     return ImageEnhance.Brightness(page.convert("RGB")).enhance(light)
 
 
-def film(folder: Path, ways: Sequence[tuple[Callable, Callable]]) -> None:
-    """Lay each photograph down one to four times and take four frames, in sub-folders by number.
+def film(
+    folder: Path, ways: Sequence[tuple[Callable, Callable]], others: Sequence[str] = ()
+) -> None:
+    """Lay each thing down, one to four in number, and take four frames, in sub-folders by number.
 
     Args:
         ways: pairs of a layout, (things, chance) to boxes, and a ground; each is used in turn.
+        others: what lies beside the thing; without them it lies there several times.
     """
     chance, taken = random.Random(0), photographs()
     things = sorted({name.rpartition(" ")[0] for name in taken})
     for turn, (name, picture) in enumerate(taken.items()):
         layout, ground = ways[turn % len(ways)]
         number = things.index(name.rpartition(" ")[0]) % 4 + 1
-        boxes, under = layout([picture] * number, chance), ground(chance)
+        shown = [picture] * number
+        if others:
+            shown[1:] = [taken[f"{other} 1"] for other in chance.sample(others, number - 1)]
+        boxes, under = layout(shown, chance), ground(chance)
         place = folder / str(number)
         place.mkdir(parents=True, exist_ok=True)
         for letter in FRAMES:
-            frame([picture] * number, boxes, under, letter).save(place / f"{name}{letter}.png")
+            frame(shown, boxes, under, letter).save(place / f"{name}{letter}.png")

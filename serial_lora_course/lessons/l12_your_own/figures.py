@@ -12,7 +12,6 @@ from scipy.ndimage import binary_dilation
 
 from serial_lora_course.plots.style import (
     BLUE,
-    GREEN,
     INK,
     PURPLE,
     QUIET,
@@ -21,7 +20,7 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-COLOURS = (INK, PURPLE, GREEN, BLUE, VERMILION)
+COLOURS = (INK, PURPLE, BLUE, VERMILION)
 
 
 def heights(far: np.ndarray, top: np.ndarray) -> Image.Image:
@@ -32,10 +31,11 @@ def heights(far: np.ndarray, top: np.ndarray) -> Image.Image:
 
 
 def plot_counts(before: Sequence[DataFrame], after: Sequence[DataFrame], bar: float) -> Figure:
-    """A panel for each test, a row for each way; a full dot for each draw, a hollow one when mended.
+    """A panel for each test, a row for each way; a line for each draw, from a full to a hollow dot.
 
     Args:
-        before, after: for each draw, per cent right: a row for each way, a column for each test.
+        before, after: for each draw, per cent right, as it is and mended: a row for each way, a
+            column for each test.
         bar: what is good enough, in per cent.
     """
     ways, tests, told = list(before[0].index), list(before[0]), []
@@ -44,15 +44,17 @@ def plot_counts(before: Sequence[DataFrame], after: Sequence[DataFrame], bar: fl
         for axes, test in zip(panels, tests, strict=True):
             for row, (way, colour) in enumerate(zip(ways, COLOURS[-len(ways) :], strict=True)):
                 old, new = ([float(t.loc[way, test]) for t in each] for each in (before, after))
-                axes.scatter(old, [row - 0.14] * len(old), s=70, color=colour, alpha=0.7)
-                axes.scatter(new, [row + 0.2] * len(new), s=70, fc="none", ec=colour, lw=1.6)
+                heights = [row + 0.24 * (draw - (len(old) - 1) / 2) for draw in range(len(old))]
+                axes.plot([old, new], [heights, heights], color=colour, lw=1)
+                axes.scatter(old, heights, s=28, color=colour)
+                axes.scatter(new, heights, s=62, fc="none", ec=colour, lw=1.4)
                 told.append(f"{test}, {way}: {old} before, {new} after")
             axes.axvline(bar, color=QUIET, linestyle="dotted", zorder=0)
-            axes.text(bar + 1, -0.48, "bar", color=QUIET, size=9, va="center")
+            axes.text(bar + 1, -0.62, "bar", color=QUIET, size=9, va="center")
             axes.set(title=test, xlabel="right answers (%)", xlim=(-4, 104))
             axes.set_yticks(range(len(ways)), ways)
-            axes.set_ylim(len(ways) - 0.5, -0.65)
-        for looks, label in (({"fc": INK}, "as Ada has it"), ({"fc": "none"}, "mended")):
-            panels[0].scatter([], [], s=70, ec=INK, label=label, **looks)
+            axes.set_ylim(len(ways) - 0.5, -0.8)
+        panels[0].scatter([], [], s=28, color=INK, label="as Ada has it")
+        panels[0].scatter([], [], s=62, fc="none", ec=INK, lw=1.4, label="mended")
         figure.legend(loc="outside lower right", ncols=2, frameon=False)
     return with_description(figure, f"Per cent right, draw by draw. {'; '.join(told)}.")
