@@ -2,7 +2,7 @@
 # # 04 · CLIP with a few shots
 #
 # You want to sort drawings into eight kinds: arrows, hearts, letters, number keys and so on. About a hundred have
-# labels. Two methods, A and B, learned from them, and both started from the same CLIP. Below are the test drawings on
+# labels. Two methods, A and B, learned from them, both starting from the same CLIP. Below are the test drawings on
 # which only one of the two is right (✓).
 
 # %%
@@ -261,8 +261,8 @@ check("4.2", fit_probe)
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 #
 # `RidgeCV` chooses α on the training pictures alone: it leaves out each in turn, and takes the α whose fit to the
-# others predicts it best. The figure shows every α on the test pictures, to judge this choice. Before you run it:
-# where does the line from the sentences end as α grows?
+# others predicts it best. The figure shows every α on the test pictures. Before you run it: where does the line from
+# the sentences end as α grows?
 
 # %%
 from sklearn.linear_model import RidgeCV
@@ -435,10 +435,9 @@ check("4.4", train_few_shot)
 #
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 #
-# The pair, the `inject` of lesson 03, the loss and the training are now yours. Crops are not mirrored, because a
-# letter in a mirror is no letter. All methods that train CLIP get the same crops in the same batches; a probe sees
-# each picture whole. Each method has its own rate, chosen on held-out training pictures in longer runs. For both
-# adapters it was the largest that we tried, so a larger one may do better.
+# Crops are not mirrored, because a letter in a mirror is no letter. All methods that train CLIP get the same crops in
+# the same batches; a probe sees each picture whole. Each method has its own rate, chosen on held-out training pictures
+# in longer runs. For both adapters it was the largest that we tried, so a larger one may do better.
 
 # %%
 Adapter, inject_pairs, train = yours("3.1"), yours("3.5"), yours("4.4")
@@ -599,10 +598,10 @@ for shots, answers in found.items():
 display_figure(figures.plot_leads(pairs, "pictures"))
 
 # %% [markdown]
-# At sixteen shots all four methods that learned are ahead of zero-shot, and none is clearly ahead of another. Seven of
-# 73 pictures are almost ten points, so these pictures cannot tell A from B. At one shot LoRA is ahead of zero-shot and
-# of the probe. But among twenty pairs of equal methods one would be coloured by chance, and the ± speaks of other test
-# pictures, not of other shots. **Change this**: set `SEED = 2`, and run all cells from there. Who leads now?
+# At sixteen shots all four methods that learned are ahead of zero-shot, and none is clearly ahead of another. Their ±
+# of 7 is almost ten points, too wide to tell A from B. At one shot LoRA is ahead of zero-shot and of the probe. But
+# among twenty pairs of equal methods one would be coloured by chance, and the ± speaks of other test pictures, not of
+# other shots. **Change this**: set `SEED = 2`, and run all cells from there. Who leads now?
 #
 # ## More data sets
 #
@@ -644,11 +643,12 @@ display_figure(figures.plot_over_shots(accuracy[drawn]))
 display_figure(figures.plot_leads(pairs, "points"))
 
 # %% [markdown]
-# In the table, look at sixteen shots first: all four methods that learned beat zero-shot, and none clearly beats
-# another. At one shot none clearly beats zero-shot, because what trains CLIP gains on some sets and loses on others,
-# and the probe hardly leaves its sentences. One lead is clear there: LoRA is 3.8 ± 2.2 points ahead of Serial LoRA. It
-# depends on the rate, which was chosen in longer runs. At a third of the rate Serial LoRA rises from 40.9 to 43.2,
-# LoRA falls from 44.6 to 42.9, and the two are level.
+# In the curves, the probe from zero starts ten points below zero-shot, because it threw the sentences away. In the
+# table, all four methods that learned beat zero-shot at sixteen shots, and none clearly beats another. At one shot
+# none clearly beats zero-shot: what trains CLIP gains on some sets and loses on others, and the probe hardly leaves
+# its sentences. LoRA leads Serial LoRA there by 3.8 ± 2.2 points. One lead in twenty may be chance, and this one
+# depends on the rate, which was chosen in longer runs: at a third of it Serial LoRA rises to 43.2, LoRA falls to 42.9,
+# and the two are level.
 #
 # So where there are labels, nothing clearly beats the probe from the sentences.
 #
@@ -656,7 +656,8 @@ display_figure(figures.plot_leads(pairs, "points"))
 #
 # Why adapt, then? A probe knows only the classes that it was fitted to; for others there is zero-shot. Training may
 # have helped CLIP with those other kinds, or done harm. So label every second kind, up to eight pictures each, and ask
-# about the others among their own sentences; then swap the halves. On how many of six data sets does Serial LoRA gain?
+# about the others among their own sentences; then swap the halves. With one draw each, on how many of six data sets
+# does Serial LoRA gain?
 
 # %%
 gaining = 3  # your guess: on how many of the six sets Serial LoRA gains on kinds without labels
@@ -686,7 +687,7 @@ display_figure(figures.plot_unseen(changes))
 
 # %% [markdown]
 # On symbols Serial LoRA gained ten pictures and lost two, and every method gains most there. But Serial LoRA gains on
-# only two of the six sets, and all three means have zero in their intervals: whether training helps kinds without
+# only two of the six sets, and zero lies in the interval of all three means: whether training helps kinds without
 # labels is open.
 #
 # **So which is better, A or B?** Where there are labels, we could not tell them apart, at one shot or at sixteen. Take
