@@ -233,11 +233,13 @@ def test_means_are_lines_and_a_lead_is_a_number_in_colour_where_it_is_more_than_
     drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
     for name, column in table.items():
         assert drawn[name] == pytest.approx([column.loc[shots].mean() for shots in (1, 4, 16)])
-    leads = {"A": [(0, 0), (2.0, 1.0), (-3.0, 2.0)], "B": [(-2.0, 1.0), (0, 0), (1.0, 4.0)]}
-    pairs = pd.DataFrame(leads | {"C": [(3.0, 2.0), (-1.0, 4.0), (0, 0)]}, list("ABC"))
+    even = (0, 0, 0, 0)
+    leads = {"A": [even, (2.0, 1.0, 3, 1), (-3.0, 2.0, 0, 3)], "B": [even, even, (1.0, 4.0, 4, 3)]}
+    pairs = pd.DataFrame(leads | {"C": [even] * 3}, list("ABC"))
     (axes,) = plot_leads({"1 shot": pairs}, "points").axes
     shown = {each.get_position(): each.get_text() for each in axes.texts}
-    assert shown == {(0, 0): "+2.0\n± 1.0", (0, 1): "-3.0\n± 2.0", (1, 1): "+1.0\n± 4.0"}
+    expected = ["+2.0 ± 1.0\n3 : 1", "-3.0 ± 2.0\n0 : 3", "+1.0 ± 4.0\n4 : 3"]
+    assert shown == dict(zip([(0, 0), (0, 1), (1, 1)], expected, strict=True))
     colours = [bar.get_facecolor()[:3] for bar in axes.patches]
     assert len(set(colours)) == 3  # ahead, behind, open
 
@@ -255,16 +257,25 @@ def test_a_probes_curve_and_its_chosen_strength_are_drawn():
 
 
 def test_a_gain_on_unseen_kinds_is_a_dot_a_data_set_and_a_mean_with_its_interval():
-    rows = [("a", 0, 2), ("a", 1, 0), ("b", 0, -4), ("b", 1, -2)]
-    gains = pd.DataFrame(rows, columns=["dataset", "half", "unseen"]).assign(method="Serial LoRA")
-    (axes,) = plot_unseen(gains).axes
-    assert axes.lines[1].get_xydata().tolist() == [[-3, 1], [1, 2]]  # from the worst upwards
-    assert [tick.get_text() for tick in axes.get_yticklabels()][1:] == ["b", "a"]
-    (mean,) = axes.containers[0].lines[0].get_xydata().tolist()
-    assert mean == [-1, 0]
-    wide = stats.ttest_1samp([1, -3], 0).confidence_interval(0.95)
-    (ends,) = axes.containers[0].lines[2][0].get_segments()
-    assert ends[:, 0] == pytest.approx([wide.low, wide.high])
+    gains = {"a": [100, -50, 0, 50], "b": [-100, 0, 0, -20]}
+    rows = {
+        ("Serial LoRA", s, i): float(v) for s, each in gains.items() for i, v in enumerate(each)
+    }
+    changes = pd.Series(rows).rename_axis(["method", "dataset", "picture"])
+    (axes,) = plot_unseen(changes).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()][1:] == ["b", "a"]  # the worst first
+    drawn = [
+        (each.lines[0].get_xdata()[0], each.lines[2][0].get_segments()[0][:, 0])
+        for each in axes.containers
+    ]
+    wide = stats.ttest_1samp([25, -30], 0).confidence_interval(0.95)
+    assert drawn[0][0] == -2.5
+    assert drawn[0][1] == pytest.approx([wide.low, wide.high])
+    for (mean, ends), each in zip(drawn[1:], (gains["b"], gains["a"]), strict=True):
+        half = 2 * np.std(each, ddof=1) / 2
+        assert mean == np.mean(each)
+        assert ends == pytest.approx([mean - half, mean + half])
+    assert [text.get_text() for text in axes.texts] == ["1 : 1", "0 : 2", "2 : 1"]
 
 
 def test_disputed_pictures_are_those_that_one_alone_has_right():

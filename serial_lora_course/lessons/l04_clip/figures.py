@@ -28,8 +28,6 @@ LOOKS = {
     "probe from the sentences": {"color": INK, "marker": "D", "linestyle": "--"},
     "probe from zero": {"color": "#8c564b", "marker": "^", "linestyle": "-."},
     "zero-shot": {"color": QUIET, "marker": "X", "linestyle": ":"},
-    "image tower only": {"color": "#e69f00", "marker": ">", "linestyle": "none"},
-    "text tower only": {"color": "#009e73", "marker": "<", "linestyle": "none"},
 }
 """Of methods, by what the lesson calls them; full fine-tuning looks like all others."""
 
@@ -118,43 +116,39 @@ def plot_over_shots(accuracy: pd.DataFrame) -> Figure:
 
 
 def plot_leads(pairs: Mapping[str, pd.DataFrame], unit: str) -> Figure:
-    """Each method's lead over each before it, and its ±; a colour where the lead is more than the ±.
+    """Each method's lead over each before it, its ±, and how many are for it and against it.
 
     Args:
-        pairs: a panel each: rows and columns are methods, and a cell is (the row's lead over the column, its ±).
+        pairs: a panel each: rows and columns are methods, and a cell is (the row's lead over the column, its ±, how
+            many speak for the row, how many for the column).
         unit: of the leads.
     """
     told = []
-    with styled_figure(5.6 * len(pairs), 4.3) as figure:
+    others = "test pictures" if unit == "pictures" else "data sets"
+    digits = 0 if unit == "pictures" else 1
+    with styled_figure(5 * len(pairs), 4) as figure:
         panels = figure.subplots(1, len(pairs), squeeze=False)[0]
         for axes, (title, table) in zip(panels, pairs.items(), strict=True):
             names = list(table.index)
             for i, ours in enumerate(names[1:]):
                 for j, theirs in enumerate(names[: i + 1]):
-                    lead, half = table.loc[ours, theirs]
+                    lead, half, ahead, behind = table.loc[ours, theirs]
                     sure = abs(lead) > half
                     colour = (GREEN if lead > 0 else VERMILION) if sure else "#e8e8e8"
                     axes.barh(i, 0.94, 0.92, j - 0.47, color=colour, alpha=0.45 if sure else 1)
-                    axes.text(
-                        j,
-                        i,
-                        f"{lead:+z.0f}\n± {half:.0f}"
-                        if unit == "pictures"
-                        else f"{lead:+z.1f}\n± {half:.1f}",
-                        ha="center",
-                        va="center",
-                        fontsize=9,
-                    )
+                    text = f"{lead:+z.{digits}f} ± {half:.{digits}f}\n{ahead} : {behind}"
+                    axes.text(j, i, text, ha="center", va="center", fontsize=9)
                     told.append(f"{title}, {ours} over {theirs} {lead:+z.1f} ± {half:.1f}")
-            axes.set_xticks(range(len(names) - 1), [fill(n, 10) for n in names[:-1]], fontsize=8)
-            axes.set_yticks(range(len(names) - 1), [fill(n, 12) for n in names[1:]], fontsize=8)
+                    told[-1] += f", {ahead} : {behind}"
+            axes.set_xticks(range(len(names) - 1), [fill(n, 14) for n in names[:-1]], fontsize=8)
+            axes.set_yticks(range(len(names) - 1), [fill(n, 14) for n in names[1:]], fontsize=8)
             axes.set(title=title, ylim=(len(names) - 1.5, -0.5))
             axes.grid(visible=False)
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
         figure.suptitle(
-            f"The row's lead over the column, in {unit}; coloured where more than its ±, "
-            f"over other {'test pictures' if unit == 'pictures' else 'data sets'}",
+            f"The row's lead over the column in {unit}, coloured where it is more than its ±;\n"
+            f"below it, the number of {others} for the row : for the column",
             x=0.01,
             ha="left",
             fontsize=11,
@@ -162,31 +156,49 @@ def plot_leads(pairs: Mapping[str, pd.DataFrame], unit: str) -> Figure:
     return with_description(figure, f"Leads in {unit}. {'; '.join(told)}.")
 
 
-def plot_unseen(gains: pd.DataFrame) -> Figure:
-    """What training on half of the kinds gains on the other half: a row a data set, and the mean with its interval.
+def plot_unseen(changes: pd.Series) -> Figure:
+    """What training on half of the kinds changes on the other half: a panel a method, a row a data set.
 
     Args:
-        gains: in points; a row for each (method, dataset, half, seed), with a column ``unseen``.
+        changes: of each test picture, over zero-shot, in points: (method, dataset, picture), a mean of the draws.
     """
-    methods = list(gains["method"].unique())
-    table = gains.groupby(["dataset", "method"])["unseen"].mean().unstack()[methods]
-    table = table.loc[table[methods[0]].sort_values().index]
-    half = stats.t.ppf(0.975, len(table) - 1) * table.std() / len(table) ** 0.5
+    methods = list(changes.index.unique("method"))
+    pictures = dict(iter(changes.groupby(["method", "dataset"])))
+    means = changes.groupby(["dataset", "method"]).mean().unstack()[methods]
+    order = means[methods[0]].sort_values().index
+    factor = stats.t.ppf(0.975, len(order) - 1) if len(order) > 1 else 0
     told = []
-    with styled_figure(8.5, 5) as figure:
-        axes = figure.subplots()
-        axes.axvline(0, color=QUIET, linewidth=1, label="zero-shot, and any probe")
-        for i, method in enumerate(methods):
+    with styled_figure(11, 3.9) as figure:
+        panels = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, method in zip(panels, methods, strict=True):
             look = LOOKS.get(method, OTHER_LOOK) | {"linestyle": "none"}
-            rows = [row + 0.15 * ((len(methods) - 1) / 2 - i) for row in range(len(table) + 1)]
-            axes.plot(table[method], rows[1:], ms=6, label=method, **look)
-            mean = table[method].mean()
-            axes.errorbar(mean, rows[0], xerr=half[method], ms=8, capsize=3, lw=1.5, **look)
-            told.append(f"{method} {mean:+z.1f} ± {half[method]:.1f}")
-        axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
-        axes.set_yticks(range(len(table) + 1), ["mean, and\nits interval", *table.index])
-        axes.set(xlabel="points gained over zero-shot", title="On kinds without labels")
-        axes.grid(axis="y", visible=False)
-        figure.legend(loc="outside right center", fontsize=9)
-    said = "Points gained over zero-shot on kinds without labels, mean of the data sets"
+            rows = [means[method]] + [pictures[method, name] for name in order]
+            axes.axvline(0, color=QUIET, linewidth=1)
+            axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
+            for row, (name, each) in enumerate(zip(["mean", *order], rows, strict=True)):
+                spread = each.std() / len(each) ** 0.5
+                half = (2 if row else factor) * spread
+                axes.errorbar(each.mean(), row, xerr=half, ms=7, capsize=3, lw=1.5, **look)
+                count = f"{(each > 0).sum()} : {(each < 0).sum()}"
+                axes.text(
+                    0.99,
+                    row + 0.2,
+                    count,
+                    transform=axes.get_yaxis_transform(),
+                    ha="right",
+                    fontsize=9,
+                )
+                told.append(f"{method}, {name} {each.mean():+z.1f} ± {half:.1f}, {count}")
+            axes.set(title=method, xlabel="points gained")
+            axes.grid(axis="y", visible=False)
+        panels[0].set_yticks(range(len(order) + 1), ["mean of sets", *order])
+        panels[0].set_ylim(-0.6, len(order) + 0.6)
+        figure.suptitle(
+            "On kinds without labels: points over zero-shot, with the ±; on the right, test pictures gained : lost "
+            "(for the mean, data sets)",
+            x=0.01,
+            ha="left",
+            fontsize=11,
+        )
+    said = "Points gained over zero-shot on kinds without labels, and gained : lost"
     return with_description(figure, f"{said}: {'; '.join(told)}.")

@@ -1,17 +1,11 @@
-"""Recorded runs on CLIP: the lab's, and those that the lesson's own cells make, one data set after another."""
+"""Recorded runs of the lesson's own cells, one data set after another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from serial_lora_course.labs.frames import frame, separate_sets
-from serial_lora_course.labs.records import shipped_records
-
-RUN = ["shots", "dataset", "seed"]
-METHODS = {"serial_lora": "Serial LoRA"}
 HERE = Path(__file__).parent
 
 TWO_ANSWERS = {
@@ -21,35 +15,23 @@ TWO_ANSWERS = {
 """The class that two methods of an earlier run of the lesson gave each test drawing of `symbols`."""
 
 
-def read_runs(more: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracies in percent, a row for each (shots, dataset, seed); and what each method was trained with.
+def read_runs() -> pd.DataFrame:
+    """Accuracies in percent: a row for each (shots, dataset, seed), a column for each method."""
+    runs = pd.read_csv(HERE / "runs.csv")
+    runs["share"] = 100 * runs["right"] / runs["pictures"]
+    return runs.pivot(index=["shots", "dataset", "seed"], columns="method", values="share")
 
-    Args:
-        more: methods besides Serial LoRA, and what to call them.
+
+def read_unseen() -> pd.Series:
+    """What training on half of the kinds changes on the other half, in points: (method, dataset, picture).
+
+    In the file, each test picture has a + where only the trained CLIP is right, a - where only zero-shot is.
     """
-    titles, records = METHODS | dict(more), shipped_records("clip")
-    runs = frame(records).rename(columns={"amount": "shots"})
-    runs["batch"] = [min(r.settings["batch_size"], r.sizes["training_pictures"]) for r in records]
-    runs = separate_sets(runs[runs["method"].isin(titles)]).replace({"method": titles})
-    accuracy = 100 * runs.pivot(index=RUN, columns="method", values="accuracy")
-    accuracy["zero-shot"] = 100 * runs.groupby(RUN)["zero_shot_dataset"].first()
-    found = runs.groupby("method")
-    columns = {name: found[name].max() for name in ("parameters", "rank", "lr")}
-    for name in ("batch", "steps"):
-        ends = found[name].agg(["min", "max"])
-        columns[name] = [f"{low} to {high}" for low, high in ends.itertuples(index=False)]
-    return accuracy, pd.DataFrame(columns).rename(columns={"lr": "rate"})
-
-
-def read_full() -> pd.Series:
-    """Full fine-tuning by the lesson's `adapt`, in percent: (shots, dataset, seed)."""
-    runs = pd.read_csv(HERE / "full.csv").set_index(RUN)
-    return 100 * runs["right"] / runs["pictures"]
-
-
-def read_unseen() -> pd.DataFrame:
-    """The lesson's last cell on each data set: points gained on kinds that were trained, and on the others."""
-    runs = pd.read_csv(HERE / "unseen.csv")
-    for kinds in ("trained", "unseen"):
-        runs[kinds] *= 100 / runs.pop(f"{kinds}_pictures")
-    return runs
+    runs = pd.read_csv(HERE / "unseen.csv", dtype=str)
+    found = {
+        (run.method, run.dataset, run.seed, i): 100 * ("-.+".index(sign) - 1)
+        for run in runs.itertuples()
+        for i, sign in enumerate(run.change)
+    }
+    each = pd.Series(found).rename_axis(["method", "dataset", "seed", "picture"])
+    return each.groupby(["method", "dataset", "picture"], sort=False).mean()
