@@ -33,9 +33,9 @@ lesson_card("08")
 # %% [markdown]
 # ## Before you look
 #
-# The course ships records of many such runs: its small CLIP, SAM and SD3, adapted in five ways, each at one learning
-# rate (lesson 09 searches). For each model we ask how Serial LoRA does against LoRA of equal rank, which has four
-# times the parameters, and of equal size. We fix these questions before we look.
+# The course ships records of such runs: its small CLIP, SAM and SD3, adapted in five ways, each at one learning rate
+# (lesson 09 searches). For each model we ask how Serial LoRA does against LoRA of equal rank, which has four times the
+# parameters, and of equal size. We fix these questions before we look.
 
 # %%
 LABS = {"clip": "accuracy", "sam": "dice", "sd3": "style_share"}
@@ -57,14 +57,16 @@ print(f"{len(LABS) * len(RIVALS)} questions")
 # %% [markdown]
 # This is what LoRA adds to the frozen model, in hundredths of accuracy, of Dice (lesson 05) and of style share (lesson
 # 06). How much of it may Serial LoRA give away and still be called comparable? **Write your limits into `MARGINS`.**
-# Ours are round numbers that keep most of the gain.
+# Ours are round numbers, meant to keep most of this gain.
 #
-# Then come your friend's runs. (A sixth data set, `photographs`, waits for later.) Each is a mean over the amounts of
-# training pictures. Two runs with the same data set and seed saw the same pictures, so we subtract one from the other.
+# Then come your friend's runs. (A sixth data set, `photographs`, waits for later.) Each number is a mean over the
+# amounts of training pictures. Two runs with the same data set and seed saw the same pictures, so we subtract one from
+# the other.
 
 # %%
 MARGINS = {"clip": 1.0, "sam": 1.0, "sd3": 5.0}  # how far behind is too far
-print({lab: f"{margin / gains[lab]:.0%} of the gain" for lab, margin in MARGINS.items()})
+for lab, margin in MARGINS.items():
+    print(f"{lab}: a margin of {margin:g} gives away {margin / gains[lab]:.0%} of LoRA's gain")
 
 sam = results("sam").drop("photographs")
 won_by = (sam["serial_lora"] - sam["lora_equal_budget"]).unstack("seed")  # (sets, seeds)
@@ -129,8 +131,8 @@ display(pd.DataFrame(rows, index=columns).T.rename_axis("measurements"))
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# First average each data set over its seeds. What is left is the sample. Return its mean, and half the width of the
-# 95% interval by Student's t.
+# Average each data set over its seeds: that is the sample. Return its mean, and half the width of its 95% interval by
+# Student's t.
 
 
 # %% tags=["exercise"]
@@ -173,22 +175,21 @@ for without in ("none", *won_by.index):
 display(pd.DataFrame(rows).T.rename_axis("left out").style.format("{:+.2f}"))
 
 # %% [markdown]
-# The first row is your friend's result, counted by data sets: zero is inside, but only by 0.02. In the other rows one
-# data set is left out. Without `weather` zero is outside, without `lines` well inside. If a single data set decides,
-# five are too few, so you don't sign. (That doesn't mean that it is no better.)
+# The first row is your friend's result, counted by data sets: zero is inside, but only by 0.02. The other rows leave
+# one data set out. Without `weather` zero is outside, without `lines` well inside. If a single data set decides, five
+# are too few, so you don't sign. (Serial LoRA may still be better.)
 #
 # ## Comparable needs a margin
 #
 # Could you sign something smaller? The paper's abstract says "achieves comparable performance in most cases".
-# Comparable can't mean that zero is inside the interval: the fewer data sets, the easier that would be. The word needs
-# the **margin** that you chose before you looked:
+# Comparable can't mean that zero is inside the interval, because with few data sets it nearly always is. The word
+# needs the **margin** that you chose before you looked:
 #
 # - The whole interval is above minus the margin: it *holds*.
 # - The whole interval is below that: it *fails*.
 # - Otherwise the question is *open*.
 #
-# This is a *non-inferiority test*. Your friend's interval starts at -0.02, so with our margin "not a point behind"
-# holds.
+# This is a *non-inferiority test*. Your friend's interval starts at -0.02, so "not a point behind" holds.
 #
 # ### Exercise 8.2 · Comparable
 #
@@ -233,9 +234,9 @@ check("8.2", comparable)
 #
 # ## Can you trust the interval?
 #
-# Let's test it where we know the truth: in made-up studies of two methods that are equal on average. By chance each
-# data set favours one of them a little, with every seed, and each run adds noise of its own. An interval that leaves
-# out zero is then a *false positive*. There should be 5%.
+# Let's test it where we know the truth: in made-up studies of two equal methods. By chance each data set favours one
+# of them a little, with every seed, and each run adds noise of its own. An interval that leaves out zero is then a
+# *false positive*. There should be 5%.
 #
 # ### Exercise 8.3 · False positives
 #
@@ -287,8 +288,8 @@ check("8.3", false_positives)
 #
 # Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
 #
-# Now try the picture's three intervals, on made-up sets that vary as your friend's do. **Guess first**: how often does
-# the first err with thirty seeds?
+# Try the picture's three intervals, on made-up sets that vary as your friend's do. **Guess first**: how often does the
+# first err with thirty seeds?
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_false_positives
@@ -316,8 +317,8 @@ display_figure(plot_false_positives(rates, guess))
 
 # %% [markdown]
 # The upper line is your friend's interval. With three seeds it finds a winner between equal methods in 28% of studies,
-# with thirty in 69%: more runs make it narrower, but they come from the same five data sets, whose luck it takes for
-# merit. The middle line counts data sets, but two standard errors are too few for five, so it errs in 10 to 13%. Yours
+# with thirty in 69%. More runs make it narrower, but they say nothing about data sets other than these five. The
+# middle line counts data sets, but for five of them two standard errors are too few, so it errs in 10 to 13%. Yours
 # stays near 5%, however many seeds, so let's use it in all three labs.
 
 # %%
@@ -334,17 +335,18 @@ display(pd.DataFrame(rows).T)
 
 # %% [markdown]
 # Look at SAM at equal rank. The whole interval is below zero, so Serial LoRA seems to be behind, and all of it is
-# above -1, so it is comparable as well. (With a margin below 0.62 it would be open.) On CLIP both intervals contain
-# zero, and still Serial LoRA may be five points behind. "Not significant" and "comparable" are two different things.
+# above -1, so it is comparable as well. (A margin below 0.62, a tenth of LoRA's gain, would leave it open.) On CLIP
+# both intervals contain zero, and still Serial LoRA may be five points behind. "Not significant" and "comparable" are
+# two different things.
 #
 # With a sixth data set, `photographs`, your friend's interval leaves out zero. You still don't sign: whoever adds data
-# sets until zero is outside gives chance several tries. Besides, this is one question of six.
+# sets until zero is outside gives chance several tries.
 #
 # ## Many questions
 #
-# An interval that misses in one study of twenty is fine for one question. With more, count every question whose answer
-# you would have told, had it come out: they are a *family*. The six that we fixed are one. Now we go hunting, and
-# compare any two methods in each lab. We would tell any of these: all thirty are a family.
+# An interval that misses in one study of twenty is fine for one question. If you ask more, count every question whose
+# result you would have reported: together they are a *family*. The six that we fixed are one. Now we go hunting, and
+# compare any two methods in each lab. We would report whatever stands out, so all thirty are a family.
 #
 # The *p value* of a pair is below 0.05 exactly when its interval leaves out zero. **Bonferroni's correction**
 # multiplies it by the size of the family. Where no methods differ, at most 5% of studies then find any difference,
@@ -373,8 +375,9 @@ print(f"your friend's question among the six: 6 × {friend:.4f} = {6 * friend:.2
 
 # %% [markdown]
 # Of twelve pairs two survive: on SAM, LoRA+ is ahead of Serial LoRA and of LoRA of equal size. Even these rest on the
-# far tails of Student's t, which six chosen data sets need not follow: signs alone can't give less than 0.031,
-# uncorrected. So they are questions for a new study. Your friend's question is one of the six, and has 0.14 there.
+# far tails of Student's t, which six chosen data sets need not follow. (A test of signs alone can't give six sets less
+# than 0.031, even uncorrected.) So they are questions for a new study. Your friend's question is one of the six, and
+# has 0.14 there.
 #
 # Intervals are corrected likewise: each of the six may miss in only 5% / 6 of studies. Below, a thick bar is an
 # interval by itself; the thin bar is wide enough for all six, and gives the verdict.
@@ -393,14 +396,14 @@ for (lab, rival), gap in gaps.items():
 display_figure(plot_margins(judged))
 
 # %% [markdown]
-# Look where the thin bars end. SAM's two hold, even as two of six. Your friend's lead over zero is open, and so are
-# all four on CLIP and SD3.
+# Look where the thin bars end. SAM's two hold. Your friend's lead over zero is open, and so are all four on CLIP and
+# SD3.
 #
 # ## How many data sets would it take?
 #
 # Suppose that two methods are equal. The mean of a study still lands left or right of zero, in a bell as wide as the
-# standard error. The study says *holds* if its interval stays right of minus the margin, so the mean has to land
-# beyond that by the interval's reach. Here is CLIP at equal size.
+# standard error. The study says *holds* if its interval stays right of minus the margin, so its mean has to land right
+# of the dashed line, a reach away from there. Here is CLIP at equal size.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_studies
@@ -409,8 +412,8 @@ spread = gaps["clip", "lora_equal_budget"].mean(axis=1).std(ddof=1)
 display_figure(plot_studies(spread, MARGINS["clip"], (6, 20, 60)))
 
 # %% [markdown]
-# Green are the studies that find *holds*. With 6 data sets the reach is so long that most studies end *open*. More
-# data sets shorten it, and make the bell narrow.
+# Green are the studies that find *holds*, if their reach is of typical length. With 6 data sets the reach is so long
+# that most studies end *open*. More data sets shorten it, and make the bell narrow.
 #
 # ### Exercise 8.4 · How many data sets?
 #
@@ -419,8 +422,8 @@ display_figure(plot_studies(spread, MARGINS["clip"], (6, 20, 60)))
 # | ●●●○○ | ●●●●○ | 10 |
 #
 # Return the smallest number of data sets, from 2 up, with which about 80% of studies find what is true. Two lengths,
-# in standard errors, have to fit into the `distance` from the truth to minus the margin: the reach, Student's quantile
-# of `1 - 0.025 / questions`, and room for 80% of the bell, Student's 80% quantile.
+# in standard errors, have to fit into the `distance` from the truth to minus the margin: the reach, which is Student's
+# quantile of `1 - 0.025 / questions`, and room for 80% of the bell, which is Student's 80% quantile.
 
 
 # %% tags=["exercise"]
@@ -486,10 +489,10 @@ print(f"at the mean found, {means.mean():+.2f}: {sets_for(means.mean())}; your g
 display_figure(plot_price(curve, margin, means.mean(), len(means)))
 
 # %% [markdown]
-# The curve rises toward the margin, because a truth near it is hard to tell from it. If the two are equal, *holds*
-# takes about 180 data sets; at the mean found, *fails* takes some 475. The band says how rough that is: a spread
-# estimated from six sets allows 70 to 1083 in place of 180. **Set `margin` to 3 in the cell and run it again.** What
-# would that answer cost?
+# The curve rises toward the margin, because a difference close to it is hard to tell from it. If the two are equal,
+# *holds* takes about 180 data sets; if the truth is the mean found, *fails* takes some 475. The band says how rough
+# that is: a spread estimated from six sets allows 70 to 1083 in place of 180. **Set `margin` to 3 in the cell, and see
+# what that answer costs.**
 #
 # ## What do you sign?
 #
@@ -518,9 +521,9 @@ display_figure(plot_price(curve, margin, means.mean(), len(means)))
 #
 # <details><summary>Answer</summary>
 #
-# Nobody knows yet. The interval goes from -0.6 to +1.4. With a margin of one point the first is *comparable*, since the lower
-# end is above -1. With four times as many data sets the standard error halves and Student's t falls from 2.6 to 2.1, so
-# the interval is ± 0.4.
+# Nobody knows yet. The interval goes from -0.6 to +1.4. With a margin of one point the first is *comparable*, since
+# the lower end is above -1. With four times as many data sets the standard error halves and Student's t falls from
+# 2.6 to 2.1, so the interval is ± 0.4.
 #
 # </details>
 #
@@ -528,9 +531,9 @@ display_figure(plot_price(curve, margin, means.mean(), len(means)))
 #
 # <details><summary>Answer</summary>
 #
-# Say that there were twelve. Corrected, by Bonferroni or by Holm (the course's study takes Holm's way, a refinement), it is
-# 12 × 0.02 = 0.24. If the setting still looks promising, run it again on
-# new data sets: then it is one question.
+# Say that there were twelve. Corrected, it is 12 × 0.02 = 0.24. (The course's study uses Holm's
+# correction, a refinement; here it gives the same.) If the setting still looks promising, run it again on new data
+# sets: then it is one question.
 #
 # </details>
 #
@@ -538,7 +541,7 @@ display_figure(plot_price(curve, margin, means.mean(), len(means)))
 #
 # - The data set is the measurement: average its seeds, then take the interval by Student's t.
 # - "Comparable" needs a margin that is chosen first. "Open" is an answer.
-# - Correct for every question whose answer you would have told.
+# - Correct for every question whose result you would have reported.
 # - Count beforehand how many data sets an answer takes.
 #
 # Next time a table says "± 0.2", ask: over what? Now for the paper itself: [lesson 09](09_paper_on_trial.ipynb).

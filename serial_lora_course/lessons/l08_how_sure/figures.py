@@ -127,7 +127,7 @@ def plot_false_positives(rates: pd.DataFrame, guess: float | None) -> Figure:
                 textcoords="offset points",
                 va="bottom",
             )
-        axes.text(rates.index[0], 5.5, "promised: 5%", fontsize=10, va="bottom")
+        axes.text(12, 5.8, "promised: 5%", fontsize=10, va="bottom")
         axes.set(
             xlabel="seeds for each of the five data sets",
             ylabel="false positives, %",
@@ -203,9 +203,9 @@ def plot_studies(spread: float, margin: float, sizes: Sequence[int]) -> Figure:
         for axes, size in zip(panels, sizes, strict=True):
             error = spread / size**0.5
             reach = stats.t.ppf(0.975, size - 1) * error
-            share = float(stats.t.sf((reach - margin) / error, size - 1))
+            share = float(stats.nct.sf(reach / error, size - 1, margin / error))  # reach varies
             where = np.linspace(-3.6, 3.6, 500)
-            bell = stats.t.pdf(where / error, size - 1) / error
+            bell = stats.norm.pdf(where, scale=error)
             holds = where > reach - margin
             axes.fill_between(where, bell, color="#dddddd", lw=0)
             axes.fill_between(where, bell, where=holds, color=GREEN, alpha=0.75, lw=0)
@@ -223,8 +223,8 @@ def plot_studies(spread: float, margin: float, sizes: Sequence[int]) -> Figure:
                 bbox={"facecolor": "white", "lw": 0, "pad": 1},
             )
             axes.axvline(reach - margin, color=GREEN, lw=1.2, linestyle=DASHED)
-            axes.text(3.5, 0.62, f"about\n{share:.0%} hold", color=GREEN, weight="bold", ha="right")
-            axes.set(title=f"{size} data sets", xlim=(-3.6, 3.6), ylim=(0, 1.55), yticks=[])
+            title = f"{size} data sets: {share:.0%} hold"
+            axes.set(title=title, xlim=(-3.6, 3.6), ylim=(0, 1.55), yticks=[])
             axes.set_xticks([-margin, 0], ["minus\nmargin", "0"])
             axes.grid(visible=False)
             axes.spines["left"].set_visible(False)
@@ -259,8 +259,9 @@ def plot_price(curve: pd.DataFrame, margin: float, found: float, had: int) -> Fi
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, had / 2), 3 * high)
         top = {"y": 2.6 * high, "va": "top", "fontsize": 10}
-        axes.text(x=-margin, s=" minus margin", **top)
-        axes.text(x=found, s="mean found ", color=QUIET, ha="right", **top)
+        sides = ("right", "left") if found < -margin else ("left", "right")
+        axes.text(x=found, s=" mean found ", color=QUIET, ha=sides[0], **top)
+        axes.text(x=-margin, s=" minus margin ", ha=sides[1], **top)
         right = curve.index.max()
         axes.text(
             right, had * 0.93, f"{had} run so far", color=QUIET, ha="right", va="top", fontsize=10
