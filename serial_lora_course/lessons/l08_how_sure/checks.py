@@ -164,7 +164,7 @@ def sets_needed() -> Iterator[Case]:
         (11.0, 5.0, 3),
         (0.5, 1.5, 1),
         (0.01, 5.0, 1),
-        (2.5, 0.5, 30),
+        (2.5, 0.5, 1),
     ):
         room = special.stdtrit(n - 1, 1 - 0.05 / questions / 2) + special.stdtrit(n - 1, 0.8)
         expected = int(n[room <= distance * np.sqrt(n) / spread].min())
