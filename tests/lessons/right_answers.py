@@ -114,6 +114,17 @@ def interval_by_pandas(differences):
     return np.array([means.mean(), stats.t.ppf(0.975, len(means) - 1) * means.sem()])
 
 
+def false_positives_at_once(way, sets, seeds, between, within, studies=2000):
+    """All studies are drawn at once, a set's mean first."""
+    chance = np.random.default_rng(7)
+    shape = (studies, sets, seeds)
+    runs = chance.normal(
+        np.repeat(chance.normal(0, between, shape[:2])[..., None], seeds, 2), within
+    )
+    found = np.array([way(study) for study in runs])
+    return float(np.mean(np.abs(found[:, 0]) > found[:, 1]))
+
+
 def norms_by_kind(blocks):
     """By the kinds of the layers."""
     blocks.requires_grad_(False)
@@ -319,6 +330,7 @@ ANSWERS = {
     "7.1": [groups_by_lists],
     "7.3": [reach_by_corners],
     "8.1": [interval_by_pandas],
+    "8.3": [false_positives_at_once],
     "9.1": [norms_by_kind],
     "9.2": [pair_by_hook],
     "9.3": [stand_ins_by_roots],

@@ -47,7 +47,13 @@ from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_search,
     plot_widths,
 )
-from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
+from serial_lora_course.lessons.l08_how_sure.figures import (
+    plot_false_positives,
+    plot_margins,
+    plot_measurement,
+    plot_price,
+    plot_studies,
+)
 from serial_lora_course.lessons.l11_many.figures import plot_gather, plot_table, plot_ways
 from serial_lora_course.lessons.l12_your_own.figures import plot_counts
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
@@ -420,15 +426,34 @@ def test_an_interval_is_drawn_over_runs_and_over_data_sets():
     table = pd.DataFrame(chance.normal(size=(6, 2)), index, ["lora", "serial_lora"])
     figure = plot_measurement(table, "serial_lora", "lora")
     found = table["serial_lora"] - table["lora"]
-    sets = stats.ttest_1samp(found.groupby("dataset").mean(), 0).confidence_interval(0.95)
-    halves = [2 * found.sem(), (sets.high - sets.low) / 2]
+    means = found.groupby("dataset").mean()
+    sets = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    halves = [2 * found.sem(), 2 * means.sem(), (sets.high - sets.low) / 2]
     for bar, half in zip(figure.axes[2].containers, halves, strict=True):
         (ends,) = bar.lines[2][0].get_segments()
         assert ends[:, 1] == pytest.approx([found.mean() - half, found.mean() + half])
     rivals = ("lora", "lora_equal_budget")
-    judged = [("sam", rival, -0.4, 0.2, 0.3, 1.0, "holds", 6, 3) for rival in rivals]
+    judged = [("sam", rival, -0.4, 0.2, 0.3, 1.0, "holds") for rival in rivals]
     (axes,) = plot_margins(judged).axes
     (together,) = axes.containers[0].lines[2][0].get_segments()
     assert together[:, 0] == pytest.approx([-0.7, -0.1])
     assert any(np.allclose(line.get_xdata(), [-0.6, -0.2]) for line in axes.lines[1:])
     assert axes.patches[0].get_extents().x1 == pytest.approx(axes.transData.transform((-1, 0))[0])
+
+
+def test_false_positives_have_a_line_for_each_interval_and_the_guess():
+    rates = pd.DataFrame({"runs": [0.1, 0.6], "sets": [0.05, 0.04]}, index=[1, 30])
+    for guess, lines in ((20, 4), (None, 3)):
+        (axes,) = plot_false_positives(rates, guess).axes
+        assert len(axes.lines) == lines
+        assert [list(line.get_ydata()) for line in axes.lines[1:3]] == [[10, 60], [5, 4]]
+
+
+def test_what_an_answer_takes_is_drawn_beside_the_margin():
+    first, second = plot_studies(2.0, 1.0, (6, 40)).axes
+    low, high = (axes.lines[-1].get_xdata()[0] for axes in (second, first))
+    assert low == pytest.approx(stats.t.ppf(0.975, 39) * 2 / 40**0.5 - 1)
+    assert high == pytest.approx(stats.t.ppf(0.975, 5) * 2 / 6**0.5 - 1)
+    sets = pd.DataFrame({"estimate": [9, 9], "low": [5, 5], "high": [30, 30]}, index=[-2.0, 0.0])
+    (axes,) = plot_price(sets, 1.0, -1.6, 6).axes
+    assert [line.get_xdata()[0] for line in axes.lines[:4]] == [-2.0, 0.0, -1.0, -1.6]
