@@ -1,12 +1,11 @@
 # %% [markdown]
 # # 09 · The paper on trial
 #
-# Your group adapts all its models with LoRA, and a paper promises the same with a quarter of the parameters. The group
-# asks you: **should we switch to Serial LoRA?**
+# Your group adapts all its models with LoRA. A paper promises the same with a quarter of the parameters, and the group asks
+# you: **should we switch to Serial LoRA?**
 #
-# You will answer as a careful reader does. First you write down what would refute each of the paper's promises, and bet
-# on it. Then you train the rivals that the paper leaves out, and look for the step at which Serial LoRA falls behind. At
-# the end one table shows your bets beside the verdicts.
+# First you write down what would refute each of the paper's promises, and bet. Then you train the rivals that the paper
+# leaves out, and look for the step at which Serial LoRA falls behind. A last table has your bets and the verdicts.
 
 # %%
 try:
@@ -38,19 +37,19 @@ lesson_card("09")
 #
 # | | The paper says or implies | What would refute it | What we run |
 # |---|---|---|---|
-# | 1 | "consistent superiority" | its own tables do not always show it ahead of LoRA | nothing, we count |
-# | 2 | "a novel LoRA variant" | an earlier method is the same layer | nothing, we read |
+# | 1 | "consistent superiority" | its own tables do not always show it ahead of LoRA | nothing |
+# | 2 | "a novel LoRA variant" | an earlier method is the same layer | nothing |
 # | 3 | "comparable", with "only 1/4 parameters" | LoRA is clearly more than a margin ahead (a point; five on SD3) | LoRA |
-# | 4 | that is because one pair is *shared* | a LoRA of the same size does as well | LoRA at a quarter of its rank |
-# | 5 | the pair belongs before attention | in another place it does as well | the pair before the feed-forward |
-# | 6 | it takes an adapter | without any adapter you do as well | norms and biases alone |
-# | 7 | W is a "basis" that makes three changes of one | other matrices in W's place do as well | random rotations in W's place |
+# | 4 | that is because one pair is *shared* | a LoRA of the same size does as well | LoRA at a quarter |
+# | 5 | the pair belongs before attention | in another place it does as well | before feed-forward |
+# | 6 | it takes an adapter | without an adapter you do as well | norms and biases |
+# | 7 | W is a "basis" that makes three changes of one | other matrices do as well in W's place | through Q, random rotations |
 #
-# A rival does *as well* if it is clearly less than a margin behind. The paper implies 4 to 6 and says the rest.
+# The paper implies 4 to 6 and says the rest. A rival does *as well* if it is clearly less than a margin behind.
 #
-# A rival's lead comes with an interval, and luck must not decide. So your rule of [lesson 08](08_how_sure.ipynb) does: a
-# promise falls if the whole interval of the rival's lead is above the bar, and holds if the whole interval is below it.
-# Otherwise the promise is open. Which promises will fall? Bet before anything runs.
+# Luck must not decide, and a rival's lead comes with an interval. So your rule of [lesson 08](08_how_sure.ipynb) does: a
+# promise falls if the whole interval is above the bar, holds if the whole interval is below it, and else is open. Bet before
+# anything runs.
 
 # %%
 MARGIN = {  # what would matter to your group
@@ -83,15 +82,13 @@ print(pd.DataFrame({"not ahead": not_ahead, "cells": cells}))
 # %% [markdown]
 # ## Two promises that need no training
 #
-# For the first promise we counted the cells of the paper's tables, one for each data set and amount of data. (The paper
-# calls a lower Dice better. Dice measures overlap, so its table probably shows a *loss*, and we read it as one.) Serial LoRA
-# is not ahead in 13 of 51 cells, and by FID, which is measured on SD3, in more than half.
+# The first promise takes counting. (The paper calls a lower Dice better. Dice measures overlap, so its table probably shows a
+# *loss*, and we read it as one.) Serial LoRA is not ahead in 13 of 51 cells, and by FID in more than half.
 #
-# For the second promise we read. Serial LoRA adapts the tokens x once, in front of the layers that make q, k and v, so
-# each of these layers computes W_p (x + B A x), where p is q, k or v. Two years before, Luo and others published
-# *RepAdapter*. Its layer stands in the same place, and a second one stands before the feed-forward layer. It also has two
-# biases, and it cuts the hidden values into *groups*, each of which makes its own part of the output. So its B consists of
-# blocks, with zeros elsewhere.
+# The second promise takes reading. Serial LoRA adapts the tokens x once, in front of the layers that make q, k and v, so each of
+# these computes W_p (x + B A x), where p is q, k or v. Two years before, Luo and others published *RepAdapter*. Its layer
+# stands in the same place and also before the feed-forward layer. It has two biases, and its hidden values are in *groups*,
+# each of which makes its own part of the output. So B consists of blocks, with zeros elsewhere.
 
 
 # %%
@@ -123,12 +120,12 @@ for groups, bias in ((1, False), (2, False), (2, True)):
     print(f"groups {groups}, biases {bias!s:5}: {apart:.0e} apart")
 
 # %% [markdown]
-# **"Superior" and "novel" fall.** RepAdapter, which we wrote here from its paper, is the same layer once you leave out the biases: the
-# outputs differ by rounding alone, and groups are a B with zeros. The other five promises need runs.
+# **"Superior" and "novel" fall.** Without biases RepAdapter is the same layer: the outputs differ by
+# rounding alone, and groups are only zeros in B. The other five promises need runs.
 #
 # ## The rivals
 #
-# You write three rivals. The first one is no adapter at all. It is close to *BitFit*, which trains biases alone.
+# You write three rivals. The first one is no adapter at all, and close to *BitFit*, which trains biases alone.
 #
 # ### Exercise 9.1 · Norms and biases
 #
@@ -136,8 +133,8 @@ for groups, bias in ((1, False), (2, False), (2, True)):
 # |---|---|---|
 # | ●○○○○ | ●●●●○ | 5 |
 #
-# Each block has LayerNorms and biases. Let these learn, and freeze everything else: the matrices of attention and
-# feed-forward, and SAM's tables of relative positions. Before the call any parameter may be frozen or not.
+# Each block has LayerNorms and biases. Let these learn, and freeze everything else, such as matrices and SAM's
+# tables of relative positions. Before the call any parameter may be frozen or not.
 
 
 # %% tags=["exercise"]
@@ -220,9 +217,8 @@ check("9.2", before_feed_forward)
 # Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 #
 # The last rival asks what W is good for. The paper says that one pair "builds different adaptation based on the basis" of
-# each W. The singular values, W = U S Vᵀ, show what that basis is: W reads a token along the directions in V, stretches
-# each of them by its own number in S, and writes along the directions in U. So W has directions and a stretch, and you
-# can take away either of them.
+# each W. By its singular values, W = U S Vᵀ, W reads along the directions in V, stretches each by its own number in S, and
+# writes along those in U. You can take away W's directions, its stretch, or both.
 #
 # ### Exercise 9.3 · Three stand-ins for W
 #
@@ -317,9 +313,9 @@ for name in ("test", "held back"):
 # The scenes held back are easier than the test, because training shows 69% of their things and none of the test's. So a
 # rate that is chosen on them need not be the test's best.
 #
-# The next cell lists ten ways to adapt SAM's image encoder, each with the closest method of [*the
-# study*](../docs/study.md), the course's own comparison on many data sets. *Before both* puts a pair in front of attention
-# and another in front of the feed-forward layer, as RepAdapter does, and is as large as LoRA.
+# The next cell has ten ways to adapt SAM's image encoder, each with the closest method of [*the study*](../docs/study.md), our
+# comparison on many sets. *Before both* has a pair in front of attention and another in front of the feed-forward layer, as
+# RepAdapter does. It is as large as LoRA.
 
 # %%
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
@@ -470,20 +466,17 @@ best = max(two, key=lambda name: searched[name][rates[name]])
 print(f"ahead on the scenes held back, each at its own: {best}; your guess: {ahead}")
 
 # %% [markdown]
-# The circles mark each method's best rate: 0.003 for Serial LoRA, and three times as much for the small LoRA. The table
-# compares the two on the same scenes. With both at 0.003 Serial LoRA's mean is ahead on the scenes held back, by 0.88 ±
-# 1.92. With each at its own rate the small LoRA is ahead, by 1.31 ± 0.94. So the rate decides who looks better: *a
-# comparison of methods at one learning rate is also a comparison of learning rates.*
+# The circles mark the best rates; the small LoRA's is three times Serial LoRA's. With both at 0.003 Serial LoRA's
+# mean is ahead on the scenes held back, by 0.88 ± 1.92. With each at its own rate the small LoRA is ahead, by 1.31 ± 0.94. So
+# the rate decides who looks better: *a comparison of methods at one learning rate is also a comparison of learning rates.*
 #
-# On the test, too, the small LoRA is ahead with each at its own rate, by 2.13 ± 1.12. But with both at 0.009 the means are
-# equal there, so this lead comes from Serial LoRA's 0.003. Its choice was no accident, because the study's search on four
-# other sets (right) prefers 0.003 by a point. It is just not the best rate for these test scenes.
+# On the test the small LoRA is ahead as well, by 2.13 ± 1.12. But with both at 0.009 the means are equal there, so this lead
+# comes from Serial LoRA's 0.003. That was no accident, since the study's search on four other sets (right) prefers it too. It is
+# just not the best rate for these scenes.
 #
-# The eight other ways get the rate that the study found for the closest method, and full fine-tuning the best of three.
+# The other ways get the rate that the study found for the closest method, and full fine-tuning the best of three.
 #
 # ## Ten ways
-#
-# Now every way trains once, and you read off what it costs and what it brings.
 
 # %%
 arms = found.arms["sam"].set_index("arm")
@@ -507,15 +500,15 @@ bars = results.style.format(looks, na_rep="")
 display(bars.bar("Dice", color="#f2b48a", vmin=before["test"].mean()))
 
 # %% [markdown]
-# Look at Dice first. Every way gains more than five points over the unadapted SAM, and Serial LoRA gains least. The number
-# of parameters does not explain the order, because norms and biases train the fewest and come second. Nor do fewer
-# parameters save much in training: seconds differ little among the adapters, and Serial LoRA keeps 86.5 MB for the way back
-# where LoRA keeps 92.4. No way loses a point on drawings. So what remains for choosing is Dice.
+# Look at Dice first. Every way gains more than five points, and Serial LoRA gains least. The number of parameters does not
+# explain the order, because norms and biases train the fewest and come second. Nor do few parameters save much in training:
+# the adapters' seconds differ little, and Serial LoRA keeps 86.5 MB for the way back where LoRA keeps 92.4. No way loses a
+# point on drawings. So Dice has to decide.
 #
 # ## Would other scenes say the same?
 #
-# You have one run of each way on one set of scenes, and Serial LoRA may just have been unlucky. So we put the five rivals
-# of your table beside the study's 12 SAM sets, where every method has its own rate.
+# On one set Serial LoRA may just have been unlucky. So we put the five rivals beside the study's 12 SAM sets, where every
+# method has its own rate.
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_rivals
@@ -533,16 +526,16 @@ beside = {
 display_figure(plot_rivals(beside, bars))
 
 # %% [markdown]
-# In both panels all five rivals lie to the right of Serial LoRA, and the same four promises fall. But the intervals of your
-# run are at least three times as wide. They also leave out the rate, and the hollow row shows what the rate can do: at
-# 0.009 Serial LoRA's mean is 2.17 above its own at 0.003, more than the lead of four of the five rivals. So one set does not
-# rank these methods, and from here on we go by the study.
+# In both panels all five rivals lie to the right of Serial LoRA, and the same four promises fall. But your intervals are at
+# least three times as wide, and they leave out the rate. The hollow row shows what the rate can do: at 0.009 Serial LoRA's
+# mean is 2.17 above its own at 0.003, more than the lead of four rivals. So one set does not rank these methods, and from
+# here on we go by the study.
 #
 # ## At which step does it fall behind?
 #
-# Serial LoRA differs from LoRA in several ways at once, so a lead of LoRA names no cause. The ladder goes from LoRA (here
-# at q, k and v) to Serial LoRA one change at a time, at equal size. Under each step stands what that step changed on the
-# study's SAM sets, in points of Dice. A step has a colour where its interval leaves out zero.
+# LoRA and Serial LoRA differ in several ways, so a lead names no cause. The ladder goes from LoRA (here at q, k and v) to
+# Serial LoRA one change at a time, at equal size. Below stands what each step changed on the study's SAM sets, in points of
+# Dice, in colour where the interval leaves out zero.
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_ladder, plot_suspects
@@ -552,18 +545,17 @@ display_figure(plot_ladder(found))
 print(f"your guess: step {costly}")
 
 # %% [markdown]
-# Read the ladder from the left. Sharing A changes nothing that one can see. Sharing B behind random rotations does not
-# either, although q, k and v are then tied as tightly as in Serial LoRA. The third step is the clear one: Q becomes R, which
-# is W with its outputs turned at random, so R stretches as W does and reads where W reads. This step costs 0.35 ± 0.29
-# points. Letting R write where W writes, the last step, again changes nothing that one can see. So the loss comes from how
-# W reads and stretches, and neither from sharing nor from where W writes.
+# Read the ladder from the left. Sharing A changes nothing that one can see. Sharing B behind random rotations does not either,
+# although q, k and v are then tied as tightly as in Serial LoRA. Then Q becomes R, which is W with its outputs turned at
+# random, so R stretches as W does and reads where W reads. This step costs 0.35 ± 0.29 points. The last step, to write where
+# W writes, again changes nothing that one can see. So the clear cost is in how W reads and stretches.
 #
 # ## Is it the stretch?
 #
 # R took two things from W at once, and your stand-ins separate them: E has W's directions, T its stretch, Q neither. The
-# colours stand for the directions in both panels. On the right are your four runs, all at one rate. If stretch changed as
-# much along W's directions as it does along random ones, W would lie at the hollow dot. The arrow is the difference, which
-# only both together make.
+# left panel shows how they stretch, the right one your four runs at one rate, in the colours of the directions. If stretch
+# changed as much along W's directions as along random ones, W would lie at the hollow dot. The arrow is what only both
+# together change.
 
 # %%
 Ws = torch.stack([b.attn.qkv.weight.detach() for b in base.model.image_encoder.blocks])
@@ -589,14 +581,13 @@ for words, change in {
     print(f"{words:18} {mean:+.2f} ± {half:.2f}")  # over your scenes
 
 # %% [markdown]
-# W stretches very unevenly: it makes one direction 5.8 times as long as Q and E do, and 72% of all directions less than half
-# as long. But in your four runs every interval has room for zero, so sixty scenes and one seed do not say which part of W
-# costs. The study has no runs of E and T yet, and until it has, we do not know why W costs.
-#
+# W does stretch very unevenly: one direction 5.8 times as much as Q and E do, and 72% of all directions less than half as
+# much. But all intervals of your runs have room for zero. Sixty scenes and one seed do not say which part of W costs, and
+# [the study's runs](../docs/study.md) of E and T have to be made again. Until then we do not know.
 #
 # ## The verdict
 #
-# Your rule of exercise 8.2 decides on the study's numbers, with the bars that you wrote down at the beginning.
+# Your rule of exercise 8.2 decides, with the bars that you wrote down. No interval is corrected for how many there are.
 
 # %%
 table = {
@@ -629,20 +620,18 @@ for where in ("sam", "clip"):
     print(f"RepAdapter in both places, above LoRA on {where.upper()}: {lead:+.2f} ± {half:.2f}")
 
 # %% [markdown]
-# Two promises fall without any training. On SAM four more fall, and *comparable* holds: LoRA is ahead by 0.31 ± 0.14, which
-# is clear, but less than would matter to your group. On CLIP the four promises that were run are open, and three of their
-# rivals have means *behind* Serial LoRA. On SD3 only the two LoRAs were run. There the small LoRA is ahead by 10.33 ± 7.56,
-# and LoRA's lead of 14.08 ± 10.02 is open only because the bar is five. At lunch you say:
+# Two promises fall without training, and four more on SAM. *Comparable* holds there: LoRA is clearly ahead, by 0.31 ± 0.14,
+# but by less than would matter. On CLIP all is open, and three rivals have means *behind* Serial LoRA. On SD3 the small LoRA
+# is ahead by 10.33 ± 7.56, and LoRA's lead of 14.08 ± 10.02 is open only because the bar is five. At lunch you say:
 #
 # > Serial LoRA is RepAdapter's layer of 2023 without biases and groups. On a small SAM it stays within a point of Dice of
 # > LoRA, with a quarter of the parameters. But a LoRA of that size does as well there, and so do the same pair before the
-# > feed-forward, and norms and biases. Sharing costs nothing that one can see. Something in how W reads and stretches
-# > costs a little, and we do not know what. On CLIP nearly all of this is open.
+# > feed-forward, and norms and biases. Sharing costs nothing that one can see; how W reads and stretches costs a little. On
+# > CLIP all of this is open.
 #
-# So on a SAM like this one, don't switch. If you want to save parameters, lower LoRA's rank and search its rate again, or
-# put the pair before the feed-forward. If you can pay for LoRA's size, try pairs *before both*: on the study's SAM sets
-# RepAdapter there is ahead of LoRA by 0.95 ± 0.45, on CLIP it is open. For CLIP itself we have no advice. These are small
-# models, and mostly drawings, so put our numbers on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
+# So on a SAM like this one, don't switch. To save parameters, lower LoRA's rank and search its rate again. If you can pay for
+# LoRA's size, try pairs *before both*, where RepAdapter is ahead of LoRA by 0.95 ± 0.45. For CLIP we have no advice. These
+# are small models, and mostly drawings, so put our numbers on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
 #
 # ## Quiz
 #

@@ -224,25 +224,29 @@ def plot_suspects(stretch: Tensor, reached: Mapping[str, pd.Series], interval: C
     with styled_figure(11.4, 3.8) as figure:
         left, right = figure.subplots(1, 2)
         _spectra(left, stretch)
-        for names, colour, along in (("QT", GREEN, "random"), ("EW", VERMILION, "W's own")):
-            ends = [(reached[name] - W).mean() for name in names]
+        for names, rival, colour in (("QT", "EW", GREEN), ("EW", "QT", VERMILION)):
+            ends, others = (
+                [(reached[name] - W).mean() for name in pair] for pair in (names, rival)
+            )
             right.plot([0, 1], ends, "o-", color=colour, lw=1.8)
-            look = {"va": "center", "color": colour}
-            right.text(-0.06, ends[0], f"{names[0]} {ends[0]:+.2f}", ha="right", **look)
-            words = f"{names[1]} {ends[1]:+.2f}\n{along}: {_told(told[along])}"
-            right.text(1.07, ends[1], words, **look)
+            for place, name in enumerate(
+                names
+            ):  # the higher one's name above, the lower one's below
+                look = {"va": "bottom" if ends[place] > others[place] else "top", "color": colour}
+                look |= {"ha": ("right", "left")[place]}
+                right.text(1.1 * place - 0.05, ends[place], f"{name} {ends[place]:+.2f}", **look)
         start = (E - W).mean()
         hoped = start + told["random"][0]
         right.plot([0, 1], [start, hoped], "o:", color=VERMILION, lw=1.4, mfc="white", zorder=1)
         arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
-        right.plot([1.05, 2.75], [hoped] * 2, ":", color=QUIET, lw=1)
-        right.annotate("", (2.7, 0), (2.7, hoped), arrowprops=arrow)
+        right.plot([1.05, 1.95], [hoped] * 2, ":", color=QUIET, lw=1)
+        right.annotate("", (1.9, 0), (1.9, hoped), arrowprops=arrow)
         words = f"only both\ntogether:\n{_told(told['both'])}"
-        right.text(2.8, hoped / 2, words, va="center", weight="bold")
-        right.set(xlim=(-0.65, 3.75), xlabel="stretch", ylabel="points of Dice\nabove Serial LoRA")
+        right.text(2.0, hoped / 2, words, va="center", weight="bold")
+        right.set(xlim=(-0.6, 3.0), xlabel="stretch", ylabel="points of Dice\nabove Serial LoRA")
         right.set_xticks([0, 1], ["all alike", "as W's"])
         right.margins(y=0.15)
-        right.set_title("What stretch costs along either", size=11)
+        right.set_title("Your four runs: what stretch changes along either", size=11)
         right.grid(axis="x", visible=False)
     middle = stretch.median(0).values
     shown = ", ".join(f"{middle[i]:.2f}" for i in (0, len(middle) // 2, -1))
