@@ -47,7 +47,7 @@ lesson_card("09")
 #
 # The paper implies 4 to 6 and says the rest. A rival does *as well* if it is clearly less than a margin behind.
 #
-# Luck must not decide, and a rival's lead comes with an interval. So your rule of [lesson 08](08_how_sure.ipynb) does: a
+# A rival's lead comes with an interval, so your rule of [lesson 08](08_how_sure.ipynb) decides. A
 # promise falls if the whole interval is above the bar, holds if the whole interval is below it, and else is open. Bet before
 # anything runs.
 
@@ -271,7 +271,7 @@ check("9.3", stand_ins)
 # ## The scenes
 #
 # We use the scenes of lesson 05: photographs over other photographs, for a SAM that learnt from drawings alone. A third of
-# the training scenes is held back, so that you can choose learning rates on them. Scenes of drawings, in the style that
+# the training scenes is held back to choose rates on. Scenes of drawings, in the style that
 # SAM learnt from, show what a method forgets.
 
 # %%
@@ -630,7 +630,7 @@ for where in ("sam", "clip"):
 # > CLIP all of this is open.
 #
 # So on a SAM like this one, don't switch. To save parameters, lower LoRA's rank and search its rate again. If you can pay for
-# LoRA's size, try pairs *before both*, where RepAdapter is ahead of LoRA by 0.95 ± 0.45. For CLIP we have no advice. These
+# LoRA's size, try pairs *before both*, where RepAdapter is ahead of LoRA on SAM by 0.95 ± 0.45. For CLIP we have no advice. These
 # are small models, and mostly drawings, so put our numbers on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
 #
 # ## Quiz
@@ -660,5 +660,5 @@ for where in ("sam", "clip"):
 # - Ask for a rival of the same size, for the simplest thing that could work, and for a rate of each method's own.
 # - Change one thing at a time, at equal size.
 #
-# Next: look into the matrices themselves in [lesson 10](10_inside_an_adapter.ipynb), which you may skip, or put several
+# Next: look into the matrices themselves in [lesson 10](10_inside_an_adapter.ipynb), or put several
 # adapters on one model in [lesson 11](11_many_adapters.ipynb).
