@@ -89,7 +89,7 @@ def lora_plus_groups(
         ("lora_B", second, lr * ratio),
         ("other", others, lr),
     ):
-        learning = [p for p in parameters if p.requires_grad]
+        learning = list(dict.fromkeys(p for p in parameters if p.requires_grad))  # pairs may share
         if learning:
             settings = {"lr": float(rate), "weight_decay": float(weight_decay)}
             groups.append({"name": name, "params": learning} | settings)

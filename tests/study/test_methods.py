@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from serial_lora import lora_plus_groups
 from serial_lora.attention import find_sites
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.labs.lab import adapted
@@ -109,6 +110,9 @@ def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
         assert len({id(pair.lora_B) for pair in pairs}) == (
             3 if name in (*UNTIED, "lora_tied") else 1
         )
+        # a tensor that is shared takes one step at a time, as every other
+        steps = [id(p) for group in lora_plus_groups(model, lr=1) for p in group["params"]]
+        assert len(steps) == len(set(steps))
 
 
 # ------------------------------------------------------------------------------------ RepAdapter

@@ -26,14 +26,15 @@ def test_each_step_of_the_ladder_is_what_two_arms_came_to():
 
 
 def test_a_rival_is_drawn_where_each_run_has_it():
-    own, theirs = {"one": (0.25, 0.1), "two": (1.5, 0.4)}, {"one": (-0.1, 0.2), "two": (9.0, 1.0)}
+    own = {"one": (0.25, 0.1), "two": (1.5, 0.4), "hollow": (2.0, 0.3)}
+    theirs = {"one": (-0.1, 0.2), "two": (9.0, 1.0)}
     bars = {"one": 1, "two": -1}
     figure = plot_rivals({"yours": own, "theirs": theirs}, bars)
     drawn = [
         [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
         for axes in figure.axes
     ]
-    assert drawn == [[0.25, 1.5], [-0.1, 9.0]]
+    assert drawn == [[0.25, 1.5, 2.0], [-0.1, 9.0]]
     for axes, leads in zip(figure.axes, (own, theirs), strict=True):
         starts = [patch.get_x() for patch in axes.patches]
         assert starts == [1, -1]
@@ -62,5 +63,8 @@ def test_the_matrices_and_four_means_are_all_drawn():
     left, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines[:3]] == values.tolist()
     assert list(left.lines[3].get_ydata()) == pytest.approx([2.5, 0.7, 0.2])
-    assert [list(line.get_ydata()) for line in right.lines] == [[0.5, 0.25], [1.0, 0.0]]
-    assert "-0.25 ± 0.20" in figure.alt_text and "-1.00 ± 0.20" in figure.alt_text
+    lines = [list(line.get_ydata()) for line in right.lines]
+    # the third: W, if stretch cost along W's directions what it does along random ones
+    assert lines[:3] == [[0.5, 0.25], [1.0, 0.0], [1.0, 0.75]]
+    for told in ("random: -0.25 ± 0.20", "W's own: -1.00 ± 0.20", "both: -0.75 ± 0.20"):
+        assert told in figure.alt_text
