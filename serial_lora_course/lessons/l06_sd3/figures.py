@@ -11,7 +11,6 @@ OTHER_NOISES = {
     "in words": [(30, 20, 15), (34, 21, 19), (36, 23, 21)],
     "never": [(24, 37, 22), (28, 38, 26), (23, 39, 22)],
     "near noise": [(30, 36, 28), (29, 34, 26), (29, 39, 28)],
-    "near the picture": [(23, 33, 18), (30, 38, 28), (27, 38, 26)],
     "tuned": [(30, 32, 25), (29, 31, 23), (30, 34, 24)],
 }
 # And once with `Studio(lesson, others=True)`: of 79 drawings, on whose prompts nothing was chosen.
@@ -19,14 +18,13 @@ FRESH = {
     "in words": (60, 40, 32),
     "never": (42, 71, 36),
     "near noise": (50, 69, 43),
-    "near the picture": (44, 66, 35),
     "tuned": (47, 64, 38),
     "Ines": (63, 68, 56),
 }
-ARROWS = {  # what is taken away on the way: color, and from where to where
-    "near noise": (style.GREEN, [("never", "near noise"), ("near the picture", "tuned")]),
-    "near the picture": (style.VERMILION, [("never", "near the picture"), ("near noise", "tuned")]),
-}
+ARROWS = (
+    ("never", "near noise", "2Δe is taken away near noise", style.GREEN),
+    ("near noise", "tuned", "and near the picture", style.VERMILION),
+)
 
 
 def plot_ways(
@@ -47,18 +45,17 @@ def plot_ways(
             names, hers = places[way]
             color = style.INK if way == "Ines" else style.BLUE
             axes.scatter(names, hers, 90, color, zorder=3)
-            told.append(f"{way}: {names:.1f}, {hers:.1f}, both {both:.1f}")
-            lower = way in ("Ines", "tuned", "near the picture")
-            look = {"ha": "right" if way == "tuned" else "left", "color": color}
-            place = (-9 if way == "tuned" else 9, -14 if lower else 5)
+            told.append(f"{way}: {names:.3g}, {hers:.3g}, both {both:.3g}")
+            left, lower = way == "tuned", way in ("tuned", "Ines")
+            look = {"ha": "right" if left else "left", "color": color}
+            place = (-9 if left else 9, -14 if lower else 5)
             axes.annotate(told[-1], places[way], place, textcoords="offset points", **look)
-        for what, (color, moves) in ARROWS.items():
+        for start, end, what, color in ARROWS:
             look = {"arrowstyle": "->", "color": color, "linewidth": 2, "shrinkA": 6, "shrinkB": 6}
-            for start, end in moves:
-                axes.annotate("", places[end], places[start], arrowprops=look)
-            axes.plot([], [], color=color, label=f"2Δe is taken away {what}")
+            axes.annotate("", places[end], places[start], arrowprops=look)
+            axes.plot([], [], color=color, label=what)
         axes.set(xlabel="names found", ylabel="taken for hers")
-        axes.margins(0.25, 0.12)
+        axes.margins(0.35, 0.12)
         axes.legend(loc="lower left")
     return style.with_description(
         figure, f"Names found, taken for hers, and both: {'; '.join(told)}."
