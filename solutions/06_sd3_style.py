@@ -444,7 +444,7 @@ display_figure(plot_drawings(after | hers, names))
 #
 # Two networks judge every drawing. **Name**: does CLIP find the drawing's own prompt, among all forty? CLIP has learned
 # from many sets of drawings, but not from hers. **Hers**: does a classifier take the drawing for hers? It was fitted to
-# drawings in several styles, hers among them. Neither has seen the drawings here, nor the adapter's.
+# drawings in several styles, hers among them. Neither has seen these drawings, nor those of the training.
 #
 # Before you trust a judge, let it judge what you know: Ines's own drawings of the forty prompts, and forty others of
 # hers, which show something else. Of the forty that she drew herself, how many names will CLIP find?
