@@ -322,9 +322,7 @@ ANSWERS = {
     ],
     "6.3": [
         {
-            "(w - 1) * (change - (tuned_e - e))": (
-                "tuned_e + w * (tuned_p - tuned_e) - frozen - change"
-            ),
+            "(w - 1) * (tuned_e - e)": "frozen + added - tuned_e - w * (tuned_p - tuned_e)",
         },
     ],
     "7.1": [groups_by_lists],

@@ -88,15 +88,15 @@ def sample() -> Iterator[Case]:
 )
 def mixed_velocity() -> Iterator[Case]:
     """How often each of the four answers is in it, one number at a time."""
-    for w, change, rest in ((3.0, 1.0, 1.0), (3.0, 0.0, 0.0), (2.0, 1.0, 0.0), (7.0, 0.5, 2.0)):
+    for w, added, taken in ((3.0, 1.0, 1.0), (3.0, 0.0, 0.0), (2.0, 1.0, 0.0), (7.0, 0.5, 2.0)):
         answers = torch.randn(4, 2, 3, 4, 4)
         numbers = [
-            (1 - w) * (1 - rest) * e + (w - change - rest * (w - 1)) * p
-            - rest * (w - 1) * tuned_e + (change + rest * (w - 1)) * tuned_p
+            (1 - w) * (1 - taken) * e + w * (1 - added) * p
+            + taken * (1 - w) * tuned_e + added * w * tuned_p
             for e, p, tuned_e, tuned_p in answers.flatten(1).T.tolist()
         ]  # fmt: skip
         yield Case(
-            f"the velocity at guidance {w:g}, with shares of {change:g} and {rest:g}",
-            (*answers, w, change, rest),
+            f"the velocity at guidance {w:g}, with shares of {added:g} and {taken:g}",
+            (*answers, w, added, taken),
             torch.tensor(numbers).view_as(answers[0]),
         )

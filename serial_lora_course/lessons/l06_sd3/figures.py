@@ -1,4 +1,4 @@
-"""What each way of drawing gives: names found, drawings taken for hers, and both."""
+"""Where each way of drawing stands: by the names that are found, and by how many drawings pass for hers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,38 +9,54 @@ from serial_lora_course.plots import style
 # The lesson once more with `first` at 1000, 2000 and 3000: names found, hers, and both, of forty drawings.
 OTHER_NOISES = {
     "in words": [(30, 20, 15), (34, 21, 19), (36, 23, 21)],
+    "never": [(24, 37, 22), (28, 38, 26), (23, 39, 22)],
+    "near noise": [(30, 36, 28), (29, 34, 26), (29, 39, 28)],
     "tuned": [(30, 32, 25), (29, 31, 23), (30, 34, 24)],
-    "the rest": [(32, 25, 20), (32, 23, 15), (29, 27, 20)],
-    "Δp": [(32, 24, 18), (34, 25, 21), (35, 26, 23)],
-    "twice Δp": [(31, 33, 26), (33, 31, 26), (28, 32, 24)],
 }
-FORTY = 40  # drawings
-PANELS = "names found", "taken for hers", "both"
+# And once with `Studio(lesson, others=True)`: of 79 drawings, on whose prompts nothing was chosen.
+FRESH = {
+    "in words": (60, 40, 32),
+    "never": (42, 71, 36),
+    "near noise": (50, 69, 43),
+    "tuned": (47, 64, 38),
+    "Ines": (63, 68, 56),
+}
+ARROWS = (
+    ("never", "near noise", "2Δe is taken away near noise", style.GREEN),
+    ("near noise", "tuned", "and near the picture", style.VERMILION),
+)
 
 
-def plot_ways(this: Mapping[str, Sequence[int]], others: Mapping[str, Sequence]) -> Figure:
-    """Each way's (names, hers, both) in this run and at other noises; the last is the designer herself."""
-    (*ways, (designer, real)), told = this.items(), []
-    most = max(max(found) for found in this.values())
-    others, most = ({}, most) if most > FORTY else (others, FORTY)  # those are of forty
-    with style.styled_figure(9.6, 0.9 + 0.5 * len(ways)) as figure:
-        panels = figure.subplots(1, len(PANELS), sharey=True)
-        for i, (axes, title) in enumerate(zip(panels, PANELS, strict=True)):
-            axes.axvline(real[i], color=style.INK, linestyle=style.DASHED, linewidth=1)
-            real_one = f"dashed: {designer}, {real[i]}"
-            axes.set_title(real_one, loc="right", fontsize=9, weight="normal")
-            for row, (way, found) in enumerate(ways):
-                runs = [each[i] for each in (found, *others.get(way, ()))]
-                mean = sum(runs) / len(runs)
-                axes.scatter(runs[1:], [row] * len(runs[1:]), 34, style.BLUE, alpha=0.5)
-                axes.scatter(runs[:1], [row], 52, "none", edgecolor=style.BLUE, linewidth=1.6)
-                axes.vlines(mean, row - 0.3, row + 0.3, style.VERMILION, linewidth=2.5)
-                axes.annotate(f"{mean:.1f}", (0.07 * most, row), va="center", color=style.VERMILION)
-                told.append(f"{title}, {way}: {mean:.1f}")
-            axes.set_title(title)
-            axes.set(xlim=(0, 1.03 * most), xticks=range(10, most + 1, 10))
-            axes.set_ylim(len(ways) - 0.4, -0.6)
-            axes.grid(axis="y", visible=False)
-        panels[0].set_yticks(range(len(ways)), [way for way, _ in ways])
-        panels[1].set_xlabel("drawings; ring: this run, dot: another noise, bar and number: mean")
-    return style.with_description(figure, f"Means over noises of {'; '.join(told)}.")
+def plot_ways(
+    this: Mapping[str, Sequence[int]], others: Mapping[str, Sequence] | None = None
+) -> Figure:
+    """Each way's mean over noises, and arrows for where guidance takes something away.
+
+    Args:
+        this: (names, hers, both) of each way in this run.
+        others: the same at other noises, several for a way.
+    """
+    places, told = {}, []
+    with style.styled_figure(7.6, 4.4) as figure:
+        axes = figure.subplots()
+        for way, found in this.items():
+            runs = [found, *(others or {}).get(way, ())]
+            *places[way], both = (sum(each) / len(runs) for each in zip(*runs, strict=True))
+            names, hers = places[way]
+            color = style.INK if way == "Ines" else style.BLUE
+            axes.scatter(names, hers, 90, color, zorder=3)
+            told.append(f"{way}: {names:.3g}, {hers:.3g}, both {both:.3g}")
+            left, lower = way == "tuned", way in ("tuned", "Ines")
+            look = {"ha": "right" if left else "left", "color": color}
+            place = (-9 if left else 9, -14 if lower else 5)
+            axes.annotate(told[-1], places[way], place, textcoords="offset points", **look)
+        for start, end, what, color in ARROWS:
+            look = {"arrowstyle": "->", "color": color, "linewidth": 2, "shrinkA": 6, "shrinkB": 6}
+            axes.annotate("", places[end], places[start], arrowprops=look)
+            axes.plot([], [], color=color, label=what)
+        axes.set(xlabel="names found", ylabel="taken for hers")
+        axes.margins(0.35, 0.12)
+        axes.legend(loc="lower left")
+    return style.with_description(
+        figure, f"Names found, taken for hers, and both: {'; '.join(told)}."
+    )
