@@ -2,8 +2,8 @@
 # # 06 · Stable Diffusion 3: a new style
 #
 # Ines draws emoji with black outlines and pure colours. A customer wants a thousand more by Friday, and she lets you
-# train a model on three hundred that she has drawn. The question of this lesson is: **of forty drawings that we ask the
-# model for, how many show what we asked for and also pass for hers?** Two other networks will judge.
+# train a model on three hundred that she has drawn. The question of this lesson is: **of forty drawings that we ask
+# the model for, how many show what we asked for and also pass for hers?** Two other networks will judge.
 #
 # You write the loss and the sampler of Stable Diffusion 3, and train an adapter. It learns her style, but the model
 # forgets what some words mean. You find out what guidance has to do with that.
@@ -55,8 +55,9 @@ display_figure(plot_drawings({"SD3": base} | hers, names))
 #
 # ## What the model paints on
 #
-# SD3 never sees a pixel or a letter. An autoencoder turns a picture into *latents*, a smaller grid of numbers, and back.
-# Text encoders turn a prompt into one vector a token, and one *pooled* vector for the whole. All of these stay frozen.
+# SD3 never sees a pixel or a letter. An autoencoder turns a picture into *latents*, a smaller grid of numbers, and
+# back. Text encoders turn a prompt into one vector a token, and one *pooled* vector for the whole. All of these stay
+# frozen.
 
 # %%
 from serial_lora_course.labs.sd3_pictures import to_square
@@ -91,9 +92,9 @@ print(f"there and back: {apart:.1f} of 255 grey levels off")
 # %% [markdown]
 # ## A straight line from picture to noise
 #
-# You cannot show a network a blank page and ask for a cat, because a million drawings would be right. But you can *spoil*
-# a picture with noise, and ask how to undo that. Join a picture x and pure noise n by a straight line. At the *noise
-# level* σ you are at the point
+# You cannot show a network a blank page and ask for a cat, because a million drawings would be right. But you can
+# *spoil* a picture with noise, and ask how to undo that. Join a picture x and pure noise n by a straight line. At the
+# *noise level* σ you are at the point
 #
 # $$x_\sigma = (1 - \sigma)\, x + \sigma\, n, \qquad 0 \le \sigma \le 1$$
 #
@@ -101,9 +102,9 @@ print(f"there and back: {apart:.1f} of 255 grey levels off")
 #
 # $$v = n - x$$
 #
-# The line is straight, so v does not depend on σ. The network has to predict this *velocity*: from a noisy picture, its
-# noise level and a sentence it tells the direction of the noise, and the picture lies the opposite way. That is all of
-# *rectified flow*.
+# The line is straight, so v does not depend on σ. The network has to predict this *velocity*: from a noisy picture,
+# its noise level and a sentence it tells the direction of the noise, and the picture lies the opposite way. That is
+# all of *rectified flow*.
 
 # %% [markdown]
 # ### Exercise 6.1 · The loss
@@ -113,8 +114,8 @@ print(f"there and back: {apart:.1f} of 255 grey levels off")
 # | ●●○○○ | ●●●●● | 7 |
 #
 # Every picture of a batch has its own noise level. Compute the points at these levels, ask the model for its velocity
-# there, and return the mean squared error over all entries. `velocity(points, sigmas)` is the model. The check compares
-# gradients too.
+# there, and return the mean squared error over all entries. `velocity(points, sigmas)` is the model. The check
+# compares gradients too.
 
 
 # %% tags=["exercise"]
@@ -144,7 +145,8 @@ check("6.1", flow_loss)
 # </details>
 # <details><summary>Hint 2: three steps</summary>
 #
-# The points on the line; the model's answer there, at `sigmas` as they came; then how far it is from the true velocity.
+# The points on the line; the model's answer there, at `sigmas` as they came; then how far it is from the true
+# velocity.
 #
 # </details>
 #
@@ -199,10 +201,10 @@ for what, (latents, words) in kinds.items():
 pd.DataFrame(losses).T
 
 # %% [markdown]
-# With little noise Ines's drawings cost almost twice as much as pictures that the model knows, 0.39 and 0.21. With much
-# noise they cost almost five times as much, 0.62 and 0.13. Near the picture, much of the answer can be read off what is
-# left of it, whoever drew it. Near the noise only the words are left, and for these the model expects the other
-# designers' drawings.
+# With little noise Ines's drawings cost almost twice as much as pictures that the model knows, 0.39 and 0.21. With
+# much noise they cost almost five times as much, 0.62 and 0.13. Near the picture, much of the answer can be read off
+# what is left of it, whoever drew it. Near the noise only the words are left, and for these the model expects the
+# other designers' drawings.
 #
 # ## Why drawing takes steps
 #
@@ -227,14 +229,14 @@ display_figure(draw_rows([there, *guesses]))
 
 # %% [markdown]
 # Follow the row *its word* to the right. At σ = 0.6 we see mostly noise, but the model still finds the cat. At σ = 1
-# nothing of the picture is left, and the guess is a blurred cat. The reason is the squared loss: when many pictures are
-# possible, the answer with the smallest error is their *average*.
+# nothing of the picture is left, and the guess is a blurred cat. The reason is the squared loss: when many pictures
+# are possible, the answer with the smallest error is their *average*.
 #
 # Without a word, at σ = 1, these are all pictures that the model has ever seen, and their average is a grey slab. With
 # another word the picture decides as long as anything of it can be seen: at σ = 0.8 the guess is still half a cat.
 #
-# So the sampler takes only a small step towards the guess. Then fewer pictures are possible, and the next guess is less
-# of an average.
+# So the sampler takes only a small step towards the guess. Then fewer pictures are possible, and the next guess is
+# less of an average.
 
 # %% [markdown]
 # ### Exercise 6.2 · The sampler
@@ -270,22 +272,22 @@ check("6.2", sample)
 # %% [markdown]
 # <details><summary>Hint 1: how far</summary>
 #
-# Write the line at σ' and at σ, and subtract: $x_{\sigma'} = x_\sigma + (\sigma' - \sigma)\, v$. The factor is negative,
-# because you walk away from the noise.
+# Write the line at σ' and at σ, and subtract: $x_{\sigma'} = x_\sigma + (\sigma' - \sigma)\, v$. The factor is
+# negative, because you walk away from the noise.
 #
 # </details>
 # <details><summary>Hint 2: the loop</summary>
 #
-# Pair each level with the one after it. The velocity belongs to the point and the level where you are. Do not use `+=`:
-# it would change the noise that came in.
+# Pair each level with the one after it. The velocity belongs to the point and the level where you are. Do not use
+# `+=`: it would change the noise that came in.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
-# Run your sampler for the eight prompts, beside diffusers' own pipeline; for the cat, step by step; and for a rocket, in
-# fewer steps and in more.
+# Run your sampler for the eight prompts, beside diffusers' own pipeline; for the cat, step by step; and for a rocket,
+# in fewer steps and in more.
 
 # %%
 walk = yours("6.2")
@@ -322,7 +324,8 @@ display_figure(draw_rows(rows))
 # ## Guidance, and asking in words
 #
 # The cat has no face, even at the end. So nearly everybody uses **classifier-free guidance**: ask twice at every step,
-# once with the prompt and once with an *empty* one, and go w times as far in the direction in which the answers differ.
+# once with the prompt and once with an *empty* one, and go w times as far in the direction in which the answers
+# differ.
 #
 # $$v = v_{\text{empty}} + w\,(v_{\text{prompt}} - v_{\text{empty}})$$
 #
@@ -367,8 +370,8 @@ display_figure(plot_drawings(rows | hers, names))
 #
 # ## Where the adapter goes, and how it learns
 #
-# Inside SD3, patches of the picture and words of the prompt run side by side in two streams, which meet in attention. We
-# adapt the picture's stream, the default of `inject`, and hope that what the words say stays.
+# Inside SD3, patches of the picture and words of the prompt run side by side in two streams, which meet in attention.
+# We adapt the picture's stream, the default of `inject`, and hope that what the words say stays.
 #
 # Training is your loss in a loop: take some of her drawings, noise and noise levels, and make a step. Her captions get
 # the word that worked, so the adapter need not learn what that word brings. Noise levels come from a normal number put
@@ -437,14 +440,14 @@ after = {name: drawings[name][shown] for name in ("in words", "tuned")}
 display_figure(plot_drawings(after | hers, names))
 
 # %% [markdown]
-# Follow a column down. With the adapter the yellow gets purer, and the clock's face turns white. But the mushroom is no
-# mushroom any more, the compass breaks, and the crying face begins to smile.
+# Follow a column down. With the adapter the yellow gets purer, and the clock's face turns white. But the mushroom is
+# no mushroom any more, the compass breaks, and the crying face begins to smile.
 #
 # ## Who says so?
 #
-# Two networks judge every drawing. **Name**: does CLIP find the drawing's own prompt, among all forty? CLIP has learned
-# from many sets of drawings, but not from hers. **Hers**: does a classifier take the drawing for hers? It was fitted to
-# drawings in several styles, hers among them. Neither has seen these drawings, nor those of the training.
+# Two networks judge every drawing. **Name**: does CLIP find the drawing's own prompt, among all forty? CLIP has
+# learned from many sets of drawings, but not from hers. **Hers**: does a classifier take the drawing for hers? It was
+# fitted to drawings in several styles, hers among them. Neither has seen these drawings, nor those of the training.
 #
 # Before you trust a judge, let it judge what you know: Ines's own drawings of the forty prompts, and forty others of
 # hers, which show something else. Of the forty that she drew herself, how many names will CLIP find?
@@ -471,17 +474,17 @@ print(f"names found of her own drawings: {said['Ines']['name'].sum()}, your gues
 pd.DataFrame({name: each.sum() for name, each in said.items()}).T
 
 # %% [markdown]
-# *Ines, but others* pass as hers 29 times of forty, so the classifier refuses some real ones. They show something else,
-# and CLIP finds no name, as it should be. *before* is the opposite: 34 names, but only 5 pass for hers. Each test alone
-# can be deceived, so we count the drawings that pass **both**. Of her own forty, 24 do.
+# *Ines, but others* pass as hers 29 times of forty, so the classifier refuses some real ones. They show something
+# else, and CLIP finds no name, as it should be. *before* is the opposite: 34 names, but only 5 pass for hers. Each
+# test alone can be deceived, so we count the drawings that pass **both**. Of her own forty, 24 do.
 #
 # In words 23 pass for hers and tuned 28, but the 32 names become 25. By both, one word without any training is ahead,
 # 21 to 17.
 #
 # ## What costs the names?
 #
-# Nothing of the frozen model was overwritten, so you can turn the adapter down: `set_scale` multiplies what it adds, by
-# 0 for none and by 1 for all. Look for the scale at which the mushroom breaks.
+# Nothing of the frozen model was overwritten, so you can turn the adapter down: `set_scale` multiplies what it adds,
+# by 0 for none and by 1 for all. Look for the scale at which the mushroom breaks.
 
 # %%
 from serial_lora_course.lessons.l06_sd3.panel import fade_panel
@@ -551,16 +554,16 @@ check("6.3", mixed_velocity)
 # </details>
 # <details><summary>Hint 2: what is left</summary>
 #
-# Take away what the frozen model has by itself. There are w of the Δp's left, and 1 - w of the Δe's, which is a negative
-# number.
+# Take away what the frozen model has by itself. There are w of the Δp's left, and 1 - w of the Δe's, which is a
+# negative number.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
-# With w = 3, guidance adds 3Δp and takes 2Δe away. Is that right at every step? Look at Δe first, at three noise levels
-# between noise and Ines's drawings.
+# With w = 3, guidance adds 3Δp and takes 2Δe away. Is that right at every step? Look at Δe first, at three noise
+# levels between noise and Ines's drawings.
 
 # %%
 mix, w = yours("6.3"), config.guidance
@@ -584,47 +587,55 @@ for sigma in (1.0, 0.5, 0.1):
 pd.DataFrame(parts).T
 
 # %% [markdown]
-# Near the picture, at σ = 0.1, the cosine is 0.92: Δp and Δe point almost the same way, because her line and her yellow
-# are the same with a word or without. So 2Δe takes away about half of what 3Δp brings. In pure noise the cosine is
-# 0.25. There, we think, Δe is a pull towards the average of Ines's drawings, since with no word and no picture the
+# Near the picture, at σ = 0.1, the cosine is 0.92: Δp and Δe point almost the same way, because her line and her
+# yellow are the same with a word or without. So 2Δe takes away about half of what 3Δp brings. In pure noise the cosine
+# is 0.25. There, we think, Δe is a pull towards the average of Ines's drawings, since with no word and no picture the
 # guess is an average. Take *that* away, and more of the word should be left.
 #
-# So we expect that taking Δe away saves names near noise, and costs style near the picture. We draw with all of 3Δp, and
-# take 2Δe away never, or only near noise (σ above 0.6, the one bound that we tried). Tuned takes it away at every step.
+# So we expect that taking Δe away saves names near noise, and costs style near the picture. We draw with all of 3Δp,
+# and take 2Δe away never, or only near noise (σ above 0.6, the one bound that we tried). Tuned takes it away at every
+# step. One more way takes nothing away and adds only **2Δp**, in case 3Δp is more than the shapes can bear.
 
 # %%
 from serial_lora_course.lessons.l06_sd3.figures import FRESH, OTHER_NOISES, plot_ways
 
 
-def mixed(words, near_noise: float, near_picture: float) -> Callable:
-    """Your mixture with all that is added, and these shares of what is taken away."""
+def mixed(words, share: float, near_noise: float, near_picture: float) -> Callable:
+    """Your mixture with this share of what is added, and these shares of what is taken away."""
     asked = four(words)
 
     def velocity(at: Tensor, level: float) -> Tensor:
         r = near_noise if level > 0.6 else near_picture
-        return mix(*(each(at, level) for each in asked), w, 1, r)
+        return mix(*(each(at, level) for each in asked), w, share, r)
 
     return velocity
 
 
-most = "never"  # your guess: of "in words", "never", "near noise" and "tuned", most often both
-for way, (early, late) in {"never": (0, 0), "near noise": (1, 0)}.items():
-    drawings[way] = draw(partial(mixed, near_noise=early, near_picture=late), asked_for, every)
+most = "never"  # your guess: of "in words", "never", "near noise", "2Δp", "tuned", most often both
+for way, shares in {"never": (1, 0, 0), "near noise": (1, 1, 0), "2Δp": (2 / 3, 0, 0)}.items():
+    share, early, late = shares
+    velocity = partial(mixed, share=share, near_noise=early, near_picture=late)
+    drawings[way] = draw(velocity, asked_for, every)
     said[way] = verdicts(drawings[way])
 this = {way: tuple(said[way].sum()) for way in [*OTHER_NOISES, "Ines"]}
 display_figure(plot_ways(this, OTHER_NOISES if SCALE == "tiny" else {}))
 print("both, this run:", {way: int(both) for way, (*_, both) in this.items()}, "your guess:", most)
 
 # %% [markdown]
-# Each dot is the mean of your run and three more noises (`first` at 1000, 2000 and 3000). Follow the arrows from *never*.
-# The green one takes 2Δe away near noise: the names rise from 25.0 to 28.2, and of 37.5 drawings that passed for hers,
-# 35.2 still do. <!-- from `first`: 2000, 3000 -->
+# Each dot is the mean of your run and three more noises (`first` at 1000, 2000 and 3000). Follow the arrows from
+# *never*. The green one takes 2Δe away near noise: the names rise from 25.0 to 28.2, and of 37.5 drawings that passed
+# for hers, 35.2 still do. <!-- from `first`: 2000, 3000 -->
 #
 # The orange arrow takes it away near the picture too, and so ends at tuned: it hardly saves a name, and only 31.2 are
-# left that pass for hers. So guidance is right at first and wrong at the end. **Take Δe away near noise only**: then
-# 25.2 of forty pass both tests, and tuned 22.2. (In your run alone, *in words* is ahead of both, with 21.)
+# left that pass for hers. So guidance is right at first and wrong at the end: 25.2 of forty *near noise* pass both
+# tests, and 22.2 of tuned.
 #
-# We chose *near noise* on these forty prompts, so they flatter it. To test the choice, we drew 79 others of hers once.
+# The purple arrow never takes anything away, but adds 2Δp in place of 3Δp. It saves the most names, 30.2, and 32
+# drawings pass for hers. By both tests it is as good as *near noise*, with 25. (In your run alone it is ahead, with
+# 24.)
+#
+# We chose both ways on these forty prompts, so the prompts flatter them. So we drew 79 others of hers, once and from
+# one noise. (*2Δp* was chosen before that; two other mixtures had been drawn for them before we chose *near noise*.)
 
 # %%
 if SCALE == "tiny":  # `Studio(lesson, others=True)` at the top, and everything once more
@@ -634,7 +645,7 @@ if SCALE == "tiny":  # `Studio(lesson, others=True)` at the top, and everything 
 
 last = shown[1:5] + [i for i in range(len(captions)) if i not in shown][1::8]
 rows = []
-for way in ("tuned", "near noise", "Ines"):
+for way in ("tuned", "near noise", "2Δp", "Ines"):
     passed = [[test for test in ("name", "hers") if said[way][test][i]] for i in last]
     told = [", ".join(each) or "neither" for each in passed]
     if not rows:
@@ -643,14 +654,15 @@ for way in ("tuned", "near noise", "Ines"):
 display_figure(draw_rows(rows))
 
 # %% [markdown]
-# On these prompts nothing was chosen, and the arrows go the same way: near noise 8 names of 79 are saved, and near the
-# picture some of both are lost. 43 pass both tests, tuned 38, in words 32, and of her own drawings 56. That answers the
-# question: **of forty drawings, 22 show what we asked for and also pass for hers. Of forty that she draws, 28 do.**
+# On these prompts the arrows go the same way. *2Δp* finds 59 names, as many as in words (60), and 57 of its drawings
+# pass for hers, where in words 40 do. It passes both tests with 44, *near noise* with 43, tuned with 38, in words 32,
+# and she herself with 56. That answers the question: **of forty drawings, 22 show what we asked for and also pass for
+# hers. Of forty that she draws, 28 do.**
 #
-# Look at the drawings too; nobody chose the last four. *near noise* has the shapes of tuned, because its first steps
-# are the same, but its yellow is nearly hers. The mushroom is still broken: a shape is settled near noise, and 3Δp is
-# too much for it there. (Try a share of 2 / 3 instead of 1 in `mixed`, with nothing taken away.) So the model can draw
-# about half of the thousand by Friday, and Ines looks at each before she signs: the exhaling face passes for hers.
+# Now look at the drawings; nobody chose the last four. *Near noise* has the shapes of tuned, because its first steps
+# are the same, but its yellow is nearly hers. *2Δp* has her yellow and better shapes: the face cries, the cat is of
+# one colour, and the mushroom is red. A shape is settled near noise, and there 3Δp is too much for it. So draw with
+# 2Δp: about half of the thousand are good by Friday, and Ines looks at each before she signs.
 #
 # ## Quiz
 #
@@ -658,8 +670,8 @@ display_figure(draw_rows(rows))
 #
 # <details><summary>Answer</summary>
 #
-# It does not see x and n, only their mix. The same numbers may be a pale picture with little noise, or a strong one with
-# much. What has to be removed depends on which it is.
+# It does not see x and n, only their mix. The same numbers may be a pale picture with little noise, or a strong one
+# with much. What has to be removed depends on which it is.
 #
 # </details>
 #

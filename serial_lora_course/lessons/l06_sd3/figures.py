@@ -11,19 +11,22 @@ OTHER_NOISES = {
     "in words": [(30, 20, 15), (34, 21, 19), (36, 23, 21)],
     "never": [(24, 37, 22), (28, 38, 26), (23, 39, 22)],
     "near noise": [(30, 36, 28), (29, 34, 26), (29, 39, 28)],
+    "2Δp": [(31, 33, 26), (33, 31, 26), (28, 32, 24)],
     "tuned": [(30, 32, 25), (29, 31, 23), (30, 34, 24)],
 }
-# And once with `Studio(lesson, others=True)`: of 79 drawings, on whose prompts nothing was chosen.
+# And once with `Studio(lesson, others=True)`: of 79 drawings.
 FRESH = {
     "in words": (60, 40, 32),
     "never": (42, 71, 36),
     "near noise": (50, 69, 43),
+    "2Δp": (59, 57, 44),
     "tuned": (47, 64, 38),
     "Ines": (63, 68, 56),
 }
 ARROWS = (
     ("never", "near noise", "2Δe is taken away near noise", style.GREEN),
     ("near noise", "tuned", "and near the picture", style.VERMILION),
+    ("never", "2Δp", "2Δp is added in place of 3Δp", style.PURPLE),
 )
 
 
