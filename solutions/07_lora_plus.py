@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 07 · LoRA+: whose rate is it?
 #
-# A reviewer writes: "Have you tried LoRA+? It gives B ten times the learning rate of A, it takes one line, and it
-# always helps." You try it, and your accuracy rises by almost eighteen points. Should LoRA+ go into your paper?
+# A reviewer writes: "Have you tried LoRA+? It gives B ten times the learning rate of A, takes one line, and always
+# helps." You try it, and your accuracy rises by almost eighteen points. Should LoRA+ go into your paper?
 #
-# The line changed a *ratio*, but it also raised a *rate*. In this lesson you write the line, work out what a step of A
-# and a step of B can do, and make the runs that tell the two explanations apart.
+# The line has changed a *ratio*, but it has also raised a *rate*. You work out what steps of A and B can do, and make
+# the runs that tell the two apart.
 
 # %%
 try:
@@ -38,10 +38,9 @@ lesson_card("07")
 # %% [markdown]
 # ## The claim
 #
-# [LoRA+](https://arxiv.org/abs/2402.12354) (Hayou et al., 2024) gives B a larger learning rate than A. PyTorch's
-# optimizers take different rates by *parameter groups*: dictionaries with `params`, `lr` and `weight_decay`. If a
-# tensor ends up in the wrong group, or in no group, you get no error; the model just learns differently.
-# <!-- from arXiv 2402.12354: 2024 -->
+# [LoRA+](https://arxiv.org/abs/2402.12354) (Hayou et al.) gives B a larger learning rate than A. PyTorch's optimizers
+# take such rates by *parameter groups*: dictionaries with `params`, `lr` and `weight_decay`. If a tensor is in the
+# wrong group, or in none, no error tells you.
 
 # %% [markdown]
 # ### Exercise 7.1 · Sort the tensors
@@ -52,7 +51,7 @@ lesson_card("07")
 #
 # Make LoRA+'s groups. Whatever else is trainable, such as a new head, goes into a third group with A's rate. Leave out
 # a group that would be empty. Names are dotted, such as `visual.blocks.0.pair.lora_A`, and only the *last* part says
-# what a tensor is; some names in the check have earlier parts that mislead.
+# what a tensor is.
 
 
 # %% tags=["exercise"]
@@ -102,9 +101,6 @@ check("7.1", plus_groups)
 #
 # Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
-# %% [markdown]
-# Now test the claim on the drawings of lesson 04, with four shots of each class.
-
 # %%
 data, backbone, config, groups_of = lesson.data, lesson.backbone, lesson.config, yours("7.1")
 template = data.template if config.prompt == "dataset" else data.generic_template
@@ -129,9 +125,8 @@ def scores_of(clip: nn.Module, pictures: Tensor) -> Tensor:
 
 
 # %% [markdown]
-# In the first run, plain LoRA, A and B have the same rate. In the second, LoRA+, B has ten times that rate. The loop
-# copies all pairs before each step (in seed 1), and the gradients of the first pair, so that you can look at single
-# steps later.
+# The test uses the drawings of lesson 04, with four shots of each class. Plain LoRA has one rate for A and B; LoRA+
+# has ten times that rate for B. The loop keeps all pairs before each step (in seed 1), for a look at single steps.
 
 
 # %%
@@ -183,19 +178,18 @@ print(
 )
 
 # %% [markdown]
-# One line has taken the accuracy from 49% to 67%, and plain LoRA has not got beyond zero-shot at all. Is the reviewer
-# right? Before you make more runs, see why anybody would give two matrices two rates.
+# One line has taken the accuracy from 49% to 67%, and plain LoRA is no better than zero-shot. Before you make more
+# runs, see why anybody would give two matrices two rates.
 #
 # ## Who moves first
 #
-# A pair starts with a random `A` and with `B` at zero. The output depends on the product B A alone, but a step changes
-# both factors. If ΔA and ΔB are what the step adds, the product changes by
+# A pair starts with a random A and a B of zeros. The output depends on their product, and a step changes both factors,
+# so the product changes by
 #
-# $$ (B + \Delta B)(A + \Delta A) - B A \;=\; \underbrace{\Delta B\,A}_{\text{B's part}}
-# \;+\; \underbrace{B\,\Delta A}_{\text{A's part}} \;+\; \underbrace{\Delta B\,\Delta A}_{\text{both}} . $$
+# $$ (B + \Delta B)(A + \Delta A) - B A = \underbrace{\Delta B\,A}_{\text{B's part}}
+# + \underbrace{B\,\Delta A}_{\text{A's part}} + \underbrace{\Delta B\,\Delta A}_{\text{both}} . $$
 #
-# Which two of the three parts are zero in step 1, and why? And if A and B have the same rate, which of them will have
-# moved farther after all steps?
+# Which two parts are zero in step 1, and why? At one rate, will A or B have moved farther in the end?
 
 # %%
 first = [*one_history[0][1]][:2]  # the names of the first pair: A's and B's
@@ -223,24 +217,19 @@ distances = {
 display_figure(figures.plot_race(distances))
 
 # %% [markdown]
-# The first row shows that B starts alone. A's gradient contains the factor B, which is still zero. From step 2 on both
-# matrices move, and in the figure they run side by side when they have one rate (solid lines). In the end A is 0.088
-# from its start and B 0.1. LoRA+ (dashed) makes B's first step ten times as large, and B ends at 0.85.
+# The first row shows that B starts alone: A's gradient contains the factor B, which is still zero. From step 2 on both
+# matrices move, and with one rate (solid lines) they run side by side, A to 0.088 and B to 0.1. With LoRA+ (dashed) B
+# gets to 0.85.
 #
-# How can A keep up, if in step 2 its gradient is 0.0009 and B's is 0.0350? The reason is Adam. In step t Adam updates
-# two means for each entry of the gradient g,
-#
-# $$ m \leftarrow \beta_1 m + (1-\beta_1)\, g, \qquad v \leftarrow \beta_2 v + (1-\beta_2)\, g^2, $$
-#
-# divides them by $1-\beta_1^t$ and $1-\beta_2^t$, and adds $-\text{rate}\cdot \hat m / (\sqrt{\hat v} + \varepsilon)$.
-# In step 1 the quotient is g / |g|. So an entry moves by the rate itself, up or down, whether its gradient is large or
-# small (unless it is zero or near ε). The last column shows 0.0003 for B. A's first move, in step 2, is a little
-# smaller, because A's two means still contain the zero of step 1.
+# How does A keep up, if its gradient in step 2 is 0.0009 and B's is 0.0350? The reason is Adam. It divides the running
+# mean of an entry's gradients by the root of the running mean of their squares. In step 1 the quotient is g / |g|, so
+# an entry moves by the rate itself, up or down, whether its gradient is large or small. The last column confirms this:
+# B's entries move by 0.0003. A's first move, in step 2, is a little smaller, because A's means still contain the zero
+# of step 1.
 #
 # ## What a step can do
 #
-# So the two matrices take steps of about the same size. Do the two steps also move the *output* equally far? For one
-# token x they add
+# So A and B take steps of about the same size. Do they also move the *output* equally far? For one token x they add
 #
 # $$ \underbrace{\Delta B\,(A x)}_{\text{B's step}} \qquad\text{and}\qquad \underbrace{B\,(\Delta A\, x)}_{\text{A's step}} . $$
 
@@ -251,9 +240,9 @@ display_figure(figures.plot_race(distances))
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Every entry of A moves by η, up or down. How far can each output move at most, whatever the signs are? And how far if
-# the entries of B move by η, and A stays? Derive both on paper: write an output as a sum over entries, and choose each
-# sign so that nothing cancels. (The check tries all signs.) Which of your two sums has d terms, and which contains B?
+# Every entry of A moves by η, up or down. How far can each output move at most? And how far if B's entries move
+# instead? Derive both on paper: write an output as a sum over entries, and choose each sign so that nothing cancels.
+# Which of your sums has d terms, and which contains B?
 
 
 # %% tags=["exercise"]
@@ -295,10 +284,8 @@ check("7.2", reach)
 # Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
-# Your sum for A has d terms, so a step of A should move the outputs farther in a wider layer. Test that on a layer
-# with random entries. A alone takes one step of Adam (the rate with a sign), then B alone; B's entries are as large as
-# LoRA+ left them. Set your two guesses first: in a layer eight times as wide, how many times as far does each step
-# move the outputs?
+# Your sum for A has d terms, so a step of A should move the outputs farther in a wider layer. Test this on a random
+# layer, where A alone takes one step of Adam, and then B alone. Guess first.
 
 # %%
 guess_A = 1  # your guess: of how many times as far a step of A moves the outputs
@@ -332,26 +319,24 @@ for name, before, after, guess in zip("AB", narrow, wide, (guess_A, guess_B), st
 print(f"the width of our model: {histories['LoRA+'][0][0].shape[1]}")
 
 # %% [markdown]
-# Compare the slopes of the two lines. In a layer eight times as wide, a step of A moves the outputs 7.8 times as far,
-# and a step of B 1.1 times. LoRA+'s argument follows from the slopes: in a wide model a step of A becomes too large
-# first, so A limits how high a common rate can be, although B could go faster. (LoRA+'s authors suggest a ratio of
-# about 16, and the Serial LoRA paper takes 20.)
+# Compare the slopes. In a layer eight times as wide, a step of A moves the outputs 7.8 times as far, and a step of B
+# 1.1 times. This is LoRA+'s argument: in a wide model a step of A becomes too large first, so A limits a common rate,
+# although B could go faster. (Its authors suggest a ratio of about 16, and the Serial LoRA paper takes 20.)
 # <!-- from arXiv 2402.12354: 16 -->
-# <!-- from the Serial LoRA paper, "1:20" between the rates of A and B: 20 -->
+# <!-- from the paper, III.B: 20 -->
 #
-# A random layer is a sketch, though, and our model has a width of only 192. So measure the real model. Step 2 is the
-# first in which both matrices move. For nine pairs of rates, put only A's step 2 into all pairs of the model, then
-# only B's, and see how far the scores of the batch move. Which rate do you think decides how far a step of A moves
-# them?
+# But a random layer is only a sketch, and our model is just 192 wide. So measure that model in step 2, the first in
+# which both matrices move. Put only A's step into all pairs, then only B's, and see how far the batch's scores move.
+# Which rate will decide how far A's step moves them, A's or B's?
 
 # %%
 RATES, model = (SMALL, LARGE, 10 * LARGE), inject(lesson.twin().model, LoRAConfig(config.rank))
 
 
 @torch.no_grad()
-def second_step(lr_A: float, lr_B: float, who: tuple[str, ...]) -> tuple[Tensor, float]:
+def second_step(history: list, who: tuple[str, ...]) -> tuple[Tensor, float]:
     """The batch's scores and loss, if of all matrices only these have taken step 2."""
-    (some, before, _), (_, after, _) = short_run(lr_A, lr_B)[2][1:3]
+    (some, before, _), (_, after, _) = history[1:3]
     mixed = {name: (after if name.endswith(who) else before)[name] for name in before}
     model.load_state_dict(mixed, strict=False)
     pictures, labels = shots_of(1)
@@ -361,7 +346,8 @@ def second_step(lr_A: float, lr_B: float, who: tuple[str, ...]) -> tuple[Tensor,
 
 moves, losses = {"A": {}, "B": {}}, {}
 for pair in product(RATES, RATES):
-    tried = [second_step(*pair, who) for who in ((), ("_A",), ("_B",), ("_A", "_B"))]
+    history = short_run(*pair)[2]
+    tried = [second_step(history, who) for who in ((), ("_A",), ("_B",), ("_A", "_B"))]
     for name, (scores, _) in zip("AB", tried[1:3], strict=True):
         moves[name][pair] = (scores - tried[0][0]).abs().mean().item()
     losses[f"A {pair[0]:g}, B {pair[1]:g}"] = [f"{loss:.2f}" for _, loss in tried]
@@ -372,19 +358,17 @@ display(
 )  # B's largest rate
 
 # %% [markdown]
-# Look at the orange line first. A step of B moves the scores farther when B's rate is higher, and A's rate makes no
-# difference. Now follow one of the blue lines. A's rate stays the same along it, and still the line rises, because a
-# step of A reaches the output through B, and B is as large as its rate has made it in step 1. So a higher rate of B
-# enlarges *both* steps, but a higher rate of A enlarges only A's.
+# Start with the orange line. A step of B moves the scores farther when B's rate is higher. Now follow a blue line. A's
+# rate is the same all along it, and still the line rises, because A's step reaches the output through B, which step 1
+# has made as large as B's rate. So a higher rate of B enlarges *both* steps, but a higher rate of A only A's own.
 #
-# A's step is the smaller one almost everywhere; only with both rates at 0.03 it moves the scores farther than B's. The
-# last row of the table shows what that does. B's step alone takes the loss from 1.62 to 0.64. A's step alone hardly
-# helps (1.59), because it overshoots: a tenth of its rate brings 1.11. Both steps together raise the loss to 1.74.
+# Only with both rates at their highest does A's step go farther than B's, and there it goes too far (last row). B's
+# step alone takes the loss from 1.62 to 0.64. A's step alone leaves it at 1.59, and both together raise it to 1.74.
 #
 # ## Whose rate is it?
 #
-# Now train with all nine pairs of rates and three seeds. On the diagonal of the next figure A and B have one rate;
-# right of the diagonal B is faster (LoRA+), and above it A is faster. Set `expected` first.
+# Now train with all nine pairs of rates and three seeds. On the diagonal A and B have one rate; to its right is LoRA+.
+# Set `expected` first.
 
 # %%
 expected = 60  # your guess: how many of the 73 are right with both rates at their highest
@@ -397,19 +381,16 @@ told = f"right of {n}, mean of seeds {SEEDS}; framed: one rate for both; zero-sh
 display_figure(figures.plot_rates(counts, told, zero_shot))
 display_figure(figures.plot_ratios(counts, f"right of {n}", zero_shot))
 print(f"both at {RATES[-1]:g}: {counts[RATES[-1], RATES[-1]]}; your guess: {expected}")
-print(f"last loss there, seed 1: {short_run(RATES[-1], RATES[-1])[1]:.2f}")
 
 # %% [markdown]
-# Start at the lower left of the square, where both rates are 0.0003 and 36.0 pictures are right. A rate ten times as
-# high for B alone gives 47.7, and for A alone 40.3; B's gives more in every seed. But the same higher rate for both
-# gives 54.7, and is ahead of B's alone in every seed. So the eighteen points came from a higher *rate*, which B uses
-# better than A, and they needed no ratio. Your first table would have presented a larger learning rate under another
-# name.
+# Start at the lower left, where both rates are 0.0003 and 36.0 pictures are right. Ten times that rate for B alone
+# gives 47.7, and for A alone 40.3; B's gives more in every seed. But ten times the rate for both gives 54.7. So your
+# first table would have presented a higher rate under another name.
 #
-# The second figure shows the same runs by B's rate. At 0.003 LoRA+ is the lowest of the three lines. It leads at 0.03,
-# but only because one rate for both breaks there: the model ends below zero-shot in every seed. You saw the beginning
-# of the break in step 2, where A's step went through a B that was already large. So beside so fast a B, A has to be
-# slower, and LoRA+'s ratio keeps it slower. Even so, LoRA+ wins nothing over one rate of 0.003.
+# The second figure has a line for each ratio. At B's rate of 0.003 LoRA+ is the lowest line. At 0.03 it leads, but
+# only because one rate for both breaks there and ends below zero-shot in every seed. You saw the break begin in step
+# 2, when A's step went through a B that was already large. Beside so fast a B, LoRA+'s ratio keeps A slow enough.
+# Still, LoRA+ at its best (53.7) is not above one rate of 0.003.
 
 # %% [markdown]
 # ### Exercise 7.3 · A fair trial
@@ -418,11 +399,10 @@ print(f"last loss there, seed 1: {short_run(RATES[-1], RATES[-1])[1]:.2f}")
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 10 |
 #
-# The best of several tries looks better than it is if the pictures that chose it also judge it. Write a trial that is
-# fair in two ways. Each kind gets as many tries as the kind with the fewest: its first ones. And its pair of rates is
-# the one with the most right answers on the pictures in `choose`, all seeds together; you report its share of right
-# answers on all *other* pictures. (In the check a kind has a try too many, which would win, and another kind shines
-# only where it was chosen.)
+# The best of several tries looks better than it is if the same pictures choose and judge it. Write a fair trial. Each
+# kind gets as many tries as the kind with the fewest: its first ones. The pictures in `choose` pick the try with the
+# most right answers over all seeds, and you report its share on all *other* pictures. (In the check one kind has a try
+# too many, which would win.)
 
 
 # %% tags=["exercise"]
@@ -486,14 +466,12 @@ display_figure(
 )
 
 # %% [markdown]
-# Each of the 200 random halves chose the rates of both kinds, three tries each, and the other half judged them. LoRA+
-# is behind in 154 trials and ahead in 24, by -2.4 points on average. So one rate for both does as well here. (All
-# trials share the same runs and pictures, and say nothing about other tasks.)
+# Each of 200 random halves picked the rates of both kinds, and the other half judged them. LoRA+ is behind in 154
+# trials and ahead in 24, so here one rate for both does as well.
 #
 # ## Does a ratio pay elsewhere?
 #
-# [The study](../docs/study.md) of lesson 09 held the same trial on many data sets. Validation pictures chose the rates
-# of LoRA, and those of LoRA+ with a ratio of 20, and other pictures judged them.
+# [The study](../docs/study.md) of lesson 09 held a similar trial on other data sets, with the paper's ratio for LoRA+.
 
 # %%
 from serial_lora_course.labs.methods import LORA_PLUS_RATIO
@@ -514,34 +492,32 @@ for lab in ("sam", "clip"):
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# On SAM LoRA+ is 0.85 ± 0.36 hundredths of Dice ahead, and on CLIP 0.47 ± 1.95 points leave open which is better. (±
-# is half of a 95% interval over data sets, lesson 08.) In both labs the best LoRA+ has a faster B and a slower A than
-# the best LoRA, and nobody ran A fast alone, so the study does not say which of the two changes helped on SAM.
+# On SAM LoRA+ is 0.85 ± 0.36 hundredths of Dice ahead; on CLIP 0.47 ± 1.95 points leave open which is better. (± is
+# half of an interval, lesson 08.) In both labs the best LoRA+ has a faster B and a slower A than the best LoRA, so the
+# study cannot say which change helped on SAM.
 #
-# So try LoRA+ *second*. First find the best single rate. If higher ones break, give A a lower rate and B a higher one,
-# and compare with the best single rate in a fair trial.
-# <!-- from lesson 08: 95% -->
+# So try LoRA+ *second*: first find the best single rate. If higher ones break the model, make A slower and B faster,
+# and hold a fair trial.
 
 # %% [markdown]
 # ## Quiz
 #
-# **1. B is zero, and the first step of Adam has a rate of 0.01 for both. How far does an entry of A move? And one of
-# B?**
+# **1. B is zero, and Adam's first step has a rate of 0.01 for both. How far does an entry of A move? And one of B?**
 #
 # <details><summary>Answer</summary>
 #
 # An entry of A does not move, as its gradient is exactly zero. (AdamW's decay still shrinks it, by the share rate
-# times decay.) An entry of B moves by 0.01, up or down, unless its gradient is near ε.
+# times decay.) An entry of B moves by 0.01, up or down, unless its gradient is almost zero too.
 #
 # </details>
 #
-# **2. In the figure of step 2, both rates are 0.0003. You raise one of them tenfold. What happens to the two steps if
-# it is A's rate, and what if it is B's?**
+# **2. In the figure of step 2, both rates are 0.0003. What happens to the two steps if you raise A's rate tenfold? And
+# B's?**
 #
 # <details><summary>Answer</summary>
 #
-# A's rate: A's step moves the scores about ten times as far, and B's step as far as before. B's rate: both steps move
-# them about ten times as far, because A's step goes through B.
+# With A's rate, A's step moves the scores about ten times as far, and B's step as far as before. With B's rate, both
+# steps move them farther, because A's step goes through B.
 #
 # </details>
 #
@@ -557,9 +533,7 @@ display(pd.DataFrame(rows).T)
 # ## What to remember
 #
 # - B moves first: while it is zero, A has no gradient.
-# - Under Adam the rate sets the size of a step. B's step moves the output by B's rate; A's step goes through B, so
-#   both rates count, and its effect is a sum of d terms.
-# - A new ratio is also a new rate: try the higher rate for both, with as many tries for each kind. Where two high
-#   rates break the model, a ratio can help.
+# - Under Adam the rate sets the size of a step. What A's step does depends on both rates, because it goes through B.
+# - A new ratio is also a new rate: try that rate for both, in a fair trial.
 #
 # Next: [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.
