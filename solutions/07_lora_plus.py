@@ -222,10 +222,10 @@ display_figure(figures.plot_race(distances))
 # gets to 0.85.
 #
 # How does A keep up, if its gradient in step 2 is 0.0009 and B's is 0.0350? The reason is Adam. It divides the running
-# mean of an entry's gradients by the root of the running mean of their squares. In step 1 the quotient is g / |g|, so
-# an entry moves by the rate itself, up or down, whether its gradient is large or small. The last column confirms this:
-# B's entries move by 0.0003. A's first move, in step 2, is a little smaller, because A's means still contain the zero
-# of step 1.
+# mean of an entry's gradients by the root of the running mean of their squares, both corrected for their start at
+# zero. In step 1 the quotient is g / |g|, so an entry moves by the rate itself, up or down, whether its gradient is
+# large or small. The last column confirms this: B's entries move by 0.0003. A's first move, in step 2, is a little
+# smaller, because A's means still contain the zero of step 1.
 #
 # ## What a step can do
 #
@@ -399,10 +399,9 @@ print(f"both at {RATES[-1]:g}: {counts[RATES[-1], RATES[-1]]}; your guess: {expe
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 10 |
 #
-# The best of several tries looks better than it is if the same pictures choose and judge it. Write a fair trial. Each
-# kind gets as many tries as the kind with the fewest: its first ones. The pictures in `choose` pick the try with the
-# most right answers over all seeds, and you report its share on all *other* pictures. (In the check one kind has a try
-# too many, which would win.)
+# The best of several tries looks better than it is if the same pictures choose and judge it. So give each kind as many
+# tries as the kind with the fewest: its first ones. Take the try with the most right answers, over all seeds, on the
+# pictures in `choose`, and report its share on all *other* pictures. (In the check a try too many would win.)
 
 
 # %% tags=["exercise"]
@@ -471,7 +470,7 @@ display_figure(
 #
 # ## Does a ratio pay elsewhere?
 #
-# [The study](../docs/study.md) of lesson 09 held a similar trial on other data sets, with the paper's ratio for LoRA+.
+# [The study](../docs/study.md) of lesson 09 held such a trial on other data sets, with the paper's ratio.
 
 # %%
 from serial_lora_course.labs.methods import LORA_PLUS_RATIO
