@@ -308,10 +308,8 @@ def effects(width: int, size_B: float, draws: int = 8) -> list[float]:
     return found.tolist()
 
 
-widths, size = (
-    (64, 128, 256, 512, 1024, 2048),
-    histories["LoRA+"][-1][1].square().mean().sqrt().item(),
-)
+widths = (64, 128, 256, 512, 1024, 2048)
+size = histories["LoRA+"][-1][1].square().mean().sqrt().item()
 display_figure(figures.plot_widths(widths, [effects(width, size) for width in widths], size))
 narrow, wide = effects(256, size), effects(2048, size)
 for name, before, after, guess in zip("AB", narrow, wide, (guess_A, guess_B), strict=False):
@@ -353,16 +351,15 @@ for pair in product(RATES, RATES):
     losses[f"A {pair[0]:g}, B {pair[1]:g}"] = [f"{loss:.2f}" for _, loss in tried]
 display_figure(figures.plot_steps(moves))
 columns = ["loss before step 2", "A's step alone", "B's step alone", "both"]
-display(
-    pd.DataFrame({name: losses[name] for name in [*losses][2::3]}, columns).T
-)  # B's largest rate
+of_fast_B = {name: losses[name] for name in [*losses][2::3]}
+display(pd.DataFrame(of_fast_B, columns).T)
 
 # %% [markdown]
-# Start with the orange line. A step of B moves the scores farther when B's rate is higher. Now follow a blue line. A's
+# Start with the orange line. B's step moves the scores farther when B's rate is higher. Now follow a blue line. A's
 # rate is the same all along it, and still the line rises, because A's step reaches the output through B, which step 1
 # has made as large as B's rate. So a higher rate of B enlarges *both* steps, but a higher rate of A only A's own.
 #
-# Only with both rates at their highest does A's step go farther than B's, and there it goes too far (last row). B's
+# With A at 0.03, A's step goes farther than B's, and beside the fastest B it goes too far (last row of the table). B's
 # step alone takes the loss from 1.62 to 0.64. A's step alone leaves it at 1.59, and both together raise it to 1.74.
 #
 # ## Whose rate is it?

@@ -176,12 +176,14 @@ def plot_ratios(
     with styled_figure(7.2, 3.8) as figure:
         axes = figure.subplots()
         axes.axhline(zero_shot, color=QUIET, linestyle=DASHED, linewidth=1.2)
-        beside = {"xytext": (2, 3), "textcoords": "offset points", "color": QUIET, "fontsize": 10}
-        axes.annotate("zero-shot", (min(b for _, b in counts) / 1.25, zero_shot), **beside)
+        beside = {"xytext": (0, -4), "textcoords": "offset points", "color": QUIET, "va": "top"}
+        middle = sorted(b for _, b in counts)[len(counts) // 2]
+        axes.annotate("zero-shot", (middle, zero_shot), ha="center", fontsize=10, **beside)
         for (ratio, line), (colour, marker, aside) in zip(shown, looks, strict=True):
             told = "one rate for both"
             if ratio != 1:
-                told = f"{'B' if ratio > 1 else 'A'} {max(ratio, 1 / ratio):.0f} times as fast"
+                fast = f"{max(ratio, 1 / ratio):.0f} times as fast"
+                told = f"B {fast}: LoRA+" if ratio > 1 else f"A {fast}"
             places = [rate * aside for rate in line]  # dots of several lines stand apart
             means = [float(np.mean(each)) for each in line.values()]
             axes.plot(places, means, color=colour, linewidth=2.2, label=told, marker=marker)
@@ -204,7 +206,7 @@ def plot_ratios(
 
 def plot_trials(leads: Sequence[float], xlabel: str) -> Figure:
     """How many trials gave which lead: bars left of zero, at zero and right of it in three colours, counted."""
-    values, times = np.unique(np.round(leads, 6), return_counts=True)
+    values, times = np.unique(np.round(leads, 2), return_counts=True)
     kinds = (
         ("behind", values < 0, BLUE),
         ("equal", values == 0, QUIET),
