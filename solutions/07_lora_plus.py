@@ -359,8 +359,8 @@ display(pd.DataFrame(of_fast_B, columns).T)
 # rate is the same all along it, and still the line rises, because A's step reaches the output through B, which step 1
 # has made as large as B's rate. So a higher rate of B enlarges *both* steps, but a higher rate of A only A's own.
 #
-# With A at 0.03, A's step goes farther than B's, and beside the fastest B it goes too far (last row of the table). B's
-# step alone takes the loss from 1.62 to 0.64. A's step alone leaves it at 1.59, and both together raise it to 1.74.
+# With A at 0.03, A's step goes farther than B's, and beside the fastest B it goes too far (last row). B's step alone
+# takes the loss from 1.62 to 0.64. A's step alone leaves it at 1.59, and both together raise it to 1.74.
 #
 # ## Whose rate is it?
 #
@@ -398,7 +398,7 @@ print(f"both at {RATES[-1]:g}: {counts[RATES[-1], RATES[-1]]}; your guess: {expe
 #
 # The best of several tries looks better than it is if the same pictures choose and judge it. So give each kind as many
 # tries as the kind with the fewest: its first ones. Take the try with the most right answers, over all seeds, on the
-# pictures in `choose`, and report its share on all *other* pictures. (In the check a try too many would win.)
+# pictures in `choose`, and report its share on all *other* pictures.
 
 
 # %% tags=["exercise"]
@@ -467,7 +467,7 @@ display_figure(
 #
 # ## Does a ratio pay elsewhere?
 #
-# [The study](../docs/study.md) of lesson 09 held such a trial on other data sets, with the paper's ratio.
+# [The study](../docs/study.md) of lesson 09 held a similar trial on other data sets, with the paper's ratio.
 
 # %%
 from serial_lora_course.labs.methods import LORA_PLUS_RATIO
@@ -489,8 +489,8 @@ display(pd.DataFrame(rows).T)
 
 # %% [markdown]
 # On SAM LoRA+ is 0.85 ± 0.36 hundredths of Dice ahead; on CLIP 0.47 ± 1.95 points leave open which is better. (± is
-# half of an interval, lesson 08.) In both labs the best LoRA+ has a faster B and a slower A than the best LoRA, so the
-# study cannot say which change helped on SAM.
+# half of an interval, lesson 08; LoRA+ had one seed.) In both labs the best LoRA+ has a faster B and a slower A than
+# the best LoRA, so the study cannot say which change helped on SAM.
 #
 # So try LoRA+ *second*: first find the best single rate. If higher ones break the model, make A slower and B faster,
 # and hold a fair trial.
