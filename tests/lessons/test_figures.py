@@ -44,7 +44,9 @@ from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_race,
     plot_rates,
-    plot_search,
+    plot_ratios,
+    plot_steps,
+    plot_trials,
     plot_widths,
 )
 from serial_lora_course.lessons.l08_how_sure.figures import (
@@ -364,18 +366,13 @@ def test_each_draw_is_a_line_in_the_row_of_its_way_from_a_full_dot_to_a_hollow_o
                 assert list(line.get_xdata()) == ends
 
 
-def test_the_steps_of_a_and_b_are_one_line_each_in_every_picture():
-    effects = {"large": [(1, 2, 9, 7), (3, 4, 8, 6)], "small": [(5, 6, 9, 7), (8, 4, 9, 7)]}
-    for axes, expected, multiple in zip(
-        plot_widths([64, 96], effects, own=96).axes,
-        ([[1, 3], [2, 4]], [[5, 8], [6, 4]]),
-        ("0.75", "2"),
-        strict=True,
-    ):
-        assert list(axes.lines[0].get_xdata()) == [96, 96]
-        assert any(f"\n{multiple} times B's" in text.get_text() for text in axes.texts)
-        assert [list(line.get_ydata()) for line in axes.lines[1:3]] == expected
-        assert [line.get_ydata()[0] for line in axes.lines[3:]] == [9, 7]  # the most
+def test_the_steps_of_a_and_b_are_one_line_each():
+    (axes,) = plot_widths([64, 96], [(1, 2, 9), (3, 4, 8)], 0.01).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 3], [2, 4], [9, 8]]
+    pairs = ((0.1, 0.1), (0.1, 0.2), (0.2, 0.1), (0.2, 0.2))
+    moves = {"A": dict(zip(pairs, (1, 2, 3, 4), strict=True)), "B": dict.fromkeys(pairs, 5)}
+    (axes,) = plot_steps(moves).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[5, 5], [1, 2], [3, 4]]
 
 
 def test_a_race_is_a_line_for_each_matrix_from_its_first_move():
@@ -413,11 +410,21 @@ def test_a_gather_joins_each_picture_to_its_adapter():
     assert {"✓ a cat", "✗ a dog"} <= {text.get_text() for text in axes.texts}
 
 
-def test_a_search_has_a_line_for_each_ratio():
-    lines = {"LoRA": pd.Series({1e-3: 5.0, 1e-2: 7.0}), "LoRA+": pd.Series({2e-3: 6.0})}
-    (axes,) = plot_search({"SAM": lines}, ["Dice"]).axes
-    drawn = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
-    assert drawn == [[(1e-3, 5), (1e-2, 7)], [(2e-3, 6)]]
+def test_runs_have_a_line_for_each_ratio():
+    counts = {(a, b): [10 * a, 10 * b] for a in (1, 2, 4) for b in (1, 2, 4)}
+    (axes,) = plot_ratios(counts, "right of 50", 7).axes
+    drawn = [list(line.get_ydata()) for line in axes.lines[1:]]
+    assert drawn == [[15, 30], [10, 20, 40], [15, 30]]  # half, one and twice
+    assert [list(dots.get_offsets()[:, 1]) for dots in axes.collections[2:4]] == [
+        [10, 10],
+        [20, 20],
+    ]
+
+
+def test_leads_are_counted_on_both_sides_of_zero():
+    (axes,) = plot_trials([-2, -2, 0, 1], "lead").axes
+    bars = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in axes.patches}
+    assert bars == {-2: 2, 0: 1, 1: 1}
 
 
 def test_an_interval_is_drawn_over_runs_and_over_data_sets():

@@ -1,12 +1,13 @@
-"""Checks of the exercises on LoRA+: groups, Adam's first step, how far a step can move an output.
+"""Checks of the exercises on LoRA+: groups, how far a step can move an output, a fair trial.
 
-Expected values come from names split by hand, from torch's own optimizers, and from trying all signs.
+Expected values come from names split by hand, from trying all signs, and from counting one answer at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ HELD = "what the groups hold"
 DECAYS = "the weight decay of the groups"
 FROZEN_STILL = "which tensors do not require gradients"
 BY_A = "how far a step of A can move each output"
+TRIAL_SEED = 17  # of which all known mistakes can be told apart
 BY_B = "how far a step of B can move each output"
 
 
@@ -125,37 +127,13 @@ def plus_groups() -> Iterator[Case]:
         )
 
 
-@exercise(
-    "7.2",
-    "the step equals that of torch.optim.Adam, for gradients from 0 to 1000 and for a large ε",
-)
-def first_adam_step() -> Iterator[Case]:
-    """What torch's Adam adds in its first step."""
-    sizes = torch.tensor([1e3, 1.0, 1e-3, 1e-6, 0.0, -2.0, 0.0, -1e-5])
-    for gradient, lr, eps in (
-        (sizes, 0.3, 1e-8),
-        (torch.randn(3, 4), 0.02, 1e-8),
-        (torch.tensor([0.5, -2.0, 1e-2]), 0.1, 1.0),
-    ):
-        parameter = nn.Parameter(torch.zeros_like(gradient))
-        parameter.grad = gradient.clone()
-        torch.optim.Adam([parameter], lr=lr, eps=eps).step()
-        yield Case(
-            f"the first step at rate {lr}" + (" and a large ε" if eps == 1 else ""),
-            (gradient, lr, eps),
-            parameter.detach(),
-            nan="0 / 0 occurs where the gradient is zero: add ε to the denominator",
-            tolerance=2e-6,
-        )
-
-
 def largest_move(output, entries: int, outputs: int) -> Tensor:
     """The most that each output moves, over all ways to give so many entries a sign."""
     signs = torch.tensor([*product((-1.0, 1.0), repeat=entries)])
     return torch.stack([output(some).abs() for some in signs]).amax(0).reshape(outputs)
 
 
-@exercise("7.3", "no choice of signs moves an output farther, and some choice moves it as far")
+@exercise("7.2", "no choice of signs moves an output farther, and some choice moves it as far")
 def reach() -> Iterator[Case]:
     """Compared with every choice of signs."""
     for width, rank, outputs, lr in ((3, 2, 4, 0.1), (4, 2, 3, 0.02), (2, 3, 2, 0.5)):
@@ -170,3 +148,48 @@ def reach() -> Iterator[Case]:
         what = f"{outputs} outputs of rank {rank} and width {width}"
         form = "return two tensors (m,): what A's step can do, then what B's can"
         yield Case(what, (x, A, B, lr), expected, form=form, read=lambda found, *_: [*found])
+
+
+@exercise(
+    "7.3",
+    "as many tries for each kind, chosen on some pictures and judged on the others, for two kinds and for three",
+)
+def fair_trial() -> Iterator[Case]:
+    """Counted answer by answer; a kind has a try too many, and one shines where it was chosen."""
+    chance = torch.Generator().manual_seed(TRIAL_SEED)
+    for seeds, n, names in ((2, 15, ("steady", "many")), (3, 20, ("steady", "shining", "many"))):
+        choose = torch.rand(n, generator=chance) < 0.4
+        kinds = {kind: [(0.1 * i, 0.1 * j) for j in range(3)] for i, kind in enumerate(names)}
+        right = {
+            pair: torch.rand(seeds, n, generator=chance) < 0.5
+            for pairs in kinds.values()
+            for pair in pairs
+        }
+        if "shining" in kinds:
+            right[kinds["shining"][1]] |= choose  # and elsewhere it does as it did
+            kinds["steady"].append((2.0, 2.0))  # a try too many, which is never right
+            right[2.0, 2.0] = torch.zeros(seeds, n, dtype=torch.bool)
+        kinds["many"].append((1.0, 1.0))  # ... which is always right
+        right[1.0, 1.0] = torch.ones(seeds, n, dtype=torch.bool)
+        expected = {}
+        for kind, pairs in kinds.items():
+            counts = [
+                [
+                    sum(
+                        row[i]
+                        for row in right[pair].tolist()
+                        for i in range(n)
+                        if choose[i] == some
+                    )
+                    for some in (True, False)
+                ]
+                for pair in pairs[:3]
+            ]
+            _, best = max(counts, key=itemgetter(0))
+            expected[kind] = best / (seeds * (n - int(choose.sum())))
+        yield Case(
+            f"the shares of {len(kinds)} kinds",
+            (right, kinds, choose),
+            Parts(expected),
+            form="return a dictionary: each kind's name and its share",
+        )

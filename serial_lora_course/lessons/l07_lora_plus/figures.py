@@ -1,4 +1,4 @@
-"""The race of A and B, what their steps do at a width, a square of rates, and a search of them."""
+"""The race of A and B, what their steps do, runs by their rates, and a trial held many times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -53,52 +52,69 @@ def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     return with_description(figure, f"How far A and B have moved in the end. {'; '.join(words)}.")
 
 
-def plot_widths(
-    widths: Sequence[int], effects: Mapping[str, Sequence[Sequence[float]]], own: int
-) -> Figure:
-    """How far one step of A, and one of B, moves the output, against the width, on log scales.
+def plot_widths(widths: Sequence[int], effects: Sequence[Sequence[float]], size_B: float) -> Figure:
+    """How far one step of A, and one of B, moves the output of a random layer, against its width, on log scales.
 
     Args:
         widths: of the layer.
-        effects: title of a picture -> for each width the effect of a step of A, and of one of B; then the most
-            that each could do, which is dotted.
-        own: the width of the lesson's model, one of them: a line, and A's effect there as a multiple of B's.
+        effects: for each width the effect of a step of A, and of one of B; then the most that A's could do, dotted.
+        size_B: of B's entries, for the title.
     """
-    words, places = [], []
-    with styled_figure(3.9 * len(effects) + 0.6, 3.6) as figure:
-        panels = figure.subplots(1, len(effects), sharey=True, squeeze=False)[0]
-        for axes, (title, pairs) in zip(panels, effects.items(), strict=True):
-            axes.axvline(own, color=QUIET, linestyle=DASHED, linewidth=1.2)
-            *measured, most_A, most_B = zip(*pairs, strict=True)
-            for name, colour, values in zip("AB", (BLUE, VERMILION), measured, strict=True):
-                axes.plot(widths, values, color=colour, marker="o", linewidth=2.2)
-                ahead = values[-1] >= max(pairs[-1][:2])  # labels of lines that meet stand apart
-                beside = {"xytext": (8, -3 if ahead else 3), "textcoords": "offset points"}
-                beside["va"] = "bottom" if ahead else "top"
-                axes.annotate(name, (widths[-1], values[-1]), color=colour, **beside)
-                words.append(f"{title}, {name}: {values[0]:.2g} to {values[-1]:.2g}")
-            for colour, values in ((BLUE, most_A), (INK, most_B)):  # B's lies on its line
-                axes.plot(widths, values, color=colour, linestyle=":", linewidth=1.8, zorder=4)
-            axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
-            axes.set_xlim(widths[0] / 1.2, 1.7 * widths[-1])  # labels stand beyond the last width
-            ticks = [width for width in widths if width != own][::2]
-            axes.set_xticks(ticks, [f"{width}" for width in ticks])
-            axes.spines["bottom"].set_bounds(widths[0], widths[-1])
-            axes.set_title(title, fontsize=11)
-            axes.set_xlabel("width d")
-            of_A, of_B, *_ = pairs[widths.index(own)]
-            words.append(f"at width {own} A's is {of_A / of_B:.2g} times B's")
-            places.append((axes, f"ours, {own}: A's is\n{of_A / of_B:.2g} times B's"))
-        panels[0].set_ylabel(
-            "how far one step of A or B, at one\nrate, moves an output (dotted: at most)"
-        )
-        place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 10, "color": QUIET}
-        for axes, told in places:
-            axes.annotate(told, (own, axes.get_ylim()[0]), **place)
+    words = []
+    with styled_figure(6.4, 3.6) as figure:
+        axes = figure.subplots()
+        *measured, most = zip(*effects, strict=True)
+        for name, colour, values in zip("AB", (BLUE, VERMILION), measured, strict=True):
+            axes.plot(widths, values, color=colour, marker="o", linewidth=2.2)
+            words.append(f"{name}: {values[0]:.2g} to {values[-1]:.2g}")
+            beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(f"a step of {name}", (widths[-1], values[-1]), color=colour, **beside)
+        axes.plot(widths, most, color=BLUE, linestyle=":", linewidth=1.8)
+        axes.annotate("A at most", (widths[-1], most[-1]), color=BLUE, **beside)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xlim(widths[0] / 1.2, 3.2 * widths[-1])  # labels stand beyond the last width
+        axes.set_xticks(widths, [f"{width}" for width in widths])
+        axes.minorticks_off()
+        axes.spines["bottom"].set_bounds(widths[0], widths[-1])
+        axes.set(xlabel="width d", ylabel="how far one step\nmoves an output")
+        axes.set_title(f"Random layer, B's entries of size {size_B:.3f}", fontsize=11)
     span = f"from width {widths[0]} to {widths[-1]}"
     return with_description(
-        figure, f"How far one step moves the output, {span}. {'; '.join(words)}."
+        figure, f"How far one step moves the output of a random layer, {span}. {'; '.join(words)}."
+    )
+
+
+def plot_steps(moves: Mapping[str, Mapping[tuple[float, float], float]]) -> Figure:
+    """How far a step of A, and one of B, moves the scores, against B's rate, on log scales.
+
+    Args:
+        moves: ``A`` and ``B`` -> (A's rate, B's rate) -> mean change of a score. B's are one line, for the least rate of A.
+    """
+    rates = sorted({rate for pair in moves["A"] for rate in pair})
+    lines = [("B", rates[0], "a step of B", VERMILION)]
+    lines += [("A", rate, f"a step of A at {rate:g}", BLUE) for rate in rates]
+    words = []
+    with styled_figure(7, 4) as figure:
+        axes = figure.subplots()
+        for name, of_A, told, colour in lines:
+            values = [moves[name][of_A, rate] for rate in rates]
+            axes.plot(rates, values, color=colour, marker="o", linewidth=2.2)
+            beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(told, (rates[-1], values[-1]), color=colour, **beside)
+            words.append(f"{told}: {', '.join(f'{value:.2g}' for value in values)}")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(rates[0] / 1.4, rates[-1] * 8)  # labels stand beyond the last rate
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.spines["bottom"].set_bounds(rates[0], rates[-1])
+        axes.set(xlabel="learning rate of B", ylabel="mean change of a score")
+        axes.set_title("Our model, step 2: how far one step moves the scores", fontsize=11)
+    at = ", ".join(f"{rate:g}" for rate in rates)
+    return with_description(
+        figure, f"How far step 2 moves the scores at B's rates {at}. {'; '.join(words)}."
     )
 
 
@@ -141,27 +157,72 @@ def plot_rates(
     return with_description(figure, f"{counted}. A frame: one rate for both. {'; '.join(words)}.")
 
 
-def plot_search(searches: Mapping[str, Mapping[str, pd.Series]], ylabels: Sequence[str]) -> Figure:
-    """What each rate of B reached, in a panel for each task; a line for a ratio of A's rate to B's.
+def plot_ratios(
+    counts: Mapping[tuple[float, float], Sequence[int]], ylabel: str, zero_shot: int
+) -> Figure:
+    """How many are right at each rate of B, each seed a dot; a line through the means of each ratio with several runs.
 
     Args:
-        searches: title -> name of a line -> what was reached, by B's rate.
-        ylabels: of each panel.
+        counts: (A's rate, B's rate) -> how many are right in each seed.
+        ylabel: what the numbers are, such as "right of 73".
+        zero_shot: how many are right without training.
     """
+    lines: dict[float, dict[float, Sequence[int]]] = {}
+    for (a, b), each in sorted(counts.items()):
+        lines.setdefault(float(f"{b / a:.3g}"), {})[b] = each
+    looks = ((BLUE, "v", 0.94), (INK, "o", 1.0), (VERMILION, "^", 1.06))
+    shown = [(ratio, line) for ratio, line in sorted(lines.items()) if len(line) > 1]
     words = []
-    with styled_figure(4.4 * len(searches), 3.6) as figure:
-        panels = figure.subplots(1, len(searches), squeeze=False)[0]
-        for axes, (title, lines), ylabel in zip(panels, searches.items(), ylabels, strict=True):
-            looks = ((BLUE, "o"), (VERMILION, "^"))
-            for (name, line), (colour, marker) in zip(lines.items(), looks, strict=True):
-                axes.plot(line, color=colour, marker=marker, linewidth=2.2, label=name)
-                told = ", ".join(f"{rate:g}: {value:.1f}" for rate, value in line.items())
-                words.append(f"{title}, {name}: {told}")
-                best = (line.idxmax(), line.max())
-                axes.scatter(*best, s=200, facecolors="none", edgecolors=colour, linewidths=2)
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.set(title=title, xlabel="learning rate of B (ring: the best)", ylabel=ylabel)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2)
-    return with_description(figure, f"What was reached at each rate of B. {'; '.join(words)}.")
+    with styled_figure(7.2, 3.8) as figure:
+        axes = figure.subplots()
+        axes.axhline(zero_shot, color=QUIET, linestyle=DASHED, linewidth=1.2)
+        beside = {"xytext": (0, -4), "textcoords": "offset points", "color": QUIET, "va": "top"}
+        middle = sorted(b for _, b in counts)[len(counts) // 2]
+        axes.annotate("zero-shot", (middle, zero_shot), ha="center", fontsize=10, **beside)
+        for (ratio, line), (colour, marker, aside) in zip(shown, looks, strict=True):
+            told = "one rate for both"
+            if ratio != 1:
+                fast = f"{max(ratio, 1 / ratio):.0f} times as fast"
+                told = f"B {fast}: LoRA+" if ratio > 1 else f"A {fast}"
+            places = [rate * aside for rate in line]  # dots of several lines stand apart
+            means = [float(np.mean(each)) for each in line.values()]
+            axes.plot(places, means, color=colour, linewidth=2.2, label=told, marker=marker)
+            for place, each in zip(places, line.values(), strict=True):
+                axes.scatter(
+                    [place] * len(each), each, color=colour, marker=marker, alpha=0.45, s=26
+                )
+            reached = [f"{rate:g}: {mean:.1f}" for rate, mean in zip(line, means, strict=True)]
+            words.append(f"{told}: {', '.join(reached)}")
+        axes.set_xscale("log")
+        rates = sorted({b for _, b in counts})
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.minorticks_off()
+        axes.set(xlabel="learning rate of B", ylabel=ylabel)
+        figure.legend(loc="outside upper center", ncols=3)
+    return with_description(
+        figure, f"{ylabel} at each rate of B; zero-shot {zero_shot}. {'; '.join(words)}."
+    )
+
+
+def plot_trials(leads: Sequence[float], xlabel: str) -> Figure:
+    """How many trials gave which lead: bars left of zero, at zero and right of it in three colours, counted."""
+    values, times = np.unique(np.round(leads, 2), return_counts=True)
+    kinds = (
+        ("behind", values < 0, BLUE),
+        ("equal", values == 0, QUIET),
+        ("ahead", values > 0, VERMILION),
+    )
+    mean = float(np.mean(leads))
+    words = []
+    with styled_figure(7.2, 3.2) as figure:
+        axes = figure.subplots()
+        step = np.diff(values).min() if len(values) > 1 else 1.0
+        for told, some, colour in kinds:
+            words.append(f"{told} in {times[some].sum()}")
+            axes.bar(values[some], times[some], 0.85 * step, color=colour, label=words[-1])
+        axes.axvline(0, color=INK, linewidth=1.4)
+        axes.set(xlabel=xlabel, ylabel="trials", title=f"Mean {mean:+.1f} points")
+        figure.legend(loc="outside upper center", ncols=3)
+    return with_description(
+        figure, f"{xlabel}: mean {mean:+.1f}; {', '.join(words)} of {len(leads)} trials."
+    )
