@@ -9,8 +9,8 @@
 # - *Add* all adapters up: one model, one pass.
 # - *Gather*: one model and one pass, in which each picture meets its own adapter.
 #
-# Which one do you run? You write the last two by hand. At the end, one table shows what each way costs in right
-# answers, milliseconds and megabytes.
+# Which one do you run? You write the last two by hand, and measure what each way costs in right answers, milliseconds
+# and megabytes.
 
 # %%
 try:
@@ -42,10 +42,9 @@ display_drawing("many_adapters")
 # %% [markdown]
 # ## Switch: a pass for each
 #
-# We begin with six customers, each with pictures of one kind. Your loop from lesson 04 trains an adapter for each of
-# them, on up to sixteen pictures of a class. An adapter is a pair (A, B) for every block. To switch, `put` writes one
-# adapter's matrices into the model. Which customers will gain by their own adapter, and what will another customer's
-# adapter do to them?
+# We begin with six customers, each with pictures of one kind. Your loop from lesson 04 trains an adapter for each, on up
+# to sixteen pictures of a class. An adapter is a pair (A, B) for every block, and `put` switches to it. Whom will an
+# adapter help, and whom will it harm?
 
 # %%
 Pair = tuple[Tensor, Tensor]  # A (r, d) and B (d, r)
@@ -129,13 +128,11 @@ size = sum(matrix.nbytes for pair in trained["symbols"].values() for matrix in p
 print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 
 # %% [markdown]
-# Look at the frames first, which mark each customer's own adapter. Symbols, travel and photographs gain about ten
-# answers each. Objects, nature and food gain two or lose a few, which may be luck: each adapter was trained once, on
-# few pictures. Outside the frames most cells are pale, so another customer's adapter usually changes little. The one
-# for symbols does the most harm: with it, objects has 11 right answers in place of 17.
+# The frames mark each customer's own adapter. By it symbols, travel and photographs gain many answers. Objects, nature
+# and food gain or lose so few that it may be luck, as each adapter was trained only once. Outside the frames most cells
+# are pale: another customer's adapter usually changes little.
 #
-# A switch copies nothing, and a gigabyte holds the adapters of 4,069 customers. But a batch from six customers takes
-# six passes.
+# A switch copies nothing, and a gigabyte holds 4,069 adapters. But a batch from six customers takes six passes.
 #
 # ## Add: one adapter for all
 #
@@ -144,7 +141,7 @@ print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 # $$ I + w_1 B_1 A_1 + w_2 B_2 A_2 + \dots $$
 #
 # We cannot add the A's and add the B's, because their product would contain B₁A₂ and B₂A₁, which nobody trained. But **a
-# sum of products is a product** of stacked matrices, with A's rows on top of each other and B's columns side by side:
+# sum of products is a product** of stacked matrices:
 #
 # $$ w_1 B_1 A_1 + w_2 B_2 A_2 = \begin{pmatrix} w_1 B_1 & w_2 B_2 \end{pmatrix}
 # \begin{pmatrix} A_1 \\ A_2 \end{pmatrix} . $$
@@ -184,24 +181,22 @@ check("11.1", add_pairs)
 # %% [markdown]
 # <details><summary>Hint 1: which way to stack</summary>
 #
-# `torch.cat` puts matrices on top of each other (`dim=0`) or side by side (`dim=1`). A has r rows, B has r
-# columns.
+# `torch.cat` puts matrices on top of each other (`dim=0`) or side by side (`dim=1`).
 #
 # </details>
 # <details><summary>Hint 2: where the weight goes</summary>
 #
-# Each product must be multiplied by its weight once. So the weight belongs to one of its two factors.
+# Each product has its weight once, so multiply only one of its two factors by it.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 #
-# Now add the other customers' adapters to your own, all with weight 1. They can harm you in two ways: their change may
-# be too *large*, or it may point in harmful *directions*. To tell the two apart, we need a change that is as large and
-# points elsewhere. So `turned` rotates the sum of the others at random, and then rescales it in every block, until the
-# mean of |B A x| over the tokens x is what it was.
+# Now put the others' adapters beside each customer's own, all with weight 1. Their change can be too *large*, or it can
+# point in harmful *directions*. To tell the two apart, `turned` rotates the sum of the others at random, and then
+# rescales it in every block, until the mean of |B A x| over the tokens x is what it was.
 #
-# Set `guess`: how many of the 288 pictures stay right with all six adapters in the sum, as trained?
+# Set `guess`: how many of the 288 pictures are right with all six adapters in the sum?
 
 # %%
 guess = 120  # your guess: right of 288, with all six in the sum
@@ -259,16 +254,15 @@ sizes = pd.DataFrame.from_dict(sizes, "index", columns=columns)
 display(sizes.groupby(lambda place: "image" if "visual" in place else "text").mean().round(2))
 
 # %% [markdown]
-# Look at the orange line on the left first. Every adapter more costs answers, and the sum of six has 99 right, fewer
-# than the 112 without an adapter. The blue band stays at what the own adapter reaches, although the turned change is as
-# large in the blocks, as the table shows. So the harm is in the **directions**.
+# Look at the left panel first. As trained (orange), every adapter more costs answers, and six have 99 right, fewer than
+# no adapter. Turned (blue, five draws), the others cost next to nothing, although the table shows that their change is
+# as large. So the harm is in the **directions**.
 #
-# The right panel shows why. As trained, the others move a picture's features by 0.74 in the end; turned, they move them
-# by 0.11 to 0.12. The model hardly responds to a change in a random direction. Training searched for the directions
-# to which it does respond, and the others' adapters push along theirs.
+# The right panel shows why. As trained, the others move a picture's features by 0.74 in the end; turned, by no more than
+# 0.12. The model hardly responds to a change in a random direction, but training found directions to which it does.
 #
-# Smaller weights make the others' push smaller, but your own as well. So we also try the sum at weights of 1/3 and of 1/6,
-# and each customer's own adapter *alone* at 1/6. Who loses in the sum?
+# Smaller weights shrink the others' change, but the own one as well. So we try the sum of six at three weights, and as a
+# control each own adapter *alone* at 1/6. Who loses in the sum?
 
 # %%
 WEIGHTS, on_spare = {"1": 1, "1/3": 1 / 3, "1/6": 1 / 6}, {}
@@ -298,21 +292,18 @@ best = max(on_spare, key=on_spare.get)
 print(f"on {SPARE} other pictures of each customer: {on_spare}, so the weight is {best}")
 
 # %% [markdown]
-# Each row is a way to serve the six customers. On the right stand all right answers and, in brackets, how far they
-# are from the own adapters on the same pictures, with a 95% interval. (The interval speaks of other pictures, with these
-# adapters.)
+# On the right are each row's right answers and, in brackets, their distance from the own adapters on the same pictures,
+# with a 95% interval (for other pictures, with these adapters).
 #
-# At weights of 1 everybody but food loses. At 1/6 the sum has 120 right, and so small an adapter has 116 even when it is
-# alone. So there the loss is one of **size**: a sixth of an adapter does little. A weight of 1/3 lies between, and the
-# pictures that we kept apart to choose by prefer it too. With it the sum has 131 right, and the interval, −10 ± 14, leaves
-# open whether it is worse than the own adapters. (To add changes of weights is *task arithmetic*, Ilharco et al., 2023
-# <!-- from their paper's year: 2023 -->.)
+# At weight 1 everybody but food loses. At 1/6 the sum has 120 right, and an own adapter that is alone and as small has
+# 116. So there the loss is one of **size**. The best weight lies between: 1/3, which we chose on other pictures. With it
+# 131 are right, and the interval, −10 ± 14, leaves open whether that is worse than the own adapters. (To add changes of
+# weights is *task arithmetic*, Ilharco et al., 2023 <!-- from their paper's year: 2023 -->.)
 #
 # ## Gather: one pass, to each its own
 #
 # Pairs are small, so one pass can *gather* them: it keeps all adapters in two tensors, selects each sample's A and B, and
-# multiplies in one batched product. The first step is to fill the two tensors, although ranks differ. Ours have
-# rank 16, a sum of two has 32, and a customer without an adapter has 0.
+# multiplies in one batched product. But ranks differ: ours are 16, a sum of two has 32, and no adapter has 0.
 #
 # ### Exercise 11.2 · Any ranks, one stack
 #
@@ -355,8 +346,7 @@ check("11.2", stack_pairs)
 # </details>
 # <details><summary>Hint 2: zeros first</summary>
 #
-# Begin with two tensors of zeros. Pair k fills the first r_k rows of `all_A[k]` and the first r_k columns of
-# `all_B[k]`.
+# Pair k fills the first r_k rows of `all_A[k]` and the first r_k columns of `all_B[k]`.
 #
 # </details>
 #
@@ -368,9 +358,8 @@ check("11.2", stack_pairs)
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 10 |
 #
-# `Gathered` will take the place of the norm before each attention. Write its `forward`: apply the norm, and then to
-# each sample its own pair, x + x Aᵀ Bᵀ. `which` says whose. You need no loop: indexing with a tensor selects rows, and
-# `@` multiplies batches.
+# `Gathered` will take the place of the norm before each attention. Write its `forward`: the norm, and then x + x Aᵀ Bᵀ
+# with each sample's own pair, without a loop. Indexing with a tensor selects rows, and `@` multiplies batches.
 
 
 # %% tags=["exercise"]
@@ -422,9 +411,8 @@ check("11.3", Gathered)
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 8 |
 #
-# Return a copy of a CLIP whose image tower serves each picture with its own adapter: in every block of
-# `visual.transformer.resblocks`, a `Gathered` takes the place of `ln_1`. In a stored adapter, block i's pair has the
-# name `visual.transformer.resblocks.{i}.serial_lora`.
+# Copy the model, and in every block of its `visual.transformer.resblocks` put a `Gathered` in the place of `ln_1`. A
+# stored adapter has block i's pair under the name `visual.transformer.resblocks.{i}.serial_lora`.
 
 
 # %% tags=["exercise"]
@@ -455,7 +443,7 @@ check("11.4", server_of)
 # %% [markdown]
 # <details><summary>Hint 1: one block</summary>
 #
-# A block needs its pair of every stored adapter, in their order: a list with one pair of each.
+# A block needs a list: its pair of every stored adapter, in their order.
 #
 # </details>
 # <details><summary>Hint 2: its number</summary>
@@ -466,9 +454,9 @@ check("11.4", server_of)
 #
 # Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 #
-# Now serve a batch of six pictures. Symbols, travel and photographs get their own adapter. Objects and nature share a sum
-# of two, which has rank 32. Food, whose own adapter did not help, gets none. (We took pictures for which this matters.)
-# `WHICH` says the number of each picture's adapter. An adapter's prompts are encoded apart, once.
+# Now serve a batch of six pictures, for which the choice of adapter matters. Objects and nature share a sum of two, and
+# food, whose own adapter did not help, gets none. `WHICH` says the number of each picture's adapter. (Its prompts are
+# encoded apart, once.)
 
 # %%
 make_server = yours("11.4")
@@ -484,7 +472,6 @@ for name, take in zip(CUSTOMERS, takes, strict=True):
     picked.append(int((hits[take, name] & ~hits[wrong, name]).nonzero()[0]))
 six = torch.stack([tests[name][0][i] for name, i in zip(CUSTOMERS, picked, strict=True)])
 
-# %%
 shown, off = {}, 0.0
 for title, which in {"no adapter for anybody": 6 * [6], "WHICH": WHICH}.items():
     server, said = make_server(clip.model, [*stored.values()], torch.tensor(which)), []
@@ -501,52 +488,36 @@ print(f"one pass and a pass for each differ by at most {off:.0e}")
 print(sets["travel"].attribution)
 
 # %% [markdown]
-# Without an adapter (left) only food's picture is named right, and with `WHICH` (right) all six are. That is how we chose
-# them. What counts is the printed line: one pass with ranks of 0, 16 and 32 gives each picture the features of a pass of
-# its own, up to rounding. A mistake in `which` raises no error, so make this comparison in every server that you write.
-# Then try `WHICH[5] = 5`, which gives food its own adapter.
+# With `WHICH` (right) all six are named right, because we chose them so. What counts is the printed line: one pass with
+# ranks of 0, 16 and 32 gives each picture the features of a pass of its own, up to rounding. A mistake in `which` raises
+# no error, so compare like this in every server that you write. Then give food its own adapter by `WHICH[5] = 5`.
 #
 # ## What it costs
 #
-# Now sixty-four pictures come in at once, from sixty-four customers. We time one model for all, which is what a merged
-# sum is, and then the server that switches, the one with merged copies, and yours. (Milliseconds are those of the
-# processor, the fastest of three rounds. All customers have copies of one adapter. In place of sixty-four towers we run one
-# sixty-four times, which can only favour the copies.)
-
-# %%
-some = torch.cat([pictures for pictures, _ in tests.values()])[:64]  # (64, 3, H, W)
-tower = clip.model.visual
-pairs = {place: pair for place, pair in trained["symbols"].items() if "visual" in place}
-pairs_mb = sum(matrix.nbytes for pair in pairs.values() for matrix in pair) / 1e6
-tower_mb = sum(p.nbytes for p in tower.parameters()) / 1e6
-server = make_server(clip.model, 64 * [pairs], torch.arange(64))
-
-
-def switching() -> None:
-    for picture in some.split(1):
-        put(pairs)
-        model.encode_image(picture)
-
-
-runs = {
-    "one model": lambda: tower(some),
-    "switch": switching,
-    "copies": lambda: [tower(picture) for picture in some.split(1)],
-    "gather": lambda: server.encode_image(some),
-}
-with torch.no_grad():
-    rounds = [{k: timeit(f, timer=process_time, number=1) for k, f in runs.items()} for _ in "abc"]
-ms = {k: 1000 * min(each[k] for each in rounds) for k in runs}
-print(f"copied for each picture: {64 * pairs_mb / len(pairs):.1f} MB a block")
+# Sixty-four pictures come in, from sixty-four customers with copies of one adapter. (We count the processor's time, the
+# fastest of three rounds. In place of sixty-four merged towers we run one sixty-four times, which can only favour them.)
 
 # %%
 everybody = torch.cat([pictures for pictures, _ in tests.values()])  # (288, 3, H, W)
-server = make_server(clip.model, [*trained.values()], torch.arange(6).repeat_interleave(TESTS))
-with torch.no_grad():  # each with their own adapter, in one pass
-    together = server.encode_image(everybody, normalize=True).split(TESTS)
+some, tower = everybody[:64], clip.model.visual
+pairs = {place: pair for place, pair in trained["symbols"].items() if "visual" in place}
+tower_mb = sum(p.nbytes for p in tower.parameters()) / 1e6
+pairs_mb = sum(matrix.nbytes for pair in pairs.values() for matrix in pair) / 1e6
+server = make_server(clip.model, 64 * [pairs], torch.arange(64))
+runs = {
+    "one model": lambda: tower(some),
+    "switch": lambda: [(put(pairs), model.encode_image(picture)) for picture in some.split(1)],
+    "copies": lambda: [tower(picture) for picture in some.split(1)],
+    "gather": lambda: server.encode_image(some),
+}
+own_each = make_server(clip.model, [*trained.values()], torch.arange(6).repeat_interleave(TESTS))
+with torch.no_grad():
+    rounds = [{k: timeit(f, timer=process_time, number=1) for k, f in runs.items()} for _ in "abc"]
+    together = own_each.encode_image(everybody, normalize=True).split(TESTS)  # one pass
 for name, theirs in zip(CUSTOMERS, together, strict=True):
     put(trained[name])  # for its prompts
     hits["gather", name] = right(name, theirs)
+ms = {k: 1000 * min(each[k] for each in rounds) for k in runs}
 with_pairs = tower_mb + 64 * pairs_mb
 rows = {
     "no adapter": (against_own("none"), ms["one model"], tower_mb),
@@ -557,16 +528,16 @@ rows = {
 }
 columns = [f"right of {6 * TESTS}, 6 customers", "ms, 64 customers", "MB, 64 customers"]
 display(pd.DataFrame.from_dict(rows, "index", columns=columns).round())
+print(f"copied for each picture: {64 * pairs_mb / len(pairs):.1f} MB in a block")
 
 # %% [markdown]
-# **Gather.** Its pass takes about as long as that of one model without pairs, where sixty-four passes take about twice as
-# long. (Every pass calls all layers anew, which one batch does only once.) It gives the answers of a switch, needs 20 MB where
-# merged copies need 704, and for a moment 1.6 MB more, for the pairs that each block copies. Services with many LoRAs on
-# a GPU (S-LoRA, Punica) avoid that copy by kernels of their own. In the library, `per_sample` gathers.
+# **Gather.** It gives the answers of a switch in about the time of one model. Sixty-four passes take much longer,
+# presumably because each calls all layers anew. Gathering needs 20 MB where merged copies need 704, and each block copies
+# 1.6 MB of pairs for a moment. (On a GPU, S-LoRA and Punica avoid that by kernels of their own. In the library,
+# `per_sample` gathers.)
 #
-# When would you take another way? If requests come one at a time, there is nothing to gather, and a switch is enough. If
-# one customer has a machine of their own, merge. The sum is the smallest, but its 131 holds for six customers; what
-# sixty-four adapters in one sum lose, we did not measure.
+# If requests come one at a time, a switch is enough. If a customer has a machine of their own, merge. The sum is the
+# smallest, but its 131 holds for six customers; what sixty-four lose in one sum, we did not measure.
 #
 # ## Quiz
 #
@@ -574,8 +545,8 @@ display(pd.DataFrame.from_dict(rows, "index", columns=columns).round())
 #
 # <details><summary>Answer</summary>
 #
-# The stacked pair has rank 12. The product can have a lower rank, if the rows of the stacked A are not independent (both
-# pairs read some of the same directions), or the columns of B (both write some). Then a smaller pair is enough.
+# The stacked pair has rank 12. The product can have a lower one, if the rows of the stacked A are not independent (both
+# pairs read some of the same directions), or the columns of B.
 #
 # </details>
 #
@@ -584,16 +555,14 @@ display(pd.DataFrame.from_dict(rows, "index", columns=columns).round())
 #
 # <details><summary>Answer</summary>
 #
-# No. (I + B₂A₂)(I + B₁A₁) = I + B₁A₁ + B₂A₂ + B₂A₂B₁A₁ has one term more, and an order. It is one pair again, of
-# rank r₁ + r₂: stack A₁ over A₂ + A₂B₁A₁, and B₁ beside B₂. The library's `chain` makes it. LoRA's pairs stand beside a
-# weight, and all of them read the same tokens, so they can only be added.
+# No. (I + B₂A₂)(I + B₁A₁) = I + B₁A₁ + B₂A₂ + B₂A₂B₁A₁ has one term more, and an order. It is one pair again: stack A₁
+# over A₂ + A₂B₁A₁, and B₁ beside B₂.
 #
 # </details>
 #
 # ## What to remember
 #
-# - A sum of pairs is one pair, exactly. But its parts share one model: large weights let in the others' directions, and
-#   small ones weaken each customer's own adapter.
+# - A sum of pairs is one pair, exactly, but at large weights the others' directions harm, and small ones weaken everybody.
 # - A batch can give each sample its own pair, of any rank, in one pass: stack the pairs, select by index, multiply.
 #
 # Next: [a model and pictures of your own](12_your_own.ipynb).
