@@ -152,7 +152,7 @@ print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●● | 10 |
+# | ●●○○○ | ●●●●● | 8 |
 #
 # Return one pair whose product B A is the weighted sum of the products. There may be more than two pairs, of different
 # ranks.
@@ -356,7 +356,7 @@ check("11.2", stack_pairs)
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●●● | 10 |
+# | ●●●○○ | ●●●●● | 8 |
 #
 # `Gathered` will take the place of the norm before each attention. Write its `forward`: the norm, and then x + x Aᵀ Bᵀ
 # with each sample's own pair, without a loop. Indexing with a tensor selects rows, and `@` multiplies batches.
@@ -409,7 +409,7 @@ check("11.3", Gathered)
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●○ | 8 |
+# | ●●○○○ | ●●●●○ | 5 |
 #
 # Copy the model, and in every block of its `visual.transformer.resblocks` put a `Gathered` in the place of `ln_1`. A
 # stored adapter has block i's pair under the name `visual.transformer.resblocks.{i}.serial_lora`.
