@@ -128,9 +128,9 @@ size = sum(matrix.nbytes for pair in trained["symbols"].values() for matrix in p
 print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 
 # %% [markdown]
-# The frames mark each customer's own adapter. By it symbols, travel and photographs gain many answers. Objects, nature
+# The frames mark each customer's own adapter. Symbols, travel and photographs gain many answers by theirs. Objects, nature
 # and food gain or lose so few that it may be luck, as each adapter was trained only once. Outside the frames most cells
-# are pale: another customer's adapter usually changes little.
+# are pale, so another customer's adapter usually changes little.
 #
 # A switch copies nothing, and a gigabyte holds 4,069 adapters. But a batch from six customers takes six passes.
 #
@@ -154,8 +154,7 @@ print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 8 |
 #
-# Return one pair whose product B A is the weighted sum of the products. There may be more than two pairs, of different
-# ranks.
+# Return one pair whose B A is the weighted sum of the products, for any number of pairs, of any ranks.
 
 
 # %% tags=["exercise"]
@@ -292,13 +291,13 @@ best = max(on_spare, key=on_spare.get)
 print(f"on {SPARE} other pictures of each customer: {on_spare}, so the weight is {best}")
 
 # %% [markdown]
-# On the right are each row's right answers and, in brackets, their distance from the own adapters on the same pictures,
-# with a 95% interval (for other pictures, with these adapters).
+# At the right you see each row's total and, in brackets, how far it is from that of the own adapters on the same
+# pictures, with a 95% interval (for other pictures, with these adapters).
 #
-# At weight 1 everybody but food loses. At 1/6 the sum has 120 right, and an own adapter that is alone and as small has
-# 116. So there the loss is one of **size**. The best weight lies between: 1/3, which we chose on other pictures. With it
-# 131 are right, and the interval, −10 ± 14, leaves open whether that is worse than the own adapters. (To add changes of
-# weights is *task arithmetic*, Ilharco et al., 2023 <!-- from their paper's year: 2023 -->.)
+# At weight 1 everybody but food loses. At 1/6 the sum has 120 right. The own adapters, alone and as small, have no more,
+# so the loss there is one of **size**. The best weight lies between them: 1/3, which we chose on other pictures. It has
+# 131 right, and −10 ± 14 leaves open whether that is worse than the own adapters. (To add changes of weights is *task
+# arithmetic*, Ilharco et al., 2023 <!-- from their paper's year: 2023 -->.)
 #
 # ## Gather: one pass, to each its own
 #
@@ -455,8 +454,8 @@ check("11.4", server_of)
 # Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 #
 # Now serve a batch of six pictures, for which the choice of adapter matters. Objects and nature share a sum of two, and
-# food, whose own adapter did not help, gets none. `WHICH` says the number of each picture's adapter. (Its prompts are
-# encoded apart, once.)
+# food, whose own adapter did not help, gets none. `WHICH` has the number of each picture's adapter. (Each adapter's prompts
+# are encoded apart, once.)
 
 # %%
 make_server = yours("11.4")
@@ -495,7 +494,8 @@ print(sets["travel"].attribution)
 # ## What it costs
 #
 # Sixty-four pictures come in, from sixty-four customers with copies of one adapter. (We count the processor's time, the
-# fastest of three rounds. In place of sixty-four merged towers we run one sixty-four times, which can only favour them.)
+# fastest of three rounds. In place of sixty-four merged towers we run one sixty-four times, which can only favour them. A
+# merge changes no answer, as lesson 01 showed.)
 
 # %%
 everybody = torch.cat([pictures for pictures, _ in tests.values()])  # (288, 3, H, W)
@@ -527,14 +527,15 @@ rows = {
     "gather": (against_own("gather"), ms["gather"], with_pairs),
 }
 columns = [f"right of {6 * TESTS}, 6 customers", "ms, 64 customers", "MB, 64 customers"]
-display(pd.DataFrame.from_dict(rows, "index", columns=columns).round())
+table = pd.DataFrame.from_dict(rows, "index", columns=columns).round()
+display(table.astype(dict.fromkeys(columns[1:], int)))
 print(f"copied for each picture: {64 * pairs_mb / len(pairs):.1f} MB in a block")
 
 # %% [markdown]
-# **Gather.** It gives the answers of a switch in about the time of one model. Sixty-four passes take much longer,
-# presumably because each calls all layers anew. Gathering needs 20 MB where merged copies need 704, and each block copies
-# 1.6 MB of pairs for a moment. (On a GPU, S-LoRA and Punica avoid that by kernels of their own. In the library,
-# `per_sample` gathers.)
+# You run the server that **gathers**. It gives the answers of a switch in about the time of one model. Sixty-four passes
+# take much longer, presumably because each calls all layers anew. Gathering needs 20 MB where merged copies need 704, and
+# each block copies 1.6 MB of pairs for a moment. (On a GPU, S-LoRA and Punica avoid this copy by kernels of their own. In
+# the library, `per_sample` gathers.)
 #
 # If requests come one at a time, a switch is enough. If a customer has a machine of their own, merge. The sum is the
 # smallest, but its 131 holds for six customers; what sixty-four lose in one sum, we did not measure.
@@ -562,7 +563,7 @@ print(f"copied for each picture: {64 * pairs_mb / len(pairs):.1f} MB in a block"
 #
 # ## What to remember
 #
-# - A sum of pairs is one pair, exactly, but at large weights the others' directions harm, and small ones weaken everybody.
-# - A batch can give each sample its own pair, of any rank, in one pass: stack the pairs, select by index, multiply.
+# - A sum of pairs is exactly one pair. With large weights the others' directions harm, with small ones all are too weak.
+# - One pass can give each sample its own pair, of any rank: stack the pairs, select by index, multiply.
 #
 # Next: [a model and pictures of your own](12_your_own.ipynb).
