@@ -132,11 +132,11 @@ print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 # and food gain or lose so few that it may be luck, as each adapter was trained only once. Outside the frames most cells
 # are pale, so another customer's adapter usually changes little.
 #
-# A switch copies nothing, and a gigabyte holds 4,069 adapters. But a batch from six customers takes six passes.
+# A gigabyte holds 4,069 adapters to switch between. But a batch from six customers takes six passes.
 #
 # ## Add: one adapter for all
 #
-# To get by with one pass, we can add up the changes of all adapters, each with a weight:
+# For a single pass, add up the changes of all adapters, each with a weight:
 #
 # $$ I + w_1 B_1 A_1 + w_2 B_2 A_2 + \dots $$
 #
@@ -494,8 +494,8 @@ print(sets["travel"].attribution)
 # ## What it costs
 #
 # Sixty-four pictures come in, from sixty-four customers with copies of one adapter. (We count the processor's time, the
-# fastest of three rounds. In place of sixty-four merged towers we run one sixty-four times, which can only favour them. A
-# merge changes no answer, as lesson 01 showed.)
+# fastest of three rounds. In place of sixty-four merged towers we run one, which can only favour them. By
+# lesson 01, a merge changes no answer.)
 
 # %%
 everybody = torch.cat([pictures for pictures, _ in tests.values()])  # (288, 3, H, W)
