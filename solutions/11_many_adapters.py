@@ -494,8 +494,8 @@ print(sets["travel"].attribution)
 # ## What it costs
 #
 # Sixty-four pictures come in, from sixty-four customers with copies of one adapter. (We count the processor's time, the
-# fastest of three rounds. In place of sixty-four merged towers we run one, which can only favour them. By
-# lesson 01, a merge changes no answer.)
+# fastest of three rounds. One merged tower stands for all sixty-four, which can only favour them. A merge changes no
+# answer, see lesson 01.)
 
 # %%
 everybody = torch.cat([pictures for pictures, _ in tests.values()])  # (288, 3, H, W)
