@@ -6,6 +6,7 @@ Pairs are compared by what they are for, the dense product B A.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,25 +121,42 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class Tower(nn.Module):
+    """A few blocks, one after another."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block() for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.resblocks:
+            x = block(x)
+        return x
+
+
+class Visual(nn.Module):
+    """What CLIP has around the blocks of its image tower."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.transformer = Tower(count)
+
+
 class Towers(nn.Module):
     """An image tower and a text tower of a few blocks, as CLIP names them."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.visual, self.transformer = nn.Module(), nn.Module()
-        self.visual.transformer = nn.Module()
-        for tower in (self.visual.transformer, self.transformer):
-            tower.resblocks = nn.ModuleList(Block() for _ in range(count))
+        self.visual, self.transformer = Visual(count), Tower(count)
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.visual.transformer.resblocks:
-            x = block(x)
-        return x
+        return self.visual.transformer(x)
 
 
 def served(model: Towers, stored: list, picks: list[int], x: Tensor) -> Tensor:
     """Tokens through the image tower, a pass for each sample, each pair behind the first norm."""
-    for i, block in enumerate(model.visual.transformer.resblocks):
+    blocks: Any = model.visual.transformer.resblocks
+    for i, block in enumerate(blocks):
         pairs = [each[f"visual.transformer.resblocks.{i}.serial_lora"] for each in stored]
         x = x + block.attn(one_by_one(x, block.ln_1, pairs, picks))
         x = x + block.mlp(block.ln_2(x))

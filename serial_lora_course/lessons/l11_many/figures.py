@@ -98,8 +98,8 @@ def plot_table(
             if same:
                 frame = {"edgecolor": VERMILION, "facecolor": "none", "linewidth": 2.4}
                 axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, **frame))
-        for y, told in enumerate(totals):
-            axes.text(len(columns) - 0.3, y, told, va="center", weight="bold")
+        for y, total in enumerate(totals):
+            axes.text(len(columns) - 0.3, y, total, va="center", weight="bold")
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.set(title=title, xlabel="pictures of", ylabel="adapter")
