@@ -295,7 +295,7 @@ print(f"on {SPARE} other pictures of each customer: {on_spare}, so the weight is
 # pictures, with a 95% interval (for other pictures, with these adapters).
 #
 # At weight 1 everybody but food loses. At 1/6 the sum has 120 right. The own adapters, alone and as small, have no more,
-# so the loss there is one of **size**. The best weight lies between them: 1/3, which we chose on other pictures. It has
+# so the loss there is one of **size**. The best of the three is 1/3, which we chose on other pictures. It has
 # 131 right, and −10 ± 14 leaves open whether that is worse than the own adapters. (To add changes of weights is *task
 # arithmetic*, Ilharco et al., 2023 <!-- from their paper's year: 2023 -->.)
 #
