@@ -415,7 +415,7 @@ check("11.3", Gathered)
 
 
 # %% tags=["exercise"]
-Gathered = yours("11.3")
+gathered = yours("11.3")  # your class
 
 
 def server_of(
@@ -432,7 +432,7 @@ def server_of(
     server = copy.deepcopy(model)
     for i, block in enumerate(server.visual.transformer.resblocks):
         pairs = [each[f"visual.transformer.resblocks.{i}.serial_lora"] for each in stored]
-        block.ln_1 = Gathered(block.ln_1, pairs, which)
+        block.ln_1 = gathered(block.ln_1, pairs, which)
     return server
     # END SOLUTION
 

@@ -339,8 +339,8 @@ ANSWERS = {
                 "for i in range(len(server.visual.transformer.resblocks)):\n        "
                 "block = server.get_submodule(f'visual.transformer.resblocks.{i}')"
             ),
-            "block.ln_1 = Gathered(block.ln_1, pairs, which)": (
-                "setattr(block, 'ln_1', Gathered(block.get_submodule('ln_1'), pairs, which))"
+            "block.ln_1 = gathered(block.ln_1, pairs, which)": (
+                "setattr(block, 'ln_1', gathered(block.get_submodule('ln_1'), pairs, which))"
             ),
         }
     ],
