@@ -359,6 +359,18 @@ ANSWERS = {
         }
     ],
     "11.2": [stack_as_sequences],
+    "11.3": [{"(x @ A.mT) @ B.mT": "torch.einsum('bnd,brd,bor->bno', x, A, B)"}],
+    "11.4": [
+        {  # by the name of each norm, and set in its block
+            "for i, block in enumerate(server.visual.transformer.resblocks):": (
+                "for i in range(len(server.visual.transformer.resblocks)):\n        "
+                "block = server.get_submodule(f'visual.transformer.resblocks.{i}')"
+            ),
+            "block.ln_1 = gathered(block.ln_1, pairs, which)": (
+                "setattr(block, 'ln_1', gathered(block.get_submodule('ln_1'), pairs, which))"
+            ),
+        }
+    ],
     "12.2": [
         {  # a loader of positions, Adam, a norm that learns, gradients cleared first
             "for _ in range(steps):": (

@@ -56,7 +56,7 @@ from serial_lora_course.lessons.l08_how_sure.figures import (
     plot_price,
     plot_studies,
 )
-from serial_lora_course.lessons.l11_many.figures import plot_gather, plot_table, plot_ways
+from serial_lora_course.lessons.l11_many.figures import plot_gather, plot_sums, plot_table
 from serial_lora_course.lessons.l12_your_own.figures import plot_counts
 from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
 
@@ -217,16 +217,15 @@ def test_the_memory_of_a_step_is_its_parts_beside_what_was_measured_and_guessed(
     assert "   15 (-25.0%)" in [text.get_text() for text in many.texts]
 
 
-def test_each_way_is_a_line_in_the_panel_of_what_was_measured_and_a_level_crosses_it():
-    panels = {
-        "ms": {"switched": [(1, 3), (8, 5)], "one pass": [(1, 4), (8, 4)]},
-        "MB": {"switched": [(1, 2), (8, 3)]},
-    }
-    figure = plot_ways(panels, "customers", {"base": 2})
-    for axes, ways in zip(figure.axes, panels.values(), strict=True):
-        drawn = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
-        assert drawn[:-1] == list(ways.values())
-        assert {y for _, y in drawn[-1]} == {2}
+def test_sums_as_trained_are_a_line_and_draws_a_band_with_levels_across_the_answers():
+    trained, draws = [(9, 0.0), (5, 0.7)], [[(9, 0.0), (8, 0.1)], [(9, 0.0), (6, 0.3)]]
+    figure = plot_sums((1, 6), trained, draws, {"own": 9})
+    for i, axes in enumerate(figure.axes):
+        line, mean, *levels = (list(each.get_ydata()) for each in axes.lines)
+        assert line == [row[i] for row in trained]
+        assert mean == pytest.approx([row[i] for row in np.mean(draws, 0)])
+        assert levels == [[9, 9]] * (i == 0)
+    assert "turned 6 to 8" in figure.alt_text
 
 
 def test_means_are_lines_and_a_lead_is_a_number_in_colour_where_it_is_more_than_its_width():
@@ -396,11 +395,18 @@ def test_runs_stand_where_their_rates_put_them():
 
 
 def test_a_table_frames_a_customers_own_adapter_and_colours_gains():
-    counts = {(row, of): i + 2 * j for i, row in enumerate("-ab") for j, of in enumerate("ab")}
-    (axes,) = plot_table(counts, "right").axes
-    assert [text.get_text() for text in axes.texts] == ["0", "2", "1", "3", "2", "4"]
+    hits = {
+        (row, of): torch.arange(9) < i + 2 * j
+        for i, row in enumerate("-ab")
+        for j, of in enumerate("ab")
+    }
+    figure = plot_table(hits, "-ab", "right", totals=["2", "4", "6"])
+    (axes,) = figure.axes
+    told = [text.get_text() for text in axes.texts]
+    assert told == ["0", "2", "1", "3", "2", "4", "2", "4", "6"]
     assert axes.images[0].get_array().tolist() == [[0, 0], [1, 1], [2, 2]]  # above the first row
     assert [patch.get_xy()[1] > 1 for patch in axes.patches] == [False, True]
+    assert "b: 2, 4, in all 6" in figure.alt_text
 
 
 def test_a_gather_joins_each_picture_to_its_adapter():

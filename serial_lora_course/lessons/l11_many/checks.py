@@ -5,10 +5,11 @@ Pairs are compared by what they are for, the dense product B A.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
@@ -65,21 +66,126 @@ def stack_pairs() -> Iterator[Case]:
         yield product_case(what, (pairs,), products, max(ranks), FORM_2)
 
 
+def one_by_one(x: Tensor, norm: nn.Module, pairs: list, picks: list[int]) -> Tensor:
+    """Normed tokens of one sample after another, each through its own pair."""
+    normed = zip(norm(x), picks, strict=True)
+    return torch.stack([one + one @ (pairs[k][1] @ pairs[k][0]).T for one, k in normed])
+
+
+def random_norm() -> nn.Module:
+    """A norm that is no other's."""
+    norm = nn.LayerNorm(WIDTH)
+    nn.init.normal_(norm.weight, 1, 0.3)
+    nn.init.normal_(norm.bias)
+    return norm
+
+
+def gathered(kind: Callable) -> Callable:
+    """What a class makes of tokens, with a norm, pairs, and the choice of each sample."""
+
+    def attempt(x: Tensor, norm: nn.Module, pairs: list, which: Tensor) -> Tensor:
+        return kind(norm, pairs, which)(x)
+
+    return attempt
+
+
 @exercise(
     "11.3",
-    "each sample gets its own pair, in any order and with repetitions, and the gradients are right",
+    "behind the norm each sample gets its own pair, in any order and with repetitions, and gradients are right",
+    through=gathered,
 )
-def adapt_each() -> Iterator[Case]:
+def gathered_pairs() -> Iterator[Case]:
     """Compared with one sample after another."""
-    for count, picks, rank in ((3, [2, 0, 2, 1], 2), (2, [1, 1], 3)):
-        x = torch.randn(len(picks), 4, 5).requires_grad_(rank == 3)
-        A = torch.randn(count, rank, 5, requires_grad=True)
-        B = torch.randn(count, 5, rank, requires_grad=True)
-        one_by_one = [one + one @ A[k].T @ B[k].T for one, k in zip(x, picks, strict=True)]
+    for ranks, picks in (((2, 0, 3), [2, 0, 2, 1]), ((3, 3), [1, 1])):
+        x, norm = torch.randn(len(picks), 4, WIDTH, requires_grad=True), random_norm()
+        pairs = [random_pair(rank) for rank in ranks]
         yield Case(
-            f"{len(picks)} samples with the adapters {picks} of {count}",
-            (x, A, B, torch.tensor(picks)),
-            torch.stack(one_by_one),
+            f"{len(picks)} samples with the adapters {picks} of {len(pairs)}",
+            (x, norm, pairs, torch.tensor(picks)),
+            one_by_one(x, norm, pairs, picks),
             form="return tokens for each sample, with the shape (B, N, d) of x",
-            leaves=lambda x, A, B, which: {"all_A": A, "all_B": B, "x": x},
+            leaves=lambda x, *_: {"x": x},
+        )
+
+
+class Block(nn.Module):
+    """Half of a block as CLIP names it: two norms, and a layer for the attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ln_1, self.attn = random_norm(), nn.Linear(WIDTH, WIDTH)
+        self.ln_2, self.mlp = random_norm(), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Tower(nn.Module):
+    """A few blocks, one after another."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block() for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.resblocks:
+            x = block(x)
+        return x
+
+
+class Visual(nn.Module):
+    """What CLIP has around the blocks of its image tower."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.transformer = Tower(count)
+
+
+class Towers(nn.Module):
+    """An image tower and a text tower of a few blocks, as CLIP names them."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.visual, self.transformer = Visual(count), Tower(count)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.visual.transformer(x)
+
+
+def served(model: Towers, stored: list, picks: list[int], x: Tensor) -> Tensor:
+    """Tokens through the image tower, a pass for each sample, each pair behind the first norm."""
+    blocks: Any = model.visual.transformer.resblocks
+    for i, block in enumerate(blocks):
+        pairs = [each[f"visual.transformer.resblocks.{i}.serial_lora"] for each in stored]
+        x = x + block.attn(one_by_one(x, block.ln_1, pairs, picks))
+        x = x + block.mlp(block.ln_2(x))
+    return x
+
+
+@exercise(
+    "11.4",
+    "the server's batch equals a pass for each picture, with adapters of different ranks and of rank 0, and the model is as it was",
+)
+def server_of() -> Iterator[Case]:
+    """Compared with a pass for each."""
+    for blocks, ranks, picks in ((2, (2, 0, 3), [2, 0, 1, 2]), (3, (1, 4), [1, 0, 0])):
+        model, x = Towers(blocks), torch.randn(len(picks), 4, WIDTH)
+        stored = [
+            {
+                f"{tower}transformer.resblocks.{i}.serial_lora": random_pair(rank)
+                for tower in ("visual.", "")
+                for i in range(blocks)
+            }
+            for rank in ranks
+        ]
+        with torch.no_grad():
+            expected = served(model, stored, picks, x)
+        yield Case(
+            f"{blocks} blocks, and {len(picks)} pictures with the adapters {picks} of {len(stored)}",
+            (model, stored, torch.tensor(picks)),
+            expected,
+            read=lambda server, *_, x=x: server(x).detach(),
+            form="return the copy of the model, with a Gathered in each block",
+            tolerance=1e-4,
         )

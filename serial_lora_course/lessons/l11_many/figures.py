@@ -1,4 +1,4 @@
-"""Some ways of doing one thing beside each other, a table of adapters and customers, and a gather."""
+"""Sums of adapters beside others as large, a table of adapters and customers, and a gather."""
 
 from __future__ import annotations
 
@@ -20,71 +20,74 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-LOOKS = (
-    {"color": VERMILION, "marker": "o"},
-    {"color": BLUE, "marker": "s", "linestyle": DASHED},
-    {"color": GREEN, "marker": "D", "linestyle": (0, (1, 1.5)), "markersize": 8},
-)
 
-
-def plot_ways(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
-    x: str,
-    levels: Mapping[str, float] | None = None,
+def plot_sums(
+    counted: Sequence[int],
+    as_trained: Sequence[tuple[int, float]],
+    at_random: Sequence[Sequence[tuple[int, float]]],
+    levels: Mapping[str, int],
 ) -> Figure:
-    """A panel for each thing measured, and in it a line a way. The first axis doubles.
+    """Right answers, and how far features move: a line for adapters as trained, a band for turned ones.
 
     Args:
-        panels: what is measured -> way -> points (x, value).
-        x: what is on the first axis.
-        levels: name -> value, dotted across each panel; without them each line's last value is told.
+        counted: the adapters in the sum, on the first axis.
+        as_trained: both values at each of them.
+        at_random: the same, for each random draw.
+        levels: name -> right answers, dotted across the first panel.
     """
-    words = []
-    with styled_figure(5.2 + 2.6 * len(panels), 4) as figure:
-        for axes, (y, ways) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-        ):
-            for (name, points), look in zip(ways.items(), LOOKS, strict=False):
-                axes.plot(*zip(*points, strict=True), label=name, **look)
-                said = ", ".join(f"{value:.0f} at {where:g}" for where, value in points)
-                words.append(f"{y}, {name}: {said}")
-                place = {"xytext": (8, -4), "textcoords": "offset points"}
-                if levels is None:
-                    axes.annotate(f"{points[-1][1]:.0f}", points[-1], **place)
-                    continue
-                best = [max(value for _, value in at) for at in zip(*ways.values(), strict=True)]
-                told = points if name == next(iter(ways)) else points[1:]  # all begin at one place
-                for (where, value), highest in zip(told, best[-len(told) :], strict=True):
-                    place = {"textcoords": "offset points", "ha": "center", "fontsize": 10}
-                    place |= {"xytext": (0, 8 if value == highest else -17), "color": look["color"]}
-                    axes.annotate(f"{value:.0f}", (where, value), **place)
-            places = [where for where, _ in points]
-            for name, level in (levels or {}).items():
-                axes.axhline(level, color=QUIET, linestyle=":", linewidth=1.4)
-                below = {"xytext": (0, -14), "textcoords": "offset points"}
-                axes.annotate(f"{name}: {level:.0f}", (places[0], level), **below)
-                words.append(f"{name}: {level:.0f}")
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(places, [f"{where:g}" for where in places])
-            highest = max(value for points in ways.values() for _, value in points)
-            axes.set(xlabel=x, ylabel=y, ylim=(0, 1.12 * highest))
-            if axes is figure.axes[0] or [*ways] != [*next(iter(panels.values()))]:
-                axes.legend(loc="lower left" if levels else "upper left")
-    return with_description(figure, f"Over {x}. {'; '.join(words)}.")
+    words, titles = [], ("right answers", "how far the others move a picture's features")
+    note = {"textcoords": "offset points", "ha": "center", "fontsize": 10}
+    with styled_figure(11, 4.2) as figure:
+        every = figure.subplots(1, 2)
+        for i, (axes, title) in enumerate(zip(every, titles, strict=True)):
+            trained, draws = ([row[i] for row in as_trained], np.array(at_random)[..., i])  # (D, k)
+            low, high = draws.min(0), draws.max(0)
+            axes.plot(counted, trained, color=VERMILION, marker="o", label="as trained")
+            look = {"color": BLUE, "marker": "s", "linestyle": DASHED}
+            axes.plot(counted, draws.mean(0), label="turned at random, as large", **look)
+            axes.fill_between(counted, low, high, color=BLUE, alpha=0.18, linewidth=0)
+            shape = (".0f", ".2f")[i]
+            for where, value in zip(counted[1:], trained[1:], strict=True):
+                at = {"xytext": ((24, 3), (0, 9))[i], "color": VERMILION}
+                axes.annotate(f"{value:{shape}}", (where, value), **note, **at)
+            told = f"{low[-1]:{shape}} to {high[-1]:{shape}}"
+            axes.annotate(told, (counted[-1], high[-1]), xytext=(-16, 6), color=BLUE, **note)
+            axes.set(title=title, xlabel="adapters in the sum", xticks=counted)
+            ends = min(trained), max(*trained, draws.max())
+            axes.set_ylim(*((0.8 * ends[0], 1.08 * ends[1]), (0, 1.2 * ends[1]))[i])
+            numbers = ", ".join(f"{value:{shape}}" for value in trained)
+            words.append(f"{title}: as trained {numbers}; turned {told} in the last")
+        for name, level in levels.items():
+            every[0].axhline(level, color=QUIET, linestyle=":", linewidth=1.4)
+            under = note | {"ha": "left", "xytext": (-4, 6)}
+            every[0].annotate(f"{name}: {level}", (counted[0], level), **under)
+            words.append(f"{name}: {level}")
+        every[1].legend(loc="upper left")
+    return with_description(
+        figure, f"With {list(counted)} adapters in the sum. {'; '.join(words)}."
+    )
 
 
-def plot_table(counts: Mapping[tuple[str, str], int], title: str) -> Figure:
-    """A square of counts: a row an adapter, a column a customer; a frame where both are one.
+def plot_table(
+    hits: Mapping[tuple[str, str], Tensor],
+    rows: Sequence[str],
+    title: str,
+    totals: Sequence[str] = (),
+) -> Figure:
+    """How many are right: a row an adapter, a column a customer; a frame where both are one.
 
     Blue is more than in the first row, red less.
 
     Args:
-        counts: (adapter, customer) -> how many.
+        hits: (adapter, customer) -> which pictures are named right.
+        rows: the adapters that are shown.
         title: what is counted.
+        totals: what is told of each row, to the right of it.
     """
-    rows, columns = (list(dict.fromkeys(names)) for names in zip(*counts, strict=True))
-    table = np.array([[counts[row, column] for column in columns] for row in rows])
-    with styled_figure(1.15 * len(columns) + 1.6, 0.5 * len(rows) + 1) as figure:
+    columns = list(dict.fromkeys(customer for _, customer in hits))
+    table = np.array([[int(hits[row, column].sum()) for column in columns] for row in rows])
+    width = 1.15 * len(columns) + 1.6 + 1.8 * bool(totals)
+    with styled_figure(width, 0.5 * len(rows) + 1) as figure:
         axes = figure.subplots()
         gains = table - table[0]
         reach = 1.6 * max(abs(gains).max(), 1)
@@ -95,16 +98,20 @@ def plot_table(counts: Mapping[tuple[str, str], int], title: str) -> Figure:
             if same:
                 frame = {"edgecolor": VERMILION, "facecolor": "none", "linewidth": 2.4}
                 axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, **frame))
+        for y, total in enumerate(totals):
+            axes.text(len(columns) - 0.3, y, total, va="center", weight="bold")
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.set(title=title, xlabel="pictures of", ylabel="adapter")
         axes.grid(visible=False)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    told = "; ".join(
-        f"{row}: {', '.join(map(str, line))}" for row, line in zip(rows, table, strict=True)
+    told = [f"{row}: {', '.join(map(str, line))}" for row, line in zip(rows, table, strict=True)]
+    for y, total in enumerate(totals):
+        told[y] += f", in all {total}"
+    return with_description(
+        figure, f"{title}. Columns: {', '.join(columns)}. Rows: {'; '.join(told)}."
     )
-    return with_description(figure, f"{title}. Columns: {', '.join(columns)}. Rows: {told}.")
 
 
 def plot_gather(
@@ -122,7 +129,7 @@ def plot_gather(
     words, colours = [], ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7")
     low, high = pictures.amin((1, 2, 3), keepdim=True), pictures.amax((1, 2, 3), keepdim=True)
     shown = ((pictures - low) / (high - low)).permute(0, 2, 3, 1)  # (B, H, W, 3)
-    with styled_figure(5.4 * len(panels), 0.72 * len(shown) + 0.4) as figure:
+    with styled_figure(5.4 * len(panels), 0.68 * max(len(names), len(shown)) + 0.4) as figure:
         for axes, (title, (which, answers)) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
