@@ -25,14 +25,14 @@ RUNGS = (  # name, formula, and the rank at which the study compared it with its
     ("LoRA", r"$W_p\,x + B_p A_p\,x$", "rank 4"),
     ("one A", r"$W_p\,x + B_p A\,x$", "rank 6"),
     ("one B, through Q", r"$W_p\,x + Q_p B A\,x$", "rank 12"),
-    ("through R", r"$W_p\,x + R_p B A\,x$", "rank 12"),
+    ("through E", r"$W_p\,x + E_p B A\,x$", "rank 12"),
     ("Serial LoRA", r"$W_p\,(x + B A\,x)$", "rank 12"),
 )
 STEPS = (  # what changes; the new arm and the old one
     ("share A", "lora_tied-6", "lora_qkv-4"),
     ("share B, behind a\nrandom rotation", "serial_random-12", "lora_tied-6"),
-    ("stretch as W does,\nread where it reads", "serial_rotated-12", "serial_random-12"),
-    ("write where\nW writes", "serial_lora-12", "serial_rotated-12"),
+    ("W's directions", "serial_even-12", "serial_random-12"),
+    ("W's stretch", "serial_lora-12", "serial_even-12"),
 )
 APART = 12.5  # from rung to rung
 COLUMNS = (1.0, 4.2, 7.4)  # of W_q, W_k, W_v
@@ -60,7 +60,7 @@ def plot_ladder(found: Found) -> Figure:
 
 
 def _layer(axes: Axes, left: float, rung: int) -> None:
-    """W_q, W_k and W_v with the pairs of one rung: A narrows, B widens; Q and R stand in for W."""
+    """W_q, W_k and W_v with the pairs of one rung: A narrows, B widens; Q and E stand in for W."""
     middle, through, in_front = left + 5.3, rung in (2, 3), rung == 4
     low = (3.4, 3.0, 3.8, 3.8, 4.4)[rung]
     axes.text(middle, -1.4, "x", ha="center", style="italic")
@@ -88,7 +88,7 @@ def _layer(axes: Axes, left: float, rung: int) -> None:
         elif rung == 1:
             _factor(axes, "B", beside, (7.3, 9.0), (0.47, 1.4))
         else:
-            _matrix(axes, f"${'QR'[rung - 2]}_{part}$", beside, "#f1e3b8")
+            _matrix(axes, f"${'QE'[rung - 2]}_{part}$", beside, "#f1e3b8")
         reaches, turns = (6.4, 7.3, 6.4, 6.4)[rung], low + (0.6 if through else 1.2)
         colour = VERMILION if through else QUIET  # what B makes, where the way past it crosses
         axes.plot([middle, beside, beside], [low, turns, reaches], **LINE | {"color": colour})
@@ -132,10 +132,10 @@ def _steps(axes: Axes, found: Found) -> str:
     for place, (change, new, old) in enumerate(STEPS):
         left, right = APART * place + 5.3, APART * (place + 1) + 5.3
         axes.annotate("", (right, -4.3), (left, -4.3), arrowprops=arrow)
-        (mean, half), look = found.step("sam", new, old), {"color": QUIET}
-        if abs(mean) > half:
-            look = {"color": GREEN if mean > 0 else VERMILION, "weight": "bold"}
-        words = _told((mean, half))
+        like, look = found.described["sam", new, old], {"color": QUIET}
+        if abs(like.mean) > like.half_width:
+            look = {"color": GREEN if like.mean > 0 else VERMILION, "weight": "bold"}
+        words = _told((like.mean, like.half_width))
         middle = {"x": (left + right) / 2, "ha": "center", "va": "center"}
         axes.text(y=-6.0, s=change, size=10, **middle)
         axes.text(y=-8.3, s=words, size=12, **middle, **look)
@@ -211,51 +211,41 @@ def _told(interval: Told) -> str:
 
 
 def plot_suspects(stretch: Tensor, reached: Mapping[str, pd.Series], interval: Callable) -> Figure:
-    """How W stretches; what that costs along random directions and along W's, and what is left between the two.
+    """How W stretches, and what that costs along random directions and along W's.
 
     Args:
         stretch: (matrices, d), W's singular values, each falling, over their root mean square.
-        reached: Q, T, E and W -> what a pair came to behind it, scene by scene.
-        interval: of (scenes, 1), their mean and half of its interval.
+        reached: Q, T, E and W -> what a pair came to behind it, set by set.
+        interval: of (sets, 1), their mean and half of its interval.
     """
-    Q, T, E, W = (reached[name] for name in "QTEW")
-    parts = {"random": T - Q, "W's own": W - E, "both": (W - E) - (T - Q)}
-    told = {name: interval(part.to_numpy()[:, None]) for name, part in parts.items()}
+    told = {}
     with styled_figure(11.4, 3.8) as figure:
         left, right = figure.subplots(1, 2)
         _spectra(left, stretch)
-        for names, rival, colour in (("QT", "EW", GREEN), ("EW", "QT", VERMILION)):
-            ends, others = (
-                [(reached[name] - W).mean() for name in pair] for pair in (names, rival)
-            )
+        for (even, uneven), colour, along in (
+            ("QT", GREEN, "random"),
+            ("EW", VERMILION, "W's own"),
+        ):
+            ends = [(reached[name] - reached["W"]).mean() for name in (even, uneven)]
+            told[along] = _told(interval((reached[uneven] - reached[even]).to_numpy()[:, None]))
             right.plot([0, 1], ends, "o-", color=colour, lw=1.8)
-            for place, name in enumerate(
-                names
-            ):  # the higher one's name above, the lower one's below
-                look = {"va": "bottom" if ends[place] > others[place] else "top", "color": colour}
-                look |= {"ha": ("right", "left")[place]}
-                right.text(1.1 * place - 0.05, ends[place], f"{name} {ends[place]:+.2f}", **look)
-        start = (E - W).mean()
-        hoped = start + told["random"][0]
-        right.plot([0, 1], [start, hoped], "o:", color=VERMILION, lw=1.4, mfc="white", zorder=1)
-        arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
-        right.plot([1.05, 1.95], [hoped] * 2, ":", color=QUIET, lw=1)
-        right.annotate("", (1.9, 0), (1.9, hoped), arrowprops=arrow)
-        words = f"only both\ntogether:\n{_told(told['both'])}"
-        right.text(2.0, hoped / 2, words, va="center", weight="bold")
-        right.set(xlim=(-0.6, 3.0), xlabel="stretch", ylabel="points of Dice\nabove Serial LoRA")
+            for place, name in enumerate((even, uneven)):
+                look = {"ha": ("right", "left")[place], "va": "center", "color": colour}
+                right.text(1.08 * place - 0.04, ends[place], f"{name} {ends[place]:+.2f}", **look)
+            right.text(1.62, ends[1], f"{along}:\n{told[along]}", va="center", color=colour)
+        right.set(xlim=(-0.65, 2.5), xlabel="stretch", ylabel="points of Dice\nabove Serial LoRA")
         right.set_xticks([0, 1], ["all alike", "as W's"])
         right.margins(y=0.15)
-        right.set_title("Your four runs: what stretch changes along either", size=11)
+        right.set_title("What the stretch costs, by the directions", size=11)
         right.grid(axis="x", visible=False)
     middle = stretch.median(0).values
     shown = ", ".join(f"{middle[i]:.2f}" for i in (0, len(middle) // 2, -1))
-    costs = "; ".join(f"{name}: {_told(each)}" for name, each in told.items())
+    costs = "; ".join(f"{name}: {each}" for name, each in told.items())
     return with_description(
         figure,
         f"Singular values of SAM's {len(stretch)} matrices over their root mean square: the largest, middle and "
-        f"smallest are {shown} in the median. What W's stretch changes along random directions, along W's own, "
-        f"and the second minus the first, only both together: {costs}.",
+        f"smallest are {shown} in the median. What W's stretch changes along random directions and along W's own: "
+        f"{costs}.",
     )
 
 

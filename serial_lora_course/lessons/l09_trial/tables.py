@@ -42,8 +42,6 @@ RIVALS = {
     "through Q": [("serial_random-12", "serial_lora-12")],
 }
 """A rival, and Serial LoRA at the size that the study has it at: the first pair that a lab ran."""
-AGAIN = {("clip", "serial_random-12")}
-"""To be run again: its shared pair took three optimizer steps where others take one (docs/study.md)."""
 
 
 @dataclass(frozen=True)
@@ -119,16 +117,9 @@ class Found:
     def above(self, lab: str, rival: str) -> tuple[float, float] | None:
         """How far a rival is above Serial LoRA of its size, and half of the interval, if a lab has both."""
         for one, other in RIVALS[rival]:
-            if (lab, one, other) in self.described and (lab, one) not in AGAIN:
-                return self.step(lab, one, other)
+            if like := self.described.get((lab, one, other)):
+                return like.mean, like.half_width
         return None
-
-    def step(self, lab: str, new: str, old: str) -> tuple[float, float]:
-        """How far one arm is above another, whichever of the two was subtracted, and half of the interval."""
-        if like := self.described.get((lab, new, old)):
-            return like.mean, like.half_width
-        like = self.described[lab, old, new]
-        return -like.mean, like.half_width
 
 
 def load_found() -> Found:
