@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 03 · Build Serial LoRA
 #
-# A colleague sends you the code below: it puts Serial LoRA into CLIP, says the mail. It runs without an error, and the
+# A colleague sends you the code below, which is meant to put Serial LoRA into CLIP. It runs without an error, and the
 # loss falls. But is it Serial LoRA? PyTorch cannot tell you, because it accepts an adapter almost anywhere. The drawing
 # shows the attention half of a transformer block, with six places for an adapter. (Place 4 has one for each of q, k and v.)
 #
 # You will answer with a test. After training, Serial LoRA can be **merged**: what it learnt is multiplied into weights of
 # the block, which then computes the same without the adapter. You build the adapter, try all six places, and put it into
-# a CLIP whose code somebody else wrote. Read the code, and guess in its last line where an adapter can be merged.
+# a CLIP that somebody else wrote. In the last line of the next cell, guess at which places an adapter can be merged.
 
 # %%
 try:
@@ -86,8 +86,8 @@ block = SmallBlock(width, heads=4).requires_grad_(False)  # as if pretrained: fr
 # $$x' = x + s\,(x A^\top) B^\top, \qquad
 # q = x' W_q^\top,\quad k = x' W_k^\top,\quad v = x' W_v^\top$$
 #
-# You know this line from lesson 00, and the class below has it as a module. `A` takes each token down to r numbers, `B`
-# brings it back up to d, and the scale s is a plain number, here 1. `B` starts at zero, so a fresh adapter changes nothing.
+# The class below is this line from lesson 00. `A` takes each token down to r numbers, `B` brings it back up to d, and the
+# scale s is a plain number, here 1. `B` starts at zero, so a fresh adapter changes nothing.
 #
 # ### Exercise 3.1 · The merged weight
 #
@@ -140,13 +140,12 @@ check("3.1", SerialAdapter)
 # %% [markdown]
 # <details><summary>Hint 1: follow one token</summary>
 #
-# As a column, a token x becomes (I + s B A) x first, and then W (I + s B A) x. What stands directly left of x acts first.
+# As a column, a token x becomes (I + s B A) x first, and then W (I + s B A) x.
 #
 # </details>
 # <details><summary>Hint 2: without the big matrix</summary>
 #
-# Multiply out: W (I + s B A) = W + s (W B) A. From the left, W B is only (out, r), and no (d, d) matrix is made. Either
-# way is right. Write it as a new tensor: `+=` would change W.
+# W (I + s B A) = W + s (W B) A, where W B is only (out, r). Make a new tensor: `+=` would change W.
 #
 # </details>
 #
@@ -165,7 +164,6 @@ check("3.1", SerialAdapter)
 #
 # Without an adapter, a block computes `x + block.attention(block.norm(x))`. Put one call of `adapter` into this line, so
 # that the block computes what it would with the three merged weights. Follow one token: what exactly does $W_q$ multiply?
-# If you choose another place, the check tells you which one it was.
 
 
 # %% tags=["exercise"]
@@ -189,16 +187,14 @@ def adapted_forward(block: nn.Module, adapter: nn.Module, x: torch.Tensor) -> to
 check("3.2", adapted_forward)
 
 # %% [markdown]
-# <details><summary>Hint 1: what may not change</summary>
+# <details><summary>Hint 1: the end of the line</summary>
 #
-# The `x` that is added at the end is never multiplied by W_q, W_k or W_v. So no change of these weights can reach it,
-# and the adapter must not change it either.
+# The `x` that is added at the end is never multiplied by W_q, W_k or W_v, so the adapter must not change it.
 #
 # </details>
-# <details><summary>Hint 2: what does change</summary>
+# <details><summary>Hint 2: what W reads</summary>
 #
-# W (I + B A) times a token is W times (I + B A) times that token. So the adapter has to act on what W reads, and
-# directly on that: a norm in between would rescale its change.
+# W (I + B A) times a token is W times (I + B A) times that token. So the adapter has to act directly on what W reads.
 #
 # </details>
 #
@@ -242,8 +238,8 @@ unchanged = all(torch.equal(adapted(x), block(x)) for adapted in wirings.values(
 print("with fresh pairs, all six give exactly what the plain block gives:", unchanged)
 
 # %% [markdown]
-# Does training tell the six apart? Put a new classifier behind each block and train the two together, as one usually does.
-# The labels here are random. Whose loss will not fall?
+# Does training tell the six apart? Put a new classifier behind each block, and train the two together on random labels.
+# Whose loss will not fall?
 
 
 # %%
@@ -310,13 +306,13 @@ check("3.3", can_be_merged)
 # %% [markdown]
 # <details><summary>Hint 1: the steps</summary>
 #
-# Take a copy, give each `lora_B` random numbers, run the copy, write, run the copy's `.block`, compare.
+# Copy, give each `lora_B` random numbers, run the copy, write, run the copy's `.block`, compare.
 #
 # </details>
 # <details><summary>Hint 2: the trap, and writing into a parameter</summary>
 #
-# While `B` is zero, adapted, merged and plain block are all the same, wherever the pair is. Under `torch.no_grad()`,
-# `pair.lora_B.normal_(std=0.1)` writes into the parameter; `lora_B = ...` would only give a tensor a name.
+# While `B` is zero, every pair passes. Under `torch.no_grad()`, `pair.lora_B.normal_(std=0.1)` writes into
+# the parameter, while `lora_B = ...` would only give a tensor a name.
 #
 # </details>
 #
@@ -365,10 +361,10 @@ print(f"places where one of these two ways works: {found}; your guess: {guess}")
 display_figure(figures.plot_wirings(said, x))
 
 # %% [markdown]
-# Three places pass. At places 1, 2 and 6 both ways fail, but could a third way work? Measure two things, with a `B` that
-# is not zero. First multiply x by a growing number: how far apart are the adapted and the plain block? Then look at what
-# q is in the adapted block, for new tokens: how far from it does the *best* weight and bias stay, if it reads the normed
-# tokens as $W_q$ does? Which rows will grow, and which will have an error?
+# The test passes at three places. At places 1, 2 and 6 both ways of writing fail, but might a third way work? Measure two
+# things, with a `B` that is not zero. First multiply x by growing numbers: how far apart are the adapted and the plain
+# block? Then take the q of the adapted block for new tokens, and find by least squares the weight and bias that come
+# nearest to it from the normed tokens, which $W_q$ reads: how far off is even the best? Which rows will grow?
 
 # %%
 torch.manual_seed(0)
@@ -391,19 +387,21 @@ for place, (name, adapted) in enumerate(wirings.items(), 1):
     print(f"{place} {name:16}", *(f"{a:8,.1f}" for a in apart), f"{error:12.0e} off")
 
 # %% [markdown]
-# At places 1 and 6 the change grows tenfold with each step. No new weights of the block can imitate that: all of them come
-# behind the norm, which divides each token by its own spread and so forgets how large x was. At place 2 the change does
-# not grow, but the last column shows the trouble. The pair there also changes the spread by which the norm divides, for each
-# token differently, and no single matrix does that: the best one is 3e-02 off, where places 3 to 6 have rounding.
+# At places 1 and 6 the change grows tenfold with each step, and no new weights can imitate that: all of them come behind
+# the norm, which divides each token by its own spread, so they never see how large x was. At place 2 the change does not
+# grow, but even the best weight is 3e-02 off, while at places 3 to 6 only rounding is left. This pair stands before
+# the norm and changes each token's spread by another factor, and one matrix cannot do that to all tokens.
 #
-# At place 4 each pair merges into its own weight, but there are three of them, with 1,536 parameters in place of 512: that
-# is another method. Place 5 is another method too, because q, k and v of this block never see its change. **One pair that
-# merges into all three of q, k and v: of these six only place 3 gives that, and it is Serial LoRA.**
+# At place 4 each pair merges into its own weight, but there are three, with 1,536 parameters in place of 512: another
+# method. Place 5 is another method too, because q, k and v of this block never see its change. **One pair that merges
+# into all three of q, k and v: of these six only place 3 gives that, and it is Serial LoRA.**
 #
 # ## Into a CLIP that somebody else wrote
 #
-# So far all weights were random. The course ships a small CLIP: its code is open_clip's, and it was pretrained on drawings
-# and their names. It has to sort test drawings into eight classes, and it knows each class by a sentence.
+# So far all weights were random. The course ships a small CLIP in open_clip's code, pretrained on drawings and their
+# names. Here it has to sort drawings into eight classes, each of which it knows by one sentence. You may not touch its
+# code: no subclass, no copied forward pass. So look first: what does its attention receive? In the second cell,
+# `register_forward_pre_hook` calls a function of yours with a layer's arguments, just before that layer runs.
 
 # %%
 from serial_lora_course.data.registry import load_classification
@@ -428,10 +426,6 @@ print(
 )
 shown = data.test.some([data.test.labels.index(c) for c in range(len(classes))])
 display_figure(show_pictures([picture for picture, _ in shown], data.class_names))
-
-# %% [markdown]
-# You may not touch its code: no subclass, no copied forward pass. So look before you build. What does its attention
-# receive? `register_forward_pre_hook` calls a function of yours with a layer's arguments, just before that layer runs.
 
 
 # %%
@@ -464,9 +458,9 @@ for handle in handles:
     handle.remove()
 
 # %% [markdown]
-# The call of `attn` is place 3: PyTorch's own `nn.MultiheadAttention` receives the normed tokens three times, as q, k and
-# v. Its `in_proj_weight` is $W_q$, $W_k$ and $W_v$, one above the other: 576 rows that all multiply the same tokens. So
-# one call of your `merged` writes a pair into all three.
+# The call of `attn` is place 3: `nn.MultiheadAttention` receives the normed tokens three times, as q, k and v. Its
+# `in_proj_weight` is $W_q$, $W_k$ and $W_v$, one above the other: 576 rows that all multiply the same tokens. So one call
+# of your `merged` writes a pair into all three.
 #
 # ### Exercise 3.4 · The way back
 #
@@ -474,8 +468,8 @@ for handle in handles:
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 6 |
 #
-# Write `merged_copy`, which turns what the pairs of a whole model learnt into a plain model. Each `nn.MultiheadAttention`
-# of a copy gets its pair, merged into `in_proj_weight`. The model that you are given stays as it is.
+# Write `merged_copy`. In a copy of a whole model, each `nn.MultiheadAttention` gets its pair, merged into
+# `in_proj_weight`. The model that you are given stays as it is.
 
 
 # %% tags=["exercise"]
@@ -502,22 +496,19 @@ check("3.4", merged_copy)
 # %% [markdown]
 # <details><summary>Hint 1: find the layers in the copy</summary>
 #
-# Make the copy first, with `copy.deepcopy`. Then collect its attentions, with `isinstance` over `plain.modules()`, and go
-# through these and the pairs together.
+# Use `copy.deepcopy`, and `isinstance` over `modules()` of the copy. Then go through these layers and the pairs together.
 #
 # </details>
 # <details><summary>Hint 2: write into a parameter</summary>
 #
-# Under `torch.no_grad()`, `weight.copy_(new)` overwrites the numbers of a parameter. The new ones are what
-# `pair.merged(layer.in_proj_weight)` returns.
+# Under `torch.no_grad()`, `weight.copy_(new)` overwrites the numbers of a parameter.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 #
-# Now the way in. A pre-hook can do more than look: if it *returns* a tuple, the layer gets that in place of its arguments.
-# Without `with_kwargs=True` the hook takes `(layer, args)` and returns new `args`, and arguments that are passed by name
-# stay as they are.
+# To put the pairs in, use the hook again: a pre-hook that *returns* a tuple replaces the arguments of its layer. Without
+# `with_kwargs=True` it takes `(layer, args)`, and arguments that are passed by name stay as they are.
 #
 # ### Exercise 3.5 · `inject`, by you
 #
@@ -525,20 +516,19 @@ check("3.4", merged_copy)
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# Write a function that puts adapters into *any* model that hands q, k and v to `nn.MultiheadAttention` by position,
-# without knowing the name of any layer:
+# Write a function that puts pairs into *any* model that hands q, k and v to `nn.MultiheadAttention` by position, without
+# knowing the name of any layer:
 #
 # 1. freeze everything that is there;
 # 2. find every `nn.MultiheadAttention`, at any depth; its `embed_dim` is its width, and widths may differ;
-# 3. give each a pair, and assign the pair to the layer as an attribute, so that the model's `parameters()` and
-#    `state_dict()` know it;
-# 4. give the layer a pre-hook that computes the adapted tokens once and passes them on as q, k and v;
+# 3. assign a pair to each as an attribute, so that the model's `parameters()` and `state_dict()` know it;
+# 4. give each a pre-hook that computes the adapted tokens once and passes them on as q, k and v;
 # 5. return the pairs, in the order of `model.modules()`.
 #
 # Raise a `ValueError` in three cases that would otherwise go wrong silently: a model without such attention, where
-# nothing would be trained; a second call for the same model, which would adapt it twice; and, in the hook,
-# *cross-attention*, whose k or v are other tokens than q, since step 4 would throw these away. The solution has about
-# fifteen lines. Write steps 1, 2 and 5 first, and let the check tell you what is missing.
+# nothing would learn; a second call for the same model, which would adapt it twice; and, in the hook, *cross-attention*,
+# whose k or v are other tokens than q and would be lost. Begin with steps 1, 2 and 5, and let the check tell you what is
+# missing.
 
 
 # %% tags=["exercise", "idea"]
@@ -584,17 +574,15 @@ check("3.5", inject_pairs)
 # %% [markdown]
 # <details><summary>Hint 1: the order of things</summary>
 #
-# Collect the layers into a list first, with `isinstance` over `model.modules()`: one should not add modules to a
-# model while walking through it. Freeze next, with `model.requires_grad_(False)`. Then loop: make a pair of width
-# `layer.embed_dim`, assign it as `layer.serial_lora`, register the hook.
+# Collect the layers into a list first, because one should not add modules to a model while walking through it. Freeze the
+# model next. Then make each pair, assign it as `layer.serial_lora`, and register the hook.
 #
 # </details>
 # <details><summary>Hint 2: the hook</summary>
 #
-# `def adapt_tokens(layer, args)` can take its pair from the layer that it is called with: `tokens =
-# layer.serial_lora(args[0])`, and it returns `tokens, tokens, tokens`. Before that, compare: in self-attention
-# `args[1]` and `args[2]` *are* `args[0]`, one tensor. If you define the hook inside the loop, and it uses `pair`, all
-# hooks use the *last* pair, because Python looks the name up when the hook runs: so take it from the layer.
+# `def adapt_tokens(layer, args)` can take its pair from its layer: `tokens = layer.serial_lora(args[0])`. In
+# self-attention `args[1]` and `args[2]` *are* `args[0]`, one tensor. A hook that is defined in the loop and uses `pair`
+# finds the *last* pair, because Python looks the name up when the hook runs.
 #
 # </details>
 #
@@ -603,8 +591,8 @@ check("3.5", inject_pairs)
 # ## Your answer
 #
 # Your colleague's code, in the first cell, registers a *forward* hook, which runs after attention. The last layer of
-# `nn.MultiheadAttention` is $W_o$, so the pair acts behind it: place 5. Put yours and your colleague's into two copies of
-# CLIP, count the right answers while the pairs are fresh, and train both for the same twenty steps.
+# `nn.MultiheadAttention` is $W_o$, so the pair acts behind it: place 5. Put both into copies of CLIP, and give both the
+# same twenty steps.
 
 
 # %%
@@ -637,7 +625,7 @@ for whose, put_in in {"yours": yours("3.5"), "your colleague's": inject_behind}.
 
 # %% [markdown]
 # Now test the definition. Merge yours into $W_q$, $W_k$ and $W_v$, your colleague's into the same weights, and your
-# colleague's into $W_o$. Which of the three plain copies will give the scores that the model gave with its pairs?
+# colleague's into $W_o$. Which of the three plain copies will give the same scores as with the pairs?
 
 # %%
 merged_qkv = yours("3.4")
@@ -668,15 +656,15 @@ for whose, merge, where in (
 display_figure(figures.plot_agreement(beside))
 
 # %% [markdown]
-# Each dot is one drawing's score for one class, and on the diagonal the plain copy gives the score of the adapted model.
-# Your dots lie on it, so all that your pairs learnt is now in $W_q$, $W_k$ and $W_v$. Your colleague's leave it if they are
-# merged as Serial LoRA: this copy is another model, with 35 right in place of 48. Merged into $W_o$, they lie on it.
+# Each dot is one drawing's score for one class, and on the diagonal the plain copy agrees with the adapted model. Yours
+# agrees: all that your pairs learnt is now in $W_q$, $W_k$ and $W_v$. Your colleague's, merged as Serial LoRA, is another
+# model, with 35 right in place of 48, close to the 33 before training. Merged into $W_o$, it agrees.
 #
 # So here is your answer: the code learns, in this run with five more right than yours, and it can be merged, but it is
-# not Serial LoRA. Its pairs change what attention gives, and in each block q, k and v read the tokens as the norm leaves
-# them. So its 48 is a result of another method. (Which of the two is better, one run on 78 drawings cannot say.)
+# not Serial LoRA. Its pairs change what attention gives, while q, k and v of the same block read the tokens as the norm
+# leaves them. So its 48 is a result of another method. (Which is better, one run on 78 drawings cannot say.)
 #
-# The later lessons take `inject` from the course's library. Does it make the same model from your pairs?
+# Later lessons take `inject` from the course's library. Does it make the same model from your pairs?
 
 # %%
 from serial_lora import SerialLoRAConfig, adapters, inject
@@ -698,8 +686,7 @@ print(f"the library's scores and yours are {distance:.0e} apart")
 #
 # <details><summary>Answer</summary>
 #
-# No. All six places pass this test, and so would a pair that is never called. Only a `B` that is not zero shows where the
-# pair acts.
+# No. All six places pass, and so would a pair that is never called. Only a `B` that is not zero shows where a pair acts.
 #
 # </details>
 #
@@ -707,8 +694,7 @@ print(f"the library's scores and yours are {distance:.0e} apart")
 #
 # <details><summary>Answer</summary>
 #
-# No. With the ReLU, the change is no longer a matrix times the token, and only a matrix can be multiplied into a weight.
-# The adapter may learn well, but it has to stay in the model.
+# No. With the ReLU the change is no matrix times the token, and only a matrix can be multiplied into a weight.
 #
 # </details>
 #
@@ -717,7 +703,5 @@ print(f"the library's scores and yours are {distance:.0e} apart")
 # - Serial LoRA is x + s x Aᵀ Bᵀ: behind the norm, before q, k and v, off the residual stream.
 # - It turns W_q, W_k and W_v into W (I + s B A), with one pair. Other adapters can be merged too, into other weights.
 # - A falling loss shows that something learns. Test the definition, with a `B` that is not zero.
-# - `inject`: freeze the model, find its attentions, give each one pair and one pre-hook, refuse what does not fit.
 #
-# Next: [04 · CLIP with a few shots](04_clip_few_shot.ipynb), where you train these pairs on a few labelled pictures and
-# compare them with LoRA.
+# Next: [04 · CLIP with a few shots](04_clip_few_shot.ipynb), where these pairs meet LoRA.
