@@ -154,7 +154,7 @@ check("3.1", SerialAdapter)
 # ## One place is Serial LoRA's
 #
 # So $W_q$, $W_k$ and $W_v$ become $W\,(I + s\,BA)$, all three with the same $BA$, and nothing else in the block changes.
-# The paper defines Serial LoRA by these weights (in its section II.D), and they decide the place.
+# The paper defines Serial LoRA by these weights (section II.D), and they decide the place.
 #
 # ### Exercise 3.2 · The right place
 #
@@ -398,10 +398,10 @@ for place, (name, adapted) in enumerate(wirings.items(), 1):
 #
 # ## Into a CLIP that somebody else wrote
 #
-# So far all weights were random. The course ships a small CLIP in open_clip's code, pretrained on drawings and their
-# names. Here it has to sort drawings into eight classes, each of which it knows by one sentence. You may not touch its
-# code: no subclass, no copied forward pass. So look first: what does its attention receive? In the second cell,
-# `register_forward_pre_hook` calls a function of yours with a layer's arguments, just before that layer runs.
+# The course ships a small CLIP in open_clip's code, pretrained on drawings and their names. Here it has to sort drawings
+# into eight classes, each of which it knows by one sentence. You may not touch its code: no subclass, no copied forward
+# pass. So look first: what does its attention receive? In the second cell, `register_forward_pre_hook` calls a function
+# of yours with a layer's arguments, just before that layer runs.
 
 # %%
 from serial_lora_course.data.registry import load_classification
@@ -496,7 +496,7 @@ check("3.4", merged_copy)
 # %% [markdown]
 # <details><summary>Hint 1: find the layers in the copy</summary>
 #
-# Use `copy.deepcopy`, and `isinstance` over `modules()` of the copy. Then go through these layers and the pairs together.
+# Use `copy.deepcopy`, and `isinstance` over the `modules()` of the copy.
 #
 # </details>
 # <details><summary>Hint 2: write into a parameter</summary>
@@ -574,8 +574,7 @@ check("3.5", inject_pairs)
 # %% [markdown]
 # <details><summary>Hint 1: the order of things</summary>
 #
-# Collect the layers into a list first, because one should not add modules to a model while walking through it. Freeze the
-# model next. Then make each pair, assign it as `layer.serial_lora`, and register the hook.
+# Collect the layers into a list before you add modules to the model, and freeze the model before the pairs come in.
 #
 # </details>
 # <details><summary>Hint 2: the hook</summary>
