@@ -363,8 +363,8 @@ display_figure(figures.plot_wirings(said, x))
 # %% [markdown]
 # The test passes at three places. At places 1, 2 and 6 both ways of writing fail, but might a third way work? Measure two
 # things, with a `B` that is not zero. First multiply x by growing numbers: how far apart are the adapted and the plain
-# block? Then take the q of the adapted block for new tokens, and find by least squares the weight and bias that come
-# nearest to it from the normed tokens, which $W_q$ reads: how far off is even the best? Which rows will grow?
+# block? Then take the q of the adapted block for new tokens. The last column says how far from it even the best weight and
+# bias stay (by least squares, from the normed tokens that $W_q$ reads). Which rows will grow?
 
 # %%
 torch.manual_seed(0)
@@ -389,8 +389,8 @@ for place, (name, adapted) in enumerate(wirings.items(), 1):
 # %% [markdown]
 # At places 1 and 6 the change grows tenfold with each step, and no new weights can imitate that: all of them come behind
 # the norm, which divides each token by its own spread, so they never see how large x was. At place 2 the change does not
-# grow, but even the best weight is 3e-02 off, while at places 3 to 6 only rounding is left. This pair stands before
-# the norm and changes each token's spread by another factor, and one matrix cannot do that to all tokens.
+# grow, but even the best weight is 3e-02 off, while at places 3 to 6 only rounding is left. The pair at place 2 stands in
+# front of the norm and changes each token's spread by another factor, and one matrix cannot do that to all tokens.
 #
 # At place 4 each pair merges into its own weight, but there are three, with 1,536 parameters in place of 512: another
 # method. Place 5 is another method too, because q, k and v of this block never see its change. **One pair that merges
