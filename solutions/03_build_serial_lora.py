@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 03 · Build Serial LoRA
 #
-# A colleague sends you code that puts Serial LoRA into CLIP. It runs without an error, and the loss falls. Is it Serial
-# LoRA? PyTorch cannot tell you. Below is the attention half of a transformer block, and PyTorch accepts an adapter at
-# each of the six places. (At place 4 each path has one of its own.)
+# A colleague sends you the code below, which is meant to put Serial LoRA into CLIP. It runs without an error, and the
+# loss falls. But is it Serial LoRA? PyTorch cannot tell you, because it accepts an adapter almost anywhere. The drawing
+# shows the attention half of a transformer block, with six places for an adapter. (Place 4 has one for each of q, k and v.)
 #
-# After training, Serial LoRA **vanishes**: what it learnt is multiplied into the block's weights, and the block computes
-# the same without it. At which of the six places can an adapter vanish? Guess, in the last line of the next cell. You
-# build the adapter, try all six, and put it into a CLIP whose code somebody else wrote. There you answer your colleague.
+# You will answer with a test. After training, Serial LoRA can be **merged**: what it learnt is multiplied into weights of
+# the block, which then computes the same without the adapter. You build the adapter, try all six places, and put it into
+# a CLIP that somebody else wrote. In the last line of the next cell, guess at which places an adapter can be merged.
 
 # %%
 try:
@@ -28,13 +28,25 @@ from serial_lora_course.plots.style import display_drawing, display_figure
 
 lesson_card("03")
 display_drawing("six_places")
-guess = {3}  # your guess: the places at which an adapter can vanish
+
+
+def inject_behind(model: nn.Module, adapter: type[nn.Module], rank: int) -> list[nn.Module]:
+    """Your colleague's code."""
+    model.requires_grad_(False)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.MultiheadAttention)]
+    for layer in layers:
+        layer.serial_lora = adapter(layer.embed_dim, rank)
+        layer.register_forward_hook(lambda layer, args, out: (layer.serial_lora(out[0]), *out[1:]))
+    return [layer.serial_lora for layer in layers]
+
+
+guess = {3}  # your guess: the places at which an adapter can be merged
 
 # %% [markdown]
 # ## A block that you can read
 #
-# Here is the drawing as code. The input, `x`, is the **residual stream**: it runs through the whole model, and every
-# block only *adds* to it. (The other half of a block, the MLP, is left out.) Start reading at `forward`, and go upwards.
+# The class below is the drawing as code. Its input, `x`, is the **residual stream**: it runs through the whole model, and
+# every block only *adds* to it. (The other half of a block, the MLP, is left out.) Read `forward` first, then go upwards.
 
 
 # %% tags=["idea"]
@@ -67,15 +79,15 @@ x = torch.randn(2, 10, width)  # (B, N, d): 2 pictures, 10 tokens each
 block = SmallBlock(width, heads=4).requires_grad_(False)  # as if pretrained: frozen
 
 # %% [markdown]
-# ## The adapter, and how it vanishes
+# ## The adapter, and how it is merged
 #
 # Serial LoRA changes the tokens once, before q, k and v read them:
 #
 # $$x' = x + s\,(x A^\top) B^\top, \qquad
 # q = x' W_q^\top,\quad k = x' W_k^\top,\quad v = x' W_v^\top$$
 #
-# You know this line from lesson 00; as a module it is below. `A` takes each token down to r numbers, `B` brings it back
-# up to d, and the scale s is a plain number, 1 in the paper. `B` starts at zero, so a fresh adapter changes nothing.
+# The class below is this line from lesson 00. `A` takes each token down to r numbers, `B` brings it back up to d, and the
+# scale s is a plain number, here 1. `B` starts at zero, so a fresh adapter changes nothing.
 #
 # ### Exercise 3.1 · The merged weight
 #
@@ -83,9 +95,9 @@ block = SmallBlock(width, heads=4).requires_grad_(False)  # as if pretrained: fr
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# To **merge** is to write what the adapter learnt into the weights. The model is then as fast as before, and whoever gets
-# it needs none of your code. Write `merged`: for the weight of a layer that reads the adapted tokens, the one weight
-# that does in one step what the adapter and then this layer do. Which of the two acts on a token first?
+# A merged model has nothing extra to run, and whoever gets it needs none of your code. Write `merged`: it gets the weight
+# of a layer that reads adapted tokens, and returns the one weight that does both steps at once, the adapter's and the
+# layer's. Which of the two acts on a token first?
 
 
 # %% tags=["exercise"]
@@ -128,13 +140,12 @@ check("3.1", SerialAdapter)
 # %% [markdown]
 # <details><summary>Hint 1: follow one token</summary>
 #
-# As a column, a token x becomes (I + s B A) x first, and then W (I + s B A) x. What stands directly left of x acts first.
+# As a column, a token x becomes (I + s B A) x first, and then W (I + s B A) x.
 #
 # </details>
 # <details><summary>Hint 2: without the big matrix</summary>
 #
-# Multiply out: W (I + s B A) = W + s (W B) A. From the left, W B is only (out, r), and no (d, d) matrix is made. Either
-# way is right. Write it as a new tensor: `+=` would change W.
+# W (I + s B A) = W + s (W B) A, where W B is only (out, r). Make a new tensor: `+=` would change W.
 #
 # </details>
 #
@@ -143,7 +154,7 @@ check("3.1", SerialAdapter)
 # ## One place is Serial LoRA's
 #
 # So $W_q$, $W_k$ and $W_v$ become $W\,(I + s\,BA)$, all three with the same $BA$, and nothing else in the block changes.
-# This is the paper's definition, and it decides the place.
+# The paper defines Serial LoRA by these weights (section II.D), and they decide the place.
 #
 # ### Exercise 3.2 · The right place
 #
@@ -151,9 +162,8 @@ check("3.1", SerialAdapter)
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 4 |
 #
-# Without an adapter a block computes `x + block.attention(block.norm(x))`. Put one call of `adapter` into it, so that the
-# block computes what it would with these three weights. Follow one token: what exactly does $W_q$ multiply? If you
-# choose another place, the check says which one it was.
+# Without an adapter, a block computes `x + block.attention(block.norm(x))`. Put one call of `adapter` into this line, so
+# that the block computes what it would with the three merged weights. Follow one token: what exactly does $W_q$ multiply?
 
 
 # %% tags=["exercise"]
@@ -177,16 +187,14 @@ def adapted_forward(block: nn.Module, adapter: nn.Module, x: torch.Tensor) -> to
 check("3.2", adapted_forward)
 
 # %% [markdown]
-# <details><summary>Hint 1: what may not change</summary>
+# <details><summary>Hint 1: the end of the line</summary>
 #
-# The `x` that is added at the end is never multiplied by W_q, W_k or W_v. So no change of these weights can reach it,
-# and the adapter must not change it either.
+# The `x` that is added at the end is never multiplied by W_q, W_k or W_v, so the adapter must not change it.
 #
 # </details>
-# <details><summary>Hint 2: what does change</summary>
+# <details><summary>Hint 2: what W reads</summary>
 #
-# W (I + B A) times a token is W times (I + B A) times that token. So the adapter has to act on what W reads, and
-# directly on that: a norm in between would rescale its change.
+# W (I + B A) times a token is W times (I + B A) times that token. So the adapter has to act directly on what W reads.
 #
 # </details>
 #
@@ -194,7 +202,7 @@ check("3.2", adapted_forward)
 #
 # ## Six places that train
 #
-# Here are all six, in the order of the drawing, yours among them.
+# The next cell builds all six, in the order of the drawing. Place 3 is yours.
 
 # %% tags=["idea"]
 Adapter, run_block = yours("3.1"), yours("3.2")
@@ -222,14 +230,16 @@ wirings = {
     "on the stream": Wired(lambda b, pair, x: b(pair(x))),
     "before the norm": Wired(lambda b, pair, x: x + b.attention(b.norm(pair(x)))),
     "yours": Wired(run_block),
-    "a pair each": Wired(one_each, pairs=3),
-    "your colleague's": Wired(lambda b, pair, x: x + pair(b.attention(b.norm(x)))),
+    "one each": Wired(one_each, pairs=3),
+    "behind attention": Wired(lambda b, pair, x: x + pair(b.attention(b.norm(x)))),
     "behind the sum": Wired(lambda b, pair, x: pair(b(x))),
 }
+unchanged = all(torch.equal(adapted(x), block(x)) for adapted in wirings.values())
+print("with fresh pairs, all six give exactly what the plain block gives:", unchanged)
 
 # %% [markdown]
-# Does training tell them apart? Put a new classifier behind each block and train the two together, as one usually does,
-# on labels without meaning. Whose loss will not fall?
+# Does training tell the six apart? Put a new classifier behind each block, and train the two together on random labels.
+# Whose loss will not fall?
 
 
 # %%
@@ -255,22 +265,22 @@ for name, adapted in {**wirings, "no adapter": Wired(lambda b, x: b(x), pairs=0)
     print(f"{name:16} from {losses[name][0]:.2f} to {losses[name][-1]:.2f}")
 
 # %% [markdown]
-# It falls at all six, and without any adapter too, since the classifier alone learns something. A falling loss says that
-# *something* learns, and not what. So test the definition.
+# The loss falls at all six places. It also falls without an adapter, because the classifier alone learns something. So a
+# falling loss tells you that something learns, but not what, and you have to test the definition.
 #
-# ### Exercise 3.3 · Does it vanish?
+# ### Exercise 3.3 · Can it be merged?
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 8 |
 #
-# Write the test. Does the block alone, once the pairs are written into its weights, compute what it computed with them?
-# `write` does the writing; compare with `torch.allclose(..., atol=1e-5)`, for rounding. What you are given stays as it
-# is. Mind the trap: which blocks pass with a *fresh* pair?
+# Write the test. Once the pairs are written into the weights of the block, does the block alone compute what it computed
+# with them? `write` does the writing, and `torch.allclose(..., atol=1e-5)` compares up to rounding. Leave what you are
+# given as it is. There is one trap: which blocks would pass with a *fresh* pair?
 
 
 # %% tags=["exercise", "idea"]
-def vanishes(wired: nn.Module, write: Callable, x: torch.Tensor) -> bool:
+def can_be_merged(wired: nn.Module, write: Callable, x: torch.Tensor) -> bool:
     """Whether the pairs of a block can be written into its weights.
 
     Args:
@@ -291,74 +301,28 @@ def vanishes(wired: nn.Module, write: Callable, x: torch.Tensor) -> bool:
     # END SOLUTION
 
 
-check("3.3", vanishes)
+check("3.3", can_be_merged)
 
 # %% [markdown]
 # <details><summary>Hint 1: the steps</summary>
 #
-# Take a copy, give each `lora_B` random numbers, run the copy, write, run the copy's `.block`, compare.
+# Copy, give each `lora_B` random numbers, run the copy, write, run the copy's `.block`, compare.
 #
 # </details>
 # <details><summary>Hint 2: the trap, and writing into a parameter</summary>
 #
-# While `B` is zero, adapted, merged and plain block are all the same, wherever the pair is. Under `torch.no_grad()`,
-# `pair.lora_B.normal_(std=0.1)` writes into the parameter; `lora_B = ...` would only give a tensor a name.
+# While `B` is zero, every pair passes. Under `torch.no_grad()`, `pair.lora_B.normal_(std=0.1)` writes into
+# the parameter, while `lora_B = ...` would only give a tensor a name.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 #
-# ### Exercise 3.4 · Your colleague's way out
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●●○○ | ●●●○○ | 6 |
-#
-# To be fair to your colleague, whose pair comes *behind* $W_o$, a layer with weight and bias: which weight and bias would
-# this layer need, to give at once what the pair makes of its output?
-
-
-# %% tags=["exercise"]
-def merged_behind(
-    pair: nn.Module, weight: torch.Tensor, bias: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias that do what a layer and then a pair do.
-
-    Args:
-        pair: has lora_A (r, d), lora_B (d, r) and scale.
-        weight: (d, in), as `nn.Linear` keeps it.
-        bias: (d,)
-
-    Returns:
-        (d, in) and (d,), new tensors.
-    """
-    # BEGIN SOLUTION
-    change = pair.scale * pair.lora_B @ pair.lora_A  # (d, d)
-    return weight + change @ weight, bias + change @ bias
-    # END SOLUTION
-
-
-check("3.4", merged_behind)
-
-# %% [markdown]
-# <details><summary>Hint 1: follow one token again</summary>
-#
-# As a column, z becomes W z + b first, and then (I + s B A) (W z + b). Multiply out.
-#
-# </details>
-# <details><summary>Hint 2: the order</summary>
-#
-# The pair acts last, so its matrix stands on the left: W + (s B A) W. The bias passes through it too.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
-#
-# Now your test on all six, with two ways of writing: into the three weights that the paper names, and into $W_o$. Each
-# drawing comes from a run: a pair stands where it was called, and what it changes is orange.
+# Now run your test on all six places, with two ways of writing: into the three weights that the paper names, and into
+# $W_o$ and its bias. Each drawing comes from a run: a pair stands where it was called, and what it changes is orange.
 
 # %%
-can_vanish, behind = yours("3.3"), yours("3.4")
+can_merge = yours("3.3")
 
 
 @torch.no_grad()
@@ -369,62 +333,85 @@ def into_qkv(block: nn.Module, pairs: nn.ModuleList) -> None:
 
 
 @torch.no_grad()
+def write_behind(layer: nn.Linear, pair: nn.Module) -> None:
+    """(I + s B A) (W z + b): a pair behind a layer acts on each column of W, and on b."""
+    layer.weight.copy_(pair(layer.weight.T).T)
+    layer.bias.copy_(pair(layer.bias))
+
+
 def into_out(block: nn.Module, pairs: nn.ModuleList) -> None:
     for pair in pairs:
-        new = behind(pair, block.out.weight, block.out.bias)
-        for old, values in zip((block.out.weight, block.out.bias), new, strict=True):
-            old.copy_(values)
+        write_behind(block.out, pair)
 
 
 said, found = {}, set()
 for place, (name, adapted) in enumerate(wirings.items(), 1):
-    answers = [can_vanish(adapted, write, x) for write in (into_qkv, into_out)]
+    answers = [can_merge(adapted, write, x) for write in (into_qkv, into_out)]
     found |= {place} if any(answers) else set()
     said[name] = (
         adapted,
         {
-            f"loss falls to {losses[name][-1]:.2f}": losses[name][-1] < losses[name][0],
-            "vanishes in $W_q$, $W_k$, $W_v$": answers[0],
-            "vanishes in $W_o$ and its bias": answers[1],
+            "its loss falls": losses[name][-1] < losses[name][0],
+            "merges into $W_q$, $W_k$, $W_v$": answers[0],
+            "merges into $W_o$ and its bias": answers[1],
             f"{sum(p.numel() for p in adapted.pairs.parameters()):,} parameters": None,
         },
     )
-print(f"places at which it vanishes: {found}; your guess: {guess}")
+print(f"places where one of these two ways works: {found}; your guess: {guess}")
 display_figure(figures.plot_wirings(said, x))
 
 # %% [markdown]
-# It vanishes at three. At places 1 and 6 the pair changes the stream, which no weight of the block multiplies. At
-# place 2 the norm comes behind the pair: it divides each token by its own spread, and no weight can stand in for a
-# change before that.
+# The test passes at three places. At places 1, 2 and 6 both ways of writing fail, but might a third way work? Measure two
+# things, with a `B` that is not zero. First multiply x by growing numbers: how far apart are the adapted and the plain
+# block? Then take the q of the adapted block for new tokens. The last column says how far from it even the best weight and
+# bias stay (by least squares, from the normed tokens that $W_q$ reads). Which rows will grow?
+
+# %%
+torch.manual_seed(0)
+tokens, times = torch.randn(400, 10, width), (1, 10, 100, 1000)
+reads = F.pad(block.norm(tokens).flatten(0, 1), (0, 1), value=1.0)  # (4000, d + 1), 1 for the bias
+half = len(reads) // 2  # the best weight is found on one half, and measured on the other
+
+print(f"{'x times':17}", *(f"{c:8,}" for c in times), "  q, best weight")
+for place, (name, adapted) in enumerate(wirings.items(), 1):
+    probed, got = copy.deepcopy(adapted), []
+    probed.block.q.register_forward_hook(lambda layer, args, output, got=got: got.append(output))
+    with torch.no_grad():
+        for pair in probed.pairs:
+            pair.lora_B.normal_(std=0.1)
+        apart = [(probed(c * x) - block(c * x)).norm().item() for c in times]
+        probed(tokens)
+    q = got[-1].flatten(0, 1)  # (4000, d)
+    best = torch.linalg.lstsq(reads[:half], q[:half], driver="gelsd").solution  # (d + 1, d)
+    error = (reads[half:] @ best - q[half:]).norm() / q[half:].norm()
+    print(f"{place} {name:16}", *(f"{a:8,.1f}" for a in apart), f"{error:12.0e} off")
+
+# %% [markdown]
+# At places 1 and 6 the change grows tenfold with each step, and no new weights can imitate that: all of them come behind
+# the norm, which divides each token by its own spread, so they never see how large x was. At place 2 the change does not
+# grow, but even the best weight is 3e-02 off, while at places 3 to 6 only rounding is left. The pair at place 2 stands in
+# front of the norm and changes each token's spread by another factor, and one matrix cannot do that to all tokens.
 #
-# At place 4 each pair vanishes in its own W, but there are three: another method, with three times the parameters.
-# Your colleague's vanishes too, in $W_o$: another method, since q, k and v never see its change. **One pair that
-# vanishes in all three of q, k and v: of these six only place 3 gives that, and it is Serial LoRA.**
-#
-# **Change this and run again**: make yours `Wired(lambda b, pair, x: b(x))`, which never calls its pair. (A module under
-# a wrong name, `block.query` for `block.q`, does the same.) Which rows of the picture notice?
-#
-# <details><summary>Answer</summary>
-#
-# Those of the test: it vanishes nowhere, for what is written changes a block that the pair never changed. The first
-# row still says that the loss falls. It falls as far as without an adapter.
-#
-# </details>
+# At place 4 each pair merges into its own weight, but there are three, with 1,536 parameters in place of 512: another
+# method. Place 5 is another method too, because q, k and v of this block never see its change. **One pair that merges
+# into all three of q, k and v: of these six only place 3 gives that, and it is Serial LoRA.**
 #
 # ## Into a CLIP that somebody else wrote
 #
-# So far all weights were random. The course ships a small CLIP: the code is open_clip's, and we trained it to match
-# drawings with their names. We want it to sort drawings that it has never seen into eight classes, without touching its
-# code: no subclass, no copied forward pass. Look before you build: what does its attention receive?
-# `register_forward_pre_hook` calls a function of yours with a layer's arguments, just before that layer runs.
+# The course ships a small CLIP in open_clip's code, pretrained on drawings and their names. Here it has to sort drawings
+# into eight classes, each of which it knows by one sentence. You may not touch its code: no subclass, no copied forward
+# pass. So look first: what does its attention receive? In the second cell, `register_forward_pre_hook` calls a function
+# of yours with a layer's arguments, just before that layer runs.
 
 # %%
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.models.clip import encode_prompts, load_clip
+from serial_lora_course.plots.pictures import show_pictures
 
 backbone, data = load_clip(), load_classification("travel")
 clip = backbone.model.requires_grad_(False)
-classes = encode_prompts(clip, backbone.tokenizer(data.prompts()))  # (8, d)
+sentences = data.prompts()
+classes = encode_prompts(clip, backbone.tokenizer(sentences))  # (8, d)
 
 
 def opened(examples) -> tuple[torch.Tensor, torch.Tensor]:
@@ -434,8 +421,14 @@ def opened(examples) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 (train_pictures, train_labels), (test_pictures, test_labels) = opened(data.train), opened(data.test)
+print(
+    len(train_labels), "training and", len(test_labels), "test drawings; a sentence:", sentences[0]
+)
+shown = data.test.some([data.test.labels.index(c) for c in range(len(classes))])
+display_figure(show_pictures([picture for picture, _ in shown], data.class_names))
 
 
+# %%
 @torch.no_grad()
 def scores(model: nn.Module) -> torch.Tensor:
     """Of each test drawing, with the sentence of each class: (N, 8)."""
@@ -454,7 +447,7 @@ def look(layer, args, kwargs):
 
 
 first, normed = clip.visual.transformer.resblocks[0], []
-print(first)
+print("in_proj_weight:", tuple(first.attn.in_proj_weight.shape), "| out_proj:", first.attn.out_proj)
 handles = [
     first.ln_1.register_forward_hook(lambda layer, args, output: normed.append(output)),
     first.attn.register_forward_pre_hook(look, with_kwargs=True),
@@ -465,10 +458,57 @@ for handle in handles:
     handle.remove()
 
 # %% [markdown]
-# The call of `attn` is place 3: PyTorch's own `nn.MultiheadAttention` receives the normalised tokens three times, as q,
-# k and v. And a pre-hook can do more than look: if it *returns* a tuple, the layer gets that instead of its arguments.
-# Without `with_kwargs=True` the hook takes `(layer, args)` and returns new `args`; arguments passed by name stay as
-# they are.
+# The call of `attn` is place 3: `nn.MultiheadAttention` receives the normed tokens three times, as q, k and v. Its
+# `in_proj_weight` is $W_q$, $W_k$ and $W_v$, one above the other: 576 rows that all multiply the same tokens. So one call
+# of your `merged` writes a pair into all three.
+#
+# ### Exercise 3.4 · The way back
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●○ | 6 |
+#
+# Write `merged_copy`. In a copy of a whole model, each `nn.MultiheadAttention` gets its pair, merged into
+# `in_proj_weight`. The model that you are given stays as it is.
+
+
+# %% tags=["exercise"]
+def merged_copy(model: nn.Module, pairs: list[nn.Module]) -> nn.Module:
+    """A plain copy of a model, whose attentions hold what the pairs learnt.
+
+    Args:
+        model: without pairs and hooks.
+        pairs: one for each nn.MultiheadAttention, in the order of `model.modules()`; each has
+            `merged`, as your class of exercise 3.1 does.
+    """
+    # BEGIN SOLUTION
+    plain = copy.deepcopy(model)
+    layers = [layer for layer in plain.modules() if isinstance(layer, nn.MultiheadAttention)]
+    with torch.no_grad():
+        for layer, pair in zip(layers, pairs, strict=True):
+            layer.in_proj_weight.copy_(pair.merged(layer.in_proj_weight))
+    return plain
+    # END SOLUTION
+
+
+check("3.4", merged_copy)
+
+# %% [markdown]
+# <details><summary>Hint 1: find the layers in the copy</summary>
+#
+# Use `copy.deepcopy`, and `isinstance` over the `modules()` of the copy.
+#
+# </details>
+# <details><summary>Hint 2: write into a parameter</summary>
+#
+# Under `torch.no_grad()`, `weight.copy_(new)` overwrites the numbers of a parameter.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
+#
+# To put the pairs in, use the hook again: a pre-hook that *returns* a tuple replaces the arguments of its layer. Without
+# `with_kwargs=True` it takes `(layer, args)`, and arguments that are passed by name stay as they are.
 #
 # ### Exercise 3.5 · `inject`, by you
 #
@@ -476,20 +516,19 @@ for handle in handles:
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# Write a function that puts adapters into *any* model that hands q, k and v to `nn.MultiheadAttention` by position,
-# without knowing the name of any layer:
+# Write a function that puts pairs into *any* model that hands q, k and v to `nn.MultiheadAttention` by position, without
+# knowing the name of any layer:
 #
 # 1. freeze everything that is there;
 # 2. find every `nn.MultiheadAttention`, at any depth; its `embed_dim` is its width, and widths may differ;
-# 3. give each a pair, and assign the pair to the layer as an attribute, so that the model's `parameters()` and
-#    `state_dict()` know it;
-# 4. give the layer a pre-hook that computes the adapted tokens once and passes them on as q, k and v;
+# 3. assign a pair to each as an attribute, so that the model's `parameters()` and `state_dict()` know it;
+# 4. give each a pre-hook that computes the adapted tokens once and passes them on as q, k and v;
 # 5. return the pairs, in the order of `model.modules()`.
 #
 # Raise a `ValueError` in three cases that would otherwise go wrong silently: a model without such attention, where
-# nothing would be trained; a second call for the same model, which would adapt it twice; and, in the hook,
-# *cross-attention*, whose k or v are other tokens than q, since step 4 would throw these away. All this takes about
-# fifteen lines. Write steps 1, 2 and 5 first, and let the check tell you what is missing.
+# nothing would learn; a second call for the same model, which would adapt it twice; and, in the hook, *cross-attention*,
+# whose k or v are other tokens than q and would be lost. Begin with steps 1, 2 and 5, and let the check tell you what is
+# missing.
 
 
 # %% tags=["exercise", "idea"]
@@ -535,42 +574,27 @@ check("3.5", inject_pairs)
 # %% [markdown]
 # <details><summary>Hint 1: the order of things</summary>
 #
-# Collect the layers into a list first, with `isinstance` over `model.modules()`: one should not add modules to a
-# model while walking through it. Freeze next, with `model.requires_grad_(False)`. Then loop: make a pair of width
-# `layer.embed_dim`, assign it as `layer.serial_lora`, register the hook.
+# Collect the layers into a list before you add modules to the model, and freeze the model before the pairs come in.
 #
 # </details>
 # <details><summary>Hint 2: the hook</summary>
 #
-# `def adapt_tokens(layer, args)` can take its pair from the layer that it is called with: `tokens =
-# layer.serial_lora(args[0])`, and it returns `tokens, tokens, tokens`. Before that, compare: in self-attention
-# `args[1]` and `args[2]` *are* `args[0]`, one tensor. If you define the hook inside the loop, and it uses `pair`, all
-# hooks use the *last* pair, because Python looks the name up when the hook runs: so take it from the layer.
+# `def adapt_tokens(layer, args)` can take its pair from its layer: `tokens = layer.serial_lora(args[0])`. In
+# self-attention `args[1]` and `args[2]` *are* `args[0]`, one tensor. A hook that is defined in the loop and uses `pair`
+# finds the *last* pair, because Python looks the name up when the hook runs.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
-
-# %% [markdown]
+#
 # ## Your answer
 #
-# In your colleague's `inject` the hook runs *behind* attention. Put both into copies of CLIP, fresh first, and give both
-# the same twenty steps.
+# Your colleague's code, in the first cell, registers a *forward* hook, which runs after attention. The last layer of
+# `nn.MultiheadAttention` is $W_o$, so the pair acts behind it: place 5. Put both into copies of CLIP, and give both the
+# same twenty steps.
+
 
 # %%
-inject_yours = yours("3.5")
-
-
-def inject_behind(model: nn.Module, adapter: type[nn.Module], rank: int) -> list[nn.Module]:
-    """Your colleague's."""
-    model.requires_grad_(False)
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.MultiheadAttention)]
-    for layer in layers:
-        layer.serial_lora = adapter(layer.embed_dim, rank)
-        layer.register_forward_hook(lambda layer, args, out: (layer.serial_lora(out[0]), *out[1:]))
-    return [layer.serial_lora for layer in layers]
-
-
 def train(model: nn.Module, pairs: list[nn.Module]) -> float:
     """Twenty steps; returns the last loss."""
     torch.manual_seed(0)
@@ -587,7 +611,7 @@ def train(model: nn.Module, pairs: list[nn.Module]) -> float:
 
 
 adapted = {}
-for whose, put_in in {"yours": inject_yours, "your colleague's": inject_behind}.items():
+for whose, put_in in {"yours": yours("3.5"), "your colleague's": inject_behind}.items():
     torch.manual_seed(0)
     model = copy.deepcopy(clip)
     pairs = put_in(model.visual, Adapter, rank=16)
@@ -599,54 +623,47 @@ for whose, put_in in {"yours": inject_yours, "your colleague's": inject_behind}.
 
 
 # %% [markdown]
-# Now the definition. In `nn.MultiheadAttention` the three weights are one tall matrix, of which every row multiplies the
-# same tokens: one call of your `merged` writes all three. Merge yours into them, your colleague's into them, and your
-# colleague's into $W_o$. Which of the three copies without pairs will give the scores that it gave with them?
-
+# Now test the definition. Merge yours into $W_q$, $W_k$ and $W_v$, your colleague's into the same weights, and your
+# colleague's into $W_o$. Which of the three plain copies will give the same scores as with the pairs?
 
 # %%
-def write_qkv(layer: nn.MultiheadAttention, pair: nn.Module) -> None:
-    layer.in_proj_weight.copy_(pair.merged(layer.in_proj_weight))  # (3 d, d)
+merged_qkv = yours("3.4")
 
 
-def write_out(layer: nn.MultiheadAttention, pair: nn.Module) -> None:
-    weight, bias = behind(pair, layer.out_proj.weight, layer.out_proj.bias)
-    layer.out_proj.weight.copy_(weight)
-    layer.out_proj.bias.copy_(bias)
-
-
-@torch.no_grad()
-def without_pairs(pairs: list[nn.Module], write: Callable) -> nn.Module:
-    """A plain copy of CLIP that holds what the pairs learnt."""
-    plain = copy.deepcopy(clip)
-    layers = [m for m in plain.visual.modules() if isinstance(m, nn.MultiheadAttention)]
+def merged_out(model: nn.Module, pairs: list[nn.Module]) -> nn.Module:
+    """As merged_copy, but into the layer at the end of each attention."""
+    plain = copy.deepcopy(model)
+    layers = [layer for layer in plain.modules() if isinstance(layer, nn.MultiheadAttention)]
     for layer, pair in zip(layers, pairs, strict=True):
-        write(layer, pair)
+        write_behind(layer.out_proj, pair)
     return plain
 
 
 beside = {}
-for whose, write, where in (
-    ("yours", write_qkv, "$W_q$, $W_k$, $W_v$"),
-    ("your colleague's", write_qkv, "$W_q$, $W_k$, $W_v$"),
-    ("your colleague's", write_out, "$W_o$"),
+for whose, merge, where in (
+    ("yours", merged_qkv, "$W_q$, $W_k$, $W_v$"),
+    ("your colleague's", merged_qkv, "$W_q$, $W_k$, $W_v$"),
+    ("your colleague's", merged_out, "$W_o$"),
 ):
     model, pairs = adapted[whose]
-    before, after = scores(model), scores(without_pairs(pairs, write))
-    said = f"{number_right(before)} right, then {number_right(after)}"
+    plain = copy.deepcopy(clip)
+    plain.visual = merge(clip.visual, pairs)
+    before, after = scores(model), scores(plain)
     distance = (before - after).norm() / before.norm()
-    beside[f"{whose}, into {where}\n{said}; distance {distance:.0e}"] = before, after
+    said = f"{number_right(before)} right, merged {number_right(after)}; {distance:.1g} apart"
+    beside[f"{whose}, into {where}\n{said}"] = before, after
 display_figure(figures.plot_agreement(beside))
 
 # %% [markdown]
-# A dot is one drawing's score for one class. Yours lies on the diagonal: all that it learnt is in $W_q$, $W_k$ and $W_v$.
-# Merged as Serial LoRA, your colleague's is another model, with 35 right in place of 48. It vanishes in $W_o$.
+# Each dot is one drawing's score for one class, and on the diagonal the plain copy agrees with the adapted model. Yours
+# agrees: all that your pairs learnt is now in $W_q$, $W_k$ and $W_v$. Your colleague's, merged as Serial LoRA, is another
+# model, with 35 right in place of 48, close to the 33 before training. Merged into $W_o$, it agrees.
 #
 # So here is your answer: the code learns, in this run with five more right than yours, and it can be merged, but it is
-# not Serial LoRA. It changes what attention gives; in its own block q, k and v read what they always read. Its results
-# say nothing about Serial LoRA. (Which of the two is better, one run on 78 drawings cannot say.)
+# not Serial LoRA. Its pairs change what attention gives, while q, k and v of the same block read the tokens as the norm
+# leaves them. So its 48 is a result of another method. (Which is better, one run on 78 drawings cannot say.)
 #
-# Last, the course's library, which later lessons use. Is its `inject` yours? And is your merged CLIP a plain one?
+# Later lessons take `inject` from the course's library. Does it make the same model from your pairs?
 
 # %%
 from serial_lora import SerialLoRAConfig, adapters, inject
@@ -657,51 +674,33 @@ inject(library, SerialLoRAConfig(rank=len(pairs[0].lora_A), towers=["image"]))
 for pair, theirs in zip(pairs, adapters(library).values(), strict=True):
     theirs.load_state_dict(pair.state_dict())
 distance = (scores(mine) - scores(library)).norm() / scores(mine).norm()
-print(f"the library's inject, with your pairs: relative distance to yours {distance:.0e}")
-plain = without_pairs(pairs, write_qkv)
-counts = [len(model.state_dict()) for model in (clip, mine, plain)]
-print("tensors in CLIP, in yours, in yours merged:", *counts)
-print("a plain CLIP loads it:", copy.deepcopy(clip).load_state_dict(plain.state_dict()))
+print(f"the library's scores and yours are {distance:.0e} apart")
 
 # %% [markdown]
-# Up to rounding, the library makes the same model; it also knows the attention of SAM and of SD3. And your merged CLIP
-# holds the tensors of a plain one, no more: it loads as an ordinary open_clip checkpoint.
+# It does, up to rounding.
 #
 # ## Quiz
 #
-# **1. A fresh adapter gives the base's answers exactly. Does that prove that it is built right?**
+# **1. A fresh adapter gives exactly the base's answers. Does that prove that it is built right?**
 #
 # <details><summary>Answer</summary>
 #
-# No. All six places pass, and so does a pair that is never called. Only a `B` that is not zero shows where it acts.
+# No. All six places pass, and so would a pair that is never called. Only a `B` that is not zero shows where a pair acts.
 #
 # </details>
 #
-# **2. Somebody puts a ReLU between A and B. Can this adapter vanish at place 3?**
+# **2. Somebody puts a ReLU between A and B. Can this adapter be merged at place 3?**
 #
 # <details><summary>Answer</summary>
 #
-# No. The change is then no matrix times the token, and a weight can only be multiplied by a matrix. It may learn well;
-# it stays in the model.
-#
-# </details>
-#
-# **3. Your hook takes its pair as an argument, `def adapt_tokens(layer, args, pair=pair)`, and you copy the adapted
-# model with `copy.deepcopy`. Whose pairs does the copy use?**
-#
-# <details><summary>Answer</summary>
-#
-# The original's. `deepcopy` copies modules, but a function stays the same function, and this one holds the old pair.
-# Train the copy, and its own pairs never move. A hook that asks its layer, `layer.serial_lora`, finds the copy's.
+# No. With the ReLU the change is no matrix times the token, and only a matrix can be multiplied into a weight.
 #
 # </details>
 #
 # ## What to remember
 #
 # - Serial LoRA is x + s x Aᵀ Bᵀ: behind the norm, before q, k and v, off the residual stream.
-# - It turns W_q, W_k and W_v into W (I + s B A), with one pair. Other adapters can be merged too, elsewhere.
-# - A falling loss proves that something learns. Test the definition, with a `B` that is not zero.
-# - `inject`: freeze the model, find its attentions, give each one pair and one pre-hook, refuse what does not fit.
+# - It turns W_q, W_k and W_v into W (I + s B A), with one pair. Other adapters can be merged too, into other weights.
+# - A falling loss shows that something learns. Test the definition, with a `B` that is not zero.
 #
-# Next: [04 · CLIP with a few shots](04_clip_few_shot.ipynb), where you train these pairs on a few labelled pictures,
-# and compare them with LoRA.
+# Next: [04 · CLIP with a few shots](04_clip_few_shot.ipynb), where these pairs meet LoRA.

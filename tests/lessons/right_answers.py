@@ -261,8 +261,10 @@ ANSWERS = {
     ],
     "3.4": [
         {
-            "change = pair.scale * pair.lora_B @ pair.lora_A": "pass",
-            "weight + change @ weight, bias + change @ bias": "pair(weight.T).T, pair(bias)",
+            "with torch.no_grad():": "if True:",
+            "layer.in_proj_weight.copy_(pair.merged(layer.in_proj_weight))": (
+                "layer.in_proj_weight = nn.Parameter(pair.merged(layer.in_proj_weight).detach())"
+            ),
         },
     ],
     "3.5": [

@@ -1,4 +1,4 @@
-"""Checks of lesson 03: the merge, the place, a test of both, a merge behind a layer, and `inject` itself."""
+"""Checks of lesson 03: the merge, the place, a test of both, a whole model merged, and `inject` itself."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.message import require
 from serial_lora_course.checking.running import exercise
 from serial_lora_course.lessons.l03_build.blocks import (
+    Attending,
     Crossing,
     DenseBlock,
     Pair,
@@ -77,7 +78,9 @@ def adapted_forward() -> Iterator[Case]:
         )
 
 
-# --------------------------------------------------------------------- 3.3 a test, 3.4 the way out
+# --------------------------------------------------------------------- 3.3 a test, 3.4 the way back
+
+X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(3))
 
 
 @torch.no_grad()
@@ -107,7 +110,7 @@ def doubled(block: DenseBlock, pairs: nn.ModuleList) -> None:
     "the answer is True where the written block computes the same, with one pair or several, and False "
     "where it does not, also for fresh pairs, small changes and a pair that is never called",
 )
-def vanishes() -> Iterator[Case]:
+def can_be_merged() -> Iterator[Case]:
     """True for what can be written into the weights in this way."""
     for what, wired, write, expected in (
         ("in front of q, k and v, written into these", Wired(in_front), into_qkv, True),
@@ -119,7 +122,7 @@ def vanishes() -> Iterator[Case]:
         ("never called", Wired(lambda block, _, x: block(x)), into_qkv, False),
         ("a factor of two, written into W_o", Wired(twice), doubled, True),
     ):
-        yield Case(f"vanishes for a pair: {what}", (wired, write, torch.randn(2, 4, 8)), expected)
+        yield Case(f"the answer for a pair: {what}", (wired, write, torch.randn(2, 4, 8)), expected)
 
 
 def twice(block: DenseBlock, _: Pair, x: Tensor) -> Tensor:
@@ -128,31 +131,35 @@ def twice(block: DenseBlock, _: Pair, x: Tensor) -> Tensor:
 
 
 @exercise(
-    "3.4", "the layer gives at once what the pair makes of its output, for square and rectangular W"
+    "3.4",
+    "the copy computes what the model would with a pair in front of each attention, holds the model's own "
+    "tensors and no others, and the model is unchanged",
 )
-def merged_behind() -> Iterator[Case]:
-    """A layer's own outputs, adapted: for each input by itself, and for none, which leaves the bias."""
-    for width, inputs, rank, scale in ((6, 6, 3, 0.5), (8, 5, 2, 0.25)):
-        pair, weight, bias = (
-            Pair(width, rank, scale),
-            torch.randn(width, inputs),
-            torch.randn(width),
-        )
-        nn.init.normal_(pair.lora_B)
-        with torch.no_grad():
-            none, each = pair(bias), pair(weight.T + bias)  # (d,), (in, d)
+def merged_copy() -> Iterator[Case]:
+    """Attentions at several depths, with the pairs called in a hook in place of a merge."""
+    for model in (
+        nn.Sequential(Attending(8), nn.Sequential(Attending(8), Attending(8))),
+        TwoTowers(),
+    ):
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.MultiheadAttention)]
+        pairs = [Pair(layer.embed_dim, 2, 0.5) for layer in layers]
+        names, adapted = list(model.state_dict()), copy.deepcopy(model)
+        hooked = [layer for layer in adapted.modules() if isinstance(layer, nn.MultiheadAttention)]
+        for layer, pair in zip(hooked, pairs, strict=True):
+            nn.init.normal_(pair.lora_B)
+            layer.register_forward_pre_hook(lambda _, args, pair=pair: (pair(args[0]),) * 3)
         yield Case(
-            f"the layer for W {width}x{inputs}, rank {rank}, scale {scale}",
-            (pair, weight, bias),
-            Parts({"the weight": (each - none).T, "the bias": none}),
-            read=lambda returned, *_: [part.detach() for part in returned],
-            form="return a weight and a bias",
+            f"a model with {len(layers)} attentions",
+            (model, pairs),
+            Parts({"its names in the state dict": names, "its output": adapted(X).detach()}),
+            read=lambda returned, *_: [list(returned.state_dict()), returned(X).detach()],
+            form="return the copy",
+            tolerance=1e-4,
         )
 
 
 # ------------------------------------------------------------------------------ 3.5 inject itself
 
-X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(3))
 RETURNED = "the pairs that come back, by the shape of A"
 ADVICE_3_5 = {
     RETURNED: "one pair for each nn.MultiheadAttention that model.modules() finds, in that order",
