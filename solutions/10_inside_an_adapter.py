@@ -6,8 +6,8 @@
 # A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter itself is lost.
 # What was its rank? Was it LoRA or Serial LoRA? Can you get it back? And with which seed was it trained?
 #
-# The difference of the two files answers all four questions. You learn to read it on models that you train yourself,
-# because there you know the answers. At the end you get files of your colleague and say how each was made.
+# The difference of the two files answers all four questions. You learn to read it on models of your own, and then say
+# how your colleague's were made.
 
 # %%
 try:
@@ -39,10 +39,9 @@ lesson_card("10")
 # %% [markdown]
 # ## Six adapters, and a model without one
 #
-# We train LoRA and Serial LoRA with three seeds each, by your loop from lesson 04, on four drawings of each class and
-# only in the image tower. The seventh model has no adapter: its W_q, W_k and W_v are trained themselves. Training takes
-# only 16 steps, so the adapters get a higher rate than in lesson 04. One more model has that lesson's rate, so that
-# you see what the difference is.
+# Your loop from lesson 04 trains LoRA and Serial LoRA with three seeds each, on four drawings of each class and only
+# in the image tower. A seventh model has no adapter: its W_q, W_k and W_v are trained themselves. Because 16 steps
+# are few, the rate is above lesson 04's; one more model keeps that rate.
 
 # %%
 clip, drawings = load_clip("tiny"), load_classification("symbols")
@@ -103,14 +102,13 @@ for name, model in shown.items():
     print(f"{name}: {right(model)} of {len(truth)} right")
 
 # %% [markdown]
-# Every adapter helps, and the one with lesson 04's rate helps less. No file shows how it was made: each is a CLIP with
-# the same modules and shapes as before, and no adapter can be seen. Now pretend that you don't know.
+# Every adapter helps, and at lesson 04's rate it helps less. Each file is a CLIP like any other, and no adapter can
+# be seen. Now pretend that you don't know how the files were made.
 #
 # ## What is in the difference?
 #
-# Subtract the weights before training from the weights after it. The result is the change, dW. So you have three
-# matrices, W, W + dW and dW, and each has its own singular values. Before you run the cell: will those of W + dW look
-# different from those of W, when the model is right so much more often?
+# Subtract the weights before training from those after it, and call the change dW. Each of W, W + dW and dW has its
+# own singular values. Before you run the cell: will those of W + dW look different from those of W?
 
 
 # %%
@@ -134,13 +132,12 @@ values = spectra["dW"]
 print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {values[RANK]:.0e}")
 
 # %% [markdown]
-# They do not. The dotted line of W and the line of W + dW nearly coincide, although dW is not small: its largest value
-# is 1.3, and that of W is 2.2. A change of rank 16 can lift at most sixteen of the 192 values above the largest of W,
-# and the other values hardly show it.
+# They hardly do, although dW is not small: its largest value is 1.3, and that of W is 2.2. But a change of rank 16
+# can lift at most sixteen of the 192 values above the largest of W.
 #
-# The line of dW tells you more. Behind value 16 it falls by six powers of ten, like a cliff. It does not fall to
-# zero, because the merged weights were rounded to float32 and this rounding is a small random matrix. Strictly
-# speaking, dW has rank 192. What you want is the rank above the rounding.
+# The line of dW tells you more. Behind value 16 it falls by six powers of ten: a cliff. It does not fall to zero,
+# because the weights were rounded to float32, and rounding is a small matrix of full rank. You want the rank above
+# the rounding.
 
 # %% [markdown]
 # ### Exercise 10.1 · The rank of a change
@@ -178,16 +175,15 @@ check("10.1", rank_of_change)
 # </details>
 # <details><summary>Hint 2: from a position to a count</summary>
 #
-# Python counts positions from 0. How many values stand in front of the cliff if the largest quotient has position 0?
+# If the largest quotient has position 0, how many values stand in front of the cliff?
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# Apply your function to each matrix alone, and then to q, k and v of a block stacked on top of each other, as
-# `in_proj_weight` holds them. Which rank do you expect of the stack for LoRA, which for Serial LoRA, and which without
-# an adapter?
+# Apply it to each matrix alone, and to q, k and v of a block stacked on top of each other. Which rank do you expect
+# of the stack for each method, and which without an adapter?
 
 
 # %%
@@ -206,26 +202,25 @@ for name, each in changes.items():
     print(f"{name}: rank {ranks(before, each)} in all {len(each)} matrices, {together} in stacks")
 
 # %% [markdown]
-# With an adapter, every matrix has rank 16, which answers the first question.
+# With an adapter every matrix has rank 16, which answers the first question.
 #
 # The stacks tell the methods apart. Serial LoRA's changes are $W_q B A$, $W_k B A$ and $W_v B A$. All three have the
-# same A on the right, so all rows of the stack lie in one space of sixteen dimensions. LoRA has three A's, so its stack
-# has rank 48. But a LoRA that uses one A for q, k and v would have rank 16 in the stack too, so this does not yet
-# prove that the adapter was Serial LoRA.
+# same A on the right, so all rows of the stack lie in one space of sixteen dimensions. LoRA has three A's, so its
+# stack has rank 48.
 #
-# The last line is a warning. Without an adapter there is no cliff, but your function returns a small number all the
-# same, because some quotient is always the largest. So a rank needs a second test.
+# Two doubts remain. A LoRA with one A for q, k and v would have rank 16 in the stack too. And without an adapter your
+# function returns a small rank all the same, because some quotient is always the largest. So you need a second test.
 #
 # ## The lost adapter
 #
-# That test is to get the adapter back. For LoRA this is easy: the best matrix of rank 16, from one SVD of each
-# change, is the product B A. For Serial LoRA you want a single pair for all three weights.
+# The test is to get the adapter back. For LoRA this is easy: one SVD of each change gives B A. For Serial LoRA you
+# want one pair for all three weights.
 #
-# Stack q, k and v, and write dW as a sum of rank-one terms $\sigma_i u_i v_i^\top$, as in lesson 01. A token gets term
-# i in proportion to its scalar product with $v_i$. We say that dW *reads* in the directions $v_i$. Since dW = W B A, the
-# directions that it reads span the same space as the rows of A. So take the strongest $v_i$ as A, as many as there are
-# values in front of the cliff. Then multiply both sides by Aᵀ: the $v_i$ are orthonormal, so A Aᵀ is the identity, and
-# W B = dW Aᵀ remains. W holds three weights and there is one B, so solve for B by least squares.
+# Stack q, k and v, and write dW as a sum of rank-one terms $\sigma_i u_i v_i^\top$, as in lesson 01. How much of term
+# i a token gets is its scalar product with $v_i$, so we say that dW *reads* in the directions $v_i$. Since dW = W B
+# A, these directions span the same space as the rows of A. Take the strongest $v_i$ as A, as many as there are values
+# in front of the cliff. Then multiply both sides by Aᵀ. The $v_i$ are orthonormal, so A Aᵀ is the identity, and W B =
+# dW Aᵀ remains. These are three weights and one B: least squares.
 
 # %% [markdown]
 # ### Exercise 10.2 · The recovery
@@ -261,23 +256,22 @@ check("10.2", recover_pair)
 # %% [markdown]
 # <details><summary>Hint 1: where dW reads</summary>
 #
-# Of the three factors of an SVD, the last one holds the directions $v_i$. Look up whether they are its rows or its
-# columns, and how they are sorted.
+# Of the three factors of an SVD, the last one holds the directions $v_i$, sorted by strength. Are they its rows or
+# its columns?
 #
 # </details>
 # <details><summary>Hint 2: least squares</summary>
 #
-# You look for the B with which W B comes nearest to dW Aᵀ. PyTorch's `torch.linalg` has a function for such systems, which
-# takes more equations than unknowns.
+# `torch.linalg` has a function for least squares. It takes one factor of a product and what the product should be
+# near.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# The table tries both recoveries on every model. It shows what share of a change is left over, in the worst block: with
-# one SVD for each matrix, and with one pair in front of W for all three. Between them stands the best matrix of rank 16
-# for the whole stack. What do you expect of LoRA in each column?
+# The table tries both recoveries on every model. It shows the share left over in the worst block. The middle column
+# is the best matrix of rank 16 for a whole stack. What do you expect of LoRA?
 
 # %%
 recover = yours("10.2")
@@ -311,24 +305,21 @@ for name, each in {**changes, "LoRA with one A": one_A}.items():
 pd.DataFrame(table).T
 
 # %% [markdown]
-# The first column answers for LoRA: one SVD for each matrix leaves nothing over but rounding. The last column answers
-# for Serial LoRA: one pair leaves nothing over but rounding. So both kinds of adapter come back. Only their product
-# does, not the matrices that were trained: multiply A by any invertible matrix and B by its inverse, and B A stays.
+# Both kinds of adapter come back: LoRA by one SVD for each matrix, Serial LoRA by one pair, and only rounding is left
+# over. What comes back is the product B A. The trained factors stay unknown: multiply A by any invertible matrix and
+# B by its inverse, and the product is the same.
 #
-# One pair in front of W leaves 0.7 of LoRA's changes. How much of that is rank? The middle column shows that no matrix
-# of rank 16 comes nearer to a LoRA stack than 0.25 to 0.3. Squares of these lengths can be compared, because the part
-# outside A's space is at right angles to the part inside. So rank explains less than a fifth of the square. The rest is
-# left because a single B has to serve W_q, W_k and W_v. The last row confirms it: that change is the best matrix of rank 16
-# for the stack of LoRA seed 1, which makes it a LoRA with one A. Rank is no obstacle here, and yet one pair leaves 0.7.
+# One pair leaves 0.7 of LoRA's changes. How much of that is rank? The middle column shows what even the best matrix
+# of rank 16 misses. What a single B misses besides is at right angles to that, so squares add, and rank makes up less
+# than a fifth of the square. The rest is missed because one B has to serve W_q, W_k and W_v. The last row confirms
+# it: a LoRA with one A, made from the stacks of seed 1, has rank 16, and still one pair leaves 0.7.
 #
-# So the recovery is the second test. It tells Serial LoRA from a LoRA with one A, and it refuses the model without an
-# adapter.
+# So the recovery settles both doubts: it refuses the LoRA with one A and the model without an adapter.
 #
 # ## How exact is the copy?
 #
-# Many files are stored in half precision, where rounding is larger. So we round both files, let your function find the
-# rank, recover the pairs, and put them into a fresh float32 CLIP. The cell keeps one direction of each pair, then two,
-# and so on beyond the rank. How many are needed until the model answers as before?
+# In half precision rounding is larger. So we round both files, find the rank, recover the pairs, and put them into a
+# fresh float32 CLIP. How many directions does it need to answer as before?
 
 # %%
 name, KEPT = "Serial LoRA, seed 1", (1, 2, 4, 8, 12, 14, 15, 16, 17, 20, 24)
@@ -361,7 +352,7 @@ for kind in ("float32", "float16", "bfloat16"):
     off[kind] = {keep: off_by(each) for keep, each in found.items()}
     print(f"{kind}: rank {set(rank_of(*block) for block in blocks)} in all blocks")
     print(f"  the file itself: cosines off by up to {off_by(scores(file.float())):.0e}")
-    for keep in (16, 15, 8, 4):
+    for keep in (16, 15):
         alike = (found[keep].argmax(-1) == wanted.argmax(-1)).sum()
         print(
             f"  recovered, rank {keep:2}: {off[kind][keep]:.0e}, {alike} of {len(wanted)} answers alike"
@@ -374,21 +365,18 @@ print(f"{kind}, lesson 04's rate: rank {found}, value {RANK} is {fall:.0f} times
 display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 
 # %% [markdown]
-# On the left, the adapter's change has its cliff behind value 16 in every format. The cliff is six powers of ten high
-# in float32 and one in bfloat16. At lesson 04's rate the change is smaller, and the cliff in bfloat16 is lower, but the
-# rank is still found. The grey line, training without an adapter, has no cliff.
+# On the left, the adapter's change has its cliff behind value 16 in every format: six powers of ten high in float32
+# and one in bfloat16. At lesson 04's rate the cliff is lower, but the rank is still found. The grey line, training
+# without an adapter, has no cliff.
 #
-# On the right, the error falls off the same cliff. With fifteen directions the cosines are off by up to 1e-03. With the
-# sixteenth they are right up to rounding, and a seventeenth adds nothing. From the bfloat16 file they are off by 2e-04,
-# which is less than the 9e-04 of that file itself. If you only want to *use* the adapter, fewer directions do: eight keep
-# 72 of 73 answers.
+# On the right, the error falls off the same cliff. With fifteen directions the cosines are off by up to 1e-03. With
+# the sixteenth they are right up to rounding, and a seventeenth adds nothing.
 #
 # ## Which seed?
 #
-# One question is left. To answer it you need a measure of how much two adapters have in common, and the directions that
-# they read are a good place to look. Take a direction of one space, a vector of length one, and ask what share of its
-# squared length lies in the other space. The average over all directions is the **overlap**. It is 1 if the first space
-# lies in the second, and 0 if the two are at right angles.
+# To find the seed, measure how much two spaces have in common. Take a direction of the first one, a vector of length
+# one, and ask what share of its squared length lies in the second. The average over all directions is the
+# **overlap**. It is 1 if the first space lies in the second, and 0 if they are at right angles.
 
 # %% [markdown]
 # ### Exercise 10.3 · Overlap
@@ -398,8 +386,7 @@ display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 # | ●●○○○ | ●●●●○ | 8 |
 #
 # If the columns of Q₁ and of Q₂ are orthonormal, column j of Q₂ᵀ Q₁ holds the part of Q₁'s direction j that lies in
-# the other space. The columns that you are given are neither of length one nor at right angles to each other, so make
-# them orthonormal first.
+# the other space. The columns that you are given are neither of length one nor at right angles to each other.
 
 
 # %% tags=["exercise"]
@@ -422,23 +409,21 @@ check("10.3", overlap)
 # %% [markdown]
 # <details><summary>Hint 1: orthonormal columns</summary>
 #
-# A QR decomposition replaces the columns of a matrix by orthonormal ones that span the same space.
+# A QR decomposition replaces columns by orthonormal ones that span the same space.
 #
 # </details>
 # <details><summary>Hint 2: from parts to shares</summary>
 #
-# The share of one direction is the squared length of its column. How do you get from a column's entries to its squared
-# length, and from all columns to one number?
+# The share of a direction is the squared length of its column. How do you get that from the column's entries?
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# An overlap means something only beside chance. A random space of 16 dimensions in 192 has, on average, an overlap of
-# 16 / 192 with any other space. So first compare our three Serial LoRA files with each other: do they read in the same
-# directions? The second half of the cell asks how training begins, and prints the largest gradient of A and of B in
-# the first step.
+# An overlap means something only beside chance: a random space of 16 dimensions in 192 has, on average, an overlap of
+# 16 / 192 with any other space. Do our three Serial LoRA files read in the same directions? And how does training begin?
+# The cell also prints the largest gradients of A and B in the first step.
 
 # %%
 overlap_of = yours("10.3")
@@ -467,13 +452,12 @@ for letter in "AB":
     print(f"first step, largest gradient of {letter}: {max(g.abs().max() for g in gradients):.1g}")
 
 # %% [markdown]
-# The three files have hardly more in common than chance, although they learned the same task. So it is not the task
-# that decides where an adapter reads.
+# The files have hardly more in common than chance, although they learned the same task. Why?
 #
-# The gradients suggest what does. A begins as random numbers and B as zeros. The gradient of A contains B as a factor,
-# so in the first step it is exactly zero, and only B moves. Perhaps A also stays near its random start later. You can
-# test that, because a seed draws the same numbers again: compare each recovered A with the fresh A's of ten seeds. Two
-# more files show seed 1 after one step, and after four times as many steps. Which overlap do you expect after one step?
+# The gradients give a hint. A begins as random numbers and B as zeros. The gradient of A contains B as a factor, so
+# in the first step it is exactly zero, and only B moves. Perhaps A stays near its random start later, too. You can
+# test that, because a seed draws the same numbers again: compare each recovered A with the fresh A's of ten seeds.
+# Two more files show seed 1 after one step and after 64. What do you expect?
 
 
 # %%
@@ -493,10 +477,9 @@ table = [[mean_overlap(one, other) for other in tried.values()] for one in files
 display_figure(plot_overlaps(table, list(files), list(tried), chance=RANK / d))
 
 # %% [markdown]
-# The dark fields show it: every file overlaps with its own seed. After one step the overlap is 1.00, because only B has
-# moved. After 16 steps it is 0.83 to 0.85, and after 64 steps it is 0.67. So A does turn away from its start, but slowly;
-# why it turns no faster, we did not test. With the nine other seeds the overlap stays at chance. So each file names its seed
-# among the ten.
+# Every file overlaps with its own seed. After one step the overlap is 1.00, because only B has moved. After 16 steps
+# it is 0.83 to 0.85, and after 64 it is 0.67: A turns away from its start, but slowly. Why it turns no faster, we did
+# not test. With other seeds it stays near chance, so each file names its seed among the ten.
 #
 # ## Your colleague's files
 
@@ -505,15 +488,15 @@ display_figure(plot_overlaps(table, list(files), list(tried), chance=RANK / d))
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●●○ | ●●●●○ | 15 |
+# | ●●●○○ | ●●●●○ | 12 |
 #
-# Put it together: from the weights of the first block say the method, the rank of a pair and the seed, one of 0 to 9.
-# In this block the A of q begins with the same numbers in both methods, and `fresh(seed, rank)` draws them again. So
-# look for the seed where the change of q reads.
+# From the weights of the first block say the method, the rank of a pair and the seed, one of 0 to 9. In this block
+# the A of q begins with the same numbers in both methods, and `fresh(seed, rank)` draws them again. Look for the seed
+# where q's change reads.
 #
-# Some files fit neither method. Name a method only if its recovery leaves less than a tenth of the change over, and say
-# "cannot say" otherwise. For Serial LoRA recover the whole block by one pair; for LoRA it is enough to look at q. The
-# check merges pairs of both methods, a LoRA with one A for q, k and v, and a change without a cliff, all in float16.
+# Say "cannot say" if the method's recovery leaves more than a tenth of the change over. For Serial LoRA recover the
+# block by one pair; for LoRA q is enough. The check merges pairs of both methods in float16, a LoRA with one A, and a
+# change without a cliff.
 
 # %% tags=["exercise"]
 rank_of, recover, overlap_of = yours("10.1"), yours("10.2"), yours("10.3")
@@ -551,22 +534,20 @@ check("10.4", how_it_was_made)
 # %% [markdown]
 # <details><summary>Hint 1: method and rank</summary>
 #
-# The rank of a pair is that of q's change alone. Compare it with the rank of the stack: which method has one A for all
-# three weights? Then test this method by its recovery.
+# Which method has the same rank in q alone and in the stack? Then test that method by its recovery.
 #
 # </details>
 # <details><summary>Hint 2: the seed</summary>
 #
-# Compare the directions that q's change reads with the fresh A of each seed. Your overlap compares columns, and A has its
-# directions as rows.
+# Compare the directions that q's change reads with the fresh A of each seed. Mind what is a row and what is a column.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# Here are your colleague's files, in float16. Chance decided how each was made, whether it has an adapter at all, its
-# rank and its seed. The truth is shown only beside your answer.
+# These are your colleague's files, in float16. Chance decided the rank, the seed, and whether there is an adapter at all.
+# The truth is shown only beside your answer.
 
 # %%
 say, told = yours("10.4"), {}
@@ -582,20 +563,18 @@ for number in (6, 7, 8, 9):  # change this: any numbers, each is another file
 pd.DataFrame(told, index=["you say", "it was"]).T
 
 # %% [markdown]
-# ENDTEXT
-#
-# These files were kind to you. You had the base, the seed was one of ten and was set just before the adapter was drawn,
-# and no file was trained for more than 64 steps. In files of this kind, merging does not hide the method, the rank or
-# the seed.
+# The three adapters are named right, and the file without one gets "cannot say". But the files were kind to you: you
+# had the base, the seed was one of ten and was set just before the adapter was drawn, and no training had more than
+# 64 steps. In files of this kind, merging hides neither method nor rank nor seed.
 #
 # ## Quiz
 #
-# **1. The stacked changes of q, k and v have rank 16, as each of them has alone. Was it Serial LoRA?**
+# **1. The changes of q, k and v have rank 16 each, and so has their stack. Was it Serial LoRA?**
 #
 # <details><summary>Answer</summary>
 #
-# Perhaps. Some A served all three, but a LoRA with one A has that rank too. Recover one pair in front of W. If it leaves
-# only rounding over, it was Serial LoRA.
+# Perhaps. A LoRA with one A for all three has that rank too. Recover one pair in front of W: if only rounding is left
+# over, it was Serial LoRA.
 #
 # </details>
 #
@@ -603,18 +582,17 @@ pd.DataFrame(told, index=["you say", "it was"]).T
 #
 # <details><summary>Answer</summary>
 #
-# No. The merge holds only B A. For any invertible M, the pair M A and B M⁻¹ has the same product, so nobody can tell A
-# from M A. But both read the same space, and the recovered rows are an orthonormal basis of it.
+# No. The merge holds only B A, and for any invertible M the pair M A and B M⁻¹ has the same product. But both A's
+# read the same space, and yours is an orthonormal basis of it.
 #
 # </details>
 #
 # ## What to remember
 #
-# - Ask of any plot of singular values whether it shows W, W + dW or dW. Only dW shows the adapter.
-# - The rank of a change is where its singular values fall most, if they have a cliff. Without an adapter some fall is
-#   the largest too, so test the rank by a recovery.
-# - If you have the base, a merged adapter is not lost. LoRA comes back by one SVD for each matrix. Serial LoRA's A is where
-#   dW reads, and its B solves W B = dW Aᵀ.
+# - Ask of any plot of singular values whether it shows W, W + dW or dW.
+# - The rank of a change is where its singular values fall most, if there is a cliff. Test it by a recovery.
+# - With the base at hand a merged adapter is not lost. LoRA comes back by an SVD, Serial LoRA because its A
+#   spans what dW reads.
 # - An overlap means something only beside chance. After 64 steps A was still near its random start, so the file
 #   named its seed.
 #
