@@ -102,8 +102,8 @@ for name, model in shown.items():
     print(f"{name}: {right(model)} of {len(truth)} right")
 
 # %% [markdown]
-# Every adapter helps, and at lesson 04's rate it helps less. Each file is a CLIP like any other, and no adapter can
-# be seen. Now pretend that you don't know how the files were made.
+# Every adapter helps, and at lesson 04's rate it helps less. But each file is a CLIP like any other, and no adapter
+# can be seen.
 #
 # ## What is in the difference?
 #
@@ -209,12 +209,12 @@ for name, each in changes.items():
 # stack has rank 48.
 #
 # Two doubts remain. A LoRA with one A for q, k and v would have rank 16 in the stack too. And without an adapter your
-# function returns a small rank all the same, because some quotient is always the largest. So you need a second test.
+# function returns a small rank all the same, because some quotient is always the largest.
 #
 # ## The lost adapter
 #
-# The test is to get the adapter back. For LoRA this is easy: one SVD of each change gives B A. For Serial LoRA you
-# want one pair for all three weights.
+# A second test is to get the adapter back. For LoRA this is easy: one SVD of each change gives B A. For Serial LoRA
+# you want one pair for all three weights.
 #
 # Stack q, k and v, and write dW as a sum of rank-one terms $\sigma_i u_i v_i^\top$, as in lesson 01. How much of term
 # i a token gets is its scalar product with $v_i$, so we say that dW *reads* in the directions $v_i$. Since dW = W B
@@ -300,7 +300,7 @@ for name, each in {**changes, "LoRA with one A": one_A}.items():
     ]
     if name.startswith("LoRA,"):
         by_rank = [(a / b) ** 2 for a, b in zip(*list(left.values())[1:], strict=True)]
-        print(f"{name}: rank explains {max(by_rank):.0%} of the last column's square, or less")
+        print(f"{name}: rank makes up at most {max(by_rank):.0%} of one pair's squared left-over")
     table[name] = {column: f"{max(shares):.2g}" for column, shares in left.items()}
 pd.DataFrame(table).T
 
@@ -422,8 +422,8 @@ check("10.3", overlap)
 
 # %% [markdown]
 # An overlap means something only beside chance: a random space of 16 dimensions in 192 has, on average, an overlap of
-# 16 / 192 with any other space. Do our three Serial LoRA files read in the same directions? And how does training begin?
-# The cell also prints the largest gradients of A and B in the first step.
+# 16 / 192 with any other space. Do our three Serial LoRA files read in the same directions? The cell also prints the
+# largest gradients of A and B in the first step.
 
 # %%
 overlap_of = yours("10.3")
@@ -479,7 +479,7 @@ display_figure(plot_overlaps(table, list(files), list(tried), chance=RANK / d))
 # %% [markdown]
 # Every file overlaps with its own seed. After one step the overlap is 1.00, because only B has moved. After 16 steps
 # it is 0.83 to 0.85, and after 64 it is 0.67: A turns away from its start, but slowly. Why it turns no faster, we did
-# not test. With other seeds it stays near chance, so each file names its seed among the ten.
+# not test. With other seeds it stays near chance, so each file names its seed.
 #
 # ## Your colleague's files
 
@@ -546,8 +546,8 @@ check("10.4", how_it_was_made)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# These are your colleague's files, in float16. Chance decided the rank, the seed, and whether there is an adapter at all.
-# The truth is shown only beside your answer.
+# These are your colleague's files, in float16. Chance decided the rank, the seed, and whether there is an adapter at
+# all.
 
 # %%
 say, told = yours("10.4"), {}
