@@ -40,8 +40,8 @@ lesson_card("10")
 # ## Six adapters, and a model without one
 #
 # Your loop from lesson 04 trains LoRA and Serial LoRA with three seeds each, on four drawings of each class and only
-# in the image tower. A seventh model has no adapter: its W_q, W_k and W_v are trained themselves. Because 16 steps
-# are few, the rate is above lesson 04's; one more model keeps that rate.
+# in the image tower. A seventh model has no adapter; there we train W_q, W_k and W_v directly. Because 16 steps are
+# few, the rate is higher than in lesson 04. One more model keeps the rate of lesson 04.
 
 # %%
 clip, drawings = load_clip("tiny"), load_classification("symbols")
@@ -95,6 +95,8 @@ for seed in SEEDS:
     merged[f"LoRA, seed {seed}"] = adapt(LoRAConfig(RANK, towers=["image"]), seed)
 for seed in SEEDS:
     merged[f"Serial LoRA, seed {seed}"] = adapt(serial, seed)
+
+# %%
 merged["no adapter"] = adapt(None, seed=1)
 slow = adapt(serial, seed=1, rate=RATE_OF_04)
 shown = {"before training": clip.model, **merged, "seed 1, lesson 04's rate": slow}
@@ -132,12 +134,12 @@ values = spectra["dW"]
 print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {values[RANK]:.0e}")
 
 # %% [markdown]
-# They hardly do, although dW is not small: its largest value is 1.3, and that of W is 2.2. But a change of rank 16
-# can lift at most sixteen of the 192 values above the largest of W.
+# The two lines hardly differ, although dW is not small: its largest value is 1.3, and that of W is 2.2. But a change
+# of rank 16 can lift at most sixteen of the 192 values above the largest of W.
 #
 # The line of dW tells you more. Behind value 16 it falls by six powers of ten: a cliff. It does not fall to zero,
-# because the weights were rounded to float32, and rounding is a small matrix of full rank. You want the rank above
-# the rounding.
+# because the weights were rounded to float32, and rounding is a small matrix of full rank. We want the rank above the
+# rounding.
 
 # %% [markdown]
 # ### Exercise 10.1 · The rank of a change
@@ -270,8 +272,8 @@ check("10.2", recover_pair)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# The table tries both recoveries on every model. It shows the share left over in the worst block. The middle column
-# is the best matrix of rank 16 for a whole stack. What do you expect of LoRA?
+# The table tries both recoveries on every model. It shows what share of the change is left over in the worst block.
+# The middle column is the best matrix of rank 16 for a whole stack. What do you expect of LoRA?
 
 # %%
 recover = yours("10.2")
@@ -369,8 +371,8 @@ display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 # and one in bfloat16. At lesson 04's rate the cliff is lower, but the rank is still found. The grey line, training
 # without an adapter, has no cliff.
 #
-# On the right, the error falls off the same cliff. With fifteen directions the cosines are off by up to 1e-03. With
-# the sixteenth they are right up to rounding, and a seventeenth adds nothing.
+# On the right, the error of the copy falls at the same place. With fifteen directions the cosines are off by up to
+# 1e-03. With the sixteenth they are right up to rounding, and a seventeenth adds nothing.
 #
 # ## Which seed?
 #
@@ -546,13 +548,13 @@ check("10.4", how_it_was_made)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# These are your colleague's files, in float16. Chance decided the rank, the seed, and whether there is an adapter at
-# all.
+# These are your colleague's files, in float16. Chance decided the method, the rank and the seed, and whether there is
+# an adapter at all.
 
 # %%
 say, told = yours("10.4"), {}
 base_file = torch.cat(weights(copy.deepcopy(clip.model).half())[:3])  # the first block, stacked
-for number in (6, 7, 8, 9):  # change this: any numbers, each is another file
+for number in (6, 7, 8):  # change this: any numbers, each is another file
     model, made = merged_by_a_colleague(adapt, number)
     file = torch.cat(weights(model)[:3])
     answer = say(base_file, file, lambda seed, rank: fresh_A(seed, rank)[0])
@@ -563,9 +565,9 @@ for number in (6, 7, 8, 9):  # change this: any numbers, each is another file
 pd.DataFrame(told, index=["you say", "it was"]).T
 
 # %% [markdown]
-# The three adapters are named right, and the file without one gets "cannot say". But the files were kind to you: you
-# had the base, the seed was one of ten and was set just before the adapter was drawn, and no training had more than
-# 64 steps. In files of this kind, merging hides neither method nor rank nor seed.
+# Both adapters are named right, and the file without one gets "cannot say". But the files were kind to you: you had
+# the base, the seed was one of ten and was set just before the adapter was drawn, and no training had more than 64
+# steps. In files of this kind, merging hides neither method nor rank nor seed.
 #
 # ## Quiz
 #
