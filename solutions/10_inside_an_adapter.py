@@ -41,7 +41,7 @@ lesson_card("10")
 #
 # Your loop from lesson 04 trains LoRA and Serial LoRA with three seeds each, on four drawings of each class and only
 # in the image tower. A seventh model has no adapter; there we train W_q, W_k and W_v directly. Because the steps are
-# few, the rate is higher than in lesson 04. One more model keeps the rate of lesson 04.
+# few, the rate is higher than in lesson 04; one more model keeps lesson 04's.
 
 # %%
 clip, drawings = load_clip("tiny"), load_classification("symbols")
@@ -368,8 +368,8 @@ display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 
 # %% [markdown]
 # On the left, the adapter's change has its cliff behind value 16 in every format: six powers of ten high in float32
-# and one in bfloat16. At lesson 04's rate value 16 is still 11 times the next in bfloat16, and the rank is found. The
-# grey line, training without an adapter, has no cliff.
+# and one in bfloat16. At lesson 04's rate bfloat16 still shows the rank. The grey line, without an adapter, has no
+# cliff.
 #
 # On the right, the error of the copy falls at the same place. With fifteen directions the cosines are off by up to
 # 1e-03. With the sixteenth they are right up to rounding, and a seventeenth adds nothing.
@@ -457,9 +457,9 @@ for letter in "AB":
 # The files overlap by 0.12 to 0.13, little more than chance, although they learned the same task. Why?
 #
 # The gradients give a hint. A begins as random numbers and B as zeros. The gradient of A contains B as a factor, so
-# in the first step it is exactly zero, and only B moves. Perhaps A stays near its random start later, too. You can
-# test that, because a seed draws the same numbers again: compare each recovered A with the fresh A's of ten seeds.
-# Two more files show seed 1 after one step and after four times as many steps. What do you expect?
+# in the first step it is exactly zero, and only B moves. Perhaps A stays near its random start later, too. A seed
+# draws the same numbers again, so you can compare each recovered A with the fresh A's of ten seeds. Two more files
+# show seed 1 after one step and after four times as many steps. What do you expect?
 
 
 # %%
@@ -567,7 +567,7 @@ pd.DataFrame(told, index=["you say", "it was"]).T
 # %% [markdown]
 # Both adapters are named right, and the file without one gets "cannot say". But the files were kind to you: you had
 # the base, the seed was one of ten and was set just before the adapter was drawn, and no training had more than 64
-# steps. In files of this kind, merging hides neither method nor rank nor seed.
+# steps. In such files merging hides neither method nor rank nor seed.
 #
 # ## Quiz
 #
