@@ -313,7 +313,7 @@ pd.DataFrame(table).T
 #
 # One pair leaves 0.7 of LoRA's changes. How much of that is rank? The middle column shows what even the best matrix
 # of rank 16 misses. What a single B misses besides is at right angles to that, so squares add, and rank makes up less
-# than a fifth of the square. The rest is missed because one B has to serve W_q, W_k and W_v. The last row confirms
+# than a fifth of the square. The rest is left over because one B has to serve W_q, W_k and W_v. The last row confirms
 # it: a LoRA with one A, made from the stacks of seed 1, has rank 16, and still one pair leaves 0.7.
 #
 # So the recovery settles both doubts: it refuses the LoRA with one A and the model without an adapter.
@@ -454,7 +454,7 @@ for letter in "AB":
     print(f"first step, largest gradient of {letter}: {max(g.abs().max() for g in gradients):.1g}")
 
 # %% [markdown]
-# The files overlap by 0.12 to 0.13, little more than chance, although they learned the same task. Why?
+# The files overlap by 0.12 to 0.13. That is little, beside chance, for files that learned the same task. Why?
 #
 # The gradients give a hint. A begins as random numbers and B as zeros. The gradient of A contains B as a factor, so
 # in the first step it is exactly zero, and only B moves. Perhaps A stays near its random start later, too. A seed
