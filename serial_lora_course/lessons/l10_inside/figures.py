@@ -20,9 +20,6 @@ from serial_lora_course.plots.style import (
 )
 
 LOOKS = {  # by how a line's name begins
-    "LoRA": {"color": BLUE, "marker": "o"},
-    "Serial": {"color": VERMILION, "marker": "s"},
-    "random": {"color": QUIET, "marker": "v"},
     "W + dW": {"color": GREEN, "linewidth": 1.8},
     "W": {"color": INK, "linestyle": (0, (1, 1.5)), "linewidth": 3.5},
     "dW": {"color": VERMILION, "linewidth": 1.8, "marker": "s"},
@@ -39,36 +36,30 @@ def look(name: str) -> dict:
 
 
 def plot_spectra(spectra: Mapping[str, Tensor]) -> Figure:
-    """Singular values, on a logarithmic axis: of W, W + dW and dW, whose cliff is named, or of some changes.
+    """Singular values of W, W + dW and dW, whose cliff is named, on logarithmic axes.
 
     Args:
         spectra: what is drawn -> singular values, the largest first.
     """
-    count = len(next(iter(spectra.values())))
-    whole = "W" in spectra
-    with styled_figure(8.6, 4.2 if whole else 3.4) as figure:
+    values = spectra["dW"]
+    count, cliff = len(values), 1 + int((values[:-1] / values[1:])[: len(values) // 2].argmax())
+    with styled_figure(8.6, 4.2) as figure:
         axes = figure.subplots()
-        for name, values in spectra.items():
-            style = {"markersize": 3 if whole else 5, "label": name} | look(name)
-            axes.plot(np.arange(1, count + 1), values, **style)
-        axes.set(yscale="log", xlabel="number of the singular value, the largest first")
-        axes.set_ylabel("singular value" + " of dW" * (not whole))
-        ticks = [1, 4, 16, 64, count] if whole else [1, *range(4, count + 1, 4)]
-        if whole:
-            axes.set_xscale("log")
-            values = spectra["dW"]
-            cliff = 1 + int((values[:-1] / values[1:])[: count // 2].argmax())
-            words = {"color": VERMILION, "va": "top"}
-            axes.text(1, float(values[cliff - 1]) / 4, f"the adapter: {cliff} values", **words)
-            rounding = "rounding of the merged weights"
-            axes.text(cliff * 1.15, float(values[cliff]) / 8, rounding, **words)
+        for name, drawn in spectra.items():
+            style = {"markersize": 3, "label": name} | look(name)
+            axes.plot(np.arange(1, count + 1), drawn, **style)
+        axes.set(xscale="log", yscale="log", ylabel="singular value")
+        axes.set_xlabel("number of the singular value, the largest first")
+        words = {"color": VERMILION, "va": "top"}
+        axes.text(1, float(values[cliff - 1]) / 4, f"the adapter: {cliff} values", **words)
+        rounding = "rounding of the merged weights"
+        axes.text(cliff * 1.15, float(values[cliff]) / 8, rounding, **words)
+        ticks = [1, 4, 16, 64, count]
         axes.set_xticks(ticks, map(str, ticks))
         axes.minorticks_off()
         axes.legend()
-    words = "; ".join(
-        f"{name} from {values[0]:.1e} to {values[-1]:.1e}" for name, values in spectra.items()
-    )
-    return with_description(figure, f"Singular values, on a logarithmic axis: {words}.")
+    told = "; ".join(f"{name} from {v[0]:.1e} to {v[-1]:.1e}" for name, v in spectra.items())
+    return with_description(figure, f"Singular values, on a logarithmic axis: {told}.")
 
 
 def plot_cliffs(
@@ -78,7 +69,7 @@ def plot_cliffs(
 
     Args:
         spectra: number format -> singular values of the change between two files, the largest first;
-            beside them "no adapter", those of a change of full rank.
+            beside them "no adapter", those of a model that was trained without one.
         off: number format -> directions kept -> how far scores are from the merged model's.
         rank: what was found.
     """
@@ -114,45 +105,35 @@ def plot_cliffs(
 
 
 def plot_overlaps(
-    tables: Mapping[str, Tensor], rows: Sequence[str], columns: Sequence[str], chance: float
+    table: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], chance: float
 ) -> Figure:
-    """How much the subspaces of each row have in common with those of each column, one panel a table.
+    """How much the A of each file has in common with the fresh A of each seed.
 
     Args:
-        tables: a panel's title -> overlaps (rows, columns), from 0 to 1.
-        rows: their names.
-        columns: their names; if they are those of the rows, the diagonal stays empty.
+        table: overlaps (rows, columns), from 0 to 1.
+        rows: names of the files.
+        columns: names of the seeds.
         chance: the overlap of random subspaces, which the scale marks.
     """
-    blues, alike = matplotlib.colormaps["Blues"], list(rows) == list(columns)
-    wide, high = 0.5 * len(columns) * len(tables) + 3.2, 0.42 * len(rows) + 1.6
-    with styled_figure(wide, high) as figure:
-        grid = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
-        for axes, (title, table) in zip(grid, tables.items(), strict=True):
-            shown = np.array(table.double())
-            if alike:
-                np.fill_diagonal(shown, np.nan)
-            axes.imshow(shown, cmap=blues, vmin=0, vmax=1, aspect="auto")
-            for (i, j), value in np.ndenumerate(shown):
-                if not np.isnan(value):
-                    style = {"ha": "center", "va": "center", "fontsize": 9}
-                    axes.text(j, i, f"{value:.2f}", color="white" if value > 0.6 else INK, **style)
-            axes.set_title(title)
-            turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor", "fontsize": 9}
-            axes.set_xticks(range(len(columns)), columns, **turned)
-            axes.set_yticks(range(len(rows)), rows, fontsize=9)
-            axes.tick_params(length=0)
-            axes.grid(False)
-            axes.spines[:].set_visible(False)
+    blues, shown = matplotlib.colormaps["Blues"], np.array(table)
+    with styled_figure(0.5 * len(columns) + 3.2, 0.42 * len(rows) + 1.6) as figure:
+        axes = figure.subplots()
+        axes.imshow(shown, cmap=blues, vmin=0, vmax=1, aspect="auto")
+        for (i, j), value in np.ndenumerate(shown):
+            style = {"ha": "center", "va": "center", "fontsize": 9}
+            axes.text(j, i, f"{value:.2f}", color="white" if value > 0.6 else INK, **style)
+        axes.set_title("overlap of a recovered A with a fresh one")
+        turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor", "fontsize": 9}
+        axes.set_xticks(range(len(columns)), columns, **turned)
+        axes.set_yticks(range(len(rows)), rows, fontsize=9)
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
         scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), blues)
-        bar = figure.colorbar(scale, ax=grid, aspect=12, ticks=(0, chance, 1))
+        bar = figure.colorbar(scale, ax=axes, aspect=12, ticks=(0, chance, 1))
         bar.ax.set_yticklabels(["0: nothing in common", f"{chance:.2f}: chance", "1: the same"])
-    words = ". ".join(
-        f"{title}: "
-        + "; ".join(
-            f"{row}: " + ", ".join(f"{value:.2f}" for value in each)
-            for row, each in zip(rows, table.tolist(), strict=True)
-        )
-        for title, table in tables.items()
+    words = "; ".join(
+        f"{row}: " + ", ".join(f"{value:.2f}" for value in each)
+        for row, each in zip(rows, shown.tolist(), strict=True)
     )
     return with_description(figure, f"Overlaps with {', '.join(columns)}. {words}.")
