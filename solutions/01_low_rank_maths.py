@@ -588,8 +588,10 @@ check("1.5", stretched)
 #
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 #
-# Each way takes twenty steps, with three seeds, at each of four rates, since one rate is not the same step for all of
-# them (lesson 07). Which way will end highest, each at its best rate?
+# Each way takes twenty steps, with three seeds. One rate is not the same step for all ways (lesson 07), so the three
+# ways with W's directions train at three rates. LoRA and one A train at 0.03, which was the best of the three for both
+# when we tried. Which way will end highest, each at its best rate?
+# <!-- from trials: 0.03 -->
 
 # %%
 guess = "Serial LoRA"  # your guess: of the five ways, which ends highest
@@ -632,27 +634,27 @@ def run(name: str, rate: float, seed: int, steps: int = 20) -> nn.Module:
 
 
 # %%
-rates, ends = (0.02, 0.03, 0.04, 0.06), {}  # way -> for each rate, the loss of each seed
+rates, ends = (0.03, 0.04, 0.06), {}  # way -> rate -> the loss of each seed
 print("                 loss at the best rate          test pictures right")
 for name in ways:
-    found = [[run(name, rate, seed) for seed in (0, 1, 2)] for rate in rates]
-    ends[name] = [[clip.loss(read).item() for read in reads] for reads in found]
-    best = min(range(len(rates)), key=lambda i: sum(ends[name][i]))
+    tried = rates if name in ("even", "reversed", "Serial LoRA") else (0.03,)
+    found = {rate: [run(name, rate, seed) for seed in (0, 1, 2)] for rate in tried}
+    ends[name] = {rate: [clip.loss(read).item() for read in found[rate]] for rate in tried}
+    best = min(tried, key=lambda rate: sum(ends[name][rate]))
     told = ", ".join(f"{end:.2f}" for end in ends[name][best])
-    print(f"{name:16} {told} at {rates[best]:.2f}   ", *map(clip.right, found[best]))
+    print(f"{name:16} {told} at {best:.2f}   ", *map(clip.right, found[best]))
 print("your guess:", guess)
 longer = clip.loss(run("Serial LoRA", 0.03, seed=0, steps=30)).item()
-print(f"Serial LoRA at 0.03, seed 0: {ends['Serial LoRA'][1][0]:.2f}, after 30 steps {longer:.2f}")
-display_figure(figures.plot_ends(rates, ends))
+print(
+    f"Serial LoRA at 0.03, seed 0: {ends['Serial LoRA'][0.03][0]:.2f}, after 30 steps {longer:.2f}"
+)
+display_figure(figures.plot_ends(ends))
 
 # %% [markdown]
-# First compare the three ways with W's directions. At 0.02 and 0.03 they lie close together, so there the stretch
-# hardly matters. Above that they part: even and reversed end lower (but for one seed of reversed, at 0.04), while
-# Serial LoRA rises, and its seeds scatter. **It was the rate: Serial LoRA cannot take the higher rate that helps the
-# controls.** At its best rate it ends at 0.11 to 0.13, and the controls, which can make exactly the same changes, end
-# lower.
-#
-# LoRA and one A break at 0.06 as well, but they do not need such a rate: LoRA is at 0.03 already at half of it.
+# First compare the three ways with W's directions. At 0.03 they lie close together, so there the stretch hardly
+# matters. Above that they part: even and reversed end lower (but for one seed of reversed, at 0.04), while Serial LoRA
+# rises, and its seeds scatter. **It was the rate: Serial LoRA cannot take the higher rate that helps the controls.**
+# At its best rate it ends at 0.11 to 0.13, and the controls, which can make exactly the same changes, end lower.
 #
 # But reversed stretches as much as W does. Why can it take a high rate? Perhaps because the loss bends more sharply
 # along some directions than along others. Measure that at $W + D$, where all ways want to go: take a random change of
@@ -661,7 +663,7 @@ display_figure(figures.plot_ends(rates, ends))
 
 # %%
 @torch.no_grad()
-def bend(directions: Tensor, draws: int = 6) -> list[float]:
+def bend(directions: Tensor, draws: int = 4) -> list[float]:
     """How sharply the loss bends along each of some changes of W, made of these directions (3d, n)."""
     middle, found = loss_of(D), []
     for _ in range(draws):

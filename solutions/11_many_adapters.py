@@ -80,10 +80,8 @@ trained = {name: adapter_for(name) for name in CUSTOMERS}
 # %%
 model = inject(copy.deepcopy(clip.model), SerialLoRAConfig(RANK)).eval()
 torch.manual_seed(1)
-tests, spare = (
-    {},
-    {},
-)  # customer -> pictures (N, 3, H, W) and classes (N,); spare: to choose a weight
+# customer -> pictures (N, 3, H, W) and classes (N,); the spare ones choose a weight
+tests, spare = {}, {}
 for name, data in sets.items():
     drawn = [data.test[i] for i in torch.randperm(len(data.test))[: TESTS + SPARE].tolist()]
     tests[name] = batch(drawn[:TESTS], clip.test_transform)

@@ -173,10 +173,12 @@ def test_each_vector_that_moved_is_a_dot_and_the_mean_is_told():
 
 
 def test_each_run_is_a_dot_with_a_line_through_the_means_and_tokens_that_stay_are_on_the_line():
-    (axes,) = plot_ends([0.02, 0.04], {"LoRA": [[2.0, 4.0], [1.0]], "even": [[1.0], [3.0]]}).axes
+    ends = {"LoRA": {0.02: [2.0, 4.0], 0.04: [1.0]}, "even": {0.02: [1.0], 0.04: [3.0]}}
+    (axes,) = plot_ends(ends).axes
     dots = [dot[1] for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
     assert dots == [2, 4, 1, 1, 3]
-    assert [line.get_ydata().tolist() for line in axes.lines] == [[3, 1], [1, 3]]
+    lines = [line.get_ydata().tolist() for line in axes.lines]
+    assert [line for line in lines if line] == [[3, 1], [1, 3]]
     (axes,) = plot_bends({2.0: [1.0, 3.0], 1.0: [1.0]}).axes
     assert axes.lines[0].get_xydata().tolist() == [[2, 2], [1, 1]]
     curves = {"missed": {"LoRA": [1, 0.5]}, "loss": {"LoRA": [[2, 1], [3, 1]]}}

@@ -109,27 +109,31 @@ def plot_over_rank(
     return with_description(figure, f"At ranks {', '.join(map(str, ranks))}. {'; '.join(words)}.")
 
 
-def plot_ends(rates: Sequence[float], ends: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
+def plot_ends(ends: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure:
     """For each way, over the rate, the loss at the end of each run, and a line through the means."""
     words, others = [], iter((GREEN, PURPLE, INK))
+    rates = sorted({rate for losses in ends.values() for rate in losses})
     with styled_figure(9.2, 4.2) as figure:
         axes = figure.subplots()
         for shift, (name, losses) in enumerate(ends.items()):
             colour = OWN.get(name) or next(others)
-            places = [rate * 1.015 ** (shift - 2) for rate in rates]  # so that no dot hides another
-            means = [sum(each) / len(each) for each in losses]
-            axes.plot(places, means, color=colour, linewidth=2, label=name)
-            for place, each in zip(places, losses, strict=True):
+            places = [
+                rate * 1.015 ** (shift - 2) for rate in losses
+            ]  # so that no dot hides another
+            means = [sum(each) / len(each) for each in losses.values()]
+            axes.plot(places, means, color=colour, linewidth=2)
+            axes.plot([], [], "o-" if len(places) > 1 else "o", color=colour, label=name)
+            for place, each in zip(places, losses.values(), strict=True):
                 axes.scatter([place] * len(each), each, s=36, color=colour, alpha=0.75, zorder=3)
-            words.append(f"{name}: {', '.join(f'{mean:.2f}' for mean in means)}")
+            told = ", ".join(f"{m:.2f} at {r:g}" for r, m in zip(losses, means, strict=True))
+            words.append(f"{name}: {told}")
         axes.set(xscale="log", yscale="log", xlabel="rate", ylabel="training loss after 20 steps")
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axes.minorticks_off()
         figure.legend(loc="outside upper center", ncols=len(ends))
-    shown = ", ".join(f"{rate:g}" for rate in rates)
-    return with_description(figure, f"Mean training loss at the rates {shown}. {'; '.join(words)}.")
+    return with_description(figure, f"Mean training losses. {'; '.join(words)}.")
 
 
 def plot_bends(bends: Mapping[float, Sequence[float]]) -> Figure:
