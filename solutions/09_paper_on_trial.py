@@ -553,7 +553,7 @@ print(f"your guess: step {costly}")
 #
 # ## Is it the stretch alone?
 #
-# Your third stand-in answers. T has W's stretch too, but along random directions. The left panel shows how W
+# Your stand-in T answers. It has W's stretch too, but along random directions. The left panel shows how W
 # stretches, and the right one what that costs along W's own directions and along random ones, on the study's 12 sets.
 
 # %%
@@ -617,14 +617,14 @@ for where in ("sam", "clip"):
 
 # %% [markdown]
 # Two promises fall without training, and four more on SAM. *Comparable* holds there: LoRA is clearly ahead, by 0.31 ±
-# 0.14, but by less than would matter. On CLIP all is open, and three rivals have means *behind* Serial LoRA. On SD3
+# 0.14, but by less than would matter. On CLIP all is open, and four rivals have means *behind* Serial LoRA. On SD3
 # the small LoRA is ahead by 10.33 ± 7.56, and LoRA's lead of 14.08 ± 10.02 is open only because the bar is five. At
 # lunch you say:
 #
 # > Serial LoRA is RepAdapter's layer of 2023 without biases and groups. On a small SAM it stays within a point of Dice
-# of > LoRA, with a quarter of the parameters. But a LoRA of that size does as well there, and so do the same pair
-# before the > feed-forward, and norms and biases. Sharing costs nothing that one can see; W's uneven stretch costs
-# half a point. On > CLIP all of this is open.
+# > of LoRA, with a quarter of the parameters. But a LoRA of that size does as well there, and so do the same pair
+# > before the feed-forward, and norms and biases. Sharing costs nothing that one can see; W's uneven stretch costs
+# > half a point. On CLIP all of this is open.
 #
 # So on a SAM like this one, don't switch. To save parameters, lower LoRA's rank and search its rate again. If you can
 # pay for LoRA's size, try pairs *before both*, where RepAdapter is ahead of LoRA on SAM by 0.95 ± 0.45. For CLIP we
