@@ -648,7 +648,7 @@ display_figure(figures.plot_leads(pairs, "points"))
 # none clearly beats zero-shot: what trains CLIP gains on some sets and loses on others, and the probe hardly leaves
 # its sentences. LoRA leads Serial LoRA there by 3.8 ± 2.2 points. One lead in twenty may be chance, and this one
 # depends on the rate, which was chosen in longer runs: at a third of it Serial LoRA rises to 43.2, LoRA falls to 42.9,
-# and the two are level.
+# and the two are level. (We tried that on these test pictures, so it chooses no rate.)
 #
 # So where there are labels, nothing clearly beats the probe from the sentences.
 #
