@@ -314,7 +314,7 @@ for name in ("test", "held back"):
 # The scenes held back are easier than the test, because training shows 69% of their things and none of the test's. So
 # a rate that is chosen on them need not be the test's best.
 #
-# The next cell has ten ways to adapt SAM's image encoder, each with the closest method of [*the
+# The next cell has eight ways to adapt SAM's image encoder, each with the closest method of [*the
 # study*](../docs/study.md), our comparison on many sets. *Before both* has a pair in front of attention and another in
 # front of the feed-forward layer, as RepAdapter does. It is as large as LoRA.
 
@@ -338,10 +338,11 @@ class Through(nn.Module):
         return self.qkv(x) + F.linear(self.pair(x) - x, self.M)
 
 
-def through(encoder: nn.Module, which: int) -> None:
+def through(encoder: nn.Module) -> None:
     for block in encoder.blocks:
         W = block.attn.qkv.weight.detach().unflatten(0, (3, -1))  # (3, d, d)
-        block.attn.qkv = Through(block.attn.qkv, Pair(d, RANK), in_its_place(W)[which])
+        _, _, Q = in_its_place(W)
+        block.attn.qkv = Through(block.attn.qkv, Pair(d, RANK), Q)
 
 
 WAYS = {  # the closest method in the study, and what is done to a frozen encoder
@@ -350,9 +351,7 @@ WAYS = {  # the closest method in the study, and what is done to a frozen encode
     "LoRA": ("lora-16", lambda e: inject(e, LoRAConfig(rank=RANK))),
     "before feed-forward": ("serial_ffn-12", lambda e: yours("9.2")(e.blocks, Pair, RANK)),
     "norms and biases": ("ln_bias-1", lambda e: yours("9.1")(e.blocks)),
-    "through E": ("serial_even-12", lambda e: through(e, 0)),
-    "through T": ("serial_uneven-12", lambda e: through(e, 1)),
-    "through Q": ("serial_random-12", lambda e: through(e, 2)),
+    "through Q": ("serial_random-12", through),
     "before both": (
         "repadapter_two-42",  # of width 42, about as large as LoRA
         lambda e: inject(e, SerialLoRAConfig(rank=2 * RANK, places=BOTH)),
@@ -478,7 +477,7 @@ print(f"ahead on the scenes held back, each at its own: {best}; your guess: {ahe
 #
 # The other ways get the rate that the study found for the closest method, and full fine-tuning the best of three.
 #
-# ## Ten ways
+# ## Eight ways
 
 # %%
 arms = found.arms["sam"].set_index("arm")
@@ -553,21 +552,32 @@ print(f"your guess: step {costly}")
 #
 # ## Is it the stretch alone?
 #
-# Your stand-in T answers. It has W's stretch too, but along random directions. The left panel shows how W
-# stretches, and the right one what that costs along W's own directions and along random ones, on the study's 12 sets.
+# Your stand-in T answers. It has W's stretch too, but along random directions. The next cell looks at your three, and
+# the study has trained pairs behind them. The left panel shows how W stretches, and the right one what that costs
+# along W's own directions and along random ones, on the study's 12 sets.
+
 
 # %%
+def stretch_of(M: Tensor) -> Tensor:
+    """Singular values of matrices (..., d, d), each falling, over their root mean square: (matrices, d)."""
+    values = torch.linalg.svdvals(M.flatten(0, -3))
+    return values / values.square().mean(1, keepdim=True).sqrt()
+
+
 Ws = torch.stack([b.attn.qkv.weight.detach() for b in base.model.image_encoder.blocks])
-Ws = Ws.unflatten(1, (3, -1)).flatten(0, 1)  # (18, d, d)
-stretch = torch.linalg.svdvals(Ws)
-stretch = stretch / stretch.square().mean(1, keepdim=True).sqrt()
-print(
-    f"W, against Q and E: the longest direction {stretch[:, 0].median():.1f} times as long, "
-    f"{(stretch < 0.5).float().mean():.0%} of all less than half as long"
+Ws = Ws.unflatten(1, (3, -1))  # (blocks, 3, d, d)
+stand_ins = dict(
+    zip("ETQ", map(torch.stack, zip(*map(in_its_place, Ws), strict=True)), strict=True)
 )
-its = {name: found.sets["sam"][WAYS[f"through {name}"][0]] for name in "QTE"}
-its["W"] = found.sets["sam"]["serial_lora-12"]
-display_figure(plot_suspects(stretch, its, interval))
+for name, M in ({"W": Ws} | stand_ins).items():
+    stretch = stretch_of(M)
+    print(
+        f"{name}: the longest direction {stretch[:, 0].median():.1f} times as long as on average, "
+        f"{(stretch < 0.5).float().mean():.0%} of all less than half as long"
+    )
+arms_of = {"Q": "random", "T": "uneven", "E": "even", "W": "lora"}  # in the study
+its = {name: found.sets["sam"][f"serial_{arm}-12"] for name, arm in arms_of.items()}
+display_figure(plot_suspects(stretch_of(Ws), its, interval))
 Q, T, E, W = its.values()
 mean, half = interval(((W - E) - (T - Q)).to_numpy()[:, None])
 print(
@@ -575,7 +585,7 @@ print(
 )
 
 # %% [markdown]
-# W stretches very unevenly: one direction 5.8 times as much as Q and E do, and 72% of all directions less than half as
+# W stretches very unevenly: one direction 5.8 times as much as on average, and 72% of all directions less than half as
 # much. Along W's own directions this costs half a point. Along random ones the mean cost is 0.20, and it may be none.
 # So the directions may matter as well, but here that is open, with -0.34 ± 0.37. (In CLIP's block of [lesson
 # 01](01_low_rank_maths.ipynb) you saw how they can: its loss bends most along the directions that W stretches most.)
