@@ -566,10 +566,8 @@ def stretch_of(M: Tensor) -> Tensor:
 
 Ws = torch.stack([b.attn.qkv.weight.detach() for b in base.model.image_encoder.blocks])
 Ws = Ws.unflatten(1, (3, -1))  # (blocks, 3, d, d)
-stand_ins = dict(
-    zip("ETQ", map(torch.stack, zip(*map(in_its_place, Ws), strict=True)), strict=True)
-)
-for name, M in ({"W": Ws} | stand_ins).items():
+E, T, Q = map(torch.stack, zip(*map(in_its_place, Ws), strict=True))
+for name, M in {"W": Ws, "E": E, "T": T, "Q": Q}.items():
     stretch = stretch_of(M)
     print(
         f"{name}: the longest direction {stretch[:, 0].median():.1f} times as long as on average, "
