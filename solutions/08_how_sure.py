@@ -5,8 +5,8 @@
 # size. On average Serial LoRA won. "So sharing one pair works," says your friend, and wants your name on the report.
 # Do you sign?
 #
-# To decide, you build an interval and test it. Then you add a margin, correct for asking several questions, and work
-# out how many data sets your friend would need.
+# To decide, you build an interval, a margin and a correction for many questions, and work out how many data sets your
+# friend needs.
 
 # %%
 try:
@@ -34,8 +34,8 @@ lesson_card("08")
 # ## Before you look
 #
 # The course ships the records of such runs: its small CLIP, SAM and SD3, adapted in five ways, each at one learning
-# rate (lesson 09 searches for better ones). For each model we ask how Serial LoRA does against LoRA of equal rank,
-# which is larger, and against LoRA of equal size. We fix these six questions before we look at any result.
+# rate. For each model we ask how Serial LoRA does against LoRA of equal rank, which is larger, and of equal size.
+# These six questions are fixed before we look.
 
 # %%
 LABS = {"clip": "accuracy", "sam": "dice", "sd3": "style_share"}
@@ -60,14 +60,13 @@ for lab, measure in LABS.items():
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# *LoRA gains* is what LoRA adds to the frozen model, in hundredths of accuracy, of Dice (lesson 05) and of style share
-# (lesson 06). How much of this gain may Serial LoRA give away and still be called comparable? **Write your limits into
-# `MARGINS`.** Ours are round numbers, the same as in lesson 09. We set them before these runs were made, but we had
-# seen earlier ones.
+# The second column is what LoRA adds to the frozen model, in points, which are hundredths. How much of this may
+# Serial LoRA give away and still be called comparable? **Write your limits into `MARGINS`.** Ours are the round
+# numbers of lesson 09. We set them before these runs, but after seeing earlier ones.
 #
-# Then come your friend's runs. They are on drawings, so the sixth data set of the records, `photographs`, is not among
-# them. Each number is a mean over the amounts of training pictures. Two runs with the same data set and seed saw the
-# same pictures, so we subtract one from the other.
+# Then come your friend's runs, each a mean over the amounts of training pictures. They are on drawings, so the
+# records' sixth data set, `photographs`, is left out. Two runs with the same data set and seed saw the same pictures,
+# so we subtract one from the other.
 
 # %%
 MARGINS = {"clip": 1.0, "sam": 1.0, "sd3": 5.0}  # how far behind is too far
@@ -83,12 +82,11 @@ error = runs.std(ddof=1) / math.sqrt(len(runs))  # the standard error of the mea
 print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 
 # %% [markdown]
-# The last line treats all runs as one sample. Its mean, with two standard errors to each side, is an *interval*: a
-# range that is made to contain the true difference in nineteen of twenty studies. All of it lies above zero, so the
-# matter seems settled.
+# The last line treats all runs as one sample. Its mean, with two standard errors to each side, is an *interval*, made
+# to contain the true difference in nineteen of twenty studies. All of it lies above zero.
 #
-# But read the table row by row. On `lines` Serial LoRA wins with every seed, and on `weather` it loses with two of
-# three. Are these really fifteen independent measurements?
+# But on `lines` Serial LoRA wins with every seed, and on `weather` it loses with two of three. Are these really
+# fifteen independent measurements?
 #
 # ## What is one measurement?
 
@@ -99,19 +97,18 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 
 # %% [markdown]
 # In the left panel each line joins a pair of runs. The data sets lie up to nine points apart, and the subtraction
-# removes these distances. The middle panel shows the differences that remain. The seeds of one data set lie closer
-# together than the data sets do, so a second seed on `lines` tells you less than another data set would. Your friend
-# has asked five people three times each, so to speak, and has counted fifteen answers (*pseudoreplication*). **The data
-# set is the measurement**, so its seeds are averaged first.
+# removes that. In the middle panel the seeds of one data set lie closer together than the data sets do, so a second
+# seed on `lines` tells you less than another data set would. It is as if your friend had asked five people three
+# times each, and counted fifteen answers (*pseudoreplication*). **The data set is the measurement**, so its seeds are
+# averaged first.
 #
-# The right panel shows the mean with three intervals. The second interval counts data sets instead of runs, which makes
-# it wider, but zero is still outside. The third replaces the two standard errors by Student's *t*, and now zero is
-# inside. Why are two standard errors not enough?
+# In the right panel the second interval counts data sets instead of runs. It is wider, but zero is still outside. The
+# third replaces the two standard errors by Student's *t*, and zero is inside. Why are two not enough?
 #
 # ## How many standard errors?
 #
-# The next cell draws a few measurements whose true mean is zero, a hundred thousand times, and counts how often their
-# mean is more than two standard errors away from zero. It should be 5%. What do you expect for two measurements?
+# The next cell draws a few measurements whose true mean is zero, many times, and counts how often their mean is more
+# than two standard errors off. It should be 5%. What do you expect for two measurements?
 
 # %%
 chance, rows = np.random.default_rng(0), {}
@@ -124,12 +121,12 @@ columns = ["beyond 2 standard errors", "95% stay within", "Student's t"]
 display(pd.DataFrame(rows, index=columns).T.rename_axis("measurements"))
 
 # %% [markdown]
-# With two measurements the mean is more than two standard errors off in 29% of cases, and it takes 12.7 standard errors
-# to be off in only 5%. With five measurements it takes 2.8, and with fifty two are enough.
+# With two measurements the mean is more than two standard errors off in 29% of cases, and with five in 12%. To make
+# it 5%, five measurements take 2.8 standard errors.
 #
-# The reason is that the standard error is itself an estimate from the same few numbers. When these happen to lie close
-# together, it comes out too small. Student's t makes up for that: `stats.t.ppf(0.975, n - 1)` is the factor for n
-# measurements. (Half of the 5% is left out at each end.)
+# The standard error is itself an estimate from the same few numbers, and it comes out too small when these happen to
+# lie close together. Student's t makes up for that: the factor for n measurements is `stats.t.ppf(0.975, n - 1)`,
+# which leaves out half of the 5% at each end.
 #
 # ### Exercise 8.1 · An interval over data sets
 #
@@ -137,7 +134,7 @@ display(pd.DataFrame(rows, index=columns).T.rename_axis("measurements"))
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Average each data set over its seeds. These averages are the sample: return its mean, and half the width of its 95%
+# Average each data set over its seeds: these averages are the sample. Return its mean, and half the width of its 95%
 # interval by Student's t.
 
 
@@ -160,8 +157,8 @@ check("8.1", interval)
 # %% [markdown]
 # <details><summary>Hint 1: what is the sample?</summary>
 #
-# The sample has one number for each data set, its mean over the seeds: `differences.mean(axis=1)`. From there on
-# compute `error` as in the cell with your friend's runs, with the number of data sets in place of the number of runs.
+# The sample has one number for each data set: `differences.mean(axis=1)`. From there on compute `error` as in the
+# cell with your friend's runs, with the number of data sets in place of the number of runs.
 #
 # </details>
 # <details><summary>Hint 2: two places where n - 1 appears</summary>
@@ -176,26 +173,24 @@ check("8.1", interval)
 # %%
 interval_of = yours("8.1")
 mean, half = interval_of(won_by.to_numpy())
-print(
-    f"{mean:+.2f} ± {half:.2f}: from {mean - half:+.2f} to {mean + half:+.2f}, over {len(won_by)} data sets"
-)
+print(f"{mean:+.2f} ± {half:.2f}: from {mean - half:+.2f} to {mean + half:+.2f}")
 
 # %% [markdown]
-# Counted by data sets, your friend's interval starts at -0.02 and so contains zero. These runs do not show that Serial
-# LoRA is better, and you don't sign. They do not show that it is no better either.
+# Counted by data sets, your friend's interval contains zero. These runs do not show that Serial LoRA is better, so
+# you don't sign. They do not show that it isn't, either.
 #
 # ## Comparable needs a margin
 #
 # Could you sign something smaller? The paper's abstract says "achieves comparable performance in most cases".
-# Comparable can't mean that zero is inside the interval, because then the smallest study, with the widest interval,
+# Comparable can't mean that the interval contains zero, because then the smallest study, with the widest interval,
 # would show it best. The word needs the **margin** that you chose before you looked:
 #
-# - If the whole interval is above minus the margin, the claim *holds*.
-# - If the whole interval is below minus the margin, it *fails*.
+# - The whole interval is above minus the margin: it *holds*.
+# - The whole interval is below minus the margin: it *fails*.
 # - Otherwise the question is *open*.
 #
-# This is a *non-inferiority test*. Your friend's interval starts at -0.02, so "less than a point behind" holds. With a
-# margin of zero the same rule asks for a difference: *holds* then means ahead, and *fails* means behind.
+# This is a *non-inferiority test*. Your friend's interval starts at -0.02, so "less than a point behind" holds. With
+# a margin of zero the rule asks for a difference: *holds* means ahead, and *fails* means behind.
 #
 # ### Exercise 8.2 · Comparable
 #
@@ -227,7 +222,7 @@ check("8.2", comparable)
 # %% [markdown]
 # <details><summary>Hint 1: two ends</summary>
 #
-# Write down both ends of the interval. The lower end decides whether the claim holds, the upper end whether it fails.
+# The lower end of the interval decides whether the claim holds, and the upper end whether it fails.
 #
 # </details>
 # <details><summary>Hint 2: what they are compared with</summary>
@@ -240,9 +235,9 @@ check("8.2", comparable)
 #
 # ## Can you trust the interval?
 #
-# We can test it where we know the truth, in simulated studies of two equal methods. By chance each data set favours one
-# of them a little, with all its seeds, and each run adds noise of its own. An interval that leaves out zero is then a
-# *false positive*. There should be 5%.
+# Let's test it where we know the truth, in simulated studies of two equal methods. By chance each data set favours
+# one of them a little, with all its seeds, and each run adds noise of its own. An interval that leaves out zero is
+# then a *false positive*. There should be 5%.
 #
 # ### Exercise 8.3 · False positives
 #
@@ -251,7 +246,7 @@ check("8.2", comparable)
 # | ●●●○○ | ●●●●● | 10 |
 #
 # Simulate `studies` tables of normal differences, each of shape (sets, seeds), and return the share whose interval
-# leaves out zero. Create the random generator inside the function, so that a second call gives the same share.
+# leaves out zero. Create the random generator inside, so that a second call gives the same share.
 
 
 # %% tags=["exercise"]
@@ -286,21 +281,20 @@ check("8.3", false_positives)
 # %% [markdown]
 # <details><summary>Hint 1: one study</summary>
 #
-# A data set adds one number, which is the same in its whole row. Draw these numbers with shape (sets, 1): NumPy repeats
-# them along the rows when you add the noise of shape (sets, seeds).
+# A data set adds the same number to its whole row. Draw these numbers with shape (sets, 1): NumPy repeats them along
+# the rows when you add noise of shape (sets, seeds).
 #
 # </details>
 # <details><summary>Hint 2: when is zero left out?</summary>
 #
-# Zero is outside when the mean is farther from zero than half of the interval, on either side. Count these studies, and
-# divide by the number of all.
+# Zero is outside when the mean is farther from zero than half of the interval, on either side. Divide the number of
+# these studies by the number of all.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
 #
-# Now compare your friend's interval with yours, on simulated data sets that vary as much as your friend's. **Guess
-# first**: with thirty seeds, how often does your friend's interval find a winner?
+# **Guess first**: with thirty seeds, how often does your friend's interval find a winner?
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_false_positives
@@ -322,13 +316,13 @@ for seeds in (1, 3, 5, 10, 20, 30):
 display_figure(plot_false_positives(rates, guess))
 
 # %% [markdown]
-# The upper line is your friend's interval. With three seeds it finds a winner between equal methods in 28% of studies,
-# and with thirty seeds in 69%. More seeds make this interval narrower, but they say nothing about other data sets than
-# these five. Your interval stays near 5%, however many seeds there are.
+# The upper line is your friend's interval. It finds a winner between equal methods in 28% of studies with three
+# seeds, and in 69% with thirty, because more seeds make it narrower but say nothing about other data sets. Yours
+# stays near 5%.
 #
-# This test was kind to your interval, because Student's t is made for normal numbers. Real data sets may differ from
-# each other in another way. The next cell draws them from three shapes with the same mean, zero, and the same spread.
-# **Guess first**: how often does your interval leave out zero with six skewed data sets?
+# But Student's t is made for normal numbers, and normal numbers are what you drew. The next cell draws data sets from
+# three shapes with the same mean and spread. **Guess first**: with six skewed data sets, how often does your interval
+# leave out zero?
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_shapes
@@ -354,20 +348,19 @@ display(rates.T.style.format("{:.1%}"))
 display_figure(plot_shapes(SHAPES, rates, skewed))
 
 # %% [markdown]
-# The left panel shows the three shapes, and the right panel what they do to your interval. With normal data sets it
-# keeps its 5%, and with heavy tails it errs even less, because a far value makes the standard error large too. Skewed
-# data sets are the danger: it errs in 11.3% of studies with six of them, and still in 7.1% with thirty. Most small
-# samples have none of the rare large values. Then the mean is too low, and the standard error too small as well.
+# The right panel shows how often your interval errs with each shape on the left. With heavy tails it errs less than
+# with normal data sets, because a far value makes the standard error large too. With skewed data sets it errs in
+# 11.3% of studies with six of them, and still in 7.1% with thirty. Most small samples have none of the rare large
+# values, so their mean and their standard error both come out too low.
 #
-# Six data sets can't tell you from which shape they come, and ours were chosen, not drawn at random. So what an interval
-# says from here on, it says on condition that data sets are not strongly skewed.
+# Six data sets can't tell you which shape they have, and ours were chosen, not drawn at random. So all that follows
+# is true only if data sets are not strongly skewed.
 #
 # ## Six questions at once
 #
-# An interval that misses in one study of twenty is fine for one question. But we ask six, and would report whatever
-# stands out, so their chances of a miss add up. **Bonferroni's correction** lets each of the six miss in only 5% / 6 of
-# studies, so that together they miss in at most 5%. For that the intervals have to be wider. Below, a thick bar is an
-# interval by itself. The thin bar is wide enough for all six, and gives the verdicts.
+# We ask six questions, and would report whatever stands out, so the chances of a miss add up. **Bonferroni's
+# correction** lets each question miss in only 5% / 6 of studies. Below, a thick bar is an interval by itself. The
+# thin bar is wide enough for all six, and gives the verdicts.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
@@ -388,31 +381,26 @@ for lab, margin in MARGINS.items():
         row |= {"comparable": verdict, "holds from": f"{(wide - mean) / gains[lab]:.0%} of gain"}
         rows[lab, name] = row
 display(pd.DataFrame(rows).T)
-p = stats.ttest_1samp(gaps["sam", "lora_equal_budget"], 0).pvalue
-print(f"p of your friend's question: {p:.4f}; corrected: 6 × {p:.4f} = {6 * p:.2f}")
 print(f"six skewed data sets: {misses('skewed', 6, 6):.1%} of thin bars miss, not {0.05 / 6:.1%}")
 display_figure(plot_margins(judged))
 
 # %% [markdown]
-# Look at SAM, in the middle. At equal rank even the thin bar lies left of zero, so Serial LoRA is *behind* LoRA, by
-# 0.07 to 0.75 points. That is the one difference that our six questions establish. All of it is less than the margin,
-# so *comparable* holds as well. Both are true: the deficit is there, and it is smaller than what we had called too far.
+# Look at SAM at equal rank. Even the thin bar lies left of zero, so Serial LoRA is *behind* LoRA, by 0.07 to 0.75
+# points. That is the one difference that our six questions establish. All of it is less than the margin, so
+# *comparable* holds as well.
 #
-# How much does this verdict owe to our margin? The last column says how large a margin has to be for *holds*: at equal
-# rank, 13% of LoRA's gain. We had allowed 17% on SAM, and 10% on CLIP and SD3. With 10% on SAM too, the question would be
-# open.
+# How much does this verdict owe to our margin? By the last column it holds from 13% of LoRA's gain up. We had allowed
+# 17% on SAM, but 10% on CLIP and SD3, and with 10% it would be open. And if data sets are as skewed as above, 4.5% of
+# such bars miss, instead of 0.8%.
 #
-# At equal size, with the photographs as a sixth data set, the thick bar of your friend's question leaves out zero. As
-# one of six questions the lead is open. (A *p value* below 0.05 says that the 95% interval leaves out zero, and the
-# correction multiplies it by six.)
-#
-# On CLIP and SD3 everything is open. Both intervals of CLIP contain zero, and still Serial LoRA may be eight points
-# behind: "not significant" does not mean "comparable".
+# At equal size the thick bar, now with the photographs, leaves out zero, but as one of six questions your friend's
+# lead is open. So is everything on CLIP and SD3. CLIP's intervals contain zero, and still Serial LoRA may be eight
+# points behind: "not significant" does not mean "comparable".
 #
 # ## How many data sets would your friend need?
 #
-# Suppose that the true lead is the mean of these six data sets, and that data sets vary as much as they do. The next
-# cell simulates thirty new studies of each of three sizes. This time there is only your friend's question.
+# Suppose that your friend asks nothing else, and that the true lead and spread are those of the six data sets. The
+# next cell simulates thirty studies of three sizes.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_studies
@@ -426,9 +414,8 @@ studies = {
 display_figure(plot_studies(studies, lead))
 
 # %% [markdown]
-# Each line is the interval of one study. It is green if the study finds the lead, that is, if all of the interval lies
-# right of zero. With six data sets, which is what your friend has now, 19 of 30 studies do. More data sets help twice:
-# the intervals get shorter, and their means lie closer to the true lead.
+# Each line is the interval of one study, and it is green if all of it lies right of zero. With six data sets 19 of 30
+# studies find the lead. More data sets make the intervals shorter, and bring their means closer to the true lead.
 #
 # ### Exercise 8.4 · How many data sets?
 #
@@ -436,10 +423,10 @@ display_figure(plot_studies(studies, lead))
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 10 |
 #
-# Return the smallest number of data sets, from 2 up, with which about 80% of studies find the lead. Its `distance` from
-# zero has to hold two lengths, both counted in standard errors. One is half of the interval, so Student's quantile of
-# `1 - 0.025 / questions`. The other allows for means that come out too low: 80% of them lie above the true lead minus
-# Student's 80% quantile.
+# Return the smallest number of data sets, from 2 up, with which about 80% of studies find the lead. Two lengths, in
+# standard errors, have to fit into its `distance` from zero. One is half of the interval: Student's quantile of `1 -
+# 0.025 / questions`. The other is Student's 80% quantile, because in 80% of studies the mean is at most that far too
+# low.
 
 
 # %% tags=["exercise"]
@@ -477,7 +464,7 @@ check("8.4", sets_needed)
 #
 # Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
 #
-# Now let your function answer for your friend. **Guess first**: how many new data sets does your friend's question take?
+# **Guess first**: how many new data sets does your friend's question take?
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_price
@@ -496,10 +483,9 @@ display(shown)
 display_figure(plot_price(curves, lead, len(friend), price))
 
 # %% [markdown]
-# If the true lead is 0.42, your friend needs 7 new data sets, or 11 if it is one of six questions again. But the number
-# rests on what these six data sets showed. Your friend asks *because* they showed a lead, so the true one is more likely
-# smaller than larger, and half of it takes 21. Six data sets also say little about the spread: the band goes from 4 to
-# 30 at 0.42.
+# If the true lead is 0.42, your friend needs 7 new data sets, or 11 if it is one of six questions again. But 0.42 is
+# what made your friend ask, so the true lead is more likely smaller than larger, and half of it takes 21. The spread
+# is rough too: at 0.42 the band goes from 4 to 30.
 #
 # ## What do you sign?
 #
@@ -507,11 +493,11 @@ display_figure(plot_price(curves, lead, len(friend), price))
 #
 # <details><summary>Ours</summary>
 #
-# "On SAM, at one learning rate and on data sets like these six, Serial LoRA is behind LoRA of equal rank by 0.07 to 0.75
-# hundredths of Dice, so by less than the hundredth that we had called too far, though not by less than a tenth of LoRA's
-# gain. It is not a hundredth behind a LoRA of its size. Whether it is *better* than that is open, and a study of this one
-# question should plan more than 7 new data sets. On CLIP and SD3 everything that we asked is open. All of this assumes
-# that data sets are not strongly skewed."
+# "On SAM, at one learning rate and on data sets like these six, Serial LoRA is behind LoRA of equal rank, by 0.07 to
+# 0.75 hundredths of Dice. That is less than the hundredth that we called too far. (Had we called a tenth of LoRA's
+# gain too far, it would be open.) Serial LoRA is not a hundredth behind a LoRA of its size. Whether it is *better* is
+# open, as is everything on CLIP and SD3. To find a lead as large as the one we saw takes 7 new data sets or more. All
+# this is true only if data sets are not strongly skewed."
 #
 # </details>
 #
@@ -521,8 +507,8 @@ display_figure(plot_price(curves, lead, len(friend), price))
 #
 # <details><summary>Answer</summary>
 #
-# It may say something about *these* four data sets. For a claim about others like them the sample is four numbers, and
-# the 25 seeds only make each of the four more exact.
+# Something about *these* four data sets. For a claim about others like them the sample is four numbers, and the 25
+# seeds only make each of the four more exact.
 #
 # </details>
 #
@@ -531,8 +517,8 @@ display_figure(plot_price(curves, lead, len(friend), price))
 # <details><summary>Answer</summary>
 #
 # Nobody knows yet. The interval goes from -0.6 to +1.4. With a margin of one point the first is *comparable*, since
-# the lower end is above -1. With four times as many data sets the standard error halves and Student's t falls from
-# 2.6 to 2.1, so the interval is ± 0.4.
+# the lower end is above -1. Four times as many data sets halve the standard error and bring Student's t from 2.6 to
+# 2.1, so the interval is ± 0.4.
 #
 # </details>
 #
@@ -540,17 +526,16 @@ display_figure(plot_price(curves, lead, len(friend), price))
 #
 # <details><summary>Answer</summary>
 #
-# Say that there were twelve. Corrected, p is 12 × 0.02 = 0.24. If the setting still looks promising, run it again on new
-# data sets. Then it is one question.
+# Say that there were twelve. A *p value* is below 0.05 when the 95% interval leaves out zero, and Bonferroni's
+# correction multiplies it: 12 × 0.02 = 0.24. If the setting still looks promising, run it again on new data sets.
+# Then it is one question.
 #
 # </details>
 #
 # ## What to remember
 #
 # - The data set is the measurement: average its seeds, then take the interval by Student's t.
-# - "Comparable" needs a margin that is chosen first, and "open" is an answer.
-# - Correct for every question whose result you would have reported.
-# - Work out beforehand how many data sets an answer takes.
+# - "Comparable" needs a margin that is chosen first. "Open" is an answer.
+# - Correct for every question that you would have reported, and count beforehand how many data sets an answer takes.
 #
-# Next time a table says "± 0.2", ask what it was counted over. Now for the paper itself:
-# [lesson 09](09_paper_on_trial.ipynb).
+# Now for the paper itself: [lesson 09](09_paper_on_trial.ipynb).

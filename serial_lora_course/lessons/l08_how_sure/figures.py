@@ -158,7 +158,7 @@ def draw_rates(axes: Axes, rates: pd.DataFrame, colors: Sequence[str], apart: fl
     Args:
         apart: how far the names at the lines' ends keep from each other, in percent.
     """
-    axes.axhline(5, color=INK, lw=1, linestyle=DASHED)
+    axes.plot([0, rates.index[-1]], [5, 5], color=INK, lw=1, linestyle=DASHED)
     heights = spread_out(100 * rates.iloc[-1].astype(float), apart)
     for name, color, marker in zip(rates, colors, "o^s", strict=False):
         axes.plot(rates.index, 100 * rates[name].astype(float), color=color, marker=marker, lw=2)
@@ -279,7 +279,7 @@ def plot_price(curves: pd.DataFrame, found: float, had: int, guess: float | None
             end = (curves.index[-1], curves[name].iloc[-1])
             axes.annotate(name, end, (8, up), color=color, textcoords="offset points", va="center")
         axes.axvline(found, color=QUIET, lw=1.2, linestyle=":")
-        axes.axhline(had, color=QUIET, lw=1)
+        axes.plot([0, curves.index[-1]], [had, had], color=QUIET, lw=1)
         mark_guess(axes, found, guess)
         axes.set_yscale("log")
         _, high = axes.get_ylim()
