@@ -189,8 +189,7 @@ print(f"{mean:+.2f} ± {half:.2f}: from {mean - half:+.2f} to {mean + half:+.2f}
 # - The whole interval is below minus the margin: it *fails*.
 # - Otherwise the question is *open*.
 #
-# This is a *non-inferiority test*. Your friend's interval starts at -0.02, so "less than a point behind" holds. With
-# a margin of zero the rule asks for a difference: *holds* means ahead, and *fails* means behind.
+# This is a *non-inferiority test*. Your friend's interval starts at -0.02, so "less than a point behind" holds.
 #
 # ### Exercise 8.2 · Comparable
 #
@@ -320,9 +319,8 @@ display_figure(plot_false_positives(rates, guess))
 # seeds, and in 69% with thirty, because more seeds make it narrower but say nothing about other data sets. Yours
 # stays near 5%.
 #
-# But Student's t is made for normal numbers, and normal numbers are what you drew. The next cell draws data sets from
-# three shapes with the same mean and spread. **Guess first**: with six skewed data sets, how often does your interval
-# leave out zero?
+# But you drew normal numbers, for which Student's t is made. The next cell draws data sets of three shapes with the
+# same mean and spread. **Guess first**: with six skewed data sets, how often does your interval leave out zero?
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_shapes
@@ -358,14 +356,14 @@ display_figure(plot_shapes(SHAPES, rates, skewed))
 #
 # ## Six questions at once
 #
-# We ask six questions, and would report whatever stands out, so the chances of a miss add up. **Bonferroni's
-# correction** lets each question miss in only 5% / 6 of studies. Below, a thick bar is an interval by itself. The
-# thin bar is wide enough for all six, and gives the verdicts.
+# We would report whichever of the six stands out, so the chances of a miss add up. **Bonferroni's correction** lets
+# each question miss in only 5% / 6 of studies, which adds up to 5% at most. Below, a thick bar is an interval by
+# itself. The thin bar is wide enough for all six, and gives the verdicts.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
 
-SIDES = {"holds": "ahead", "fails": "behind", "open": "open"}  # what a margin of zero asks
+SIDES = {"holds": "ahead", "fails": "behind", "open": "open"}  # with a margin of zero
 verdict_of, gaps, judged, rows = yours("8.2"), {}, [], {}
 for lab, margin in MARGINS.items():
     for rival, name in RIVALS.items():
@@ -424,9 +422,9 @@ display_figure(plot_studies(studies, lead))
 # | ●●●○○ | ●●●●○ | 10 |
 #
 # Return the smallest number of data sets, from 2 up, with which about 80% of studies find the lead. Two lengths, in
-# standard errors, have to fit into its `distance` from zero. One is half of the interval: Student's quantile of `1 -
-# 0.025 / questions`. The other is Student's 80% quantile, because in 80% of studies the mean is at most that far too
-# low.
+# standard errors, have to fit into its `distance` from zero. One is half of the interval, which takes Student's
+# quantile of `1 - 0.025 / questions`. The other is Student's 80% quantile, because in 80% of studies the mean is at
+# most that far too low.
 
 
 # %% tags=["exercise"]
@@ -483,9 +481,9 @@ display(shown)
 display_figure(plot_price(curves, lead, len(friend), price))
 
 # %% [markdown]
-# If the true lead is 0.42, your friend needs 7 new data sets, or 11 if it is one of six questions again. But 0.42 is
-# what made your friend ask, so the true lead is more likely smaller than larger, and half of it takes 21. The spread
-# is rough too: at 0.42 the band goes from 4 to 30.
+# If the true lead is 0.42, your friend needs 7 new data sets (11 as one of six questions). But 0.42 is what made your
+# friend ask, so the true lead is more likely smaller than larger, and half of it takes 21. The spread is rough too: at
+# 0.42 the band goes from 4 to 30.
 #
 # ## What do you sign?
 #
@@ -535,7 +533,7 @@ display_figure(plot_price(curves, lead, len(friend), price))
 # ## What to remember
 #
 # - The data set is the measurement: average its seeds, then take the interval by Student's t.
-# - "Comparable" needs a margin that is chosen first. "Open" is an answer.
-# - Correct for every question that you would have reported, and count beforehand how many data sets an answer takes.
+# - Before you look, choose a margin, count your questions, and work out how many data sets an answer takes. "Open" is
+#   an answer.
 #
 # Now for the paper itself: [lesson 09](09_paper_on_trial.ipynb).
