@@ -60,13 +60,13 @@ for lab, measure in LABS.items():
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# The second column is what LoRA adds to the frozen model, in points, which are hundredths. How much of this may
-# Serial LoRA give away and still be called comparable? **Write your limits into `MARGINS`.** Ours are the round
-# numbers of lesson 09. We set them before these runs, but after seeing earlier ones.
+# The second column is what LoRA adds to the frozen model, in points (hundredths). How much of this may Serial LoRA
+# give away and still be called comparable? **Write your limits into `MARGINS`.** Ours are the round numbers of lesson
+# 09. We set them before these runs, but after seeing earlier ones.
 #
-# Then come your friend's runs, each a mean over the amounts of training pictures. They are on drawings, so the
-# records' sixth data set, `photographs`, is left out. Two runs with the same data set and seed saw the same pictures,
-# so we subtract one from the other.
+# Then come your friend's runs. They are on drawings, so the sixth data set, `photographs`, is left out. Each number
+# is a mean over the amounts of training pictures. Two runs with the same data set and seed saw the same pictures, so
+# we subtract one from the other.
 
 # %%
 MARGINS = {"clip": 1.0, "sam": 1.0, "sd3": 5.0}  # how far behind is too far
@@ -105,8 +105,6 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 # In the right panel the second interval counts data sets instead of runs. It is wider, but zero is still outside. The
 # third replaces the two standard errors by Student's *t*, and zero is inside. Why are two not enough?
 #
-# ## How many standard errors?
-#
 # The next cell draws a few measurements whose true mean is zero, many times, and counts how often their mean is more
 # than two standard errors off. It should be 5%. What do you expect for two measurements?
 
@@ -134,8 +132,8 @@ display(pd.DataFrame(rows, index=columns).T.rename_axis("measurements"))
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Average each data set over its seeds: these averages are the sample. Return its mean, and half the width of its 95%
-# interval by Student's t.
+# Average each data set over its seeds. Return the mean of these averages, and half the width of their 95% interval by
+# Student's t.
 
 
 # %% tags=["exercise"]
@@ -176,8 +174,8 @@ mean, half = interval_of(won_by.to_numpy())
 print(f"{mean:+.2f} ± {half:.2f}: from {mean - half:+.2f} to {mean + half:+.2f}")
 
 # %% [markdown]
-# Counted by data sets, your friend's interval contains zero. These runs do not show that Serial LoRA is better, so
-# you don't sign. They do not show that it isn't, either.
+# Counted by data sets, your friend's interval contains zero. These runs do not show that Serial LoRA is better, nor
+# that it isn't, so you don't sign.
 #
 # ## Comparable needs a margin
 #
@@ -235,8 +233,8 @@ check("8.2", comparable)
 # ## Can you trust the interval?
 #
 # Let's test it where we know the truth, in simulated studies of two equal methods. By chance each data set favours
-# one of them a little, with all its seeds, and each run adds noise of its own. An interval that leaves out zero is
-# then a *false positive*. There should be 5%.
+# one of them a little, with all its seeds, and each run adds noise. An interval that leaves out zero is then a *false
+# positive*. There should be 5%.
 #
 # ### Exercise 8.3 · False positives
 #
@@ -357,8 +355,8 @@ display_figure(plot_shapes(SHAPES, rates, skewed))
 # ## Six questions at once
 #
 # We would report whichever of the six stands out, so the chances of a miss add up. **Bonferroni's correction** lets
-# each question miss in only 5% / 6 of studies, which adds up to 5% at most. Below, a thick bar is an interval by
-# itself. The thin bar is wide enough for all six, and gives the verdicts.
+# each miss in only 5% / 6 of studies, which adds up to 5% at most. Below, a thick bar is an interval by itself. The
+# thin bar is wide enough for all six, and gives the verdicts.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
@@ -383,13 +381,13 @@ print(f"six skewed data sets: {misses('skewed', 6, 6):.1%} of thin bars miss, no
 display_figure(plot_margins(judged))
 
 # %% [markdown]
-# Look at SAM at equal rank. Even the thin bar lies left of zero, so Serial LoRA is *behind* LoRA, by 0.07 to 0.75
-# points. That is the one difference that our six questions establish. All of it is less than the margin, so
-# *comparable* holds as well.
+# Look at SAM at equal rank. Serial LoRA is ahead on none of the six data sets, and even the thin bar lies left of
+# zero. So it is *behind* LoRA, by 0.07 to 0.75 points. That is the one difference that our six questions establish.
+# All of it is less than the margin, so *comparable* holds as well.
 #
 # How much does this verdict owe to our margin? By the last column it holds from 13% of LoRA's gain up. We had allowed
 # 17% on SAM, but 10% on CLIP and SD3, and with 10% it would be open. And if data sets are as skewed as above, 4.5% of
-# such bars miss, instead of 0.8%.
+# thin bars miss, instead of 0.8%.
 #
 # At equal size the thick bar, now with the photographs, leaves out zero, but as one of six questions your friend's
 # lead is open. So is everything on CLIP and SD3. CLIP's intervals contain zero, and still Serial LoRA may be eight
@@ -397,8 +395,8 @@ display_figure(plot_margins(judged))
 #
 # ## How many data sets would your friend need?
 #
-# Suppose that your friend asks nothing else, and that the true lead and spread are those of the six data sets. The
-# next cell simulates thirty studies of three sizes.
+# Suppose that this is the only question, and that the true lead and spread are those of the six data sets. The next
+# cell simulates thirty studies of three sizes.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_studies
@@ -481,9 +479,9 @@ display(shown)
 display_figure(plot_price(curves, lead, len(friend), price))
 
 # %% [markdown]
-# If the true lead is 0.42, your friend needs 7 new data sets (11 as one of six questions). But 0.42 is what made your
-# friend ask, so the true lead is more likely smaller than larger, and half of it takes 21. The spread is rough too: at
-# 0.42 the band goes from 4 to 30.
+# If the true lead is 0.42, your friend needs 7 new data sets (11 as one of six). But 0.42 is what made your friend
+# ask, so the true lead is more likely smaller than larger, and half of it takes 21. The spread is rough too: at 0.42
+# the band goes from 4 to 30.
 #
 # ## What do you sign?
 #
@@ -532,8 +530,7 @@ display_figure(plot_price(curves, lead, len(friend), price))
 #
 # ## What to remember
 #
-# - The data set is the measurement: average its seeds, then take the interval by Student's t.
-# - Before you look, choose a margin, count your questions, and work out how many data sets an answer takes. "Open" is
-#   an answer.
+# - The data set is the measurement: average its seeds, then use Student's t.
+# - Before you look, choose a margin, count your questions, and work out how many data sets an answer takes.
 #
 # Now for the paper itself: [lesson 09](09_paper_on_trial.ipynb).
