@@ -85,7 +85,7 @@ print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 # The last line treats all runs as one sample. Its mean, with two standard errors to each side, is an *interval*, made
 # to contain the true difference in nineteen of twenty studies. All of it lies above zero.
 #
-# But on `lines` Serial LoRA wins with every seed, and on `weather` it loses with two of three. Are these really
+# But on `lines` Serial LoRA wins with every seed, and on `weather` it loses with two of three. Are these
 # fifteen independent measurements?
 #
 # ## What is one measurement?
@@ -185,7 +185,7 @@ print(f"{mean:+.2f} ± {half:.2f}: from {mean - half:+.2f} to {mean + half:+.2f}
 #
 # - The whole interval is above minus the margin: it *holds*.
 # - The whole interval is below minus the margin: it *fails*.
-# - Otherwise the question is *open*.
+# - Anything else is *open*.
 #
 # This is a *non-inferiority test*. Your friend's interval starts at -0.02, so "less than a point behind" holds.
 #
@@ -346,10 +346,10 @@ display_figure(plot_shapes(SHAPES, rates, skewed))
 # %% [markdown]
 # The right panel shows how often your interval errs with each shape on the left. With heavy tails it errs less than
 # with normal data sets, because a far value makes the standard error large too. With skewed data sets it errs in
-# 11.3% of studies with six of them, and still in 7.1% with thirty. Most small samples have none of the rare large
+# 11.3% of studies with six, and still in 7.1% with thirty. Most small samples have none of the rare large
 # values, so their mean and their standard error both come out too low.
 #
-# Six data sets can't tell you which shape they have, and ours were chosen, not drawn at random. So all that follows
+# Six data sets can't tell you which shape they have, and ours were chosen, not drawn at random. All that follows
 # is true only if data sets are not strongly skewed.
 #
 # ## Six questions at once
