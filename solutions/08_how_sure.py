@@ -85,8 +85,8 @@ print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 # The last line treats all runs as one sample. Its mean, with two standard errors to each side, is an *interval*, made
 # to contain the true difference in nineteen of twenty studies. All of it lies above zero.
 #
-# But on `lines` Serial LoRA wins with every seed, and on `weather` it loses with two of three. Are these
-# fifteen independent measurements?
+# But on `lines` Serial LoRA wins with every seed, and on `weather` it loses with two of three. Are these fifteen
+# independent measurements?
 #
 # ## What is one measurement?
 
@@ -97,10 +97,10 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 
 # %% [markdown]
 # In the left panel each line joins a pair of runs. The data sets lie up to nine points apart, and the subtraction
-# removes that. In the middle panel the seeds of one data set lie closer together than the data sets do, so a second
-# seed on `lines` tells you less than another data set would. It is as if your friend had asked five people three
-# times each, and counted fifteen answers (*pseudoreplication*). **The data set is the measurement**, so its seeds are
-# averaged first.
+# removes these distances. In the middle panel the seeds of one data set lie closer together than the data sets do, so
+# a second seed on `lines` tells you less than another data set would. It is as if your friend had asked five people
+# three times each, and counted fifteen answers (*pseudoreplication*). **The data set is the measurement**, so its
+# seeds are averaged first.
 #
 # In the right panel the second interval counts data sets instead of runs. It is wider, but zero is still outside. The
 # third replaces the two standard errors by Student's *t*, and zero is inside. Why are two not enough?
@@ -119,8 +119,8 @@ columns = ["beyond 2 standard errors", "95% stay within", "Student's t"]
 display(pd.DataFrame(rows, index=columns).T.rename_axis("measurements"))
 
 # %% [markdown]
-# With two measurements the mean is more than two standard errors off in 29% of cases, and with five in 12%. To make
-# it 5%, five measurements take 2.8 standard errors.
+# With two measurements the mean is more than two standard errors off in 29% of cases, and with five in 12%. To be off
+# in only 5%, five measurements need 2.8 of them.
 #
 # The standard error is itself an estimate from the same few numbers, and it comes out too small when these happen to
 # lie close together. Student's t makes up for that: the factor for n measurements is `stats.t.ppf(0.975, n - 1)`,
@@ -346,11 +346,11 @@ display_figure(plot_shapes(SHAPES, rates, skewed))
 # %% [markdown]
 # The right panel shows how often your interval errs with each shape on the left. With heavy tails it errs less than
 # with normal data sets, because a far value makes the standard error large too. With skewed data sets it errs in
-# 11.3% of studies with six, and still in 7.1% with thirty. Most small samples have none of the rare large
-# values, so their mean and their standard error both come out too low.
+# 11.3% of studies with six, and still in 7.1% with thirty. Most small samples have none of the rare large values, so
+# their mean and their standard error both come out too low.
 #
-# Six data sets can't tell you which shape they have, and ours were chosen, not drawn at random. All that follows
-# is true only if data sets are not strongly skewed.
+# Six data sets can't tell you which shape they have, and ours were chosen, not drawn at random. All that follows is
+# true only if data sets are not strongly skewed.
 #
 # ## Six questions at once
 #
@@ -385,9 +385,9 @@ display_figure(plot_margins(judged))
 # zero. So it is *behind* LoRA, by 0.07 to 0.75 points. That is the one difference that our six questions establish.
 # All of it is less than the margin, so *comparable* holds as well.
 #
-# How much does this verdict owe to our margin? By the last column it holds from 13% of LoRA's gain up. We had allowed
-# 17% on SAM, but 10% on CLIP and SD3, and with 10% it would be open. And if data sets are as skewed as above, 4.5% of
-# thin bars miss, instead of 0.8%.
+# How much does this verdict owe to our margin? The last column says that it holds from 13% of LoRA's gain up. We had
+# allowed 17% on SAM, but 10% on CLIP and SD3, and with 10% it would be open. And if data sets are as skewed as above,
+# 4.5% of thin bars miss, instead of 0.8%.
 #
 # At equal size the thick bar, now with the photographs, leaves out zero, but as one of six questions your friend's
 # lead is open. So is everything on CLIP and SD3. CLIP's intervals contain zero, and still Serial LoRA may be eight
@@ -447,8 +447,8 @@ check("8.4", sets_needed)
 # %% [markdown]
 # <details><summary>Hint 1: both sides change with n</summary>
 #
-# The standard error is `spread / math.sqrt(n)`, and Student's quantiles fall with n too. So there is no formula for n,
-# and you try 2, 3, 4 and so on.
+# The standard error is `spread / math.sqrt(n)`, and Student's quantiles fall with n too. So there is no formula for
+# n, and you try 2, 3, 4 and so on.
 #
 # </details>
 # <details><summary>Hint 2: when is it enough?</summary>
@@ -491,9 +491,9 @@ display_figure(plot_price(curves, lead, len(friend), price))
 #
 # "On SAM, at one learning rate and on data sets like these six, Serial LoRA is behind LoRA of equal rank, by 0.07 to
 # 0.75 hundredths of Dice. That is less than the hundredth that we called too far. (Had we called a tenth of LoRA's
-# gain too far, it would be open.) Serial LoRA is not a hundredth behind a LoRA of its size. Whether it is *better* is
-# open, as is everything on CLIP and SD3. To find a lead as large as the one we saw takes 7 new data sets or more. All
-# this is true only if data sets are not strongly skewed."
+# gain too far, the question would be open.) Serial LoRA is not a hundredth behind a LoRA of its size. Whether it is
+# *better* is open, as is everything on CLIP and SD3. To find a lead as large as the one we saw takes 7 new data sets
+# or more. All this is true only if data sets are not strongly skewed."
 #
 # </details>
 #
@@ -508,7 +508,7 @@ display_figure(plot_price(curves, lead, len(friend), price))
 #
 # </details>
 #
-# **2. Two methods differ by +0.4 points on six data sets, ± 1.0. Are they equal, or is the first better?**
+# **2. Two methods differ by +0.4 points on six data sets, ± 1.0. Is the first one better?**
 #
 # <details><summary>Answer</summary>
 #
