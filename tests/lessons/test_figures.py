@@ -54,6 +54,7 @@ from serial_lora_course.lessons.l08_how_sure.figures import (
     plot_margins,
     plot_measurement,
     plot_price,
+    plot_shapes,
     plot_studies,
 )
 from serial_lora_course.lessons.l11_many.figures import plot_gather, plot_sums, plot_table
@@ -448,27 +449,32 @@ def test_an_interval_is_drawn_over_runs_and_over_data_sets():
         (ends,) = bar.lines[2][0].get_segments()
         assert ends[:, 1] == pytest.approx([found.mean() - half, found.mean() + half])
     rivals = ("lora", "lora_equal_budget")
-    judged = [("sam", rival, -0.4, 0.2, 0.3, 1.0, "holds") for rival in rivals]
+    judged = [("sam", rival, -0.4, 0.2, 0.3, 1.0, "holds", "behind") for rival in rivals]
     (axes,) = plot_margins(judged).axes
     (together,) = axes.containers[0].lines[2][0].get_segments()
     assert together[:, 0] == pytest.approx([-0.7, -0.1])
     assert any(np.allclose(line.get_xdata(), [-0.6, -0.2]) for line in axes.lines[1:])
     assert axes.patches[0].get_extents().x1 == pytest.approx(axes.transData.transform((-1, 0))[0])
+    assert [text.get_text() for text in axes.texts[:2]] == ["holds, and behind"] * 2
 
 
-def test_false_positives_have_a_line_for_each_interval_and_the_guess():
+def test_false_positives_have_a_line_for_each_column_and_the_guess():
     rates = pd.DataFrame({"runs": [0.1, 0.6], "sets": [0.05, 0.04]}, index=[1, 30])
+    shapes = {"runs": stats.norm(), "sets": stats.expon(-1)}
     for guess, lines in ((20, 4), (None, 3)):
-        (axes,) = plot_false_positives(rates, guess).axes
+        for figure in (plot_false_positives(rates, guess), plot_shapes(shapes, rates, guess)):
+            axes = figure.axes[-1]
+            assert len(axes.lines) == lines
+            assert [list(line.get_ydata()) for line in axes.lines[1:3]] == [[10, 60], [5, 4]]
+
+
+def test_studies_that_find_the_lead_are_counted_and_sets_drawn_by_lead():
+    first, second = plot_studies({3: [(0.4, 0.5), (0.6, 0.1)], 6: [(0.4, 0.1)] * 2}, 0.4).axes
+    assert "1 of 2" in first.get_title(loc="left")
+    assert "2 of 2" in second.get_title(loc="left")
+    assert list(first.lines[0].get_xdata()) == pytest.approx([-0.1, 0.9])
+    curves = pd.DataFrame({"one question": [9, 5], "low": [5, 4], "high": [30, 20]}, [0.2, 0.4])
+    for guess, lines in ((20, 5), (None, 4)):
+        (axes,) = plot_price(curves.assign(**{"as one of six": [12, 7]}), 0.4, 6, guess).axes
         assert len(axes.lines) == lines
-        assert [list(line.get_ydata()) for line in axes.lines[1:3]] == [[10, 60], [5, 4]]
-
-
-def test_what_an_answer_takes_is_drawn_beside_the_margin():
-    first, second = plot_studies(2.0, 1.0, (6, 40)).axes
-    low, high = (axes.lines[-1].get_xdata()[0] for axes in (second, first))
-    assert low == pytest.approx(stats.t.ppf(0.975, 39) * 2 / 40**0.5 - 1)
-    assert high == pytest.approx(stats.t.ppf(0.975, 5) * 2 / 6**0.5 - 1)
-    sets = pd.DataFrame({"estimate": [9, 9], "low": [5, 5], "high": [30, 30]}, index=[-2.0, 0.0])
-    (axes,) = plot_price(sets, 1.0, -1.6, 6).axes
-    assert [line.get_xdata()[0] for line in axes.lines[:4]] == [-2.0, 0.0, -1.0, -1.6]
+        assert [list(line.get_ydata()) for line in axes.lines[:2]] == [[12, 7], [9, 5]]

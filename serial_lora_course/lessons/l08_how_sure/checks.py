@@ -42,7 +42,7 @@ def by_points(mean: float, half: float, margin: float) -> str:
     return "holds" if all(good) else "open" if any(good) else "fails"
 
 
-@exercise("8.2", "fourteen verdicts agree with a test of many values of each interval")
+@exercise("8.2", "sixteen verdicts agree with a test of many values of each interval")
 def comparable() -> Iterator[Case]:
     """Against asking every value of the interval."""
     for mean, half, margin in (
@@ -60,6 +60,8 @@ def comparable() -> Iterator[Case]:
         (0.8, 0.5, 1.0),
         (-0.4, 0.8, 1.0),
         (-1.6, 0.8, 1.0),
+        (-0.4, 0.3, 0.0),
+        (0.4, 0.3, 0.0),
     ):
         what = f"the verdict on {mean:+} ± {half}, margin {margin}"
         advice = (
@@ -101,7 +103,7 @@ SHAPE, SETS, RUNS, ALL, SHARE = (
 
 
 def read_notes(share: float, notes: Notes, *_: object) -> dict[str, object]:
-    """What the made-up studies were like."""
+    """What the simulated studies were like."""
     studies = np.stack(notes.studies)
     return {
         SHAPE: list(studies.shape[1:]),
@@ -114,7 +116,7 @@ def read_notes(share: float, notes: Notes, *_: object) -> dict[str, object]:
 
 @exercise(
     "8.3",
-    "the made-up studies vary as they should between data sets and between seeds, and the share of false "
+    "the simulated studies vary as they should between data sets and between seeds, and the share of false "
     "positives agrees with the normal distribution",
 )
 def false_positives() -> Iterator[Case]:
@@ -136,7 +138,7 @@ def false_positives() -> Iterator[Case]:
     sets, seeds, between, within = 5, 4, 2.0, 1.0
     of_sets = between**2 + within**2 / seeds
     yield Case(
-        "the made-up studies",
+        "the simulated studies",
         (Notes(), sets, seeds, between, within, 1500),
         Parts(
             {

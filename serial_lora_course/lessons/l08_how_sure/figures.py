@@ -1,13 +1,14 @@
-"""What one measurement is, false positives, differences beside a margin, and what an answer costs."""
+"""What one measurement is, false positives, differences beside a margin, and what an answer takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from serial_lora_course.measures.intervals import half_width
 from serial_lora_course.plots.style import (
@@ -54,7 +55,8 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
     }
     with styled_figure(9.6, 4.4) as figure:
         left, middle, right = figure.subplots(1, 3, width_ratios=(1.1, 1.2, 1))
-        heights = spread_out(table[one].groupby("dataset").mean())
+        ends = table[one].groupby("dataset").mean()
+        heights = spread_out(ends, 0.06 * (ends.max() - ends.min()))
         for place, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
             pairs = table.loc[name, [other, one]].to_numpy()
             left.plot([0, 1], pairs.T, color=colour, marker="o", markersize=4)
@@ -86,9 +88,9 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
     )
 
 
-def spread_out(heights: pd.Series) -> dict[str, float]:
-    """Heights of labels, from below, each a line's height above the one before."""
-    found, apart = {}, 0.06 * (heights.max() - heights.min())
+def spread_out(heights: pd.Series, apart: float) -> dict[str, float]:
+    """Heights of labels, from below, each so far above the one before."""
+    found: dict[str, float] = {}
     for name, height in heights.sort_values().items():
         found[name] = max([height, *(other + apart for other in found.values())])
     return found
@@ -101,47 +103,86 @@ def plot_false_positives(rates: pd.DataFrame, guess: float | None) -> Figure:
         rates: a row for each number of seeds, a column for each kind of interval.
         guess: the learner's, in percent, for the first interval and the most seeds.
     """
-    looks = ((VERMILION, "o"), (BLUE, "s"), (GREEN, "^"))
     with styled_figure(7.6, 3.9) as figure:
         axes = figure.subplots()
-        axes.plot([0, rates.index[-1]], [5, 5], color=INK, lw=1, linestyle=DASHED)
-        for name, (color, marker) in zip(rates, looks, strict=False):
-            heights = 100 * rates[name].astype(float)
-            axes.plot(rates.index, heights, color=color, marker=marker, lw=2)
-            words = f"{name}: {heights.iloc[-1]:.0f}%"
-            axes.annotate(
-                words,
-                (rates.index[-1], heights.iloc[-1]),
-                (8, 0),
-                color=color,
-                textcoords="offset points",
-                va="center",
-            )
-        if guess is not None:
-            axes.plot(rates.index[-1], guess, "x", color=INK, markersize=9, mew=2)
-            axes.annotate(
-                "your guess",
-                (rates.index[-1], guess),
-                (-10, 4),
-                ha="right",
-                textcoords="offset points",
-                va="bottom",
-            )
-        axes.text(12, 5.8, "promised: 5%", fontsize=10, va="bottom")
+        draw_rates(axes, rates, (VERMILION, GREEN), 5)
+        mark_guess(axes, rates.index[-1], guess)
         axes.set(
             xlabel="seeds for each of the five data sets",
             ylabel="false positives, %",
             ylim=(0, max(80, guess or 0)),
             xlim=(0, rates.index[-1] * 1.42),
-            xticks=list(rates.index),
             title="Equal methods: how often is zero left out?",
         )
-        axes.grid(visible=False, axis="x")
-    told = "; ".join(
-        f"{name} {', '.join(f'{share:.0%} with {seeds}' for seeds, share in rates[name].items())}"
+    return with_description(
+        figure, f"False positives by seeds, five data sets. {told_rates(rates)}."
+    )
+
+
+def plot_shapes(shapes: Mapping[str, Any], rates: pd.DataFrame, guess: float | None) -> Figure:
+    """Shapes of data sets, and how often Student's interval leaves out the truth with each.
+
+    Args:
+        shapes: distributions of scipy's, with mean 0 and standard deviation 1.
+        rates: a row for each number of data sets, a column for each shape.
+        guess: the learner's, in percent, for six sets of the second shape.
+    """
+    colors = (GREEN, VERMILION, BLUE)
+    with styled_figure(9.6, 3.9) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
+        where = np.linspace(-3.2, 4.2, 600)
+        for (name, shape), color in zip(shapes.items(), colors, strict=False):
+            left.plot(where, shape.pdf(where), color=color, lw=2, label=name)
+        left.axvline(0, color=INK, lw=1)
+        left.set_ylim(0)
+        left.legend(frameon=False, handlelength=1.2)
+        left.set(yticks=[], xlabel="difference on a data set", title="Three shapes with mean 0")
+        draw_rates(right, rates, colors, 0.7)
+        mark_guess(right, 6, guess)
+        right.set(
+            xlabel="data sets",
+            ylabel="false positives, %",
+            ylim=(0, max(14, 1.1 * (guess or 0))),
+            xlim=(2, rates.index[-1] * 1.45),
+            title="How often is zero left out?",
+        )
+        left.grid(visible=False)
+    return with_description(
+        figure, f"False positives by the number of data sets. {told_rates(rates)}."
+    )
+
+
+def draw_rates(axes: Axes, rates: pd.DataFrame, colors: Sequence[str], apart: float) -> None:
+    """A line for each column, in percent; dashed at the 5% that were promised.
+
+    Args:
+        apart: how far the names at the lines' ends keep from each other, in percent.
+    """
+    axes.plot([0, rates.index[-1]], [5, 5], color=INK, lw=1, linestyle=DASHED)
+    heights = spread_out(100 * rates.iloc[-1].astype(float), apart)
+    for name, color, marker in zip(rates, colors, "o^s", strict=False):
+        axes.plot(rates.index, 100 * rates[name].astype(float), color=color, marker=marker, lw=2)
+        words = f"{name}: {rates[name].iloc[-1]:.0%}"
+        box = {"facecolor": "white", "lw": 0, "pad": 1.5}
+        end = 1.03 * rates.index[-1]
+        axes.text(end, heights[name], words, color=color, va="center", bbox=box)
+    axes.set_xticks(list(rates.index))
+    axes.grid(visible=False, axis="x")
+
+
+def mark_guess(axes: Axes, where: float, guess: float | None) -> None:
+    """The learner's guess as a cross."""
+    if guess is not None:
+        axes.plot(where, guess, "x", color=INK, markersize=9, mew=2)
+        axes.annotate("your guess", (where, guess), (9, 0), textcoords="offset points", va="center")
+
+
+def told_rates(rates: pd.DataFrame) -> str:
+    """In words for those who can't see the picture."""
+    return "; ".join(
+        f"{name} {', '.join(f'{share:.0%} with {count}' for count, share in rates[name].items())}"
         for name in rates
     )
-    return with_description(figure, f"False positives by seeds, five data sets. {told}.")
 
 
 def plot_margins(judged: Sequence[tuple]) -> Figure:
@@ -150,8 +191,8 @@ def plot_margins(judged: Sequence[tuple]) -> Figure:
     What is too far behind is shaded.
 
     Args:
-        judged: lab, rival, mean, half of its interval, half of that for all together, margin, and the verdict
-            by it; two rivals a lab.
+        judged: lab, rival, mean, half of its interval, half of that for all together, margin, the verdict by
+            it, and "ahead", "behind" or "open" for zero; two rivals a lab.
     """
     labs, told = list(dict.fromkeys(row[0] for row in judged)), []
     with styled_figure(9.6, 3.7) as figure:
@@ -162,134 +203,97 @@ def plot_margins(judged: Sequence[tuple]) -> Figure:
             axes.axvspan(-reach, -rows[0][5], color="#f7ddcc", lw=0, zorder=0)
             axes.axvline(0, color=INK, lw=1)
             for place, (_, rival, *numbers) in enumerate(rows):
-                mean, half, wide, margin, verdict = numbers
+                mean, half, wide, margin, verdict, side = numbers
+                words = verdict if side == "open" else f"{verdict}, and {side}"
                 look = {"color": VERDICTS.get(verdict, INK)}
-                axes.errorbar(mean, place, xerr=wide, marker="o", capsize=6, lw=1.2, **look)
+                axes.errorbar(mean, place, xerr=wide, capsize=6, lw=1.2, **look)
                 axes.plot(
                     [mean - half, mean + half], [place] * 2, lw=5, solid_capstyle="butt", **look
                 )
+                fill = "white" if side == "open" else INK
+                axes.plot(mean, place, "D", ms=7, mec=INK, mfc=fill, mew=1.2)
                 box = {"facecolor": "white", "lw": 0, "pad": 1.5, "alpha": 0.8}
                 style = {"ha": "center", "va": "bottom", "bbox": box} | look
-                axes.text(mean, place - 0.2, verdict, weight="bold", fontsize=10, **style)
+                axes.text(mean, place - 0.2, words, weight="bold", fontsize=10, **style)
                 told.append(
                     f"{TITLES[lab]}, against {NAMES[rival]} {mean:+.2f} ± {half:.2f}, with the others ± {wide:.2f}, "
-                    f"margin {margin:g}: {verdict}"
+                    f"margin {margin:g}: {verdict}; against zero: {side}"
                 )
             axes.text(-reach, 1.65, " too far\n behind", size=9, color=VERMILION, va="bottom")
             axes.set(xlim=(-reach, reach), ylim=(1.7, -0.7), yticks=[], title=TITLES[lab])
             axes.grid(visible=False)
             axes.spines["left"].set_visible(False)
-        words = [NAMES[row[1]].replace("LoRA", "against\nLoRA") for row in rows]
-        key = "Serial LoRA minus LoRA.  Thick: 95% interval alone; thin: all six together"
+        rivals = [NAMES[row[1]].replace("LoRA", "against\nLoRA") for row in rows]
+        key = "Serial LoRA minus LoRA.  Thick: 95% interval alone; thin: all six together; black: thin bar excludes zero"
         figure.supxlabel(key, fontsize=10, color=QUIET)
-        panels[0].set_yticks(range(len(words)), words)
+        panels[0].set_yticks(range(len(rivals)), rivals)
         panels[0].tick_params("y", length=0)
     return with_description(
         figure, f"Serial LoRA's difference with its 95% interval. {'; '.join(told)}."
     )
 
 
-def plot_studies(spread: float, margin: float, sizes: Sequence[int]) -> Figure:
-    """Where the means of studies of two equal methods land, and which of them find that the claim holds.
+def plot_studies(studies: Mapping[int, Sequence[tuple[float, float]]], lead: float) -> Figure:
+    """Intervals of simulated studies, one above the other, with those that find the lead in green.
 
     Args:
-        spread: the standard deviation of the data sets' means.
-        margin: above 0.
-        sizes: numbers of data sets, one panel each.
+        studies: for each number of data sets, the mean and half of the interval of every study.
+        lead: the true one.
     """
     told = []
-    with styled_figure(9.6, 3.3) as figure:
-        panels = figure.subplots(1, len(sizes), sharey=True)
-        for axes, size in zip(panels, sizes, strict=True):
-            error = spread / size**0.5
-            reach = stats.t.ppf(0.975, size - 1) * error
-            share = float(stats.nct.sf(reach / error, size - 1, margin / error))  # reach varies
-            where = np.linspace(-3.6, 3.6, 500)
-            bell = stats.norm.pdf(where, scale=error)
-            holds = where > reach - margin
-            axes.fill_between(where, bell, color="#dddddd", lw=0)
-            axes.fill_between(where, bell, where=holds, color=GREEN, alpha=0.75, lw=0)
+    with styled_figure(9.6, 3.9) as figure:
+        panels = figure.subplots(1, len(studies), sharey=True, sharex=True)
+        for axes, (size, intervals) in zip(panels, studies.items(), strict=True):
+            found = [mean - half > 0 for mean, half in intervals]
+            for place, (mean, half) in enumerate(intervals):
+                color = GREEN if found[place] else QUIET
+                axes.plot([mean - half, mean + half], [place] * 2, color=color, lw=1.6)
+                axes.plot(mean, place, "o", color=color, ms=4)
             axes.axvline(0, color=INK, lw=1)
-            axes.axvline(-margin, color=VERMILION, lw=2)
-            arrow = {"arrowstyle": "<->", "color": QUIET, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
-            axes.annotate("", (-margin, 1.32), (reach - margin, 1.32), arrowprops=arrow)
-            axes.text(
-                reach / 2 - margin,
-                1.36,
-                "reach",
-                color=QUIET,
-                ha="center",
-                fontsize=10,
-                bbox={"facecolor": "white", "lw": 0, "pad": 1},
-            )
-            axes.axvline(reach - margin, color=GREEN, lw=1.2, linestyle=DASHED)
-            title = f"{size} data sets: {share:.0%} hold"
-            axes.set(title=title, xlim=(-3.6, 3.6), ylim=(0, 1.55), yticks=[])
-            axes.set_xticks([-margin, 0], ["minus\nmargin", "0"])
+            axes.axvline(lead, color=INK, lw=1, linestyle=DASHED)
+            axes.text(lead, len(found), " true lead", fontsize=10, va="bottom")
+            title = f"{size} data sets: {sum(found)} of {len(found)} find it"
+            axes.set(title=title, xlim=(lead - 1.6, lead + 1.6), yticks=[], ylim=(-1, 33))
             axes.grid(visible=False)
             axes.spines["left"].set_visible(False)
-            told.append(f"{size} data sets: reach {reach:.2f}, {share:.0%} hold")
-        figure.supxlabel("mean of a study of two equal methods", fontsize=10, color=QUIET)
-    return with_description(
-        figure,
-        f"Bells of studies' means around 0, margin {margin:g}; green is right of the margin by the interval's "
-        f"reach. {'; '.join(told)}.",
-    )
+            told.append(title)
+        figure.supxlabel("lead of Serial LoRA, points of Dice", fontsize=10, color=QUIET)
+    return with_description(figure, f"Intervals of simulated studies. {'; '.join(told)}.")
 
 
-def plot_price(curve: pd.DataFrame, margin: float, found: float, had: int) -> Figure:
-    """How many data sets an answer takes, by the true difference.
+def plot_price(curves: pd.DataFrame, found: float, had: int, guess: float | None) -> Figure:
+    """How many data sets it takes to find a lead, by the true lead.
 
     Args:
-        curve: a row for each true difference; by the spread as estimated, and its low and its high end.
-        margin: above 0.
+        curves: a row for each true lead; columns "one question", its "low" and "high", and "as one of six".
         found: the mean that was found.
         had: how many data sets it stands on.
+        guess: the learner's, if the true lead is the mean found.
     """
     with styled_figure(7.6, 4.1) as figure:
         axes = figure.subplots()
-        for side in (curve[curve.index < -margin], curve[curve.index > -margin]):
-            color = VERMILION if side.index[0] < -margin else GREEN
-            axes.fill_between(side.index, side["low"], side["high"], color=color, alpha=0.15, lw=0)
-            axes.plot(side.index, side["estimate"], color=color, marker="o", lw=2)
-        axes.axvline(-margin, color=INK, lw=1.2, linestyle=DASHED)
+        band: dict[str, Any] = {"color": GREEN, "alpha": 0.15, "lw": 0}
+        axes.fill_between(curves.index, curves["low"], curves["high"], **band)
+        for name, color, up in (("as one of six", PURPLE, 5), ("one question", GREEN, -5)):
+            axes.plot(curves.index, curves[name], color=color, marker="o", lw=2)
+            end = (curves.index[-1], curves[name].iloc[-1])
+            axes.annotate(name, end, (8, up), color=color, textcoords="offset points", va="center")
         axes.axvline(found, color=QUIET, lw=1.2, linestyle=":")
-        axes.axhline(had, color=QUIET, lw=1)
+        axes.plot([0, curves.index[-1]], [had, had], color=QUIET, lw=1)
+        mark_guess(axes, found, guess)
         axes.set_yscale("log")
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(low, had / 2), 3 * high)
-        top = {"y": 2.6 * high, "va": "top", "fontsize": 10}
-        sides = ("right", "left") if found < -margin else ("left", "right")
-        axes.text(x=found, s=" mean found ", color=QUIET, ha=sides[0], **top)
-        axes.text(x=-margin, s=" minus margin ", ha=sides[1], **top)
-        right = curve.index.max()
-        axes.text(
-            right, had * 0.93, f"{had} run so far", color=QUIET, ha="right", va="top", fontsize=10
-        )
-        axes.text(
-            curve.index.min(),
-            curve["low"].min(),
-            "finds: fails",
-            color=VERMILION,
-            weight="bold",
-            va="top",
-        )
-        axes.text(
-            right,
-            curve["low"].min(),
-            "finds: holds",
-            color=GREEN,
-            weight="bold",
-            ha="right",
-            va="top",
-        )
+        _, high = axes.get_ylim()
+        look: dict[str, Any] = {"color": QUIET, "fontsize": 10}
+        axes.text(found, high, " lead found", va="top", **look)
+        axes.text(curves.index[0], had, f"{had} run so far", va="bottom", **look)
         axes.set(
-            xlabel="true difference, points of accuracy",
+            xlabel="true lead, points of Dice",
             ylabel="data sets",
-            title="CLIP, equal rank: the price of an answer",
+            xlim=(0, curves.index[-1] * 1.3),
+            title="The smaller the lead, the more data sets it takes",
         )
     told = "; ".join(
-        f"{truth:+.2f}: {row.estimate:.0f} ({row.low:.0f} to {row.high:.0f})"
-        for truth, row in curve.iterrows()
+        f"{truth:.2f}: {row['one question']} ({row['low']} to {row['high']}), as one of six {row['as one of six']}"
+        for truth, row in curves.iterrows()
     )
-    return with_description(figure, f"Data sets by the true difference. {told}.")
+    return with_description(figure, f"Data sets by the true lead. {told}.")
