@@ -39,7 +39,7 @@ lesson_card("09")
 # | | The paper says or implies | What would refute it | What we run |
 # |---|---|---|---|
 # | 1 | "consistent superiority" | its own tables do not always show it ahead of LoRA | nothing |
-# | 2 | "a novel LoRA variant" | an earlier method is the same layer | nothing |
+# | 2 | "a novel LoRA variant" | an earlier method has it as a special case | nothing |
 # | 3 | "comparable", with "only 1/4 parameters" | LoRA is clearly more than a margin ahead (a point; five on SD3) | LoRA |
 # | 4 | that is because one pair is *shared* | a LoRA of the same size does as well | LoRA at a quarter |
 # | 5 | the pair belongs before attention | in another place it does as well | before feed-forward |
@@ -57,12 +57,13 @@ MARGIN = {  # what would matter to your group
     "CLIP": 1,  # point of accuracy, of 4.4
     "SD3": 5,  # points of style share, of 79
 }
-RIVALS = {  # a promise, its rival, and how many margins the rival's lead has to exceed
-    "3 comparable": ("LoRA", 1),
-    "4 because shared": ("LoRA at a quarter", -1),
-    "5 before attention": ("before feed-forward", -1),
-    "6 takes an adapter": ("norms and biases", -1),
-    "7 W as a basis": ("through Q", -1),
+AHEAD, AS_WELL = 1, -1  # where a rival's bar lies: a margin ahead of Serial LoRA, or a margin behind
+RIVALS = {
+    "3 comparable": ("LoRA", AHEAD),
+    "4 because shared": ("LoRA at a quarter", AS_WELL),
+    "5 before attention": ("before feed-forward", AS_WELL),
+    "6 takes an adapter": ("norms and biases", AS_WELL),
+    "7 W as a basis": ("through Q", AS_WELL),
 }
 doubted = [1, 2, 4]  # your guess: the numbers of the promises that fall
 
@@ -121,8 +122,8 @@ for groups, bias in ((1, False), (2, False), (2, True)):
     print(f"groups {groups}, biases {bias!s:5}: {apart:.0e} apart")
 
 # %% [markdown]
-# **"Superior" and "novel" fall.** Without biases RepAdapter is the same layer: the outputs differ by
-# rounding alone, and groups are only zeros in B. The other five promises need runs.
+# **"Superior" and "novel" fall.** With one group and no biases RepAdapter is Serial LoRA: the outputs differ by rounding
+# alone. (With two groups it is a Serial LoRA whose B has zeros.) The other five promises need runs.
 #
 # ## The rivals
 #
@@ -311,8 +312,9 @@ for name in ("test", "held back"):
     print(f"things in the scenes of {name} that training shows: {known:.0%}")
 
 # %% [markdown]
-# The scenes held back are easier than the test, because training shows 69% of their things and none of the test's. So
-# a rate that is chosen on them need not be the test's best.
+# The scenes held back differ from the test. SAM finds them easier before any training, with 73.8 against 66.6, and
+# training shows 69% of their things and none of the test's. So a rate that is chosen on them need not be the test's
+# best.
 #
 # The next cell has eight ways to adapt SAM's image encoder, each with the closest method of [*the
 # study*](../docs/study.md), our comparison on many sets. *Before both* has a pair in front of attention and another in
@@ -466,14 +468,14 @@ best = max(two, key=lambda name: searched[name][rates[name]])
 print(f"ahead on the scenes held back, each at its own: {best}; your guess: {ahead}")
 
 # %% [markdown]
-# The circles mark the best rates; the small LoRA's is three times Serial LoRA's. With both at 0.003 Serial LoRA's mean
-# is ahead on the scenes held back, by 0.88 ± 1.92. With each at its own rate the small LoRA is ahead, by 1.31 ± 0.94.
-# So the rate decides who looks better: *a comparison of methods at one learning rate is also a comparison of learning
-# rates.*
+# The circles mark the best rates; the small LoRA's is three times Serial LoRA's. Read the column *held back*. With
+# both at 0.003, or both at 0.009, neither is clearly ahead. With each at its own rate the small LoRA is, by 1.31 ±
+# 0.94. So whether there is a winner depends on the rates: *a comparison of methods at one learning rate is also a
+# comparison of learning rates.*
 #
-# On the test the small LoRA is ahead as well, by 2.13 ± 1.12. But with both at 0.009 the means are equal there, so
-# this lead comes from Serial LoRA's 0.003. That was no accident, since the study's search on four other sets (right)
-# prefers it too. It is just not the best rate for these scenes.
+# On the test the small LoRA is ahead as well, by 2.13 ± 1.12. With both at 0.009 the means are equal there, although
+# anything up to two points either way is possible. So most of that lead may be Serial LoRA's rate. Yet 0.003 was no
+# odd choice, since the study's search on four other sets (right) prefers it too.
 #
 # The other ways get the rate that the study found for the closest method, and full fine-tuning the best of three.
 #
@@ -502,9 +504,9 @@ display(bars.bar("Dice", color="#f2b48a", vmin=before["test"].mean()))
 
 # %% [markdown]
 # Look at Dice first. Every way gains more than five points, and Serial LoRA gains least. The number of parameters does
-# not explain the order, because norms and biases train the fewest and come second. Nor do few parameters save much in
-# training: the adapters' seconds differ little, and Serial LoRA keeps 86.5 MB for the way back where LoRA keeps 92.4.
-# No way loses a point on drawings. So Dice has to decide.
+# not explain the order, because norms and biases train the fewest and come second. Training is cheaper than full
+# fine-tuning's with any adapter, but hardly depends on which: Serial LoRA keeps 86.5 MB for the way back where LoRA
+# keeps 92.4. No way loses a point on drawings. So Dice has to decide.
 #
 # ## Would other scenes say the same?
 #
@@ -528,15 +530,16 @@ display_figure(plot_rivals(beside, bars))
 
 # %% [markdown]
 # In both panels all five rivals lie to the right of Serial LoRA, and the same four promises fall. But your intervals
-# are at least three times as wide, and they leave out the rate. The hollow row shows what the rate can do: at 0.009
-# Serial LoRA's mean is further above its own at 0.003 than four of the rivals are. So one set does not rank these
-# methods, and from here on we go by the study.
+# are at least three times as wide, and they leave out what another rate or another seed would do. The hollow row shows
+# the rate: at 0.009 Serial LoRA itself is 2.2 points further right, beyond three of the rivals. So one set and one
+# training each can show that a promise is in doubt, but not by how much. For that we go by the study, which has many.
 #
 # ## At which step does it fall behind?
 #
 # LoRA and Serial LoRA differ in several ways, so a lead names no cause. The ladder goes from LoRA (here at q, k and v)
-# to Serial LoRA one change at a time, at equal size. Below stands what each step changed on the study's SAM sets, in
-# points of Dice, in colour where the interval leaves out zero.
+# to Serial LoRA one change at a time, at equal size and each at its own rate; Q and E are your stand-ins of exercise
+# 9.3. Below stands what each step changed on the study's SAM sets, in points of Dice, in colour where the interval
+# leaves out zero.
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_ladder, plot_suspects
@@ -548,34 +551,25 @@ print(f"your guess: step {costly}")
 # %% [markdown]
 # Read the ladder from the left. Sharing A changes nothing that one can see. Sharing B behind random rotations does not
 # either, although q, k and v are then tied as tightly as in Serial LoRA. Nor do W's directions, as long as all of them
-# are stretched alike. Only the last step is clear: with W's stretch, 0.54 ± 0.29 points are gone.
+# are stretched alike. Only the last step is clear: with W's stretch along W's directions, 0.54 ± 0.29 points are gone.
 #
 # ## Is it the stretch alone?
 #
-# Your stand-in T answers. It has W's stretch too, but along random directions. The next cell looks at your three, and
-# the study has trained pairs behind them. The left panel shows how W stretches, and the right one what that costs
-# along W's own directions and along random ones, on the study's 12 sets.
-
+# Your stand-in T answers. It has W's stretch too, but along random directions. The left panel shows how W stretches.
+# The right one compares pairs that the study trained behind your stand-ins, on its 12 sets: what the stretch costs
+# along W's own directions and along random ones.
 
 # %%
-def stretch_of(M: Tensor) -> Tensor:
-    """Singular values of matrices (..., d, d), each falling, over their root mean square: (matrices, d)."""
-    values = torch.linalg.svdvals(M.flatten(0, -3))
-    return values / values.square().mean(1, keepdim=True).sqrt()
-
-
-Ws = torch.stack([b.attn.qkv.weight.detach() for b in base.model.image_encoder.blocks])
-Ws = Ws.unflatten(1, (3, -1))  # (blocks, 3, d, d)
-E, T, Q = map(torch.stack, zip(*map(in_its_place, Ws), strict=True))
-for name, M in {"W": Ws, "E": E, "T": T, "Q": Q}.items():
-    stretch = stretch_of(M)
-    print(
-        f"{name}: the longest direction {stretch[:, 0].median():.1f} times as long as on average, "
-        f"{(stretch < 0.5).float().mean():.0%} of all less than half as long"
-    )
+Ws = [b.attn.qkv.weight.detach().unflatten(0, (3, -1)) for b in base.model.image_encoder.blocks]
+values = torch.linalg.svdvals(torch.cat(Ws))  # (matrices, d), each row falling
+stretch = values / values.square().mean(1, keepdim=True).sqrt()
+print(
+    f"W: the longest direction {stretch[:, 0].median():.1f} times as long as on average, "
+    f"{(stretch < 0.5).float().mean():.0%} of all less than half as long"
+)
 arms_of = {"Q": "random", "T": "uneven", "E": "even", "W": "lora"}  # in the study
 its = {name: found.sets["sam"][f"serial_{arm}-12"] for name, arm in arms_of.items()}
-display_figure(plot_suspects(stretch_of(Ws), its, interval))
+display_figure(plot_suspects(stretch, its, interval))
 Q, T, E, W = its.values()
 mean, half = interval(((W - E) - (T - Q)).to_numpy()[:, None])
 print(
@@ -584,9 +578,10 @@ print(
 
 # %% [markdown]
 # W stretches very unevenly: one direction 5.8 times as much as on average, and 72% of all directions less than half as
-# much. Along W's own directions this costs half a point. Along random ones the mean cost is 0.20, and it may be none.
-# So the directions may matter as well, but here that is open, with -0.34 ± 0.37. (In CLIP's block of [lesson
-# 01](01_low_rank_maths.ipynb) you saw how they can: its loss bends most along the directions that W stretches most.)
+# much. Along W's own directions this costs half a point. Along random ones the mean cost is 0.20, and there may be
+# none. So stretch and directions together cost something; whether the same stretch costs less elsewhere is open, with
+# -0.34 ± 0.37. (In CLIP's block of [lesson 01](01_low_rank_maths.ipynb) you saw how they can: its loss bends most
+# along the directions that W stretches most.)
 #
 # ## The verdict
 #
@@ -596,7 +591,7 @@ print(
 # %%
 table = {
     "1 superior": {"decided by": "its own tables", "SAM": f"falls: not in {behind} of {of}"},
-    "2 novel": {"decided by": "RepAdapter", "SAM": "falls, but for biases and groups"},
+    "2 novel": {"decided by": "RepAdapter", "SAM": "falls: a special case of it"},
 }
 comparable = yours("8.2")
 for promise, (rival, margins) in RIVALS.items():
@@ -626,18 +621,17 @@ for where in ("sam", "clip"):
 # %% [markdown]
 # Two promises fall without training, and four more on SAM. *Comparable* holds there: LoRA is clearly ahead, by 0.31 ±
 # 0.14, but by less than would matter. On CLIP all is open, and four rivals have means *behind* Serial LoRA. On SD3
-# the small LoRA is ahead by 10.33 ± 7.56, and LoRA's lead of 14.08 ± 10.02 is open only because the bar is five. At
-# lunch you say:
+# LoRA is clearly ahead, by 14.08 ± 10.02; that is open only because the bar is five. At lunch you say:
 #
-# > Serial LoRA is RepAdapter's layer of 2023 without biases and groups. On a small SAM it stays within a point of Dice
-# > of LoRA, with a quarter of the parameters. But a LoRA of that size does as well there, and so do the same pair
-# > before the feed-forward, and norms and biases. Sharing costs nothing that one can see; W's uneven stretch costs
-# > half a point. On CLIP all of this is open.
+# > Serial LoRA is a special case of RepAdapter's layer of 2023. On a small SAM it stays within a point of Dice of
+# > LoRA, with a quarter of the parameters. But a LoRA of that size does as well there, and so do the same pair before
+# > the feed-forward, and norms and biases. Sharing costs nothing that one can see; W's uneven stretch along its own
+# > directions costs half a point. On CLIP all of this is open. On SD3 LoRA finds the style far more often.
 #
 # So on a SAM like this one, don't switch. To save parameters, lower LoRA's rank and search its rate again. If you can
-# pay for LoRA's size, try pairs *before both*, where RepAdapter is ahead of LoRA on SAM by 0.95 ± 0.45. For CLIP we
-# have no advice. These are small models, and mostly drawings, so put our numbers on trial, too
-# ([`CLAIMS.md`](../CLAIMS.md)).
+# pay for LoRA's size, try pairs *before both*, where RepAdapter is ahead of LoRA on SAM by 0.95 ± 0.45, about your
+# margin. For drawing in a style keep LoRA. For CLIP we have no advice. These are small models, and mostly drawings, so
+# put our numbers on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
 #
 # ## Quiz
 #

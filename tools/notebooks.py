@@ -62,7 +62,7 @@ from tools.sources import (
 
 JOINED = "build/lessons"
 PUBLIC = public_address(ROOT)
-CELL_TIMEOUT_SECONDS = 400
+CELL_TIMEOUT_SECONDS = 900
 TINY = {"SERIAL_LORA_SCALE": "tiny", "SERIAL_LORA_LENGTH": "class"}
 # How a learner takes a lesson: technical prose, lines of code and figures, each read once.
 WORDS_A_MINUTE, SECONDS_A_LINE, SECONDS_A_FIGURE = 130, 3, 20

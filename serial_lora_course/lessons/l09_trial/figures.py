@@ -24,8 +24,8 @@ from serial_lora_course.plots.style import (
 RUNGS = (  # name, formula, and the rank at which the study compared it with its neighbours
     ("LoRA", r"$W_p\,x + B_p A_p\,x$", "rank 4"),
     ("one A", r"$W_p\,x + B_p A\,x$", "rank 6"),
-    ("one B, through Q", r"$W_p\,x + Q_p B A\,x$", "rank 12"),
-    ("through E", r"$W_p\,x + E_p B A\,x$", "rank 12"),
+    ("one B, through Q", r"$W_p\,x + Q_p B A\,x$", "rank 12; Q: random rotations"),
+    ("through E", r"$W_p\,x + E_p B A\,x$", "rank 12; E: W, stretched evenly"),
     ("Serial LoRA", r"$W_p\,(x + B A\,x)$", "rank 12"),
 )
 STEPS = (  # what changes; the new arm and the old one
@@ -250,23 +250,15 @@ def plot_suspects(stretch: Tensor, reached: Mapping[str, pd.Series], interval: C
 
 
 def _spectra(axes: Axes, stretch: Tensor) -> None:
-    """The singular values of every W and of the stand-ins; two have one line, in the colours of their directions."""
-    middle, dashes = stretch.median(0).values, (0, (5, 5))
+    """The singular values of every W, their median, and the one length that E and Q have."""
     places = range(1, stretch.shape[1] + 1)
     axes.plot(places, stretch.T, color=QUIET, lw=0.6, alpha=0.3)
-    for colour, style in ((VERMILION, "-"), (GREEN, dashes)):
-        axes.plot(places, middle, color=colour, lw=2.4, ls=style)
-        axes.axhline(1, color=colour, lw=2.4, ls=style)
+    axes.plot(places, stretch.median(0).values, color=INK, lw=2.4)
+    axes.axhline(1, color=INK, lw=1.6, ls=(0, (5, 3)))
     axes.set(yscale="log", ylim=(0.009, 14), xlim=(1, len(places)))
     axes.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
     axes.set_xticks([1, *range(32, len(places) + 1, 32)])
     axes.set(xlabel="direction, from the most stretched to the least", ylabel="times as long")
-    axes.set_title("Two stretches, each along two kinds of directions", size=11)
-    for words, colour, across, height in (
-        ("E: W's directions", VERMILION, 0.68, 1.25),
-        ("Q: random", GREEN, 0.98, 1.25),
-        ("W: its own directions", VERMILION, 0.5, 0.05),
-        ("T: random", GREEN, 0.5, 0.024),
-    ):
-        at = {"ha": "right", "transform": axes.get_yaxis_transform()}
-        axes.text(across, height, words, color=colour, **at)
+    axes.set_title("How W stretches its directions", size=11)
+    axes.text(0.98 * len(places), 1.2, "E and Q: all alike", ha="right")
+    axes.text(0.5 * len(places), 0.1, "W, and T", ha="right")
