@@ -4,8 +4,7 @@
 # A reviewer writes: "Have you tried LoRA+? It gives B ten times the learning rate of A, takes one line, and always
 # helps." You try it, and your accuracy rises by almost eighteen points. Should LoRA+ go into your paper?
 #
-# The line has changed a *ratio* of two rates, but it has also raised one of them. In this lesson you measure what steps
-# of A and B do, and then make the runs that tell how much of the gain the ratio brought, and how much the higher rate.
+# The line has changed a *ratio* of two rates, but it has also raised a *rate*. Which of the two brought the gain?
 
 # %%
 try:
@@ -39,8 +38,8 @@ lesson_card("07")
 # ## The claim
 #
 # [LoRA+](https://arxiv.org/abs/2402.12354) (Hayou et al.) gives B a larger learning rate than A. PyTorch's optimizers
-# take such rates by *parameter groups*, which are dictionaries with `params`, `lr` and `weight_decay`. You write the
-# groups yourself, because no error tells you when a tensor is in the wrong group, or in none.
+# take such rates by *parameter groups*: dictionaries with `params`, `lr` and `weight_decay`. No error tells you when
+# a tensor is in the wrong group, or in none.
 
 # %% [markdown]
 # ### Exercise 7.1 · Sort the tensors
@@ -125,9 +124,7 @@ def scores_of(clip: nn.Module, pictures: Tensor) -> Tensor:
 
 
 # %% [markdown]
-# The test uses the drawings of lesson 04, with four shots of each class. Plain LoRA has one rate for A and B, and
-# LoRA+ has ten times that rate for B. In seed 1 the loop also keeps all pairs before each step, so that you can look
-# at single steps later.
+# Both methods learn the drawings of lesson 04 from four shots of each class. LoRA+ has ten times LoRA's rate for B.
 
 
 # %%
@@ -149,7 +146,7 @@ def short_run(lr_A: float, lr_B: float, seed: int) -> tuple[Tensor, float, list]
         loss = nn.functional.cross_entropy(scores_of(clip, pictures[some]), labels[some])
         optimizer.zero_grad()
         loss.backward()
-        if seed == 1:  # a megabyte a step
+        if seed == 1:  # kept for a look at single steps, a megabyte each
             copies = {name: p.detach().clone() for name, p in pairs.items()}
             history.append((some, copies, [p.grad.clone() for p in [*pairs.values()][:2]]))
         optimizer.step()
@@ -179,17 +176,13 @@ print(
 )
 
 # %% [markdown]
-# One line has raised the accuracy from 49% to 67%, while plain LoRA is no better than zero-shot. Before you ask whether
-# the ratio or the higher rate did this, look at what a step of A and a step of B do.
+# One line has raised the accuracy from 49% to 67%, while plain LoRA is no better than zero-shot. Before you ask why,
+# look at single steps.
 #
 # ## Who moves first
 #
-# A pair starts with a random A and a B of zeros. A step changes both factors, so their product changes by
-#
-# $$ (B + \Delta B)(A + \Delta A) - B A = \underbrace{\Delta B\,A}_{\text{B's part}}
-# + \underbrace{B\,\Delta A}_{\text{A's part}} + \underbrace{\Delta B\,\Delta A}_{\text{both}} . $$
-#
-# Which two parts are zero in step 1, and why? And when both matrices move, which moves farther at one rate?
+# A pair starts with a random A and a B of zeros. Which of the two has a gradient in step 1, and why? And when both
+# move, which moves farther at one rate?
 
 # %%
 rows = {}
@@ -204,19 +197,18 @@ columns = "A's gradient|B's gradient|A's move / rate|B's move / rate"
 display(pd.DataFrame(rows, columns.split("|")).T)
 
 # %% [markdown]
-# The table follows the first pair of the run with one rate. On the left are the norms of both gradients. On the right
-# is how far the median entry moved in that step, divided by the step's rate. In step 1 B moves alone, because A's
-# gradient contains the factor B, which is still zero.
+# The table follows the first pair at one rate: the norms of its gradients, and how far the median entry moved,
+# divided by the step's rate. In step 1 A does not move, because its gradient contains the factor B, which is still
+# zero.
 #
-# In step 2 A's gradient is 0.0009 and B's is 0.0350, but A's entries move almost as far as B's: 0.74 and 0.82 of the
-# rate. The reason is Adam. It divides the running mean of an entry's gradients by the root of the running mean of
-# their squares, both corrected for their start at zero. In step 1 the quotient is g / |g|, so an entry of B moves by
-# the rate itself, up or down, whether its gradient is large or small. A gets only 0.74 in step 2, because its means
-# still contain the zero of step 1.
+# In step 2 A's gradient is 0.0009 and B's is 0.0350, yet their entries move 0.74 and 0.82 of the rate. The reason is
+# Adam, which divides the running mean of an entry's gradients by the root of the running mean of their squares, both
+# corrected for their start at zero. In step 1 that is g / |g|, so an entry of B moves by the rate itself, however
+# large its gradient is. (A's 0.74 is low because its means still contain the zero of step 1.)
 #
 # ## What a step can do
 #
-# So the entries of A and B move about equally far. Do they also move the *output* equally far? For one token x they add
+# Do equal moves of A and B also move the *output* equally far? For one token x they add
 #
 # $$ \underbrace{\Delta B\,(A x)}_{\text{B's step}} \qquad\text{and}\qquad \underbrace{B\,(\Delta A\, x)}_{\text{A's step}} . $$
 
@@ -271,8 +263,8 @@ check("7.2", reach)
 # Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
-# Your sum for A has d terms, so a step of A should move the outputs farther in a wider layer. The next cell tests
-# this on random layers, in which A alone takes a step of Adam, and then B alone. B is as large as one step makes it.
+# Your sum for A has d terms, so a step of A should move the outputs farther in a wider layer. Test this on random
+# layers, where A alone takes a step of Adam, and then B alone.
 
 # %%
 most = yours("7.2")
@@ -300,11 +292,12 @@ for name, before, after in zip("AB", effects(256), effects(2048), strict=False):
 
 # %% [markdown]
 # Compare the slopes. In a layer eight times as wide, a step of A moves the outputs 7.8 times as far, and a step of B
-# 1.1 times. This is LoRA+'s argument: in a wide model a step of A becomes too long first, so A limits a common rate,
-# although B could go faster. Our model is only 192 wide, and there the random layer gives A the shorter step.
+# 1.1 times. This is LoRA+'s argument: in a wide model A's step becomes too long first, so A limits a common rate,
+# although B could go faster.
 #
-# So measure our model itself. Put only A's step into all pairs, then only B's, and see how far the batch's scores move.
-# Then raise one of the rates tenfold. Which steps will become longer?
+# At our model's width (dashed line) the random layer still gives A the shorter step. Now measure the model itself:
+# put only A's step into all pairs, then only B's, and see how far the batch's scores move. Which steps become longer
+# if you raise one rate tenfold?
 
 # %%
 model = inject(lesson.twin().model, LoRAConfig(config.rank))
@@ -334,21 +327,17 @@ for pair in ((SMALL, SMALL), (LARGE, SMALL), (SMALL, LARGE)):
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# Each number is the mean change of a score. In step 2, a tenfold rate of A (second row) makes only A's step longer,
-# from 0.0007 to 0.0066. A tenfold rate of B (third row) makes *both* steps longer, because A's step reaches the
-# output through B, and step 1 has made B as large as B's rate. So B's rate counts twice, and B's step is also the
-# longer one.
-#
-# By step 8 A has moved too, so B's step, which goes through A, gains from A's rate as well. But it still gains more
-# from its own rate: it grows from 0.0140 to 0.0355 with A's rate, and to 0.0713 with B's.
+# Each number is the mean change of a score. In step 2, a tenfold rate of A (second row) lengthens only A's step, from
+# 0.0007 to 0.0066. A tenfold rate of B (third row) lengthens *both* steps, because A's step reaches the output
+# through B, which step 1 has made as large as B's rate. By step 8 A has moved too, so A's rate lengthens B's step as
+# well, but less than B's own rate does: to 0.0355 and 0.0713.
 #
 # ## Rate or ratio?
 #
-# Any two rates can be described by an *overall rate*, which is the root of their product, and by their *ratio*. (The
-# product is what counts for A's step: 0.0066 in both of the last rows.) Your LoRA+ had a higher overall rate than
-# LoRA, and another ratio. So its control has LoRA+'s overall rate without the ratio: one rate for A and B whose
-# square is the product of LoRA+'s two. The next cell trains this control, and other overall rates and ratios beside
-# it, with three seeds each. Guess the control's result first.
+# Describe two rates by their *overall rate*, which is the root of their product, and by their *ratio*. (The product
+# alone set A's step above: it is 0.0066 in both rows.) Your LoRA+ differed from LoRA in both. Its control has LoRA+'s
+# overall rate, but one rate for A and B. The next cell trains it beside other pairs of rates, with three seeds each.
+# Guess the control first.
 
 # %%
 control = 45  # your guess: how many of the 73 the control has right; LoRA had 36, LoRA+ 49
@@ -376,20 +365,19 @@ print(f"the control: {counts[kinds['one rate'][1]]}; your guess: {control}")
 print(f"LoRA+:       {counts[SMALL, LARGE]}")
 
 # %% [markdown]
-# Look first at where the colours meet. At an overall rate of 0.003, ratios of 0.01, 1 and 100 have 52.3, 54.7 and
-# 53.3 pictures right. At 0.0095 the means lie even closer together, and at 0.03 training breaks with every ratio and
-# ends below zero-shot. So from 0.003 on the overall rate decides, and the ratio hardly matters.
+# Look first at where colours meet. At an overall rate of 0.003, ratios of 0.01, 1 and 100 have 52.3, 54.7 and 53.3
+# pictures right. At 0.0095 the means lie even closer, and at 0.03 training breaks with every ratio. So from 0.003 on
+# the overall rate decides.
 #
-# At 0.00095 the colours part. LoRA+ has 47.7 right, the control 42.0, and a faster A 40.3, and LoRA+ is ahead of the
-# control in every seed. So here the ratio matters, and the table above suggests why: at low rates B's step is the
-# longer one, and B's rate lengthens both steps.
+# At 0.00095 the colours part. LoRA+ has 47.7 right and the control 42.0, and LoRA+ is ahead in every seed. Here the
+# ratio matters, and the table above suggests why: at low rates B's step is the longer one, and B's rate lengthens
+# both steps.
 #
-# Now you can take the gain apart. From LoRA's 36.0 to LoRA+'s 47.7, about half came from the rate, and the other half
-# from the ratio. But one rate of 0.003 has 54.7 right, and no ratio has more. The ratio has only made up for a rate
-# that was too low.
+# So about half of the mean gain over LoRA (36.0) came from the rate, and half from the ratio. But one rate of 0.003
+# has 54.7 right, and no ratio has more. The ratio has only made up for a rate that was too low.
 #
-# LoRA+'s argument said that A limits a common rate. Yet in these runs A at 0.03 does no harm beside a B at 0.003. So
-# why does training break when both are at 0.03? Take step 2 of that run again, and let A go only a part of its way.
+# Why does training break when both rates are 0.03, although A at 0.03 does no harm beside a B at 0.003? Take step 2
+# of that run again, and let A go only a part of its way.
 
 # %%
 history, shares = short_run(TOP, TOP, 1)[2], (0, 0.1, 0.2, 0.4, 0.7, 1)
@@ -400,11 +388,10 @@ losses = {
 display_figure(figures.plot_shares(shares, losses))
 
 # %% [markdown]
-# Follow the blue line, for which B has not taken its step. The loss falls from 1.62 to 0.93 with a fifth of A's step,
-# but then it climbs, and the full step takes it back to 1.59. So A's step has the right direction, but it is several
-# times too long. On the orange line B has taken its step, which alone brings the loss down to 0.64. From there A's
-# step can only do harm, and the loss ends at 1.74. Each step was computed as if the other matrix stood still. (We
-# looked at this pair of rates, and at no other that breaks.)
+# Follow the blue line, for which B has not taken its step. A fifth of A's step brings the loss from 1.62 down to
+# 0.93, but the full step takes it back to 1.59. So A's step has the right direction and is several times too long. On
+# the orange line B's step has already brought the loss to 0.64. A's can then only do harm, because each step was
+# computed as if the other matrix stood still.
 
 # %% [markdown]
 # ### Exercise 7.3 · A fair trial
@@ -478,15 +465,13 @@ columns = {"the same pictures choose and judge": best, "a fair trial, mean of 20
 display(pd.DataFrame(columns).map("{:.1%}".format))
 
 # %% [markdown]
-# In the left column, the pictures that chose a try also judged it. A fair trial takes a little off every kind,
-# because its best try was partly lucky on the pictures that chose it. The order stays: 73.4% for one rate, 71.9% with
-# a faster B, and 70.5% with a faster A. The halves overlap and share the same runs, so 200 of them give no interval
-# for these differences.
+# A fair trial takes a little off every kind, because the best try was partly lucky. The order stays: 73.4% for one
+# rate, 71.9% with a faster B, 70.5% with a faster A. (The halves overlap and share the same runs, so 200 of them give
+# no interval.)
 #
-# Should LoRA+ go into your paper? Not because of this gain: the ratio helped where the rate was too low, and one rate
-# that was tuned does as well. Elsewhere it may help. [The study](../docs/study.md) tuned both methods on other data
-# sets, and LoRA+ was a little ahead on SAM, while CLIP showed no clear difference. So find the best single rate
-# first, and then give LoRA+ as many tries.
+# So this gain is no reason to put LoRA+ into your paper, because one rate that was tuned does as well. Elsewhere it
+# may help: [the study](../docs/study.md) tuned both on other data sets, and LoRA+ was a little ahead on SAM, with no
+# clear difference on CLIP. Find the best single rate first, and then give LoRA+ as many tries.
 
 # %% [markdown]
 # ## Quiz
@@ -500,7 +485,7 @@ display(pd.DataFrame(columns).map("{:.1%}".format))
 #
 # </details>
 #
-# **2. Both rates are 0.0003. Which steps become longer in step 2 if you raise A's rate tenfold? And B's?**
+# **2. Both rates are 0.0003. Which steps grow in step 2 if you raise A's rate? And B's?**
 #
 # <details><summary>Answer</summary>
 #
@@ -520,7 +505,7 @@ display(pd.DataFrame(columns).map("{:.1%}".format))
 # ## What to remember
 #
 # - B moves first: while it is zero, A has no gradient.
-# - Under Adam the rate sets the size of a step. B's rate counts twice, because A's step goes through B.
-# - A new ratio is also a new overall rate. Compare it with one rate whose product is the same, and tune that one rate.
+# - Under Adam the rate sets the size of a step. B's rate counts in both steps, because A's goes through B.
+# - A new ratio is also a new overall rate: compare it with one rate of the same product, and tune that rate.
 #
 # Next: [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.

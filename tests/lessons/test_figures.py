@@ -397,7 +397,7 @@ def test_runs_of_a_ratio_are_a_line_over_the_root_of_their_product():
     of_ratio = {1: [10, 100, 1000], 10: [55, 550], 100: [505]}
     told = {line.get_label(): list(line.get_ydata()) for line in axes.lines[1:]}
     for ratio, means in of_ratio.items():
-        names = [f"{name} {ratio} times as fast" for name in "AB"] if ratio > 1 else ["one rate"]
+        names = [f"{name} {ratio} × as fast" for name in "AB"] if ratio > 1 else ["one rate"]
         assert all(told.pop(name) == means for name in names)
     assert not told
     assert [round(float(tick)) for tick in axes.get_xticks()] == [1, 3, 10, 32, 100]

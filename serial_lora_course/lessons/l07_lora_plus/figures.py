@@ -82,12 +82,12 @@ def plot_overall(
             told = "one rate"
             if ratio != 1:
                 faster = "B" if ratio > 1 else "A"
-                told = f"{faster} {max(ratio, 1 / ratio):.0f} times as fast"
+                told = f"{faster} {max(ratio, 1 / ratio):.0f} × as fast"
             places = [rate * 1.07 ** (i - len(lines) // 2) for rate in line]  # dots stand apart
             means = [sum(each) / len(each) for each in line.values()]
             look = {"color": colour, "marker": marker}
-            path = "-" if ratio == 1 else ""  # others skip some of the overall rates
-            axes.plot(places, means, path, linewidth=2.2, markersize=9, label=told, **look)
+            path = "-" if ratio == 1 else "none"  # others skip some of the overall rates
+            axes.plot(places, means, linestyle=path, markersize=9, label=told, **look)
             for place, each in zip(places, line.values(), strict=True):
                 axes.scatter([place] * len(each), each, alpha=0.3, s=24, **look)
             reached = [f"{rate:g}: {mean:.1f}" for rate, mean in zip(line, means, strict=True)]
@@ -100,7 +100,7 @@ def plot_overall(
             "zero-shot", (rates[-1], zero_shot), ha="right", va="bottom", color=QUIET, fontsize=10
         )
         axes.set(xlabel="overall rate: root of (rate of A × rate of B)", ylabel=ylabel)
-        figure.legend(loc="outside upper center", ncols=3)
+        figure.legend(loc="outside upper center", ncols=5, columnspacing=1.2, handletextpad=0.4)
     told = f"{ylabel} against the overall rate; zero-shot {zero_shot}"
     return with_description(figure, f"{told}. {'; '.join(words)}.")
 
