@@ -53,7 +53,7 @@ def plot_widths(widths: Sequence[int], effects: Sequence[Sequence[float]], ours:
         axes.spines["bottom"].set_bounds(widths[0], widths[-1])
         axes.set(xlabel="width d", ylabel="how far one step\nmoves an output")
         axes.set_title("Random layer, B as large as after one step", fontsize=11)
-    span = f"from width {widths[0]} to {widths[-1]}"
+    span = f"from width {widths[0]} to {widths[-1]} (our model has {ours})"
     return with_description(
         figure, f"How far one step moves the output of a random layer, {span}. {'; '.join(words)}."
     )
