@@ -42,11 +42,8 @@ from serial_lora_course.lessons.l05_sam.figures import (
 )
 from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
 from serial_lora_course.lessons.l07_lora_plus.figures import (
-    plot_race,
-    plot_rates,
-    plot_ratios,
-    plot_steps,
-    plot_trials,
+    plot_overall,
+    plot_shares,
     plot_widths,
 )
 from serial_lora_course.lessons.l08_how_sure.figures import (
@@ -369,32 +366,8 @@ def test_each_draw_is_a_line_in_the_row_of_its_way_from_a_full_dot_to_a_hollow_o
 
 
 def test_the_steps_of_a_and_b_are_one_line_each():
-    (axes,) = plot_widths([64, 96], [(1, 2, 9), (3, 4, 8)], 0.01).axes
-    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 3], [2, 4], [9, 8]]
-    pairs = ((0.1, 0.1), (0.1, 0.2), (0.2, 0.1), (0.2, 0.2))
-    moves = {"A": dict(zip(pairs, (1, 2, 3, 4), strict=True)), "B": dict.fromkeys(pairs, 5)}
-    (axes,) = plot_steps(moves).axes
-    assert [list(line.get_ydata()) for line in axes.lines] == [[5, 5], [1, 2], [3, 4]]
-
-
-def test_a_race_is_a_line_for_each_matrix_from_its_first_move():
-    races = {
-        "one": {"A": [0, 1e-5, 0.2], "B": [0, 0.1, 0.3]},
-        "plus": {"A": [0, 0, 1], "B": [0, 1, 2]},
-    }
-    (axes,) = plot_race(races).axes
-    drawn = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
-    assert drawn == [[(2, 0.2)], [(1, 0.1), (2, 0.3)], [(2, 1)], [(1, 1), (2, 2)]]
-
-
-def test_runs_stand_where_their_rates_put_them():
-    right = {(0.1, 0.1): [3, 4], (0.1, 0.2): [9, 10], (0.2, 0.1): [5, 6], (0.2, 0.2): [8, 9]}
-    (axes,) = plot_rates(right, "right of 10", 2).axes
-    assert axes.images[0].get_array().tolist() == [[3.5, 9.5], [5.5, 8.5]]  # A up, B to the right
-    words = {text.get_text(): text.get_position() for text in axes.texts}
-    assert words["9.5"][0] == words["8.5"][0] == 1 and words["5.5"][1] == words["8.5"][1]
-    assert words["seeds: 8, 9"][1] > words["seeds: 3, 4"][1]
-    assert [patch.get_xy()[0] > 0 for patch in axes.patches] == [False, True]  # the diagonal
+    (axes,) = plot_widths([64, 96], [(1, 2, 9), (3, 4, 8)], 80).axes
+    assert [list(line.get_ydata()) for line in axes.lines[:3]] == [[1, 3], [2, 4], [9, 8]]
 
 
 def test_a_table_frames_a_customers_own_adapter_and_colours_gains():
@@ -419,21 +392,22 @@ def test_a_gather_joins_each_picture_to_its_adapter():
     assert {"✓ a cat", "✗ a dog"} <= {text.get_text() for text in axes.texts}
 
 
-def test_runs_have_a_line_for_each_ratio():
-    counts = {(a, b): [10 * a, 10 * b] for a in (1, 2, 4) for b in (1, 2, 4)}
-    (axes,) = plot_ratios(counts, "right of 50", 7).axes
-    drawn = [list(line.get_ydata()) for line in axes.lines[1:]]
-    assert drawn == [[15, 30], [10, 20, 40], [15, 30]]  # half, one and twice
-    assert [list(dots.get_offsets()[:, 1]) for dots in axes.collections[2:4]] == [
-        [10, 10],
-        [20, 20],
-    ]
+def test_runs_of_a_ratio_are_a_line_over_the_root_of_their_product():
+    counts = {(a, b): [10 * a, 10 * b] for a in (1, 10, 100) for b in (1, 10, 100)}
+    (axes,) = plot_overall(counts, "right of 5000", 7).axes
+    of_ratio = {1: [10, 100, 1000], 10: [55, 550], 100: [505]}
+    told = {line.get_label(): list(line.get_ydata()) for line in axes.lines[1:]}
+    for ratio, means in of_ratio.items():
+        names = [f"{name} {ratio} × as fast" for name in "AB"] if ratio > 1 else ["one rate"]
+        assert all(told.pop(name) == means for name in names)
+    assert not told
+    assert [round(float(tick)) for tick in axes.get_xticks()] == [1, 3, 10, 32, 100]
 
 
-def test_leads_are_counted_on_both_sides_of_zero():
-    (axes,) = plot_trials([-2, -2, 0, 1], "lead").axes
-    bars = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in axes.patches}
-    assert bars == {-2: 2, 0: 1, 1: 1}
+def test_a_part_of_a_step_has_a_line_for_each_b():
+    (axes,) = plot_shares([0, 0.5, 1], {"old": [3, 1, 2], "new": [1, 2, 4]}).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[3, 1, 2], [1, 2, 4]]
+    assert [text.get_text() for text in axes.texts] == ["3.00", "1.00", "2.00", "1.00", "4.00"]
 
 
 def test_an_interval_is_drawn_over_runs_and_over_data_sets():
