@@ -45,7 +45,7 @@ if SCALE == "tiny" and lesson.tests is None:  # all drawings that they were aske
 # CLIP's *image tower* turns a picture into a vector, and its *text tower* turns a sentence into a vector of the same
 # size. Pretraining pulled every picture towards its caption and away from others, so the cosine of two vectors says
 # how well picture and sentence fit together. If you write a sentence for each class, the table of cosines *is* a
-# classifier: the largest entry in a picture's row names its class. (The orange pairs are the adapter; they come later.)
+# classifier: the largest entry in a picture's row names its class.
 
 # %%
 display_drawing("two_towers")
@@ -60,8 +60,8 @@ print(len(data.train), "training pictures,", n, "to test on.", data.attribution)
 print("training pictures of each kind:", *map(data.train.labels.count, range(len(names))))
 
 # %% [markdown]
-# These are test drawings, one of each kind. The kinds are Unicode's: it counts an atom among the religious symbols,
-# and the sun above, a screen's brightness, among the player buttons. Our small CLIP was pretrained on
+# These are test drawings, one of each kind. (The kinds are Unicode's: an atom is a religious symbol, and the sun above,
+# a screen's brightness, is a player button.) Our small CLIP was pretrained on
 # [other designers' drawings](../docs/models.md), whose captions named these kinds too.
 #
 # ## Sentences are the classifier
@@ -72,8 +72,8 @@ print("training pictures of each kind:", *map(data.train.labels.count, range(len
 # |---|---|---|
 # | ●○○○○ | ●●●●● | 4 |
 #
-# The vectors come straight from the towers, so their lengths differ. Give each picture the class whose sentence has
-# the largest cosine with it, among the classes in `kinds`: all eight at first, and some of them later.
+# Give each picture the class whose sentence has the largest cosine with it, among the classes in `kinds`: all eight at
+# first, and some of them later.
 
 
 # %% tags=["exercise"]
@@ -176,8 +176,7 @@ single, chosen = (first_shots(data.train, shots, SEED) for shots in (1, SHOTS))
 print(f"{len(chosen)} pictures for {SHOTS} shots of {len(names)} classes")
 
 # %% [markdown]
-# Seed 1 drew the upper row, and seed 2 the lower one. At sixteen shots a seed changes little, because six of the eight
-# classes have fewer pictures.
+# Seed 1 drew the upper row, and seed 2 the lower one.
 #
 # How far do the labels get us without an adapter? Leave both towers frozen and fit a *linear probe*, one matrix W: a
 # picture's vector times the row of its own class should give 1, and times any other row 0. With fewer pictures than
@@ -270,9 +269,9 @@ display_figure(figures.plot_pull(curves, best, ALPHAS, sums, int((zero == labels
 print("your guess:", far, "; it is", curves[SHOTS, "probe from the sentences"][-1])
 
 # %% [markdown]
-# As α grows, the black lines come back to zero-shot, because W hardly leaves its start. The brown lines level off: the
-# pull makes W tiny, but its rows still point along the sums of each class's pictures (dotted), and the largest product
-# stays the largest however short the rows are.
+# As α grows, the black lines come back to zero-shot, because W hardly leaves its start. The brown lines level off: W
+# becomes tiny, but its rows still point along the sums of each class's pictures (dotted), and the largest product stays
+# the largest however short the rows are.
 #
 # The dots mark the chosen α. At one shot it is large (from zero, the largest on offer), because no other picture of a
 # class remains when its only one is left out. A second picture brings α down to 1, and the probe from the sentences
@@ -281,8 +280,8 @@ print("your guess:", far, "; it is", curves[SHOTS, "probe from the sentences"][-
 # ## The training, all of it
 #
 # An adapter learns by the cross-entropy between the right class and the softmax of the *scores*. A score is the cosine
-# times a scale that CLIP learned, and keeps as its logarithm. Cosines lie between -1 and 1, so without the scale
-# softmax could favour no class over another by more than a factor of $e^2$, about 7.
+# times a scale that CLIP learned, and keeps as its logarithm. Without it, softmax could favour no class over another by
+# more than a factor of $e^2$, about 7.
 #
 # Serial LoRA has a pair of matrices in each block of *both* towers: A takes what attention reads down to a few
 # numbers, B takes these up again, and attention reads the sum of both. Because both towers change, pictures and
@@ -294,7 +293,7 @@ print("your guess:", far, "; it is", curves[SHOTS, "probe from the sentences"][-
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 5 |
 #
-# The check wants gradients in both towers and in the scale, and calls you again after a step.
+# Write this loss for a batch. The check wants gradients in both towers and in the scale, and calls you again later.
 
 
 # %% tags=["exercise"]
@@ -414,8 +413,8 @@ check("4.4", train_few_shot)
 #
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 #
-# All methods that train CLIP get the same crops in the same batches, but each has its own rate. The table shows how much
-# a rate matters: on six data sets we trained on three quarters of sixteen shots and scored the rest.
+# Each method has a learning rate of its own. The table below shows what other rates would have done: we trained on
+# three quarters of the sixteen shots of six data sets, and scored the rest.
 
 # %%
 from serial_lora_course.lessons.l04_clip.shots import Shots
@@ -457,10 +456,11 @@ only = [(each == labels) & (serial != rival) for each in (rival, serial)]
 print(f"only the probe is right: {only[0].sum()}; only {ours}: {only[1].sum()}")
 
 # %% [markdown]
-# TEXT_RATES
+# At a third of its rate each method has six to nine fewer right, and at three times the rate at most four more, so we
+# stay in the middle.
 #
-# Six drawings for each, the two rows at the top: A was the probe from the sentences, and B is Serial LoRA. Training
-# takes CLIP from 36 to 57 right, and so does one equation.
+# The six and six drawings are the two rows at the top: A was the probe from the sentences, and B is Serial LoRA.
+# Training takes CLIP from 36 to 57 right, and so does one equation.
 #
 # ## How sure is a lead?
 #
@@ -510,10 +510,10 @@ check("4.5", lead)
 #
 # ## LoRA, through the same loop
 #
-# PyTorch's attention keeps q, k and v in one weight. `OpenAttention` gives q, k, v and out a layer each, and your LoRA of
-# lesson 01 wraps each of the four. Serial LoRA has one pair in a block, so a quarter of the rank makes LoRA the same
-# size. *Full fine-tuning*, which adapters replace, trains every parameter. All three start from the same outputs, so
-# their first losses must be equal.
+# PyTorch's attention keeps q, k and v in one weight. `OpenAttention` gives q, k, v and out a layer each, and your LoRA
+# of lesson 01 wraps each of the four. Serial LoRA has one pair in a block, so a quarter of the rank makes LoRA the same
+# size. *Full fine-tuning*, which adapters replace, trains every parameter. All three start from the same outputs and
+# see the same crops, so their first losses must be equal.
 
 # %%
 from serial_lora_course.lessons.l04_clip.attention import OpenAttention
@@ -558,13 +558,14 @@ for shots in (1, SHOTS):
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# The losses start level, as they must, and fall to TEXT_LOSS.
+# The losses start level. At one shot they fall to almost nothing: the eight pictures are learned by heart. At sixteen
+# shots, with new crops of 99 pictures, they end near 0.3.
 #
 # In the table a star marks a lead that is larger than its ±. At sixteen shots all that learned are ahead of zero-shot,
 # and none is clearly ahead of the probe from the sentences, which took 1,536 numbers and a moment. A and B are level
-# with a ± of 7 pictures, almost ten points: too wide to tell them apart. At one shot LoRA is ahead of both. But of
-# twenty leads between equal methods one would have a star by chance, and the ± speaks of other test pictures, not of
-# other shots. **Change this**: set `SEED = 2`, and run all cells from there. Who leads now?
+# with a ± of 7 pictures, almost ten points: too wide to tell them apart. At one shot LoRA is ahead of both. But one
+# lead in twenty between equal methods has a star by chance, and the ± is about other test pictures, not other shots.
+# **Change this**: set `SEED = 2`, and run all cells from there. Who leads now?
 #
 # ## More data sets
 #
@@ -576,11 +577,9 @@ display(pd.DataFrame(rows).T)
 from scipy import stats
 
 accuracy = records.read_runs()  # percent, for each (shots, data set, draw)
-display(
-    records.read_sets().assign(
-        **{"zero-shot (%)": accuracy["zero-shot"].loc[1].groupby("dataset").mean().round(1)}
-    )
-)
+sets = records.read_sets()
+sets["zero-shot (%)"] = accuracy["zero-shot"].loc[1].groupby("dataset").mean().round(1)
+display(sets)
 
 
 def mean_lead(ours: pd.Series, theirs: pd.Series) -> tuple[float, float]:
@@ -593,34 +592,29 @@ def mean_lead(ours: pd.Series, theirs: pd.Series) -> tuple[float, float]:
 probed, rows = "probe from the sentences", {}
 for shots in (1, 16):
     runs = accuracy.loc[shots]
-    for name in ("probe from zero", probed, ours, quarter, full):
+    for name in ("probe from zero", probed, *put_in):
         rows[f"{shots}-shot", name] = {
             f"lead over {other}": "" if name == other else told(*mean_lead(runs[name], runs[other]))
             for other in ("zero-shot", probed, ours)
         }
-display_figure(
-    figures.plot_ahead(
-        accuracy[[ours, quarter, full, probed, "probe from zero", "zero-shot"]], probed, put_in
-    )
-)
+methods = [ours, quarter, full, probed, "probe from zero", "zero-shot"]
+display_figure(figures.plot_ahead(accuracy[methods], probed, put_in))
 display(pd.DataFrame(rows).T)
-once, third = accuracy.loc[1].sub(accuracy.loc[1]["zero-shot"], axis=0), ", a third of the rate"
-for name in (ours, ours + third, quarter, quarter + third):
-    gain = once[name].groupby("dataset").mean()
-    print(
-        f"1-shot, {name}, over zero-shot: nature {gain['nature']:+z.1f}, mean {gain.mean():+z.1f}"
-    )
+once = accuracy.loc[1].sub(accuracy.loc[1]["zero-shot"], axis=0).groupby("dataset").mean()
+once.loc["mean"] = once.mean()
+print("one shot, points over zero-shot:")
+display(once.filter(like="LoRA").round(1).T)
 
 # %% [markdown]
 # In the three right panels each row is a data set, and a dot to the right of zero is ahead of the probe from the
-# sentences. At one shot the methods mostly gain on the same sets and lose on the same ones, so the bars of the means
-# are wide. Part of it is the rate: on nature Serial LoRA loses 12.2 points to zero-shot, and at a third of the rate
-# 2.4. (We tried that on test pictures, so it chooses no rate.) Every bar holds zero, at one, four and sixteen shots: on
-# these sets nothing that trains CLIP clearly beats the probe.
+# sentences. Every bar of a mean holds zero, at one, four and sixteen shots: on these sets nothing that trains CLIP
+# clearly beats the probe. At one shot the bars are wide because the sets disagree: all three methods gain on symbols
+# and lose on nature. Part of that is the rate: on nature Serial LoRA is 12.2 points below zero-shot, and 2.4 at a third of
+# its rate (tried on the test pictures, so this chooses no rate).
 #
-# The last table says what beats what. At sixteen shots all that learned beat zero-shot, and at one shot nothing does.
-# There the probe from zero is ten points below, because it threw the sentences away, and LoRA leads Serial LoRA by
-# 3.8 ± 2.2 points; but at a third of the rate their means are level.
+# At sixteen shots all that learned beat zero-shot. At one shot nothing clearly does: the probe from zero starts ten
+# points lower, because it threw the sentences away, and LoRA leads Serial LoRA by 3.8 ± 2.2 points, but at a third of
+# the rate their means are level.
 #
 # ## Kinds without labels
 #
@@ -633,8 +627,8 @@ for name in (ours, ours + third, quarter, quarter + third):
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 8 |
 #
-# `learn` trains CLIP on the shots that you give it, whose classes must count 0, 1, 2 ... in the order of `labelled`. Ask
-# about the test pictures of the other kinds, before and after, among the sentences of those kinds alone.
+# `learn` trains CLIP on the shots that you give it, whose classes must count 0, 1, 2 ... in the order of `labelled`.
+# Ask about the test pictures of the other kinds, before and after, among the sentences of those kinds alone.
 
 
 # %% tags=["exercise"]
@@ -745,10 +739,9 @@ display_figure(figures.plot_unseen(changes))
 #
 # ## What to remember
 #
-# - In CLIP the sentences are the classifier.
 # - Report an adapter beside zero-shot with the same sentence, and beside a probe that starts from the sentences.
 # - Give each lead its ±, count your leads, and then take more data sets.
-# - Training also changes CLIP on kinds without labels: hold some out, and measure it.
+# - Hold some kinds out, and measure an adapter on them.
 #
-# Next: [lesson 05](05_sam_segmentation.ipynb), where an adapter draws masks, or [lesson 07](07_lora_plus.ipynb), which
-# sends two learning rates through your loop.
+# Next: [lesson 05](05_sam_segmentation.ipynb), where an adapter draws masks, or [lesson 07](07_lora_plus.ipynb), about
+# two learning rates.

@@ -111,8 +111,9 @@ def plot_losses(losses: Mapping[tuple[int, str], Sequence[float]]) -> Figure:
                     axes.plot(range(1, len(line) + 1), line, label=method, **look)
                     said = f"{method}, {each}-shot: first loss {line[0]:.2f}, last {line[-1]:.2f}"
                     told.append(said)
-            axes.set(xlabel="step", title=f"{each} shot{'s'[: each > 1]}", ylim=(0, None))
+            axes.set(xlabel="step", title=f"{each} shot{'s'[: each > 1]}")
         panels[0].set_ylabel("loss")
+        panels[0].set_ylim(bottom=0)
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
     return with_description(figure, f"The loss of each step. {'; '.join(told)}.")
