@@ -603,7 +603,7 @@ display(pd.DataFrame(rows).T)
 once = accuracy.loc[1].sub(accuracy.loc[1]["zero-shot"], axis=0).groupby("dataset").mean()
 once.loc["mean"] = once.mean()
 print("one shot, points over zero-shot:")
-display(once.filter(like="LoRA").round(1).T)
+display(once.filter(like="LoRA").map("{:+z.1f}".format).T)
 
 # %% [markdown]
 # In the three right panels each row is a data set, and a dot to the right of zero is ahead of the probe from the

@@ -274,7 +274,8 @@ class Learning:
 
 
 def read_change(change, shots, labelled, labels, before, learn) -> dict[str, object]:
-    """What counts of the change, and of the way to it."""
+    """What counts of the change, whole numbers or not, and of the way to it."""
+    change = change.float() if isinstance(change, Tensor) else change
     return {SHOWN: sum(map(list, learn.shown), []), CHANGED: change}
 
 
@@ -302,7 +303,7 @@ def change_elsewhere() -> Iterator[Case]:
             if label in others
         ]
         shown = [[i, labelled.index(kind)] for i, kind in shots if kind in labelled]
-        expected = Parts({SHOWN: sum(shown, []), CHANGED: torch.tensor(change).int()})
+        expected = Parts({SHOWN: sum(shown, []), CHANGED: torch.tensor(change).float()})
         yield Case(
             f"a training on the kinds {labelled} of {count}",
             (shots, labelled, labels, before, Learning(after)),
