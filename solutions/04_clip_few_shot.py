@@ -274,8 +274,8 @@ print("your guess:", far, "; it is", curves[SHOTS, "probe from the sentences"][-
 # the largest however short the rows are.
 #
 # The dots mark the chosen α. At one shot it is large (from zero, the largest on offer), because no other picture of a
-# class remains when its only one is left out. A second picture brings α down to 1, and the probe from the sentences
-# from 37 right to 49. At sixteen shots both probes have 57 right. An adapter has to beat this.
+# class remains when its only one is left out. A second picture of each class brings α down to 1, and the probe from
+# the sentences rises from 37 right to 49. At sixteen shots both probes have 57 right.
 #
 # ## The training, all of it
 #
@@ -607,7 +607,7 @@ display(once.filter(like="LoRA").map("{:+z.1f}".format).T)
 
 # %% [markdown]
 # In the three right panels each row is a data set, and a dot to the right of zero is ahead of the probe from the
-# sentences. Every bar of a mean holds zero, at one, four and sixteen shots: on these sets nothing that trains CLIP
+# sentences. The bars of the means include zero at one, four and sixteen shots: on these sets nothing that trains CLIP
 # clearly beats the probe. At one shot the bars are wide because the sets disagree: all three methods gain on symbols
 # and lose on nature. Part of that is the rate: on nature Serial LoRA is 12.2 points below zero-shot, and 2.4 at a third of
 # its rate (tried on the test pictures, so this chooses no rate).
@@ -700,8 +700,8 @@ print("your guess:", gaining, "; it is", (means > 0).sum(), "of", len(means))
 display_figure(figures.plot_unseen(changes))
 
 # %% [markdown]
-# On symbols Serial LoRA gained ten pictures and lost two, but it gains on only two of the six sets. Zero lies in the
-# bars of all three means: whether training helps kinds without labels is open.
+# On symbols Serial LoRA gained ten pictures and lost two, but it gains on only two of the six sets. The bars of all
+# three means include zero: whether training helps kinds without labels is open.
 #
 # **So which is better, A or B?** Where there are labels, we could not tell them apart, at one shot or at sixteen. Take
 # the equation, then, which costs a moment and leaves CLIP as it was. And before you ship an adapter, ask it about some
