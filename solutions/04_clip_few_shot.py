@@ -563,9 +563,9 @@ display(pd.DataFrame(rows).T)
 #
 # In the table a star marks a lead that is larger than its ±. At sixteen shots all that learned are ahead of zero-shot,
 # and none is clearly ahead of the probe from the sentences, which took 1,536 numbers and a moment. A and B are level
-# with a ± of 7 pictures, almost ten points: too wide to tell them apart. At one shot LoRA is ahead of both. But one
-# lead in twenty between equal methods has a star by chance, and the ± is about other test pictures, not other shots.
-# **Change this**: set `SEED = 2`, and run all cells from there. Who leads now?
+# with a ± of 7 pictures, almost ten points: too wide to tell them apart. At one shot LoRA is ahead of zero-shot and of
+# the probe. But one lead in twenty between equal methods has a star by chance, and the ± is about other test pictures,
+# not other shots. **Change this**: set `SEED = 2`, and run all cells from there.
 #
 # ## More data sets
 #
