@@ -287,6 +287,11 @@ ANSWERS = {
             "(adapt_tokens)": "(adapt_tokens, with_kwargs=True)",
         },
     ],
+    "4.1": [
+        lambda pictures, sentences, kinds: kinds[
+            torch.cosine_similarity(pictures[:, None], sentences[kinds], dim=-1).max(dim=1).indices
+        ],
+    ],
     "4.2": [
         {  # by another formula, with the pull on the pictures' products
             "change = torch.linalg.solve(pictures.T @ pictures + pull, pictures.T @ missed)": (
@@ -310,6 +315,14 @@ ANSWERS = {
             int(ours.sum() - theirs.sum()),
             2 * len(ours) ** 0.5 * np.std(ours.numpy() * 1.0 - theirs.numpy(), ddof=1),
         ),
+    ],
+    "4.6": [
+        {  # in another order, by another mask, in floating-point numbers
+            "asked = torch.isin(labels, others)": "asked = sum(labels == kind for kind in others) > 0",
+            "own = [": "own = (",
+            "if kind in labelled]": "if kind in labelled)",
+            "right[1].int() - right[0].int()": "right[1].float() - right[0].float()",
+        },
     ],
     "5.2": [
         {

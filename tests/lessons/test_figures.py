@@ -27,8 +27,8 @@ from serial_lora_course.lessons.l03_build.blocks import Wired, in_front, on_the_
 from serial_lora_course.lessons.l03_build.figures import VERMILION, plot_agreement, plot_wirings
 from serial_lora_course.lessons.l03_build.wiring import ELSEWHERE, places_of
 from serial_lora_course.lessons.l04_clip.figures import (
-    plot_leads,
-    plot_over_shots,
+    plot_ahead,
+    plot_losses,
     plot_pull,
     plot_unseen,
     show_disputed,
@@ -228,37 +228,45 @@ def test_sums_as_trained_are_a_line_and_draws_a_band_with_levels_across_the_answ
     assert "turned 6 to 8" in figure.alt_text
 
 
-def test_means_are_lines_and_a_lead_is_a_number_in_colour_where_it_is_more_than_its_width():
+def test_means_are_lines_and_leads_are_dots_a_data_set_and_a_mean_with_its_interval():
     chance = np.random.default_rng(2)
     index = pd.MultiIndex.from_product([(1, 4, 16), list("abc"), (1, 2)])
     table = pd.DataFrame(
-        chance.integers(30, 44, (18, 3)),
+        chance.integers(30, 44, (18, 3)).astype(float),
         index.set_names(["shots", "dataset", "seed"]),
         ["LoRA", "zero-shot", "Serial LoRA"],
     )
-    (axes,) = plot_over_shots(table).axes
-    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    curve, *panels = plot_ahead(table, "zero-shot", ["LoRA", "Serial LoRA"]).axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in curve.lines}
     for name, column in table.items():
         assert drawn[name] == pytest.approx([column.loc[shots].mean() for shots in (1, 4, 16)])
-    even = (0, 0, 0, 0)
-    leads = {"A": [even, (2.0, 1.0, 3, 1), (-3.0, 2.0, 0, 3)], "B": [even, even, (1.0, 4.0, 4, 3)]}
-    pairs = pd.DataFrame(leads | {"C": [even] * 3}, list("ABC"))
-    (axes,) = plot_leads({"1 shot": pairs}, "points").axes
-    shown = {each.get_position(): each.get_text() for each in axes.texts}
-    expected = ["+2.0 ± 1.0\n3 : 1", "-3.0 ± 2.0\n0 : 3", "+1.0 ± 4.0\n4 : 3"]
-    assert shown == dict(zip([(0, 0), (0, 1), (1, 1)], expected, strict=True))
-    colours = [bar.get_facecolor()[:3] for bar in axes.patches]
-    assert len(set(colours)) == 3  # ahead, behind, open
+    rows = [tick.get_text() for tick in panels[0].get_yticklabels()][1:]
+    for axes, shots in zip(panels, (1, 4, 16), strict=True):
+        dots = [line for line in axes.lines if len(line.get_xdata()) == len(rows)]
+        for line, bar, name in zip(dots, axes.containers, ("LoRA", "Serial LoRA"), strict=True):
+            lead = (table[name] - table["zero-shot"]).loc[shots].groupby("dataset").mean()
+            assert list(line.get_xdata()) == pytest.approx(list(lead[rows]))
+            wide = stats.ttest_1samp(lead, 0).confidence_interval(0.95)
+            assert bar.lines[2][0].get_segments()[0][:, 0] == pytest.approx([wide.low, wide.high])
+
+
+def test_losses_are_a_panel_for_each_number_of_shots():
+    losses = {(16, "LoRA"): [2.0, 1.0, 0.5], (1, "LoRA"): [2.1, 1.5], (1, "Serial LoRA"): [2.1, 1]}
+    figure = plot_losses(losses)
+    drawn = [[list(line.get_ydata()) for line in axes.lines] for axes in figure.axes]
+    assert drawn == [[[2.1, 1.5], [2.1, 1]], [[2.0, 1.0, 0.5]]]
+    assert "LoRA, 16-shot: first loss 2.00, last 0.50" in figure.alt_text
 
 
 def test_a_probes_curve_and_its_chosen_strength_are_drawn():
     curves = {(1, "probe from zero"): [3, 4, 5], (16, "probe from zero"): [9, 8, 6]}
-    figure = plot_pull(
-        curves, {(1, "probe from zero"): 10, (16, "probe from zero"): 1}, [1, 3, 10], 4, 9
-    )
-    for axes, line, dot in zip(figure.axes, curves.values(), ((10, 5), (1, 9)), strict=True):
-        zero, drawn, chosen = axes.lines
+    best = {(1, "probe from zero"): 10, (16, "probe from zero"): 1}
+    figure = plot_pull(curves, best, [1, 3, 10], {1: 5, 16: 7}, 4, 9)
+    told = zip(figure.axes, curves.values(), ((10, 5), (1, 9)), (5, 7), strict=True)
+    for axes, line, dot, limit in told:
+        zero, sums, drawn, chosen = axes.lines
         assert set(zero.get_ydata()) == {4}
+        assert set(sums.get_ydata()) == {limit}
         assert list(drawn.get_ydata()) == line
         assert (chosen.get_xdata()[0], chosen.get_ydata()[0]) == dot
 

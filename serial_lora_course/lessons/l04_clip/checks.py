@@ -1,4 +1,4 @@
-"""Checks of the exercises on CLIP: class scores, a probe, the loss, the whole training, and a lead's ±.
+"""Checks of the exercises on CLIP: a classifier, a probe, the loss, the whole training, a lead's ±, and other kinds.
 
 The towers here are two small tables of numbers. Expected values are computed one entry at a time, and
 AdamW is written out, apart from the lesson's matrix products and PyTorch's optimizer.
@@ -25,23 +25,20 @@ def cosine_table(pictures: Tensor, classes: Tensor) -> Tensor:
     return torch.cosine_similarity(pictures[:, None], classes, dim=-1)
 
 
-@exercise(
-    "4.1",
-    "every score equals the scaled cosine, for features of different lengths, and so do the gradients",
-)
-def similarity_scores() -> Iterator[Case]:
-    """exp(logit_scale) times the cosine, pictures in rows and classes in columns."""
-    names = ("image_features", "text_features", "logit_scale")
-    for batch, count, dim, log_scale in ((4, 4, 6, 1.7), (5, 3, 8, 5.3)):
+@exercise("4.1", "each picture gets the kind of the largest cosine, among all kinds and among some")
+def classify() -> Iterator[Case]:
+    """The kind whose cosine is largest, one picture at a time."""
+    for batch, count, dim, kinds in (
+        (9, 4, 6, [0, 1, 2, 3]),
+        (12, 6, 5, [1, 3, 5]),
+        (12, 5, 4, [4, 0, 2]),
+    ):
         pictures = torch.randn(batch, dim) * torch.linspace(0.5, 3, batch).unsqueeze(1)
-        classes = torch.randn(count, dim) * torch.linspace(4, 0.5, count).unsqueeze(1)
-        inputs = (pictures, classes, torch.tensor(log_scale))
-        leaves = None
-        if batch != count:
-            inputs = tuple(tensor.requires_grad_() for tensor in inputs)
-            leaves = lambda *given: dict(zip(names, given, strict=True))  # noqa: E731
-        what = f"the scores of {batch} pictures and {count} classes at logit_scale {log_scale}"
-        yield Case(what, inputs, inputs[2].exp() * cosine_table(*inputs[:2]), leaves=leaves)
+        sentences = torch.randn(count, dim) * torch.linspace(4, 0.5, count).unsqueeze(1)
+        rows = cosine_table(pictures, sentences).tolist()
+        best = [max(kinds, key=row.__getitem__) for row in rows]
+        what = f"the classes of {batch} pictures among the kinds {kinds} of {count}"
+        yield Case(what, (pictures, sentences, torch.tensor(kinds)), torch.tensor(best))
 
 
 @exercise(
@@ -258,4 +255,59 @@ def lead() -> Iterator[Case]:
             Parts({"the lead": float(ahead), "the ±": half}),
             form="return two numbers: the lead, and its ±",
             tolerance=1e-4,
+        )
+
+
+SHOWN, CHANGED = "what learn was given", "the change on each picture of another kind"
+
+
+class Learning:
+    """A training whose outcome is known beforehand, and which notes what it is given."""
+
+    def __init__(self, after: tuple[Tensor, Tensor]):
+        self.after, self.shown = after, []
+
+    def __call__(self, shots, labelled):
+        """The same two tables whatever is learned."""
+        self.shown = [(int(picture), int(number)) for picture, number in shots]
+        return self.after
+
+
+def read_change(change, shots, labelled, labels, before, learn) -> dict[str, object]:
+    """What counts of the change, whole numbers or not, and of the way to it."""
+    change = change.float() if isinstance(change, Tensor) else change
+    return {SHOWN: sum(map(list, learn.shown), []), CHANGED: change}
+
+
+@exercise(
+    "4.6",
+    "only the labelled kinds are learned, by their new numbers, and the others are asked among themselves",
+)
+def change_elsewhere() -> Iterator[Case]:
+    """The kind of the largest cosine among the others, one picture at a time."""
+    for count, labelled in ((5, [0, 2, 4]), (6, [4, 1])):
+        labels = torch.arange(8 * count) % count
+        before, after = (
+            tuple(F.normalize(torch.randn(size, 4), dim=-1) for size in (len(labels), count))
+            for _ in range(2)
+        )
+        shots = [(10 + i, i % count) for i in range(2 * count)]
+        others = [kind for kind in range(count) if kind not in labelled]
+        right = [
+            [max(others, key=row.__getitem__) for row in cosine_table(*tables).tolist()]
+            for tables in (before, after)
+        ]
+        change = [
+            (now == label) - (was == label)
+            for was, now, label in zip(*right, labels.tolist(), strict=True)
+            if label in others
+        ]
+        shown = [[i, labelled.index(kind)] for i, kind in shots if kind in labelled]
+        expected = Parts({SHOWN: sum(shown, []), CHANGED: torch.tensor(change).float()})
+        yield Case(
+            f"a training on the kinds {labelled} of {count}",
+            (shots, labelled, labels, before, Learning(after)),
+            expected,
+            read=read_change,
+            may_change=True,
         )

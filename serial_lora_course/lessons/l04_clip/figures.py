@@ -1,9 +1,8 @@
-"""Drawings that two methods see differently, a probe's pull, accuracy over the shots, leads, and unseen kinds."""
+"""Drawings that two methods see differently, a probe's pull, losses, leads set by set, and unseen kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,12 +11,10 @@ from scipy import stats
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import (
-    GREEN,
     INK,
     METHOD_LOOKS,
     OTHER_LOOK,
     QUIET,
-    VERMILION,
     styled_figure,
     with_description,
 )
@@ -60,6 +57,7 @@ def plot_pull(
     right: Mapping[tuple[int, str], Sequence[int]],
     chosen: Mapping[tuple[int, str], float],
     alphas: Sequence[float],
+    sums: Mapping[int, int],
     zero: int,
     count: int,
 ) -> Figure:
@@ -68,13 +66,16 @@ def plot_pull(
     Args:
         right: (shots, start) -> one number for each of ``alphas``.
         chosen: (shots, start) -> the α that the training pictures chose.
+        sums: shots -> right by the sums of each class's pictures, the limit of a probe that starts from zero.
         zero: right without any label, of ``count``.
     """
     shots = list(dict.fromkeys(each for each, _ in right))
-    with styled_figure(9, 3.2) as figure:
+    with styled_figure(11, 3.4) as figure:
         panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
         for axes, each in zip(panels, shots, strict=True):
             axes.axhline(zero, color=QUIET, linestyle=":", label="zero-shot")
+            brown = LOOKS["probe from zero"]["color"]
+            axes.axhline(sums[each], color=brown, ls=":", lw=1, label="sums of each class")
             for (where, start), line in right.items():
                 if where == each:
                     look = LOOKS[start] | {"marker": None}
@@ -84,76 +85,89 @@ def plot_pull(
             axes.set(xscale="log", xlabel="α", title=f"{each} shot{'s'[: each > 1]}")
         panels[0].set_ylabel(f"right of {count}")
         handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+        figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=9)
     lines = "; ".join(f"{s}, {n} shots: {list(line)}" for (n, s), line in right.items())
     return with_description(
         figure,
-        f"Right of {count} at α {list(alphas)}, zero-shot {zero}, a dot at the chosen α. {lines}.",
+        f"Right of {count} at α {list(alphas)}, zero-shot {zero}, a dot at the chosen α. {lines}. "
+        f"By the sums of each class's pictures: {dict(sums)}.",
     )
 
 
-def plot_over_shots(accuracy: pd.DataFrame) -> Figure:
-    """Each method's accuracy over the shots, a mean of all data sets.
+def plot_losses(losses: Mapping[tuple[int, str], Sequence[float]]) -> Figure:
+    """The loss of each step: a panel for each number of shots, a line for each method.
+
+    Args:
+        losses: (shots, method) -> one number a step.
+    """
+    shots = sorted({each for each, _ in losses})
+    told = []
+    with styled_figure(9, 3.1) as figure:
+        panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
+        for axes, each in zip(panels, shots, strict=True):
+            for (where, method), line in losses.items():
+                if where == each:
+                    look = LOOKS.get(method, OTHER_LOOK) | {"marker": None}
+                    axes.plot(range(1, len(line) + 1), line, label=method, **look)
+                    said = f"{method}, {each}-shot: first loss {line[0]:.2f}, last {line[-1]:.2f}"
+                    told.append(said)
+            axes.set(xlabel="step", title=f"{each} shot{'s'[: each > 1]}")
+        panels[0].set_ylabel("loss")
+        panels[0].set_ylim(bottom=0)
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+    return with_description(figure, f"The loss of each step. {'; '.join(told)}.")
+
+
+def plot_ahead(accuracy: pd.DataFrame, rival: str, methods: Sequence[str]) -> Figure:
+    """Each method's mean accuracy over the shots; then its lead over one of them, set by set, a panel a number of shots.
 
     Args:
         accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
+        rival: the method over which the others lead.
+        methods: whose leads are drawn; the mean of the data sets has its 95% interval.
     """
-    means = accuracy.dropna(axis="columns", how="all").groupby("shots").mean()
-    order = list(means.iloc[-1].sort_values(ascending=False).index)
-    with styled_figure(8.5, 3.9) as figure:
-        axes = figure.subplots()
-        for method in order:
-            axes.plot(
-                range(len(means)), means[method], label=method, **LOOKS.get(method, OTHER_LOOK)
-            )
-        axes.set_xticks(range(len(means)), [str(each) for each in means.index])
-        sets = accuracy.index.unique("dataset")
-        axes.set(xlabel="shots", ylabel="accuracy (%)", title=f"Mean of the {len(sets)} data sets")
-        axes.grid(axis="x", visible=False)
-        figure.legend(loc="outside right center", fontsize=9)
-    curves = "; ".join(f"{name}: {', '.join(f'{v:.1f}' for v in means[name])}" for name in order)
-    return with_description(figure, f"Mean accuracy over the shots {list(means.index)}: {curves}.")
-
-
-def plot_leads(pairs: Mapping[str, pd.DataFrame], unit: str) -> Figure:
-    """Each method's lead over each before it, its ±, and how many are for it and against it.
-
-    Args:
-        pairs: a panel each: rows and columns are methods, and a cell is (the row's lead over the column, its ±, how
-            many speak for the row, how many for the column).
-        unit: of the leads.
-    """
-    told = []
-    others = "test pictures" if unit == "pictures" else "data sets"
-    digits = 0 if unit == "pictures" else 1
-    with styled_figure(5 * len(pairs), 4) as figure:
-        panels = figure.subplots(1, len(pairs), squeeze=False)[0]
-        for axes, (title, table) in zip(panels, pairs.items(), strict=True):
-            names = list(table.index)
-            for i, ours in enumerate(names[1:]):
-                for j, theirs in enumerate(names[: i + 1]):
-                    lead, half, ahead, behind = table.loc[ours, theirs]
-                    sure = abs(lead) > half
-                    colour = (GREEN if lead > 0 else VERMILION) if sure else "#e8e8e8"
-                    axes.barh(i, 0.94, 0.92, j - 0.47, color=colour, alpha=0.45 if sure else 1)
-                    text = f"{lead:+z.{digits}f} ± {half:.{digits}f}\n{ahead} : {behind}"
-                    axes.text(j, i, text, ha="center", va="center", fontsize=9)
-                    told.append(f"{title}, {ours} over {theirs} {lead:+z.1f} ± {half:.1f}")
-                    told[-1] += f", {ahead} : {behind}"
-            axes.set_xticks(range(len(names) - 1), [fill(n, 14) for n in names[:-1]], fontsize=8)
-            axes.set_yticks(range(len(names) - 1), [fill(n, 14) for n in names[1:]], fontsize=8)
-            axes.set(title=title, ylim=(len(names) - 1.5, -0.5))
-            axes.grid(visible=False)
-            axes.spines[:].set_visible(False)
-            axes.tick_params(length=0)
-        figure.suptitle(
-            f"The row's lead over the column in {unit}, coloured where it is more than its ±;\n"
-            f"below it, the number of {others} for the row : for the column",
-            x=0.01,
-            ha="left",
-            fontsize=11,
+    means = accuracy.groupby("shots").mean()
+    leads = accuracy[list(methods)].sub(accuracy[rival], axis=0)
+    each = leads.groupby(["shots", "dataset"]).mean()  # the draws of a set count once
+    order = list(each.loc[means.index[-1]].mean(axis=1).sort_values().index)
+    told, apart = [], 0.22
+    with styled_figure(12, 4.4) as figure:
+        curve, *panels = figure.subplots(1, len(means) + 1, width_ratios=[1.2] + [1] * len(means))
+        for method in accuracy:
+            look = LOOKS.get(method, OTHER_LOOK) | {"marker": None}
+            curve.plot(range(len(means)), means[method], label=method, **look)
+            told.append(f"{method} {', '.join(f'{v:.1f}' for v in means[method])}")
+        curve.set_xticks(range(len(means)), [str(number) for number in means.index])
+        curve.set(xlabel="shots", title="accuracy (%), mean of sets")
+        figure.legend(
+            *curve.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9
         )
-    return with_description(figure, f"Leads in {unit}. {'; '.join(told)}.")
+        for axes, shots in zip(panels, means.index, strict=True):
+            axes.axvline(0, color=QUIET, linewidth=1)
+            axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
+            for place, method in enumerate(methods):
+                look = LOOKS.get(method, OTHER_LOOK) | {"linestyle": "none"}
+                here = each.loc[shots][method][order]
+                up = apart * ((len(methods) - 1) / 2 - place)
+                axes.plot(here, [row + 1 + up for row in range(len(order))], ms=5, **look)
+                factor = stats.t.ppf(0.975, len(here) - 1)
+                half = factor * here.std() / len(here) ** 0.5
+                axes.errorbar(here.mean(), up, xerr=half, ms=7, capsize=3, lw=1.5, **look)
+                told.append(f"{shots}-shot, {method} {here.mean():+z.1f} ± {half:.1f}")
+            axes.set_yticks(
+                range(len(order) + 1), ["mean of sets", *order] if axes is panels[0] else []
+            )
+            axes.set(ylim=(-0.6, len(order) + 0.6), xlabel="points ahead of the probe")
+            axes.set_title(f"{shots} shot{'s'[: shots > 1]}")
+            axes.grid(axis="y", visible=False)
+        wide = max(abs(end) for axes in panels for end in axes.get_xlim())
+        for axes in panels:
+            axes.set_xlim(-wide, wide)
+    return with_description(
+        figure,
+        f"Mean accuracy over the shots {list(means.index)}; leads over {rival}: {'; '.join(told)}.",
+    )
 
 
 def plot_unseen(changes: pd.Series) -> Figure:
@@ -168,7 +182,7 @@ def plot_unseen(changes: pd.Series) -> Figure:
     order = means[methods[0]].sort_values().index
     factor = stats.t.ppf(0.975, len(order) - 1) if len(order) > 1 else 0
     told = []
-    with styled_figure(11, 3.9) as figure:
+    with styled_figure(11, 4.1) as figure:
         panels = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
         for axes, method in zip(panels, methods, strict=True):
             look = LOOKS.get(method, OTHER_LOOK) | {"linestyle": "none"}
@@ -194,8 +208,8 @@ def plot_unseen(changes: pd.Series) -> Figure:
         panels[0].set_yticks(range(len(order) + 1), ["mean of sets", *order])
         panels[0].set_ylim(-0.6, len(order) + 0.6)
         figure.suptitle(
-            "On kinds without labels: points over zero-shot, with the ±; on the right, test pictures gained : lost "
-            "(for the mean, data sets)",
+            "On kinds without labels: points over zero-shot; on the right, how many gained : lost.\n"
+            "In a set's row, ± and counts are of its test pictures; in the last row, of the data sets",
             x=0.01,
             ha="left",
             fontsize=11,

@@ -1,7 +1,8 @@
 """Recorded runs of the lesson's own cells, one data set after another.
 
-To make a row again, put another data set into ``data`` (`load_classification`), set ``SEED`` and, for four shots,
-``SHOTS``, and run the cells from there on; for a third of the rate divide ``rates`` by three.
+To make a row of ``runs.csv`` again, put another data set into ``data`` (`load_classification`), set ``SEED`` and, for
+four shots, ``SHOTS``, and run the cells from there on; for a third of the rate divide ``rates`` by three. For
+``rates.csv``, train on ``chosen`` of seed 1 without ``chosen[3::4]``, and score on these.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+
+from serial_lora_course.data.registry import load_classification
 
 HERE = Path(__file__).parent
 
@@ -24,6 +27,37 @@ def read_runs() -> pd.DataFrame:
     runs = pd.read_csv(HERE / "runs.csv")
     runs["share"] = 100 * runs["right"] / runs["pictures"]
     return runs.pivot(index=["shots", "dataset", "seed"], columns="method", values="share")
+
+
+def read_rates() -> pd.DataFrame:
+    """Held-out training pictures that each method has right at each rate, of all data sets together."""
+    runs = pd.read_csv(HERE / "rates.csv")
+    right = runs.groupby(["method", "rate"], sort=False)["right"].sum()
+    count = runs.groupby(["method", "rate"])["pictures"].sum().iloc[0]
+    rows = {
+        method: ", ".join(f"{rate:g}: {right[method, rate]}" for rate in right[method].index)
+        for method in right.index.unique("method")
+    }
+    return pd.DataFrame({f"rate: right of {count} held-out pictures": rows})
+
+
+def read_sets() -> pd.DataFrame:
+    """The data sets of the recorded runs: whose pictures they are, how many classes and pictures."""
+    names = list(pd.read_csv(HERE / "runs.csv")["dataset"].unique())
+    sets = {name: load_classification(name) for name in names}
+    return pd.DataFrame(
+        {
+            name: {
+                "source": data.attribution.split(",")[0]
+                .split(" (")[0]
+                .removeprefix("photographs: "),
+                "classes": len(data.class_names),
+                "to learn from": len(data.train),
+                "to test on": len(data.test),
+            }
+            for name, data in sets.items()
+        }
+    ).T
 
 
 def read_unseen() -> pd.Series:
