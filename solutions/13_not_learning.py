@@ -71,7 +71,7 @@ print(f"{posted.STEPS} steps of {posted.BATCH} drawings, rank {posted.RANK}, rat
 
 # %% [markdown]
 # H ends at 0.72, far below chance. It starts above chance because the pretrained model is too sure of itself: it names
-# 5 of 16 drawings rightly, but with a confidence of 61%.
+# 5 of 16 drawings correctly, but with a confidence of 61%.
 #
 # Ask this healthy run two questions. `held` counts the trained tensors that the optimizer holds, and `reached` counts
 # those that a gradient has reached.
@@ -169,7 +169,7 @@ for name, (share, most) in [*after(posted.works()).items()][:2]:
 # %% [markdown]
 # AdamW divides each gradient by its usual size, so an early step moves a parameter by about the rate, **however small
 # its gradient is**, if it is not zero. `B` has taken two full steps and moved by 2.00 rates. `A` has moved by 0.75: its
-# first gradient was zero, because `B` was, and AdamW averages. That is why we take two steps.
+# first gradient was zero, because `B` was, and AdamW averages over steps. That is why we take two steps.
 #
 # ## Eight curves
 #
@@ -602,8 +602,8 @@ ends = {
     for name, losses in sorted(mended.items())
 }
 half = figures.last(train(posted.run_e(my_optimizer_of)))
-ends["E"] |= {"one of two faults mended": half}
-ends["H"] = {"without a fault": figures.last(healthy)}
+ends["E"] |= {"half mended": half}
+ends["H"] = {"no fault": figures.last(healthy)}
 
 # %% [markdown]
 # ## One batch
@@ -619,18 +619,18 @@ def repeated(run: posted.Run) -> float:
 
 
 once = {name: {"as posted": repeated(make())} for name, make in makers.items()}
-once["H"] = {"without a fault": once["H"]["as posted"]}
+once["H"] = {"no fault": once["H"]["as posted"]}
 once["C"] |= {"mended": repeated(posted.run_c(pil_to_tensor))}
 once["D"] |= {"mended": repeated(posted.run_d(my_lower))}
 shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
 wrong = dataclasses.replace(posted.works(), batches=posted.STEPS * [(pictures, shuffled)])
-once["H, shuffled"] = {"without a fault": repeated(wrong)}
+once["H, shuffled"] = {"no fault": repeated(wrong)}
 panels = {"The whole run": ends, "One batch, again and again": once}
 display_figure(figures.plot_where_runs_end(panels, chance, apart="C"))
 
 # %% [markdown]
-# On the left, the mended A, F and G end where H does. Mending one of E's faults changed almost nothing, although it was
-# right. So ask again after each repair.
+# On the left, the mended A, F and G end where H does. The right repair of one of E's faults changed almost nothing. So
+# ask again after each repair.
 #
 # On the right, A, D, E, F and G stay high, and the check finds them. It misses B, whose class vectors learn the batch
 # by heart. It misses C, whose 0.18 is high only beside the mended 0.05. (So C does learn.) It accuses the mended D,

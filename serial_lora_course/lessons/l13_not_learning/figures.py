@@ -24,9 +24,9 @@ NOWHERE = 0.2  # where a mark of no change stands
 KINDS = {"lora_A": BLUE, "lora_B": VERMILION, "another tensor": INK}
 ENDS = {  # color, marker, filled
     "as posted": (VERMILION, "o", False),
-    "one of two faults mended": (INK, "d", True),
+    "half mended": (INK, "d", True),
     "mended": (BLUE, "o", True),
-    "without a fault": (BLUE, "s", True),
+    "no fault": (BLUE, "s", True),
 }
 
 
@@ -92,9 +92,13 @@ def plot_moved(
                 look = {"marker": "o"} if most else look
                 axes.plot(most or NOWHERE, y, color=color, markersize=5, linestyle="", **look)
             axes.text(1.03, row, f"{share:.0%}", transform=axes.get_yaxis_transform(), va="center")
-            far = sorted({f"{most:.2g}" for _, most in found.values() if most}, key=float)
             moving = sum(most > 0 for _, most in found.values())
-            said.append(f"{title}: {moving} of {len(found)}, by {' or '.join(far) or 'nothing'}")
+            far = " or ".join(
+                sorted({f"{most:.2g}" for _, most in found.values() if most}, key=float)
+            )
+            said.append(
+                f"{title}: {moving} of {len(found)}, {share:.0%} of the numbers, by {far or 0}"
+            )
         for kind, color in KINDS.items():
             axes.plot([], [], color=color, marker="o", linestyle="", label=kind)
         axes.plot([], [], color=INK, marker="o", mfc="white", linestyle="", label="did not move")
