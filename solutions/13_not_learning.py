@@ -168,7 +168,7 @@ for name, (share, most) in [*after(posted.works()).items()][:2]:
 
 # %% [markdown]
 # AdamW divides each gradient by its usual size, so an early step moves a parameter by about the rate, **however small
-# its gradient is**, if it is not zero. `B` has taken two full steps and moved by 2.00 rates. `A` has moved by 0.75: its
+# its gradient is**, unless it is zero. `B` has taken two full steps and moved by 2.00 rates. `A` has moved by 0.75: its
 # first gradient was zero, because `B` was, and AdamW averages over steps. That is why we take two steps.
 #
 # ## Eight curves
@@ -208,9 +208,9 @@ if ranking:
     print(f"your ranking has {right} of {len(pairs)} pairs in the right order")
 
 # %% [markdown]
-# Each mark is a trained tensor. Compare the rows with H's. In A, E and F nothing moves. In B, the best curve, only the
-# class vectors move, 4% of the trained numbers. In D it is 9%, and C looks like H. This figure shows *what* happens in
-# a run. Now find out *why*.
+# Each mark is a trained tensor. Compare the rows with H's. In A, E and F nothing moves. In B, which has the best curve,
+# only the class vectors move, 4% of the trained numbers. In D it is 9%, and C looks like H. This figure shows *what*
+# happens in a run. Now find out *why*.
 #
 # ## A: nothing moves
 #
@@ -284,8 +284,8 @@ mend("A", lambda: posted.run_a(my_optimizer_of))
 
 # %% [markdown]
 # The posted optimizer got its list *before* `inject` added the pairs and froze the rest. So it found no gradient on
-# what it held, and stepped nothing, without a word. A new head or a second adapter that comes after the optimizer fails
-# in the same way.
+# what it held, and silently stepped nothing. A new head or a second adapter that comes after the optimizer fails in the
+# same way.
 #
 # ## B: only the class vectors move
 #
