@@ -14,7 +14,6 @@ from scipy.linalg import subspace_angles
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
-from torchvision.transforms.functional import pil_to_tensor
 
 from serial_lora import adapter_parameters, inject
 from serial_lora_course.checking.solved import solved
@@ -189,6 +188,17 @@ def ground_by_spread(image):
         return plain
     rows, columns = (np.median(image, axis=axis, keepdims=True) for axis in (1, 0))
     return rows if rows.std() > columns.std() else columns
+
+
+def moved_by_a_copy(model, steps, rate):
+    """Against a copy of the whole model, in float64."""
+    old = dict(copy.deepcopy(model).named_parameters())
+    steps()
+    found = {}
+    for name, tensor in filter(lambda pair: pair[1].requires_grad, model.named_parameters()):
+        change = np.abs(tensor.detach().double().numpy() - old[name].detach().double().numpy())
+        found[name] = (np.count_nonzero(change) / change.size, change.max() / rate)
+    return found
 
 
 def optimizer_by_the_library(model, config, lr):
@@ -400,9 +410,9 @@ ANSWERS = {
         },
     ],
     "12.3": [ground_by_spread],
-    "13.1": [optimizer_by_the_library],
-    "13.2": [through_blocks_that_need_a_gradient],
-    "13.3": [lambda picture: pil_to_tensor(picture.convert("RGB"))],
+    "13.1": [moved_by_a_copy],
+    "13.2": [optimizer_by_the_library],
+    "13.3": [through_blocks_that_need_a_gradient],
     "13.4": [lower_by_setting],
     "13.5": [
         lambda: {"G": "high rate", "F": ["start"], "E": ("low rate", "optimizer"), "D": "format"}

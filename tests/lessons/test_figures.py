@@ -56,25 +56,45 @@ from serial_lora_course.lessons.l08_how_sure.figures import (
 )
 from serial_lora_course.lessons.l11_many.figures import plot_gather, plot_sums, plot_table
 from serial_lora_course.lessons.l12_your_own.figures import plot_counts
-from serial_lora_course.lessons.l13_not_learning.figures import plot_curves, plot_fixed
-
-
-@pytest.mark.parametrize(
-    ("plot", "arguments", "lines"),
-    [
-        (plot_curves, [{"A": range(12), "B": [2, 4] * 6}], [list(range(12)), np.arange(0.5, 11)]),
-        (plot_fixed, [[3] * 6, [3, 2, 1] * 2], [[3] * 6, [3, 2, 1] * 2]),
-        (
-            plot_curves,
-            [{"A": [3] * 6, "B": [1] * 6}, (), {"A": [3, 2, 1] * 2}, {"A": [2] * 6}],
-            [[3] * 6, [1] * 6, [3, 2, 1] * 2, [2] * 6],
-        ),
-    ],
+from serial_lora_course.lessons.l13_not_learning.figures import (
+    plot_curves,
+    plot_moved,
+    plot_rounded,
+    plot_where_runs_end,
 )
-def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run(plot, arguments, lines):
-    drawn = [list(line.get_ydata()) for axes in plot(*arguments).axes for line in axes.lines]
-    for expected in lines:
-        assert any(found == pytest.approx(expected) for found in drawn if len(found) > 1), drawn
+
+
+def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run():
+    axes = plot_curves({"A": range(12), "B": [2, 4] * 6}, chance=1.5, apart="B").axes
+    step, mean, chance = (list(line.get_ydata()) for line in axes[0].lines)
+    assert step == list(range(12)) and mean == pytest.approx(np.arange(0.5, 11))
+    assert chance == [1.5, 1.5] and len(axes[1].lines) == 2
+
+
+def test_a_mark_shows_how_far_a_tensor_moved_or_why_it_did_not():
+    found = {"a.lora_A": (1.0, 0.75), "a.lora_B": (0.0, 0.0), "bias": (0.0, 0.0)}
+    (axes,) = plot_moved({"run": (found, {"bias"}, 0.5)}).axes
+    moved, still, lost = axes.lines[:3]
+    assert moved.get_xdata()[0] == 0.75 and moved.get_markerfacecolor() != "white"
+    assert still.get_markerfacecolor() == "white" and lost.get_marker() == "x"
+    assert still.get_xdata()[0] == lost.get_xdata()[0] < 0.75
+    assert "50%" in [text.get_text() for text in axes.texts]
+
+
+def test_weights_are_counted_by_their_size():
+    size = torch.tensor([0.001, 0.002, 0.1, 0.2])
+    (axes,) = plot_rounded(size, size < 0.01, 0.01).axes
+    moved, all_of_them = (sum(bar.get_height() for bar in bars) for bars in axes.containers)
+    assert moved == all_of_them == 2
+
+
+def test_each_end_is_a_mark_with_its_number():
+    figure = plot_where_runs_end(
+        {"run": {"A": {"as posted": 2.5, "mended": 0.5}}, "one": {"B": {"mended": 1}}}, 2
+    )
+    left, right = figure.axes
+    assert {line.get_xdata()[0] for line in left.lines if line.get_marker() == "o"} == {2.5, 0.5}
+    assert [text.get_text() for text in right.texts] == ["1.00"]
 
 
 def test_each_dot_is_a_score_before_and_after_the_merge():

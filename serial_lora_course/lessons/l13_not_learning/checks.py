@@ -1,4 +1,4 @@
-"""Checks of lesson 13: four broken functions mended, and what three runs suffer from, one of them twice."""
+"""Checks of lesson 13: a diagnostic, three broken functions mended, and three diagnoses."""
 
 from __future__ import annotations
 
@@ -6,16 +6,73 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from serial_lora import SerialLoRAConfig
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
-# -------------------------------------------------------------- 13.1 an optimizer that holds the pairs
+# ------------------------------------------------------------------------- 13.1 what some steps move
+
+NAMES, SHARES = "the names of the tensors", "the share of each tensor's numbers that changed"
+MOST = "the largest change of each tensor, in rates"
+FORM = "return a dictionary: name -> (share, largest change)"
+
+
+def with_steps(attempt: Callable) -> Callable:
+    """What an answer says of steps that add known numbers to a model's tensors."""
+
+    def run(model: nn.Module, added: dict[str, Tensor], rate: float) -> Any:
+        def steps() -> None:
+            with torch.no_grad():
+                for name, numbers in added.items():
+                    model.get_parameter(name).add_(numbers)
+
+        return attempt(model, steps, rate)
+
+    return run
+
+
+def read_moved(found: Any, *_: Any) -> list:
+    """A learner's dictionary by what counts in it."""
+    names = sorted(found)
+    return [names, *([float(found[name][i]) for name in names] for i in (0, 1))]
+
+
+@exercise(
+    "13.1",
+    "each trained tensor with the share that changed, and the largest change in rates",
+    through=with_steps,
+)
+def moved() -> Iterator[Case]:
+    """Steps by known numbers on a block: A of 8 numbers, B of 8, and a frozen layer."""
+    up, down, small = torch.zeros(2, 4), torch.zeros(4, 2), torch.full((2, 4), 2**-10)
+    up[0, :3], down[1, 0] = torch.tensor([0.25, 0.125, 1e-6]), -0.5
+    still, frozen = torch.zeros(2, 4), torch.ones(4, 4)
+    shares, most = ([0.375, 0.125], [0.0, 1.0], [0.5, 0.0]), ([2.0, 4.0], [0.0, 0.5], [1.0, 0.0])
+    for what, added, kind, rate, share, largest in zip(
+        (
+            "steps up in A and down in B",
+            "steps of B and of the frozen layer",
+            "steps that bfloat16 rounds away in half of A",
+        ),
+        ((up, down), (still, torch.full((4, 2), 0.25), frozen), (small, still.T)),
+        (torch.float32, torch.float32, torch.bfloat16),
+        (0.125, 0.5, 2**-10),
+        shares,
+        most,
+        strict=True,
+    ):
+        model = Block(4).to(kind)
+        # near one, the next bfloat16 is 2**-7 away
+        model.lora_A.data[:] = torch.tensor([[0.0], [1.0]])
+        named = dict(zip(("lora_A", "lora_B", "layer.weight"), added, strict=False))
+        parts = Parts({NAMES: ["lora_A", "lora_B"], SHARES: share, MOST: largest})
+        yield Case(what, (model, named, rate), parts, read=read_moved, may_change=True, form=FORM)
+
+
+# -------------------------------------------------------------- 13.2 an optimizer that holds the pairs
 
 HELD, FROZEN = "the trained tensors that the optimizer holds", "the frozen tensors that it holds"
 TRAINED, AT = "the trained tensors", "the rate"
@@ -32,7 +89,7 @@ def read_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, *_: Any) 
     return [learns, len(of_model) - learns, trained, min(rates)]
 
 
-@exercise("13.1", "it holds every tensor of the pairs and none of the base, at the rate")
+@exercise("13.2", "it holds every tensor of the pairs and none of the base, at the rate")
 def optimizer_of() -> Iterator[Case]:
     """Each block of these transformers gets one A and one B."""
     for blocks, rank, rate in ((2, 4, 3e-3), (1, 2, 1e-4)):
@@ -48,7 +105,7 @@ def optimizer_of() -> Iterator[Case]:
         )
 
 
-# ------------------------------------------------------------- 13.2 little memory, and a gradient
+# ------------------------------------------------------------- 13.3 little memory, and a gradient
 
 RESULT, REACHED = "what the tower computes", "the tensors that a gradient reaches"
 TIMES = "how often each block runs, forward and on the way back"
@@ -84,7 +141,7 @@ def there_and_back(attempt: Callable) -> Callable:
 
 
 @exercise(
-    "13.2",
+    "13.3",
     "the tower computes the same, a gradient reaches every pair, and each block runs twice",
     through=there_and_back,
 )
@@ -109,27 +166,6 @@ def through_blocks() -> Iterator[Case]:
 def as_found(found: Any, *_: Any) -> Any:
     """What an answer returned; a case that reads it may change what it was given."""
     return found
-
-
-# ------------------------------------------------------------------------ 13.3 pixels in SAM's range
-
-
-@exercise("13.3", "numbers from 0 to 255 in red, green and blue, for pictures of three kinds")
-def pixels_of() -> Iterator[Case]:
-    """Pixel by pixel."""
-    numbers = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
-    colours = Image.fromarray(numbers)
-    for picture in (colours, colours.convert("L"), colours.convert("RGBA")):
-        shown = picture.convert("RGB")
-        rows = [[shown.getpixel((x, y)) for x in range(6)] for y in range(4)]  # (h, w, 3)
-        expected = torch.tensor(rows).movedim(-1, 0).float()
-        yield Case(
-            f"a picture of the mode {picture.mode}",
-            (picture,),
-            expected,
-            read=lambda pixels, _: pixels.float(),
-            form="return a tensor (3, h, w)",
-        )
 
 
 # ------------------------------------------------------------ 13.4 steps that are not rounded away
@@ -189,8 +225,8 @@ AGAINST = {
         "gradient": "E: a gradient reaches all of A and all of B",
         "format": "E: the optimizer holds 0 of 12. Once it holds them, all parameters move. How far?",
         "start": "E: once the optimizer holds the pairs, all of these move. How far?",
-        "high rate": "E: two steps move a parameter by less than 0.006, mended or not",
-        "input": "E: once the optimizer holds them, AdamW would move parameters by the rate, whatever the input",
+        "high rate": "E: in two steps no parameter moves by more than two rates, mended or not",
+        "input": "E: what enters its tower is what enters H's",
     },
     "F": {
         "optimizer": "F: the optimizer holds 12 of 12",
@@ -198,15 +234,15 @@ AGAINST = {
         "format": "F: a fresh B is zero, and near zero no step is rounded away, so some would move",
         "low rate": "F: at a low rate all parameters move a little, and here none does",
         "high rate": "F: nothing moves",
-        "input": "F: the wrong input gives wrong gradients, and AdamW would move parameters by the rate",
+        "input": "F: what enters its tower is what enters H's",
     },
     "G": {
         "optimizer": "G: the optimizer holds 12 of 12",
         "gradient": "G: a gradient reaches all of A and all of B",
         "format": "G: all parameters move",
         "start": "G: all parameters move. How far?",
-        "low rate": "G: two steps move a parameter by more than 0.006",
-        "input": "G: the wrong input gives wrong gradients, but AdamW's first steps are no larger for it",
+        "low rate": "G: two steps at the rate that was asked for move a parameter by two rates, and these are more",
+        "input": "G: what enters its tower is what enters H's",
     },
 }
 

@@ -1,4 +1,4 @@
-"""Loss curves side by side, and one before and after it was fixed."""
+"""Loss curves side by side, what two steps move, which weights are stuck, and where runs end."""
 
 from __future__ import annotations
 
@@ -7,78 +7,189 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from serial_lora_course.plots.style import BLUE, INK, VERMILION, styled_figure, with_description
+from serial_lora_course.plots.style import (
+    BLUE,
+    DASHED,
+    INK,
+    QUIET,
+    VERMILION,
+    styled_figure,
+    with_description,
+)
 
 PARTS = 6  # of a run: a mean is over one of them
+NOWHERE = 0.2  # where a mark of no change stands
+KINDS = {"lora_A": BLUE, "lora_B": VERMILION, "another tensor": INK}
+ENDS = {  # color, marker, filled
+    "as posted": (VERMILION, "o", False),
+    "half mended": (INK, "d", True),
+    "mended": (BLUE, "o", True),
+    "no fault": (BLUE, "s", True),
+}
 
 
 def plot_curves(
     curves: Mapping[str, Sequence[float]],
+    healthy: str = "",
+    chance: float | None = None,
     apart: Collection[str] = (),
-    mended: Mapping[str, Sequence[float]] | None = None,
-    half: Mapping[str, Sequence[float]] | None = None,
 ) -> Figure:
     """A panel for each run: the loss of every step, faint, and its running mean.
 
     Args:
         curves: title -> losses.
+        healthy: the one without a fault.
+        chance: the loss of a guess among equal classes.
         apart: titles of runs whose loss is of another kind; all others have one scale.
-        mended: the same runs without their faults; a run that has one is dashed.
-        half: the same with one of two faults mended, dotted.
     """
-    later = {"one fault mended": (half or {}, INK, ":"), "mended": (mended or {}, BLUE, "-")}
     highest = max(max(losses) for title, losses in curves.items() if title not in apart)
     said = []
-    with styled_figure(8.4, 4.6) as figure:
+    with styled_figure(8.4, 4.4) as figure:
         panels = figure.subplots(2, -(-len(curves) // 2)).flat
         for axes, (title, losses) in zip(panels, curves.items(), strict=False):
-            dashed = "--" if any(title in runs for runs, *_ in later.values()) else "-"
-            draw_curve(axes, losses, VERMILION, label="as posted", linestyle=dashed)
-            said.append(f"{title}: {first(losses):.2f} to {last(losses):.2f}")
-            for name, (runs, color, line) in later.items():
-                if title in runs:
-                    draw_curve(axes, runs[title], color, label=name, linestyle=line)
-                    said[-1] += f", {name} to {last(runs[title]):.2f}"
-            name = f"{title}, no fault" if mended and title not in mended else title
-            axes.set(title=name, ylim=(0, 1.05 * (max(losses) if title in apart else highest)))
+            width = len(losses) // PARTS
+            means = np.convolve(losses, np.ones(width) / width, "valid")
+            color = BLUE if title == healthy else VERMILION
+            axes.plot(losses, color=color, alpha=0.25, linewidth=1)
+            axes.plot(range(width - 1, len(losses)), means, color=color, linewidth=2.2)
+            top = 1.05 * (max(losses) if title in apart else highest)
+            if title in apart:
+                axes.text(
+                    0.97, 0.95, "another loss", transform=axes.transAxes, ha="right", va="top"
+                )
+            elif chance is not None:
+                axes.axhline(chance, color=QUIET, linewidth=1, linestyle=DASHED)
+            axes.set(title=f"{title}, no fault" if title == healthy else title, ylim=(0, top))
+            said.append(f"{title}: {losses[0]:.2f} at first, {last(losses):.2f} in the last sixth")
         for axes in figure.axes[len(curves) // 2 :]:
             axes.set_xlabel("step")
         for axes in figure.axes[:: len(curves) // 2]:
             axes.set_ylabel("loss")
-        if mended:
-            drawn = [axes.get_legend_handles_labels() for axes in figure.axes[::-1]]
-            lines = {  # each from the first panel that has it
-                label: line for one in drawn for line, label in zip(*one, strict=True)
-            }
-            figure.legend(lines.values(), lines, loc="outside lower center", ncols=len(lines))
-    return with_description(figure, f"Loss of each run, first and last sixth: {'; '.join(said)}.")
+        if chance is not None:
+            figure.axes[0].text(0, chance - 0.1, f"chance {chance:.2f}", color=QUIET, va="top")
+    return with_description(figure, f"Loss of each run. {'; '.join(said)}.")
 
 
-def plot_fixed(posted: Sequence[float], fixed: Sequence[float]) -> Figure:
-    """The loss of a run as it was posted, dashed, and mended."""
-    runs = {"as posted": (posted, VERMILION, "--"), "mended": (fixed, BLUE, "-")}
-    with styled_figure(4.4, 2.6) as figure:
+def plot_moved(
+    runs: Mapping[str, tuple[Mapping[str, tuple[float, float]], Collection[str], float]],
+) -> Figure:
+    """A row for each run, and there a mark for each trained tensor: how far it moved, in rates.
+
+    Args:
+        runs: title -> what moved (name -> share, largest change), names of tensors without a gradient, and
+            the share of all numbers that moved.
+    """
+    said = []
+    with styled_figure(8.4, 4.6) as figure:
         axes = figure.subplots()
-        for name, (losses, color, line) in runs.items():
-            draw_curve(axes, losses, color, label=name, linestyle=line)
-        axes.set(xlabel="step", ylabel="loss", ylim=(0, 1.05 * max(*posted, *fixed)))
-        axes.legend(loc="lower left")
-    said = ", ".join(f"{last(losses):.2f} {name}" for name, (losses, *_) in runs.items())
-    return with_description(figure, f"Loss in the last sixth of the run: {said}.")
+        for row, (title, (found, lost, share)) in enumerate(runs.items()):
+            for place, (name, (_, most)) in enumerate(found.items()):
+                y = row + 0.3 * (2 * place / max(1, len(found) - 1) - 1) * (len(found) > 1)
+                color = next((c for kind, c in KINDS.items() if name.endswith(kind)), INK)
+                look = {"marker": "x"} if name in lost else {"marker": "o", "mfc": "white"}
+                look = {"marker": "o"} if most else look
+                axes.plot(most or NOWHERE, y, color=color, markersize=5, linestyle="", **look)
+            axes.text(1.03, row, f"{share:.0%}", transform=axes.get_yaxis_transform(), va="center")
+            moving = sum(most > 0 for _, most in found.values())
+            far = " or ".join(
+                sorted({f"{most:.2g}" for _, most in found.values() if most}, key=float)
+            )
+            said.append(
+                f"{title}: {moving} of {len(found)}, {share:.0%} of the numbers, by {far or 0}"
+            )
+        for kind, color in KINDS.items():
+            axes.plot([], [], color=color, marker="o", linestyle="", label=kind)
+        axes.plot([], [], color=INK, marker="o", mfc="white", linestyle="", label="did not move")
+        axes.plot([], [], color=INK, marker="x", linestyle="", label="no gradient came")
+        axes.axvline(2, color=QUIET, linewidth=1, linestyle=DASHED)
+        axes.text(2.1, -0.3, "two full steps", color=QUIET)
+        axes.text(1.03, -0.75, "numbers\nmoved", transform=axes.get_yaxis_transform())
+        axes.set(
+            xscale="log",
+            xlim=(0.14, 60),
+            ylim=(len(runs) - 0.5, -0.6),
+            title="What two steps moved",
+        )
+        axes.set_xticks([NOWHERE, 0.5, 1, 2, 5, 10, 20, 50], "0 0.5 1 2 5 10 20 50".split())
+        axes.set_xticks([], minor=True)
+        axes.set_yticks(range(len(runs)), list(runs), weight="bold")
+        axes.set_xlabel("largest change of each trained tensor / the rate that was asked for")
+        figure.legend(loc="outside lower center", ncols=5)
+    return with_description(figure, f"Tensors moved in two steps, in rates. {'; '.join(said)}.")
 
 
-def draw_curve(axes: Axes, losses: Sequence[float], color: str, **look: str) -> None:
-    """Each step's loss, faint, and the mean over a sixth of the run that ends there."""
-    width = len(losses) // PARTS
-    means = np.convolve(losses, np.ones(width) / width, "valid")
-    axes.plot(losses, color=color, alpha=0.25, linewidth=1)
-    axes.plot(range(width - 1, len(losses)), means, color=color, linewidth=2.2, **look)
+def plot_rounded(size: Tensor, moves: Tensor, bound: float) -> Figure:
+    """How many weights of each size two steps move, and how many not.
+
+    Args:
+        size: of each weight.
+        moves: whether it moved.
+        bound: above it, a step is less than half of the way to the next number.
+    """
+    with styled_figure(5.6, 2.7) as figure:
+        axes = figure.subplots()
+        kinds = [size[moves].numpy(), size[~moves].numpy()]
+        bins = [2 ** (i / 2) for i in range(-24, 1)]
+        names = ["moved", "did not move"]
+        axes.hist(kinds, bins, stacked=True, color=[BLUE, "#f0b088"], label=names)
+        axes.axvline(bound, color=INK, linestyle=DASHED)
+        axes.set(xscale="log", xlabel="size of a weight", ylabel="weights")
+        axes.legend(loc="upper left")
+    return with_description(
+        figure,
+        f"Of the weights up to {bound:.4f}, {moves[size <= bound].float().mean():.0%} moved, of the others "
+        f"{moves[size > bound].float().mean():.1%}.",
+    )
 
 
-def first(losses: Sequence[float]) -> float:
-    """The mean over the first sixth of a run."""
-    return float(np.mean(losses[: len(losses) // PARTS]))
+def plot_where_runs_end(
+    panels: Mapping[str, Mapping[str, Mapping[str, float]]],
+    chance: float,
+    apart: Collection[str] = (),
+) -> Figure:
+    """Where runs end, a row for each, in panels beside each other.
+
+    Args:
+        panels: title -> run -> kinds of `ENDS` -> loss.
+        chance: the loss of a guess among equal classes.
+        apart: runs whose loss is of another kind.
+    """
+    names = list(dict.fromkeys(name for runs in panels.values() for name in runs))
+    said = []
+    with styled_figure(8.4, 4.2) as figure:
+        for axes, (title, runs) in zip(
+            figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True
+        ):
+            for name, ends in runs.items():
+                draw_ends(axes, names.index(name), ends)
+                told = ", ".join(f"{end:.2f} {kind}" for kind, end in ends.items())
+                said.append(f"{title}, {name}: {told}")
+            axes.axvline(chance, color=QUIET, linewidth=1, linestyle=DASHED)
+            axes.set(title=title, xlabel="loss", xlim=(-0.45, 3.3), ylim=(len(names) - 0.5, -0.5))
+            labels = [f"{name} (another loss)" if name in apart else name for name in names]
+            axes.set_yticks(range(len(names)), labels)
+        for kind, (color, marker, filled) in ENDS.items():
+            face = color if filled else "white"
+            axes.plot([], [], color=color, marker=marker, mfc=face, linestyle="", label=kind)
+        axes.plot([], [], color=QUIET, linestyle=DASHED, linewidth=1, label="chance")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return with_description(figure, f"{'; '.join(said)}.")
+
+
+def draw_ends(axes: Axes, row: int, ends: Mapping[str, float]) -> None:
+    """One run's marks, joined, with the numbers of the lowest and of the highest."""
+    low, high = min(ends.values()), max(ends.values())
+    axes.plot([low, high], [row, row], color=QUIET, linewidth=1)
+    for kind, end in ends.items():
+        color, marker, filled = ENDS[kind]
+        axes.plot(
+            end, row, color=color, marker=marker, mfc=color if filled else "white", linestyle=""
+        )
+    axes.text(high + 0.1, row, f"{high:.2f}", va="center", fontsize=9)
+    if len(ends) > 1:
+        axes.text(low - 0.1, row, f"{low:.2f}", va="center", ha="right", fontsize=9)
 
 
 def last(losses: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class Run:
         loss: of a batch, a scalar.
         batches: what each step is given, in its order.
         schedule: of the rate, stepped after the optimizer.
+        asked: the rate that the poster wants.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Run:
     loss: Callable[[Any], Tensor]
     batches: Sequence[Any]
     schedule: LambdaLR | None = None
+    asked: float = RATE
 
 
 # ------------------------------------------------------------ the seven places, as posted
@@ -136,11 +138,24 @@ def clip_and_batches() -> tuple[Classifier, list[tuple[Tensor, Tensor]]]:
     return model, [(pictures[some], labels[some]) for some in chosen]
 
 
-def classify(run: Callable[[Classifier], tuple[torch.optim.Optimizer, LambdaLR | None]]) -> Run:
-    """A run of its own copy of the classifier."""
+def classifier() -> tuple[Classifier, list[tuple[Tensor, Tensor]]]:
+    """A copy of the frozen classifier, and the batches."""
     frozen, batches = clip_and_batches()
     torch.manual_seed(0)
-    model = copy.deepcopy(frozen)
+    return copy.deepcopy(frozen), batches
+
+
+def works() -> Run:
+    """The run that the others are compared with."""
+    model, batches = classifier()  # CLIP's image tower, and a vector for each class: all frozen
+    inject(model, SerialLoRAConfig(rank=RANK))
+    optimizer = torch.optim.AdamW(adapter_parameters(model), lr=RATE)
+    return Run(model, optimizer, lambda b: F.cross_entropy(model(b[0]), b[1]), batches)
+
+
+def classify(run: Callable[[Classifier], tuple[torch.optim.Optimizer, LambdaLR | None]]) -> Run:
+    """A run like that one, with an optimizer of its own."""
+    model, batches = classifier()
     optimizer, schedule = run(model)
     return Run(model, optimizer, lambda b: F.cross_entropy(model(b[0]), b[1]), batches, schedule)
 
@@ -151,11 +166,6 @@ def adapted(model: nn.Module, *others: nn.Parameter, lr: float = RATE) -> torch.
     for tensor in others:
         tensor.requires_grad_()
     return torch.optim.AdamW([*adapter_parameters(model), *others], lr=lr)
-
-
-def works() -> Run:
-    """The run that the others are compared with."""
-    return classify(lambda model: (adapted(model), None))
 
 
 def run_a(optimizer_of: Callable = optimizer_of) -> Run:
@@ -208,17 +218,18 @@ def projection_and_vectors() -> tuple[nn.Linear, list[tuple[Tensor, Tensor]]]:
         return projection, [(tower(pictures), labels) for pictures, labels in batches]
 
 
+def rounded_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """The loss, with both factors of each product in bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+
 def run_d(lower: Callable = lower) -> Run:
     frozen, _ = clip_and_batches()
     projection, vectors = copy.deepcopy(projection_and_vectors())
     model = lower(Classifier(projection, frozen.classes, frozen.scale))
     optimizer = torch.optim.AdamW([projection.weight], lr=LOW_RATE)
-
-    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return F.cross_entropy(model(batch[0]), batch[1])
-
-    return Run(model, optimizer, loss, vectors * ROUNDS)
+    return Run(model, optimizer, partial(rounded_loss, model), vectors * ROUNDS, asked=LOW_RATE)
 
 
 def run_e(optimizer_of: Callable = optimizer_of, share_of_rate: Callable = share_of_rate) -> Run:
