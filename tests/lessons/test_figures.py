@@ -17,7 +17,6 @@ from serial_lora_course.lessons.l00_start.figures import (
     plot_said,
 )
 from serial_lora_course.lessons.l01_maths.figures import (
-    plot_bends,
     plot_ends,
     plot_over_rank,
     plot_token_moves,
@@ -190,19 +189,16 @@ def test_each_vector_that_moved_is_a_dot_and_the_mean_is_told():
     assert [text.get_text() for text in axes.texts][:2] == ["0.20", "0.50"]
 
 
-def test_each_run_is_a_dot_with_a_line_through_the_means_and_tokens_that_stay_are_on_the_line():
-    ends = {"LoRA": {0.02: [2.0, 4.0], 0.04: [1.0]}, "even": {0.02: [1.0], 0.04: [3.0]}}
+def test_each_run_is_a_dot_with_a_line_through_the_medians_and_tokens_that_stay_are_on_the_line():
+    ends = {"LoRA": {0.02: [2.0, 9.0, 4.0], 0.04: [1.0]}, "even": {0.02: [1.0], 0.04: [3.0]}}
     (axes,) = plot_ends(ends).axes
     dots = [dot[1] for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
-    assert dots == [2, 4, 1, 1, 3]
+    assert dots == [2, 9, 4, 1, 1, 3]
     lines = [line.get_ydata().tolist() for line in axes.lines]
-    assert [line for line in lines if line] == [[3, 1], [1, 3]]
-    (axes,) = plot_bends({2.0: [1.0, 3.0], 1.0: [1.0]}).axes
-    assert axes.lines[0].get_xydata().tolist() == [[2, 2], [1, 1]]
-    curves = {"missed": {"LoRA": [1, 0.5]}, "loss": {"LoRA": [[2, 1], [3, 1]]}}
+    assert [line for line in lines if line] == [[4, 1], [1, 3]]
+    curves = {"missed": {"LoRA": [1, 0.5]}, "loss": {"LoRA": [2, 1]}}
     for axes, each in zip(plot_over_rank([1, 2], curves, {}).axes, curves.values(), strict=True):
-        drawn = [line.get_ydata().tolist() for line in axes.lines]
-        assert drawn == np.atleast_2d(each["LoRA"]).tolist()
+        assert [[*line.get_ydata()] for line in axes.lines] == [each["LoRA"]]
     x = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
     moved = x + x @ torch.tensor([[0.0, 0], [0, 2]])
     panel, *_ = plot_token_moves({"LoRA": {"q": (x, moved)}, "Serial": {"q": (x, moved)}}).axes

@@ -72,10 +72,10 @@ SHADES = matplotlib.colormaps["viridis_r"]
 
 def plot_over_rank(
     ranks: Sequence[int],
-    panels: Mapping[str, Mapping[str, Sequence]],
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
     levels: Mapping[str, Mapping[str, float]],
 ) -> Figure:
-    """A panel for each measure: its name -> a curve's name -> its values, or rows of them, over the rank.
+    """A panel for each measure: its name -> a curve's name -> its values over the rank.
 
     The measure "loss" is on a logarithmic axis, a share from 0 to 1; levels have no rank, and are dashed.
     """
@@ -85,11 +85,9 @@ def plot_over_rank(
         for axes, (measure, curves) in zip(grid, panels.items(), strict=True):
             others = iter(OTHERS)
             for name, values in curves.items():
-                colour, rows = OWN.get(name) or next(others), np.atleast_2d(values)
-                look = {"color": colour, "linewidth": 2 if len(rows) == 1 else 1, "marker": "o"}
-                for row, label in zip(rows, [name, *[None] * len(rows)], strict=False):
-                    axes.plot(ranks, row, label=label, markersize=4, **look)
-                    words.append(f"{measure}, {name}: {', '.join(f'{y:.2f}' for y in row)}")
+                colour = OWN.get(name) or next(others)
+                axes.plot(ranks, values, "o-", label=name, color=colour, markersize=4)
+                words.append(f"{measure}, {name}: {', '.join(f'{y:.2f}' for y in values)}")
             share = measure != "loss"
             for name, level in levels.get(measure, {}).items():
                 axes.axhline(level, color=QUIET, linestyle=DASHED, linewidth=1)
@@ -110,47 +108,29 @@ def plot_over_rank(
 
 
 def plot_ends(ends: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure:
-    """For each way, over the rate, the loss at the end of each run, and a line through the means."""
-    words, others = [], iter((GREEN, PURPLE, INK))
+    """For each way, over the rate, the loss at the end of each run, and a line through the medians."""
+    words, others = [], iter((GREEN, PURPLE))
     rates = sorted({rate for losses in ends.values() for rate in losses})
     with styled_figure(9.2, 4.2) as figure:
         axes = figure.subplots()
         for shift, (name, losses) in enumerate(ends.items()):
             colour = OWN.get(name) or next(others)
-            places = [
-                rate * 1.015 ** (shift - 2) for rate in losses
-            ]  # so that no dot hides another
-            means = [sum(each) / len(each) for each in losses.values()]
-            axes.plot(places, means, color=colour, linewidth=2)
-            axes.plot([], [], "o-" if len(places) > 1 else "o", color=colour, label=name)
+            places = [rate * 1.015 ** (shift - 1.5) for rate in losses]  # no dot hides another
+            middles = [np.median(each) for each in losses.values()]
+            axes.plot(places, middles, color=colour, linewidth=2)
+            axes.plot([], [], "o-", color=colour, label=name)
             for place, each in zip(places, losses.values(), strict=True):
                 axes.scatter([place] * len(each), each, s=36, color=colour, alpha=0.75, zorder=3)
-            told = ", ".join(f"{m:.2f} at {r:g}" for r, m in zip(losses, means, strict=True))
+            told = ", ".join(f"{m:.2f} at {r:g}" for r, m in zip(losses, middles, strict=True))
             words.append(f"{name}: {told}")
-        axes.set(xscale="log", yscale="log", xlabel="rate", ylabel="training loss after 20 steps")
+        axes.set(xscale="log", yscale="log", ylabel="training loss after 20 steps")
+        axes.set_xlabel("rate (each dot is a seed, the lines join the medians)")
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axes.minorticks_off()
         figure.legend(loc="outside upper center", ncols=len(ends))
-    return with_description(figure, f"Mean training losses. {'; '.join(words)}.")
-
-
-def plot_bends(bends: Mapping[float, Sequence[float]]) -> Figure:
-    """For each mean singular value of some of W's directions, how sharply the loss bends along draws of them."""
-    with styled_figure(9.2, 3.2) as figure:
-        axes = figure.subplots()
-        for value, draws in bends.items():
-            axes.scatter([value] * len(draws), draws, s=24, color=QUIET, alpha=0.7)
-        means = [sum(draws) / len(draws) for draws in bends.values()]
-        axes.plot([*bends], means, "o-", color=INK)
-        axes.set(xlabel="how far W stretches 16 of its directions (singular value)", ylim=(0, None))
-        axes.set_ylabel("how sharply\nthe loss bends")
-        axes.set_yticks([0])
-    said = "; ".join(f"{v:.2f}: {m / means[-1]:.1f}" for v, m in zip(bends, means, strict=True))
-    return with_description(
-        figure, f"Singular value of W: bend of the loss, the last one 1. {said}."
-    )
+    return with_description(figure, f"Median training losses. {'; '.join(words)}.")
 
 
 def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
@@ -182,7 +162,7 @@ def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) ->
         figure,
         f"Ten numbered tokens in a plane, with arrows from before to after, for {words}. With a pair "
         "for each matrix, the line of tokens that stay differs from panel to panel; with one A it is the same, and with "
-        "a shared pair the arrows are one move, too.",
+        "a shared pair all arrows are the same.",
     )
 
 
