@@ -358,7 +358,9 @@ ANSWERS = {
     ],
     "6.3": [
         {
-            "(w - 1) * (tuned_e - e)": "frozen + added - tuned_e - w * (tuned_p - tuned_e)",
+            "without + w * (prompted(points, level) - without)": (
+                "torch.lerp(without, prompted(points, level), w)"
+            ),
         },
     ],
     "7.1": [groups_by_lists],

@@ -1,4 +1,4 @@
-"""Checks of the exercises on Stable Diffusion 3: the loss, the sampler, a tuned model's parts.
+"""Checks of the exercises on Stable Diffusion 3: the loss, the sampler, guidance.
 
 Every expected value is reached another way than in the lesson: one picture or one number at a time,
 or by finite differences.
@@ -83,20 +83,22 @@ def sample() -> Iterator[Case]:
         )
 
 
-@exercise(
-    "6.3", "with shares of 1 it is the tuned model's guided velocity, and others are right too"
-)
-def mixed_velocity() -> Iterator[Case]:
-    """How often each of the four answers is in it, one number at a time."""
-    for w, added, taken in ((3.0, 1.0, 1.0), (3.0, 0.0, 0.0), (2.0, 1.0, 0.0), (7.0, 0.5, 2.0)):
-        answers = torch.randn(4, 2, 3, 4, 4)
+def resting(points: Tensor, level: float) -> Tensor:
+    """Another one."""
+    return level - 0.3 * points
+
+
+@exercise("6.3", "it equals guidance that is computed number by number, for four values of w")
+def guided() -> Iterator[Case]:
+    """How often each of the two answers is in it, one number at a time."""
+    for w, level in ((3.0, 0.7), (0.0, 0.2), (1.0, 0.9), (7.0, 0.4)):
+        points = torch.randn(2, 3, 4, 4)
         numbers = [
-            (1 - w) * (1 - taken) * e + w * (1 - added) * p
-            + taken * (1 - w) * tuned_e + added * w * tuned_p
-            for e, p, tuned_e, tuned_p in answers.flatten(1).T.tolist()
-        ]  # fmt: skip
+            w * (number * (0.5 + level) - level) + (1 - w) * (level - 0.3 * number)
+            for number in points.flatten().tolist()
+        ]
         yield Case(
-            f"the velocity at guidance {w:g}, with shares of {added:g} and {taken:g}",
-            (*answers, w, added, taken),
-            torch.tensor(numbers).view_as(answers[0]),
+            f"the velocity at guidance {w:g}",
+            (drifting, resting, w, points, level),
+            torch.tensor(numbers).view_as(points),
         )

@@ -1,4 +1,4 @@
-"""Where each way of drawing stands: by the names that are found, and by how many drawings pass for hers."""
+"""What the judges say of drawings as the adapter is turned up: names found, taken for hers, and both."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,60 +6,63 @@ from matplotlib.figure import Figure
 
 from serial_lora_course.plots import style
 
-# The lesson once more with `first` at 1000, 2000 and 3000: names found, hers, and both, of forty drawings.
-OTHER_NOISES = {
-    "in words": [(30, 20, 15), (34, 21, 19), (36, 23, 21)],
-    "never": [(24, 37, 22), (28, 38, 26), (23, 39, 22)],
-    "near noise": [(30, 36, 28), (29, 34, 26), (29, 39, 28)],
-    "2Δp": [(31, 33, 26), (33, 31, 26), (28, 32, 24)],
-    "tuned": [(30, 32, 25), (29, 31, 23), (30, 34, 24)],
+Counts = Sequence[float]  # names found, taken for hers, both
+
+# The lesson once more with `first` at 1000, 2000 and 3000: of forty drawings, by the adapter's scale.
+OTHER_NOISES: dict[float, list[Counts]] = {
+    0.0: [(30, 20, 15), (34, 21, 19), (36, 23, 21)],
+    0.25: [(32, 23, 17), (33, 23, 18), (33, 23, 18)],
+    0.5: [(32, 28, 23), (31, 27, 20), (30, 27, 20)],
+    0.75: [(33, 30, 25), (28, 27, 18), (28, 32, 23)],
+    1.0: [(30, 32, 25), (29, 31, 23), (30, 34, 24)],
 }
-# And once with `Studio(lesson, others=True)`: of 79 drawings.
-FRESH = {
-    "in words": (60, 40, 32),
-    "never": (42, 71, 36),
-    "near noise": (50, 69, 43),
-    "2Δp": (59, 57, 44),
-    "tuned": (47, 64, 38),
-    "Ines": (63, 68, 56),
+# And once with `Studio(lesson, others=True)`: of 79 drawings; and of hers, how many pass both.
+FRESH: dict[float, Counts] = {
+    0.0: (60, 40, 32),
+    0.25: (60, 44, 35),
+    0.5: (54, 50, 33),
+    0.75: (55, 56, 39),
+    1.0: (47, 64, 38),
 }
-ARROWS = (
-    ("never", "near noise", "2Δe is taken away near noise", style.GREEN),
-    ("near noise", "tuned", "and near the picture", style.VERMILION),
-    ("never", "2Δp", "2Δp is added in place of 3Δp", style.PURPLE),
-)
+FRESH_PROMPTS, FRESH_HERS = 79, 56
+TESTS = {"names found": style.BLUE, "taken for hers": style.VERMILION, "both": style.INK}
 
 
-def plot_ways(
-    this: Mapping[str, Sequence[int]], others: Mapping[str, Sequence] | None = None
+def plot_fade(
+    this: Mapping[float, Counts],
+    hers: float,
+    others: Mapping[float, Sequence[Counts]] | None = None,
+    fresh: Mapping[float, Counts] | None = None,
 ) -> Figure:
-    """Each way's mean over noises, and arrows for where guidance takes something away.
+    """Three lines over the adapter's scale, with a dot for each noise; beside them the same for other prompts.
 
     Args:
-        this: (names, hers, both) of each way in this run.
-        others: the same at other noises, several for a way.
+        this: by scale, (names, hers, both) of this run.
+        hers: of the artist's own drawings, how many pass both tests.
+        others: the same as `this` at other noises, several for a scale.
+        fresh: the same for other prompts, `FRESH_PROMPTS` of them, told as if they were forty.
     """
-    places, told = {}, []
-    with style.styled_figure(7.6, 4.4) as figure:
-        axes = figure.subplots()
-        for way, found in this.items():
-            runs = [found, *(others or {}).get(way, ())]
-            *places[way], both = (sum(each) / len(runs) for each in zip(*runs, strict=True))
-            names, hers = places[way]
-            color = style.INK if way == "Ines" else style.BLUE
-            axes.scatter(names, hers, 90, color, zorder=3)
-            told.append(f"{way}: {names:.3g}, {hers:.3g}, both {both:.3g}")
-            left, lower = way == "tuned", way in ("tuned", "Ines")
-            look = {"ha": "right" if left else "left", "color": color}
-            place = (-9 if left else 9, -14 if lower else 5)
-            axes.annotate(told[-1], places[way], place, textcoords="offset points", **look)
-        for start, end, what, color in ARROWS:
-            look = {"arrowstyle": "->", "color": color, "linewidth": 2, "shrinkA": 6, "shrinkB": 6}
-            axes.annotate("", places[end], places[start], arrowprops=look)
-            axes.plot([], [], color=color, label=what)
-        axes.set(xlabel="names found", ylabel="taken for hers")
-        axes.margins(0.35, 0.12)
-        axes.legend(loc="lower left")
-    return style.with_description(
-        figure, f"Names found, taken for hers, and both: {'; '.join(told)}."
-    )
+    runs = {scale: [found, *(others or {}).get(scale, ())] for scale, found in this.items()}
+    panels = [(f"forty prompts, noises: {len(next(iter(runs.values())))}", runs, hers)]
+    if fresh:
+        share = 40 / FRESH_PROMPTS
+        scaled = {scale: [[share * n for n in found]] for scale, found in fresh.items()}
+        panels.append((f"{FRESH_PROMPTS} other prompts, as of forty", scaled, share * FRESH_HERS))
+    told = []
+    with style.styled_figure(4.6 * len(panels), 4.0) as figure:
+        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (title, counts, own) in zip(grid, panels, strict=True):
+            for place, (test, color) in enumerate(TESTS.items()):
+                means = [sum(run[place] for run in some) / len(some) for some in counts.values()]
+                axes.plot([*counts], means, color=color, label=test, linewidth=2.5)
+                for scale, some in counts.items():  # side by side, so that none hides another
+                    aside = [scale + 0.02 * (i - (len(some) - 1) / 2) for i in range(len(some))]
+                    axes.scatter(aside, [run[place] for run in some], 18, color)
+                told.append(f"{title}, {test}: {', '.join(f'{mean:.1f}' for mean in means)}")
+            axes.axhline(own, color=style.QUIET, linestyle=style.DASHED, label="both, Ines herself")
+            told.append(f"both, Ines herself: {own:.1f}")
+            axes.set(title=title, xlabel="scale of the adapter", xticks=[*counts])
+        grid[0].set(ylabel="of forty drawings", ylim=(0, 40))
+        grid[-1].legend(loc="lower right")
+    scales = ", ".join(f"{scale:g}" for scale in this)
+    return style.with_description(figure, f"At the scales {scales}. {'; '.join(told)}.")
