@@ -337,8 +337,7 @@ display_figure(plot_masks({shape: tests[i] for shape, i in shapes.items()}, show
 # %% [markdown]
 # **With the padding left on, even a perfect model scores only 0.67.** The last column shows why: a wide scene is
 # padded at the bottom, and squeezing the whole square into the picture squeezes its masks upwards; in a tall scene
-# they go to the left. On the right trip a hundredth is lost in scaling. Exchanged boxes leave the masks alone, and it
-# is the boxes' error that tells.
+# they go to the left. Exchanged boxes leave the masks alone, and it is the boxes' error that tells.
 #
 # But the picture itself has not travelled yet.
 #
@@ -604,9 +603,8 @@ display_figure(plot_gains(pair, curves, choices, lower, filled.mean()))
 # ## Drag a box
 #
 # SAM was adapted with boxes that nearly fit. Drag one that does not, far too large or around half of a thing. Is the
-# mask still better than before? (Without a kernel you see three boxes over the scene that lost most. In the whole
-# picture the mask of the animal gains and in half of it it loses; beside the things there is nothing to find, and the
-# new SAM marks more of it.)
+# mask still better than before? (Without a kernel you see three boxes over the scene that lost most; beside the things
+# there is nothing to find.)
 
 # %%
 from serial_lora_course.lessons.l05_sam.panel import mask_panel
@@ -696,8 +694,7 @@ for mistake, wrong in by_wrong.items():
 # It may also be more, since of the other two seeds, which we ran beforehand, one keeps 66% and the other all of it.
 #
 # *Exchanged boxes*: 26% is left, so **train again**. Mending gives back most of what you saw go wrong, 0.362, but the
-# weights themselves are spoilt. One of the other seeds even ends below the SAM that was never adapted. And a lower
-# threshold did better without any training, with 0.690.
+# weights themselves are spoilt. One of the other seeds even ends below the SAM that was never adapted.
 #
 # Would you have noticed the padding? The Dice that you saw rises from 0.52 to 0.60 in training, about as much as with
 # the right code. But the perfect model's 0.67 had told you before any training. (An interval is 1.96 standard errors
@@ -705,9 +702,8 @@ for mistake, wrong in by_wrong.items():
 #
 # You know all this only because you have trained rightly, too, and on your evening you have not. Is there a sign that
 # costs no training? A mistake reaches the weights only through the gradients. So compare, before the first step, each
-# scene's gradient under a mistake with the right one. A cosine of 1 is the same direction, 0 has nothing in common
-# with it, and -1 is its opposite. The scenes are sorted by how much the mistake leaves in place: the perfect model's
-# Dice on the left, the boxes' overlap with the right ones on the right.
+# scene's gradient under a mistake with the right one. The scenes are sorted by how much the mistake leaves in place:
+# the perfect model's Dice on the left, the boxes' overlap with the right ones on the right.
 
 # %%
 from torchvision.ops import box_iou
@@ -742,8 +738,8 @@ print(f"rightly, the mean gradients of one half of them and of the other {agree:
 # training starts almost where it should. Under exchanged boxes the cosine is 0.54. For scale, the right gradients of
 # one half of the scenes and of the other have 0.72: the padding changes less than other scenes would, and exchanged
 # boxes change more. A single scene says little, since some gradients point the other way even where a mistake leaves
-# much in place. So on your evening, compare the mean gradients of some forty scenes, with the mistake and without; it
-# takes seconds. (Two mistakes make no rule, and at the first step only B has a gradient, since B is zero.)
+# much in place. So on your evening, compare mean gradients with the mistake and without; it takes seconds. (But two
+# mistakes make no rule.)
 #
 # ## Quiz
 #
