@@ -88,7 +88,10 @@ def is_answered(notebook: NotebookNode, solved: NotebookNode) -> bool:
 
 
 def _last_definition(cells: list[NotebookNode], name: str) -> int:
-    meaning = re.compile(rf"^(?:(?:def|class)\s+{name}\b|{name}\s*[:=](?!=))", re.MULTILINE)
+    # `name = yours(...)` fetches an answer and is none
+    meaning = re.compile(
+        rf"^(?:(?:def|class)\s+{name}\b|{name}\s*[:=](?!=|\s*yours\())", re.MULTILINE
+    )
     found = [i for i, c in enumerate(cells) if c.cell_type == "code" and meaning.search(c.source)]
     return found[-1] if found else -1
 
