@@ -260,11 +260,12 @@ print(f"exact sum at weight 1: {curves['exact sum']['1'].sum()} right; your gues
 
 # %% [markdown]
 # Compare the dashed curve with the solid one. At weight 1/6 the own adapter alone has 116 right, far below its 141: that
-# loss is one of **size**. Up to 1/3 we see no further loss in the sum. Then the own adapter recovers and the sum falls,
-# until it lacks 42 ± 17 at weight 1. Only the other five can cause this gap, called **interference**.
+# loss is one of **size**. Up to 1/3, where both have 131, we see no further loss in the sum. Then the own adapter
+# recovers and the sum falls, until it lacks 42 ± 17 at weight 1. Only the other five can cause this gap, called
+# **interference**.
 #
-# The sum of factors (dotted) is below the exact sum at all five weights, though only the gap at 1/2 (−10 ± 9) excludes
-# zero. All that it saves is rank.
+# The sum of factors (dotted) is below the exact sum at every weight, though most of these gaps may be luck. All that it
+# saves is rank.
 #
 # Do the other five harm by the size of their change or by its direction, and through the pictures or the prompts? We put
 # their sum beside each own pair in the image blocks, in the text blocks, and in both. As a control we turn the
@@ -316,7 +317,7 @@ display_figure(figures.plot_sides(counted, moved, {"own alone": hits, "no adapte
 # which they write.
 #
 # The right panel shows a reason. As trained, the others move a picture's features by 0.74; turned, by 0.14. The later
-# blocks hardly pass on random directions, but they do pass on those that adapters learned.
+# blocks hardly pass on random directions, but they do pass on learned ones.
 #
 # ## Gather: one pass, to each its own
 #
@@ -422,8 +423,8 @@ check("11.4", Gathered)
 # Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 #
 # `server_of` puts your class into every image block, and `serve` sets `which` for each batch. (Each customer's prompts are
-# encoded once, with its own adapter.) Now all 288 pictures go through in one pass. What does it cost if `which` is wrong,
-# and every customer gets somebody else's adapter?
+# encoded once, with its own adapter.) Now all 288 pictures go through in one pass. What does it cost if `which` gives
+# every customer somebody else's adapter?
 
 # %%
 gathered, names = yours("11.4"), [*trained, "none"]  # your class
@@ -503,15 +504,14 @@ computed = {
 print(f"MB for {MANY} customers, computed:", ", ".join(f"{k} {v:.0f}" for k, v in computed.items()))
 
 # %% [markdown]
-# You run the server that **gathers**. In a batch of 64, a picture takes 3.3 ms, about as long as with a sum, while a
-# switch takes 8.1. Merged copies never switch and still take 7.1, so most of that price is paid for passes with a single
-# picture.
+# You run the server that **gathers** (in the library,
+# [`per_sample`](../docs/library.md#several-adapters-on-one-base)). In a batch of 64, a picture takes 3.0 ms, as long as
+# with a sum, while a switch takes 7.0. Merged copies never switch and still take 5.7, so most of that price is for passes
+# with a single picture.
 #
-# If requests come one at a time, all ways cost about the same, and a switch is the simplest. If each customer has a
-# machine, merge; on one machine, sixty-four copies need 704 MB, and a gather 20. The merged sum is the smallest, but has
-# at most 131 right, for six customers. And try first what the own prompts give alone.
-#
-# In the library, [`per_sample`](../docs/library.md#several-adapters-on-one-base) gathers.
+# If requests come one at a time, a switch takes no longer than a gather, and is simpler. If each customer has a machine,
+# merge; sixty-four copies on one machine need 704 MB, a gather 20. The merged sum is the smallest, and for six customers
+# its best 131 may do; a sum of sixty-four we did not try. And first count what the own prompts give alone.
 #
 # ## Quiz
 #
@@ -524,7 +524,7 @@ print(f"MB for {MANY} customers, computed:", ", ".join(f"{k} {v:.0f}" for k, v i
 #
 # </details>
 #
-# **2. How many products of a B and an A does the sum of factors of six pairs contain? How many were trained?**
+# **2. How many products of a B and an A does the sum of factors of six pairs contain?**
 #
 # <details><summary>Answer</summary>
 #
