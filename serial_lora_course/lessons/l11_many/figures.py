@@ -164,8 +164,9 @@ def plot_sides(
             words.append(f"{name}: {count}")
         answers.set_yticks(range(len(rows)), rows)
         answers.set(ylabel="the other five act in", xlabel=f"right of {own.numel()}")
+        far.set_title("how far features move")
         far.set_yticks([0, 1], ["pictures", "prompts"])
-        far.set(xlim=(0, 1), xlabel="how far features of length 1 move")
+        far.set(xlim=(0, 1), xlabel="distance, of features of length 1")
         far.legend(loc="lower right")
         for axes in (answers, far):
             axes.set_ylim(len(rows) - 0.5, -0.6)
