@@ -270,7 +270,7 @@ print(f"exact sum at weight 1: {curves['exact sum']['1'].sum()} right; your gues
 #
 # Do the other five harm by the size of their change or by its direction, and through the pictures or the prompts? We put
 # their sum beside each own pair in the image blocks, in the text blocks, and in both. As a control we turn the
-# directions in which they write (their B) at random, which changes no size of B A x.
+# directions in which they write (their B) at random, which keeps the size of every B A x.
 
 
 # %%
@@ -455,12 +455,12 @@ display_figure(figures.plot_table(shifts, CUSTOMERS, title, totals=True))
 print(f"one pass and a pass for each differ by at most {off:.0e}")
 
 # %% [markdown]
-# In the first row `which` is right, and one pass gives all 141 answers of the own adapters. In the rows below, every
+# In the first row `which` is right, and one pass gives all 141 answers of the own adapters. In the next rows every
 # customer gets a wrong adapter. No error is raised, and the count hardly falls: the second row has 140 right, and the
 # worst has 129. So compare features with single passes, as the printed line does.
 #
 # The last row tells why. With no adapter on the pictures, but with the own prompts, 136 are right (−5 ± 10). So most of
-# what these customers gained is in their prompts.
+# the gain is in the prompts.
 #
 # ## What it costs
 #
