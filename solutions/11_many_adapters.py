@@ -464,7 +464,7 @@ print(f"one pass and a pass for each differ by at most {off:.0e}")
 #
 # ## What it costs
 #
-# Now sixty-four customers have copies of one adapter. We measure the processor's time in the image tower, changes of
+# Sixty-four customers have copies of one adapter. We measure the processor's time in the image tower, changes of
 # adapters included. Which ways gain from larger batches?
 
 # %%
