@@ -53,7 +53,12 @@ from serial_lora_course.lessons.l08_how_sure.figures import (
     plot_shapes,
     plot_studies,
 )
-from serial_lora_course.lessons.l11_many.figures import plot_gather, plot_sums, plot_table
+from serial_lora_course.lessons.l11_many.figures import (
+    plot_sides,
+    plot_table,
+    plot_times,
+    plot_weights,
+)
 from serial_lora_course.lessons.l12_your_own.figures import plot_counts
 from serial_lora_course.lessons.l13_not_learning.figures import (
     plot_curves,
@@ -233,15 +238,34 @@ def test_the_memory_of_a_step_is_its_parts_beside_what_was_measured_and_guessed(
     assert "   15 (-25.0%)" in [text.get_text() for text in many.texts]
 
 
-def test_sums_as_trained_are_a_line_and_draws_a_band_with_levels_across_the_answers():
-    trained, draws = [(9, 0.0), (5, 0.7)], [[(9, 0.0), (8, 0.1)], [(9, 0.0), (6, 0.3)]]
-    figure = plot_sums((1, 6), trained, draws, {"own": 9})
-    for i, axes in enumerate(figure.axes):
-        line, mean, *levels = (list(each.get_ydata()) for each in axes.lines)
-        assert line == [row[i] for row in trained]
-        assert mean == pytest.approx([row[i] for row in np.mean(draws, 0)])
-        assert levels == [[9, 9]] * (i == 0)
-    assert "turned 6 to 8" in figure.alt_text
+def test_a_curve_over_the_weight_has_its_counts_and_its_distance_to_the_one_before():
+    some = [torch.arange(9).reshape(1, 9) < count for count in (2, 7, 4)]
+    curves = {"own": {"0": some[0], "1": some[1]}, "sum": {"0": some[0], "1": some[2]}}
+    figure = plot_weights([0, 1], curves)
+    drawn = [list(line.get_ydata()) for line in figure.axes[0].lines]
+    assert [2, 7] in drawn
+    assert [2, 4] in drawn
+    half = 1.96 * np.sqrt(9 * np.var([0] * 6 + [1] * 3, ddof=1))
+    assert f"sum: at 0 2, at 1 4 (-3 ± {half:.0f})" in figure.alt_text
+    assert "own: at 0 2 (-5 ± 3), at 1 7" in figure.alt_text
+
+
+def test_others_as_trained_stand_beside_each_draw_of_turned_ones():
+    some = [torch.arange(9).reshape(1, 9) < count for count in (2, 7, 8)]
+    counted = {("image blocks", "as trained"): some[:1], ("image blocks", "turned"): some[1:]}
+    moved = {("image blocks", "as trained"): [0.7], ("image blocks", "turned"): [0.1, 0.3]}
+    figure = plot_sides(counted, moved, {"own": some[2]})
+    answers, far = ([list(line.get_xdata()) for line in axes.lines] for axes in figure.axes)
+    assert [2] in answers
+    assert [7, 8] in answers
+    assert far == [[0.7], [0.1, 0.3]]
+    assert "image blocks, turned: 7, 8, features move by 0.20; own: 8" in figure.alt_text
+
+
+def test_times_are_a_line_a_way_over_the_batch():
+    figure = plot_times((1, 4), {"a": [8.0, 4.0], "b": [9.0, 9.0]})
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[8, 4], [9, 9]]
+    assert "b: 9.0 for 1, 9.0 for 4" in figure.alt_text
 
 
 def test_means_are_lines_and_leads_are_dots_a_data_set_and_a_mean_with_its_interval():
@@ -396,24 +420,16 @@ def test_the_steps_of_a_and_b_are_one_line_each():
 
 def test_a_table_frames_a_customers_own_adapter_and_colours_gains():
     hits = {
-        (row, of): torch.arange(9) < i + 2 * j
+        row: torch.stack([torch.arange(9) < i + 2 * j for j in range(2)])
         for i, row in enumerate("-ab")
-        for j, of in enumerate("ab")
     }
-    figure = plot_table(hits, "-ab", "right", totals=["2", "4", "6"])
+    figure = plot_table(hits, "ab", "right", totals=True)
     (axes,) = figure.axes
     told = [text.get_text() for text in axes.texts]
-    assert told == ["0", "2", "1", "3", "2", "4", "2", "4", "6"]
+    assert told == ["0", "2", "1", "3", "2", "4", "2", "4 (+2 ± 3)", "6 (+4 ± 4)"]
     assert axes.images[0].get_array().tolist() == [[0, 0], [1, 1], [2, 2]]  # above the first row
     assert [patch.get_xy()[1] > 1 for patch in axes.patches] == [False, True]
-    assert "b: 2, 4, in all 6" in figure.alt_text
-
-
-def test_a_gather_joins_each_picture_to_its_adapter():
-    panels = {"some": ([1, 0, 1], [("a cat", True), ("a dog", False), ("a hen", True)])}
-    (axes,) = plot_gather(torch.rand(3, 3, 4, 4), ("a", "b"), panels).axes
-    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 0], [0, 1], [1, 2]]
-    assert {"✓ a cat", "✗ a dog"} <= {text.get_text() for text in axes.texts}
+    assert "b: 2, 4, in all 6 (+4 ± 4)" in figure.alt_text
 
 
 def test_runs_of_a_ratio_are_a_line_over_the_root_of_their_product():

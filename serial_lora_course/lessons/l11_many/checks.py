@@ -6,7 +6,7 @@ Pairs are compared by what they are for, the dense product B A.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
 WIDTH = 9
+FORM_1 = "return A (r, d), then B (d, r), of the rank of one pair: add, do not stack"
 FORM_2 = "return all_A (K, r, d), then all_B (K, d, r), where r is the largest rank"
 FORM = "return A (r, d), then B (d, r): stack A's rows (dim 0) and B's columns (dim 1)"
 
@@ -55,7 +56,22 @@ def add_pairs() -> Iterator[Case]:
 
 
 @exercise(
-    "11.2", "each product B A is what it was, for pairs of equal and different ranks, and of rank 0"
+    "11.2", "A and B have the rank of one pair, and B A has every product, trained and untrained"
+)
+def add_factors() -> Iterator[Case]:
+    """The product of the sums is the sum of all products, of each B with each A."""
+    for rank, weights in ((3, [0.7, 0.4]), (2, [1.5, 0.5, 0.25])):
+        pairs = [random_pair(rank) for _ in weights]
+        total = sum(
+            (v * w) ** 0.5 * change((A, B))
+            for (v, (A, _)), (w, (_, B)) in product(zip(weights, pairs, strict=True), repeat=2)
+        )
+        what = f"{len(pairs)} pairs of rank {rank} with weights {weights}"
+        yield product_case(what, (pairs, weights), total, rank, FORM_1)
+
+
+@exercise(
+    "11.3", "each product B A is what it was, for pairs of equal and different ranks, and of rank 0"
 )
 def stack_pairs() -> Iterator[Case]:
     """Product by product, in the order of the pairs."""
@@ -90,7 +106,7 @@ def gathered(kind: Callable) -> Callable:
 
 
 @exercise(
-    "11.3",
+    "11.4",
     "behind the norm each sample gets its own pair, in any order and with repetitions, and gradients are right",
     through=gathered,
 )
@@ -105,87 +121,4 @@ def gathered_pairs() -> Iterator[Case]:
             one_by_one(x, norm, pairs, picks),
             form="return tokens for each sample, with the shape (B, N, d) of x",
             leaves=lambda x, *_: {"x": x},
-        )
-
-
-class Block(nn.Module):
-    """Half of a block as CLIP names it: two norms, and a layer for the attention."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ln_1, self.attn = random_norm(), nn.Linear(WIDTH, WIDTH)
-        self.ln_2, self.mlp = random_norm(), nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
-
-
-class Tower(nn.Module):
-    """A few blocks, one after another."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(Block() for _ in range(count))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.resblocks:
-            x = block(x)
-        return x
-
-
-class Visual(nn.Module):
-    """What CLIP has around the blocks of its image tower."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.transformer = Tower(count)
-
-
-class Towers(nn.Module):
-    """An image tower and a text tower of a few blocks, as CLIP names them."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.visual, self.transformer = Visual(count), Tower(count)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.visual.transformer(x)
-
-
-def served(model: Towers, stored: list, picks: list[int], x: Tensor) -> Tensor:
-    """Tokens through the image tower, a pass for each sample, each pair behind the first norm."""
-    blocks: Any = model.visual.transformer.resblocks
-    for i, block in enumerate(blocks):
-        pairs = [each[f"visual.transformer.resblocks.{i}.serial_lora"] for each in stored]
-        x = x + block.attn(one_by_one(x, block.ln_1, pairs, picks))
-        x = x + block.mlp(block.ln_2(x))
-    return x
-
-
-@exercise(
-    "11.4",
-    "the server's batch equals a pass for each picture, with adapters of different ranks and of rank 0, and the model is as it was",
-)
-def server_of() -> Iterator[Case]:
-    """Compared with a pass for each."""
-    for blocks, ranks, picks in ((2, (2, 0, 3), [2, 0, 1, 2]), (3, (1, 4), [1, 0, 0])):
-        model, x = Towers(blocks), torch.randn(len(picks), 4, WIDTH)
-        stored = [
-            {
-                f"{tower}transformer.resblocks.{i}.serial_lora": random_pair(rank)
-                for tower in ("visual.", "")
-                for i in range(blocks)
-            }
-            for rank in ranks
-        ]
-        with torch.no_grad():
-            expected = served(model, stored, picks, x)
-        yield Case(
-            f"{blocks} blocks, and {len(picks)} pictures with the adapters {picks} of {len(stored)}",
-            (model, stored, torch.tensor(picks)),
-            expected,
-            read=lambda server, *_, x=x: server(x).detach(),
-            form="return the copy of the model, with a Gathered in each block",
-            tolerance=1e-4,
         )

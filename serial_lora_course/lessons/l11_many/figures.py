@@ -1,4 +1,4 @@
-"""Sums of adapters beside others as large, a table of adapters and customers, and a gather."""
+"""Tables of adapters and customers, sums over the weight, others as trained and turned, and times."""
 
 from __future__ import annotations
 
@@ -8,86 +8,53 @@ from itertools import product
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, ScalarFormatter
 from torch import Tensor
 
 from serial_lora_course.plots.style import (
     BLUE,
     DASHED,
     GREEN,
+    INK,
+    PURPLE,
     QUIET,
     VERMILION,
     styled_figure,
     with_description,
 )
 
+LOOKS = (
+    {"color": BLUE, "marker": "s", "linestyle": DASHED},
+    {"color": VERMILION, "marker": "o", "linestyle": "-"},
+    {"color": PURPLE, "marker": "^", "linestyle": ":"},
+    {"color": GREEN, "marker": "D", "linestyle": "-."},
+    {"color": INK, "marker": "v", "linestyle": "-"},
+)
+NOTE = {"textcoords": "offset points", "ha": "center", "fontsize": 10}
 
-def plot_sums(
-    counted: Sequence[int],
-    as_trained: Sequence[tuple[int, float]],
-    at_random: Sequence[Sequence[tuple[int, float]]],
-    levels: Mapping[str, int],
-) -> Figure:
-    """Right answers, and how far features move: a line for adapters as trained, a band for turned ones.
 
-    Args:
-        counted: the adapters in the sum, on the first axis.
-        as_trained: both values at each of them.
-        at_random: the same, for each random draw.
-        levels: name -> right answers, dotted across the first panel.
-    """
-    words, titles = [], ("right answers", "how far the others move a picture's features")
-    note = {"textcoords": "offset points", "ha": "center", "fontsize": 10}
-    with styled_figure(11, 4.2) as figure:
-        every = figure.subplots(1, 2)
-        for i, (axes, title) in enumerate(zip(every, titles, strict=True)):
-            trained, draws = ([row[i] for row in as_trained], np.array(at_random)[..., i])  # (D, k)
-            low, high = draws.min(0), draws.max(0)
-            axes.plot(counted, trained, color=VERMILION, marker="o", label="as trained")
-            look = {"color": BLUE, "marker": "s", "linestyle": DASHED}
-            axes.plot(counted, draws.mean(0), label="turned at random, as large", **look)
-            axes.fill_between(counted, low, high, color=BLUE, alpha=0.18, linewidth=0)
-            shape = (".0f", ".2f")[i]
-            for where, value in zip(counted[1:], trained[1:], strict=True):
-                at = {"xytext": ((24, 3), (0, 9))[i], "color": VERMILION}
-                axes.annotate(f"{value:{shape}}", (where, value), **note, **at)
-            told = f"{low[-1]:{shape}} to {high[-1]:{shape}}"
-            axes.annotate(told, (counted[-1], high[-1]), xytext=(-16, 6), color=BLUE, **note)
-            axes.set(title=title, xlabel="adapters in the sum", xticks=counted)
-            ends = min(trained), max(*trained, draws.max())
-            axes.set_ylim(*((0.8 * ends[0], 1.08 * ends[1]), (0, 1.2 * ends[1]))[i])
-            numbers = ", ".join(f"{value:{shape}}" for value in trained)
-            words.append(f"{title}: as trained {numbers}; turned {told} in the last")
-        for name, level in levels.items():
-            every[0].axhline(level, color=QUIET, linestyle=":", linewidth=1.4)
-            under = note | {"ha": "left", "xytext": (-4, 6)}
-            every[0].annotate(f"{name}: {level}", (counted[0], level), **under)
-            words.append(f"{name}: {level}")
-        every[1].legend(loc="upper left")
-    return with_description(
-        figure, f"With {list(counted)} adapters in the sum. {'; '.join(words)}."
-    )
+def apart(named: Tensor, other: Tensor) -> tuple[int, float]:
+    """How many more of the same pictures (C, N) are right, and half of its 95% interval."""
+    lead = named.float() - other.float()  # 1, 0 or -1; the pictures are the sample
+    return int(lead.sum()), 1.96 * float((lead.shape[1] * lead.var(dim=1).sum()).sqrt())
 
 
 def plot_table(
-    hits: Mapping[tuple[str, str], Tensor],
-    rows: Sequence[str],
-    title: str,
-    totals: Sequence[str] = (),
+    hits: Mapping[str, Tensor], columns: Sequence[str], title: str, totals: bool = False
 ) -> Figure:
     """How many are right: a row an adapter, a column a customer; a frame where both are one.
 
     Blue is more than in the first row, red less.
 
     Args:
-        hits: (adapter, customer) -> which pictures are named right.
-        rows: the adapters that are shown.
+        hits: row -> which pictures (C, N) are named right.
+        columns: the C customers.
         title: what is counted.
-        totals: what is told of each row, to the right of it.
+        totals: whether the sum of a row, and how far it is from that of the first, stand at its right.
     """
-    columns = list(dict.fromkeys(customer for _, customer in hits))
-    table = np.array([[int(hits[row, column].sum()) for column in columns] for row in rows])
-    width = 1.15 * len(columns) + 1.6 + 1.8 * bool(totals)
-    with styled_figure(width, 0.5 * len(rows) + 1) as figure:
+    rows, (first, *_) = list(hits), hits.values()
+    table = np.array([named.sum(1).tolist() for named in hits.values()])
+    with styled_figure(1.15 * len(columns) + 1.6 + 1.8 * totals, 0.5 * len(rows) + 1) as figure:
         axes = figure.subplots()
         gains = table - table[0]
         reach = 1.6 * max(abs(gains).max(), 1)
@@ -98,53 +65,127 @@ def plot_table(
             if same:
                 frame = {"edgecolor": VERMILION, "facecolor": "none", "linewidth": 2.4}
                 axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, **frame))
-        for y, total in enumerate(totals):
+        told = [
+            f"{row}: {', '.join(map(str, line))}" for row, line in zip(rows, table, strict=True)
+        ]
+        for y, named in enumerate(hits.values() if totals else ()):
+            lead, half = apart(named, first)
+            total = f"{int(named.sum())}" + (f" ({lead:+d} ± {half:.0f})" if y else "")
             axes.text(len(columns) - 0.3, y, total, va="center", weight="bold")
+            told[y] += f", in all {total}"
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.set(title=title, xlabel="pictures of", ylabel="adapter")
         axes.grid(visible=False)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    told = [f"{row}: {', '.join(map(str, line))}" for row, line in zip(rows, table, strict=True)]
-    for y, total in enumerate(totals):
-        told[y] += f", in all {total}"
     return with_description(
         figure, f"{title}. Columns: {', '.join(columns)}. Rows: {'; '.join(told)}."
     )
 
 
-def plot_gather(
-    pictures: Tensor,
-    names: Sequence[str],
-    panels: Mapping[str, tuple[Sequence[int], Sequence[tuple[str, bool]]]],
-) -> Figure:
-    """Which of the stored adapters each picture of a batch gets, and what it is named with it.
+def plot_weights(weights: Sequence[float], curves: Mapping[str, Mapping[str, Tensor]]) -> Figure:
+    """Right answers over the weight: a curve a way, and its numbers in a row under the axis.
+
+    Bars and brackets tell how far a curve is from the one before; the first, from its own end.
 
     Args:
-        pictures: (B, 3, H, W), of any range.
-        names: of the adapters, in their order.
-        panels: title -> each picture's adapter, and its answer with whether that is right.
+        weights: of the adapters, on the first axis.
+        curves: way -> for each weight, as it is written, which pictures (C, N) are named right.
     """
-    words, colours = [], ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7")
-    low, high = pictures.amin((1, 2, 3), keepdim=True), pictures.amax((1, 2, 3), keepdim=True)
-    shown = ((pictures - low) / (high - low)).permute(0, 2, 3, 1)  # (B, H, W, 3)
-    with styled_figure(5.4 * len(panels), 0.68 * max(len(names), len(shown)) + 0.4) as figure:
-        for axes, (title, (which, answers)) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-        ):
-            for k, name in enumerate(names):
-                box = {"facecolor": colours[k % 8], "alpha": 0.3 if k in which else 0.1}
-                axes.add_patch(Rectangle((0, k - 0.3), 2.3, 0.6, **box))
-                axes.text(1.15, k, f"{k} {name}", ha="center", va="center", fontsize=10)
-            for i, (picture, k, (answer, right)) in enumerate(
-                zip(shown, which, answers, strict=True)
-            ):
-                axes.plot([2.3, 4], [k, i], color=colours[k % 8], linewidth=2.2)
-                axes.imshow(picture, extent=(4, 4.9, i + 0.45, i - 0.45), aspect="auto")
-                told = f"{'✓' if right else '✗'} {answer}"
-                axes.text(5.1, i, told, va="center", color=GREEN if right else VERMILION)
-                words.append(f"{title}, picture {i} with {names[k]}: {told}")
-            axes.set(title=title, xlim=(-0.1, 8.4), ylim=(max(len(names), len(shown)) - 0.5, -0.5))
-            axes.axis("off")
+    words, names = [], list(next(iter(curves.values())))
+    before = dict.fromkeys(names, next(iter(curves.values()))[names[-1]])
+    with styled_figure(11, 5) as figure:
+        axes = figure.subplots()
+        row = {"transform": axes.get_xaxis_transform(), "fontsize": 10, "y": -0.07}
+        axes.text(x=-0.08, s="weight", **row, ha="right")
+        for j, ((way, named), look) in enumerate(zip(curves.items(), LOOKS, strict=False)):
+            counts, told = [int(each.sum()) for each in named.values()], []
+            axes.plot(weights, counts, linewidth=1.8, **look)
+            row |= {"color": look["color"], "y": -0.15 - 0.07 * j}
+            axes.text(x=-0.08, s=way, **row, ha="right", weight="bold")
+            for x, count, (at, right) in zip(weights, counts, named.items(), strict=True):
+                text, (lead, half) = f"{count}", apart(right, before[at])
+                if half:
+                    text += f" ({lead:+d} ± {half:.0f})"
+                if half and j:
+                    bar = {"color": look["color"], "capsize": 4, "linewidth": 1}
+                    axes.errorbar(x + 0.006 * (j - 1), count, half, **bar)
+                axes.text(x=x, s=text, **row, ha="center")
+                told.append(f"at {at} {text}")
+            words.append(f"{way}: {', '.join(told)}")
+            before = named
+        axes.set_xticks(weights, names)
+        title = "brackets and bars: distance to the row above (first row: to weight 1), with 95%"
+        axes.set_xlim(-0.06, 1.08)
+        axes.set(ylabel=f"right of {right.numel()}", title=title)
+    return with_description(
+        figure, f"Right of {right.numel()} over the weight; {title}. {'; '.join(words)}."
+    )
+
+
+def plot_sides(
+    counted: Mapping[tuple[str, str], Sequence[Tensor]],
+    moved: Mapping[tuple[str, str], Sequence[float]],
+    levels: Mapping[str, Tensor],
+) -> Figure:
+    """Right answers, and how far features move, with the others in some blocks, as trained or turned.
+
+    Args:
+        counted: (blocks, side) -> for each draw, which pictures (C, N) are named right.
+        moved: the same, for pictures and prompts -> for each draw, how far their features move.
+        levels: name -> which pictures are named right, dotted; the first is what is compared with.
+    """
+    rows = list(dict.fromkeys(where for where, _ in counted))
+    words, (own, *_) = [], levels.values()
+    with styled_figure(11, 3.4) as figure:
+        answers, far = figure.subplots(1, 2, width_ratios=(3, 2))
+        for (where, side), draws in counted.items():
+            trained = len(draws) == 1
+            look = {"color": VERMILION if trained else BLUE, "marker": "o" if trained else "s"}
+            look |= {"linestyle": "none", "markersize": 7}
+            height = rows.index(where) + (-0.15 if trained else 0.15)
+            counts, (lead, half) = [int(named.sum()) for named in draws], apart(draws[0], own)
+            answers.plot(counts, [height] * len(counts), **look)
+            words.append(f"{where}, {side}: {', '.join(map(str, counts))}")
+            if trained:
+                answers.errorbar(counts, [height], xerr=half, color=look["color"], capsize=4)
+                words[-1] += f" ({lead:+d} ± {half:.0f})"
+            if drift := moved.get((where, side)):
+                label = side if where == rows[0] else None
+                far.plot(drift, [height] * len(drift), label=label, **look)
+                told, at = f"{np.mean(drift):.2f}", (max(drift), height)
+                far.annotate(told, at, **NOTE, xytext=(20, -4), color=look["color"])
+                words[-1] += f", features move by {told}"
+        for name, named in levels.items():
+            count = int(named.sum())
+            answers.axvline(count, color=QUIET, linestyle=":", linewidth=1.4)
+            answers.annotate(f"{name}: {count}", (count, -0.6), **NOTE, xytext=(0, 4))
+            words.append(f"{name}: {count}")
+        answers.set_yticks(range(len(rows)), rows)
+        answers.set(ylabel="the other five act in", xlabel=f"right of {own.numel()}")
+        far.set_title("how far features move")
+        far.set_yticks([0, 1], ["pictures", "prompts"])
+        far.set(xlim=(0, 1), xlabel="distance, of features of length 1")
+        far.legend(loc="lower right")
+        for axes in (answers, far):
+            axes.set_ylim(len(rows) - 0.5, -0.6)
     return with_description(figure, f"{'; '.join(words)}.")
+
+
+def plot_times(sizes: Sequence[int], ms: Mapping[str, Sequence[float]]) -> Figure:
+    """Milliseconds a picture over the size of its batch, both on scales of powers: a line a way."""
+    words = []
+    with styled_figure(10, 4.4) as figure:
+        axes = figure.subplots()
+        for (way, values), look in zip(ms.items(), LOOKS, strict=False):
+            axes.loglog(sizes, values, label=f"{way}: {values[-1]:.1f}", **look)
+            told = ", ".join(f"{value:.1f} for {n}" for n, value in zip(sizes, values, strict=True))
+            words.append(f"{way}: {told}")
+        axes.set_xticks(sizes, list(map(str, sizes)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8)))
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.minorticks_off()
+        axes.set(xlabel="pictures in the batch", ylabel="ms of the processor, a picture")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title=f"in a batch of {sizes[-1]}")
+    return with_description(figure, f"Milliseconds a picture, by the batch. {'; '.join(words)}.")
