@@ -580,8 +580,8 @@ print(
 # W stretches very unevenly: one direction 5.8 times as much as on average, and 72% of all directions less than half as
 # much. Along W's own directions this costs half a point. Along random ones the mean cost is 0.20, and there may be
 # none. So stretch and directions together cost something; whether the same stretch costs less elsewhere is open, with
-# -0.34 ± 0.37. (In CLIP's block of [lesson 01](01_low_rank_maths.ipynb) you saw how they can: its loss bends most
-# along the directions that W stretches most.)
+# -0.34 ± 0.37. (In CLIP's block of [lesson 01](01_low_rank_maths.ipynb) it was the few longest directions that did
+# harm: with them clipped, the pair trained better.)
 #
 # ## The verdict
 #
