@@ -1,13 +1,12 @@
 # %% [markdown]
 # # 12 · Your own model and pictures
 #
-# A camera hangs over the white counter in Ada's shop and has to tell how many things lie there, from one to four. Ada
-# sorted frames into four folders and trained a classifier, and in her test it was nearly always right. Now her sister
-# wants the same camera. But she lays *different* things together, her counter is of *wood*, and her things *touch*.
+# A camera over the white counter in Ada's shop tells how many things lie there, from one to four. Ada sorted frames into
+# four folders and trained a classifier, which was nearly always right in her test. Now her sister wants it too. But she
+# lays *different* things together, her counter is of *wood*, and her things *touch*.
 #
-# **Is an adapter worth training for such pictures, or does a linear probe do, or a few lines without training?** The
-# bar is three right answers in four, on every draw of things that nobody trained on. Below it, the sister had better
-# count by hand.
+# **Is an adapter worth training for such pictures, or does a linear probe do, or a few lines without training?** Good
+# enough is three right answers in four, whichever things are held out.
 
 # %%
 try:
@@ -44,12 +43,11 @@ lesson_card("12")
 # %% [markdown]
 # ## A folder of frames
 #
-# The folder has one sub-folder per class, a layout that many tools read. The things are photographs, cut out by hand.
-# In each frame, one thing lies on a white sheet one to four times, each copy in a quarter of its own. `film` takes four
-# frames of every sheet, and between them the things turn a little and the light changes.
+# Each class has a sub-folder. The things are photographs, cut out by hand, and each frame shows one thing on white, one
+# to four times. `film` takes four frames of every sheet, and between them the things turn a little and the light changes.
 #
-# To use a folder of your own, set `folder` to its path, leave out `film`, and adapt the lines that fill `files` and
-# `objects`. Then every cell runs until we turn to the sister's counter.
+# With a folder of your own, set `folder`, leave out `film`, and adapt the lines that fill `files` and `objects`. Then
+# every cell runs until we turn to the sister.
 
 
 # %%
@@ -87,9 +85,8 @@ print(ATTRIBUTION["photographs"])
 # %% [markdown]
 # ## Nearly always right
 #
-# The simplest classifier needs no training. A frozen model, the image tower of our tiny CLIP, turns every frame into a
-# vector. We set a quarter of the frames aside as a test, and each of them gets the class of the training frame whose
-# vector is nearest.
+# A frozen model, the image tower of our tiny CLIP, turns every frame into a vector. We set a quarter of the frames
+# aside, and each of them gets the class of the training frame whose vector is nearest.
 
 # %%
 from serial_lora_course.models.clip import load_clip
@@ -121,6 +118,7 @@ shuffled = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)
 careless = shuffled[len(files) // 4 :], shuffled[: len(files) // 4]  # to train, and to test
 found = nearest(*careless)
 good = labels[found] == labels[careless[1]]
+print(f"pixels across: {pictures[0].width} in the file, {inputs.shape[-1]} for the tower")
 print(f"right: {good.float().mean():.1%} of {len(good)} test frames")
 sheets = [file.stem[:-1] for file in files]  # "zebu 1a" is a frame of the sheet "zebu 1"
 same = torch.tensor([sheets[i] == sheets[j] for i, j in zip(careless[1], found, strict=True)])
@@ -130,10 +128,10 @@ pairs = [*careless[1][:8], *found[:8].tolist()]
 show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i in pairs])
 
 # %% [markdown]
-# The upper row shows eight test frames. Below each is the training frame that decided its class, and it shows the same
-# sheet. The counts above say that this is so for nearly all test frames, and that the other answers are mostly wrong.
-# So the classifier did not have to count, because it could recognise the sheet. This is called a **leak**, and frames of
-# one video leak in the same way. To stop it, split *objects*: all frames of a thing go to the same side.
+# Below each test frame is the training frame that decided its class. It shows the same sheet, as it does for 163 of the
+# 178, and all of these are right. To be right there, a classifier need not count, only recognise a sheet. This is a
+# **leak**, and frames of one video leak in the same way. To stop it, split *objects*: all frames of a thing go to the
+# same side.
 
 # %% [markdown]
 # ### Exercise 12.1 · Split by object
@@ -144,7 +142,7 @@ show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i i
 #
 # From each class, hold out `round(share * number of its objects)` objects for testing, but at least one, and leave at
 # least one for training. (Every class has two objects or more, and an object belongs to one class.) The seed alone
-# decides which are held out; the order of the files changes nothing.
+# decides which are held out, and not the order of the files.
 
 
 # %% tags=["exercise"]
@@ -196,8 +194,8 @@ check("12.1", split_by_object)
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
-# Now we compare both splits. Beside the nearest frame we try a **linear probe**, one linear layer from the frozen
-# features to the classes. Each *draw* holds out other frames, or other things.
+# Now we compare both splits. We also try a **linear probe**, one linear layer from the frozen features to the classes.
+# Each *draw* holds out other frames or things.
 
 
 # %%
@@ -230,15 +228,13 @@ for draw in range(3):
 display(pd.Series(rows).astype(float).round(1).unstack(0))
 
 # %% [markdown]
-# If we split by frame, the nearest frame is ahead on every draw, with at least 97.8%. If we split by thing, it falls to
-# 79.3% at best, and the probe is a few points ahead. **A leak rewards memory**: Ada would have chosen the nearest frame
-# for a number that says nothing about counting. We leave it out from here on.
+# If we split by frame, the nearest frame is ahead, with at least 97.8%. If we split by thing, it has 79.3% at most, and
+# the probe is ahead. **A leak rewards memory**: Ada would have chosen the worse way.
 #
 # ## An adapter, merged and saved
 #
-# A probe can only read what the features hold, but an adapter changes the features. Ours is Serial LoRA, one pair of
-# small matrices before q, k and v in each block. After training we merge the pairs into the weights, and what we save is
-# an ordinary model.
+# A probe only reads what the features hold, but an adapter changes them. Ours is Serial LoRA, one pair of small matrices
+# before q, k and v in each block. We train the pairs, merge them into the weights and save an ordinary model.
 
 # %% [markdown]
 # ### Exercise 12.2 · From a folder to a merged model
@@ -249,13 +245,12 @@ display(pd.Series(rows).astype(float).round(1).unstack(0))
 #
 # Put everything together in one function:
 #
-# 1. split by object with `yours("12.1")`, with a share of 0.25 to test and this seed;
+# 1. split by object with `yours("12.1")`, this seed, and a share of 0.25 to test;
 # 2. put Serial LoRA into a *copy* of the model, and a LayerNorm and a linear head behind it;
-# 3. train the pairs and the head on the training pictures alone, in random batches of at most 16: AdamW, cross-entropy,
-#    `steps` steps;
+# 3. train pairs and head on the training pictures: `steps` steps of AdamW, cross-entropy, random batches of at most 16;
 # 4. merge, so that no adapter and no hook is left;
-# 5. verify the merge by the model's outputs for the test pictures and the given `merge_is_verified`, with a tolerance of
-#    `1e-4`: the merged outputs have to be the adapted ones, *and* the adapter must have an effect.
+# 5. verify the merge on the test pictures with `merge_is_verified` and a tolerance of `1e-4`: the merged outputs have to
+#    be the adapted ones, *and* the adapter must have an effect.
 
 
 # %% tags=["exercise"]
@@ -347,7 +342,7 @@ for draw in range(3):
     train = sorted(set(range(len(files))) - set(test))
     probe = linear_probe(features[train], labels[train], draw)
     ada.append((probe, model))
-    for side, some in {"training": train, "held out": test}.items():
+    for side, some in {"training": train[::3], "held out": test}.items():
         with torch.no_grad():
             outputs = {"probe": probe(features[some]), "adapter": model(inputs[some])}
         for way, each in outputs.items():
@@ -364,16 +359,15 @@ with torch.no_grad():
 print(f"verified: {verified}; loaded into a plain tower, its outputs differ by at most {apart:.1g}")
 
 # %% [markdown]
-# Compare the held-out columns. On things that it never saw, the adapter is ahead of the probe on XX. AFTER The probe is ahead of it nowhere. The saved file needs no adapter's code: it was loaded into a plain
-# tower and a head, and the outputs are the same up to rounding. If you have a folder of your own, keep this cell and
-# this file.
+# Both ways know their training frames nearly by heart. But on things that they never saw, the adapter is right on at least
+# 93.5% and the probe on at most 84.8%, so on frames like Ada's the adapter is worth training. What we saved loads into a
+# plain tower and answers the same. With your own folder, this is the cell to keep.
 #
 # ## What her sister will lay there
 #
-# Before you ship a model, test it on pictures as its user will have them. We lay the held-out things of each draw on new
-# sheets, and all four tests show the same things, sheet for sheet. *Mixed* has different things in the quarters of a
-# white sheet, and *on wood* has the same boxes on wood. In *touching* the things meet, on white, and *her counter* joins
-# both: things that meet, on wood. Where things meet, only sheets with two to four of them count.
+# We lay the held-out things of each draw on new sheets, the same things in all four tests. *Mixed* has different things
+# on white, and *on wood* has them in the same places. In *touching* the things meet, on white, and *her counter* joins
+# both. Where things meet, only sheets with two or more count.
 
 
 # %%
@@ -427,14 +421,11 @@ seen = [(name, i) for name in TESTS for i in range(8)]
 show([draws[0][name][0][i] for name, i in seen], [f"{name}: {truth[i]}" for name, i in seen])
 
 # %% [markdown]
-# Two ways to count these sheets have learnt from Ada's frames, the **probe** and the **adapter**. Two more need no
-# training:
+# Beside the **probe** and the **adapter**, two ways without training will count these sheets:
 #
 # - **Connected parts**: mark every pixel that differs from the ground, and count the pieces that hang together.
-# - **Thickest places** are meant for things that touch. Such things make one piece, but each is often thickest near its
-#   middle. So count the places that are farther from the ground than all around them.
-#
-# Both have to know the ground. On white it is the median colour of the page, but wood has many colours.
+# - **Thickest places**, for things that touch. These make one piece, but each is often thickest near its middle, so count
+#   the places that are farther from the ground than all around them.
 
 # %% [markdown]
 # ### Exercise 12.3 · The ground of a page
@@ -443,10 +434,10 @@ show([draws[0][name][0][i] for name, i in seen], [f"{name}: {truth[i]}" for name
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 10 |
 #
-# Look at the row of wood above: what do the pixels of the ground have in common, from which a few lines could tell its
-# colour? Write a function that tells, from a page alone, the colour of the ground at every place, on white and on wood
-# whose grain lies or stands. Things cover less than half of each line along the grain. On white a thing may be wider or
-# taller than half of the page, and where several grounds fit equally well, the plain one is right.
+# On white, the ground is the median colour of the page, but wood has many colours. Look at the row of wood above: what
+# could a few lines use? Write a function that tells, from a page alone, the colour of its ground at every place, on
+# white and on wood whose grain lies or stands. Things cover less than half of each line along the grain. On white a
+# thing may be wider or taller than half of the page, and where several grounds fit equally well, the plain one is right.
 
 
 # %% tags=["exercise"]
@@ -527,14 +518,12 @@ for page in (first["touching"][31], first["touching"][3]):
 show(views, titles, columns=7)
 
 # %% [markdown]
-# On the left, look at what is marked. With one colour as the ground, marked stripes join the things; with your ground
-# each thing is a part of its own. On the right, things that meet are one part, because that is how we laid them. A red
-# dot is a thickest place. The first sheet is counted rightly, but on the second the thin spade and the thin stick have
-# no dot, because they vanish beside what they touch.
+# Marks are white. With one colour as the ground, stripes join the things; with your ground each is a part of its own.
+# Things that meet are one part, because we laid them so. Red dots are thickest places: on the first sheet each thing has
+# one, but on the last the thin spade and the thin stick have none.
 #
-# The probe and the adapter have seen neither wood nor things that touch. To be fair to them, we film every thing once
-# more: now other training things lie beside it, in turn on wood, touching, and as on her counter. They learn from both
-# folders, and with twice the frames the adapter takes twice the steps.
+# The probe and the adapter have seen neither wood nor things that touch. So we film every thing once more, with other
+# training things beside it, in turn as in the last three tests, and train on both folders.
 
 # %%
 held_out = {
@@ -560,11 +549,10 @@ def answers(draw: int, steps: int) -> dict:
         probe = linear_probe(known[rest], given[1][rest], draw)
     found = {}
     for name, (pages, shown, vectors) in draws[draw].items():
-        stripes, marks = ([marked(page, g) for page in pages] for g in (plain, own_ground))
+        marks = [marked(page, own_ground) for page in pages]
         found[name] = {
-            "connected parts, one colour": torch.tensor([*map(parts, stripes)]),
-            "connected parts, your ground": torch.tensor([*map(parts, marks)]),
-            "thickest places, your ground": torch.tensor([*map(thickest, marks)]),
+            "connected parts": torch.tensor([*map(parts, marks)]),
+            "thickest places": torch.tensor([*map(thickest, marks)]),
             "probe, Ada's frames": ada[draw][0](vectors).argmax(-1) + 1,
             "probe, both folders": probe(vectors).argmax(-1) + 1,
             "adapter, Ada's frames": ada[draw][1](shown).argmax(-1) + 1,
@@ -575,7 +563,7 @@ def answers(draw: int, steps: int) -> dict:
 
 # %%
 BAR = 75  # good enough, in per cent
-best = "adapter, both folders"  # your guess: of the seven ways above, the best on her counter
+best = "adapter, both folders"  # your guess: of the six ways above, the best on her counter
 said = [answers(draw, 2 * STEPS) for draw in range(3)]
 good = [
     {name: {w: (a == truth)[counts[name]] for w, a in ways.items()} for name, ways in each.items()}
@@ -584,8 +572,11 @@ good = [
 scores = [pd.DataFrame(each).map(lambda those: 100 * those.double().mean().item()) for each in good]
 chance = {name: 100 / len(set(truth[some].tolist())) for name, some in counts.items()}
 display_figure(figures.plot_counts(scores, BAR, chance))
-print("best on her counter:", [table["her counter"].idxmax() for table in scores])
-print("your guess:", best)
+for draw, table in enumerate(scores):
+    way = table["her counter"].idxmax()
+    print(
+        f"her counter, draw {draw}: {way} {table.loc[way, 'her counter']:.0f}%; your guess: {best}"
+    )
 usual = {}  # the median over the draws
 for name in TESTS:
     told = torch.stack([each[name]["adapter, Ada's frames"] for each in said])  # (draws, sheets)
@@ -594,22 +585,50 @@ print("the usual answer of the adapter from Ada's frames:")
 display(pd.DataFrame(usual, index=[f"to {number}" for number in range(1, 5)]).T)
 
 # %% [markdown]
-# FIGURE
+# Read the figure by column. Each dot is a draw, and chance is what the same answer to every sheet gets.
+#
+# **Mixed, on wood.** With your ground, connected parts are above the bar on every draw. The adapter from Ada's frames is
+# above it on mixed, but on wood it usually answers four, perhaps because the grain fills every quarter. Frames on wood
+# help, but not to the bar.
+#
+# **Touching, her counter.** Connected parts cannot count what we laid as one part. On white the adapter from Ada's frames
+# answers too low, for it learnt from things in separate quarters, and here they share one. With both folders it comes
+# about as far as thickest places, below the bar.
+#
+# Is either of these two better? Both answered the *same* sheets, so we compare them sheet by sheet, with your `lead` of
+# [lesson 04](04_clip_few_shot.ipynb). And would more training help?
 
 # %%
 gaps, lead = {}, yours("4.5")
 for name in ("touching", "her counter"):
-    two = "adapter, both folders", "thickest places, your ground"
+    two = "adapter, both folders", "thickest places"
     pairs = [[each[name][way] for way in two] for each in good]
     found = [100 * torch.tensor(lead(*pair)) / len(pair[0]) for pair in pairs]  # in points
     gaps[name] = ["{:+.0f} ± {:.0f}".format(*each) for each in found]
 print("how far the adapter is ahead of thickest places, in points:")
 display(pd.DataFrame(gaps, index=[f"draw {draw}" for draw in range(3)]).T)
-# recorded: answers(draw, steps) on every draw, which takes minutes
-display_figure(figures.plot_longer(figures.read_longer(), BAR))
+print(
+    "the adapter of draw 0 after more steps, recorded: right of its training frames and of each test"
+)
+display(figures.read_longer())
 
 # %% [markdown]
-# ANSWER
+# Most intervals hold zero, so the sheets do not tell which of the two is better. Nor do more steps help: after 640 the
+# adapter is right on 98.2% of its training frames, while on her counter it goes up and down. It learns the frames by
+# heart, and this does not teach it to count other things.
+#
+# **The answer.** On frames like Ada's, an adapter is worth more than a probe. But where things lie apart, connected parts
+# do as well without training, on wood too, once you have looked at the ground. On the sister's counter no way reaches the
+# bar, and longer training does not change this. So she should lay her things apart.
+#
+# Real counters are harder, for our white has no shadow and our wood a clean grain. And the tower sees 48 pixels where the
+# few lines see 112.
+#
+# ## On a model that you have heard of
+#
+# Your function takes other towers too, such as DINO (with `pretrained=True`, timm fetches its weights). With random
+# weights the cell shows only that another architecture is adapted and merged, and what a step costs: the difference of
+# the two times. "Verified" is true of this useless model, because it speaks of the merge alone.
 
 # %%
 import timm
@@ -662,8 +681,8 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 # ## What to remember
 #
 # - Split by object, because a leak looks like success.
-# - Look at pictures as a user will have them before you train.
-# - Run the cheap ways on the same pictures, and mend them too. If an adapter does not beat them all, you do not need it.
-# - Set the bar beforehand, and compare pair by pair, on several draws.
+# - Test on pictures as a user will have them.
+# - Run the cheap ways on the same pictures, and mend them with as much care as the adapter.
+# - Set the bar beforehand, and compare sheet by sheet, on several draws.
 #
 # If your own model does not learn: [lesson 13](13_not_learning.ipynb).
