@@ -5,7 +5,7 @@
 # four folders and trained a classifier, which was nearly always right in her test. Now her sister wants it too. But she
 # lays *different* things together, her counter is of *wood*, and her things *touch*.
 #
-# **Is an adapter worth training for such pictures, or does a linear probe do, or a few lines without training?** Good
+# **Is an adapter worth training for such pictures, or do a linear probe or a few lines without training do?** Good
 # enough is three right answers in four, whichever things are held out.
 
 # %%
@@ -46,8 +46,8 @@ lesson_card("12")
 # Each class has a sub-folder. The things are photographs, cut out by hand, and each frame shows one thing on white, one
 # to four times. `film` takes four frames of every sheet, and between them the things turn a little and the light changes.
 #
-# With a folder of your own, set `folder`, leave out `film`, and adapt the lines that fill `files` and `objects`. Then
-# every cell runs until we turn to the sister.
+# With a folder of your own, leave out `film`, and adapt the lines that fill `folder`, `files` and `objects`. Every cell
+# then runs until we turn to the sister.
 
 
 # %%
@@ -128,10 +128,9 @@ pairs = [*careless[1][:8], *found[:8].tolist()]
 show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i in pairs])
 
 # %% [markdown]
-# Below each test frame is the training frame that decided its class. It shows the same sheet, as it does for 163 of the
-# 178, and all of these are right. To be right there, a classifier need not count, only recognise a sheet. This is a
-# **leak**, and frames of one video leak in the same way. To stop it, split *objects*: all frames of a thing go to the
-# same side.
+# Below each test frame is the training frame that decided its class. It shows the same sheet, as for 163 of the 178, and
+# all of these are right. A classifier that recognises a sheet need not count. This is a **leak**, and frames of one video
+# leak in the same way. To stop it, split *objects*: all frames of a thing go to the same side.
 
 # %% [markdown]
 # ### Exercise 12.1 · Split by object
@@ -142,7 +141,7 @@ show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i i
 #
 # From each class, hold out `round(share * number of its objects)` objects for testing, but at least one, and leave at
 # least one for training. (Every class has two objects or more, and an object belongs to one class.) The seed alone
-# decides which are held out, and not the order of the files.
+# decides which, and not the order of the files.
 
 
 # %% tags=["exercise"]
@@ -194,8 +193,8 @@ check("12.1", split_by_object)
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
-# Now we compare both splits. We also try a **linear probe**, one linear layer from the frozen features to the classes.
-# Each *draw* holds out other frames or things.
+# We compare both splits, and also try a **linear probe**, one linear layer from the frozen features to the classes. Each
+# *draw* holds out other frames or things.
 
 
 # %%
@@ -245,12 +244,12 @@ display(pd.Series(rows).astype(float).round(1).unstack(0))
 #
 # Put everything together in one function:
 #
-# 1. split by object with `yours("12.1")`, this seed, and a share of 0.25 to test;
+# 1. split by object with `yours("12.1")`, this seed, and a share of 0.25;
 # 2. put Serial LoRA into a *copy* of the model, and a LayerNorm and a linear head behind it;
 # 3. train pairs and head on the training pictures: `steps` steps of AdamW, cross-entropy, random batches of at most 16;
 # 4. merge, so that no adapter and no hook is left;
-# 5. verify the merge on the test pictures with `merge_is_verified` and a tolerance of `1e-4`: the merged outputs have to
-#    be the adapted ones, *and* the adapter must have an effect.
+# 5. verify the merge on the test pictures with `merge_is_verified`, tolerance `1e-4`: merged outputs equal adapted ones,
+#    *and* the adapter has an effect.
 
 
 # %% tags=["exercise"]
@@ -360,14 +359,14 @@ print(f"verified: {verified}; loaded into a plain tower, its outputs differ by a
 
 # %% [markdown]
 # Both ways know their training frames nearly by heart. But on things that they never saw, the adapter is right on at least
-# 93.5% and the probe on at most 84.8%, so on frames like Ada's the adapter is worth training. What we saved loads into a
-# plain tower and answers the same. With your own folder, this is the cell to keep.
+# 93.5% and the probe on at most 84.8%, so on frames like Ada's an adapter is worth training. The saved file loads into a
+# plain tower and answers the same. With your own folder, keep this cell.
 #
 # ## What her sister will lay there
 #
-# We lay the held-out things of each draw on new sheets, the same things in all four tests. *Mixed* has different things
-# on white, and *on wood* has them in the same places. In *touching* the things meet, on white, and *her counter* joins
-# both. Where things meet, only sheets with two or more count.
+# We lay the held-out things of each draw on new sheets, the same in all four tests. *Mixed* has different things on
+# white, and *on wood* has them in the same places. In *touching* they meet, on white, and *her counter* joins both. Where
+# things meet, only sheets with two or more count.
 
 
 # %%
@@ -437,7 +436,7 @@ show([draws[0][name][0][i] for name, i in seen], [f"{name}: {truth[i]}" for name
 # On white, the ground is the median colour of the page, but wood has many colours. Look at the row of wood above: what
 # could a few lines use? Write a function that tells, from a page alone, the colour of its ground at every place, on
 # white and on wood whose grain lies or stands. Things cover less than half of each line along the grain. On white a
-# thing may be wider or taller than half of the page, and where several grounds fit equally well, the plain one is right.
+# thing may be wider or taller than half of the page. Where several grounds fit equally well, take the plain one.
 
 
 # %% tags=["exercise"]
@@ -518,12 +517,11 @@ for page in (first["touching"][31], first["touching"][3]):
 show(views, titles, columns=7)
 
 # %% [markdown]
-# Marks are white. With one colour as the ground, stripes join the things; with your ground each is a part of its own.
-# Things that meet are one part, because we laid them so. Red dots are thickest places: on the first sheet each thing has
-# one, but on the last the thin spade and the thin stick have none.
+# Marks are white. With one colour as the ground, stripes join the things; with your ground each is a part of its own. Red
+# dots are thickest places: on the first sheet each thing has one, but the spade and the stick on the last are too thin.
 #
-# The probe and the adapter have seen neither wood nor things that touch. So we film every thing once more, with other
-# training things beside it, in turn as in the last three tests, and train on both folders.
+# The probe and the adapter have seen neither wood nor touching things. So we film every thing once more, among other
+# training things, in turn as in the last three tests, and train on both folders.
 
 # %%
 held_out = {
@@ -585,18 +583,18 @@ print("the usual answer of the adapter from Ada's frames:")
 display(pd.DataFrame(usual, index=[f"to {number}" for number in range(1, 5)]).T)
 
 # %% [markdown]
-# Read the figure by column. Each dot is a draw, and chance is what the same answer to every sheet gets.
+# Each dot is a draw, and chance is what the same answer to every sheet gets.
 #
-# **Mixed, on wood.** With your ground, connected parts are above the bar on every draw. The adapter from Ada's frames is
-# above it on mixed, but on wood it usually answers four, perhaps because the grain fills every quarter. Frames on wood
-# help, but not to the bar.
+# **Mixed, on wood.** Connected parts are above the bar on every draw. The adapter from Ada's frames is above it on mixed,
+# but on wood it usually answers four, perhaps because the grain fills every quarter. Frames on wood help, but not to the
+# bar.
 #
-# **Touching, her counter.** Connected parts cannot count what we laid as one part. On white the adapter from Ada's frames
-# answers too low, for it learnt from things in separate quarters, and here they share one. With both folders it comes
-# about as far as thickest places, below the bar.
+# **Touching, her counter.** Connected parts cannot count what we laid as one part. On white, the adapter from Ada's frames
+# answers too low: it learnt from things in separate quarters, and here they share some. On her counter every draw has
+# another winner, with 56% at best.
 #
-# Is either of these two better? Both answered the *same* sheets, so we compare them sheet by sheet, with your `lead` of
-# [lesson 04](04_clip_few_shot.ipynb). And would more training help?
+# Is the adapter better than thickest places? Both answered the *same* sheets, so we compare them sheet by sheet, with your
+# `lead` of [lesson 04](04_clip_few_shot.ipynb). And would more training help?
 
 # %%
 gaps, lead = {}, yours("4.5")
@@ -613,22 +611,22 @@ print(
 display(figures.read_longer())
 
 # %% [markdown]
-# Most intervals hold zero, so the sheets do not tell which of the two is better. Nor do more steps help: after 640 the
-# adapter is right on 98.2% of its training frames, while on her counter it goes up and down. It learns the frames by
-# heart, and this does not teach it to count other things.
+# Five of the six intervals hold zero, so we cannot tell which is better. Nor does more training help: after 640 steps the
+# adapter is right on 98.2% of its training frames, but on her counter about where it was after 160. It learns the frames
+# by heart, and not how to count other things.
 #
-# **The answer.** On frames like Ada's, an adapter is worth more than a probe. But where things lie apart, connected parts
-# do as well without training, on wood too, once you have looked at the ground. On the sister's counter no way reaches the
-# bar, and longer training does not change this. So she should lay her things apart.
+# **The answer.** On frames like Ada's, the adapter beats the probe. But where things lie apart, connected parts do as well
+# without training, on wood too, once you have looked at the ground. On her sister's counter no way reaches the bar, and
+# more training does not change this. So she should lay her things apart.
 #
-# Real counters are harder, for our white has no shadow and our wood a clean grain. And the tower sees 48 pixels where the
-# few lines see 112.
+# Real counters are harder: our white has no shadow, and our wood a clean grain. And the tower sees 48 pixels, the few
+# lines 112.
 #
 # ## On a model that you have heard of
 #
-# Your function takes other towers too, such as DINO (with `pretrained=True`, timm fetches its weights). With random
-# weights the cell shows only that another architecture is adapted and merged, and what a step costs: the difference of
-# the two times. "Verified" is true of this useless model, because it speaks of the merge alone.
+# Your function takes other towers too, such as DINO (with `pretrained=True`, timm fetches its weights). Here they are
+# random, so we only see that another architecture is adapted and merged, and what a step costs: the difference of the two
+# times. "Verified" is true of this useless model too, for it speaks of the merge alone.
 
 # %%
 import timm
@@ -648,8 +646,8 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 # %% [markdown]
 # ## Quiz
 #
-# **1. A model is right on 97 % of the test pictures, and on 60 % in use. The pictures were frames of videos, split at
-# random. What happened?**
+# **1. A model is right on 97 % of its test pictures, frames of videos that were split at random, and on 60 % in use. What
+# happened?**
 #
 # <details><summary>Answer</summary>
 #
@@ -681,8 +679,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 # ## What to remember
 #
 # - Split by object, because a leak looks like success.
-# - Test on pictures as a user will have them.
-# - Run the cheap ways on the same pictures, and mend them with as much care as the adapter.
+# - Test on pictures as a user will have them, and mend the cheap ways with as much care as the adapter.
 # - Set the bar beforehand, and compare sheet by sheet, on several draws.
 #
 # If your own model does not learn: [lesson 13](13_not_learning.ipynb).

@@ -57,10 +57,10 @@ def plot_counts(scores: Sequence[pd.DataFrame], bar: float, chance: Mapping[str,
                 axes.scatter(found, heights, s=30, color=COLOURS[way.split(",")[0]], clip_on=False)
                 told.append(f"{test}, {way}: {', '.join(f'{each:.0f}' for each in found)}")
             for place, name, style in ((chance[test], "chance", "dashed"), (bar, "bar", "dotted")):
-                axes.axvline(place, color=QUIET, linestyle=style, zorder=0)
+                axes.axvline(place, color=QUIET, linestyle=style, lw=1.4, zorder=0)
                 axes.text(place, -0.75, name, color=QUIET, size=9, ha="center")
-            axes.set_title(test, pad=14)
-            axes.set(xlabel="right answers (%)", xlim=(-2, 102), xticks=range(0, 101, 25))
+            axes.set_title(test, pad=20)
+            axes.set(xlabel="right answers (%)", xlim=(-2, 102), xticks=range(0, 101, 20))
             axes.set_yticks(range(len(ways)), ways)
             axes.set_ylim(len(ways) - 0.5, -0.5)
     return with_description(figure, f"Per cent right, draw by draw. {'; '.join(told)}.")
