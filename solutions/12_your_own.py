@@ -5,8 +5,8 @@
 # four folders and trained a classifier, which was nearly always right in her test. Now her sister wants it too. But she
 # lays *different* things together, her counter is of *wood*, and her things *touch*.
 #
-# **Is an adapter worth training for such pictures, or do a linear probe or a few lines without training do?** Good
-# enough is three right answers in four, whichever things are held out.
+# **Is an adapter worth training for such pictures, or do a linear probe or a few lines without training do?** We call
+# three right answers in four good enough, whichever things are held out.
 
 # %%
 try:
@@ -43,8 +43,8 @@ lesson_card("12")
 # %% [markdown]
 # ## A folder of frames
 #
-# Each class has a sub-folder. The things are photographs, cut out by hand, and each frame shows one thing on white, one
-# to four times. `film` takes four frames of every sheet, and between them the things turn a little and the light changes.
+# Each class has a sub-folder. The things are photographs, and each frame shows one of them on white, one to four times.
+# `film` takes four frames of every sheet, and between them the things turn a little and the light changes.
 #
 # With a folder of your own, leave out `film`, and adapt the lines that fill `folder`, `files` and `objects`. Every cell
 # then runs until we turn to the sister.
@@ -128,9 +128,9 @@ pairs = [*careless[1][:8], *found[:8].tolist()]
 show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i in pairs])
 
 # %% [markdown]
-# Below each test frame is the training frame that decided its class. It shows the same sheet, as for 163 of the 178, and
-# all of these are right. A classifier that recognises a sheet need not count. This is a **leak**, and frames of one video
-# leak in the same way. To stop it, split *objects*: all frames of a thing go to the same side.
+# Below each test frame is the training frame that decided its class. Here, as in 163 of all 178 cases, it shows the same
+# sheet, so the answer is right, and nothing had to be counted. This is a **leak**, and frames of one video leak in the
+# same way. To stop it, split *objects*: all frames of a thing go to the same side.
 
 # %% [markdown]
 # ### Exercise 12.1 · Split by object
@@ -242,7 +242,7 @@ display(pd.Series(rows).astype(float).round(1).unstack(0))
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# Put everything together in one function:
+# Put everything together:
 #
 # 1. split by object with `yours("12.1")`, this seed, and a share of 0.25;
 # 2. put Serial LoRA into a *copy* of the model, and a LayerNorm and a linear head behind it;
@@ -358,8 +358,8 @@ with torch.no_grad():
 print(f"verified: {verified}; loaded into a plain tower, its outputs differ by at most {apart:.1g}")
 
 # %% [markdown]
-# Both ways know their training frames nearly by heart. But on things that they never saw, the adapter is right on at least
-# 93.5% and the probe on at most 84.8%, so on frames like Ada's an adapter is worth training. The saved file loads into a
+# Both ways know their training frames nearly by heart. But of things that they never saw, the adapter counts at least 93.5%
+# rightly, and the probe at most 84.8%, so on frames like Ada's an adapter is worth training. The saved file loads into a
 # plain tower and answers the same. With your own folder, keep this cell.
 #
 # ## What her sister will lay there
@@ -434,9 +434,9 @@ show([draws[0][name][0][i] for name, i in seen], [f"{name}: {truth[i]}" for name
 # | ●●○○○ | ●●●●● | 10 |
 #
 # On white, the ground is the median colour of the page, but wood has many colours. Look at the row of wood above: what
-# could a few lines use? Write a function that tells, from a page alone, the colour of its ground at every place, on
-# white and on wood whose grain lies or stands. Things cover less than half of each line along the grain. On white a
-# thing may be wider or taller than half of the page. Where several grounds fit equally well, take the plain one.
+# could a few lines use? Write a function that tells the colour of the ground at every place of a page, on white and on
+# wood whose grain lies or stands. Things cover less than half of each line along the grain. On white a thing may be
+# wider or taller than half of the page. Where several grounds fit equally well, take the plain one.
 
 
 # %% tags=["exercise"]
@@ -520,8 +520,8 @@ show(views, titles, columns=7)
 # Marks are white. With one colour as the ground, stripes join the things; with your ground each is a part of its own. Red
 # dots are thickest places: on the first sheet each thing has one, but the spade and the stick on the last are too thin.
 #
-# The probe and the adapter have seen neither wood nor touching things. So we film every thing once more, among other
-# training things, in turn as in the last three tests, and train on both folders.
+# The probe and the adapter have seen neither wood nor touching things. So we film every thing again, among others, in turn
+# as in the last three tests, and train on both folders.
 
 # %%
 held_out = {
@@ -586,8 +586,8 @@ display(pd.DataFrame(usual, index=[f"to {number}" for number in range(1, 5)]).T)
 # Each dot is a draw, and chance is what the same answer to every sheet gets.
 #
 # **Mixed, on wood.** Connected parts are above the bar on every draw. The adapter from Ada's frames is above it on mixed,
-# but on wood it usually answers four, perhaps because the grain fills every quarter. Frames on wood help, but not to the
-# bar.
+# but on wood it usually answers four, perhaps because the grain fills every quarter. Frames on wood lift it, but not to
+# the bar.
 #
 # **Touching, her counter.** Connected parts cannot count what we laid as one part. On white, the adapter from Ada's frames
 # answers too low: it learnt from things in separate quarters, and here they share some. On her counter every draw has
@@ -615,18 +615,17 @@ display(figures.read_longer())
 # adapter is right on 98.2% of its training frames, but on her counter about where it was after 160. It learns the frames
 # by heart, and not how to count other things.
 #
-# **The answer.** On frames like Ada's, the adapter beats the probe. But where things lie apart, connected parts do as well
+# **The answer.** On frames like Ada's, the adapter beats the probe. But where things lie apart, connected parts do better
 # without training, on wood too, once you have looked at the ground. On her sister's counter no way reaches the bar, and
-# more training does not change this. So she should lay her things apart.
+# more training does not change this. So the sister should lay her things apart.
 #
-# Real counters are harder: our white has no shadow, and our wood a clean grain. And the tower sees 48 pixels, the few
-# lines 112.
+# Real counters have shadows and a rougher grain. And the tower sees 48 pixels, the few lines 112.
 #
 # ## On a model that you have heard of
 #
 # Your function takes other towers too, such as DINO (with `pretrained=True`, timm fetches its weights). Here they are
 # random, so we only see that another architecture is adapted and merged, and what a step costs: the difference of the two
-# times. "Verified" is true of this useless model too, for it speaks of the merge alone.
+# times. "Verified" is true of this useless model, for it speaks of the merge alone.
 
 # %%
 import timm
@@ -666,7 +665,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # </details>
 #
-# **3. Many sheets show the same few things in many combinations. What does the interval of one draw not tell you?**
+# **3. Many sheets show the same few things. What does the interval of one draw not tell you?**
 #
 # <details><summary>Answer</summary>
 #
