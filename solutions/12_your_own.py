@@ -358,9 +358,9 @@ with torch.no_grad():
 print(f"verified: {verified}; loaded into a plain tower, its outputs differ by at most {apart:.1g}")
 
 # %% [markdown]
-# Both ways know their training frames nearly by heart. But of things that they never saw, the adapter counts at least 93.5%
-# rightly, and the probe at most 84.8%, so on frames like Ada's an adapter is worth training. The saved file loads into a
-# plain tower and answers the same. With your own folder, keep this cell.
+# Both ways know their training frames nearly by heart. But on things that they never saw, the adapter is right in at least
+# 93.5% of the frames and the probe in at most 84.8%, so on frames like Ada's an adapter is worth training. The saved file
+# loads into a plain tower and answers the same. With your own folder, keep this cell.
 #
 # ## What her sister will lay there
 #
