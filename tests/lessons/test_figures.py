@@ -362,7 +362,6 @@ def test_each_draw_is_a_dot_in_the_row_of_its_way_beside_chance_and_the_bar():
         assert [line.get_xdata()[0] for line in axes.lines] == [chance, 75]
 
 
-
 def test_the_steps_of_a_and_b_are_one_line_each():
     (axes,) = plot_widths([64, 96], [(1, 2, 9), (3, 4, 8)], 0.01).axes
     assert [list(line.get_ydata()) for line in axes.lines] == [[1, 3], [2, 4], [9, 8]]
