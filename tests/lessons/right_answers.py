@@ -400,11 +400,11 @@ ANSWERS = {
     "12.2": [
         {  # a loader of positions, Adam, a norm that learns, gradients cleared first
             "for _ in range(steps):": (
-                "loader = torch.utils.data.DataLoader(train, 32, shuffle=True)\n    "
+                "loader = torch.utils.data.DataLoader(train, 16, shuffle=True)\n    "
                 "batches = (batch for _ in range(steps) for batch in loader)\n    "
                 "for batch, _ in zip(batches, range(steps)):"
             ),
-            "batch = torch.tensor(train)[torch.randperm(len(train))[:32]]": "optimizer.zero_grad()",
+            "batch = torch.tensor(train)[torch.randperm(len(train))[:16]]": "optimizer.zero_grad()",
             "        optimizer.zero_grad()\n": "",
             "AdamW": "Adam",
             ", elementwise_affine=False": "",

@@ -393,24 +393,19 @@ def test_a_cut_out_is_what_a_mask_marks_on_grey():
         assert tuple(unmarked) == getrgb(PAPER)
 
 
-def test_each_draw_is_a_line_in_the_row_of_its_way_from_a_full_dot_to_a_hollow_one():
-    ways = ["parts", "places", "probe", "adapter"]
+def test_each_draw_is_a_dot_in_the_row_of_its_way_beside_chance_and_the_bar():
+    ways = ["connected parts", "thickest places", "probe", "adapter"]
     tables = [
         pd.DataFrame(np.random.default_rng(seed).uniform(0, 99, (4, 2)), ways, ["one", "other"])
-        for seed in range(4)
+        for seed in range(3)
     ]
-    figure = plot_counts(tables[:2], tables[2:], bar=75)
-    for axes, test in zip(figure.axes, ["one", "other"], strict=True):
-        drawn = [dots for dots in axes.collections if len(dots.get_offsets())]
-        for row, way in enumerate(ways):
-            for dots, each in zip(drawn[2 * row :], (tables[:2], tables[2:]), strict=False):
-                found = dots.get_offsets()
-                assert list(found[:, 0]) == [table.loc[way, test] for table in each]
-                assert list(found[:, 1].round()) == [row, row]
-                assert bool(len(dots.get_facecolor())) == (each[0] is tables[0])
-            for draw, line in enumerate(axes.lines[2 * row : 2 * row + 2]):
-                ends = [tables[draw].loc[way, test], tables[2 + draw].loc[way, test]]
-                assert list(line.get_xdata()) == ends
+    figure = plot_counts(tables, bar=75, chance={"one": 25, "other": 33})
+    for axes, (test, chance) in zip(figure.axes, {"one": 25, "other": 33}.items(), strict=True):
+        for row, (way, dots) in enumerate(zip(ways, axes.collections, strict=True)):
+            found = dots.get_offsets()
+            assert list(found[:, 0]) == [table.loc[way, test] for table in tables]
+            assert list(found[:, 1].round()) == [row] * 3
+        assert [line.get_xdata()[0] for line in axes.lines] == [chance, 75]
 
 
 def test_the_steps_of_a_and_b_are_one_line_each():

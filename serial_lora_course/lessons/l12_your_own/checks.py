@@ -191,7 +191,7 @@ WAY: dict[str, tuple[Any, str]] = {
         True,
         "call zero_grad() before backward(), in each step",
     ),
-    "no batch has more than 32 pictures": (True, "draw at most 32 training pictures per step"),
+    "no batch has more than 16 pictures": (True, "draw at most 16 training pictures per step"),
     "batches are drawn anew": (True, "draw new pictures in each step"),
     "what the adapted model is run on before the merge": (
         "the test pictures",
@@ -347,7 +347,7 @@ def judged_way(attempt: Callable) -> Callable:
             [len(names) for names in tested],
             all(map(torch.equal, model.state_dict().values(), again.state_dict().values())),
             watch.each_step_by_itself(),
-            all(len(batch) <= 32 for batch in watch.batches),
+            all(len(batch) <= 16 for batch in watch.batches),
             any(not torch.equal(batch, watch.batches[0]) for batch in watch.batches),
             asked,
             verified,

@@ -68,14 +68,16 @@ def film(
     """Lay each thing down, one to four in number, and take four frames, in sub-folders by number.
 
     Args:
-        ways: pairs of a layout, (things, chance) to boxes, and a ground; each is used in turn.
+        ways: pairs of a layout, (things, chance) to boxes, and a ground; the sheets of a number use
+            them in turn, so that no ground tells the number.
         others: what lies beside the thing; without them it lies there several times.
     """
     chance, taken = random.Random(0), photographs()
-    things = sorted({name.rpartition(" ")[0] for name in taken})
-    for turn, (name, picture) in enumerate(taken.items()):
-        layout, ground = ways[turn % len(ways)]
+    things, turns = sorted({name.rpartition(" ")[0] for name in taken}), Counter[int]()
+    for name, picture in taken.items():
         number = things.index(name.rpartition(" ")[0]) % 4 + 1
+        layout, ground = ways[turns[number] % len(ways)]
+        turns[number] += 1
         shown = [picture] * number
         if others:
             shown[1:] = [taken[f"{other} 1"] for other in chance.sample(others, number - 1)]
