@@ -6,8 +6,8 @@
 # A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter itself is lost.
 # What was its rank? Was it LoRA or Serial LoRA? Can you get it back? And with which seed was it trained?
 #
-# The difference of the two files answers all four questions. You learn to read it on models of your own, and then say
-# how your colleague's were made.
+# The difference of the two files answers all four questions. You learn to read it on models of your own, and then on
+# your colleague's.
 
 # %%
 try:
@@ -40,8 +40,8 @@ lesson_card("10")
 # ## Six adapters, and a model without one
 #
 # Your loop from lesson 04 trains LoRA and Serial LoRA with three seeds each, on four drawings of each class and only
-# in the image tower. A seventh model has no adapter; there we train W_q, W_k and W_v directly. Because the steps are
-# few, the rate is higher than in lesson 04; one more model keeps lesson 04's.
+# in the image tower. A seventh model trains W_q, W_k and W_v themselves. Because the steps are few, the rate is higher than in lesson 04;
+# one more model keeps lesson 04's.
 
 # %%
 clip, drawings = load_clip("tiny"), load_classification("symbols")
@@ -104,13 +104,12 @@ for name, model in shown.items():
     print(f"{name}: {right(model)} of {len(truth)} right")
 
 # %% [markdown]
-# Every adapter helps, and at lesson 04's rate it helps less. But each file is a CLIP like any other, and no adapter
-# can be seen.
+# All of them learned, though seed 1 at lesson 04's rate only little, but each file is now a CLIP like any other.
 #
 # ## What is in the difference?
 #
-# Subtract the weights before training from those after it, and call the change dW. Each of W, W + dW and dW has its
-# own singular values. Before you run the cell: will those of W + dW look different from those of W?
+# Subtract the weights before training from those after it, and call the change dW. Before you run the cell: will
+# the singular values of W + dW look different from those of W?
 
 
 # %%
@@ -134,12 +133,12 @@ values = spectra["dW"]
 print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {values[RANK]:.0e}")
 
 # %% [markdown]
-# The two lines hardly differ, although dW is not small: its largest value is 1.3, and that of W is 2.2. But a change
-# of rank 16 can lift at most sixteen of the 192 values above the largest of W.
+# The two upper lines hardly differ, although the largest value of dW is more than half of W's. A change of rank 16 can
+# lift at most sixteen of the 192 values above the largest of W.
 #
-# The line of dW tells you more. Behind value 16 it falls by six powers of ten: a cliff. It does not fall to zero,
-# because the weights were rounded to float32, and rounding is a small matrix of full rank. We want the rank above the
-# rounding.
+# The line of dW tells you more. After value 16 it falls by six powers of ten, and we call this fall the cliff. The
+# values behind it are not zero, because merging rounded the weights to float32, and rounding is a small matrix of
+# full rank. So the rank is the number of values in front of the cliff.
 
 # %% [markdown]
 # ### Exercise 10.1 · The rank of a change
@@ -148,9 +147,9 @@ print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {va
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 8 |
 #
-# Return how many singular values of `after - before` stand in front of the cliff. Divide each value by the next one:
-# the cliff is the largest of these quotients. Search only the first half, because the values also fall at the right
-# end of the figure. Subtract in float64. The check rounds to float32, float16 and bfloat16.
+# Return how many singular values of `after - before` stand in front of the cliff, which is where a value divided by the
+# next one is largest. Search only the first half, because the values also fall at the right end of the figure. Subtract
+# in float64. The check rounds to float32, float16 and bfloat16.
 
 
 # %% tags=["exercise"]
@@ -172,7 +171,7 @@ check("10.1", rank_of_change)
 # %% [markdown]
 # <details><summary>Hint 1: each value by the next</summary>
 #
-# Shift the vector of singular values by one against itself. A vector of n values has n - 1 quotients.
+# Shift the vector of singular values by one against itself.
 #
 # </details>
 # <details><summary>Hint 2: from a position to a count</summary>
@@ -184,8 +183,8 @@ check("10.1", rank_of_change)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# Apply it to each matrix alone, and to q, k and v of a block stacked on top of each other. Which rank do you expect
-# of the stack for each method, and which without an adapter?
+# Apply your function to each matrix alone, and then to q, k and v of a block stacked on top of each other. Which rank do
+# you expect of the stack for each method?
 
 
 # %%
@@ -204,25 +203,22 @@ for name, each in changes.items():
     print(f"{name}: rank {ranks(before, each)} in all {len(each)} matrices, {together} in stacks")
 
 # %% [markdown]
-# With an adapter every matrix has rank 16, which answers the first question.
+# With an adapter every matrix has rank 16. The stacks tell the methods apart. Serial LoRA's changes are $W_q B A$, $W_k B A$ and $W_v B A$. All three end in the
+# same A, so all rows of the stack lie in one space of sixteen dimensions. LoRA has three A's, so its stack has rank 48.
 #
-# The stacks tell the methods apart. Serial LoRA's changes are $W_q B A$, $W_k B A$ and $W_v B A$. All three have the
-# same A on the right, so all rows of the stack lie in one space of sixteen dimensions. LoRA has three A's, so its
-# stack has rank 48.
-#
-# Two doubts remain. A LoRA with one A for q, k and v would have rank 16 in the stack too. And without an adapter your
-# function returns a small rank all the same, because some quotient is always the largest.
+# Two doubts remain. A LoRA with one A for q, k and v would also have rank 16 in the stack. And without an adapter your
+# function returns some rank too, because one quotient is always the largest.
 #
 # ## The lost adapter
 #
-# A second test is to get the adapter back. For LoRA this is easy: one SVD of each change gives B A. For Serial LoRA
-# you want one pair for all three weights.
+# To settle both, get the adapter back and see whether it explains the whole change. For LoRA one SVD of each dW
+# gives B A, and [mergekit](https://github.com/arcee-ai/mergekit) extracts LoRAs in this way. For Serial
+# LoRA you want one pair for all three weights.
 #
-# Stack q, k and v, and write dW as a sum of rank-one terms $\sigma_i u_i v_i^\top$, as in lesson 01. How much of term
-# i a token gets is its scalar product with $v_i$, so we say that dW *reads* in the directions $v_i$. Since dW = W B
-# A, these directions span the same space as the rows of A. Take the strongest $v_i$ as A, as many as there are values
-# in front of the cliff. Then multiply both sides by Aᵀ. The $v_i$ are orthonormal, so A Aᵀ is the identity, and W B =
-# dW Aᵀ remains. These are three weights and one B: least squares.
+# Stack q, k and v, and write dW as a sum of rank-one terms $\sigma_i u_i v_i^\top$, as in lesson 01. How much of
+# term i a token gets is its scalar product with $v_i$, so we say that dW *reads* in the directions $v_i$. Since dW = W B
+# A, these directions span the same space as the rows of A. So take the strongest $v_i$ as A. They are orthonormal, so A Aᵀ is the identity, and if you multiply both sides by Aᵀ,
+# W B = dW Aᵀ remains. Three weights share this B, so find it by least squares.
 
 # %% [markdown]
 # ### Exercise 10.2 · The recovery
@@ -231,8 +227,7 @@ for name, each in changes.items():
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Return the pair. The check compares B A with what was merged. In one of its cases none of the three weights has an
-# inverse.
+# Return the pair. The check compares B A with what was merged. In one case none of the three weights has an inverse.
 
 
 # %% tags=["exercise"]
@@ -264,7 +259,7 @@ check("10.2", recover_pair)
 # </details>
 # <details><summary>Hint 2: least squares</summary>
 #
-# `torch.linalg` has a function for least squares. It takes one factor of a product and what the product should be
+# `torch.linalg` has a function for least squares. It takes the known factor of a product, and what the product should be
 # near.
 #
 # </details>
@@ -272,8 +267,9 @@ check("10.2", recover_pair)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# The table tries both recoveries on every model. It shows what share of the change is left over in the worst block.
-# The middle column is the best matrix of rank 16 for a whole stack. What do you expect of LoRA?
+# Try both recoveries on every model, and on a LoRA with one A. The table shows what share of the change is left over,
+# in the worst matrix or block. The middle column is the best matrix of rank 16 for a whole stack. What do you expect of
+# LoRA?
 
 # %%
 recover = yours("10.2")
@@ -307,21 +303,14 @@ for name, each in {**changes, "LoRA with one A": one_A}.items():
 pd.DataFrame(table).T
 
 # %% [markdown]
-# Both kinds of adapter come back: LoRA by one SVD for each matrix, Serial LoRA by one pair, and only rounding is left
-# over. What comes back is the product B A. The trained factors stay unknown: multiply A by any invertible matrix and
-# B by its inverse, and the product is the same.
-#
-# One pair leaves 0.7 of LoRA's changes. How much of that is rank? The middle column shows what even the best matrix
-# of rank 16 misses. What a single B misses besides is at right angles to that, so squares add, and rank makes up less
-# than a fifth of the square. The rest is left over because one B has to serve W_q, W_k and W_v. The last row confirms
-# it: a LoRA with one A, made from the stacks of seed 1, has rank 16, and still one pair leaves 0.7.
-#
-# So the recovery settles both doubts: it refuses the LoRA with one A and the model without an adapter.
+# Where a cell shows an exponent, only rounding is left over: one SVD a matrix recovers every adapter, and one pair a
+# block recovers only Serial LoRA. One pair leaves 0.7 of LoRA's changes over, and the last row shows that rank is not the
+# reason: with one A the stack has rank 16 too, but one B cannot serve W_q, W_k and W_v. So both doubts are settled.
 #
 # ## How exact is the copy?
 #
-# In half precision rounding is larger. So we round both files, find the rank, recover the pairs, and put them into a
-# fresh float32 CLIP. How many directions does it need to answer as before?
+# In half precision rounding is larger. So we round both files, recover the pairs, and put them into the float32 CLIP. How
+# exact is this copy?
 
 # %%
 name, KEPT = "Serial LoRA, seed 1", (1, 2, 4, 8, 12, 14, 15, 16, 17, 20, 24)
@@ -367,18 +356,17 @@ print(f"{kind}, lesson 04's rate: rank {found}, value {RANK} is {fall:.0f} times
 display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 
 # %% [markdown]
-# On the left, the adapter's change has its cliff behind value 16 in every format: six powers of ten high in float32
-# and one in bfloat16. At lesson 04's rate bfloat16 still shows the rank. The grey line, without an adapter, has no
-# cliff.
+# On the left, the cliff stands behind value 16 in every format, in bfloat16 even at lesson 04's rate. On the right, the
+# cosines are right up to rounding with sixteen directions. The answers need fewer: with fifteen all 73 are alike.
 #
-# On the right, the error of the copy falls at the same place. With fifteen directions the cosines are off by up to
-# 1e-03. With the sixteenth they are right up to rounding, and a seventeenth adds nothing.
+# In bfloat16 the copy is nearer to the merged model than the file itself. In the file every weight is rounded, and the
+# copy sits in a float32 CLIP.
 #
 # ## Which seed?
 #
-# To find the seed, measure how much two spaces have in common. Take a direction of the first one, a vector of length
+# To find the seed, measure how much two spaces have in common. Take a direction of the first space, a vector of length
 # one, and ask what share of its squared length lies in the second. The average over all directions is the
-# **overlap**. It is 1 if the first space lies in the second, and 0 if they are at right angles.
+# **overlap**: 1 if the first space lies in the second, and 0 if they are at right angles.
 
 # %% [markdown]
 # ### Exercise 10.3 · Overlap
@@ -388,7 +376,7 @@ display_figure(plot_cliffs(spectra, off, rank_of(*blocks[0])))
 # | ●●○○○ | ●●●●○ | 8 |
 #
 # If the columns of Q₁ and of Q₂ are orthonormal, column j of Q₂ᵀ Q₁ holds the part of Q₁'s direction j that lies in
-# the other space. The columns that you are given are neither of length one nor at right angles to each other.
+# the other space. The columns that you are given are not orthonormal.
 
 
 # %% tags=["exercise"]
@@ -416,16 +404,14 @@ check("10.3", overlap)
 # </details>
 # <details><summary>Hint 2: from parts to shares</summary>
 #
-# The share of a direction is the squared length of its column. How do you get that from the column's entries?
+# The share of a direction is the squared length of its column.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# An overlap means something only beside chance: a random space of 16 dimensions in 192 has, on average, an overlap of
-# 16 / 192 with any other space. Do our three Serial LoRA files read in the same directions? The cell also prints the
-# largest gradients of A and B in the first step.
+# By chance, a random space of 16 dimensions in 192 has an overlap of 16 / 192 with any other, on average. Do our three Serial LoRA files read in the same directions? The cell also prints the first gradients of A and B.
 
 # %%
 overlap_of = yours("10.3")
@@ -454,12 +440,15 @@ for letter in "AB":
     print(f"first step, largest gradient of {letter}: {max(g.abs().max() for g in gradients):.1g}")
 
 # %% [markdown]
-# The files overlap by 0.12 to 0.13. That is little, beside chance, for files that learned the same task. Why?
+# The files overlap by 0.12 to 0.13, little more than chance, although they learned the same task. They differ in their
+# start and in their drawings.
 #
-# The gradients give a hint. A begins as random numbers and B as zeros. The gradient of A contains B as a factor, so
-# in the first step it is exactly zero, and only B moves. Perhaps A stays near its random start later, too. A seed
-# draws the same numbers again, so you can compare each recovered A with the fresh A's of ten seeds. Two more files
-# show seed 1 after one step and after four times as many steps. What do you expect?
+# The gradients give a hint. A begins as random numbers and B as zeros, and the gradient of A contains B as a factor. So in
+# the first step it is zero, and only B moves. Perhaps A moves little later, too.
+# [Zhu et al.](https://arxiv.org/abs/2402.16842) found LoRA nearly as good with a random A that is never trained.
+#
+# A seed draws the same numbers again, so compare each file with the fresh A's of ten seeds. Two more files show seed 1
+# after one step and after four times as many. What do you expect?
 
 
 # %%
@@ -479,9 +468,9 @@ table = [[mean_overlap(one, other) for other in tried.values()] for one in files
 display_figure(plot_overlaps(table, list(files), list(tried), chance=RANK / d))
 
 # %% [markdown]
-# Every file overlaps with its own seed. After one step the overlap is 1.00, because only B has moved. After 16 steps
-# it is 0.83 to 0.85, and after 64 it is 0.67: A turns away from its start, but slowly. Why it turns no faster, we did
-# not test. With other seeds it stays near chance, so each file names its seed.
+# In every row one square is dark: the seed that trained the file. After one step its overlap is 1.00, because only B has
+# moved. After 16 steps it is 0.83 to 0.85, and after 64 it is 0.67, so A turns away from its start slowly. We did not
+# test why. With other seeds the overlap stays near chance, so these Serial LoRA files name their seed.
 #
 # ## Your colleague's files
 
@@ -492,13 +481,10 @@ display_figure(plot_overlaps(table, list(files), list(tried), chance=RANK / d))
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 12 |
 #
-# From the weights of the first block say the method, the rank of a pair and the seed, one of 0 to 9. In this block
-# the A of q begins with the same numbers in both methods, and `fresh(seed, rank)` draws them again. Look for the seed
-# where q's change reads.
-#
-# Say "cannot say" if the method's recovery leaves more than a tenth of the change over. For Serial LoRA recover the
-# block by one pair; for LoRA q is enough. The check merges pairs of both methods in float16, a LoRA with one A, and a
-# change without a cliff.
+# From the weights of the first block say the method, the rank of a pair and the seed, one of 0 to 9. Here the A of q
+# begins with the same numbers in both methods, and `fresh(seed, rank)` draws them again. The check has four kinds of
+# float16 files: Serial LoRA, LoRA, a LoRA with one A, and a change without a cliff. Of the last two, return
+# "cannot say".
 
 # %% tags=["exercise"]
 rank_of, recover, overlap_of = yours("10.1"), yours("10.2"), yours("10.3")
@@ -536,20 +522,21 @@ check("10.4", how_it_was_made)
 # %% [markdown]
 # <details><summary>Hint 1: method and rank</summary>
 #
-# Which method has the same rank in q alone and in the stack? Then test that method by its recovery.
+# If q and the stack have the same rank, try Serial LoRA: recover one pair. Otherwise try LoRA, for which
+# the SVD of q is enough. Say "cannot say" if more than a tenth of the change is left over.
 #
 # </details>
 # <details><summary>Hint 2: the seed</summary>
 #
-# Compare the directions that q's change reads with the fresh A of each seed. Mind what is a row and what is a column.
+# Compare where q's change reads with the fresh A of each seed. `overlap_of` compares columns.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# These are your colleague's files, in float16. Chance decided the method, the rank and the seed, and whether there is
-# an adapter at all.
+# These are your colleague's files, in float16. Chance decided the method, the rank and the seed, or that there is no
+# adapter.
 
 # %%
 say, told = yours("10.4"), {}
@@ -565,18 +552,17 @@ for number in (6, 7, 8):  # change this: any numbers, each is another file
 pd.DataFrame(told, index=["you say", "it was"]).T
 
 # %% [markdown]
-# Both adapters are named right, and the file without one gets "cannot say". But the files were kind to you: you had
-# the base, the seed was one of ten and was set just before the adapter was drawn, and no training had more than 64
-# steps. In such files merging hides neither method nor rank nor seed.
+# Both adapters are named right, and the file without one gets "cannot say". But three files are few, and they were kind
+# to you: you had the base, the seed was one of ten, and no training had more than 64 steps.
 #
 # ## Quiz
 #
-# **1. The changes of q, k and v have rank 16 each, and so has their stack. Was it Serial LoRA?**
+# **1. A colleague merges two Serial LoRA adapters one after the other, each of rank 8. What will your function say?**
 #
 # <details><summary>Answer</summary>
 #
-# Perhaps. A LoRA with one A for all three has that rank too. Recover one pair in front of W: if only rounding is left
-# over, it was Serial LoRA.
+# Serial LoRA of rank 16. In (I + B₁ A₁)(I + B₂ A₂) all that is added to I reads what A₁ or A₂ reads, so one pair of
+# rank 16 explains it.
 #
 # </details>
 #
@@ -584,18 +570,16 @@ pd.DataFrame(told, index=["you say", "it was"]).T
 #
 # <details><summary>Answer</summary>
 #
-# No. The merge holds only B A, and for any invertible M the pair M A and B M⁻¹ has the same product. But both A's
-# read the same space, and yours is an orthonormal basis of it.
+# No. The merge holds only B A, and for any invertible M the pair M A and B M⁻¹ has the same product. Both A's read the
+# same space, of which yours is an orthonormal basis.
 #
 # </details>
 #
 # ## What to remember
 #
-# - Ask of any plot of singular values whether it shows W, W + dW or dW.
-# - The rank of a change is where its singular values fall most, if there is a cliff. Test it by a recovery.
-# - With the base at hand a merged adapter is not lost. LoRA comes back by an SVD, Serial LoRA because its A
-#   spans what dW reads.
-# - An overlap means something only beside chance. After 64 steps A was still near its random start, so the file
-#   named its seed.
+# - Ask of a plot of singular values whether it shows W, W + dW or dW.
+# - The singular values of a change fall behind its rank. Test the rank by a recovery.
+# - With the base at hand a merged adapter is not lost: an SVD returns LoRA, and with least squares Serial LoRA.
+# - Read an overlap beside chance. Where Serial LoRA reads depends mostly on A's random start, so the file names its seed.
 #
 # Next: one base with [many adapters](11_many_adapters.ipynb) at once.
