@@ -346,16 +346,14 @@ def rounded(model: nn.Module, dtype: torch.dtype, only: str = "") -> nn.Module:
 spectra = {"no adapter": svdvals(stacked(changes["no adapter"])[0])}
 for kind in ("float32", "float16", "bfloat16"):
     dtype = getattr(torch, kind)
-    file, three = rounded(merged[name], dtype), rounded(merged[name], dtype, "in_proj_weight")
-    ones, others = stacked(weights(rounded(clip.model, dtype))), stacked(weights(file))
+    ones, others = (stacked(weights(rounded(m, dtype))) for m in (clip.model, merged[name]))
+    off = [off_by(scores(rounded(merged[name], dtype, only))) for only in ("", "in_proj_weight")]
     blocks = list(zip(ones, others, strict=True))
     pairs = [recover(*block, RANK) for block in blocks]
     spectra[kind] = svdvals(others[0] - ones[0])
     print(f"{kind}: rank {set(rank_of(*block) for block in blocks)}, ", end="")
     print(f"one pair leaves {left_by_pairs(blocks):.0e} of the change; cosines are off by")
-    print(
-        f"  file {off_by(scores(file))}, only q, k and v rounded {off_by(scores(three))}, ", end=""
-    )
+    print(f"  file {off[0]}, only q, k and v rounded {off[1]}, ", end="")
     print(f"recovered {off_by(scores_with(pairs, RANK))}")
 answers = [scores_with(pairs, keep).argmax(-1) for keep in range(RANK + 1)]  # of bfloat16
 alike = [int((each == wanted.argmax(-1)).sum()) for each in answers]
@@ -364,8 +362,8 @@ display_figure(plot_cliffs(spectra, alike, len(wanted), rank_of(*blocks[0])))
 
 # %% [markdown]
 # On the left, the cliff stands behind value 16 in every format. It is lowest in bfloat16, and even there one pair
-# leaves only a hundredth of the change over. On the right, nine directions are enough for this file: from there on all
-# 73 answers are alike, even out of bfloat16.
+# leaves less than a hundredth of the change over. On the right, nine directions are enough for this file: from there
+# on all 73 answers are alike.
 #
 # In bfloat16 the copy is nearer to the merged model than the file itself, for two reasons. The file has every weight
 # rounded, and if only q, k and v are rounded, the cosines are off by a third as much. The copy is better still,
@@ -464,8 +462,8 @@ for letter in "AB":
 # same drawings it is 0.17. The drawings show in the strongest direction: with another start, the same ones give 0.56,
 # and others 0.34.
 #
-# The gradients show why. A begins as random numbers and B as zeros, and the gradient of A contains B as a factor. So
-# in the first step it is zero, and only B moves. Perhaps A moves little later, too. [Zhu et
+# The gradients give the reason. A begins as random numbers and B as zeros, and the gradient of A contains B as a
+# factor. So in the first step it is zero, and only B moves. Perhaps A moves little later, too. [Zhu et
 # al.](https://arxiv.org/abs/2402.16842) found LoRA nearly as good with a random A that is never trained.
 #
 # A seed draws the same numbers again, so compare each file with the fresh A's of ten seeds. Two more files show seed 1
@@ -592,7 +590,8 @@ verdicts
 #
 # ## Quiz
 #
-# **1. A colleague merges two Serial LoRA adapters one after the other, each of rank 8. What will your function say?**
+# **1. A colleague merges two Serial LoRA adapters one after the other, each of rank 8. What will your function
+# say of method and rank?**
 #
 # <details><summary>Answer</summary>
 #
@@ -614,7 +613,8 @@ verdicts
 #
 # - Ask of a plot of singular values whether it shows W, W + dW or dW.
 # - The singular values of a change fall behind its rank. Test the rank by a recovery.
-# - With the base at hand a merged adapter is not lost: an SVD returns LoRA, and with least squares Serial LoRA.
+# - With the base at hand a merged adapter is not lost: an SVD brings LoRA back, and least
+#   squares after it Serial LoRA.
 # - Read an overlap beside chance. Where Serial LoRA reads depends mostly on A's random start, so the file names its seed.
 #
 # Next: one base with [many adapters](11_many_adapters.ipynb) at once.
