@@ -62,46 +62,81 @@ def plot_spectra(spectra: Mapping[str, Tensor]) -> Figure:
     return with_description(figure, f"Singular values, on a logarithmic axis: {told}.")
 
 
-def plot_cliffs(
-    spectra: Mapping[str, Tensor], off: Mapping[str, Mapping[int, float]], rank: int
-) -> Figure:
-    """Singular values of a change in some number formats, and what a recovered adapter makes of them.
+def plot_left_over(table: Mapping[str, Mapping[str, float]], limit: float) -> Figure:
+    """What share of a change each recovery leaves over, a row a model, on a logarithmic axis.
+
+    Args:
+        table: model -> recovery -> share.
+        limit: a line; more than this is a refusal.
+    """
+    looks = zip(next(iter(table.values())), (BLUE, VERMILION), ("o", "D"), strict=True)
+    height = np.arange(len(table))
+    with styled_figure(8.6, 0.34 * len(table) + 1.5) as figure:
+        axes = figure.subplots()
+        for (column, color, marker), shift in zip(looks, (-0.13, 0.13), strict=True):
+            shares = [row[column] for row in table.values()]
+            axes.plot(shares, height + shift, marker, color=color, label=column, markersize=6)
+        axes.axvline(limit, color=QUIET, linestyle=(0, (1, 1.5)))
+        axes.set(xscale="log", xlim=(1e-8, 2), xlabel="share of the change that is left over")
+        axes.set_yticks(height, list(table))
+        axes.invert_yaxis()
+        axes.minorticks_off()
+        axes.legend(loc="center", bbox_to_anchor=(0.5, 0.5))
+        text = {
+            "color": QUIET,
+            "ha": "right",
+            "va": "bottom",
+            "transform": axes.get_xaxis_transform(),
+        }
+        axes.text(limit * 0.85, 0.02, f"{limit:g}", **text)
+    words = "; ".join(
+        f"{name}: " + ", ".join(f"{column} {share:.2g}" for column, share in row.items())
+        for name, row in table.items()
+    )
+    return with_description(figure, f"What is left over. {words}.")
+
+
+def plot_cliffs(spectra: Mapping[str, Tensor], alike: Sequence[int], of: int, rank: int) -> Figure:
+    """Singular values of a change in some number formats, and answers of a recovered adapter.
 
     Args:
         spectra: number format -> singular values of the change between two files, the largest first;
             beside them "no adapter", those of a model that was trained without one.
-        off: number format -> directions kept -> how far scores are from the merged model's.
+        alike: how many answers are the merged model's, with 0, 1, 2, ... directions.
+        of: how many answers there are.
         rank: what was found.
     """
-    count = max(next(iter(off.values())))
-    index = np.arange(1, count + 1)
+    kept = np.arange(len(alike))
+    count = rank + 8
     with styled_figure(9.6, 4.2) as figure:
         left, right = figure.subplots(1, 2)
         for name, values in spectra.items():
-            left.plot(index, values[:count], markersize=4, **look(name))
-        for name, errors in off.items():
-            right.plot(list(errors), list(errors.values()), markersize=4, **look(name))
+            left.plot(np.arange(1, count + 1), values[:count], markersize=4, **look(name))
+            words = {"color": look(name)["color"], "ha": "right", "va": "bottom"}
+            left.text(count, float(values[count - 1]) * 1.35, name, **words)
         left.set(title="what lies between two files", ylabel="singular value of a block's change")
-        left.set_xlabel("number of the singular value")
-        right.set(title="how exact the recovered adapter is", xlabel="directions kept")
-        right.set_ylabel("its cosines are off by up to")
-        ends = {name: float(values[count - 1]) for name, values in spectra.items()}
-        for axes, heights in ((left, ends), (right, {n: e[count] for n, e in off.items()})):
-            axes.axvline(rank, color=QUIET, linestyle=(0, (1, 1.5)))
-            axes.set_yscale("log")
-            axes.minorticks_off()
-            axes.set_xticks([1, *range(4, count + 1, 4)])
-            for name, height in heights.items():
-                words = {"color": look(name)["color"], "ha": "right", "va": "bottom"}
-                axes.text(count, height * 1.35, name, **words)
+        left.set(yscale="log", xlabel="number of the singular value")
+        left.axvline(rank, color=QUIET, linestyle=(0, (1, 1.5)))
         text = {"color": QUIET, "ha": "right", "transform": left.get_xaxis_transform()}
         left.text(rank - 0.5, 0.04, f"rank found: {rank}", **text)
+        right.plot(kept, alike, markersize=5, **look("bfloat16"))
+        right.axhline(of, color=QUIET, linestyle=(0, (1, 1.5)))
+        right.set(
+            title="answers as the merged model's", xlabel="directions kept, from bfloat16 files"
+        )
+        right.set(ylabel=f"answers alike, of {of}", ylim=(0, 1.06 * of))
+        left.set_xticks([1, *range(4, count + 1, 4)])
+        right.set_xticks(range(0, len(alike), 4))
+        left.minorticks_off()
     words = "; ".join(
-        f"{name}: value {rank} {spectra[name][rank - 1]:.0e}, the next {spectra[name][rank]:.0e}; cosines off by "
-        f"{errors[1]:.0e} with one direction, {errors[rank]:.0e} with {rank}, {errors[count]:.0e} with {count}"
-        for name, errors in off.items()
+        f"{name}: value {rank} {values[rank - 1]:.0e}, the next {values[rank]:.0e}"
+        for name, values in spectra.items()
     )
-    return with_description(figure, f"Singular values fall behind the rank found, {rank}. {words}.")
+    return with_description(
+        figure,
+        f"Singular values fall behind the rank found, {rank}. {words}. Answers alike with 0, 1, 2, ... "
+        f"directions, of {of}: {', '.join(map(str, alike))}.",
+    )
 
 
 def plot_overlaps(
