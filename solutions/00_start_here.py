@@ -123,9 +123,9 @@ check("0.1", adapted)
 #
 # Solution: [the solved lesson](../solutions/00_start_here.ipynb)
 #
-# Where does your line stand? In the drawing, [*LoRA*](https://arxiv.org/abs/2106.09685) (Hu et al., 2021) gives each of
-# the four matrices a pair of its own. *Serial LoRA* ([Zhong et al., 2025](https://arxiv.org/abs/2503.17750), in this
-# course *the paper*) has one pair in front of q, k and v, which all read the same changed tokens.
+# Where does your line stand? In the drawing, [*LoRA*](https://arxiv.org/abs/2106.09685) (Hu et al., 2021) can give
+# each of the four matrices a pair of its own. *Serial LoRA* ([Zhong et al., 2025](https://arxiv.org/abs/2503.17750),
+# in this course *the paper*) has one pair in front of q, k and v, which all read the same changed tokens.
 # <!-- from both papers: 2021, 2025 --> `inject` puts it into every block. The cell below runs the first block by hand,
 # with your line, and compares.
 
@@ -199,8 +199,8 @@ print(data.attribution)
 # now.
 #
 # But furry animals fell from 4 right to 1, although training showed 17 of them. The tables suggest why: the old CLIP
-# also called 7 of the 10 hoofed animals furry. Training took the word from them, and the furry animals lost it too: of
-# 15 times that CLIP said it, 3 are left. Section 5 tests this.
+# also called 7 of the 10 hoofed animals furry. Training may have taken the word from them, and with it from the furry
+# animals: CLIP said it 15 times before, and says it 3 times now. Section 5 looks at this again.
 #
 # ### Exercise 0.2 · Lost and gained
 #
@@ -251,8 +251,8 @@ check("0.2", lost_and_gained)
 #
 # ## 3. Is that much?
 #
-# Your line has two rivals. Its *twin* has the same training with shuffled labels, so the labels cannot have
-# taught what it gains. A *linear probe* is a logistic regression on the old CLIP's vectors. It knows only the six
+# Your line has two rivals. Its *twin* is trained with shuffled labels, which still tell how often a name comes up, but
+# not for which photograph. A *linear probe* is a logistic regression on the old CLIP's vectors. It knows only the six
 # learnt names.
 
 # %%
@@ -395,12 +395,13 @@ display(pd.DataFrame(furry).T)
 #
 # - **It learnt the classes in training.** In all six trainings they gained more than they lost; with shuffled labels
 #   they lost more, all three times.
-# - **It hardly forgot the others.** In four trainings they ended within one photograph of where they began, and in two
-#   twins within two. Birds, sea and furry animals even gained 6 and 5 on balance, where the twin lost 6.
+# - **The others changed little on balance.** In four trainings they ended within one photograph of where they began, and
+#   in two twins within two, though each lost some and gained some. Birds, sea and furry animals even gained 6 and 5 on
+#   balance, where the twin lost 6.
 # - **It lost furry animals where it learnt hoofed animals beside them.** There 1 and 2 were right after 4, and where
-#   either class was left out, 2 to 7. That fits the reason in section 2.
+#   either class was left out, 2 to 7. That fits the reason in section 2, but ten photographs do not prove it.
 # - **It lost photographs that it had found by name.** Of 20 it lost 5 to 8, more than it gained in five trainings, and
-#   the twins lost 7 to 10. Training never asks for "a crow".
+#   the twins lost 7 to 10. With right labels or wrong ones, training never asks for "a crow".
 #
 # Lesson 08 asks how sure 70 photographs can make us.
 #

@@ -5,8 +5,9 @@
 # matrices of an attention block in CLIP's picture tower to scale, with the pairs that each method adds. A filled square
 # on the right holds as many parameters as one pair.
 #
-# **If you train CLIP with Serial LoRA in place of LoRA, how much memory do you save?** Write your guess, as a share, in
-# the last line of the next cell. At the end of the lesson you will measure it.
+# **If you train CLIP with Serial LoRA in place of LoRA, how much memory do you save?** Write your guess, as a share,
+# in the last line of the next cell. At the end of the lesson you measure a step with one picture, and compute one with
+# 32.
 
 # %%
 try:
@@ -106,8 +107,8 @@ for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matri
 
 # %% [markdown]
 # Look at the column "times": d and r have cancelled, so the result holds for every width and rank, and that is the
-# proof. **At equal ranks, Serial LoRA has a quarter of the parameters of LoRA on four square matrices.** LoRA on q and v
-# alone has only twice as many. And LoRA on all four is as small as Serial LoRA once you take rank 8.
+# proof. **At equal ranks, Serial LoRA has a quarter of the parameters of LoRA on four square matrices.** LoRA on q and
+# v alone has only twice as many. And LoRA on all four at rank 8 is as small as Serial LoRA at rank 32.
 #
 # A formula counts every pair that is there. But does training reach every pair?
 #
@@ -117,8 +118,8 @@ for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matri
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 8 |
 #
-# Some tensors require a gradient, and yet the loss does not depend on them, so they never move. Return their names. The
-# pairs that you are given may be fresh, with B zero. Leave the model as it is.
+# Some tensors require a gradient, and yet the loss does not depend on them, so the loss never moves them. Return their
+# names. The pairs that you are given may be fresh, with B zero. Leave the model as it is.
 
 
 # %% tags=["exercise"]
@@ -246,7 +247,8 @@ check("2.3", kept)
 # %% [markdown]
 # <details><summary>Hint 1: a notebook for the hook</summary>
 #
-# Let `pack` write each storage's size into a dictionary, under the place where the storage is. It returns the tensor.
+# Let `pack` write each storage's size into a dictionary, under the place where the storage is. It returns
+# `tensor.detach()`, since the tensor itself would be kept in a circle.
 #
 # </details>
 # <details><summary>Hint 2: the model's own</summary>
@@ -288,17 +290,18 @@ display_figure(plot_kept(bars, totals))
 # needed only for the weight's own gradient. So in the light blue part, 6 widths become 1: A still needs the input of q, k
 # and v, while the feed-forward's inputs, of 1 and 4 widths, are gone. (The input of out is among attention's 4.)
 #
-# Norms, attention and the activation function keep 2, 4 and 8 widths in every row. The gradient has to pass them whatever
-# is frozen, and their slopes depend on what went in. The two methods differ only in the few numbers between A and B, 0.17
-# widths against 0.04. **That is the quarter, and it is hard to see.**
+# Norms, attention and the activation function keep 2, 4 and 8 widths in every row. The gradient has to pass them as
+# long as something at or below the block learns, and their slopes depend on what went in or came out. The two methods
+# differ only in the few numbers between A and B, 0.17 widths against 0.04. **That is the quarter, and it is hard to
+# see.**
 #
 # ## A step of CLIP
 #
-# Now all of CLIP takes a step of Adam with one picture, while PyTorch's profiler measures the most memory that was in use.
-# To explain the measured number, the table adds up the parts: weights, moments, and what is kept. (If the gradients are
-# larger than what is kept, they count in its place, since they are made while it is freed.) For training everything, the
-# cell runs the forward pass alone, so nothing is measured there (nan). In the last row the pairs in the lower half of the
-# blocks are frozen too.
+# Now CLIP takes steps of Adam with one picture, while PyTorch's profiler measures the most memory that was in use. To
+# explain the measured number, the table adds up the parts: weights, moments, and what is kept. (If the gradients are
+# larger than what is kept, they count in its place, since they are made while it is freed.) For training everything,
+# the cell runs the forward pass alone, so nothing is measured there (nan). In the row *upper half alone* the pairs in
+# the lower half of the blocks are frozen too.
 
 
 # %%
@@ -393,7 +396,7 @@ display_figure(plot_memory(memory, measured, SAVED))
 #
 # - When somebody promises a quarter, ask which LoRA is meant, and compare at equal size as well.
 # - Count in the real model, and check which parameters a gradient reaches.
-# - A frozen matrix does not need its input. A smaller adapter saves disk but hardly any memory; where the adapters are
-#   saves more.
+# - A frozen matrix does not need its input. A smaller adapter saves disk but hardly any memory; adapters in the upper
+#   half alone save more.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).

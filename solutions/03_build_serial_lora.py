@@ -238,8 +238,8 @@ unchanged = all(torch.equal(adapted(x), block(x)) for adapted in wirings.values(
 print("with fresh pairs, all six give exactly what the plain block gives:", unchanged)
 
 # %% [markdown]
-# Does training tell the six apart? Put a new classifier behind each block, and train the two together on random labels.
-# Whose loss will not fall?
+# Does training tell the six apart? Put a new classifier behind each block, and train it together with the pairs on
+# random labels. Whose loss will not fall?
 
 
 # %%
@@ -361,10 +361,11 @@ print(f"places where one of these two ways works: {found}; your guess: {guess}")
 display_figure(figures.plot_wirings(said, x))
 
 # %% [markdown]
-# The test passes at three places. At places 1, 2 and 6 both ways of writing fail, but might a third way work? Measure two
-# things, with a `B` that is not zero. First multiply x by growing numbers: how far apart are the adapted and the plain
-# block? Then take the q of the adapted block for new tokens. The last column says how far from it even the best weight and
-# bias stay (by least squares, from the normed tokens that $W_q$ reads). Which rows will grow?
+# The test passes at three places. At places 1, 2 and 6 both ways of writing fail, but might a third way work? Measure
+# two things, with a `B` that is not zero. First multiply x by growing numbers: how far apart are the adapted and the
+# plain block? Then take the q of the adapted block for new tokens. The last column says how far from it even the best
+# weight and bias stay (by least squares, from the normed tokens that the plain block's $W_q$ reads). Which rows will
+# grow?
 
 # %%
 torch.manual_seed(0)
@@ -387,10 +388,11 @@ for place, (name, adapted) in enumerate(wirings.items(), 1):
     print(f"{place} {name:16}", *(f"{a:8,.1f}" for a in apart), f"{error:12.0e} off")
 
 # %% [markdown]
-# At places 1 and 6 the change grows tenfold with each step, and no new weights can imitate that: all of them come behind
-# the norm, which divides each token by its own spread, so they never see how large x was. At place 2 the change does not
-# grow, but even the best weight is 3e-02 off, while at places 3 to 6 only rounding is left. The pair at place 2 stands in
-# front of the norm and changes each token's spread by another factor, and one matrix cannot do that to all tokens.
+# At places 1 and 6 the change grows tenfold with each step, and no new weights of this block can imitate that: all of
+# them come behind the norm, which divides each token by its own spread, so they never see how large x was. At place 2
+# the change does not grow, but even the best weight is 3e-02 off, while at places 3 to 6 only rounding is left. The
+# pair at place 2 stands in front of the norm and sees what the norm takes away, each token's mean and spread. No
+# weight behind the norm sees them.
 #
 # At place 4 each pair merges into its own weight, but there are three, with 1,536 parameters in place of 512: another
 # method. Place 5 is another method too, because q, k and v of this block never see its change. **One pair that merges
@@ -526,9 +528,9 @@ check("3.4", merged_copy)
 # 5. return the pairs, in the order of `model.modules()`.
 #
 # Raise a `ValueError` in three cases that would otherwise go wrong silently: a model without such attention, where
-# nothing would learn; a second call for the same model, which would adapt it twice; and, in the hook, *cross-attention*,
-# whose k or v are other tokens than q and would be lost. Begin with steps 1, 2 and 5, and let the check tell you what is
-# missing.
+# nothing would learn; a second call for the same model, which would throw the first pairs away; and, in the hook,
+# attention whose q, k and v are not the same tokens, such as *cross-attention*, where the others would be lost. Begin
+# with steps 1, 2 and 5, and let the check tell you what is missing.
 
 
 # %% tags=["exercise", "idea"]
@@ -685,7 +687,8 @@ print(f"the library's scores and yours are {distance:.0e} apart")
 #
 # <details><summary>Answer</summary>
 #
-# No. All six places pass, and so would a pair that is never called. Only a `B` that is not zero shows where a pair acts.
+# No. All six places pass, and so would a pair that is never called. In the outputs, only a `B` that is not zero shows
+# where a pair acts.
 #
 # </details>
 #
@@ -700,7 +703,8 @@ print(f"the library's scores and yours are {distance:.0e} apart")
 # ## What to remember
 #
 # - Serial LoRA is x + s x Aᵀ Bᵀ: behind the norm, before q, k and v, off the residual stream.
-# - It turns W_q, W_k and W_v into W (I + s B A), with one pair. Other adapters can be merged too, into other weights.
+# - It turns W_q, W_k and W_v into W (I + s B A), with one pair. Other adapters can be merged too: three pairs into the
+#   same weights, or one into W_o.
 # - A falling loss shows that something learns. Test the definition, with a `B` that is not zero.
 #
 # Next: [04 · CLIP with a few shots](04_clip_few_shot.ipynb), where these pairs meet LoRA.

@@ -603,8 +603,7 @@ display_figure(plot_gains(pair, curves, choices, lower, filled.mean()))
 # ## Drag a box
 #
 # SAM was adapted with boxes that nearly fit. Drag one that does not, far too large or around half of a thing. Is the
-# mask still better than before? (Without a kernel you see three boxes over the scene that lost most; beside the things
-# there is nothing to find.)
+# mask still better than before? (Without a kernel you see three boxes over the scene that lost most.)
 
 # %%
 from serial_lora_course.lessons.l05_sam.panel import mask_panel
@@ -693,8 +692,8 @@ for mistake, wrong in by_wrong.items():
 # *The padding*: 84% is left, so **mend the code and keep the weights**. What they lack, 0.012 of Dice, may be nothing.
 # It may also be more, since of the other two seeds, which we ran beforehand, one keeps 66% and the other all of it.
 #
-# *Exchanged boxes*: 26% is left, so **train again**. Mending gives back most of what you saw go wrong, 0.362, but the
-# weights themselves are spoilt. One of the other seeds even ends below the SAM that was never adapted.
+# *Exchanged boxes*: 26% is left, so **train again**. Mending gives back most of what you saw go wrong, 0.362, but
+# these weights have learnt little. One of the other seeds even ends below the SAM that was never adapted.
 #
 # Would you have noticed the padding? The Dice that you saw rises from 0.52 to 0.60 in training, about as much as with
 # the right code. But the perfect model's 0.67 had told you before any training. (An interval is 1.96 standard errors
@@ -735,11 +734,10 @@ print(f"rightly, the mean gradients of one half of them and of the other {agree:
 
 # %% [markdown]
 # **The mean gradient tells the two mistakes apart.** Under the padding it has a cosine of 0.98 with the right one, so
-# training starts almost where it should. Under exchanged boxes the cosine is 0.54. For scale, the right gradients of
-# one half of the scenes and of the other have 0.72: the padding changes less than other scenes would, and exchanged
-# boxes change more. A single scene says little, since some gradients point the other way even where a mistake leaves
-# much in place. So on your evening, compare mean gradients with the mistake and without; it takes seconds. (But two
-# mistakes make no rule.)
+# it hardly turns. Under exchanged boxes the cosine is 0.54. For scale, the right gradients of one half of the scenes
+# and of the other have 0.72: the padding changes less than twenty other scenes would, and exchanged boxes change more.
+# A single scene says little, since some gradients point the other way even where a mistake leaves much in place. So on
+# your evening, compare mean gradients with the mistake and without. It is cheap, but two mistakes make no rule.
 #
 # ## Quiz
 #
@@ -764,8 +762,8 @@ print(f"rightly, the mean gradients of one half of them and of the other {agree:
 # - Mistakes in pre- and postprocessing raise no error. Before you train, send the truth there and back, and the
 #   picture too.
 # - A Dice says little by itself. Compare it with that of the filled box and that of the perfect model.
-# - After a mistake, mend the code and test the same weights. If the mean gradients with the mistake and without it
-#   disagree, train again.
+# - After a mistake, mend the code and test the same weights. Of our two, the one whose mean gradients disagreed with
+#   the right ones cost the weights more.
 #
 # Next: [lesson 06](06_sd3_style.ipynb), where the same small pairs change how Stable Diffusion 3 draws.
 #

@@ -309,7 +309,8 @@ for five in (slice(step, step + 5) for step in range(0, len(given), 5)):
 display_figure(draw_rows(rows))
 
 # %% [markdown]
-# Not one grey level apart: you have written SD3's sampler. With each step the guess gets sharper.
+# Not one grey level apart: you have written SD3's sampler. In the first four or five steps the guess gets sharp, and
+# then it hardly changes.
 #
 # ## Guidance, and asking in words
 #
@@ -506,8 +507,8 @@ pd.DataFrame({name: each.sum() for name, each in said.items()}).T
 # %% [markdown]
 # Each test alone can be deceived. *Ines, but others* passes for hers 29 times of forty, though it shows the wrong
 # things, and *before* has 34 names, though only 5 of its drawings pass for hers. So we count the drawings that pass
-# **both**: of Ines's own forty, 24 do. Over the tuned drawings you see that even both judges let through the broken
-# compass, and the crying face that smiles.
+# **both**: of Ines's own forty, 24 do. Over the tuned drawings you see that even both judges let through what a person
+# would not: the broken compass, and the crying face that smiles.
 #
 # By both tests, asking in words is ahead of the adapter, 21 to 17. Do not believe it yet: this is one noise.
 #
@@ -562,14 +563,14 @@ shares = [
 print("what the prompt brings, as a share of what it brought before tuning:", ", ".join(shares))
 
 # %% [markdown]
-# Begin with the mushroom at σ = 1, where only the prompt can tell the shape. The frozen model guesses a red cap. The
-# tuned model's guess has lost the cap and looks more like its own guess with the empty prompt. So the shape breaks in
-# the first steps. Now look at the face at σ = 0.8. The frozen model guesses orange, and the tuned model yellow, with
-# the prompt or with the empty one. So the yellow comes whatever the prompt says.
+# Begin with the mushroom at σ = 1, where nothing of the picture is left. The frozen model guesses a red cap. The tuned
+# model's guess has lost the cap and looks more like its own guess with the empty prompt. So for this mushroom the
+# first guess is already wrong. Now look at the face at σ = 0.8. The frozen model guesses orange, and the tuned model
+# yellow, with the prompt or with the empty one. So the yellow comes with its prompt or without.
 #
-# We think that the adapter has learned what her drawings have in common. It surely listens less to the prompt, and
-# the last line measures this on the eight drawings: what the prompt brings, the difference that guidance multiplies,
-# is 0.71 times as long as before at σ = 1, and 0.54 times at σ = 0.8.
+# We think that the adapter has learned what her drawings have in common. The last line measures on the eight drawings
+# what the prompt brings, the difference that guidance multiplies: it is 0.71 times as long as before at σ = 1, and
+# 0.54 times at σ = 0.8. So the prompt counts for less, perhaps because the answer without one has the style now, too.
 #
 # Is there a scale with enough of the style and enough of the prompt? The judges count at all five. The left figure
 # has a dot for each of four noises, yours and three more (`first` at 1000, 2000 and 3000). The right figure has 79
@@ -586,18 +587,19 @@ recorded = (OTHER_NOISES, FRESH) if SCALE == "tiny" else ()
 display_figure(plot_fade(this, int(said["Ines"]["both"].sum()), *recorded))
 
 # %% [markdown]
-# Follow the lines on the left from scale 0, asking in words, to scale 1. The blue line falls: 33.0 of forty drawings
-# show what we asked for at 0, and 28.5 at 1. The orange line rises: 21.8 pass for hers at 0, and 31.2 at 1. The one
-# gains what the other loses, so the black line, both, moves little, from 19.0 to 22.2.
+# Follow the lines on the left from scale 0, asking in words, to scale 1. The blue line falls: CLIP finds 33.0 of forty
+# names at 0, and 28.5 at 1. The orange line rises: 21.8 pass for hers at 0, and 31.2 at 1. The one gains more than the
+# other loses, so the black line, both, rises a little, from 19.0 to 22.2.
 #
 # Now look at the black dots at scale 1. The four noises gave between 17 and 25, so a lead of two or three may be
 # chance. Your noise gave the 17, and so asking in words seemed ahead. On the other prompts (CLIP chooses among all 79
 # there) both rises too, from 16.2 of forty to 19.7 at scale 0.75, and 19.2 at 1.
 #
-# That answers the question: **about twenty of forty show what we asked for and also pass for hers.** Asking in words
-# has some three fewer in both figures, which may be chance too. Of Ines's own drawings 24 and 28 pass. Between 0.75
-# and 1 it is a tie, and a customer forgives an impure yellow sooner than a wrong shape. So draw at 0.75: half of the
-# thousand are good by Friday, and Ines looks at each before she signs.
+# That answers the question: **about twenty of forty pass both judges**, and a few fewer would pass you, who saw what
+# the judges let through. Asking in words has some three fewer in both figures, which may be chance too. Of Ines's own
+# drawings 24 and 28 pass. From 0.5 to 1 it is nearly a tie, and a customer forgives an impure yellow sooner than a
+# wrong shape. So draw at 0.75 or below: by Friday some half of the thousand pass the judges, and Ines looks at each
+# before she signs.
 #
 # ## Quiz
 #
@@ -614,7 +616,7 @@ display_figure(plot_fade(this, int(said["Ines"]["both"].sum()), *recorded))
 #
 # <details><summary>Answer</summary>
 #
-# Near the noise, because only the prompt can tell the shape there. Compare what both models guess at σ = 1.
+# Near the noise, because the picture does not tell the shape there. Compare what both models guess at σ = 1.
 #
 # </details>
 #

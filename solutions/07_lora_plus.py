@@ -295,9 +295,9 @@ for name, before, after in zip("AB", effects(256), effects(2048), strict=False):
 # 1.1 times. This is LoRA+'s argument: in a wide model A's step becomes too long first, so A limits a common rate,
 # although B could go faster.
 #
-# At our model's width (dashed line) the random layer still gives A the shorter step. Now measure the model itself:
-# put only A's step into all pairs, then only B's, and see how far the batch's scores move. Which steps become longer
-# if you raise one rate tenfold?
+# At our model's width (dashed line) and this rate the random layer still gives A the shorter step. Now measure the
+# model itself: put only A's step into all pairs, then only B's, and see how far the batch's scores move. Which steps
+# become longer if you raise one rate tenfold?
 
 # %%
 model = inject(lesson.twin().model, LoRAConfig(config.rank))
@@ -329,15 +329,15 @@ display(pd.DataFrame(rows).T.rename_axis("a score moves, on average, by"))
 # %% [markdown]
 # In step 2, a tenfold rate of A (second row) lengthens only A's step, from 0.0007 to 0.0066. A tenfold rate of B
 # (third row) lengthens *both* steps, because A's step reaches the output through B, which step 1 has made as large as
-# B's rate. By step 8 A has moved too, so A's rate lengthens B's step as well, but less than B's own rate does: to
-# 0.0355 and 0.0713.
+# B's rate. By step 8 A has moved too, so either rate lengthens both steps. A's rate does most for A's step (0.0294),
+# and B's for B's (0.0713).
 #
 # ## Rate or ratio?
 #
-# Describe two rates by their *overall rate*, which is the root of their product, and by their *ratio*. (The product
-# alone set A's step above: it is 0.0066 in both rows.) Your LoRA+ differed from LoRA in both. Its control has LoRA+'s
-# overall rate, but one rate for A and B. The next cell trains it beside other pairs of rates, with three seeds each.
-# Guess the control first.
+# Describe two rates by their *overall rate*, which is the root of their product, and by their *ratio*. (In step 2 the
+# product alone set A's step: it is 0.0066 in both rows.) Your LoRA+ differed from LoRA in both. Its control has
+# LoRA+'s overall rate, but one rate for A and B. The next cell trains it beside other pairs of rates, with three seeds
+# each. Guess the control first.
 
 # %%
 control = 45  # your guess: how many of the 73 the control has right; LoRA had 36, LoRA+ 49
@@ -368,17 +368,16 @@ print(f"LoRA+:       {counts[SMALL, LARGE]}")
 # %% [markdown]
 # Look first at where colours meet. At an overall rate of 0.003, ratios of 0.01, 1 and 100 have 52.3, 54.7 and 53.3
 # pictures right. At 0.0095 the means lie even closer, and at 0.03 training breaks with every ratio (0.01 and 100 were
-# tried in seed 1 only). So from 0.003 on the overall rate decides.
+# tried in seed 1 only). So from 0.003 on we see the overall rate matter, and no ratio.
 #
 # At 0.00095 the colours part. LoRA+ has 47.7 right, the control 42.0, and a faster A 40.3, and LoRA+ beats the
 # control in every seed. Here the ratio matters, and the table above suggests why: at low rates B's step is the longer
 # one, and B's rate lengthens both steps.
 #
-# So about half of the mean gain over LoRA (36.0) came from the rate, and half from the ratio. But one rate of 0.003
-# has 54.7 right, and no ratio has more. The ratio has only made up for a rate that was too low.
+# So, with the product held, about half of the mean gain over LoRA (36.0) came with the rate and half with the ratio.
+# But one rate of 0.003 has 54.7 right, and no ratio has more. The ratio has only made up for a rate that was too low.
 #
-# Why does training break when both rates are 0.03, although A at 0.03 does no harm beside a B at 0.003? Take step 2
-# of that run again, and let A go only a part of its way.
+# What goes wrong when both rates are 0.03? Take step 2 of that run again, and let A go only a part of its way.
 
 # %%
 history, shares = short_run(TOP, TOP, 1)[2], (0, 0.1, 0.2, 0.4, 0.7, 1)
@@ -389,10 +388,10 @@ losses = {
 display_figure(figures.plot_shares(shares, losses))
 
 # %% [markdown]
-# Follow the blue line, for which B has not taken its step. A fifth of A's step brings the loss from 1.62 down to
-# 0.93, but the full step takes it back to 1.59. So A's step has the right direction and is several times too long. On
-# the orange line B's step has already brought the loss to 0.64. A's can then only do harm, because each step was
-# computed as if the other matrix stood still.
+# Follow the blue line, for which B has not taken its step. A fifth of A's step brings the loss from 1.62 down to 0.93,
+# but the full step takes it back to 1.59. So A's step has the right direction and is several times too long. On the
+# orange line B's step has already brought the loss to 0.64, and any share of A's step then raises it: each step was
+# computed as if the other matrix stood still. (This is one step of one seed.)
 
 # %% [markdown]
 # ### Exercise 7.3 · A fair trial
@@ -467,9 +466,9 @@ display(pd.DataFrame(columns).map("{:.1%}".format))
 
 # %% [markdown]
 # A fair trial takes something off every kind, because the best try was partly lucky. One rate loses most, from 74.9%
-# to 71.5%. It had five tries, two of them at the far ends of the figure, and the three that are drawn may leave out
-# its best. A faster B ends at 72.4% and a faster A at 70.8%, so no kind stands out. (The halves overlap and share the
-# same runs, so they give no interval.)
+# to 71.5%, but mainly because it had five tries, two of them at the far ends of the figure, and the three that are
+# drawn often leave out its best. A faster B ends at 72.4% and a faster A at 70.8%, so no kind stands out. (The halves
+# overlap and share the same runs, so they give no interval.)
 #
 # So this gain is no reason to put LoRA+ into your paper, because one tuned rate does about as well. Elsewhere it may
 # help: [the study](../docs/study.md) tuned both on other data sets, and LoRA+ was a little ahead on SAM, with no
@@ -507,7 +506,7 @@ display(pd.DataFrame(columns).map("{:.1%}".format))
 # ## What to remember
 #
 # - B moves first: while it is zero, A has no gradient.
-# - Under Adam the rate sets the size of a step. B's rate counts in both steps, because A's goes through B.
+# - Under Adam the rate sets the size of a step. At first B's rate counts in both steps, because A's goes through B.
 # - A new ratio is also a new overall rate: compare it with one rate of the same product, and tune that rate.
 #
 # Next: [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.

@@ -97,10 +97,10 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 
 # %% [markdown]
 # In the left panel each line joins a pair of runs. The data sets lie up to nine points apart, and the subtraction
-# removes these distances. In the middle panel the seeds of one data set lie closer together than the data sets do, so
-# a second seed on `lines` tells you less than another data set would. It is as if your friend had asked five people
-# three times each, and counted fifteen answers (*pseudoreplication*). **The data set is the measurement**, so its
-# seeds are averaged first.
+# removes these distances. In the middle panel on the whole the seeds of one data set lie closer together than the data
+# sets do, so a second seed on `lines` tells you less than another data set would. It is as if your friend had asked
+# five people three times each, and counted fifteen answers (*pseudoreplication*). **The data set is the measurement**,
+# so its seeds are averaged first.
 #
 # In the right panel the second interval counts data sets instead of runs. It is wider, but zero is still outside. The
 # third replaces the two standard errors by Student's *t*, and zero is inside. Why are two not enough?
@@ -349,8 +349,8 @@ display_figure(plot_shapes(SHAPES, rates, skewed))
 # 11.3% of studies with six, and still in 7.1% with thirty. Most small samples have none of the rare large values, so
 # their mean and their standard error both come out too low.
 #
-# Six data sets can't tell you which shape they have, and ours were chosen, not drawn at random. All that follows is
-# true only if data sets are not strongly skewed.
+# Six data sets can't tell you which shape they have, and ours were chosen, not drawn at random. So the promised 5%
+# holds only if data sets are not strongly skewed.
 #
 # ## Six questions at once
 #
@@ -493,7 +493,7 @@ display_figure(plot_price(curves, lead, len(friend), price))
 # 0.75 hundredths of Dice. That is less than the hundredth that we called too far. (Had we called a tenth of LoRA's
 # gain too far, the question would be open.) Serial LoRA is not a hundredth behind a LoRA of its size. Whether it is
 # *better* is open, as is everything on CLIP and SD3. To find a lead as large as the one we saw takes 7 new data sets
-# or more. All this is true only if data sets are not strongly skewed."
+# or more. All this counts only if data sets are not strongly skewed."
 #
 # </details>
 #

@@ -4,9 +4,8 @@
 # Your group adapts all its models with LoRA. A paper promises the same with a quarter of the parameters, and the group
 # asks you: **should we switch to Serial LoRA?**
 #
-# First you write down what would refute each of the paper's promises, and bet. Then you train the rivals that the
-# paper leaves out, and look for the step at which Serial LoRA falls behind. A last table has your bets and the
-# verdicts.
+# First you read what would refute each of the paper's promises, and bet. Then you train the rivals that the paper
+# leaves out, and look for the step at which Serial LoRA falls behind. A last table has your bets and the verdicts.
 
 # %%
 try:
@@ -57,7 +56,8 @@ MARGIN = {  # what would matter to your group
     "CLIP": 1,  # point of accuracy, of 4.4
     "SD3": 5,  # points of style share, of 79
 }
-AHEAD, AS_WELL = 1, -1  # where a rival's bar lies: a margin ahead of Serial LoRA, or a margin behind
+# Where a rival's bar lies: a margin ahead of Serial LoRA, or a margin behind.
+AHEAD, AS_WELL = 1, -1
 RIVALS = {
     "3 comparable": ("LoRA", AHEAD),
     "4 because shared": ("LoRA at a quarter", AS_WELL),
@@ -316,7 +316,7 @@ for name in ("test", "held back"):
 # training shows 69% of their things and none of the test's. So a rate that is chosen on them need not be the test's
 # best.
 #
-# The next cell has eight ways to adapt SAM's image encoder, each with the closest method of [*the
+# The next cell has eight ways to adapt SAM's image encoder, each but the last with the closest method of [*the
 # study*](../docs/study.md), our comparison on many sets. *Before both* has a pair in front of attention and another in
 # front of the feed-forward layer, as RepAdapter does. It is as large as LoRA.
 
@@ -473,9 +473,9 @@ print(f"ahead on the scenes held back, each at its own: {best}; your guess: {ahe
 # 0.94. So whether there is a winner depends on the rates: *a comparison of methods at one learning rate is also a
 # comparison of learning rates.*
 #
-# On the test the small LoRA is ahead as well, by 2.13 ± 1.12. With both at 0.009 the means are equal there, although
-# anything up to two points either way is possible. So most of that lead may be Serial LoRA's rate. Yet 0.003 was no
-# odd choice, since the study's search on four other sets (right) prefers it too.
+# On the test the small LoRA is ahead as well, by 2.13 ± 1.12. With both at 0.009 the means are equal there, with a
+# wide interval. So most of that lead may be Serial LoRA's rate. Yet 0.003 was no odd choice, since the study's search
+# on four other sets (right) prefers it too.
 #
 # The other ways get the rate that the study found for the closest method, and full fine-tuning the best of three.
 #
@@ -504,9 +504,9 @@ display(bars.bar("Dice", color="#f2b48a", vmin=before["test"].mean()))
 
 # %% [markdown]
 # Look at Dice first. Every way gains more than five points, and Serial LoRA gains least. The number of parameters does
-# not explain the order, because norms and biases train the fewest and come second. Training is cheaper than full
-# fine-tuning's with any adapter, but hardly depends on which: Serial LoRA keeps 86.5 MB for the way back where LoRA
-# keeps 92.4. No way loses a point on drawings. So Dice has to decide.
+# not explain the order, because norms and biases train the fewest and come second. Every way keeps less for the way
+# back than full fine-tuning, but they differ little: Serial LoRA keeps 86.5 MB and LoRA 92.4. No way loses a point on
+# drawings. So Dice has to decide.
 #
 # ## Would other scenes say the same?
 #
@@ -531,15 +531,15 @@ display_figure(plot_rivals(beside, bars))
 # %% [markdown]
 # In both panels all five rivals lie to the right of Serial LoRA, and the same four promises fall. But your intervals
 # are at least three times as wide, and they leave out what another rate or another seed would do. The hollow row shows
-# the rate: at 0.009 Serial LoRA itself is 2.2 points further right, beyond three of the rivals. So one set and one
+# the rate: at 0.009 Serial LoRA's own mean is 2.2 points further right, beyond three of the rivals. So one set and one
 # training each can show that a promise is in doubt, but not by how much. For that we go by the study, which has many.
 #
 # ## At which step does it fall behind?
 #
 # LoRA and Serial LoRA differ in several ways, so a lead names no cause. The ladder goes from LoRA (here at q, k and v)
-# to Serial LoRA one change at a time, at equal size and each at its own rate; Q and E are your stand-ins of exercise
-# 9.3. Below stands what each step changed on the study's SAM sets, in points of Dice, in colour where the interval
-# leaves out zero.
+# to Serial LoRA one change of form at a time, each at its own rate and at equal size, so the rank rises; Q and E are
+# your stand-ins of exercise 9.3. Below stands what each step changed on the study's SAM sets, in points of Dice, in
+# colour where the interval leaves out zero.
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_ladder, plot_suspects
@@ -585,8 +585,7 @@ print(
 #
 # ## The verdict
 #
-# Your rule of exercise 8.2 decides, with the bars that you wrote down. No interval is corrected for how many there
-# are.
+# Your rule of exercise 8.2 decides, with the bars from the beginning. No interval is corrected for how many there are.
 
 # %%
 table = {
@@ -625,13 +624,14 @@ for where in ("sam", "clip"):
 #
 # > Serial LoRA is a special case of RepAdapter's layer of 2023. On a small SAM it stays within a point of Dice of
 # > LoRA, with a quarter of the parameters. But a LoRA of that size does as well there, and so do the same pair before
-# > the feed-forward, and norms and biases. Sharing costs nothing that one can see; W's uneven stretch along its own
-# > directions costs half a point. On CLIP all of this is open. On SD3 LoRA finds the style far more often.
+# > the feed-forward, and norms and biases. Each step of sharing costs a third of a point at most; W's uneven stretch
+# > along its own directions costs half a point. On CLIP all of this is open. On SD3 LoRA finds the style far more
+# > often.
 #
-# So on a SAM like this one, don't switch. To save parameters, lower LoRA's rank and search its rate again. If you can
-# pay for LoRA's size, try pairs *before both*, where RepAdapter is ahead of LoRA on SAM by 0.95 ± 0.45, about your
-# margin. For drawing in a style keep LoRA. For CLIP we have no advice. These are small models, and mostly drawings, so
-# put our numbers on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
+# So on a SAM like this one, don't switch. To save parameters, let norms and biases learn, or lower LoRA's rank, and
+# search the rate again. If you can pay for LoRA's size, try pairs *before both*, where RepAdapter is ahead of LoRA on
+# SAM by 0.95 ± 0.45, about your margin. For drawing in a style keep LoRA. For CLIP we have no advice. These are small
+# models, and mostly drawings, so put our numbers on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
 #
 # ## Quiz
 #

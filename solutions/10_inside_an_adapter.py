@@ -6,8 +6,7 @@
 # A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter itself is lost. What
 # was its rank? Was it LoRA or Serial LoRA? Can you get it back? And with which seed was it trained?
 #
-# The difference of the two files answers all four questions. You learn to read it on models of your own, and then on
-# your colleague's.
+# The two files answer all four questions. You learn to read it on models of your own, and then on your colleague's.
 
 # %%
 try:
@@ -139,8 +138,8 @@ values = spectra["dW"]
 print(f"{len(values)} values: number {RANK} {values[RANK - 1]:.0e}, the next {values[RANK]:.0e}")
 
 # %% [markdown]
-# The two upper lines hardly differ, although the largest value of dW is more than half of W's. A change of rank 16 can
-# lift at most sixteen of the 192 values above the largest of W.
+# The two upper lines can hardly be told apart on this axis, although the largest value of dW is more than half of W's.
+# A change of rank 16 can lift at most sixteen of the 192 values above the largest of W.
 #
 # The line of dW tells you more. After value 16 it falls by six powers of ten, and we call this fall the cliff. The
 # values behind it are not zero, because merging rounded the weights to float32, and what rounding adds is a small
@@ -309,8 +308,8 @@ display_figure(plot_left_over(table, limit=0.1))
 # %% [markdown]
 # On the far left only rounding is left over: one SVD a matrix recovers every adapter, and one pair a block recovers
 # only Serial LoRA. One pair leaves 0.7 of LoRA's changes over, and the last row shows that rank is not the reason:
-# with one A the stack has rank 16 too, but one B cannot serve W_q, W_k and W_v. So both doubts are settled: what a
-# method did not make lies right of the line at 0.1.
+# with one A the stack has rank 16 too, but one B cannot serve W_q, W_k and W_v. So both doubts are settled: one pair
+# leaves more than a tenth, the line, of every change that Serial LoRA did not make.
 #
 # ## How exact is the copy?
 #
@@ -367,7 +366,7 @@ display_figure(plot_cliffs(spectra, alike, len(wanted), rank_of(*blocks[0])))
 #
 # In bfloat16 the copy is nearer to the merged model than the file itself, for two reasons. The file has every weight
 # rounded, and if only q, k and v are rounded, the cosines are off by a third as much. The copy is better still,
-# because it keeps sixteen directions and drops the rounding in all others.
+# probably because it keeps sixteen directions and drops the rounding in all others.
 #
 # ## Which seed?
 #
@@ -418,7 +417,7 @@ check("10.3", overlap)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# By chance, a random space of 16 dimensions in 192 has an overlap of 16 / 192 with any other, on average. A seed of
+# By chance, any space has an overlap of 16 / 192 with a random space of 16 dimensions in 192, on average. A seed of
 # `adapt` decides two things: the numbers with which A starts, and the drawings. Which of them decides where Serial
 # LoRA reads? We compare seed 1 with trainings that share only one of the two, and print the first gradients of A and
 # B.
@@ -458,12 +457,12 @@ for letter in "AB":
     print(f"first step, largest gradient of {letter}: {max(g.abs().max() for g in gradients):.1g}")
 
 # %% [markdown]
-# The start decides most: with the same start and other drawings the overlap is 0.85, and with another start and the
-# same drawings it is 0.17. The drawings show in the strongest direction: with another start, the same ones give 0.56,
-# and others 0.34.
+# In this one comparison the start decides most: with the same start and other drawings the overlap is 0.85, and with
+# another start and the same drawings it is 0.17. The drawings show in the strongest direction: with another start, the
+# same ones give 0.56, and others 0.34.
 #
-# The gradients give the reason. A begins as random numbers and B as zeros, and the gradient of A contains B as a
-# factor. So in the first step it is zero, and only B moves. Perhaps A moves little later, too. [Zhu et
+# The gradients explain the first step. A begins as random numbers and B as zeros, and the gradient of A contains B as
+# a factor. So in the first step it is zero, and only B learns. Perhaps A moves little later, too. [Zhu et
 # al.](https://arxiv.org/abs/2402.16842) found LoRA nearly as good with a random A that is never trained.
 #
 # A seed draws the same numbers again, so compare each file with the fresh A's of ten seeds. Two more files show seed 1
@@ -493,9 +492,9 @@ display_figure(plot_overlaps(list(table.values()), list(table), seeds, chance=RA
 
 # %% [markdown]
 # In every row one square is dark: the seed with which the file was trained. After one step its overlap is 1.00,
-# because only B has moved. After 16 steps of Serial LoRA it is 0.83 to 0.85, and after 64 it is 0.67, so A turns away
-# from its start slowly. We did not test why. With other seeds the overlap stays near chance, so these files name their
-# seed.
+# because only B had a gradient. After 16 steps of Serial LoRA it is 0.83 to 0.85, and after 64 it is 0.67, so A turns
+# away from its start slowly. We did not test why. With other seeds the overlap stays near chance, so these files name
+# their seed.
 #
 # ## Your colleague's files
 

@@ -9,7 +9,7 @@
 # - *Add* all adapters up: one model, one pass.
 # - *Gather*: one model, one pass, and each picture meets its own adapter.
 #
-# Which way do you run? You write the last two by hand, and compare all four in right answers, time and memory.
+# Which way do you run? You write the last two by hand, count right answers, and time all four.
 
 # %%
 try:
@@ -260,13 +260,13 @@ print(f"exact sum at 1/3, beyond the own adapters at 1: {lead:+d} ± {half:.0f}"
 print(f"exact sum at weight 1: {curves['exact sum']['1'].sum()} right; your guess: {guess}")
 
 # %% [markdown]
-# Compare the dashed curve with the solid one. At weight 1/6 the own adapter alone has 116 right, far below its 141: that
-# loss is one of **size**. Up to 1/3, where both have 131, we see no further loss in the sum. Then the own adapter
-# recovers and the sum falls, until it lacks 42 ± 17 at weight 1. Only the other five can cause this gap, called
-# **interference**.
+# Compare the dashed curve with the solid one. At weight 1/6 the own adapter alone has 116 right, far below its 141:
+# that loss is one of **size**. Up to 1/3, where both have 131, we see no further loss in the sum. Above it the own
+# adapter comes back to 141 and the sum falls, until it lacks 42 ± 17 at weight 1. Only the other five can cause this
+# gap, called **interference**.
 #
-# The sum of factors (dotted) is below the exact sum at every weight, though most of these gaps may be luck. All that it
-# saves is rank.
+# The sum of factors (dotted) is below the exact sum at every weight above 0, though most of these gaps may be luck.
+# All that it saves is rank.
 #
 # Do the other five harm by the size of their change or by its direction, and through the pictures or the prompts? We put
 # their sum beside each own pair in the image blocks, in the text blocks, and in both. As a control we turn the
@@ -308,11 +308,12 @@ display_figure(figures.plot_sides(counted, moved, {"own alone": hits, "no adapte
 
 # %% [markdown]
 # Look at the circles on the left first. The others harm in the image blocks (106 right) and in the text blocks (124).
-# Turned (squares), they cost almost nothing, although their change is as large. So the harm is in the **directions** in
-# which they write.
+# Turned (squares), they cost almost nothing, although what they write into a block is as large. So it is the learned
+# **directions** that harm.
 #
-# The right panel shows a reason. As trained, the others move a picture's features by 0.74; turned, by 0.14. The later
-# blocks hardly pass on random directions, but they do pass on learned ones.
+# The right panel shows how. As trained, the others move a picture's features by 0.74; turned, by 0.14. So little of
+# what is written in random directions reaches the features. (Where it gets lost, and whether it would harm if it moved
+# them as far, we did not test.)
 #
 # ## Gather: one pass, to each its own
 #
@@ -456,11 +457,11 @@ print(f"one pass and a pass for each differ by at most {off:.0e}")
 
 # %% [markdown]
 # In the first row `which` is right, and one pass gives all 141 answers of the own adapters. In the next rows every
-# customer gets a wrong adapter. No error is raised, and the count hardly falls: the second row has 140 right, and the
-# worst has 129. So compare features with single passes, as the printed line does.
+# customer gets a wrong adapter. No error is raised, and even the worst row still has 129 right. So compare features
+# with single passes, as the printed line does.
 #
-# The last row tells why. With no adapter on the pictures, but with the own prompts, 136 are right (−5 ± 10). So most of
-# the gain is in the prompts.
+# The last row tells why. With no adapter on the pictures, but with the own prompts, 136 are right (−5 ± 10). So the
+# own prompts alone bring most of the gain, and the rest may be luck.
 #
 # ## What it costs
 #
@@ -500,13 +501,14 @@ print(f"MB for {MANY} customers, computed:", ", ".join(f"{k} {v:.0f}" for k, v i
 
 # %% [markdown]
 # You run the server that **gathers** (in the library,
-# [`per_sample`](../docs/library.md#several-adapters-on-one-base)). In a batch of 64, a picture takes 2.7 ms, as long as
-# with no adapter, while a switch takes 4.9. (Smaller gaps are noise.) Merged copies never switch and still take 4.1, so
-# most of that price is for passes with a single picture.
+# [`per_sample`](../docs/library.md#several-adapters-on-one-base)). In a batch of 64, a picture costs about as much
+# processor time as with no adapter, and with a switch two to three times as much. Merged copies never switch and are
+# hardly cheaper, so most of that price is for passes with a single picture.
 #
 # If requests come one at a time, a switch takes about as long, and is simpler. If each customer has a machine, merge;
 # sixty-four copies on one machine need 704 MB, a gather 20. The merged sum is the smallest, and for six customers its
-# best, 131, may be as good (−10 ± 14); a sum of sixty-four we did not try. First count what the own prompts alone give.
+# best, 131, may be as good (−10 ± 14, at a weight that these pictures chose); a sum of sixty-four we did not try. But
+# first count what the own prompts alone give: for these six they may do, with no adapter on the pictures at all.
 #
 # ## Quiz
 #

@@ -358,9 +358,10 @@ with torch.no_grad():
 print(f"verified: {verified}; loaded into a plain tower, its outputs differ by at most {apart:.1g}")
 
 # %% [markdown]
-# Both ways know their training frames nearly by heart. But on things that they never saw, the adapter is right in at least
-# 93.5% of the frames and the probe in at most 84.8%, so on frames like Ada's an adapter is worth training. The saved file
-# loads into a plain tower and answers the same. With your own folder, keep this cell.
+# Both ways know their training frames nearly by heart. But on things that they never saw, the adapter is right in at
+# least 93.5% of the frames and the probe in at most 84.8%, so on frames like Ada's the adapter beats the probe. (Lines
+# without training come later.) The saved file loads into a plain tower and answers the same. With your own folder, the
+# cell above is the one to keep; save outside of `scratch`.
 #
 # ## What her sister will lay there
 #
@@ -435,8 +436,8 @@ show([draws[0][name][0][i] for name, i in seen], [f"{name}: {truth[i]}" for name
 #
 # On white, the ground is the median colour of the page, but wood has many colours. Look at the row of wood above: what
 # could a few lines use? Write a function that tells the colour of the ground at every place of a page, on white and on
-# wood whose grain lies or stands. Things cover less than half of each line along the grain. On white a thing may be
-# wider or taller than half of the page. Where several grounds fit equally well, take the plain one.
+# wood whose grain lies or stands. Things cover less than half of nearly every line along the grain. On white a thing
+# may be wider or taller than half of the page. Where several grounds fit equally well, take the plain one.
 
 
 # %% tags=["exercise"]
@@ -517,8 +518,9 @@ for page in (first["touching"][31], first["touching"][3]):
 show(views, titles, columns=7)
 
 # %% [markdown]
-# Marks are white. With one colour as the ground, stripes join the things; with your ground each is a part of its own. Red
-# dots are thickest places: on the first sheet each thing has one, but the spade and the stick on the last are too thin.
+# In the second and third picture marks are white. With one colour as the ground, stripes join the things; with your
+# ground each is a part of its own. Red dots are thickest places: on the first sheet each thing has one, but the spade
+# and the stick on the last are too thin.
 #
 # The probe and the adapter have seen neither wood nor touching things. So we film every thing again, among others, in turn
 # as in the last three tests, and train on both folders.
@@ -585,13 +587,13 @@ display(pd.DataFrame(usual, index=[f"to {number}" for number in range(1, 5)]).T)
 # %% [markdown]
 # Each dot is a draw, and chance is what the same answer to every sheet gets.
 #
-# **Mixed, on wood.** Connected parts are above the bar on every draw. The adapter from Ada's frames is above it on mixed,
-# but on wood it usually answers four, perhaps because the grain fills every quarter. Frames on wood lift it, but not to
-# the bar.
+# **Mixed, on wood.** Connected parts are above the bar on every draw. The adapter from Ada's frames is above it on
+# mixed, but on wood it usually answers four, perhaps because the grain fills every quarter. The second folder, with
+# twice the steps, lifts it there, but not to the bar.
 #
-# **Touching, her counter.** Connected parts cannot count what we laid as one part. On white, the adapter from Ada's frames
-# answers too low: it learnt from things in separate quarters, and here they share some. On her counter every draw has
-# another winner, with 56% at best.
+# **Touching, her counter.** Connected parts cannot count what we laid as one part. On white, the adapter from Ada's
+# frames answers too low, perhaps because it learnt from things in separate quarters, and here they share some. On her
+# counter every draw has another winner, with 56% at best.
 #
 # Is the adapter better than thickest places? Both answered the *same* sheets, so we compare them sheet by sheet, with your
 # `lead` of [lesson 04](04_clip_few_shot.ipynb). And would more training help?
@@ -611,13 +613,14 @@ print(
 display(figures.read_longer())
 
 # %% [markdown]
-# Five of the six intervals hold zero, so we cannot tell which is better. Nor does more training help: after 640 steps the
-# adapter is right on 98.2% of its training frames, but on her counter about where it was after 160. It learns the frames
-# by heart, and not how to count other things.
+# On touching the adapter is behind on every draw, clearly on one; on her counter we cannot tell which is better. Nor
+# do we see more training help: after 640 steps the adapter is right on 98.2% of its training frames, but on her
+# counter about where it was after 160. (The recorded runs are of one draw and swing widely.) It learns the frames by
+# heart, and hardly gains on unseen things that touch.
 #
-# **The answer.** On frames like Ada's, the adapter beats the probe. But where things lie apart, connected parts do better
-# without training, on wood too, once you have looked at the ground. On her sister's counter no way reaches the bar, and
-# more training does not change this. So the sister should lay her things apart.
+# **The answer.** On frames like Ada's, the adapter beats the probe. But where things lie apart, connected parts do at
+# least as well without training, and far better on wood, once you have looked at the ground. On her sister's counter
+# no way reaches the bar, nor did longer training. So the sister should lay her things apart.
 #
 # Real counters have shadows and a rougher grain. And the tower sees 48 pixels, the few lines 112.
 #
@@ -670,7 +673,8 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 # <details><summary>Answer</summary>
 #
 # It does not tell what happens with other things; it speaks of other sheets with these things. That is why there are
-# three draws, each with other things held out. As in [lesson 08](08_how_sure.ipynb), ask what one measurement is.
+# three draws, each with another random quarter held out. As in [lesson 08](08_how_sure.ipynb), ask what one
+# measurement is.
 #
 # </details>
 

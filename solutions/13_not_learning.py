@@ -365,8 +365,8 @@ mend("B", lambda: posted.run_b(my_through_blocks))
 # data loader are fine."* ([`segment-anything #202`](https://github.com/facebookresearch/segment-anything/issues/202)
 # asks for the range of SAM's pixels; [kornia's SAM](https://github.com/kornia/tutorials/pull/76) takes 0 to 1.)
 #
-# C's row is like H's, so nothing is wrong between the loss and the weights. Look at the other end, at **what the model
-# sees**. `entering` catches what a part of a model is given.
+# In C's row tensors are held, reached and moved as in H's, so the fault comes earlier. Look at the other end, at
+# **what the model sees**. `entering` catches what a part of a model is given.
 
 
 # %%
@@ -633,9 +633,10 @@ display_figure(figures.plot_where_runs_end(panels, chance, apart="C"))
 # ask again after each repair.
 #
 # On the right, A, D, E, F and G stay high, and the check finds them. It misses B, whose class vectors learn the batch
-# by heart. It misses C, whose 0.18 is high only beside the mended 0.05. (So C does learn.) It accuses the mended D,
-# whose small steps come no further than 1.46. And it passes shuffled labels. So overfit one batch, and keep the
-# diagnostics.
+# by heart. It misses C, whose 0.18 is high only beside the mended 0.05. (So the mended C can fit a batch; only
+# held-out pictures would say whether it learns.) It accuses the mended D, whose small steps come no further than 1.46.
+# And it passes shuffled labels. Wrong labels pass all five diagnostics, too: look at some pictures with their labels.
+# So overfit one batch, and keep the diagnostics.
 #
 # ## Quiz
 #
