@@ -575,7 +575,7 @@ display(pd.DataFrame(rows).T)
 # sets might differ more.
 
 # %%
-from scipy import stats
+from serial_lora_course.measures.intervals import half_width
 
 accuracy = records.read_runs()  # percent, for each (shots, data set, draw)
 sets = records.read_sets()
@@ -586,8 +586,7 @@ display(sets)
 def mean_lead(ours: pd.Series, theirs: pd.Series) -> tuple[float, float]:
     """The mean lead over the data sets in points, and half of its 95% interval."""
     leads = (ours - theirs).groupby("dataset").mean()  # one number a data set
-    half = stats.t.ppf(0.975, len(leads) - 1) * leads.std() / math.sqrt(len(leads))
-    return leads.mean(), half
+    return leads.mean(), half_width(leads.sem(), len(leads) - 1)
 
 
 probed, rows = "probe from the sentences", {}

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
 
 from serial_lora_course.data.types import DividedData
+from serial_lora_course.measures.intervals import half_width
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import (
     INK,
@@ -151,8 +151,7 @@ def plot_ahead(accuracy: pd.DataFrame, rival: str, methods: Sequence[str]) -> Fi
                 here = each.loc[shots][method][order]
                 up = apart * ((len(methods) - 1) / 2 - place)
                 axes.plot(here, [row + 1 + up for row in range(len(order))], ms=5, **look)
-                factor = stats.t.ppf(0.975, len(here) - 1)
-                half = factor * here.std() / len(here) ** 0.5
+                half = half_width(here.sem(), len(here) - 1)
                 axes.errorbar(here.mean(), up, xerr=half, ms=7, capsize=3, lw=1.5, **look)
                 told.append(f"{shots}-shot, {method} {here.mean():+z.1f} ± {half:.1f}")
             axes.set_yticks(
@@ -180,7 +179,6 @@ def plot_unseen(changes: pd.Series) -> Figure:
     pictures = dict(iter(changes.groupby(["method", "dataset"])))
     means = changes.groupby(["dataset", "method"]).mean().unstack()[methods]
     order = means[methods[0]].sort_values().index
-    factor = stats.t.ppf(0.975, len(order) - 1) if len(order) > 1 else 0
     told = []
     with styled_figure(11, 4.1) as figure:
         panels = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
@@ -190,8 +188,7 @@ def plot_unseen(changes: pd.Series) -> Figure:
             axes.axvline(0, color=QUIET, linewidth=1)
             axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
             for row, (name, each) in enumerate(zip(["mean", *order], rows, strict=True)):
-                spread = each.std() / len(each) ** 0.5
-                half = (2 if row else factor) * spread
+                half = 2 * each.sem() if row else half_width(each.sem(), len(each) - 1)
                 axes.errorbar(each.mean(), row, xerr=half, ms=7, capsize=3, lw=1.5, **look)
                 count = f"{(each > 0).sum()} : {(each < 0).sum()}"
                 axes.text(
