@@ -18,14 +18,7 @@ from serial_lora.injection import eject, inject, set_scale
 from serial_lora.merging import merge, unmerge
 from serial_lora.overrides import disabled, per_sample
 from serial_lora.parameters import adapter_parameters, count_parameters, lora_plus_groups
-from serial_lora.several import (
-    activate,
-    adapter_names,
-    add_adapter,
-    chain,
-    combine,
-    remove_adapter,
-)
+from serial_lora.several import activate, adapter_names, add_adapter, combine, remove_adapter
 from serial_lora.state import adapters
 
 __version__ = LIBRARY_VERSION
@@ -39,7 +32,6 @@ __all__ = [
     "adapter_parameters",
     "adapters",
     "add_adapter",
-    "chain",
     "combine",
     "count_parameters",
     "disabled",

@@ -1,26 +1,18 @@
-"""Several adapters by name on one base: added, switched, summed, chained."""
+"""Several adapters by name on one base: added, switched, summed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from serial_lora.config import AdapterConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_finite, require_names, require_number
+from serial_lora.config import AdapterConfig
+from serial_lora.errors import SerialLoRAError, require_finite, require_number
 from serial_lora.sites import child_name, unwrapped_name
 from serial_lora.state import injected, new_pairs, plain_context
-from serial_lora.values import (
-    Pair,
-    put_in,
-    read_adapter,
-    read_pairs,
-    ready_to_change,
-    refuse_misfit,
-)
+from serial_lora.values import put_in, read_adapter, read_pairs, ready_to_change, refuse_misfit
 
 
 def adapter_names(model: nn.Module) -> list[str]:
@@ -109,54 +101,27 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
     for which, weight in weights.items():
         require_number(f"the weight of {which}", weight)
 
-    def add(pairs: list[Pair]) -> Pair:
-        weighted = [weight * B for weight, (_, B) in zip(weights.values(), pairs, strict=True)]
-        return torch.cat([A for A, _ in pairs]), torch.cat(weighted, dim=1)
-
-    return _put_stacked(model, list(weights), name, add)
-
-
-def chain(model: nn.Module, names: Sequence[str], name: str) -> nn.Module:
-    """Adapters one after the other as one more adapter, exact and active.
-
-    Tokens pass the first, then the second: (I + B_2 A_2)(I + B_1 A_1) = I + [B_1, B_2]
-    [A_1; A_2 + A_2 B_1 A_1]. This is not their sum, and another order gives another adapter.
-
-    Raises:
-        SerialLoRAError: as `combine`; or the method is LoRA, whose pairs stand beside the weights,
-            so that one after the other is the sum.
-    """
-    if injected(model)[1].config.method != SerialLoRAConfig.method:
-        raise SerialLoRAError(
-            "LoRA's pairs stand beside a weight, where one after the other is the sum; use combine."
-        )
-
-    def then(first: Pair, second: Pair) -> Pair:
-        (A1, B1), (A2, B2) = first, second
-        return torch.cat([A1, A2 + A2 @ B1 @ A1]), torch.cat([B1, B2], dim=1)
-
-    return _put_stacked(model, names, name, lambda pairs: reduce(then, pairs))
-
-
-def _put_stacked(
-    model: nn.Module, names: Sequence[str], name: str, stacked: Callable[[list[Pair]], Pair]
-) -> nn.Module:
     root, injection = ready_to_change(model)
-    each = [read_adapter(injection, which) for which in require_names("adapters", names)]
+    each = [read_adapter(injection, which) for which in weights]
     if injection.also_train:
         raise SerialLoRAError(
             f"{next(iter(injection.also_train))} learned beside each adapter, and such modules have "
-            "no exact sum or product; activate one adapter at a time."
+            "no exact sum; activate one adapter at a time."
         )
     rank = sum(adapter.config.rank for adapter in each)
     config = replace(injection.config, rank=rank, scale=1.0, dropout=0.0)
     refuse_misfit(injection, name, config)
     with plain_context(root):
-        pairs = [read_pairs(injection, which) for which in names]
+        pairs = [read_pairs(injection, which) for which in weights]
         tensors: dict[str, Tensor] = {}
         for place in injection.pairs:
-            A, B = stacked([(A.double(), B.double()) for A, B in (one[place] for one in pairs)])
-            tensors |= {f"{place}.lora_A": A, f"{place}.lora_B": B}
+            first = [one[place][0].double() for one in pairs]
+            second = [
+                weight * one[place][1].double()
+                for weight, one in zip(weights.values(), pairs, strict=True)
+            ]
+            tensors |= {f"{place}.lora_A": torch.cat(first)}
+            tensors |= {f"{place}.lora_B": torch.cat(second, dim=1)}
         require_finite(tensors, "put together")
         put_in(injection, config, tensors, name)
     return model

@@ -1,4 +1,4 @@
-"""Several adapters on one base: switched, summed, chained, one for each sample of a batch."""
+"""Several adapters on one base: switched, summed, one for each sample of a batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from serial_lora import (
     adapter_parameters,
     adapters,
     add_adapter,
-    chain,
     combine,
     disabled,
     eject,
@@ -61,10 +60,10 @@ def two_adapters(tiny, method, ranks=(RANK, RANK), model=None):
     return model, tensors | {"b": bits(fill_adapters(model, seed=2))}
 
 
-def dense(tiny, tensors, scale, model=None):
+def dense(tiny, tensors, scale):
     """A plain model into whose weights these adapters are written by hand."""
     source = SimpleNamespace(state_dict=lambda: tensors)
-    return write_dense(tiny, model or tiny.build(), source, scale)
+    return write_dense(tiny, tiny.build(), source, scale)
 
 
 def dense_sum(tiny, tensors, weights):
@@ -118,24 +117,6 @@ def test_a_weighted_sum_is_exact_and_one_adapter(tiny, method, tmp_path):
     assert {len(p) for n, p in loaded.named_parameters() if n.endswith("lora_A")} == {5}
     torch.testing.assert_close(tiny.run(loaded), wanted, **CLOSE)
     torch.testing.assert_close(tiny.run(eject(model, keep_merged=True)), wanted, **CLOSE)
-
-
-@torch.no_grad()
-def test_a_chain_is_exact_and_depends_on_the_order(tiny):
-    model, tensors = two_adapters(tiny, SerialLoRAConfig)
-    wanted = []
-    for first, second in (("a", "b"), ("b", "a")):
-        scales = {"a": 0.7, "b": 1.0}
-        plain = dense(tiny, tensors[second], scales[second])  # W (I + B_2 A_2)
-        plain = dense(tiny, tensors[first], scales[first], plain)  # ... (I + B_1 A_1)
-        wanted.append(tiny.run(plain))
-        chain(model, [first, second], f"{first} then {second}")
-        torch.testing.assert_close(tiny.run(model), wanted[-1], rtol=5e-4, atol=2e-4)
-        torch.testing.assert_close(tiny.run(merge(model)), wanted[-1], rtol=5e-4, atol=2e-4)
-        unmerge(model)
-    assert (wanted[0] - wanted[1]).abs().max() > 1e-3
-    with pytest.raises(SerialLoRAError, match="combine"):
-        chain(two_adapters(tiny, LoRAConfig)[0], ["a", "b"], "c")
 
 
 def run_image_tower(model):
@@ -350,7 +331,6 @@ def test_requests_that_do_not_fit_are_refused(method):
         (lambda m: add_adapter(m, None), "name is a str, not None"),
         (lambda m: combine(m, {"a": float("nan")}, "c"), "finite"),
         (lambda m: combine(m, None, "c"), "not None; name them with a dict"),
-        (lambda m: chain(m, "ab", "c"), "list of names|use combine"),
         (lambda m: per_sample(m, []).__enter__(), "list of names"),
         (lambda m: per_sample(m.train(), ["a"]).__enter__(), "model.eval"),
     ):
