@@ -20,9 +20,8 @@ from torch.utils._pytree import tree_map
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LowRankPair, wide
-from serial_lora.sites import Site
+from serial_lora.sites import Site, own_weight
 from serial_lora.state import Injection, changed_parts
-from serial_lora.stored import is_packed, is_quantized, matrix, own_weight
 
 Acting = tuple[Any, ...]  # pairs, or what stands in for them: (tokens) -> tokens
 KEY = "serial_lora_adapted"  # where a layer carries its `Adapted`
@@ -80,8 +79,7 @@ class Adapted:
         self.read = True
         own = own_weight(self.layer, self.parameter)
         with torch.autocast(own.device.type, enabled=False):
-            base = matrix(self.layer, self.parameter) if is_quantized(own) else wide(own)
-            return self.changed(base, acting).to(own.dtype)
+            return self.changed(wide(own), acting).to(own.dtype)
 
     def changed(self, base: Tensor, pairs: Acting) -> Tensor:
         """The base's weight, (outputs, inputs), with the change of these pairs."""
@@ -101,8 +99,7 @@ class Adapted:
 
     def put_on(self) -> None:
         base: Any = type(self.layer)
-        read = not is_packed(own_weight(self.layer, self.parameter))
-        self.layer.__class__ = adapted_class(base, self.parameter, read)
+        self.layer.__class__ = adapted_class(base, self.parameter)
         vars(self.layer)[KEY] = self
 
     def is_on(self) -> bool:
@@ -226,24 +223,14 @@ def project(layer: nn.Module, parameter: str, tokens: Tensor, bias: Tensor | Non
 
 
 @cache
-def adapted_class(base: Any, parameter: str, read: bool) -> Any:
-    """The class of layers of ``base`` that are adapted.
+def adapted_class(base: Any, parameter: str) -> Any:
+    """The class of layers of ``base`` whose weight of this name is adapted."""
 
-    Args:
-        parameter: the name of the weight.
-        read: whether the weight can be read from outside, as numbers packed into bits cannot.
-    """
-
-    def input_adapted(self: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def input_adapted(self: Any, input: Tensor) -> Tensor:
         adapted = getattr(self, KEY, None)
         if adapted is not None:
             adapted.called = True
-        if read:
-            return project(self, parameter, input, self.bias)
-        if adapted is None:
-            return base.forward(self, input, *args, **kwargs)
-        output = base.forward(self, adapted.before(input), *args, **kwargs)
-        return adapted.after(input, output)
+        return project(self, parameter, input, self.bias)
 
     def get(self: nn.Module) -> Tensor:
         weight, adapted = own_weight(self, parameter), getattr(self, KEY, None)
@@ -262,14 +249,13 @@ def adapted_class(base: Any, parameter: str, read: bool) -> Any:
         base.register_parameter(self, name, value)
 
     def reduce(self: Any, protocol: int) -> tuple:
-        return _new, (base, parameter, read), *base.__reduce_ex__(self, protocol)[2:]
+        return _new, (base, parameter), *base.__reduce_ex__(self, protocol)[2:]
 
     body: dict[str, Any] = {"unadapted": base, "__reduce_ex__": reduce}
     body |= {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
-    if base.forward is nn.Linear.forward or not read:  # a forward of its own reads the weight
+    body |= {parameter: property(get), "register_parameter": register_parameter}
+    if base.forward is nn.Linear.forward:  # one of its own reads the weight
         body["forward"] = input_adapted
-    if read:
-        body |= {parameter: property(get), "register_parameter": register_parameter}
     return type(base.__name__, (base,), body)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,14 +21,7 @@ from serial_lora.errors import SerialLoRAError, cut, reading, require_finite, wr
 from serial_lora.injection import eject, inject
 from serial_lora.merging import base_weight
 from serial_lora.sites import unwrapped_name
-from serial_lora.state import (
-    DEFAULT,
-    Injection,
-    adapters,
-    injected,
-    plain_context,
-)
-from serial_lora.stored import is_quantized, whole
+from serial_lora.state import DEFAULT, Injection, adapters, injected, plain_context, whole
 from serial_lora.tensor_files import bytes_of, read_tensors, write_whole
 from serial_lora.values import (
     put_in,
@@ -81,8 +73,8 @@ def save_adapter(
         "config": json.dumps(_settings(adapter.config)),
         "also_train": json.dumps([unwrapped_name(module) for module in injection.also_train]),
         "targets": json.dumps({site.label: site.width for site in injection.sites}),
-        "sample": torch.cat(base_sample(root, injection)).view(torch.int16).numpy().tobytes().hex(),
-        "quantized": json.dumps(_quantized(root)),
+        "sample": base_sample(root, injection),
+        "quantized": "false",  # no base is; an older version of this library asks
         "notes": json.dumps(dict(notes or {})),
     }
     metadata["checksum"] = checksum(metadata, tensors)
@@ -102,8 +94,7 @@ def load_adapter(
     The loaded adapter is active, with the file's scale, and what learned beside it is loaded too.
     Everything is checked before any value is changed: that the file is whole and one of ours, that
     it fits this model's places, and that this model's base is the one it was trained on, by a sample
-    of the adapted weights, in bfloat16. Where one of the two is quantized, the samples must agree but
-    for that rounding, in which a base that was trained on a little is not told from its origin.
+    of the adapted weights, in bfloat16.
 
     Args:
         model: a plain model, or one with unmerged adapters of the same method and places.
@@ -147,37 +138,22 @@ def load_adapter(
 
 # ------------------------------------------------------------------------------- which base it is
 
-LARGEST_DIFFERENCE = 0.5
-"""Of two roundings of one weight, relative to its size; another weight differs by more than 1."""
 
-
-def base_sample(root: nn.Module, injection: Injection) -> list[Tensor]:
-    """For each adapted weight of the base some values, spread over it, rounded to bfloat16."""
+def base_sample(root: nn.Module, injection: Injection) -> str:
+    """Of each adapted weight of the base some values, spread over it, rounded to bfloat16: their bytes."""
     samples = []
     for site in injection.sites:
         for projection in site.projections.values():
             weight = base_weight(root, injection, (projection.module, projection.parameter))
             values = weight[projection.row_slice].reshape(-1)
             samples.append(values[:: max(1, values.numel() // 61)].to(torch.bfloat16).cpu())
-    return samples
-
-
-def _quantized(root: nn.Module) -> bool:
-    return any(is_quantized(parameter) for parameter in root.parameters())
+    return torch.cat(samples).view(torch.int16).numpy().tobytes().hex()
 
 
 def _refuse_other_base(
     path: Path, saved: SavedAdapter, root: nn.Module, injection: Injection
 ) -> None:
-    here, there = base_sample(root, injection), saved.numbers()
-    same = torch.equal(torch.cat(here), there)
-    if not same and sum(map(len, here)) == len(there) and (saved.quantized or _quantized(root)):
-        pairs = zip(here, there.split(list(map(len, here))), strict=True)
-        same = all(
-            (one.float() - other.float()).norm() <= LARGEST_DIFFERENCE * one.float().norm()
-            for one, other in pairs
-        )
-    if not same:
+    if base_sample(root, injection) != saved.sample:
         half = any(p.dtype == torch.float16 for p in root.parameters())
         hint = " (a float16 base rounds differently, load it in float32)" if half else ""
         raise SerialLoRAError(
@@ -199,18 +175,12 @@ class SavedAdapter:
     library_version: str
     also_train: tuple[str, ...]
     sample: str
-    quantized: bool
     notes: dict[str, str]
 
     @property
     def base(self) -> str:
         """A name for the weights of the base: equal in all files of one base."""
         return hashlib.sha256(self.sample.encode()).hexdigest()
-
-    def numbers(self) -> Tensor:
-        """The sample of the base, in bfloat16."""
-        numbers = np.frombuffer(bytes.fromhex(self.sample), np.int16).copy()
-        return torch.from_numpy(numbers).view(torch.bfloat16)
 
 
 def read_header(path: str | Path) -> SavedAdapter:
@@ -263,8 +233,6 @@ def _read(file: str | Path) -> tuple[Path, SavedAdapter, dict[str, Tensor]]:
             library_version=metadata["library_version"],
             also_train=tuple(map(str, json.loads(metadata["also_train"]))),
             sample=metadata["sample"],
-            quantized=metadata["quantized"] == "true",
             notes=dict(json.loads(metadata.get("notes", "{}"))),  # older files have none
         )
-        saved.numbers()  # or it is damaged
     return path, saved, tensors

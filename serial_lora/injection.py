@@ -23,7 +23,14 @@ from serial_lora.left_out import not_adapted
 from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
-from serial_lora.sites import CONTAINERS, Site, child_name, is_inside, unwrapped_name
+from serial_lora.sites import (
+    CONTAINERS,
+    Site,
+    child_name,
+    is_inside,
+    require_own_weight,
+    unwrapped_name,
+)
 from serial_lora.state import (
     DEFAULT,
     RECORD,
@@ -38,7 +45,6 @@ from serial_lora.state import (
     require_model,
     unwrapped_modules,
 )
-from serial_lora.stored import is_quantized, require_own_weight, switch
 
 
 def inject(
@@ -96,7 +102,11 @@ def inject(
 
 def _put_in(root: nn.Module, injection: Injection) -> None:
     root.requires_grad_(False)
-    injection.switched = switch(root)
+    for layer in root.modules():
+        # It packs padded tokens for a shortcut that adapted layers do not take.
+        if isinstance(layer, nn.TransformerEncoder) and layer.use_nested_tensor:
+            injection.switched.append((layer, "use_nested_tensor", True))
+            layer.use_nested_tensor = False
     for key, tensor in injection.learned().items():
         injection.own[key] = tensor.detach().clone()
         if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
@@ -222,8 +232,7 @@ def also_trained(
     adapted = [p.module for site in sites for p in site.projections.values()]
     for name in dict.fromkeys(names):
         learners = list(modules[name].parameters()) if name and name in modules else []
-        floats = any(parameter.is_floating_point() for parameter in learners)
-        if not floats or any(map(is_quantized, learners)):
+        if not any(parameter.is_floating_point() for parameter in learners):
             last = [other for other in modules if "." not in other and other]
             raise SerialLoRAError(
                 f"there is no module {cut(repr(name))} with parameters that can be trained beside the adapters; "

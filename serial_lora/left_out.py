@@ -11,7 +11,6 @@ from serial_lora.attention import every_site, find_sites
 from serial_lora.feed_forward import blocks_without
 from serial_lora.sites import Site
 from serial_lora.state import Injection
-from serial_lora.stored import is_quantized, whole
 from serial_lora.structure import attends, left_alone, tower_of
 
 
@@ -59,9 +58,9 @@ def not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
 def _looks_fresh(layer: nn.Linear) -> bool:
     """Whether its bias is zero, or its weight is spread as PyTorch draws one: evenly up to a bound."""
     weight, bound = layer.weight.detach(), layer.in_features**-0.5
-    if weight.is_meta or not weight.numel() or is_quantized(weight):
+    if weight.is_meta or not weight.numel():
         return False
-    weight = whole(weight).float()
+    weight = weight.float()
     evenly = weight.abs().max() <= bound and abs(weight.std() / bound * 3**0.5 - 1) < 0.05
     return bool(evenly or (layer.bias is not None and not layer.bias.any()))
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from serial_lora.adapted import attach, detach
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import wide
-from serial_lora.state import Injection, injected, plain_context
-from serial_lora.stored import matrix, own_weight, writable
+from serial_lora.sites import own_weight
+from serial_lora.state import Injection, injected, plain_context, refuse_sharded, whole
 
 Key = tuple[str, str]  # a weight's place: (module, parameter)
 Weights = dict[Key, Tensor]  # whole weights, by their places
@@ -29,19 +29,20 @@ def merge(model: nn.Module) -> nn.Module:
 
     Raises:
         SerialLoRAError: if there are no adapters or the model was rebuilt since, a weight is not
-            an ordinary one (computed by weight_norm, pruning or the like, in 8 or 4 bits), a merged
-            weight would not be finite, or another layer shares it. The model is then as it was.
+            whole here (spread by FSDP), a merged weight would not be finite, or another layer shares
+            it. The model is then as it was.
     """
     root, injection = injected(model)
     injection.refuse_inside()
     if injection.merged:
         return model
+    refuse_sharded(root)
     with plain_context(root):
         refuse_sharers(root, injection)
         originals, merged = {}, {}
         for adapted in injection.adapted:
             key = adapted.name, adapted.parameter
-            originals[key] = writable(root, key).clone()
+            originals[key] = own_weight(adapted.layer, adapted.parameter).detach().clone()
             merged[key] = adapted.changed(wide(originals[key]), adapted.pairs).to(
                 originals[key].dtype
             )
@@ -79,7 +80,7 @@ def unmerge(model: nn.Module) -> nn.Module:
 def base_weight(root: nn.Module, injection: Injection, key: Key) -> Tensor:
     """The base's own weight, even while adapters are merged."""
     kept = (injection.originals or {}).get(key)
-    return matrix(root.get_submodule(key[0]), key[1]) if kept is None else kept
+    return whole(own_weight(root.get_submodule(key[0]), key[1]).detach()) if kept is None else kept
 
 
 def refuse_sharers(root: nn.Module, injection: Injection) -> None:
@@ -108,6 +109,5 @@ def _memory(parameter: Tensor) -> int:
 @torch.no_grad()
 def write_weights(root: nn.Module, weights: Weights) -> None:
     """These values into the weights, in place."""
-    places = {key: writable(root, key) for key in weights}  # all, before the first write
-    for key, value in weights.items():
-        places[key].copy_(value)
+    for (module, parameter), value in weights.items():
+        own_weight(root.get_submodule(module), parameter).copy_(value)

@@ -23,9 +23,8 @@ from serial_lora.config import PLACES, refuse_unknown
 from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError, require_finite
 from serial_lora.layers import SerialLoRA, wide
-from serial_lora.sites import Site
+from serial_lora.sites import Site, own_weight, require_own_weight
 from serial_lora.state import check_rank, plain_context
-from serial_lora.stored import require_own_weight, switch, writable
 
 try:
     import peft
@@ -155,7 +154,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             return
         pairs = self.pairs([*self.merged_adapters, *names])
         with plain_context(self):
-            weights = [writable(adapted.layer, ("", "weight")) for adapted in self.adapted]
+            weights = [own_weight(adapted.layer, "weight") for adapted in self.adapted]
             originals = self.originals or [weight.clone() for weight in weights]
             for adapted, weight, original in zip(self.adapted, weights, originals, strict=True):
                 changed = adapted.changed(wide(original), pairs).to(original.dtype)
@@ -169,7 +168,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
     def unmerge(self) -> None:
         """The base's own weights again, every bit of them."""
         for adapted, original in zip(self.adapted, self.originals, strict=False):
-            writable(adapted.layer, ("", "weight")).copy_(original)
+            own_weight(adapted.layer, "weight").copy_(original)
         self.originals, self.merged_adapters = [], []
 
     def unload_and_optionally_merge_module(
@@ -203,7 +202,6 @@ class SerialLoRAModel(BaseTuner):
         finally:
             for name, layer in layers.items():
                 self._put(name, layer)
-        switch(self.model)
         return peft_config
 
     def _put(self, name: str, layer: nn.Module) -> None:

@@ -31,9 +31,7 @@ class Projection:
 
     def weight(self, model: nn.Module) -> nn.Parameter:
         """The whole weight these rows belong to, the base's own."""
-        weight = model.get_submodule(self.module)._parameters[self.parameter]
-        assert weight is not None
-        return weight
+        return own_weight(model.get_submodule(self.module), self.parameter)
 
     @property
     def row_slice(self) -> slice:
@@ -107,6 +105,34 @@ def child_name(name: str, path: str) -> str:
 def is_inside(name: str, around: str) -> bool:
     """Whether a dotted name is another one, or that of something inside it."""
     return not around or f"{name}.".startswith(f"{around}.")
+
+
+def own_weight(layer: nn.Module, parameter: str) -> nn.Parameter:
+    """The base's own weight, of a layer whose adapted class answers with the merged one too."""
+    weight = layer._parameters[parameter]
+    assert weight is not None
+    return weight
+
+
+def require_own_weight(name: str, layer: nn.Module, parameter: str) -> None:
+    """Refuse a weight that is computed anew at each call, kept elsewhere, or no matrix of numbers."""
+    weight = layer._parameters.get(parameter)
+    if weight is None:
+        raise SerialLoRAError(
+            f"{name}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
+            "pruning); make it an ordinary parameter first."
+        )
+    if weight.is_meta and hasattr(layer, "_hf_hook"):
+        raise SerialLoRAError(
+            f"the weights of {name} are offloaded by accelerate, where adapters would have no values; "
+            "load the model without offloading."
+        )
+    if type(weight) is not nn.Parameter or weight.itemsize < 2:
+        raise SerialLoRAError(
+            f"{name}.{parameter} is no plain matrix of numbers (kept in 8 or 4 bits, or spread over "
+            "processes by FSDP); load the base in bfloat16 or float32, or use PEFT's LoRA, and call "
+            "fully_shard after inject."
+        )
 
 
 def linear_projection(block: nn.Module, name: str, path: str) -> Projection:

@@ -40,7 +40,7 @@ class Injection:
         also_train: the modules that learn beside the adapters, by their dotted names.
         own: the base's own values of those; while `bare`, what they have learned.
         adapted: the layers whose tokens or weights go through adapters, except while merged.
-        switched: attributes that are others as long as there are adapters: see `stored.switch`.
+        switched: attributes that are others as long as there are adapters, and what they were.
         originals: while merged, the base's own weights, keyed (module, parameter).
         open: what acts in place of each pair in `disabled` and `per_sample` blocks, the innermost last.
     """
@@ -192,6 +192,20 @@ def plain_context(model: nn.Module) -> Iterator[None]:
         for kind in {parameter.device.type for parameter in model.parameters()} - {"meta"}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor, gathered where FSDP has spread it over processes: each of them must ask."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def refuse_sharded(root: nn.Module) -> None:
+    """Refuse to write into a model that FSDP has spread over processes."""
+    if any(hasattr(parameter, "full_tensor") for parameter in root.parameters()):
+        raise SerialLoRAError(
+            "FSDP has spread the model over processes; load, merge, add and switch adapters before "
+            "that."
+        )
 
 
 def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:

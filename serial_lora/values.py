@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig
 from serial_lora.errors import SerialLoRAError, cut, require_finite, require_name
-from serial_lora.state import InactiveAdapter, Injection, check_rank, injected
+from serial_lora.state import InactiveAdapter, Injection, check_rank, injected, refuse_sharded
 
 Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
 
@@ -48,10 +48,7 @@ def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
     root, injection = injected(model)
     injection.refuse_inside()
     injection.refuse_merged()
-    if any(hasattr(parameter, "full_tensor") for parameter in root.parameters()):
-        raise SerialLoRAError(
-            "FSDP has spread the model over processes; load, add and switch adapters before that."
-        )
+    refuse_sharded(root)
     if any(pair.lora_A.is_meta for pair in injection.pairs.values()):
         raise SerialLoRAError(
             "the adapters are on the meta device and have no values; load the base's weights, "

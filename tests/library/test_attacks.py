@@ -100,6 +100,20 @@ def test_a_weight_that_is_computed_is_adapted_once_it_is_an_ordinary_one(kind, m
     torch.testing.assert_close(tiny.run(merge(model)), expected, **CLOSE)
 
 
+class InBits(nn.Parameter):
+    """As bitsandbytes keeps a weight: bytes, or what calls itself another type and is no matrix."""
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bfloat16])
+def test_a_weight_in_few_bits_is_refused(dtype, method):
+    model = TINY["plain"].build()
+    bits = InBits(torch.zeros(32 * 16, 1, dtype=dtype), requires_grad=False)
+    model[1].attention.q._parameters["weight"] = bits
+    refused(
+        model, lambda m: inject(m, method(rank=RANK)), "1.attention.q.weight is no plain .*bits"
+    )
+
+
 AROUND = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "inference mode": torch.inference_mode,

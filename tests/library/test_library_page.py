@@ -56,7 +56,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     snow = fill_adapters(serial_lora.inject(build(), serial_lora.SerialLoRAConfig(4)))
     serial_lora.save_adapter(snow, "snow.safetensors")
     base = build()(pictures)
-    rest = (code for code in snippets() if "torchao" not in code and "my_sites" not in code)
+    rest = (code for code in snippets() if "my_sites" not in code)
     ten, back, several, off, with_peft, as_lora = rest
 
     exec(ten, names)
@@ -76,15 +76,6 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     exec(as_lora, names)
     torch.testing.assert_close(names["plain"](pictures), base, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(names["lora"](pictures), adapted, rtol=1e-4, atol=1e-5)
-
-
-def test_the_part_on_bases_in_few_bits_runs(tmp_path, monkeypatch):
-    pytest.importorskip("torchao", reason="torchao comes with pip install '.[quantized]'")
-    monkeypatch.chdir(tmp_path)
-    names = {"model_in_bits": TINY["timm"].build(), "same_model_in_floats": TINY["timm"].build()}
-    names |= vars(serial_lora)
-    (code,) = (code for code in snippets() if "torchao" in code)
-    exec(code, names)
 
 
 def test_the_part_on_a_family_of_ones_own_runs_and_is_exact(method, monkeypatch, tmp_path):
