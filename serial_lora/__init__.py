@@ -2,10 +2,10 @@
 
 One evening's reading, in this order: layers and config (the maths; what to put in); sites, structure,
 attention and feed_forward (where that is); state (what a model carries of its adapters); adapted and
-packed (how tokens reach an adapter); merging (into the weights); injection and left_out
-(into the model, and out again); values, several and overrides (more than one adapter, none, one for
-each sample); tensor_files, files, export and from_peft; parameters. loading looks after a model that is
-loaded. peft is the same method as one of PEFT's, and imported only by who wants that. errors serves all.
+packed (how tokens reach an adapter); merging (into the weights); injection and left_out (into the
+model, and out again); values, several and overrides (more than one adapter, none, one for each sample);
+tensor_files, files, export and from_peft; parameters. peft is the same method as one of PEFT's, and
+imported only by who wants that. errors serves all.
 """
 
 from serial_lora.attention import register_family

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,6 @@ from serial_lora.attention import find_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, cut, require_name, require_names
 from serial_lora.left_out import not_adapted
-from serial_lora.loading import unwatch_loading, watch_loading
 from serial_lora.merging import merge, unmerge
 from serial_lora.packed import PackedAttention
 from serial_lora.sites import (
@@ -127,13 +127,32 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
                 layer.__class__ = PackedAttention
     setattr(root, RECORD, injection)
     attach(root, injection)
-    watch_loading(root)
+    root._load_state_dict_pre_hooks[RECORD] = partial(_refuse_renamed, root)  # type: ignore[index]
+
+
+def _refuse_renamed(root: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Before a state dict is loaded: refuse adapters in it that are not in this model, or fewer.
+
+    transformers writes a checkpoint under the hub's names of layers, and its Trainer reads it back by
+    the model's own, without an error where the two differ. A frozen base has its values already, but
+    adapters would stay as they were.
+    """
+    ends = (".lora_A", ".lora_B")
+    here = {prefix + name for name, _ in root.named_parameters() if name.endswith(ends)}
+    there = {name for name in state if name.startswith(prefix) and name.endswith(ends)}
+    odd = sorted(here ^ there)
+    if there and odd:
+        raise SerialLoRAError(
+            f"{cut(odd[0])} is in the model or in this state dict, and not in both: its adapters have "
+            "other names (as transformers' Trainer writes some), or are of another model or other "
+            "places; use save_adapter and load_adapter."
+        )
 
 
 def _take_out(root: nn.Module, injection: Injection) -> None:
     """Everything that `_put_in` did, or had done before it failed, undone."""
     detach(injection)
-    unwatch_loading(root)
+    root._load_state_dict_pre_hooks.pop(RECORD, None)  # type: ignore[call-overload]
     for layer, name, before in injection.switched:
         setattr(layer, name, before)
     there = unwrapped_modules(root)  # blocks that were compiled since are inside wrappers

@@ -506,18 +506,36 @@ def test_a_weight_cannot_be_replaced_and_can_be_written(method):
 OLD_TORCH = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6)
 
 
+class Classifier(nn.Module):
+    """Of one's own, as transformers' Trainer takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit, self.classifier = TINY["timm"].build(), nn.Linear(5, 2)
+
+    def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.classifier(self.vit(pixel_values))
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def hugging_face() -> nn.Module:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    return ViTForImageClassification(ViTConfig(**_VISION, num_labels=2))
+
+
 @pytest.mark.skipif(OLD_TORCH, reason="transformers resumes from PyTorch 2.6 on (CVE-2025-32434)")
-def test_a_trainer_of_transformers_goes_on_where_it_stopped(tmp_path):
+@pytest.mark.parametrize("make", [Classifier, hugging_face])
+def test_a_trainer_of_transformers_goes_on_where_it_stopped_or_is_refused(make, tmp_path):
     """It writes a checkpoint under the hub's names and reads it by the model's, silently."""
-    from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
+    from transformers import Trainer, TrainingArguments
 
     pictures = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     data = [{"pixel_values": picture, "labels": i % 2} for i, picture in enumerate(pictures)]
 
     def trained(folder, checkpoint=None):
         torch.manual_seed(0)
-        model = ViTForImageClassification(ViTConfig(**_VISION, num_labels=2))
-        inject(model, SerialLoRAConfig(RANK), also_train=["classifier", "vit.layernorm"])
+        model = inject(make(), SerialLoRAConfig(RANK), also_train=["classifier"])
         options = dict(use_cpu=True, report_to=[], disable_tqdm=True, remove_unused_columns=False)
         options |= dict(save_steps=2, max_steps=4, logging_steps=1, learning_rate=0.05)
         arguments = TrainingArguments(str(folder), per_device_train_batch_size=2, **options)
@@ -527,7 +545,12 @@ def test_a_trainer_of_transformers_goes_on_where_it_stopped(tmp_path):
         return losses, {n: p for n, p in model.named_parameters() if p.requires_grad}
 
     losses, tensors = trained(tmp_path / "whole")
-    again, others = trained(tmp_path / "again", str(tmp_path / "whole" / "checkpoint-2"))
+    stopped = str(tmp_path / "whole" / "checkpoint-2")
+    if make is hugging_face:
+        with pytest.raises(SerialLoRAError, match="not in both.*save_adapter"):
+            trained(tmp_path / "again", stopped)
+        return
+    again, others = trained(tmp_path / "again", stopped)
     assert again == losses and len(losses) == 4
     for name, tensor in tensors.items():
         torch.testing.assert_close(others[name], tensor, rtol=0, atol=0)
