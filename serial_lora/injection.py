@@ -67,8 +67,7 @@ def inject(
 
     Returns:
         The same model. Only adapters and those modules require gradients now. Warnings name towers and
-        attention without an adapter, BatchNorms whose statistics go on changing, and a frozen head that
-        looks as if it had never been trained.
+        attention without an adapter, and BatchNorms whose statistics go on changing.
 
     Raises:
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the

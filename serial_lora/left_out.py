@@ -1,4 +1,4 @@
-"""What inject leaves out, and yet looks as if it were meant to be adapted, or to be trained."""
+"""What inject leaves out, and yet looks as if it were meant to be adapted, or to stay as it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serial_lora.structure import attends, left_alone, tower_of
 
 
 def not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
-    """What is not adapted or not to be trained, and yet looks as if it were meant to be."""
+    """Sentences about what is not adapted, or goes on changing, for who did not mean that."""
     config, modules = injection.config, dict(root.named_modules())
     attention = every_site(root, ("attention",))
     missed = without_sites(root, attention, config.towers)
@@ -42,27 +42,6 @@ def not_adapted(root: nn.Module, injection: Injection) -> Iterator[str]:
             f"the running statistics of {_first(drifting)} change in train(), and an adapter's file does "
             "not hold them; keep these in eval() while adapters learn, or name them in also_train."
         )
-    norms = [m.weight for m in modules.values() if isinstance(m, nn.LayerNorm)]
-    trained = [w for w in norms if w is not None and not w.is_meta and (w != 1).any()]
-    adapted = tuple(f"{site.name}." for site in injection.sites)
-    layers = {n: m for n, m in modules.items() if isinstance(m, nn.Linear)}
-    name, last = layers.popitem() if layers else ("", None)
-    if trained and last and last not in learning and not name.startswith(adapted):
-        if _looks_fresh(last):
-            yield (
-                f"{name} looks as if it had never been trained, and it is frozen now; to train it "
-                f'beside the adapters, call inject with also_train=["{name}"].'
-            )
-
-
-def _looks_fresh(layer: nn.Linear) -> bool:
-    """Whether its bias is zero, or its weight is spread as PyTorch draws one: evenly up to a bound."""
-    weight, bound = layer.weight.detach(), layer.in_features**-0.5
-    if weight.is_meta or not weight.numel():
-        return False
-    weight = weight.float()
-    evenly = weight.abs().max() <= bound and abs(weight.std() / bound * 3**0.5 - 1) < 0.05
-    return bool(evenly or (layer.bias is not None and not layer.bias.any()))
 
 
 def _first(names: list[str]) -> str:
