@@ -91,7 +91,8 @@ class AdapterConfig:
         object.__setattr__(self, "dropout", float(self.dropout))
         if self.towers is not None:
             object.__setattr__(self, "towers", _some("towers", self.towers, TOWERS))
-        object.__setattr__(self, "blocks", _block_indices(self.blocks))
+        if self.blocks is not None:
+            object.__setattr__(self, "blocks", _block_indices(self.blocks))
 
 
 @dataclass(frozen=True)
@@ -145,13 +146,8 @@ def _some(what: str, names: Collection[str] | str, known: tuple[str, ...]) -> tu
     return tuple(name for name in known if name in chosen)
 
 
-def _block_indices(blocks: Collection[int] | None) -> tuple[int, ...] | None:
-    if blocks is None:
-        return None
+def _block_indices(blocks: Collection[int]) -> tuple[int, ...]:
     chosen = tuple(blocks) if isinstance(blocks, Collection) else ()
-    wrong = [b for b in chosen if isinstance(b, bool) or not isinstance(b, int) or b < 0]
-    if not chosen or wrong:
-        raise SerialLoRAError(
-            f"blocks must be a list of block indices counted from 0, not {blocks!r}."
-        )
+    for block in chosen or (None,):
+        require_number("each block's index in blocks=[...]", block, whole=True, least=0)
     return tuple(sorted(set(chosen)))

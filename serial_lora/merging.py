@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.adapted import attach, detach
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_finite
 from serial_lora.layers import wide
 from serial_lora.sites import own_weight
 from serial_lora.state import Injection, injected, plain_context, refuse_sharded, whole
@@ -43,14 +43,9 @@ def merge(model: nn.Module) -> nn.Module:
         for adapted in injection.adapted:
             key = adapted.name, adapted.parameter
             originals[key] = own_weight(adapted.layer, adapted.parameter).detach().clone()
-            merged[key] = adapted.changed(wide(originals[key]), adapted.pairs).to(
-                originals[key].dtype
-            )
-            if not merged[key].isfinite().all():
-                raise SerialLoRAError(
-                    f"merging would put values that are not finite into {adapted.name}; the adapter "
-                    "has diverged, or the base's number type is too narrow: nothing was merged."
-                )
+            changed = adapted.changed(wide(originals[key]), adapted.pairs)
+            merged[key] = changed.to(originals[key].dtype)
+        require_finite({adapted: weight for (adapted, _), weight in merged.items()}, "merged")
         try:
             write_weights(root, merged)
         except BaseException:

@@ -139,19 +139,19 @@ def _standing_in(
     root: nn.Module, injection: Injection, acting: Mapping[nn.Module, SamplePairs | None]
 ) -> Iterator[None]:
     """These in place of adapters."""
+
+    def open_now(blocks: list[Mapping[nn.Module, Any]]) -> None:
+        """The innermost acts; while any is the base's, modules that learn have its values."""
+        before, injection.open = injection.bare, blocks
+        if injection.bare != before:
+            with plain_context(root):
+                injection.exchange()
+        for adapted in injection.adapted:
+            adapted.stand_in(blocks[-1] if blocks else None)
+
     outer = injection.open
-    _now_open(root, injection, [*outer, acting])
+    open_now([*outer, acting])
     try:
         yield
     finally:
-        _now_open(root, injection, outer)
-
-
-def _now_open(root: nn.Module, injection: Injection, blocks: list[Mapping[nn.Module, Any]]) -> None:
-    """The innermost acts; while any is the base's, modules that learn have its values."""
-    before, injection.open = injection.bare, blocks
-    if injection.bare != before:
-        with plain_context(root):
-            injection.exchange()
-    for adapted in injection.adapted:
-        adapted.stand_in(blocks[-1] if blocks else None)
+        open_now(outer)

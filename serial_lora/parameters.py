@@ -36,11 +36,6 @@ class ParameterCount:
     total: int
     adapter: int
 
-    @property
-    def share(self) -> float:
-        """Trainable parameters as a share of all."""
-        return self.trainable / self.total if self.total else 0.0
-
 
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count a model's parameters; each shared tensor once. Works with and without adapters."""

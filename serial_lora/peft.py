@@ -29,7 +29,7 @@ from serial_lora.state import check_rank, plain_context
 try:
     import peft
     from packaging.version import Version
-    from peft import PeftConfig, PeftType, mapping
+    from peft import PeftConfig, PeftType
     from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
     from peft.utils import register_peft_method
 
@@ -126,12 +126,6 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         for adapted in self.adapted:
             adapted.put_on()
 
-    def update_layer(self, name: str, config: SerialLoRAConfig) -> None:
-        """The pair of one more adapter."""
-        pair = SerialLoRA(self.in_features, config.r, config.scale, config.dropout)
-        self.serial_lora_pairs[name] = pair
-        self._move_adapter_to_device_of_base_layer(name)
-
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """(..., d) -> (..., outputs): the base layer's answer to x + the sum of scale * B A x."""
         return self.base_layer(x, *args, **kwargs)
@@ -147,7 +141,10 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         return tuple(there[name] for name in names if name in there)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """W (I + the sum of scale * B A), computed in float32 from the base's own W and rounded once."""
+        """W (I + the sum of scale * B A), computed in float32 from the base's own W and rounded once.
+
+        Pairs that diverged are refused before the first layer is merged, with ``safe_merge`` and without.
+        """
         names = check_adapters_to_merge(self, adapter_names)
         names = [name for name in names if name in self.serial_lora_pairs]
         if not names:
@@ -155,12 +152,9 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         pairs = self.pairs([*self.merged_adapters, *names])
         with plain_context(self):
             weights = [own_weight(adapted.layer, "weight") for adapted in self.adapted]
-            originals = self.originals or [weight.clone() for weight in weights]
+            originals = self.originals or [weight.detach().clone() for weight in weights]
             for adapted, weight, original in zip(self.adapted, weights, originals, strict=True):
-                changed = adapted.changed(wide(original), pairs).to(original.dtype)
-                if safe_merge:
-                    require_finite({", ".join(names): changed}, "merged")
-                weight.copy_(changed)
+                weight.copy_(adapted.changed(wide(original), pairs))
         self.originals = originals
         self.merged_adapters += names
 
@@ -213,7 +207,7 @@ class SerialLoRAModel(BaseTuner):
         if config.target_modules is None:
             sites = find_sites(self.model, places=config.places)
             config.target_modules = [name for site in sites for name in _layers_of(site)]
-        names = [name for name, _ in self.model.named_modules()]
+        names = (name for name, _ in self.model.named_modules())
         chosen = {name for name in names if self._check_target_module_exists(config, name)}
         sites = [s for s in every_site(self.model) if not chosen.isdisjoint(_layers_of(s))]
         self.readers = {name: _layers_of(site) for site in sites for name in _layers_of(site)}
@@ -236,11 +230,6 @@ class SerialLoRAModel(BaseTuner):
                     "serial_lora.inject for this model, or exclude_modules."
                 )
             require_own_weight(name, layer, "weight")
-        for name in config.modules_to_save or ():
-            if not any(f".{there}".endswith(f".{name}") for there in names):
-                raise SerialLoRAError(
-                    f"there is no module {name!r} to save; modules_to_save names modules of the model."
-                )
         config.places = [place for place in PLACES if any(s.place == place for s in sites)]
         check_rank(sites, config.settings)
 
@@ -269,7 +258,9 @@ class SerialLoRAModel(BaseTuner):
             layer = SerialLoRALayer(target, map(self.model.get_submodule, beside))
             self._replace_module(parent, target_name, layer, target)
             target = layer
-        target.update_layer(adapter_name, peft_config)
+        settings = peft_config.r, peft_config.scale, peft_config.dropout
+        target.serial_lora_pairs[adapter_name] = SerialLoRA(target.in_features, *settings)
+        target._move_adapter_to_device_of_base_layer(adapter_name)
 
     def _check_merge_allowed(self) -> None:
         super()._check_merge_allowed()
@@ -282,9 +273,6 @@ def _layers_of(site: Site) -> tuple[str, ...]:
     return tuple(dict.fromkeys(p.module for p in (site.first, *site.readers.values())))
 
 
-if NAME.upper() in PeftType.__members__:  # this module is loaded anew
-    for table in ("PREFIX", "CONFIG", "TUNER"):
-        getattr(mapping, f"PEFT_TYPE_TO_{table}_MAPPING").pop(PeftType[NAME.upper()], None)
-else:
+if NAME.upper() not in PeftType.__members__:  # else this module is loaded anew
     _name_in_enum(NAME.upper())
-register_peft_method(name=NAME, config_cls=SerialLoRAConfig, model_cls=SerialLoRAModel)
+    register_peft_method(name=NAME, config_cls=SerialLoRAConfig, model_cls=SerialLoRAModel)

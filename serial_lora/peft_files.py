@@ -112,20 +112,15 @@ def _peft_config(
     ranks = {name: len(first) for name, (first, _) in layers.items()}
     rank = min(ranks.values())
     others = {name: other for name, other in ranks.items() if other != rank}
-    return {
+    return {  # and what PEFT takes where nothing is said
         "peft_type": "LORA",
-        "task_type": None,
         "base_model_name_or_path": str(getattr(root, "name_or_path", None) or "") or None,
         "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None,
-        "inference_mode": True,
         "r": rank,
         "lora_alpha": rank,  # PEFT multiplies by lora_alpha / r: by one
         "rank_pattern": others,
         "alpha_pattern": others,
         "target_modules": list(ranks),
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
     }
 
 

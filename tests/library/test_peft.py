@@ -198,7 +198,6 @@ def test_copies_and_pickles_share_their_own_pair():
         ("hf_vit", dict(target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]), "o_proj"),
         ("hf_vit", dict(target_modules="all-linear"), "all-linear"),
         ("hf_vit", dict(exclude_modules=["k_proj"]), "k_proj"),
-        ("hf_vit", dict(modules_to_save=["hed"]), "no module 'hed'"),
         ("hf_vit", dict(lora_alpha=8), "lora_alpha is scale"),
         ("torchvision", {}, "inject"),
         ("open_clip_own_attention", {}, "inject"),
