@@ -43,22 +43,12 @@ def stable_diffusion_3_sites(model: nn.Module) -> Iterator[Site]:
                 raise SerialLoRAError(
                     "the transformer's projections are fused; call unfuse_qkv_projections() first."
                 )
-            here = {
-                part: f"{layer}.{path}"
+            projections = {
+                part: linear_projection(block, name, f"{layer}.{path}")
                 for part, path in paths.items()
                 if getattr(attention, path.split(".")[0], None) is not None
             }
-            projections = {
-                part: linear_projection(block, name, path) for part, path in here.items()
-            }
-            yield Site(
-                name=name,
-                tower="image",
-                block=index_of(name),
-                stream=stream,
-                suffix=suffix,
-                projections=projections,
-            )
+            yield Site(name, "image", index_of(name), projections, stream, suffix)
 
 
 def find_sites(
@@ -82,13 +72,10 @@ def find_sites(
     known = every_site(model, {"attention", *places})
     attention = [site for site in known if site.place == "attention"]
     if not attention:
-        kinds = {type(m).__name__ for m in model.modules()}
-        seen = sorted(kind for kind in kinds if "attention" in kind.lower())
-        has = f"its attention layers are {', '.join(seen[:6])}" if seen else "none is named so"
         raise SerialLoRAError(
-            f"no attention block that can be adapted was found in {type(model).__name__} ({has}); "
-            "looked for nn.Linear layers that make q, k and v, for nn.MultiheadAttention, and for the "
-            "blocks of diffusers' SD3; for another layout write one function for register_family "
+            f"no attention block that can be adapted was found in {type(model).__name__}: looked for "
+            "nn.Linear layers that make q, k and v, for nn.MultiheadAttention, and for the blocks of "
+            "diffusers' SD3; for another layout write one function for register_family "
             "(docs/library.md shows how)."
         )
     everything = [site for site in known if site.place in places]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from torch import nn
 
@@ -53,15 +54,13 @@ def feed_forward_sites(model: nn.Module, known: Collection[Site]) -> Iterator[Si
             stream = "_text" if is_text else ""
             times[around, stream] += 1
             again = f"_{times[around, stream]}" if times[around, stream] > 1 else ""
-            yield Site(
+            yield replace(
+                beside,
                 name=name if isinstance(modules[around], CONTAINERS) else around,
-                tower=beside.tower,
-                block=beside.block,
                 projections=projections,
                 stream=beside.stream and ("text" if is_text else "image"),
                 suffix=stream + again,
                 place="feed_forward",
-                batch_first=beside.batch_first,
             )
 
 
