@@ -54,9 +54,6 @@ class AdapterConfig:
         towers: "image", "text" or both; None adapts every tower the model has.
         blocks: indices of the blocks to adapt in each tower; None adapts them all.
         stream: which tokens of a two-stream transformer (SD3) to adapt: "image", "text", "both".
-
-    Raises:
-        SerialLoRAError: if a value is outside its range.
     """
 
     rank: int

@@ -17,7 +17,9 @@ class SerialLoRAError(ValueError):
     """One sentence that says what is wrong and what to do about it.
 
     The command line prints the sentence without a traceback and ends with exit code 2. Whatever
-    raises this error has changed nothing: no module, no file.
+    raises this error has changed nothing: no module, no file. What takes an adapted model raises it
+    where there are no adapters or the model was rebuilt since, and what changes adapters where they
+    are merged or inside a `with` block; no docstring says that again.
     """
 
 

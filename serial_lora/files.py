@@ -23,20 +23,12 @@ from serial_lora.merging import base_weight
 from serial_lora.sites import unwrapped_name
 from serial_lora.state import DEFAULT, Injection, adapters, injected, plain_context, whole
 from serial_lora.tensor_files import bytes_of, read_tensors, write_whole
-from serial_lora.values import (
-    put_in,
-    read_adapter,
-    ready_to_change,
-    refuse_misfit,
-    require_fitting,
-)
+from serial_lora.values import put_in, read_adapter, ready_to_change, refuse_misfit, require_fitting
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"
 FORMAT_VERSION = "2"
-METHODS: dict[str, type[AdapterConfig]] = {
-    config.method: config for config in (SerialLoRAConfig, LoRAConfig)
-}
+METHODS: dict[str, type[AdapterConfig]] = {c.method: c for c in (SerialLoRAConfig, LoRAConfig)}
 
 
 def save_adapter(
@@ -55,8 +47,7 @@ def save_adapter(
         notes: kept in the header, such as what the classes are called; `read_header` gives them.
 
     Raises:
-        SerialLoRAError: if the model has no such adapter, it holds values that are not finite, or
-            the file cannot be written.
+        SerialLoRAError: if it holds values that are not finite, or the file cannot be written.
     """
     root, injection = injected(model)
     adapter = read_adapter(injection, injection.name if name is None else name)
@@ -65,12 +56,15 @@ def save_adapter(
         for key, tensor in adapter.tensors.items()
     }
     require_finite(tensors, "saved")
+    settings = asdict(adapter.config)
+    if settings.get("places") == ("attention",):
+        del settings["places"]  # no older file says it
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "library_version": LIBRARY_VERSION,
         "method": injection.config.method,
-        "config": json.dumps(_settings(adapter.config)),
+        "config": json.dumps(settings),
         "also_train": json.dumps([unwrapped_name(module) for module in injection.also_train]),
         "targets": json.dumps({site.label: site.width for site in injection.sites}),
         "sample": base_sample(root, injection),
@@ -107,7 +101,7 @@ def load_adapter(
             backbone, say; those of the model keep their values.
 
     Raises:
-        SerialLoRAError: if any of that does not hold; the model is then as it was.
+        SerialLoRAError: if any of that does not hold.
     """
     fresh = not adapters(model)
     path, saved, tensors = _read(path)
@@ -154,12 +148,10 @@ def _refuse_other_base(
     path: Path, saved: SavedAdapter, root: nn.Module, injection: Injection
 ) -> None:
     if base_sample(root, injection) != saved.sample:
-        half = any(p.dtype == torch.float16 for p in root.parameters())
-        hint = " (a float16 base rounds differently, load it in float32)" if half else ""
         raise SerialLoRAError(
             f"{path} was trained on a base with other weights than this model's; load the base it "
-            f"belongs to{hint}, or call load_adapter with check_base=False if it is meant for this "
-            "one too."
+            "belongs to (in float32 or bfloat16, since float16 rounds otherwise), or call load_adapter "
+            "with check_base=False if it is meant for this one too."
         )
 
 
@@ -184,20 +176,8 @@ class SavedAdapter:
 
 
 def read_header(path: str | Path) -> SavedAdapter:
-    """What is in an adapter file, without a model.
-
-    Raises:
-        SerialLoRAError: if the file is missing, damaged or not one of ours.
-    """
+    """What is in an adapter file, without a model; refuses one that is missing, damaged or not ours."""
     return _read(path)[1]
-
-
-def _settings(config: AdapterConfig) -> dict[str, object]:
-    """A configuration as a file says it: attention is the place where none is said, as in older files."""
-    settings = asdict(config)
-    if config.places == ("attention",):
-        settings.pop("places", None)
-    return settings
 
 
 def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

@@ -48,10 +48,7 @@ from serial_lora.state import (
 
 
 def inject(
-    model: nn.Module,
-    config: AdapterConfig,
-    also_train: Collection[str] = (),
-    name: str = DEFAULT,
+    model: nn.Module, config: AdapterConfig, also_train: Collection[str] = (), name: str = DEFAULT
 ) -> nn.Module:
     """Freeze the model and put adapters into it, in place.
 
@@ -71,7 +68,7 @@ def inject(
 
     Raises:
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
-            configuration does not fit it. The model is then as it was.
+            configuration does not fit it.
     """
     if not isinstance(config, SerialLoRAConfig | LoRAConfig):
         raise SerialLoRAError(
@@ -210,9 +207,6 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
 
     Returns:
         The same model. Parameters are trainable again where they were before `inject`.
-
-    Raises:
-        SerialLoRAError: as `merge` does.
     """
     root, injection = injected(model)
     injection.refuse_inside()
@@ -227,11 +221,7 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
 
 
 def set_scale(model: nn.Module, scale: float) -> None:
-    """Set the scale of the active adapter: 0 is the base, 1 is as trained (if trained so).
-
-    Raises:
-        SerialLoRAError: if there are no adapters, they are merged, or the scale is not finite.
-    """
+    """Set the scale of the active adapter: 0 is the base, 1 is as trained (if trained so)."""
     _, injection = injected(model)
     injection.refuse_merged()
     injection.config = replace(injection.config, scale=scale)
@@ -251,11 +241,9 @@ def also_trained(
     for name in dict.fromkeys(names):
         learners = list(modules[name].parameters()) if name and name in modules else []
         if not any(parameter.is_floating_point() for parameter in learners):
-            last = [other for other in modules if "." not in other and other]
             raise SerialLoRAError(
-                f"there is no module {cut(repr(name))} with parameters that can be trained beside the adapters; "
-                f"the model's own modules are: {', '.join(last)} (load_adapter takes the pairs alone "
-                "with heads=False)."
+                f"there is no module {cut(repr(name))} with parameters that can be trained beside the "
+                "adapters; name another (load_adapter takes the pairs alone with heads=False)."
             )
         inside = [other for other in adapted if is_inside(other, name)]
         if inside:

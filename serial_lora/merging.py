@@ -28,9 +28,8 @@ def merge(model: nn.Module) -> nn.Module:
     `eject(model, keep_merged=True)` leaves a plain model to save whole.
 
     Raises:
-        SerialLoRAError: if there are no adapters or the model was rebuilt since, a weight is not
-            whole here (spread by FSDP), a merged weight would not be finite, or another layer shares
-            it. The model is then as it was.
+        SerialLoRAError: if a weight is spread by FSDP or shared by another layer, or a merged one would
+            not be finite.
     """
     root, injection = injected(model)
     injection.refuse_inside()
@@ -57,11 +56,7 @@ def merge(model: nn.Module) -> nn.Module:
 
 
 def unmerge(model: nn.Module) -> nn.Module:
-    """Take merged adapters out of the weights, bit for bit; does nothing if none are merged.
-
-    Raises:
-        SerialLoRAError: if there are no adapters, or the model was rebuilt since.
-    """
+    """Take merged adapters out of the weights, bit for bit; does nothing if none are merged."""
     root, injection = injected(model)
     injection.refuse_inside()
     if injection.merged:

@@ -11,12 +11,7 @@ from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError, require_names
 from serial_lora.layers import low_rank
-from serial_lora.state import (
-    Injection,
-    adapters,
-    injected,
-    plain_context,
-)
+from serial_lora.state import Injection, adapters, injected, plain_context
 from serial_lora.values import read_pairs
 
 
@@ -26,9 +21,6 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
 
     Modules that learn beside the adapters have the base's own values. Blocks may be nested. Meanwhile
     the model is its base for every thread and asyncio task, and is not copied or saved whole.
-
-    Raises:
-        SerialLoRAError: if there are no adapters, they are merged, or the model was rebuilt since.
     """
     root, injection = injected(model)
     injection.refuse_merged()

@@ -61,9 +61,6 @@ def lora_plus_groups(
     Returns:
         Groups with the keys name, params, lr and weight_decay, named "lora_A", "lora_B" and "other";
         none that is empty.
-
-    Raises:
-        SerialLoRAError: if there is no adapter, they are merged or disabled, or a number is out of range.
     """
     require_number("lr", lr, least=0)
     require_number("ratio", ratio, above=0)

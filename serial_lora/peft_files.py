@@ -54,9 +54,8 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
         The tensors of adapter_model.safetensors, on the CPU, those of pairs in float32.
 
     Raises:
-        SerialLoRAError: if the model has no adapters, PEFT has no layer that acts in its attention
-            (nn.MultiheadAttention, nn.TransformerEncoderLayer, weights that the model reads itself), or
-            a file cannot be written.
+        SerialLoRAError: if PEFT has no layer that acts in the model's attention (nn.MultiheadAttention,
+            nn.TransformerEncoderLayer, weights that the model reads itself), or a file cannot be written.
     """
     root, injection = injected(model)
     layers, beside = _lora_layers(root, injection), injection.learned()
@@ -140,7 +139,7 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
 
     Raises:
         SerialLoRAError: a file is missing or damaged, or the adapter is more than pairs beside linear
-            layers of attention and feed-forward that this model has. The model is as it was.
+            layers of attention and feed-forward that this model has.
     """
     with reading(folder):
         path, config = Path(folder, _WEIGHTS), Path(folder, _CONFIG)

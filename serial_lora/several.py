@@ -28,8 +28,7 @@ def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None
         config: rank, scale and dropout may be others; None for those of the active adapter.
 
     Raises:
-        SerialLoRAError: there is an adapter of this name, the method or the places are others, the
-            adapters are merged or disabled. The model is then as it was.
+        SerialLoRAError: there is an adapter of this name, or the method or the places are others.
     """
     root, injection = ready_to_change(model)
     config = injection.config if config is None else config
@@ -52,9 +51,6 @@ def activate(model: nn.Module, name: str) -> nn.Module:
     With equal ranks compiled code, DistributedDataParallel and an optimizer go on (the optimizer with
     the moments of the one before: have one for each adapter). Another rank gives the pairs another
     shape: code is compiled once more, and an optimizer must be made anew. Gradients are forgotten.
-
-    Raises:
-        SerialLoRAError: there is no such adapter, or they are merged or disabled.
     """
     root, injection = ready_to_change(model)
     chosen = read_adapter(injection, name)
@@ -65,11 +61,7 @@ def activate(model: nn.Module, name: str) -> nn.Module:
 
 
 def remove_adapter(model: nn.Module, name: str) -> nn.Module:
-    """Forget an adapter that is not active.
-
-    Raises:
-        SerialLoRAError: there is no such adapter, or it is the active one.
-    """
+    """Forget an adapter that is not active."""
     _, injection = injected(model)
     read_adapter(injection, name)  # or refuse
     if name == injection.name:
@@ -92,7 +84,7 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
 
     Raises:
         SerialLoRAError: there is no such adapter, a weight is not finite, the ranks are too many, or
-            modules learn beside the adapters, which have no exact sum. The model is as it was.
+            modules learn beside the adapters, which have no exact sum.
     """
     if not isinstance(weights, Mapping) or not weights:
         raise SerialLoRAError(

@@ -17,11 +17,7 @@ from serial_lora.errors import SerialLoRAError, reading
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """A safetensors file's header and its tensors.
-
-    Raises:
-        SerialLoRAError: the file is missing or damaged.
-    """
+    """A safetensors file's header and its tensors; refuses one that is missing or damaged."""
     with reading(path):
         exists = path.is_file()  # a pipe would be waited for
         content = path.read_bytes() if exists else b""  # opened once: it may be replaced meanwhile
