@@ -34,16 +34,15 @@ def feed_forward_sites(model: nn.Module, known: Collection[Site]) -> Iterator[Si
     for site in known:
         if site.place == "attention":
             blocks.setdefault(_block(site), []).append(site)
-    elsewhere = {name for name, module in modules.items() if attends(name, module)}
-    elsewhere |= {*blocks, *(_attention_module(site) for here in blocks.values() for site in here)}
+    elsewhere = {*blocks, *(name for name, module in modules.items() if attends(name, module))}
     times: Counter[tuple[str, str]] = Counter()
     for block, attention in blocks.items():
         behind = {site.projections.get("out", site.first).rows for site in attention}
-        widths, around = {site.width for site in attention} | behind, block
-        found = _inside(modules, around, widths, elsewhere - {around}, taken)
-        if not found and (above := _around(block)) is not None:
-            around = above
+        widths = {site.width for site in attention} | behind
+        for around in (block, _around(block)):
             found = _inside(modules, around, widths, elsewhere - {around}, taken)
+            if found:
+                break
         taken |= {p.module for projections in found.values() for p in projections.values()}
         for name, projections in found.items():
             width = projections["fc1"].columns
@@ -70,34 +69,25 @@ def blocks_without(model: nn.Module, sites: Collection[Site]) -> list[str]:
     first = {modules[site.first.module] for site in sites if site.place == "feed_forward"}
     missed = []
     for block in dict.fromkeys(_block(site) for site in sites if site.place == "attention"):
-        around = _around(block)
-        inside = [
-            *modules[block].modules(),
-            *(modules[around].modules() if around is not None else ()),
-        ]
+        inside = [*modules[block].modules(), *modules[_around(block)].modules()]
         if first.isdisjoint(inside):  # modules, since blocks may share one
             missed.append(f"{block} ({type(modules[block]).__name__})")
     return missed
 
 
-def _attention_module(site: Site) -> str:
-    """The module that has the layers for q, k and v, or one weight for them."""
-    first = site.first
-    return first.module.rpartition(".")[0] if first.parameter == "weight" else first.module
-
-
 def _block(site: Site) -> str:
-    """The block around an attention."""
-    return block_name(_attention_module(site))
+    """The block around an attention, which has layers for q, k and v, or one weight for them."""
+    module = site.first.module
+    return block_name(module.rpartition(".")[0] if site.first.parameter == "weight" else module)
 
 
-def _around(block: str) -> str | None:
-    """The numbered module around a block, or, of attention without a number, its parent."""
+def _around(block: str) -> str:
+    """The numbered module around a block, or the block; of attention without a number its parent."""
     parent = block.rpartition(".")[0]
     if not block[-1:].isdigit():
         return parent
     above = block_name(parent)
-    return above if above[-1:].isdigit() else None
+    return above if above[-1:].isdigit() else block
 
 
 def _inside(
@@ -108,16 +98,17 @@ def _inside(
     taken: Collection[str],
 ) -> dict[str, Projections]:
     """What has the shapes of a feed-forward in a block, but for what is apart or taken."""
-    names = [name for name in modules if is_inside(name, block)]
     apart = [each for each in apart if is_inside(each, block)]
-    names = [name for name in names if not any(is_inside(name, each) for each in apart)]
     layers = {
         name: module
-        for name in names
-        if isinstance(module := modules[name], nn.Linear) and name not in taken
+        for name, module in modules.items()
+        if isinstance(module, nn.Linear)
+        and name not in taken
+        and is_inside(name, block)
+        and not any(is_inside(name, each) for each in apart)
     }
     found = {}
-    for name in reversed(names):  # innermost first
+    for name in reversed([each for each in modules if is_inside(each, block)]):  # innermost first
         below = {path: layer for path, layer in layers.items() if is_inside(path, name)}
         projections = _by_shapes(below, widths)
         if projections:

@@ -58,8 +58,7 @@ def without_sites(
     known beside some that is. Attention to tokens from elsewhere is left alone on purpose.
     """
     modules = dict(model.named_modules())
-    inside = [site.name for site in sites]
-    inside += [p.module for site in sites for p in site.projections.values()]
+    inside = [p.module for site in sites for p in site.projections.values()]
     reached = {name.rsplit(".", up)[0] for name in inside for up in range(name.count(".") + 1)}
     left = {name: module for name, module in modules.items() if name not in reached}
     missed = [] if towers else [name for name, module in left.items() if _is_tower(name, module)]
