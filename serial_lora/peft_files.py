@@ -26,10 +26,10 @@ from serial_lora.values import Pair, put_in, ready_to_change, require_fitting
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."  # of every name in PEFT's file
 # With these options it still is pairs beside layers; any other that is set may be something else.
-_STILL_PAIRS = """alpha_pattern auto_mapping base_model_name_or_path corda_config ensure_weight_tying
+_STILL_PAIRS = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying
 eva_config exclude_modules fan_in_fan_out inference_mode init_lora_weights layers_pattern
 layers_to_transform loftq_config lora_alpha lora_dropout lora_ga_config megatron_core modules_to_save
-peft_type peft_version qalora_group_size r rank_pattern revision runtime_config target_modules task_type
+peft_type peft_version qalora_group_size r revision runtime_config target_modules task_type
 use_rslora""".split()
 _CHANGED_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
 """Starts that take something out of the base's weights; PEFT can convert such an adapter as it saves."""
@@ -130,24 +130,25 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     """Put a LoRA that PEFT saved into a plain model, with the same outputs, as `inject` would.
 
     PEFT is not needed for it. A pair beside a fused qkv weight becomes one for each of q, k and v, which
-    begin with the same A. Where layers have ranks of their own, the smaller ones are filled up as a fresh
-    pair is, which changes nothing; so has a place that the file leaves out a fresh pair. The base is not
-    compared: PEFT does not describe its weights.
+    begin with the same A. A place that the file leaves out has a fresh pair, which changes nothing. The
+    base is not compared: PEFT does not describe its weights.
 
     Args:
         folder: with adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        SerialLoRAError: a file is missing or damaged, or the adapter is more than pairs beside linear
-            layers of attention and feed-forward that this model has.
+        SerialLoRAError: a file is missing or damaged, or the adapter is more than pairs of one rank
+            beside linear layers of attention and feed-forward that this model has.
     """
     with reading(folder):
         path, config = Path(folder, _WEIGHTS), Path(folder, _CONFIG)
     with reading(config):
         options = json.loads(config.read_bytes())
         options["peft_type"]
-        saved = tuple(f".{name}" for name in options.get("modules_to_save") or ())
     _refuse_more(config, options)
+    with reading(config):
+        rank, saved = options["r"], tuple(f".{m}" for m in options.get("modules_to_save") or ())
+        scale = float(options["lora_alpha"]) / rank ** (0.5 if options.get("use_rslora") else 1)
     _, tensors = read_tensors(path)
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
     there = (unwrapped_name(name) for name, _ in unwrapped(model).named_modules())
@@ -155,10 +156,8 @@ def from_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     inside = tuple(f"{head}." for head in heads)
     beside = {name: tensor for name, tensor in tensors.items() if name.startswith(inside)}
     pairs = _pairs(path, {name: t for name, t in tensors.items() if name not in beside})
-    with reading(config):
-        scale, pairs = _one_scale(options, pairs)
 
-    inject(model, LoRAConfig(scale=scale, **_where(path, model, pairs)), heads)
+    inject(model, LoRAConfig(rank, scale, **_where(path, model, pairs)), heads)
     try:
         root, injection = ready_to_change(model)
         ours = _by_our_names(path, injection, pairs) | beside
@@ -182,7 +181,7 @@ def _refuse_more(config: Path, options: Mapping[str, Any]) -> None:
     if more:
         raise SerialLoRAError(
             f"{config} has {cut(f'{more[-1]}={options[more[-1]]!r}')}, with which it is more than pairs "
-            "beside the layers of its base; use PEFT for it, or train it without that."
+            "of one rank beside the layers of its base; use PEFT for it, or train it without that."
         )
 
 
@@ -204,22 +203,8 @@ def _pairs(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Pair]:
     return {name: (pair["A"], pair["B"]) for name, pair in layers.items()}
 
 
-def _one_scale(
-    options: Mapping[str, Any], pairs: Mapping[str, Pair]
-) -> tuple[float, dict[str, Pair]]:
-    """What all are multiplied by, and the pairs; what else PEFT multiplies some by is within their B."""
-    alphas, root = options.get("alpha_pattern") or {}, 0.5 if options.get("use_rslora") else 1.0
-    scales = {}
-    for layer, (A, _) in pairs.items():
-        own = (p for p in alphas if re.match(rf"(.*\.)?({p})$", layer))  # as PEFT compares
-        alpha = alphas.get(next(own, None), options["lora_alpha"])
-        scales[layer] = float(alpha) / len(A) ** root
-    scale = next(iter(scales.values()), 1.0)
-    return scale, {layer: (A, scales[layer] / scale * B) for layer, (A, B) in pairs.items()}
-
-
 def _where(path: Path, model: nn.Module, pairs: Mapping[str, Pair]) -> dict[str, Any]:
-    """Rank and places of these pairs; refuse those beside layers where no adapter can go."""
+    """The places of these pairs; refuse those beside layers where no adapter can go."""
     sites = every_site(unwrapped(model))
     layers = [
         (site, part, unwrapped_name(projection.module))
@@ -242,7 +227,6 @@ def _where(path: Path, model: nn.Module, pairs: Mapping[str, Pair]) -> dict[str,
 
     streams = {site.stream for site, _ in here if site.stream}
     return {
-        "rank": max(len(A) for A, _ in pairs.values()),
         "towers": some("tower"),
         "blocks": some("block"),
         "stream": "both" if len(streams) > 1 else next(iter(streams), "image"),
@@ -255,16 +239,15 @@ def _by_our_names(path: Path, injection: Injection, pairs: Mapping[str, Pair]) -
     places = {pair: place for place, pair in injection.pairs.items()}
     tensors: dict[str, Tensor] = {}
     for adapted in injection.adapted:
-        layer = unwrapped_name(adapted.name)
-        here = adapted.layer.in_features, adapted.layer.out_features
-        first, second = pairs.get(layer, (torch.zeros(0, here[0]), torch.zeros(here[1], 0)))
-        if (first.shape[1], len(second)) != here:
+        layer, outputs = unwrapped_name(adapted.name), adapted.layer.out_features
+        saved = pairs.get(layer)
+        if saved and len(saved[1]) != outputs:
             raise SerialLoRAError(
-                f"the pair of {layer} in {path} has {first.shape[1]} inputs and {len(second)} outputs, "
-                f"not {here[0]} and {here[1]}; open another base."
+                f"the pair of {layer} in {path} has {len(saved[1])} outputs, not {outputs}; open "
+                "another base."
             )
         for fresh, start, rows in adapted.by_rows(adapted.pairs, 0):
-            A, B = fresh.lora_A.detach().clone(), torch.zeros_like(fresh.lora_B)
-            A[: len(first)], B[:, : len(first)] = first, second[start : start + rows]
-            tensors |= {f"{places[fresh]}.lora_A": A, f"{places[fresh]}.lora_B": B}
+            A, B = saved or (fresh.lora_A.detach(), torch.zeros(outputs, fresh.lora_B.shape[1]))
+            tensors[f"{places[fresh]}.lora_A"] = A
+            tensors[f"{places[fresh]}.lora_B"] = B[start : start + rows]
     return tensors

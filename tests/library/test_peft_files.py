@@ -151,7 +151,12 @@ def test_peft_loads_the_export_and_it_comes_back(name, kind, tmp_path):
     to_peft(model, tmp_path)
     loaded = peft.PeftModel.from_pretrained(tiny.build(), tmp_path).eval()
     torch.testing.assert_close(tiny.run(loaded.get_base_model()), expected, **CLOSE)
-    torch.testing.assert_close(tiny.run(from_peft(tiny.build(), tmp_path)), expected, **CLOSE)
+    if (name, kind) == ("timm", EVERY):  # three pairs beside its qkv became one of another rank
+        with pytest.raises(SerialLoRAError, match="alpha_pattern"):
+            from_peft(tiny.build(), tmp_path)
+    else:
+        back = from_peft(tiny.build(), tmp_path)
+        torch.testing.assert_close(tiny.run(back), expected, **CLOSE)
     known = peft.PeftConfig.from_pretrained(tmp_path).base_model_name_or_path
     assert known == "hub/name"
 
@@ -161,12 +166,7 @@ def test_peft_loads_the_export_and_it_comes_back(name, kind, tmp_path):
 ALL = ["qkv", "attn.proj", "fc1", "fc2"]
 CASES = {
     "timm": dict(target_modules=ALL),
-    "timm, ranks and alphas by layer, rsLoRA": dict(
-        target_modules=ALL,
-        use_rslora=True,
-        rank_pattern={"fc1": 2, r"blocks\.1\.attn\.qkv": 6},
-        alpha_pattern={"blocks.0.mlp.fc1": 3},
-    ),
+    "timm, rsLoRA": dict(target_modules=ALL, use_rslora=True),
     "timm, some blocks": dict(target_modules=r"blocks\.[02]\.attn\.qkv"),
     "timm, with a head": dict(target_modules=["qkv", "fc2"], modules_to_save=["head"]),
     "hf_vit, two of a block": dict(target_modules=["q_proj", "v_proj"], init_lora_weights=False),
@@ -228,6 +228,8 @@ LONG = "\x1b[31m" * 1000
 FIRST = "base_model.model.blocks.0.attn.qkv"
 NOT_TAKEN = {
     "DoRA": (option("use_dora", True), "use_dora=True"),
+    "ranks by layer": (option("rank_pattern", {"fc1": 2}), "rank_pattern"),
+    "alphas by layer": (option("alpha_pattern", {"fc1": 2}), "alpha_pattern"),
     "biases": (option("bias", "lora_only"), "bias='lora_only'"),
     "another start": (option("init_lora_weights", "pissa_niter_4"), "init_lora_weights"),
     "an option of later": (option("use_something", {"a": 1}), "use_something"),
