@@ -47,6 +47,11 @@ class Adapted:
         self.now: Acting = pairs
         self.called = self.read = False
 
+    @property
+    def own(self) -> nn.Parameter:
+        """The base's own weight."""
+        return own_weight(self.layer, self.parameter)
+
     def acting(self) -> Acting:
         """What acts now."""
         return self.now
@@ -77,9 +82,8 @@ class Adapted:
                     "samples of each adapter a batch of their own."
                 )
         self.read = True
-        own = own_weight(self.layer, self.parameter)
-        with torch.autocast(own.device.type, enabled=False):
-            return self.changed(wide(own), acting).to(own.dtype)
+        with torch.autocast(self.own.device.type, enabled=False):
+            return self.changed(wide(self.own), acting).to(self.own.dtype)
 
     def changed(self, base: Tensor, pairs: Acting) -> Tensor:
         """The base's weight, (outputs, inputs), with the change of these pairs."""
@@ -140,9 +144,9 @@ class Beside(Adapted):
         gaps: for each pair how many of the layer's outputs before and behind its own have none.
     """
 
-    def __init__(self, *about: Any, starts: tuple[int, ...], outputs: int) -> None:
+    def __init__(self, *about: Any, starts: tuple[int, ...]) -> None:
         super().__init__(*about)
-        self.starts = starts
+        self.starts, outputs = starts, len(self.own)
         stops = [start + rows for _, start, rows in self.by_rows(self.pairs, outputs)]
         self.gaps = [
             [start - stop, 0] for start, stop in zip(starts, [0, *stops[:-1]], strict=True)
@@ -304,8 +308,7 @@ class ReadWeight(Tensor):
             if not isinstance(value, cls):
                 return value
             own = value is first or function in _FACTS
-            adapted = value.adapted
-            return own_weight(adapted.layer, adapted.parameter) if own else adapted.weight()
+            return value.adapted.own if own else value.adapted.weight()
 
         args, kwargs = tree_map(plain, (args, kwargs))
         return function(*args, **kwargs)
@@ -352,9 +355,8 @@ def _adapted(model: nn.Module, site: Site, config: AdapterConfig) -> list[Adapte
             pair = block.get_submodule(site.pair_name())
             adapted.append(Before(name, layer, parameter, (pair,), shared=shared, number=number))
             continue
-        outputs = getattr(layer, "out_features", None) or len(own_weight(layer, parameter))
         pairs = tuple(block.get_submodule(site.pair_name(parts[start])) for start in starts)
-        adapted.append(Beside(name, layer, parameter, pairs, starts=starts, outputs=outputs))
+        adapted.append(Beside(name, layer, parameter, pairs, starts=starts))
     for each in adapted:
         each.batch_first = site.batch_first
     return adapted

@@ -37,11 +37,11 @@ def merge(model: nn.Module) -> nn.Module:
         return model
     refuse_sharded(root)
     with plain_context(root):
-        refuse_sharers(root, injection)
+        refuse_shared(root, {adapted.name: adapted.own for adapted in injection.adapted})
         originals, merged = {}, {}
         for adapted in injection.adapted:
             key = adapted.name, adapted.parameter
-            originals[key] = own_weight(adapted.layer, adapted.parameter).detach().clone()
+            originals[key] = adapted.own.detach().clone()
             changed = adapted.changed(wide(originals[key]), adapted.pairs)
             merged[key] = changed.to(originals[key].dtype)
         require_finite({adapted: weight for (adapted, _), weight in merged.items()}, "merged")
@@ -73,14 +73,8 @@ def base_weight(root: nn.Module, injection: Injection, key: Key) -> Tensor:
     return whole(own_weight(root.get_submodule(key[0]), key[1]).detach()) if kept is None else kept
 
 
-def refuse_sharers(root: nn.Module, injection: Injection) -> None:
-    """Refuse an adapted weight that serves other layers too."""
-    layers = injection.adapted
-    refuse_shared(root, {each.name: own_weight(each.layer, each.parameter) for each in layers})
-
-
 def refuse_shared(root: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights that another layer has too."""
+    """Refuse weights that serve other layers too."""
     everywhere = Counter(_memory(p) for m in root.modules() for p in m.parameters(recurse=False))
     for name, weight in weights.items():
         if everywhere[_memory(weight)] > 1:

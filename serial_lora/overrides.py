@@ -105,9 +105,8 @@ class SamplePairs:
     def delta(self, x: Tensor) -> Tensor:
         samples, tokens = len(self.index), x.movedim(self.dimension, 0)
         in_windows = len(tokens) != samples
-        if x.ndim < 2 + self.dimension + in_windows or len(tokens) % samples:
-            raise self.misfit(x.shape)
-        if in_windows and tokens.shape[1] == samples:  # or are these the samples?
+        fits = x.ndim >= 2 + self.dimension + in_windows and len(tokens) % samples == 0
+        if not fits or (in_windows and tokens.shape[1] == samples):  # or are these the samples?
             raise self.misfit(x.shape)
         rows = tokens.reshape(samples, -1, x.shape[-1])  # windows are in the order of samples
         change = low_rank(rows, self.A[self.index], self.B[self.index])

@@ -23,7 +23,7 @@ from serial_lora.config import PLACES, refuse_unknown
 from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError, require_finite
 from serial_lora.layers import SerialLoRA, wide
-from serial_lora.sites import Site, own_weight, require_own_weight
+from serial_lora.sites import Site, require_own_weight
 from serial_lora.state import check_rank, plain_context
 
 try:
@@ -151,10 +151,9 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             return
         pairs = self.pairs([*self.merged_adapters, *names])
         with plain_context(self):
-            weights = [own_weight(adapted.layer, "weight") for adapted in self.adapted]
-            originals = self.originals or [weight.detach().clone() for weight in weights]
-            for adapted, weight, original in zip(self.adapted, weights, originals, strict=True):
-                weight.copy_(adapted.changed(wide(original), pairs))
+            originals = self.originals or [each.own.detach().clone() for each in self.adapted]
+            for adapted, original in zip(self.adapted, originals, strict=True):
+                adapted.own.copy_(adapted.changed(wide(original), pairs))
         self.originals = originals
         self.merged_adapters += names
 
@@ -162,7 +161,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
     def unmerge(self) -> None:
         """The base's own weights again, every bit of them."""
         for adapted, original in zip(self.adapted, self.originals, strict=False):
-            own_weight(adapted.layer, "weight").copy_(original)
+            adapted.own.copy_(original)
         self.originals, self.merged_adapters = [], []
 
     def unload_and_optionally_merge_module(

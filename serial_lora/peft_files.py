@@ -17,7 +17,7 @@ from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError, cut, reading, require_finite, writing
 from serial_lora.injection import eject, inject, unwrapped
 from serial_lora.layers import wide
-from serial_lora.merging import base_weight, refuse_shared, refuse_sharers
+from serial_lora.merging import base_weight, refuse_shared
 from serial_lora.sites import unwrapped_name
 from serial_lora.state import Injection, injected, plain_context
 from serial_lora.tensor_files import bytes_of, read_tensors, write_whole
@@ -59,7 +59,8 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     """
     root, injection = injected(model)
     layers, beside = _lora_layers(root, injection), injection.learned()
-    refuse_shared(root, beside)  # PEFT copies modules to save
+    own = {adapted.name: adapted.own for adapted in injection.adapted}
+    refuse_shared(root, own | beside)  # PEFT copies modules to save
     tensors = {
         f"{_PREFIX}{layer}.{name}.weight": tensor
         for layer, pair in layers.items()
@@ -80,7 +81,6 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
 
 def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
     """For every layer that an adapter changes its pair, scale within, by PEFT's name for the layer."""
-    refuse_sharers(root, injection)
     layers: dict[str, Pair] = {}
     for adapted in injection.adapted:
         name, layer = adapted.name, adapted.layer

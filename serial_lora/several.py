@@ -107,13 +107,10 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
         pairs = [read_pairs(injection, which) for which in weights]
         tensors: dict[str, Tensor] = {}
         for place in injection.pairs:
-            first = [one[place][0].double() for one in pairs]
-            second = [
-                weight * one[place][1].double()
-                for weight, one in zip(weights.values(), pairs, strict=True)
-            ]
-            tensors |= {f"{place}.lora_A": torch.cat(first)}
-            tensors |= {f"{place}.lora_B": torch.cat(second, dim=1)}
+            first, second = zip(*(one[place] for one in pairs), strict=True)
+            weighted = [w * B.double() for w, B in zip(weights.values(), second, strict=True)]
+            tensors[f"{place}.lora_A"] = torch.cat(first)
+            tensors[f"{place}.lora_B"] = torch.cat(weighted, dim=1)
         require_finite(tensors, "put together")
         put_in(injection, config, tensors, name)
     return model
