@@ -46,13 +46,9 @@ class PackedAttention(nn.MultiheadAttention):
         )
         mask, weights = _as_sdpa_mask(attn_mask, key_padding_mask, q), None
         causal, dropped = is_causal and mask is None, self.dropout if self.training else 0.0
-        if need_weights:
-            scores = q @ k.mT * self.head_dim**-0.5  # (N, heads, L, L)
-            if causal:
-                mask = torch.full_like(scores, -torch.inf).triu(1)
-            if mask is not None:
-                scores = scores + mask
-            weights = F.dropout(scores.softmax(-1), dropped)
+        if need_weights:  # (N, heads, L, L): what becomes of values that say which token they are
+            ones = torch.eye(k.shape[-2]).to(q).expand(*k.shape[:2], -1, -1)
+            weights = F.scaled_dot_product_attention(q, k, ones, mask, dropped, causal)
             attended = weights @ v
             weights = weights.mean(1) if average_attn_weights else weights
         else:
