@@ -112,8 +112,7 @@ class Adapted:
     def take_off(self) -> None:
         if self.is_on():
             del vars(self.layer)[KEY]
-            if "unadapted" in vars(type(self.layer)):  # not where FSDP has put a class of its own
-                self.layer.__class__ = type(self.layer).unadapted
+            self.layer.__class__ = type(self.layer).unadapted
 
 
 class Before(Adapted):
@@ -238,8 +237,12 @@ def adapted_class(base: Any, parameter: str) -> Any:
 
     def get(self: nn.Module) -> Tensor:
         weight, adapted = own_weight(self, parameter), getattr(self, KEY, None)
-        sharded = hasattr(weight, "full_tensor")  # by FSDP, which asks for it as it is
-        if adapted is None or sharded or not adapted.acting():
+        if hasattr(weight, "full_tensor"):  # FSDP asks here for what it has made of the weight
+            raise SerialLoRAError(
+                "FSDP has spread the model over processes, where adapters cannot act; use "
+                "DistributedDataParallel."
+            )
+        if adapted is None or not adapted.acting():
             return weight
         return adapted.weight() if torch.compiler.is_compiling() else ReadWeight.of(adapted)
 

@@ -21,7 +21,7 @@ from serial_lora.errors import SerialLoRAError, cut, reading, require_finite, wr
 from serial_lora.injection import eject, inject
 from serial_lora.merging import base_weight
 from serial_lora.sites import unwrapped_name
-from serial_lora.state import DEFAULT, Injection, adapters, injected, plain_context, whole
+from serial_lora.state import DEFAULT, Injection, adapters, injected, plain_context
 from serial_lora.tensor_files import bytes_of, read_tensors, write_whole
 from serial_lora.values import put_in, read_adapter, ready_to_change, refuse_misfit, require_fitting
 
@@ -52,7 +52,7 @@ def save_adapter(
     root, injection = injected(model)
     adapter = read_adapter(injection, injection.name if name is None else name)
     tensors = {
-        key: whole(tensor.detach()).cpu().clone(memory_format=torch.contiguous_format)
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, tensor in adapter.tensors.items()
     }
     require_finite(tensors, "saved")

@@ -12,7 +12,7 @@ from serial_lora.adapted import attach, detach
 from serial_lora.errors import SerialLoRAError, require_finite
 from serial_lora.layers import wide
 from serial_lora.sites import own_weight
-from serial_lora.state import Injection, injected, plain_context, refuse_sharded, whole
+from serial_lora.state import Injection, injected, plain_context
 
 Key = tuple[str, str]  # a weight's place: (module, parameter)
 Weights = dict[Key, Tensor]  # whole weights, by their places
@@ -28,14 +28,12 @@ def merge(model: nn.Module) -> nn.Module:
     `eject(model, keep_merged=True)` leaves a plain model to save whole.
 
     Raises:
-        SerialLoRAError: if a weight is spread by FSDP or shared by another layer, or a merged one would
-            not be finite.
+        SerialLoRAError: if another layer shares a weight, or a merged one would not be finite.
     """
     root, injection = injected(model)
     injection.refuse_inside()
     if injection.merged:
         return model
-    refuse_sharded(root)
     with plain_context(root):
         refuse_shared(root, {adapted.name: adapted.own for adapted in injection.adapted})
         originals, merged = {}, {}
@@ -70,7 +68,7 @@ def unmerge(model: nn.Module) -> nn.Module:
 def base_weight(root: nn.Module, injection: Injection, key: Key) -> Tensor:
     """The base's own weight, even while adapters are merged."""
     kept = (injection.originals or {}).get(key)
-    return whole(own_weight(root.get_submodule(key[0]), key[1]).detach()) if kept is None else kept
+    return own_weight(root.get_submodule(key[0]), key[1]).detach() if kept is None else kept
 
 
 def refuse_shared(root: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -130,8 +130,7 @@ def require_own_weight(name: str, layer: nn.Module, parameter: str) -> None:
     if type(weight) is not nn.Parameter or weight.itemsize < 2:
         raise SerialLoRAError(
             f"{name}.{parameter} is no plain matrix of numbers (kept in 8 or 4 bits, or spread over "
-            "processes by FSDP); load the base in bfloat16 or float32, or use PEFT's LoRA, and call "
-            "fully_shard after inject."
+            "processes by FSDP); load the base in bfloat16 or float32, or use PEFT's LoRA."
         )
 
 

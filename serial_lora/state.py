@@ -194,20 +194,6 @@ def plain_context(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor, gathered where FSDP has spread it over processes: each of them must ask."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def refuse_sharded(root: nn.Module) -> None:
-    """Refuse to write into a model that FSDP has spread over processes."""
-    if any(hasattr(parameter, "full_tensor") for parameter in root.parameters()):
-        raise SerialLoRAError(
-            "FSDP has spread the model over processes; load, merge, add and switch adapters before "
-            "that."
-        )
-
-
 def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
     """Refuse a model whose blocks or layers are no longer those that `inject` found."""
     there = unwrapped_modules(root)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig
 from serial_lora.errors import SerialLoRAError, cut, require_finite, require_name
-from serial_lora.state import InactiveAdapter, Injection, check_rank, injected, refuse_sharded
+from serial_lora.state import InactiveAdapter, Injection, check_rank, injected
 
 Pair = tuple[Tensor, Tensor]  # A (r, inputs) and B (outputs, r)
 
@@ -44,11 +44,10 @@ def read_pairs(injection: Injection, name: str | None) -> dict[str, Pair]:
 
 
 def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
-    """The record, unless adapters are merged, disabled, given for each sample, sharded or without values."""
+    """The record, unless adapters are merged, disabled, given for each sample, or without values."""
     root, injection = injected(model)
     injection.refuse_inside()
     injection.refuse_merged()
-    refuse_sharded(root)
     if any(pair.lora_A.is_meta for pair in injection.pairs.values()):
         raise SerialLoRAError(
             "the adapters are on the meta device and have no values; load the base's weights, "
