@@ -226,7 +226,7 @@ def set_scale(model: nn.Module, scale: float) -> None:
     injection.refuse_merged()
     injection.config = replace(injection.config, scale=scale)
     for pair in injection.pairs.values():
-        pair.scale = injection.config.scale
+        pair.factor.fill_(injection.config.scale)
     injection.forget()
 
 

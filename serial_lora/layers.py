@@ -73,10 +73,6 @@ class LowRankPair(nn.Module):
     def scale(self) -> float:
         return self.factor.item()
 
-    @scale.setter
-    def scale(self, value: float) -> None:
-        self.factor.fill_(value)
-
     def delta(self, x: Tensor) -> Tensor:
         """scale * (x A^T) B^T, in the type the products run in."""
         return low_rank(self.dropout(x), self.lora_A, self.lora_B, self.factor)

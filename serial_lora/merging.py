@@ -14,9 +14,6 @@ from serial_lora.layers import wide
 from serial_lora.sites import own_weight
 from serial_lora.state import Injection, injected, plain_context
 
-Key = tuple[str, str]  # a weight's place: (module, parameter)
-Weights = dict[Key, Tensor]  # whole weights, by their places
-
 
 def merge(model: nn.Module) -> nn.Module:
     """Fold the adapters into the base's weights: the same outputs at the base's speed.
@@ -65,7 +62,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     return model
 
 
-def base_weight(root: nn.Module, injection: Injection, key: Key) -> Tensor:
+def base_weight(root: nn.Module, injection: Injection, key: tuple[str, str]) -> Tensor:
     """The base's own weight, even while adapters are merged."""
     kept = (injection.originals or {}).get(key)
     return own_weight(root.get_submodule(key[0]), key[1]).detach() if kept is None else kept
@@ -89,7 +86,7 @@ def _memory(parameter: Tensor) -> int:
 
 
 @torch.no_grad()
-def write_weights(root: nn.Module, weights: Weights) -> None:
+def write_weights(root: nn.Module, weights: Mapping[tuple[str, str], Tensor]) -> None:
     """These values into the weights, in place."""
     for (module, parameter), value in weights.items():
         own_weight(root.get_submodule(module), parameter).copy_(value)

@@ -241,15 +241,8 @@ class SerialLoRAModel(BaseTuner):
             )
         return nullcontext()
 
-    def _create_and_replace(  # type: ignore[override]
-        self,
-        peft_config: SerialLoRAConfig,
-        adapter_name: str,
-        target: Any,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-    ) -> None:
+    def _create_and_replace(self, config, name, target, target_name, parent, current_key):  # type: ignore[override]
+        """One more adapter's pair around this layer, if it is the first of those that read the same."""
         first, *beside = self.readers[current_key]
         if current_key != first:
             return
@@ -257,9 +250,9 @@ class SerialLoRAModel(BaseTuner):
             layer = SerialLoRALayer(target, map(self.model.get_submodule, beside))
             self._replace_module(parent, target_name, layer, target)
             target = layer
-        settings = peft_config.r, peft_config.scale, peft_config.dropout
-        target.serial_lora_pairs[adapter_name] = SerialLoRA(target.in_features, *settings)
-        target._move_adapter_to_device_of_base_layer(adapter_name)
+        pair = SerialLoRA(target.in_features, config.r, config.scale, config.dropout)
+        target.serial_lora_pairs[name] = pair
+        target._move_adapter_to_device_of_base_layer(name)
 
     def _check_merge_allowed(self) -> None:
         super()._check_merge_allowed()

@@ -142,4 +142,5 @@ def _write(
         else:
             tensor.data = values[key]
     for pair in injection.pairs.values():
-        pair.scale, pair.dropout.p = injection.config.scale, injection.config.dropout
+        pair.factor.fill_(injection.config.scale)
+        pair.dropout.p = injection.config.dropout
