@@ -56,19 +56,15 @@ def save_adapter(
         for key, tensor in adapter.tensors.items()
     }
     require_finite(tensors, "saved")
-    settings = asdict(adapter.config)
-    if settings.get("places") == ("attention",):
-        del settings["places"]  # no older file says it
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "library_version": LIBRARY_VERSION,
         "method": injection.config.method,
-        "config": json.dumps(settings),
+        "config": json.dumps(asdict(adapter.config)),
         "also_train": json.dumps([unwrapped_name(module) for module in injection.also_train]),
         "targets": json.dumps({site.label: site.width for site in injection.sites}),
         "sample": base_sample(root, injection),
-        "quantized": "false",  # no base is; an older version of this library asks
         "notes": json.dumps(dict(notes or {})),
     }
     metadata["checksum"] = checksum(metadata, tensors)
@@ -99,9 +95,6 @@ def load_adapter(
             the one it was trained on. Serial LoRA's change, W B A, is another one there.
         heads: False takes the pairs alone, without the modules that learned beside them, onto a
             backbone, say; those of the model keep their values.
-
-    Raises:
-        SerialLoRAError: if any of that does not hold.
     """
     fresh = not adapters(model)
     path, saved, tensors = _read(path)
@@ -168,11 +161,6 @@ class SavedAdapter:
     also_train: tuple[str, ...]
     sample: str
     notes: dict[str, str]
-
-    @property
-    def base(self) -> str:
-        """A name for the weights of the base: equal in all files of one base."""
-        return hashlib.sha256(self.sample.encode()).hexdigest()
 
 
 def read_header(path: str | Path) -> SavedAdapter:

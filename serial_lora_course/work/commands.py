@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -134,7 +135,7 @@ def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> Non
         "file": f"{path}, {path.stat().st_size:,} bytes, by serial-lora {saved.library_version}",
         "method": f"{config.method}, rank {config.rank}, scale {config.scale:g}",
         f"{places} blocks": f"{len(targets)}, {targets[0]} to {targets[-1]}",
-        "base": f"fingerprint {saved.base[:12]}",
+        "base": f"fingerprint {sha256(saved.sample.encode()).hexdigest()[:12]}",
     }
     _print_lines(lines | saved.notes)
 
