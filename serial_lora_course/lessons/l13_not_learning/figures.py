@@ -70,7 +70,8 @@ def plot_curves(
         for axes in figure.axes[::columns]:
             axes.set_ylabel("loss")
         if chance is not None:
-            figure.axes[0].text(0, chance - 0.1, f"chance {chance:.2f}", color=QUIET, va="top")
+            axes, end = figure.axes[0], len(next(iter(curves.values())))
+            axes.text(end, chance + 0.1, f"chance {chance:.2f}", color=QUIET, ha="right")
     return with_description(figure, f"Loss of each run. {'; '.join(said)}.")
 
 
