@@ -3,8 +3,8 @@
 #
 # The script runs, no error comes, and the model does not learn. Here you answer eight people who posted such a run.
 # **How do you find the place where a run is broken?** You ask the run, with **diagnostics** of a few lines each. You
-# write two of them, mend two functions, and diagnose three runs alone. (The threads are real, the words and the runs
-# are ours.)
+# write two of them, mend two functions, and diagnose three runs alone. (The threads are real, words and runs are
+# ours.)
 
 # %%
 try:
@@ -39,8 +39,8 @@ lesson_card("13")
 # %% [markdown]
 # ## A healthy run
 #
-# This run trains an adapter in our tiny CLIP to sort drawings into eight classes, as in [lesson
-# 03](03_build_serial_lora.ipynb). **Chance** is the loss of a model that finds all classes equally likely.
+# This run trains an adapter in our tiny CLIP to sort drawings into eight classes, as in
+# [lesson 03](03_build_serial_lora.ipynb). **Chance** is the loss of a model that finds all classes equally likely.
 
 
 # %%
@@ -72,8 +72,8 @@ print(f"{posted.STEPS} steps of {posted.BATCH} drawings, rank {posted.RANK}, rat
 # The healthy run ends at 0.72. It starts above chance because the pretrained model is too sure of itself: it names
 # only 5 of 16 drawings correctly, but with a confidence of 61%.
 #
-# Two diagnostics: `held` counts the trained tensors that the optimizer holds, and `reached` those that a gradient
-# reaches.
+# Here are two diagnostics. `held` counts the trained tensors that the optimizer holds, and `reached` counts those that
+# a gradient reaches.
 
 
 # %%
@@ -168,8 +168,8 @@ for name, (share, most) in [*after(posted.works()).items()][:2]:
 # %% [markdown]
 # AdamW divides each gradient by its usual size, so an early step moves a parameter by about the rate, **however small
 # its gradient is** (if it is well above AdamW's `eps` of `1e-8`). `B` has moved by 2.00 rates in two steps. `A` has
-# moved by 0.75 only: its first gradient was zero, because `B` was, and AdamW averages over steps. So one step would
-# not do.
+# moved by 0.75 only: its first gradient was zero, because `B` was, and AdamW averages over steps. A single step would
+# show `A` at rest, so we take two.
 #
 # ## Eight posted runs
 #
@@ -195,8 +195,8 @@ display_figure(figures.plot_curves(curves, healthy="healthy", chance=chance, apa
 print("the same curve, number for number: runs", *(n for n in curves if curves[n] == curves[1]))
 
 # %% [markdown]
-# Run 2 looks best. Runs 1, 5 and 6 have one curve, but different faults. **How much of a run is trained?** Guess for
-# run 2 first.
+# Run 2 looks best. Runs 1, 5 and 6 have the same curve, but different faults. **How much of a run is trained?** Guess
+# for run 2.
 
 # %%
 share_of_2 = 0.5  # your guess: the share of run 2's trained numbers that two steps change
@@ -222,7 +222,7 @@ if share_of_2 is not None:
 # *"I add an adapter to a model that I used to fine-tune, and the loss only goes up and down with the batches. The
 # adapter gets gradients."* ([`adapters #260`](https://github.com/adapter-hub/adapters/issues/260))
 #
-# It is the optimizer that moves tensors, so ask which ones it holds. In our repair two lines change places.
+# The optimizer moves tensors, so ask which ones it holds. In our repair two lines change places.
 
 # %%
 run = posted.run_1()
@@ -248,11 +248,11 @@ mend(1, lambda: posted.run_1(optimizer_of))
 #
 # ## Run 2: only the class vectors move
 #
-# *"With gradient checkpointing LoRA fits on my card. But it ends no better than a linear probe."* ([`transformers
-# #26221`](https://github.com/huggingface/transformers/issues/26221), [`LoRA
-# #120`](https://github.com/microsoft/LoRA/issues/120))
+# *"With gradient checkpointing LoRA fits on my card. But it ends no better than a linear probe."*
+# ([`transformers #26221`](https://github.com/huggingface/transformers/issues/26221),
+# [`LoRA #120`](https://github.com/microsoft/LoRA/issues/120))
 #
-# Ask for the pairs' gradients, read the function that runs the blocks, and see what PyTorch writes into the log.
+# Ask for the pairs' gradients, and look at the function that runs the blocks and at PyTorch's log.
 
 # %%
 run = posted.run_2()
@@ -273,7 +273,7 @@ print("\n".join({f"{line.category.__name__}: {line.message}" for line in log}))
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 6 |
 #
-# Mend the function. A gradient reaches the pairs of every block, and memory is still saved: each block runs twice,
+# Mend the function, so that a gradient reaches the pairs of every block. Memory is still saved: each block runs twice,
 # forward and on the way back.
 
 
@@ -321,14 +321,14 @@ for name, way in ways.items():
 mend(2, lambda: posted.run_2(my_through_blocks))
 
 # %% [markdown]
-# The other kind of checkpoint notes what a block computes, whatever its inputs need. It saves 3.2 MB for the way back,
-# and plain blocks save 30.8. Few people suspect a curve that falls, so run the diagnostics before *every* long
+# The other kind of checkpoint notes what a block computes, whatever its inputs need. It keeps 3.2 MB for the way back,
+# and plain blocks keep 30.8. Few people suspect a curve that falls, so run the diagnostics before *every* long
 # training.
 #
 # ## Run 3: everything moves
 #
-# *"I fine-tune SAM. The loss hardly falls. Rate and rank change nothing, and the pictures that I plot from my data
-# loader are fine."* ([`segment-anything #202`](https://github.com/facebookresearch/segment-anything/issues/202))
+# *"I fine-tune SAM. The loss hardly falls, and the pictures that I plot from my data loader are fine."*
+# ([`segment-anything #202`](https://github.com/facebookresearch/segment-anything/issues/202))
 #
 # Here tensors are held, reached and moved as in the healthy run. So look at the other end, at **what the model sees**:
 # `entering` catches what a part of a model is given. (The pictures are Tux Paint's stamps, GPL 2 or later, on
@@ -362,12 +362,13 @@ print(f"run 3, first step: {curves[3][0]:.2f} as posted, {mended_curves[3][0]:.2
 # %% [markdown]
 # SAM sees black. It expects 0 to 255 and subtracts its mean colour, but `to_tensor` gives 0 to 1. So the whole picture
 # lies within one of the 255 steps, and that is black. With `pil_to_tensor` the loss is 0.23 before any training, in
-# place of 0.38. It ends at 0.19. The last figure will show whether this run learns.
+# place of 0.38. The run ends at 0.19, and the last figure will show whether it learns.
 #
 # ## Run 4: 9% of the weights move
 #
-# *"To save memory I train in bfloat16. Hundreds of steps, and nothing. In float32 it works."* ([`CausVid
-# #19`](https://github.com/tianweiy/CausVid/issues/19), [`ao #1124`](https://github.com/pytorch/ao/pull/1124))
+# *"To save memory I train in bfloat16. Hundreds of steps, and nothing. In float32 it works."*
+# ([`CausVid #19`](https://github.com/tianweiy/CausVid/issues/19),
+# [`ao #1124`](https://github.com/pytorch/ao/pull/1124))
 #
 # The poster trains the last matrix of CLIP's tower. Which of its weights move? Up to the dashed line, a step is more
 # than half of the way to bfloat16's next number.
@@ -388,9 +389,9 @@ for what, some in (("largest that moves", bound), ("usual", size.median())):
     print(f"{what}: {some:.4f}, the next number is {way:.1f} steps of {run.asked} away")
 
 # %% [markdown]
-# Left of the line almost all move, and right of it almost none. A bfloat16 has eight bits of precision, so its numbers
-# lie farther apart the larger they are. From a usual weight the next number is 12 steps away, so each step is rounded
-# back to where it began.
+# Left of the line almost all weights move, and right of it almost none. A bfloat16 has eight bits of precision, so its
+# numbers lie farther apart the larger they are. From a usual weight the next number is 12 steps away, so each step is
+# rounded back to where it began.
 #
 # ### Exercise 13.3 · Steps that are not rounded away
 #
@@ -437,7 +438,7 @@ print(f"run 4, all in float32: {figures.last(train(posted.run_4(lambda model: mo
 print(inspect.getsource(posted.Rounded))
 
 # %% [markdown]
-# All weights move, and the run ends where float32 does. PyTorch does not multiply float32 by bfloat16, so this mix
+# All weights move now, and the run ends where float32 does. PyTorch does not multiply float32 by bfloat16, so this mix
 # needs `autocast`, which rounds both matrices of a product.
 #
 # ## Runs 5, 6 and 7: yours
@@ -449,7 +450,7 @@ print(inspect.getsource(posted.Rounded))
 # Run 7: *"My colleague's script, with her rate. She takes one picture a step, and I have room for 16. My loss rises
 # first, and then gets stuck."*
 #
-# All three ask for the healthy run's rate, 0.003. The table also has the largest gradient of the first step.
+# All three ask for the healthy run's rate, 0.003. The table adds the largest gradient of the first step.
 
 
 # %%
@@ -487,8 +488,8 @@ display(pd.DataFrame({name: diagnose(makers[name]) for name in ("healthy", 5, 6,
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 8 |
 #
-# Where is each broken? One has two faults, and the second shows when the first is mended. So mend and ask again, as in
-# `diagnose(lambda: posted.run_1(optimizer_of))`.
+# Where is each run broken? One has two faults, and the second shows when the first is mended, so mend and ask again,
+# as in `diagnose(lambda: posted.run_1(optimizer_of))`.
 #
 # Your words: `"optimizer"` (it does not hold what is trained), `"gradient"` (none arrives), `"input"` (the model sees
 # something else), `"format"` (steps are rounded away), `"start"` (no gradient can move the pairs from their first
@@ -547,28 +548,29 @@ print("mended, the healthy run's curve, number for number: runs", *same)
 # <details><summary>What was wrong</summary>
 #
 # **Run 5**: the optimizer was made before the adapter, as in run 1. Besides, the warm-up is longer than the run, so
-# the rate never comes near 0.003. The optimizer's rate, printed, shows that at once. [`sd_dreambooth_extension
-# #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the same default of 500 steps to zero.
+# the rate never comes near 0.003. You see that at once if you print the optimizer's rate.
+# [`sd_dreambooth_extension #557`](https://github.com/d8ahazard/sd_dreambooth_extension/pull/557) sets the same
+# default of 500 steps to zero.
 # <!-- from that change: 500 -->
 #
-# **Run 6**: `A` and `B` are both zero. Each is a factor of the other's gradient, so both stay zero. In [`SkyRL
-# #852`](https://github.com/NovaSky-AI/SkyRL/pull/852) an adapter's place was cleared and used again. One of the two
-# has to be random.
+# **Run 6**: `A` and `B` are both zero. Each is a factor of the other's gradient, so both stay zero. In
+# [`SkyRL #852`](https://github.com/NovaSky-AI/SkyRL/pull/852) an adapter's place was cleared and used again. One of
+# the two has to be random.
 #
-# **Run 7**: the rate is multiplied by the size of the batch. Many scripts offer that, and [`diffusers
-# #3224`](https://github.com/huggingface/diffusers/issues/3224) did it twice. In [`timm
-# #2125`](https://github.com/huggingface/pytorch-image-models/issues/2125) a warm-up begins with the full rate.
+# **Run 7**: the rate is multiplied by the size of the batch. Many scripts offer that, and
+# [`diffusers #3224`](https://github.com/huggingface/diffusers/issues/3224) did it twice. In
+# [`timm #2125`](https://github.com/huggingface/pytorch-image-models/issues/2125) a warm-up begins with the full rate.
 #
 # </details>
 #
 # ## Run 8: every answer is healthy
 #
-# *"My loss falls, but it gets stuck above chance. I have asked all that you ask, and I can overfit one batch."*
-# ([`GaNDLF #870`](https://github.com/mlcommons/GaNDLF/pull/870), [`ultralytics
-# #442`](https://github.com/ultralytics/ultralytics/issues/442))
+# *"My loss falls, but it gets stuck above chance. I asked all your questions, and I can overfit one batch."*
+# ([`GaNDLF #870`](https://github.com/mlcommons/GaNDLF/pull/870),
+# [`ultralytics #442`](https://github.com/ultralytics/ultralytics/issues/442))
 #
-# To **overfit one batch** is the usual check of a whole loop: the same few examples (here eight drawings) come in
-# every step, and a loop that works learns them by heart.
+# To **overfit one batch** is the usual check: the same few examples (here eight drawings) come in every step, and a
+# loop that works learns them by heart.
 
 
 # %%
@@ -584,8 +586,8 @@ fitted = {name: one_batch(make()) for name, make in makers.items()}
 print(f"last loss on one batch: healthy {fitted['healthy']:.2f}, run 8 {fitted[8]:.2f}")
 
 # %% [markdown]
-# Run 8 answers as the healthy run does, and it learns its eight drawings by heart. But none of these checks compares a
-# label with its picture, so look at both.
+# Run 8 answers like the healthy run, and it learns its eight drawings by heart. But none of these checks compares a
+# label with its picture, so look at the drawings and their labels.
 
 # %%
 shown, given = (each[:8] for each in runs[8].batches[0])  # (8, 3, H, W) and (8,)
@@ -596,8 +598,8 @@ print(inspect.getsource(posted.shuffled))
 
 # %% [markdown]
 # A clock is no building, and a mountain is no boat: `shuffled` draws one order for the pictures and another for the
-# labels. Eight wrong labels can be learned by heart, but every batch has others. The best answer to random labels is
-# to find all classes equally likely, so the loss falls towards chance.
+# labels. A model can learn eight wrong labels by heart, but every batch has others. The best answer to random labels
+# is to find all classes equally likely, so the loss falls towards chance.
 #
 # ### Exercise 13.5 · Are new drawings named correctly?
 #
@@ -605,8 +607,8 @@ print(inspect.getsource(posted.shuffled))
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# Held-out pictures do not go through `shuffled`. Write this last diagnostic: the share of pictures that the model
-# names correctly, in evaluation mode and without a graph.
+# Held-out pictures do not go through `shuffled`, so they can show the fault. Write this last diagnostic: the share of
+# pictures that the model names correctly, in evaluation mode and without a graph.
 
 
 # %% tags=["exercise"]
@@ -662,8 +664,8 @@ for what, each in (("as posted", runs[8]), ("mended", mended[8])):
 #
 # ## Which check finds which run?
 #
-# Compare the end of each run, one batch, and the held-out drawings (for run 3, photographs). Which broken runs fit one
-# batch?
+# The last figure compares the end of each run, one batch, and the held-out drawings (for run 3, photographs). Which
+# broken runs fit one batch?
 
 # %%
 again = {2: posted.run_2(my_through_blocks), 3: posted.run_3(pil_to_tensor)}
@@ -689,13 +691,13 @@ display_figure(figures.plot_where_runs_end(panels, chance, untrained, 3, "health
 print(f"run 3, mended, held-out loss before training: {unseen:.2f}")
 
 # %% [markdown]
-# In the middle, runs 1, 4, 5, 6 and 7 cannot fit one batch, and run 3 fits it worse than when mended. Runs 2 and 8 do
-# fit it, and the mended run 4 does not, because its steps are too small.
+# In the middle, runs 1, 4, 5, 6 and 7 cannot fit one batch, and run 3 fits it worse than when mended. But runs 2 and 8
+# fit it, and the mended run 4, with its small steps, does not.
 #
 # On the right, runs 1, 4, 5 and 6 stay at the pretrained model's 42%, and runs 7 and 8 lose what it knew. The mended
 # run 3 learns: its held-out loss falls from 0.35 to 0.26. Run 2, as posted, names the most drawings, 68%. (Why class
 # vectors do better here than the adapter, we have not tested.) So no column shows its fault, and only the diagnostics
-# find it. Use all three: diagnostics, one batch, held-out pictures.
+# find it. Use both.
 #
 # ## Quiz
 #
@@ -715,7 +717,7 @@ print(f"run 3, mended, held-out loss before training: {unseen:.2f}")
 #
 # Up to about 0.06, eight times as far. The way to the next number doubles with each power of two: it is 12.2 of the
 # old steps from 0.03 on, and 24.4 from 0.06 on. A step ten times as long is more than half of the first way, and less
-# than half of the second.
+# than half of the second. (A weight that moves jumps the whole way, so this run's mark stands beyond two rates.)
 #
 # </details>
 #
