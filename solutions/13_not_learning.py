@@ -607,7 +607,7 @@ print(inspect.getsource(posted.shuffled))
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# Held-out pictures do not go through `shuffled`, so they can show the fault. Write this last diagnostic: the share of
+# Held-out pictures do not go through `shuffled`, so they can show the fault. Write this diagnostic: the share of
 # pictures that the model names correctly, in evaluation mode and without a graph.
 
 
@@ -696,8 +696,7 @@ print(f"run 3, mended, held-out loss before training: {unseen:.2f}")
 #
 # On the right, runs 1, 4, 5 and 6 stay at the pretrained model's 42%, and runs 7 and 8 lose what it knew. The mended
 # run 3 learns: its held-out loss falls from 0.35 to 0.26. Run 2, as posted, names the most drawings, 68%. (Why class
-# vectors do better here than the adapter, we have not tested.) So no column shows its fault, and only the diagnostics
-# find it. Use both.
+# vectors do better here than the adapter, we have not tested.) No column shows its fault, so keep the diagnostics.
 #
 # ## Quiz
 #

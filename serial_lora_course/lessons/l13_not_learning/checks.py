@@ -235,7 +235,7 @@ def advice_on(run: int) -> Callable[[str], str]:
     def advice(said: str) -> str:
         words = said.removesuffix(FITS_NOT).removesuffix(NOT_ENOUGH).split(", ")
         wrong = [word for word in words if word not in FAULTS[run]] or words
-        return AGAINST[run].get(wrong[0], f"run {run}: answer with words of the table")
+        return AGAINST[run].get(wrong[0], f"run {run}: answer with words of the exercise")
 
     return advice
 
