@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from serial_lora import adapter_parameters, inject
 from serial_lora_course.checking.solved import solved
 
 
@@ -201,11 +200,6 @@ def moved_by_a_copy(model, steps, rate):
     return found
 
 
-def optimizer_by_the_library(model, config, lr):
-    """By the library's own list of the pairs."""
-    return torch.optim.AdamW(adapter_parameters(inject(model, config)), lr)
-
-
 def through_blocks_that_need_a_gradient(blocks, tokens):
     """The reentrant kind, whose first input needs a gradient."""
     tokens = tokens.detach().requires_grad_()
@@ -221,6 +215,13 @@ def lower_by_setting(model):
             kind = torch.float32 if parameter.requires_grad else torch.bfloat16
             parameter.data = parameter.detach().clone().type(kind)
     return model
+
+
+@torch.inference_mode()
+def share_by_counting(model, pictures, labels):
+    """Picture by picture."""
+    named = [model.eval()(each[None]).topk(1).indices.item() for each in pictures]
+    return np.mean([one == other for one, other in zip(named, labels.tolist(), strict=True)])
 
 
 ANSWERS = {
@@ -412,12 +413,10 @@ ANSWERS = {
     ],
     "12.3": [ground_by_spread],
     "13.1": [moved_by_a_copy],
-    "13.2": [optimizer_by_the_library],
-    "13.3": [through_blocks_that_need_a_gradient],
-    "13.4": [lower_by_setting],
-    "13.5": [
-        lambda: {"G": "high rate", "F": ["start"], "E": ("low rate", "optimizer"), "D": "format"}
-    ],
+    "13.2": [through_blocks_that_need_a_gradient],
+    "13.3": [lower_by_setting],
+    "13.4": [lambda: {7: "high rate", "6": ["start"], 5: ("low rate", "optimizer"), 4: "format"}],
+    "13.5": [share_by_counting],
 }
 RIGHT = {
     number: [

@@ -69,7 +69,7 @@ from serial_lora_course.lessons.l13_not_learning.figures import (
 
 
 def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run():
-    axes = plot_curves({"A": range(12), "B": [2, 4] * 6}, chance=1.5, apart="B").axes
+    axes = plot_curves({1: range(12), 2: [2, 4] * 6}, chance=1.5, apart=[2]).axes
     step, mean, chance = (list(line.get_ydata()) for line in axes[0].lines)
     assert step == list(range(12)) and mean == pytest.approx(np.arange(0.5, 11))
     assert chance == [1.5, 1.5] and len(axes[1].lines) == 2
@@ -93,12 +93,14 @@ def test_weights_are_counted_by_their_size():
 
 
 def test_each_end_is_a_mark_with_its_number():
-    figure = plot_where_runs_end(
-        {"run": {"A": {"as posted": 2.5, "mended": 0.5}}, "one": {"B": {"mended": 1}}}, 2
-    )
-    left, right = figure.axes
-    assert {line.get_xdata()[0] for line in left.lines if line.get_marker() == "o"} == {2.5, 0.5}
-    assert [text.get_text() for text in right.texts] == ["1.00"]
+    loss = {1: {"as posted": 2.5, "mended": 0.5}, "well": {"as posted": 1}, 2: {"mended": 0.125}}
+    right = {1: {"as posted": 12.5, "mended": 87.6}, "well": {"as posted": 90}, 2: {"mended": 3}}
+    figure = plot_where_runs_end({"run": loss, "right": right}, 2, 50, apart=2, healthy="well")
+    losses, percent, alone, _ = figure.axes
+    assert {line.get_xdata()[0] for line in losses.lines if line.get_marker() == "o"} == {2.5, 0.5}
+    assert [line.get_xdata()[0] for line in losses.lines if line.get_marker() == "s"] == [1]
+    assert {text.get_text() for text in percent.texts} == {"12", "88", "90"}
+    assert [text.get_text() for text in alone.texts] == ["0.12"]
 
 
 def test_each_dot_is_a_score_before_and_after_the_merge():
