@@ -93,8 +93,7 @@ check("7.1", plus_groups)
 # </details>
 # <details><summary>Hint 2: three lists</summary>
 #
-# Go through the names once, and append each trainable tensor to one of three lists. Then make a dictionary of each list
-# that holds something.
+# Append each trainable tensor to one of three lists, and make a dictionary of each list that holds something.
 #
 # </details>
 #
@@ -181,8 +180,8 @@ print(
 #
 # ## Who moves first
 #
-# A pair starts with a random A and a B of zeros. Before you run the next cell: which of the two has a gradient in step
-# 1? And which one moves farther in step 2?
+# A pair starts with a random A and a B of zeros. Before you run the next cell: which of the two has a gradient in step 1,
+# and which moves farther in step 2?
 
 # %%
 rows = {}
@@ -217,8 +216,8 @@ display(pd.DataFrame(rows, columns.split("|")).T)
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Suppose that every entry of A moves by η, up or down. How far can each output move at most? And how far, if B's entries
-# move instead? Derive both on paper: write an output as a sum over entries, and choose each sign so that nothing cancels.
+# Every entry of A moves by η, up or down. How far can each output move at most? And how far, if B's entries move
+# instead? Derive both on paper: write an output as a sum over entries, and choose each sign so that nothing cancels.
 
 
 # %% tags=["exercise"]
@@ -360,8 +359,8 @@ display(pd.DataFrame(rows, ["your rate", "A's step over B's at this rate"]).T)
 #
 # ## Rate or ratio?
 #
-# Two rates have an *overall rate*, which is the root of their product, and a *ratio*. LoRA+ differs from LoRA in both. So
-# give it a *control*: one rate for A and B, with LoRA+'s overall rate.
+# Two rates have an *overall rate*, the root of their product, and a *ratio*. LoRA+ differs from LoRA in both. So give it a
+# *control*: one rate for A and B, with LoRA+'s overall rate.
 #
 # The next cell puts only A's step into all pairs of the model, then only B's. How far do the batch's scores move?
 
@@ -429,7 +428,6 @@ print(f"the control in seed 1: {counts[EQUAL, EQUAL][0]}; your guess: {control}"
 #
 # At the top the two lines meet. At 0.003 both have 54.7, and at 0.0095 they are one picture apart, while the seeds of one
 # line differ by up to eight. So three seeds cannot show which is better there. At 0.03 training breaks with either ratio.
-# (We have not tested whether A's longer step is the cause.)
 #
 # So rate and ratio both brought the gain, but only because LoRA's rate was far too low. A single rate of 0.003 reaches
 # the top, and there the ratio adds nothing that we can see.
@@ -437,8 +435,8 @@ print(f"the control in seed 1: {counts[EQUAL, EQUAL][0]}; your guess: {control}"
 # ## A fair trial
 #
 # A report would compare the best rates of both kinds. But the best of several tries is partly lucky if the same pictures
-# choose it and judge it. So let a random half of the pictures choose each kind's rate, out of the same four, and let the
-# other half judge. Rates that broke training stay among the four.
+# choose it and judge it. So let a random half of the pictures choose each kind's rate out of the same four, the broken
+# one included, and let the other half judge.
 
 # %%
 torch.manual_seed(0)
@@ -456,8 +454,8 @@ table["right of the other half"] = [f"{pd.Series(each).mean():.1%}" for each in 
 display(table)
 
 # %% [markdown]
-# Over 200 random halves, one rate has 74.0% of the other half right and a faster B 73.8%. So once the rate is tuned, we
-# see no gain from the ratio.
+# Over 200 random halves, one rate has 74.0% of the other half right and a faster B 73.8%. So with a tuned rate we see no
+# gain from the ratio.
 #
 # Leave this gain out of your paper, and tell the reviewer that one tuned rate does as well on your data. On other data
 # LoRA+ may help: [the study](../docs/study.md) has tuned both.
@@ -469,8 +467,8 @@ display(table)
 #
 # <details><summary>Answer</summary>
 #
-# An entry of A does not move, as its gradient is zero. An entry of B moves by 0.01, up or down, unless its gradient is
-# almost zero too.
+# An entry of A does not move, as its gradient is zero. An entry of B moves by 0.01, unless its gradient is almost zero
+# too.
 #
 # </details>
 #
