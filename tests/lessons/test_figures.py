@@ -42,7 +42,6 @@ from serial_lora_course.lessons.l05_sam.figures import (
 from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_overall,
-    plot_shares,
     plot_widths,
 )
 from serial_lora_course.lessons.l08_how_sure.figures import (
@@ -410,9 +409,10 @@ def test_each_draw_is_a_dot_in_the_row_of_its_way_beside_chance_and_the_bar():
         assert [line.get_xdata()[0] for line in axes.lines] == [chance, 75]
 
 
-def test_the_steps_of_a_and_b_are_one_line_each():
-    (axes,) = plot_widths([64, 96], [(1, 2, 9), (3, 4, 8)], 80).axes
-    assert [list(line.get_ydata()) for line in axes.lines[:3]] == [[1, 3], [2, 4], [9, 8]]
+def test_the_steps_of_a_over_b_are_one_line_for_each_rate():
+    (axes,) = plot_widths([64, 96], {0.1: (1, 2), 0.2: (3, 4), 0.3: (5, 6)}, 80).axes
+    assert [list(line.get_ydata()) for line in axes.lines[2:]] == [[1, 2], [3, 4], [5, 6]]
+    assert [line.get_xdata()[0] for line in axes.lines[1:2]] == [80]
 
 
 def test_a_table_frames_a_customers_own_adapter_and_colours_gains():
@@ -429,22 +429,14 @@ def test_a_table_frames_a_customers_own_adapter_and_colours_gains():
     assert "b: 2, 4, in all 6 (+4 ± 4)" in figure.alt_text
 
 
-def test_runs_of_a_ratio_are_a_line_over_the_root_of_their_product():
-    counts = {(a, b): [10 * a, 10 * b] for a in (1, 10, 100) for b in (1, 10, 100)}
-    (axes,) = plot_overall(counts, "right of 5000", 7).axes
-    of_ratio = {1: [10, 100, 1000], 10: [55, 550], 100: [505]}
+def test_runs_stand_over_the_root_of_their_product_and_some_have_names():
+    counts = {(a, b): [10 * a, 10 * b] for a, b in ((1, 1), (10, 10), (1, 100), (10, 1000))}
+    named = {"slow": (1, 1), "fast": (1, 100)}
+    (axes,) = plot_overall(counts, named, "right of 5000", 7).axes
     told = {line.get_label(): list(line.get_ydata()) for line in axes.lines[1:]}
-    for ratio, means in of_ratio.items():
-        names = [f"{name} {ratio} × as fast" for name in "AB"] if ratio > 1 else ["one rate"]
-        assert all(told.pop(name) == means for name in names)
-    assert not told
-    assert [round(float(tick)) for tick in axes.get_xticks()] == [1, 3, 10, 32, 100]
-
-
-def test_a_part_of_a_step_has_a_line_for_each_b():
-    (axes,) = plot_shares([0, 0.5, 1], {"old": [3, 1, 2], "new": [1, 2, 4]}).axes
-    assert [list(line.get_ydata()) for line in axes.lines] == [[3, 1, 2], [1, 2, 4]]
-    assert [text.get_text() for text in axes.texts] == ["3.00", "1.00", "2.00", "1.00", "4.00"]
+    assert [*told.values()] == [[10, 100], [505, 5050]]
+    assert [text.get_text() for text in axes.texts] == ["slow", "fast", "zero-shot"]
+    assert [round(float(tick)) for tick in axes.get_xticks()] == [1, 10, 100]
 
 
 def test_an_interval_is_drawn_over_runs_and_over_data_sets():
