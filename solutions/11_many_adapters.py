@@ -18,7 +18,6 @@ except ModuleNotFoundError:
     raise ImportError("The course is not installed: do first what README.md says.") from None
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from time import process_time
 from timeit import timeit
@@ -114,7 +113,7 @@ none = {place: (A[:0], B[:, :0]) for place, (A, B) in trained["symbols"].items()
 adapters_of = {"none": none} | trained
 seen = {row: read(dict.fromkeys(CUSTOMERS, pairs)) for row, pairs in adapters_of.items()}
 own = {name: seen[name][name] for name in CUSTOMERS}  # each customer with its own adapter
-title = f"right of {TESTS}, and the difference from no adapter"
+title = f"right of {TESTS}, and the difference from no adapter with its 95% interval"
 table = {row: right(found, found) for row, found in seen.items()}
 display_figure(figures.plot_table(table, CUSTOMERS, title))
 
@@ -583,13 +582,13 @@ rows = {
     way: (f"{answers.sum()} ({figures.change(answers, hits)})", f"{time:.1f}", f"{size:.0f}", when)
     for way, (answers, time, size, when) in verdict.items()
 }
-columns = ["right of 288", "ms per picture", "MB for 64 customers", "run it when"]
+columns = ["right of 288 (change from own)", "ms per picture", "MB for 64 customers", "run it when"]
 display(pd.DataFrame.from_dict(rows, "index", columns=columns))
 
 # %% [markdown]
 # In the left panel each picture has another customer, so a switch makes a pass for each, and only a gather becomes
 # cheaper with the batch. In the right panel, six passes cost hardly more than one, but 64 cost more than twice as
-# much. (Bars span five rounds. Merged copies cost what the lowest curve does at its left end.)
+# much. (Merged copies cost what the lowest curve does at its left end.)
 #
 # For these six customers, run the **bare tower with own prompts**: it is as fast as no adapter, and the 5 answers that
 # it lacks may be luck, though 15 are possible. Where own pictures bring more, **gather** (in the library,

@@ -203,6 +203,6 @@ def plot_times(
             title="every picture has its own customer", xlabel="pictures in the batch (log scale)"
         )
         right.set(title=f"a batch of {full} pictures", xlabel="customers in the batch (log scale)")
-        left.set(ylabel="processor's ms per picture", ylim=(0, None))
+        left.set(ylabel="processor's ms per picture (bars: all rounds)", ylim=(0, None))
         left.legend(loc="lower left")
     return with_description(figure, f"Milliseconds a picture. {'; '.join(words)}.")
