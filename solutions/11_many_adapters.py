@@ -126,7 +126,7 @@ size = sum(matrix.nbytes for pair in trained["symbols"].values() for matrix in p
 print(f"one adapter: {size:,} bytes, so a gigabyte holds {10**9 // size:,}")
 
 # %% [markdown]
-# The frames mark each customer's own adapter. Under each count is its difference from the first row, with half of its
+# The frames mark each customer's own adapter. Under each count is its difference from the first row, with half of the
 # 95% interval, and a cell is coloured where the difference is larger. Symbols, travel and photographs gain from their
 # own adapters. Objects are harmed by the adapter for symbols, which costs them 6 of 17 answers. (One or two of so many
 # cells may be coloured by luck.)
@@ -221,8 +221,8 @@ print(
 
 # %% [markdown]
 # At weight 1/6 the own adapter alone has 116 right, far fewer than its 141 at weight 1. This loss is one of **size**.
-# Up to 1/3, where both curves are at 131, we see no other loss in the sum. Beyond it the own adapter gains and the sum
-# falls, until the sum lacks 42 ± 17 at weight 1. Only the other five can cause this gap, called **interference**.
+# Up to 1/3, where both curves are at 131, the sum shows no other loss. Beyond 1/3 the own adapter gains and the sum
+# falls, and at weight 1 the sum lacks 42 ± 17. Only the other five can cause this gap, called **interference**.
 #
 # Do the others harm because they write much, or because of the directions in which they write? We put their sum beside
 # each own pair in the image blocks. As a control we turn their B at random, which keeps the length of every B A x.
@@ -263,9 +263,9 @@ display_figure(figures.plot_distance(runs, {"own alone": hits, "no adapter": bar
 # First look at the points marked × 1, where both write equally much. As trained, the others move a picture's features
 # by 0.74 and leave 106 right. Turned, they move them by only 0.14, which costs almost nothing.
 #
-# Now compare the curves at equal distances. Near 0.42 the trained ones leave 124 right and the turned ones 139 to 144,
-# so the **direction** matters. At 0.77 the turned ones harm nearly as much. So learned directions harm twice: they
-# move the features further, and they cost answers where random ones do not. Why, we did not measure.
+# Now compare the curves at equal distances. Near 0.42 the trained adapters leave 124 right and the turned ones 139 to
+# 144, so the **direction** matters. At 0.77 the turned ones harm nearly as much. So learned directions harm twice:
+# they move the features further, and they cost answers where random ones do not. Why, we did not measure.
 #
 # ## Gather: one pass, to each its own
 #
@@ -454,8 +454,8 @@ columns = ["right of 288", "change", "faults", "largest gap"]
 display(pd.DataFrame.from_dict(rows, "index", columns=columns))
 
 # %% [markdown]
-# The count does not: with the swap 146 are right (+5 ± 6; we took the swap that looks best). `faults` finds all 96
-# pictures of the two customers, and allows for rounding, which is up to 2e-07.
+# The count does not show it: 146 are right (+5 ± 6; we took the swap that looks best). `faults` finds all 96 pictures
+# of the two customers, and lets rounding pass, which is up to 2e-07.
 #
 # In the last row no picture meets an adapter, but the prompts are the customers' own, and 136 are right. So what does
 # an adapter bring through pictures, and what through prompts?
@@ -523,7 +523,7 @@ print(f"own pictures, bare prompts: {named[1, 0].sum()} right; your guess: {bet}
 
 # %% [markdown]
 # Own prompts alone bring 24 of the 29 answers. Beside them, own pictures add only 5 ± 10, which may be nothing or 15.
-# And prompts are encoded once, so they cost no time per picture.
+# And own prompts cost no time per picture.
 #
 # ## What it costs
 #
@@ -587,14 +587,14 @@ display(pd.DataFrame.from_dict(rows, "index", columns=columns))
 
 # %% [markdown]
 # In the left panel each picture has another customer, so a switch makes a pass for each, and only a gather becomes
-# cheaper with the batch. In the right panel, six passes cost hardly more than one, but 64 cost more than twice as
-# much. (Merged copies cost what the lowest curve does at its left end.)
+# cheaper with the batch. In the right panel, six passes cost a little more than one, and 64 more than twice as much.
+# (Merged copies cost what the lowest curve does at its left end.)
 #
 # For these six customers, run the **bare tower with own prompts**: it is as fast as no adapter, and the 5 answers that
 # it lacks may be luck, though 15 are possible. Where own pictures bring more, **gather** (in the library,
 # [`per_sample`](../docs/library.md#several-adapters-on-one-base)): all 141 are right, in 20 MB where copies need 704.
-# If pictures come one at a time, switch, which takes about as long and is simpler. The sum's weight was chosen on
-# these pictures, which flatters its 131.
+# If pictures come one at a time, a switch takes about as long and is simpler. The sum's weight was chosen on these
+# pictures, which flatters its 131.
 #
 # ## Quiz
 #
