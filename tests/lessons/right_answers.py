@@ -381,18 +381,14 @@ ANSWERS = {
             "w * B_i": "w / abs(w) ** 0.5 * B_i",
         }
     ],
-    "11.2": [
-        {  # the stacks of the pairs, summed
-            "sum(w**0.5 * A_i for w, (A_i, _) in zip(weights, pairs, strict=True))": (
-                "torch.einsum('i,ird->rd', torch.tensor(weights).sqrt(), torch.stack([A for A, _ in pairs]))"
-            ),
-            "sum(w**0.5 * B_i for w, (_, B_i) in zip(weights, pairs, strict=True))": (
-                "torch.stack([w**0.5 * B for w, (_, B) in zip(weights, pairs)]).sum(0)"
-            ),
+    "11.2": [stack_as_sequences],
+    "11.3": [{"(x @ A.mT) @ B.mT": "torch.einsum('bnd,brd,bor->bno', x, A, B)"}],
+    "11.4": [lambda together, alone: ~torch.isclose(together, alone, rtol=0, atol=1e-5).all(1)],
+    "11.5": [
+        {
+            "(pictures[:, None] @ prompts.mT)": "torch.einsum('pnd,qcd->pqnc', pictures, prompts)",
         }
     ],
-    "11.3": [stack_as_sequences],
-    "11.4": [{"(x @ A.mT) @ B.mT": "torch.einsum('bnd,brd,bor->bno', x, A, B)"}],
     "12.2": [
         {  # a loader of positions, Adam, a norm that learns, gradients cleared first
             "for _ in range(steps):": (
