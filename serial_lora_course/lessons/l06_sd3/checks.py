@@ -1,4 +1,4 @@
-"""Checks of the exercises on Stable Diffusion 3: the loss, the sampler, guidance.
+"""Checks of the exercises on Stable Diffusion 3: the loss, the sampler, guidance, two models in turn.
 
 Every expected value is reached another way than in the lesson: one picture or one number at a time,
 or by finite differences.
@@ -100,5 +100,22 @@ def guided() -> Iterator[Case]:
         yield Case(
             f"the velocity at guidance {w:g}",
             (drifting, resting, w, points, level),
+            torch.tensor(numbers).view_as(points),
+        )
+
+
+@exercise("6.4", "each model is asked where it should be, above the level, at it and below")
+def hand_over() -> Iterator[Case]:
+    """Which of the two answers it is, one number at a time."""
+    for change, level in ((0.6, 0.9), (0.6, 0.6), (0.6, 0.55), (0.2, 0.4), (1.0, 1.0), (0.0, 0.1)):
+        points = torch.randn(2, 3, 4, 4)
+        is_early = change < level
+        numbers = [
+            number * (0.5 + level) - level if is_early else level - 0.3 * number
+            for number in points.flatten().tolist()
+        ]
+        yield Case(
+            f"the velocity at the level {level:g}, with the change at {change:g}",
+            (drifting, resting, change, points, level),
             torch.tensor(numbers).view_as(points),
         )

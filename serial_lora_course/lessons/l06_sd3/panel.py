@@ -1,4 +1,4 @@
-"""A slider that fades an adapter in, over drawings that were made before.
+"""A slider over drawings that were made before, with one setting after another.
 
 It is plain HTML: a range input that moves strips of drawings behind windows. So it moves at once, and without
 a kernel: in an exported page and on the site as well as in JupyterLab. Where a page takes the style sheet
@@ -36,51 +36,53 @@ SHEET = """
 """
 # JupyterLab takes arrow keys for its cells, but for what says that it wants them.
 MOVE = (
-    "const panel = this.closest('[data-scales]');"
+    "const panel = this.closest('[data-settings]');"
     "panel.style.setProperty('--at', this.value);"
-    "panel.querySelector('output').value = panel.dataset.scales.split(' ')[this.value];"
+    "panel.querySelector('output').value = panel.dataset.settings.split(' ')[this.value];"
 )
 
 
-def fade_panel(
+def drawings_panel(
     strips: Sequence[np.ndarray],
-    scales: Sequence[float],
+    label: str,
+    settings: Sequence[float],
     captions: Sequence[str],
     goal: np.ndarray,
 ) -> None:
-    """Show drawings of N prompts under a slider for the scale of the adapter, beside what it learns from.
+    """Show drawings of N prompts under a slider for a setting, beside what they should be.
 
     Args:
-        strips: for each scale the N drawings, uint8 (N, side, side, 3).
-        scales: as many, from small to large.
+        strips: for each setting the N drawings, uint8 (N, side, side, 3).
+        label: what the setting is.
+        settings: as many as there are strips.
         captions: of the N prompts.
         goal: the style's own N drawings, as large.
     """
-    written = [f"{scale:.3g}" for scale in scales]
+    written = [f"{setting:.3g}" for setting in settings]
     places = zip(*strips, goal, captions, strict=True)
     figures = "".join(_figure(drawings, hers, words) for *drawings, hers, words in places)
-    name = f"fade-{crc32(figures.encode()):08x}"
+    name = f"drawings-{crc32(figures.encode()):08x}"
     sheet = SHEET.format(
-        name=name, cell=CELL, pair=PAIR, strip=CELL * len(scales), width=4 * (PAIR + 12)
+        name=name, cell=CELL, pair=PAIR, strip=CELL * len(settings), width=4 * (PAIR + 12)
     )
     slider = (
-        f'<input type="range" min="0" max="{len(scales) - 1}" value="0" step="1" '
-        f'aria-label="scale of the adapter" data-lm-suppress-shortcuts="true" oninput="{MOVE}">'
+        f'<input type="range" min="0" max="{len(settings) - 1}" value="0" step="1" '
+        f'aria-label="{escape(label)}" data-lm-suppress-shortcuts="true" oninput="{MOVE}">'
     )
     page = (
-        f'<div class="{name}" style="--at: 0" data-scales="{" ".join(written)}">'
+        f'<div class="{name}" style="--at: 0" data-settings="{" ".join(written)}">'
         f"<style>{sheet}</style>"
-        f"<label>scale of the adapter {slider}<output>{written[0]}</output></label>"
+        f"<label>{escape(label)} {slider}<output>{written[0]}</output></label>"
         f'<div class="drawings">{figures}</div></div>'
     )
-    text = f"[Panel: {'; '.join(captions)}, drawn with the adapter at scale {', '.join(written)}]"
+    text = f"[Panel: {'; '.join(captions)}, {label} {', '.join(written)}]"
     display.display({"text/html": page, "text/plain": text}, raw=True)
 
 
 def _figure(drawings: Sequence[np.ndarray], goal: np.ndarray, caption: str) -> str:
     """One prompt's drawings, side by side, behind a window as large as one of them, and the goal."""
     words = escape(caption)
-    strip = _image(drawings, f"{words}, from no adapter (left) to all of it (right)")
+    strip = _image(drawings, f"{words}, one drawing for each setting")
     pair = f'<div class="window">{strip}</div>{_image([goal], f"{words}, as it should be")}'
     return f'<figure><div class="pair">{pair}</div><figcaption>{words}</figcaption></figure>'
 

@@ -1,13 +1,12 @@
-"""Checks of the exercises on LoRA+: groups, how far a step can move an output, a fair trial.
+"""Checks of the exercises on LoRA+: groups, how far a step can move an output, and where two steps are equal.
 
-Expected values come from names split by hand, from trying all signs, and from counting one answer at a time.
+Expected values come from names split by hand, and from trying all signs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -41,7 +40,6 @@ HELD = "what the groups hold"
 DECAYS = "the weight decay of the groups"
 FROZEN_STILL = "which tensors do not require gradients"
 BY_A = "how far a step of A can move each output"
-TRIAL_SEED = 17  # of which all known mistakes can be told apart
 BY_B = "how far a step of B can move each output"
 
 
@@ -150,46 +148,20 @@ def reach() -> Iterator[Case]:
         yield Case(what, (x, A, B, lr), expected, form=form, read=lambda found, *_: [*found])
 
 
-@exercise(
-    "7.3",
-    "as many tries for each kind, chosen on some pictures and judged on the others, for two kinds and for three",
-)
-def fair_trial() -> Iterator[Case]:
-    """Counted answer by answer; a kind has a try too many, and one shines where it was chosen."""
-    chance = torch.Generator().manual_seed(TRIAL_SEED)
-    for seeds, n, names in ((2, 15, ("steady", "many")), (3, 20, ("steady", "shining", "many"))):
-        choose = torch.rand(n, generator=chance) < 0.4
-        kinds = {kind: [(0.1 * i, 0.1 * j) for j in range(3)] for i, kind in enumerate(names)}
-        right = {
-            pair: torch.rand(seeds, n, generator=chance) < 0.5
-            for pairs in kinds.values()
-            for pair in pairs
-        }
-        if "shining" in kinds:
-            right[kinds["shining"][1]] |= choose  # and elsewhere it does as it did
-            kinds["steady"].append((2.0, 2.0))  # a try too many, which is never right
-            right[2.0, 2.0] = torch.zeros(seeds, n, dtype=torch.bool)
-        kinds["many"].append((1.0, 1.0))  # ... which is always right
-        right[1.0, 1.0] = torch.ones(seeds, n, dtype=torch.bool)
-        expected = {}
-        for kind, pairs in kinds.items():
-            counts = [
-                [
-                    sum(
-                        row[i]
-                        for row in right[pair].tolist()
-                        for i in range(n)
-                        if choose[i] == some
-                    )
-                    for some in (True, False)
-                ]
-                for pair in pairs[:3]
-            ]
-            _, best = max(counts, key=itemgetter(0))
-            expected[kind] = best / (seeds * (n - int(choose.sum())))
+@exercise("7.3", "at this rate the two are equal, by all signs that a row of B can have")
+def equal_rate() -> Iterator[Case]:
+    """Both steps at a rate of 1, by trying all signs; A's grows with the square of the rate, B's with the rate."""
+    for width, rank in ((5, 3), (3, 4), (6, 2)):
+        x, A = torch.randn(width), torch.randn(rank, width)
+        x[0], x[1] = -x[0].abs(), x[1].abs()  # both signs occur
+        hidden = largest_move(lambda signs, x=x: (signs @ x)[None], width, 1)
+        rows = torch.tensor([*product((-1.0, 1.0), repeat=rank)])  # of B
+        of_A = (rows * hidden).sum(1).square().mean().sqrt()
+        of_B = largest_move(lambda signs, h=A @ x: (signs @ h)[None], rank, 1)
+        what = f"the rate for rank {rank} and width {width}"
         yield Case(
-            f"the shares of {len(kinds)} kinds",
-            (right, kinds, choose),
-            Parts(expected),
-            form="return a dictionary: each kind's name and its share",
+            what,
+            (x, A),
+            (of_B / of_A).item(),
+            form="return one number: .item() makes it of a tensor",
         )

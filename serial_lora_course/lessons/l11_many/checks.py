@@ -1,4 +1,4 @@
-"""Checks of the exercises on many adapters: sums and stacks of pairs, and a pair for each sample.
+"""Checks of the exercises on many adapters: sums and stacks of pairs, a pair for each sample, faults, a cross.
 
 Pairs are compared by what they are for, the dense product B A.
 """
@@ -6,7 +6,6 @@ Pairs are compared by what they are for, the dense product B A.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
 WIDTH = 9
-FORM_1 = "return A (r, d), then B (d, r), of the rank of one pair: add, do not stack"
 FORM_2 = "return all_A (K, r, d), then all_B (K, d, r), where r is the largest rank"
 FORM = "return A (r, d), then B (d, r): stack A's rows (dim 0) and B's columns (dim 1)"
 
@@ -56,22 +54,7 @@ def add_pairs() -> Iterator[Case]:
 
 
 @exercise(
-    "11.2", "A and B have the rank of one pair, and B A has every product, trained and untrained"
-)
-def add_factors() -> Iterator[Case]:
-    """The product of the sums is the sum of all products, of each B with each A."""
-    for rank, weights in ((3, [0.7, 0.4]), (2, [1.5, 0.5, 0.25])):
-        pairs = [random_pair(rank) for _ in weights]
-        total = sum(
-            (v * w) ** 0.5 * change((A, B))
-            for (v, (A, _)), (w, (_, B)) in product(zip(weights, pairs, strict=True), repeat=2)
-        )
-        what = f"{len(pairs)} pairs of rank {rank} with weights {weights}"
-        yield product_case(what, (pairs, weights), total, rank, FORM_1)
-
-
-@exercise(
-    "11.3", "each product B A is what it was, for pairs of equal and different ranks, and of rank 0"
+    "11.2", "each product B A is what it was, for pairs of equal and different ranks, and of rank 0"
 )
 def stack_pairs() -> Iterator[Case]:
     """Product by product, in the order of the pairs."""
@@ -106,7 +89,7 @@ def gathered(kind: Callable) -> Callable:
 
 
 @exercise(
-    "11.4",
+    "11.3",
     "behind the norm each sample gets its own pair, in any order and with repetitions, and gradients are right",
     through=gathered,
 )
@@ -121,4 +104,54 @@ def gathered_pairs() -> Iterator[Case]:
             one_by_one(x, norm, pairs, picks),
             form="return tokens for each sample, with the shape (B, N, d) of x",
             leaves=lambda x, *_: {"x": x},
+        )
+
+
+@exercise("11.4", "every picture with a wrong entry is found, and none that only rounding moved")
+def faults() -> Iterator[Case]:
+    """Entry by entry, in plain numbers."""
+    clean = torch.randn(5, WIDTH)
+    rounded = clean + 2e-6 * torch.randn(5, WIDTH).clamp(-2, 2)
+    up, down, hidden, small = (rounded.clone() for _ in range(4))
+    up[1, 3] += 0.01
+    up[4] += 0.3
+    down[0, 0] -= 0.02
+    down[2] -= 0.1
+    hidden[3, 1] += 0.05  # a mean of these two is nothing
+    hidden[3, 2] -= 0.05
+    small[2, 5] += 4e-5
+    small[4] += 5e-5
+    scaled = rounded.clone()
+    scaled[1] *= 1.1  # the same direction
+    for what, together in {
+        "two pictures with larger features": up,
+        "two pictures with smaller features": down,
+        "a picture with one entry larger and one smaller": hidden,
+        "two pictures with small differences": small,
+        "a picture with longer features": scaled,
+        "the same features": rounded,
+    }.items():
+        pairs = zip(together.tolist(), clean.tolist(), strict=True)
+        expected = [any(abs(a - b) > 1e-5 for a, b in zip(*pair, strict=True)) for pair in pairs]
+        form = "return True or False for each picture: (N,)"
+        yield Case(what, (together, clean), torch.tensor(expected), form=form)
+
+
+@exercise("11.5", "each way to encode pictures meets each way to encode prompts, in this order")
+def crossed() -> Iterator[Case]:
+    """One picture after another, with each pair of ways."""
+    for ways, others, count, classes in ((2, 2, 5, 3), (3, 2, 4, 4), (1, 3, 3, 2)):
+        pictures, prompts = torch.randn(ways, count, WIDTH), torch.randn(others, classes, WIDTH)
+        labels = torch.randint(classes, (count,))
+        expected = torch.zeros(ways, others, count, dtype=torch.bool)
+        for p in range(ways):
+            for q in range(others):
+                for n, label in enumerate(labels.tolist()):
+                    products = [float(pictures[p, n].dot(prompt)) for prompt in prompts[q]]
+                    expected[p, q, n] = products.index(max(products)) == label
+        yield Case(
+            f"{count} pictures in {ways} ways, and {classes} prompts in {others}",
+            (pictures, prompts, labels),
+            expected,
+            form="return True or False for each: (P, Q, N)",
         )

@@ -1,21 +1,17 @@
-"""Tables of adapters and customers, sums over the weight, others as trained and turned, and times."""
+"""A table of adapters and customers, sums over the weight, answers over how far features move, and times."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, ScalarFormatter
 from torch import Tensor
 
 from serial_lora_course.plots.style import (
     BLUE,
     DASHED,
-    GREEN,
-    INK,
     PURPLE,
     QUIET,
     VERMILION,
@@ -27,10 +23,10 @@ LOOKS = (
     {"color": BLUE, "marker": "s", "linestyle": DASHED},
     {"color": VERMILION, "marker": "o", "linestyle": "-"},
     {"color": PURPLE, "marker": "^", "linestyle": ":"},
-    {"color": GREEN, "marker": "D", "linestyle": "-."},
-    {"color": INK, "marker": "v", "linestyle": "-"},
 )
 NOTE = {"textcoords": "offset points", "ha": "center", "fontsize": 10}
+EDGES = ((0.99, "right"), (0.01, "left"))
+LEVEL = {"xycoords": ("axes fraction", "data"), "va": "bottom", "fontsize": 10}
 
 
 def apart(named: Tensor, other: Tensor) -> tuple[int, float]:
@@ -39,40 +35,47 @@ def apart(named: Tensor, other: Tensor) -> tuple[int, float]:
     return int(lead.sum()), 1.96 * float((lead.shape[1] * lead.var(dim=1).sum()).sqrt())
 
 
-def plot_table(
-    hits: Mapping[str, Tensor], columns: Sequence[str], title: str, totals: bool = False
-) -> Figure:
+def change(named: Tensor, other: Tensor) -> str:
+    """How many more are right, and half of its 95% interval, in words."""
+    lead, half = apart(named, other)
+    return f"{lead:+d} ± {half:.0f}" if half else "+0"
+
+
+def plot_table(hits: Mapping[str, Tensor], columns: Sequence[str], title: str) -> Figure:
     """How many are right: a row an adapter, a column a customer; a frame where both are one.
 
-    Blue is more than in the first row, red less.
+    Below each number stands its distance to the first row; bold, and blue or red, where it is beyond its interval.
 
     Args:
         hits: row -> which pictures (C, N) are named right.
         columns: the C customers.
         title: what is counted.
-        totals: whether the sum of a row, and how far it is from that of the first, stand at its right.
     """
     rows, (first, *_) = list(hits), hits.values()
-    table = np.array([named.sum(1).tolist() for named in hits.values()])
-    with styled_figure(1.15 * len(columns) + 1.6 + 1.8 * totals, 0.5 * len(rows) + 1) as figure:
+    told = []
+    with styled_figure(1.3 * len(columns) + 1.4, 0.62 * len(rows) + 1) as figure:
         axes = figure.subplots()
-        gains = table - table[0]
-        reach = 1.6 * max(abs(gains).max(), 1)
-        axes.imshow(gains, "RdBu", aspect="auto", vmin=-reach, vmax=reach)
-        for (y, row), (x, column) in product(enumerate(rows), enumerate(columns)):
-            same = row == column
-            axes.text(x, y, table[y, x], ha="center", va="center", weight="bold" if same else None)
-            if same:
-                frame = {"edgecolor": VERMILION, "facecolor": "none", "linewidth": 2.4}
-                axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, **frame))
-        told = [
-            f"{row}: {', '.join(map(str, line))}" for row, line in zip(rows, table, strict=True)
-        ]
-        for y, named in enumerate(hits.values() if totals else ()):
-            lead, half = apart(named, first)
-            total = f"{int(named.sum())}" + (f" ({lead:+d} ± {half:.0f})" if y else "")
-            axes.text(len(columns) - 0.3, y, total, va="center", weight="bold")
-            told[y] += f", in all {total}"
+        shades = np.zeros((len(rows), len(columns)))
+        for y, (row, named) in enumerate(hits.items()):
+            words = []
+            for x, column in enumerate(columns):
+                lead, half = apart(named[x : x + 1], first[x : x + 1])
+                clear = abs(lead) > half
+                shades[y, x] = lead * clear
+                words.append(f"{int(named[x].sum())}")
+                axes.text(x, y - 0.16 * (y > 0), words[-1], ha="center", va="center", weight="bold")
+                if y:
+                    look = {"weight": "bold" if clear else None, "fontsize": 9}
+                    axes.text(
+                        x, y + 0.24, f"{lead:+d} ± {half:.0f}", ha="center", va="center", **look
+                    )
+                    words[-1] += f" ({lead:+d} ± {half:.0f})"
+                if row == column:
+                    frame = {"edgecolor": VERMILION, "facecolor": "none", "linewidth": 2.4}
+                    axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, **frame))
+            told.append(f"{row}: {', '.join(words)}")
+        reach = 1.8 * max(abs(shades).max(), 1)
+        axes.imshow(shades, "RdBu", aspect="auto", vmin=-reach, vmax=reach)
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.set(title=title, xlabel="pictures of", ylabel="adapter")
@@ -87,14 +90,14 @@ def plot_table(
 def plot_weights(weights: Sequence[float], curves: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     """Right answers over the weight: a curve a way, and its numbers in a row under the axis.
 
-    Bars and brackets tell how far a curve is from the one before; the first, from its own end.
+    Bars and brackets tell how far a curve is from the one before.
 
     Args:
         weights: of the adapters, on the first axis.
         curves: way -> for each weight, as it is written, which pictures (C, N) are named right.
     """
     words, names = [], list(next(iter(curves.values())))
-    before = dict.fromkeys(names, next(iter(curves.values()))[names[-1]])
+    before = next(iter(curves.values()))
     with styled_figure(11, 5) as figure:
         axes = figure.subplots()
         row = {"transform": axes.get_xaxis_transform(), "fontsize": 10, "y": -0.07}
@@ -108,7 +111,7 @@ def plot_weights(weights: Sequence[float], curves: Mapping[str, Mapping[str, Ten
                 text, (lead, half) = f"{count}", apart(right, before[at])
                 if half:
                     text += f" ({lead:+d} ± {half:.0f})"
-                if half and j:
+                if half:
                     bar = {"color": look["color"], "capsize": 4, "linewidth": 1}
                     axes.errorbar(x + 0.006 * (j - 1), count, half, **bar)
                 axes.text(x=x, s=text, **row, ha="center")
@@ -116,7 +119,7 @@ def plot_weights(weights: Sequence[float], curves: Mapping[str, Mapping[str, Ten
             words.append(f"{way}: {', '.join(told)}")
             before = named
         axes.set_xticks(weights, names)
-        title = "brackets and bars: distance to the row above (first row: to weight 1), with 95%"
+        title = "brackets and bars: the difference from the row above, with its 95% interval"
         axes.set_xlim(-0.06, 1.08)
         axes.set(ylabel=f"right of {right.numel()}", title=title)
     return with_description(
@@ -124,68 +127,82 @@ def plot_weights(weights: Sequence[float], curves: Mapping[str, Mapping[str, Ten
     )
 
 
-def plot_sides(
-    counted: Mapping[tuple[str, str], Sequence[Tensor]],
-    moved: Mapping[tuple[str, str], Sequence[float]],
-    levels: Mapping[str, Tensor],
+def plot_distance(
+    runs: Mapping[str, Mapping[str, Sequence[tuple[float, Tensor]]]], levels: Mapping[str, Tensor]
 ) -> Figure:
-    """Right answers, and how far features move, with the others in some blocks, as trained or turned.
+    """Right answers over how far picture features move: a curve a kind, through the means of its draws.
 
     Args:
-        counted: (blocks, side) -> for each draw, which pictures (C, N) are named right.
-        moved: the same, for pictures and prompts -> for each draw, how far their features move.
-        levels: name -> which pictures are named right, dotted; the first is what is compared with.
+        runs: kind -> scale -> for each draw, how far features move, and which pictures (C, N) are named right.
+        levels: name -> which pictures are named right, dotted; the first is where nothing moves.
     """
-    rows = list(dict.fromkeys(where for where, _ in counted))
     words, (own, *_) = [], levels.values()
-    with styled_figure(11, 3.4) as figure:
-        answers, far = figure.subplots(1, 2, width_ratios=(3, 2))
-        for (where, side), draws in counted.items():
-            trained = len(draws) == 1
-            look = {"color": VERMILION if trained else BLUE, "marker": "o" if trained else "s"}
-            look |= {"linestyle": "none", "markersize": 7}
-            height = rows.index(where) + (-0.15 if trained else 0.15)
-            counts, (lead, half) = [int(named.sum()) for named in draws], apart(draws[0], own)
-            answers.plot(counts, [height] * len(counts), **look)
-            words.append(f"{where}, {side}: {', '.join(map(str, counts))}")
-            if trained:
-                answers.errorbar(counts, [height], xerr=half, color=look["color"], capsize=4)
-                words[-1] += f" ({lead:+d} ± {half:.0f})"
-            if drift := moved.get((where, side)):
-                label = side if where == rows[0] else None
-                far.plot(drift, [height] * len(drift), label=label, **look)
-                told, at = f"{np.mean(drift):.2f}", (max(drift), height)
-                far.annotate(told, at, **NOTE, xytext=(20, -4), color=look["color"])
-                words[-1] += f", features move by {told}"
-        for name, named in levels.items():
+    with styled_figure(9.5, 4.4) as figure:
+        axes = figure.subplots()
+        for (kind, scales), look in zip(runs.items(), LOOKS[1::-1], strict=False):
+            middle = [(0.0, float(own.sum()))]
+            for scale, draws in scales.items():
+                far, counts = zip(*((far, int(named.sum())) for far, named in draws), strict=True)
+                points = axes.plot(far, counts, look["marker"], color=look["color"], markersize=6)
+                points[0].set_alpha(0.55 if len(draws) > 1 else 1)
+                if len(draws) == 1:
+                    half = apart(draws[0][1], own)[1]
+                    axes.errorbar(far, counts, half, color=look["color"], capsize=4, linewidth=1)
+                middle.append((float(np.mean(far)), float(np.mean(counts))))
+                at = {"xytext": (0, 9) if len(draws) > 1 else (-20, -14), "color": look["color"]}
+                axes.annotate(f"× {scale}", (middle[-1][0], max(counts)), **NOTE | at)
+                words.append(
+                    f"{kind} × {scale}: features move by {np.mean(far):.2f}, "
+                    f"right {', '.join(map(str, counts))}"
+                )
+            axes.plot(*zip(*middle, strict=True), label=kind, **look | {"marker": None})
+        for (name, named), (x, side) in zip(levels.items(), EDGES, strict=False):
             count = int(named.sum())
-            answers.axvline(count, color=QUIET, linestyle=":", linewidth=1.4)
-            answers.annotate(f"{name}: {count}", (count, -0.6), **NOTE, xytext=(0, 4))
+            axes.axhline(count, color=QUIET, linestyle=":", linewidth=1.4)
+            axes.annotate(f"{name}: {count}", (x, count), ha=side, **LEVEL)
             words.append(f"{name}: {count}")
-        answers.set_yticks(range(len(rows)), rows)
-        answers.set(ylabel="the other five act in", xlabel=f"right of {own.numel()}")
-        far.set_title("how far features move")
-        far.set_yticks([0, 1], ["pictures", "prompts"])
-        far.set(xlim=(0, 1), xlabel="distance, of features of length 1")
-        far.legend(loc="lower right")
-        for axes in (answers, far):
-            axes.set_ylim(len(rows) - 0.5, -0.6)
+        axes.set(xlabel="how far picture features move (their length is 1)", xlim=(0, None))
+        axes.set(ylabel=f"right of {own.numel()}")
+        axes.legend(loc="lower left", title="the other five adapters")
     return with_description(figure, f"{'; '.join(words)}.")
 
 
-def plot_times(sizes: Sequence[int], ms: Mapping[str, Sequence[float]]) -> Figure:
-    """Milliseconds a picture over the size of its batch, both on scales of powers: a line a way."""
-    words = []
-    with styled_figure(10, 4.4) as figure:
-        axes = figure.subplots()
-        for (way, values), look in zip(ms.items(), LOOKS, strict=False):
-            axes.loglog(sizes, values, label=f"{way}: {values[-1]:.1f}", **look)
-            told = ", ".join(f"{value:.1f} for {n}" for n, value in zip(sizes, values, strict=True))
-            words.append(f"{way}: {told}")
-        axes.set_xticks(sizes, list(map(str, sizes)))
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8)))
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.minorticks_off()
-        axes.set(xlabel="pictures in the batch", ylabel="ms of the processor, a picture")
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title=f"in a batch of {sizes[-1]}")
-    return with_description(figure, f"Milliseconds a picture, by the batch. {'; '.join(words)}.")
+def plot_times(
+    sizes: Sequence[int], groups: Sequence[int], ms: Mapping[tuple[str, int], Sequence[float]]
+) -> Figure:
+    """Milliseconds a picture, over the pictures in a batch of strangers, and over the customers in a full one.
+
+    Args:
+        sizes: pictures in a batch, each of another customer.
+        groups: how many customers share a batch of the largest size.
+        ms: ("no adapter" or "gather", size) or ("switch", customers) -> milliseconds a picture, in each round.
+    """
+    words, full = [], sizes[-1]
+    with styled_figure(11, 4) as figure:
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(4, 3))
+        looks = {"no adapter": LOOKS[0], "switch": LOOKS[2], "gather": LOOKS[1]}
+        panels = (
+            (left, sizes, {"no adapter": sizes, "switch": [full] * len(sizes), "gather": sizes}),
+            (right, groups, {"switch": groups, "gather": [full] * len(groups)}),
+        )
+        for axes, ticks, ways in panels:
+            for way, keys in ways.items():
+                rounds = [sorted(ms[way, key]) for key in keys]
+                middle = [each[len(each) // 2] for each in rounds]
+                spread = [
+                    [m - each[0] for m, each in zip(middle, rounds, strict=True)],
+                    [each[-1] - m for m, each in zip(middle, rounds, strict=True)],
+                ]
+                axes.errorbar(ticks, middle, spread, label=way, capsize=4, **looks[way])
+                told = ", ".join(f"{m:.1f} for {n}" for m, n in zip(middle, ticks, strict=True))
+                words.append(f"{axes is left and 'pictures' or 'customers'}, {way}: {told}")
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, list(map(str, ticks)))
+            axes.minorticks_off()
+        left.set(
+            title="every picture has its own customer", xlabel="pictures in the batch (log scale)"
+        )
+        right.set(title=f"a batch of {full} pictures", xlabel="customers in the batch (log scale)")
+        left.set(ylabel="processor's ms per picture (bars: all rounds)", ylim=(0, None))
+        left.legend(loc="lower left")
+    return with_description(figure, f"Milliseconds a picture. {'; '.join(words)}.")

@@ -1,4 +1,4 @@
-"""Checks of lesson 13: a diagnostic, three broken functions mended, and three diagnoses."""
+"""Checks of lesson 13: two diagnostics, two broken functions mended, and three diagnoses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from serial_lora import SerialLoRAConfig
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
@@ -72,40 +71,7 @@ def moved() -> Iterator[Case]:
         yield Case(what, (model, named, rate), parts, read=read_moved, may_change=True, form=FORM)
 
 
-# -------------------------------------------------------------- 13.2 an optimizer that holds the pairs
-
-HELD, FROZEN = "the trained tensors that the optimizer holds", "the frozen tensors that it holds"
-TRAINED, AT = "the trained tensors", "the rate"
-
-
-def read_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, *_: Any) -> list:
-    """What an optimizer holds of a model, object by object."""
-    held = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-    own = list(model.parameters())
-    of_model = [tensor for tensor in held if any(tensor is each for each in own)]
-    learns = sum(tensor.requires_grad for tensor in of_model)
-    rates = {group["lr"] for group in optimizer.param_groups}
-    trained = sum(tensor.requires_grad for tensor in own)
-    return [learns, len(of_model) - learns, trained, min(rates)]
-
-
-@exercise("13.2", "it holds every tensor of the pairs and none of the base, at the rate")
-def optimizer_of() -> Iterator[Case]:
-    """Each block of these transformers gets one A and one B."""
-    for blocks, rank, rate in ((2, 4, 3e-3), (1, 2, 1e-4)):
-        block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-        model = nn.TransformerEncoder(block, blocks, enable_nested_tensor=False)
-        parts = Parts({HELD: 2 * blocks, FROZEN: 0, TRAINED: 2 * blocks, AT: rate})
-        yield Case(
-            f"a transformer of {blocks} block(s)",
-            (model, SerialLoRAConfig(rank=rank), rate),
-            parts,
-            read=read_optimizer,
-            may_change=True,
-        )
-
-
-# ------------------------------------------------------------- 13.3 little memory, and a gradient
+# ------------------------------------------------------------- 13.2 little memory, and a gradient
 
 RESULT, REACHED = "what the tower computes", "the tensors that a gradient reaches"
 TIMES = "how often each block runs, forward and on the way back"
@@ -141,7 +107,7 @@ def there_and_back(attempt: Callable) -> Callable:
 
 
 @exercise(
-    "13.3",
+    "13.2",
     "the tower computes the same, a gradient reaches every pair, and each block runs twice",
     through=there_and_back,
 )
@@ -168,7 +134,7 @@ def as_found(found: Any, *_: Any) -> Any:
     return found
 
 
-# ------------------------------------------------------------ 13.4 steps that are not rounded away
+# ------------------------------------------------------------ 13.3 steps that are not rounded away
 
 TYPES, OBJECTS = "the number types of the trained and of the frozen", "the same objects as before"
 VALUES = "the values of what is trained"
@@ -190,7 +156,7 @@ def kept_in_the_model(attempt: Callable) -> Callable:
 
 
 @exercise(
-    "13.4",
+    "13.3",
     "float32 for what is trained, bfloat16 for what is frozen, and every object as before",
     through=kept_in_the_model,
 )
@@ -213,36 +179,36 @@ def lower() -> Iterator[Case]:
         )
 
 
-# ---------------------------------------------------------------------------- 13.5 three diagnoses
+# ---------------------------------------------------------------------------- 13.4 three diagnoses
 
 FITS, FITS_NOT, NOT_ENOUGH = "fits its numbers", " does not fit", " is not all"
-FAULTS = {"E": {"optimizer", "low rate"}, "F": {"start"}, "G": {"high rate"}}
+FAULTS = {5: {"optimizer", "low rate"}, 6: {"start"}, 7: {"high rate"}}
 ALONE = "one word of two: mend what you see, and diagnose the mended run"
 AGAINST = {
-    "E": {
-        "optimizer": f"E: with an optimizer that holds all 12, the curve hardly falls. {ALONE}",
-        "low rate": f"E: the optimizer holds 0 of 12, so no rate can help. {ALONE}",
-        "gradient": "E: a gradient reaches all of A and all of B",
-        "format": "E: the optimizer holds 0 of 12. Once it holds them, all parameters move. How far?",
-        "start": "E: once the optimizer holds the pairs, all of these move. How far?",
-        "high rate": "E: in two steps no parameter moves by more than two rates, mended or not",
-        "input": "E: what enters its tower is what enters H's",
+    5: {
+        "optimizer": f"run 5: with an optimizer that holds all 12, the curve hardly falls. {ALONE}",
+        "low rate": f"run 5: the optimizer holds 0 of 12, so no rate can help. {ALONE}",
+        "gradient": "run 5: a gradient reaches all of A and all of B",
+        "format": "run 5: the optimizer holds 0 of 12. Once it holds them, all parameters move. How far?",
+        "start": "run 5: once the optimizer holds the pairs, all of these move. How far?",
+        "high rate": "run 5: in two steps no parameter moves by more than two rates, mended or not",
+        "input": "run 5: what enters its tower is what enters the healthy run's",
     },
-    "F": {
-        "optimizer": "F: the optimizer holds 12 of 12",
-        "gradient": "F: a gradient reaches all of A and all of B. How large may it be?",
-        "format": "F: a fresh B is zero, and near zero no step is rounded away, so some would move",
-        "low rate": "F: at a low rate all parameters move a little, and here none does",
-        "high rate": "F: nothing moves",
-        "input": "F: what enters its tower is what enters H's",
+    6: {
+        "optimizer": "run 6: the optimizer holds 12 of 12",
+        "gradient": "run 6: a gradient reaches all of A and all of B. How large may it be?",
+        "format": "run 6: a fresh B is zero, and near zero no step is rounded away, so some would move",
+        "low rate": "run 6: at a low rate all parameters move a little, and here none does",
+        "high rate": "run 6: nothing moves",
+        "input": "run 6: what enters its tower is what enters the healthy run's",
     },
-    "G": {
-        "optimizer": "G: the optimizer holds 12 of 12",
-        "gradient": "G: a gradient reaches all of A and all of B",
-        "format": "G: all parameters move",
-        "start": "G: all parameters move. How far?",
-        "low rate": "G: two steps at the rate that was asked for move a parameter by two rates, and these are more",
-        "input": "G: what enters its tower is what enters H's",
+    7: {
+        "optimizer": "run 7: the optimizer holds 12 of 12",
+        "gradient": "run 7: a gradient reaches all of A and all of B",
+        "format": "run 7: all parameters move",
+        "start": "run 7: all parameters move. How far?",
+        "low rate": "run 7: two steps at the rate that was asked for move a parameter by two rates, and these are more",
+        "input": "run 7: what enters its tower is what enters the healthy run's",
     },
 }
 
@@ -254,7 +220,7 @@ def words_in(said: object) -> set:
 
 def said_of(found: dict, *_: Any) -> list[str]:
     """Whether each diagnosis fits; a wrong one by its words, which does not give the right ones away."""
-    said = {letter: words_in(found.get(letter)) for letter in FAULTS}
+    said = {run: words_in(found.get(run, found.get(f"{run}"))) for run in FAULTS}
     return [
         FITS
         if said[k] == faults
@@ -263,23 +229,23 @@ def said_of(found: dict, *_: Any) -> list[str]:
     ]
 
 
-def advice_on(letter: str) -> Callable[[str], str]:
+def advice_on(run: int) -> Callable[[str], str]:
     """What speaks against a wrong diagnosis: against its first word that is wrong, or that is alone."""
 
     def advice(said: str) -> str:
         words = said.removesuffix(FITS_NOT).removesuffix(NOT_ENOUGH).split(", ")
-        wrong = [word for word in words if word not in FAULTS[letter]] or words
-        return AGAINST[letter].get(wrong[0], f"{letter}: answer with words of the table")
+        wrong = [word for word in words if word not in FAULTS[run]] or words
+        return AGAINST[run].get(wrong[0], f"run {run}: answer with words of the exercise")
 
     return advice
 
 
 @exercise(
-    "13.5",
+    "13.4",
     "all three diagnoses fit the numbers of their runs",
     {
-        why: [lambda wrong={letter: {word}}: FAULTS | wrong]  # noqa: B006, read only
-        for letter, words in AGAINST.items()
+        why: [lambda wrong={run: {word}}: FAULTS | wrong]  # noqa: B006, read only
+        for run, words in AGAINST.items()
         for word, why in words.items()
     },
 )
@@ -288,8 +254,55 @@ def diagnosis() -> Iterator[Case]:
     yield Case(
         "your diagnoses",
         (),
-        Parts(dict.fromkeys(FAULTS, FITS)),
+        Parts({f"run {run}": FITS for run in FAULTS}),
         read=said_of,
-        advice={letter: advice_on(letter) for letter in FAULTS},
-        form="return a dictionary with the letters E, F and G, and a set of words for each",
+        advice={f"run {run}": advice_on(run) for run in FAULTS},
+        form="return a dictionary with the numbers 5, 6 and 7, and a set of words for each",
     )
+
+
+# ----------------------------------------------------------- 13.5 whether held-out pictures are named
+
+SHARE, GRAPH = "the share that is right", "whether a graph was recorded"
+
+
+class Scores(nn.Module):
+    """A model whose scores are the pictures themselves, and others while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.recorded = nn.Parameter(torch.ones(1)), False
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        self.recorded = torch.is_grad_enabled()
+        scores = self.scale * pictures.flatten(1)
+        return scores.roll(1, 1) if self.training else scores
+
+
+def with_record(attempt: Callable) -> Callable:
+    """A share, and whether the model was asked for it with a graph."""
+
+    def run(model: nn.Module, pictures: Tensor, labels: Tensor) -> Any:
+        return [attempt(model, pictures, labels), model.recorded]
+
+    return run
+
+
+@exercise(
+    "13.5",
+    "the share of the pictures that get their label, as a user's model names them",
+    through=with_record,
+)
+def share_right() -> Iterator[Case]:
+    """Pictures of three numbers, of which a known one is the largest."""
+    for named, labels in (([0, 2, 1, 2], [0, 2, 2, 2]), ([1, 0, 2, 2, 1], [1, 2, 0, 2, 0])):
+        pictures = torch.eye(3)[named].reshape(-1, 3, 1, 1) + 0.1 * torch.arange(3)[:, None, None]
+        share = sum(a == b for a, b in zip(named, labels, strict=True)) / len(named)
+        yield Case(
+            f"{len(named)} pictures of three classes",
+            (Scores(), pictures, torch.tensor(labels)),
+            Parts({SHARE: share, GRAPH: False}),
+            read=as_found,
+            may_change=True,
+            form="return one number",
+        )

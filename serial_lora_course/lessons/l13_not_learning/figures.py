@@ -19,22 +19,23 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-PARTS = 6  # of a run: a mean is over one of them
+PARTS = 6  # of a run: a running mean is over one of them
+LAST = 5  # steps at a run's end, of the same batches in every run
 NOWHERE = 0.2  # where a mark of no change stands
 KINDS = {"lora_A": BLUE, "lora_B": VERMILION, "another tensor": INK}
+ROWS = 3  # of curves
 ENDS = {  # color, marker, filled
     "as posted": (VERMILION, "o", False),
-    "half mended": (INK, "d", True),
     "mended": (BLUE, "o", True),
     "no fault": (BLUE, "s", True),
 }
 
 
 def plot_curves(
-    curves: Mapping[str, Sequence[float]],
+    curves: Mapping[int | str, Sequence[float]],
     healthy: str = "",
     chance: float | None = None,
-    apart: Collection[str] = (),
+    apart: Collection[int | str] = (),
 ) -> Figure:
     """A panel for each run: the loss of every step, faint, and its running mean.
 
@@ -46,8 +47,9 @@ def plot_curves(
     """
     highest = max(max(losses) for title, losses in curves.items() if title not in apart)
     said = []
-    with styled_figure(8.4, 4.4) as figure:
-        panels = figure.subplots(2, -(-len(curves) // 2)).flat
+    columns = -(-len(curves) // ROWS)
+    with styled_figure(8.4, 5.2) as figure:
+        panels = figure.subplots(ROWS, columns, squeeze=False).flat
         for axes, (title, losses) in zip(panels, curves.items(), strict=False):
             width = len(losses) // PARTS
             means = np.convolve(losses, np.ones(width) / width, "valid")
@@ -61,19 +63,20 @@ def plot_curves(
                 )
             elif chance is not None:
                 axes.axhline(chance, color=QUIET, linewidth=1, linestyle=DASHED)
-            axes.set(title=f"{title}, no fault" if title == healthy else title, ylim=(0, top))
-            said.append(f"{title}: {losses[0]:.2f} at first, {last(losses):.2f} in the last sixth")
-        for axes in figure.axes[len(curves) // 2 :]:
+            axes.set(title=f"run {title}" if isinstance(title, int) else title, ylim=(0, top))
+            said.append(f"{title}: {losses[0]:.2f} at first, {last(losses):.2f} at the end")
+        for axes in figure.axes[-columns:]:
             axes.set_xlabel("step")
-        for axes in figure.axes[:: len(curves) // 2]:
+        for axes in figure.axes[::columns]:
             axes.set_ylabel("loss")
         if chance is not None:
-            figure.axes[0].text(0, chance - 0.1, f"chance {chance:.2f}", color=QUIET, va="top")
+            axes, end = figure.axes[0], len(next(iter(curves.values())))
+            axes.text(end, chance + 0.1, f"chance {chance:.2f}", color=QUIET, ha="right")
     return with_description(figure, f"Loss of each run. {'; '.join(said)}.")
 
 
 def plot_moved(
-    runs: Mapping[str, tuple[Mapping[str, tuple[float, float]], Collection[str], float]],
+    runs: Mapping[int | str, tuple[Mapping[str, tuple[float, float]], Collection[str], float]],
 ) -> Figure:
     """A row for each run, and there a mark for each trained tensor: how far it moved, in rates.
 
@@ -114,7 +117,7 @@ def plot_moved(
         )
         axes.set_xticks([NOWHERE, 0.5, 1, 2, 5, 10, 20, 50], "0 0.5 1 2 5 10 20 50".split())
         axes.set_xticks([], minor=True)
-        axes.set_yticks(range(len(runs)), list(runs), weight="bold")
+        axes.set_yticks(range(len(runs)), [f"{title}" for title in runs], weight="bold")
         axes.set_xlabel("largest change of each trained tensor / the rate that was asked for")
         figure.legend(loc="outside lower center", ncols=5)
     return with_description(figure, f"Tensors moved in two steps, in rates. {'; '.join(said)}.")
@@ -145,40 +148,52 @@ def plot_rounded(size: Tensor, moves: Tensor, bound: float) -> Figure:
 
 
 def plot_where_runs_end(
-    panels: Mapping[str, Mapping[str, Mapping[str, float]]],
+    panels: Mapping[str, Mapping[int | str, Mapping[str, float]]],
     chance: float,
-    apart: Collection[str] = (),
+    before: float,
+    apart: int | str,
+    healthy: str = "",
 ) -> Figure:
-    """Where runs end, a row for each, in panels beside each other.
+    """Where runs end: a column of axes for each panel, and there a row for each run.
 
     Args:
-        panels: title -> run -> kinds of `ENDS` -> loss.
+        panels: title -> run -> kinds of `ENDS` -> loss; in the last panel the percentage that is right.
         chance: the loss of a guess among equal classes.
-        apart: runs whose loss is of another kind.
+        before: the percentage that is right before training.
+        healthy: the run without a fault, whose end has a mark of its own.
+        apart: the run whose loss is of another kind, in axes of its own, where the last panel is a loss too.
     """
-    names = list(dict.fromkeys(name for runs in panels.values() for name in runs))
+    names = [name for name in next(iter(panels.values())) if name != apart]
+    line = {"color": QUIET, "linewidth": 1, "linestyle": DASHED}
     said = []
-    with styled_figure(8.4, 4.2) as figure:
-        for axes, (title, runs) in zip(
-            figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True
-        ):
-            for name, ends in runs.items():
-                draw_ends(axes, names.index(name), ends)
-                told = ", ".join(f"{end:.2f} {kind}" for kind, end in ends.items())
-                said.append(f"{title}, {name}: {told}")
-            axes.axvline(chance, color=QUIET, linewidth=1, linestyle=DASHED)
-            axes.set(title=title, xlabel="loss", xlim=(-0.45, 3.3), ylim=(len(names) - 0.5, -0.5))
-            labels = [f"{name} (another loss)" if name in apart else name for name in names]
-            axes.set_yticks(range(len(names)), labels)
+    with styled_figure(8.6, 4.9) as figure:
+        grid = figure.subplots(2, len(panels), height_ratios=[len(names), 1.6], squeeze=False)
+        for column, (title, runs) in enumerate(panels.items()):
+            percent = column == len(panels) - 1
+            for axes, rows in zip(grid[:, column], (names, [apart]), strict=True):
+                for row, name in enumerate(rows):
+                    ends = runs[name]
+                    ends = {"no fault": min(ends.values())} if name == healthy else ends
+                    draw_ends(axes, row, ends, ".0f" if percent and name != apart else ".2f")
+                    told = ", ".join(f"{end:.2f} {kind}" for kind, end in ends.items())
+                    said.append(f"{title}, {name}: {told}")
+                axes.set(ylim=(len(rows) - 0.4, -0.6))
+                axes.set_yticks(range(len(rows)), [f"{name}" for name in rows])
+                axes.tick_params(labelleft=not column)
+            of_all, alone = grid[:, column]
+            of_all.axvline(before if percent else chance, **line)
+            of_all.set(title=title, xlabel="percent" if percent else "loss")
+            of_all.set_xlim((0, 108) if percent else (-0.8, 3.7))
+            alone.set(xlabel="held-out loss" if percent else "loss", xlim=(-0.15, 0.65))
         for kind, (color, marker, filled) in ENDS.items():
             face = color if filled else "white"
-            axes.plot([], [], color=color, marker=marker, mfc=face, linestyle="", label=kind)
-        axes.plot([], [], color=QUIET, linestyle=DASHED, linewidth=1, label="chance")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+            of_all.plot([], [], color=color, marker=marker, mfc=face, linestyle="", label=kind)
+        of_all.plot([], [], **line, label="chance; on the right, before training")
+        figure.legend(*of_all.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return with_description(figure, f"{'; '.join(said)}.")
 
 
-def draw_ends(axes: Axes, row: int, ends: Mapping[str, float]) -> None:
+def draw_ends(axes: Axes, row: int, ends: Mapping[str, float], form: str = ".2f") -> None:
     """One run's marks, joined, with the numbers of the lowest and of the highest."""
     low, high = min(ends.values()), max(ends.values())
     axes.plot([low, high], [row, row], color=QUIET, linewidth=1)
@@ -187,11 +202,12 @@ def draw_ends(axes: Axes, row: int, ends: Mapping[str, float]) -> None:
         axes.plot(
             end, row, color=color, marker=marker, mfc=color if filled else "white", linestyle=""
         )
-    axes.text(high + 0.1, row, f"{high:.2f}", va="center", fontsize=9)
-    if len(ends) > 1:
-        axes.text(low - 0.1, row, f"{low:.2f}", va="center", ha="right", fontsize=9)
+    places = [(high, 6, "left")] + [(low, -6, "right")] * (len(ends) > 1)
+    for end, away, side in places:
+        point = {"xytext": (away, 0), "textcoords": "offset points", "ha": side, "va": "center"}
+        axes.annotate(f"{end:{form}}", (end, row), fontsize=8.5, **point)
 
 
 def last(losses: Sequence[float]) -> float:
-    """The mean over the last sixth of a run."""
-    return float(np.mean(losses[-(len(losses) // PARTS) :]))
+    """The mean over the last steps."""
+    return float(np.mean(losses[-LAST:]))

@@ -1,6 +1,6 @@
-"""Seven fine-tuning runs as people post them, E broken in two places and each other in one, and one that works.
+"""Eight fine-tuning runs as people post them, one broken in two places and each other in one, and one that works.
 
-A broken place is a function of its own, and a learner's takes its place: ``run_a(mine)``.
+A broken place is a function of its own, and a repaired one takes its place: ``run_2(mine)``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -28,8 +28,20 @@ from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.models.sam import load_sam
 
 STEPS, BATCH, RANK, RATE = 30, 16, 16, 3e-3
-SCENES = 2  # a step of SAM
-LOW_RATE, ROUNDS = 2e-5, 10  # of run D, whose steps cost next to nothing
+SCENES, HELD_SCENES = 2, 8  # of SAM: in a step, and held out
+LOW_RATE, ROUNDS = 2e-5, 10  # of run 4, whose steps cost next to nothing
+
+Batch = tuple[
+    Tensor, Tensor
+]  # pictures (B, 3, H, W), or what a tower makes of them, and labels (B,)
+
+
+@cache
+def held_out() -> Batch:
+    """The drawings that no run trains on."""
+    clip, test = load_clip(), load_classification("travel").test
+    pictures = torch.stack([clip.test_transform(picture) for picture, _ in test])
+    return pictures, torch.tensor(test.labels)
 
 
 @dataclass
@@ -43,6 +55,7 @@ class Run:
         batches: what each step is given, in its order.
         schedule: of the rate, stepped after the optimizer.
         asked: the rate that the poster wants.
+        held_out: what it is not trained on, as it is given.
     """
 
     model: nn.Module
@@ -51,9 +64,10 @@ class Run:
     batches: Sequence[Any]
     schedule: LambdaLR | None = None
     asked: float = RATE
+    held_out: Any = field(default_factory=held_out)
 
 
-# ------------------------------------------------------------ the seven places, as posted
+# ------------------------------------------------------------ the eight places, as posted
 
 
 def optimizer_of(model: nn.Module, config: SerialLoRAConfig, lr: float) -> torch.optim.Optimizer:
@@ -96,15 +110,22 @@ def scaled(rate: float, batch: int) -> float:
     return rate * batch
 
 
-# -------------------------------------------------------------------------- the eight runs
+def shuffled(pictures: Tensor, labels: Tensor) -> Batch:
+    """A batch in a new order."""
+    pictures = pictures[torch.randperm(len(pictures))]
+    labels = labels[torch.randperm(len(labels))]
+    return pictures, labels
+
+
+# -------------------------------------------------------------------------- the runs
 
 
 class Classifier(nn.Module):
     """CLIP's image tower, and a vector for each class: pictures (B, 3, H, W) -> scores (B, C)."""
 
-    def __init__(self, tower: nn.Module, classes: Tensor, scale: float) -> None:
+    def __init__(self, tower: nn.Module, classes: Tensor, scale: float, names: list[str]) -> None:
         super().__init__()
-        self.tower, self.scale = tower, scale
+        self.tower, self.scale, self.names = tower, scale, names
         self.classes = nn.Parameter(classes.clone(), requires_grad=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -122,27 +143,45 @@ class Tower(nn.Module):
         return self.run(self.blocks, tokens)
 
 
+class Rounded(Classifier):
+    """The same, with both factors of each product in bfloat16."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(pictures).float()
+
+
 @cache
-def clip_and_batches() -> tuple[Classifier, list[tuple[Tensor, Tensor]]]:
-    """A frozen classifier of drawings, and 30 batches: pictures (B, 3, H, W) and labels (B,)."""
+def frozen_classifier() -> Classifier:
+    """The pretrained model."""
     clip, data = load_clip(), load_classification("travel")
     classes = encode_prompts(clip.model.requires_grad_(False), clip.tokenizer(data.prompts()))
-    pictures = torch.stack([clip.test_transform(picture) for picture, _ in data.train])
-    labels, draw = torch.tensor(data.train.labels), torch.Generator().manual_seed(0)
-    each = (labels == torch.arange(len(classes))[:, None]).float()  # (C, N)
+    scale = clip.model.logit_scale.exp().item()
+    return Classifier(clip.model.visual, classes, scale, list(data.class_names))
+
+
+@cache
+def drawings() -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Pictures (N, 3, H, W), labels (N,), and which of them each step takes."""
+    clip, train = load_clip(), load_classification("travel").train
+    labels, draw = torch.tensor(train.labels), torch.Generator().manual_seed(0)
+    each = (labels == torch.arange(int(labels.max()) + 1)[:, None]).float()  # (C, N)
     chosen = [  # as many of each class, so that one batch is as hard as another
-        torch.multinomial(each, BATCH // len(classes), generator=draw).flatten()
-        for _ in range(STEPS)
+        torch.multinomial(each, BATCH // len(each), generator=draw).flatten() for _ in range(STEPS)
     ]
-    model = Classifier(clip.model.visual, classes, clip.model.logit_scale.exp().item())
-    return model, [(pictures[some], labels[some]) for some in chosen]
+    return torch.stack([clip.test_transform(picture) for picture, _ in train]), labels, chosen
 
 
-def classifier() -> tuple[Classifier, list[tuple[Tensor, Tensor]]]:
+def classifier() -> tuple[Classifier, list[Batch]]:
     """A copy of the frozen classifier, and the batches."""
-    frozen, batches = clip_and_batches()
+    frozen, (pictures, labels, chosen) = frozen_classifier(), drawings()
     torch.manual_seed(0)
-    return copy.deepcopy(frozen), batches
+    return copy.deepcopy(frozen), [(pictures[some], labels[some]) for some in chosen]
+
+
+def loss_of(model: nn.Module, batch: Batch) -> Tensor:
+    """How far the scores of a batch are from its labels."""
+    return F.cross_entropy(model(batch[0]), batch[1])
 
 
 def works() -> Run:
@@ -157,7 +196,7 @@ def classify(run: Callable[[Classifier], tuple[torch.optim.Optimizer, LambdaLR |
     """A run like that one, with an optimizer of its own."""
     model, batches = classifier()
     optimizer, schedule = run(model)
-    return Run(model, optimizer, lambda b: F.cross_entropy(model(b[0]), b[1]), batches, schedule)
+    return Run(model, optimizer, partial(loss_of, model), batches, schedule)
 
 
 def adapted(model: nn.Module, *others: nn.Parameter, lr: float = RATE) -> torch.optim.Optimizer:
@@ -168,71 +207,72 @@ def adapted(model: nn.Module, *others: nn.Parameter, lr: float = RATE) -> torch.
     return torch.optim.AdamW([*adapter_parameters(model), *others], lr=lr)
 
 
-def run_a(optimizer_of: Callable = optimizer_of) -> Run:
+def run_1(optimizer_of: Callable = optimizer_of) -> Run:
     return classify(lambda model: (optimizer_of(model, SerialLoRAConfig(rank=RANK), RATE), None))
 
 
-def run_b(through_blocks: Callable = through_blocks) -> Run:
+def run_2(through_blocks: Callable = through_blocks) -> Run:
     def build(model: Classifier) -> tuple[torch.optim.Optimizer, None]:
         optimizer = adapted(model, model.classes)
-        model.tower.transformer = Tower(model.tower.transformer.resblocks, through_blocks)
+        blocks = model.tower.transformer.resblocks
+        model.tower.transformer = Tower(blocks, through_blocks)
+        model.checkpointed = list(blocks)  # for `saved_activations`, which counts their inputs
         return optimizer, None
 
     run = classify(build)
 
-    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(batch: Batch) -> Tensor:
         with warnings.catch_warnings(action="ignore"):  # PyTorch's and ours, as in a poster's log
-            return F.cross_entropy(run.model(batch[0]), batch[1])
+            return loss_of(run.model, batch)
 
     return replace(run, loss=loss)
 
 
 @cache
 def sam_and_scenes() -> tuple[Sam, list[lab.PreparedExample]]:
-    """A frozen SAM, and photographs with boxes and masks, in its frame."""
+    """A frozen SAM, and photographs with boxes and masks in its frame, the held-out ones last."""
     data, model = load_segmentation("photographs"), load_sam().model
     side = model.image_encoder.img_size
-    return model, [lab.prepare(data.train[i], side) for i in range(SCENES * STEPS)]
+    examples = [data.train[i] for i in range(SCENES * STEPS)]
+    examples += [data.test[i] for i in range(HELD_SCENES)]
+    return model, [lab.prepare(example, side) for example in examples]
 
 
-def run_c(pixels_of: Callable = pixels_of) -> Run:
+def run_3(pixels_of: Callable = pixels_of) -> Run:
     frozen, scenes = sam_and_scenes()
     torch.manual_seed(0)
     model = copy.deepcopy(frozen)
     optimizer = adapted(model)
     frames = [Image.fromarray(scene.picture.permute(1, 2, 0).numpy()) for scene in scenes]
     given = [s._replace(picture=pixels_of(f)) for s, f in zip(scenes, frames, strict=True)]
-    batches = [given[i : i + SCENES] for i in range(0, len(given), SCENES)]
-    return Run(model, optimizer, lab.SamObjective(model), batches)
+    batches = [given[i : i + SCENES] for i in range(0, SCENES * STEPS, SCENES)]
+    return Run(model, optimizer, lab.SamObjective(model), batches, held_out=given[-HELD_SCENES:])
 
 
 @cache
-def projection_and_vectors() -> tuple[nn.Linear, list[tuple[Tensor, Tensor]]]:
-    """The last matrix of CLIP's image tower, and what enters it, with labels."""
-    frozen, batches = clip_and_batches()
-    tower = copy.deepcopy(frozen.tower)
+def projection_and_vectors() -> tuple[nn.Linear, list[Batch], Batch]:
+    """The last matrix of CLIP's image tower, what enters it, with labels, and the same held out."""
+    tower = copy.deepcopy(frozen_classifier().tower)
     projection = nn.Linear(*tower.proj.shape, bias=False)
     projection.weight.data = tower.proj.data.T.clone()
     tower.proj = None
+    pictures, labels, chosen = drawings()
+    unseen, their_labels = held_out()
     with torch.no_grad():
-        return projection, [(tower(pictures), labels) for pictures, labels in batches]
+        vectors, unseen = tower(pictures), tower(unseen)
+    return projection, [(vectors[some], labels[some]) for some in chosen], (unseen, their_labels)
 
 
-def rounded_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """The loss, with both factors of each product in bfloat16."""
-    with torch.autocast("cpu", torch.bfloat16):
-        return F.cross_entropy(model(batch[0]), batch[1])
-
-
-def run_d(lower: Callable = lower) -> Run:
-    frozen, _ = clip_and_batches()
-    projection, vectors = copy.deepcopy(projection_and_vectors())
-    model = lower(Classifier(projection, frozen.classes, frozen.scale))
+def run_4(lower: Callable = lower) -> Run:
+    frozen = frozen_classifier()
+    projection, batches, unseen = copy.deepcopy(projection_and_vectors())
+    model = lower(Rounded(projection, frozen.classes, frozen.scale, frozen.names))
     optimizer = torch.optim.AdamW([projection.weight], lr=LOW_RATE)
-    return Run(model, optimizer, partial(rounded_loss, model), vectors * ROUNDS, asked=LOW_RATE)
+    loss = partial(loss_of, model)
+    return Run(model, optimizer, loss, batches * ROUNDS, asked=LOW_RATE, held_out=unseen)
 
 
-def run_e(optimizer_of: Callable = optimizer_of, share_of_rate: Callable = share_of_rate) -> Run:
+def run_5(optimizer_of: Callable = optimizer_of, share_of_rate: Callable = share_of_rate) -> Run:
     def build(model: Classifier) -> tuple[torch.optim.Optimizer, LambdaLR]:
         optimizer = optimizer_of(model, SerialLoRAConfig(rank=RANK), RATE)
         return optimizer, LambdaLR(optimizer, lambda step: share_of_rate(step, STEPS))
@@ -240,7 +280,7 @@ def run_e(optimizer_of: Callable = optimizer_of, share_of_rate: Callable = share
     return classify(build)
 
 
-def run_f(start: Callable = start) -> Run:
+def run_6(start: Callable = start) -> Run:
     def build(model: Classifier) -> tuple[torch.optim.Optimizer, None]:
         optimizer = adapted(model)
         start(adapter_parameters(model))
@@ -249,8 +289,17 @@ def run_f(start: Callable = start) -> Run:
     return classify(build)
 
 
-def run_g(scaled: Callable = scaled) -> Run:
+def run_7(scaled: Callable = scaled) -> Run:
     def build(model: Classifier) -> tuple[torch.optim.Optimizer, None]:
         return adapted(model, lr=scaled(RATE, BATCH)), None
 
     return classify(build)
+
+
+def run_8(shuffled: Callable = shuffled) -> Run:
+    run = works()
+    torch.manual_seed(0)
+    return replace(run, batches=[shuffled(*batch) for batch in run.batches])
+
+
+RUNS = (run_1, run_2, run_3, run_4, run_5, run_6, run_7, run_8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serial_lora_course.lessons.l06_sd3.panel import fade_panel
+from serial_lora_course.lessons.l06_sd3.panel import drawings_panel
 
 SCALES, WORDS = (0.0, 0.5, 1.0), ["a cat", 'a "hat" & more']
 GREYS = ((0, 10), (100, 120), (200, 250))  # of each scale's two drawings
@@ -21,7 +21,7 @@ def page(capture_display) -> str:
         np.stack([np.full((8, 8, 3), grey, np.uint8) for grey in drawings])
         for drawings in (*GREYS, GOAL)
     )
-    fade_panel(strips, SCALES, WORDS, goal)
+    drawings_panel(strips, "scale", SCALES, WORDS, goal)
     return capture_display[-1]["text/html"]
 
 
