@@ -221,8 +221,8 @@ def test_what_there_is_nothing_to_save_of(tmp_path, method):
     eject(without_values)
 
 
-def test_equal_adapters_are_equal_bytes_and_the_usual_place_is_not_said(tmp_path):
-    """So that a hash of a file tells whether an adapter changed; files from before there were places too."""
+def test_equal_adapters_are_equal_bytes_and_say_their_whole_configuration(tmp_path):
+    """So that a hash of a file tells whether an adapter changed."""
     model, notes = trained(), {name: "said" for name in "abcdefgh"}
     files = [save_adapter(model, tmp_path / str(n), notes=notes).read_bytes() for n in range(4)]
     assert len(set(files)) == 1
@@ -232,7 +232,7 @@ def test_equal_adapters_are_equal_bytes_and_the_usual_place_is_not_said(tmp_path
     one, other = ((folder / "adapter_model.safetensors").read_bytes() for folder in folders)
     assert one == other
     config = json.loads(header_of(tmp_path / "0")["config"])
-    assert set(config) == {"rank", "scale", "dropout", "towers", "blocks", "stream"}
+    assert set(config) == {"rank", "scale", "dropout", "towers", "blocks", "stream", "places"}
     assert read_header(tmp_path / "0").config == SerialLoRAConfig(RANK)
 
 
