@@ -402,14 +402,14 @@ for kind, n, (lost, gained) in zip(("learnt", "left out"), right, both, strict=T
 # %% [markdown]
 # **What did CLIP learn, and what did it lose?**
 #
-# - **It learnt the classes in training.** In all six trainings they gained more than they lost; with shuffled labels
-#   they lost more, all three times.
-# - **It lost as large a share of the others.** On the classes left out 11 of 48 right answers were lost, on the learnt
-#   ones 21 of 96. So what is not in the training is not safe, even where the count comes out the same.
-# - **The others gained less.** Nearly all of their gains fell to birds, sea and furry animals. In the other four
-#   trainings they ended within one photograph of where they began.
-# - **Why furry animals suffer is open.** Where hoofed animals were trained beside them, 1 and 2 were right after 4, and
-#   where either class was left out, 2 to 7. That fits section 2, but the twins lost furry animals in every split.
+# - **As a group, the classes in training gained.** In all six trainings they gained more than they lost; with shuffled
+#   labels they lost more, all three times.
+# - **The others were not safe.** Of their right answers 11 of 48 were lost, and of the learnt ones' 21 of 96. We see no
+#   difference, so a count that comes out the same can hide losses.
+# - **The others gained less,** 23 right answers, most of them birds, sea and furry animals. In the other four trainings
+#   they ended within one photograph of where they began.
+# - **Why furry animals suffer is open.** Where furry and hoofed animals were both trained, 1 and 2 were right after 4.
+#   Without the hoofed ones it was 3 and 7, which fits section 2. But the twins lost furry animals in every split.
 #
 # Lesson 08 asks how sure 70 photographs can make us.
 #
@@ -427,7 +427,7 @@ for kind, n, (lost, gained) in zip(("learnt", "left out"), right, both, strict=T
 #
 # <details><summary>Answer</summary>
 #
-# The one for sentences: it has 21 of the learnt right, the other has 16.
+# In this training the one for sentences: it has 21 of the learnt right, the other has 16.
 #
 # </details>
 #
@@ -435,7 +435,7 @@ for kind, n, (lost, gained) in zip(("learnt", "left out"), right, both, strict=T
 #
 # <details><summary>Answer</summary>
 #
-# Try the probe first: here it had two photographs more right.
+# Try the probe first, as it costs less: here it had two photographs more right, which decides little.
 #
 # </details>
 #

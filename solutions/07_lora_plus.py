@@ -4,7 +4,8 @@
 # A reviewer writes: "Have you tried LoRA+? It gives B ten times the learning rate of A, takes one line, and always
 # helps." You try it, and your accuracy rises by almost eighteen points. Should LoRA+ go into your paper?
 #
-# That depends on what brought the gain. Your line changed the *ratio* of two rates, but it also raised one of the *rates*.
+# That depends on what brought the gain. Your line changed the *ratio* of two rates, but it also raised one of the
+# *rates*.
 
 # %%
 try:
@@ -38,8 +39,8 @@ lesson_card("07")
 # ## The claim
 #
 # [LoRA+](https://arxiv.org/abs/2402.12354) (Hayou et al.) gives B a larger learning rate than A. In PyTorch this takes
-# *parameter groups*: dictionaries with `params`, `lr` and `weight_decay`. No error tells you when a tensor is in the wrong
-# group, or in none.
+# *parameter groups*: dictionaries with `params`, `lr` and `weight_decay`. No error tells you when a tensor is in the
+# wrong group, or in none.
 
 # %% [markdown]
 # ### Exercise 7.1 · Sort the tensors
@@ -49,8 +50,8 @@ lesson_card("07")
 # | ●●●○○ | ●●●●● | 12 |
 #
 # Write LoRA+'s groups. Whatever else is trainable, such as a new head, goes into a third group with A's rate. Leave out
-# empty groups. Names are dotted, such as `visual.blocks.0.pair.lora_A`, and only the *last* part of a name says what the
-# tensor is.
+# empty groups. Names are dotted, such as `visual.blocks.0.pair.lora_A`, and only the *last* part of a name says what
+# the tensor is.
 
 
 # %% tags=["exercise"]
@@ -180,8 +181,8 @@ print(
 #
 # ## Who moves first
 #
-# A pair starts with a random A and a B of zeros. Before you run the next cell: which of the two has a gradient in step 1,
-# and which moves farther in step 2?
+# A pair starts with a random A and a B of zeros. Before you run the next cell: which of the two has a gradient in step
+# 1, and which moves farther in step 2?
 
 # %%
 rows = {}
@@ -196,12 +197,13 @@ columns = "A's gradient|B's gradient|A's move / rate|B's move / rate"
 display(pd.DataFrame(rows, columns.split("|")).T)
 
 # %% [markdown]
-# The table shows one pair of the LoRA run: the norms of its gradients, and how far the median entry moved, divided by the
-# step's rate. In step 1 A has no gradient, because B is a factor of that gradient and is still zero.
+# The table shows one pair of the LoRA run: the norms of its gradients, and how far the median entry moved, divided by
+# the step's rate. In step 1 A has no gradient, because B is a factor of that gradient and is still zero.
 #
-# In step 2 B's gradient is far larger than A's (0.0350 against 0.0009), and yet B moves 0.82 of the rate and A 0.74. The
-# reason is Adam, which divides the running mean of an entry's gradients by the root of the running mean of their squares.
-# In step 1 this is g / |g|, so every entry of B moves by the rate, however small its gradient is.
+# In step 2 B's gradient is far larger than A's (0.0350 against 0.0009), and yet B moves 0.82 of the rate and A 0.74.
+# The reason is Adam, which divides the running mean of an entry's gradients by the root of the running mean of their
+# squares. In step 1 this is g / |g|, so every entry of B moves by the rate, however small its gradient is, unless it is
+# almost zero.
 #
 # ## What a step does to the output
 #
@@ -259,8 +261,8 @@ check("7.2", reach)
 # Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
-# Your sum for A has d terms, so in a wider layer A's step should gain on B's. The sum also contains B, whose entries are as
-# large as the rate after step 1, so a higher rate should help A's step too.
+# Your sum for A has d terms, so in a wider layer A's step should gain on B's. The sum also contains B, whose entries
+# are as large as the rate after step 1, so a higher rate should help A's step too.
 #
 # The next cell tests both on random layers, with steps by the sign of the gradient. Guess first: at which rate is A's
 # step the longer one at our model's width?
@@ -292,8 +294,8 @@ told = ", ".join(f"{step_ratio(ours, rate):.2f} at rate {rate:g}" for rate in ra
 print(f"A's step over B's at width {ours}: {told}; your guess: {longer}")
 
 # %% [markdown]
-# Above the line at 1 A's step is the longer one, and all three curves rise with the width. This is LoRA+'s argument: in a
-# wide model A's step is the first to become too long, so A limits a shared rate, although B could go faster.
+# Above the line at 1 A's step is the longer one, and all three curves rise with the width. This is LoRA+'s argument: in
+# a wide model A's step is the first to become too long, so A limits a shared rate, although B could go faster.
 #
 # But the rate counts as much. At our width A's step is the longer one only at 0.03, and at LoRA's 0.0003 it is a
 # hundredth of B's. So where does A catch up?
@@ -305,9 +307,9 @@ print(f"A's step over B's at width {ours}: {told}; your guess: {longer}")
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 8 |
 #
-# Estimate the rate at which both steps move an output equally far. Start from your two sums, with η or -η for every entry
-# of B. Each step follows its gradient, so the d terms of A's step add up in full, and so do the r terms of B's. But the
-# signs in a row of B are as good as random, and r random signs add up to about √r.
+# Estimate the rate at which both steps move an output equally far. Start from your two sums, with η or -η for every
+# entry of B. Each step follows its gradient, so the d terms of A's step add up in full, and so do the r terms of B's.
+# But the signs in a row of B are as good as random, and r random signs add up to about √r.
 
 
 # %% tags=["exercise"]
@@ -353,14 +355,15 @@ for width in (ours, 2048):
 display(pd.DataFrame(rows, ["your rate", "A's step over B's at this rate"]).T)
 
 # %% [markdown]
-# At your rates the steps are about equally long, so the estimate holds. (It is roughly √r / d, because the entries of x
-# and of A x are equally large here.) At our width A catches up near 0.02. At LoRA's 0.0003 A's step was far from too long,
-# so LoRA+'s argument does not explain the gain.
+# At your rates the steps are about equally long, so the estimate holds for random layers. (It is roughly √r / d,
+# because the entries of x and of A x are equally large here.) At our width A catches up near 0.02. In the model itself
+# signs are not random, and A may catch up at a lower rate. But the figure gives no sign that at LoRA's 0.0003 A's step
+# is too long, as LoRA+ has it.
 #
 # ## Rate or ratio?
 #
-# Two rates have an *overall rate*, the root of their product, and a *ratio*. LoRA+ differs from LoRA in both. So give it a
-# *control*: one rate for A and B, with LoRA+'s overall rate.
+# Two rates have an *overall rate*, the root of their product, and a *ratio*. LoRA+ differs from LoRA in both. So give
+# it a *control*: one rate for A and B, with LoRA+'s overall rate.
 #
 # The next cell puts only A's step into all pairs of the model, then only B's. How far do the batch's scores move?
 
@@ -391,9 +394,10 @@ for name, pair in named_runs.items():
 display(pd.DataFrame(rows).T.rename_axis("a score moves, on average, by"))
 
 # %% [markdown]
-# Compare the control and LoRA+ in step 2. Their steps of A are equally long (0.0066), because A's step contains A's rate
-# and, through B, also B's. B's step contains B's rate alone, so LoRA+ makes it about three times as long (0.2062 against
-# 0.0657). By step 8 the control has caught up, because it takes longer steps of A.
+# Compare the control and LoRA+ in step 2. Their steps of A are equally long (0.0066), because A's step contains A's
+# rate and, through B, also B's. B's step contains B's rate alone, so LoRA+ makes it about three times as long (0.2062
+# against 0.0657). By step 8 A's and B's steps together are equally long again: LoRA+'s B takes shorter steps than
+# before, and the control's A longer ones.
 #
 # Does LoRA+'s early lead give more right answers? Guess the control. The next cell then trains both kinds at the same
 # overall rates with three seeds each, in about a minute.
@@ -426,17 +430,18 @@ print(f"the control in seed 1: {counts[EQUAL, EQUAL][0]}; your guess: {control}"
 # At an overall rate of 0.00095 LoRA+ has 47.7 pictures right on average and the control 42.0, and LoRA+ leads in every
 # seed. So at this low rate the ratio helps. The rate helps too, since it alone takes LoRA's 36.0 to the control's 42.0.
 #
-# At the top the two lines meet. At 0.003 both have 54.7, and at 0.0095 they are one picture apart, while the seeds of one
-# line differ by up to eight. So three seeds cannot show which is better there. At 0.03 training breaks with either ratio.
+# At the top the two lines meet. At 0.003 both have 54.7, and at 0.0095 they are one picture apart, while the seeds of
+# one line differ by up to eight. So three seeds cannot show which is better there. At 0.03 training breaks with either
+# ratio.
 #
-# So rate and ratio both brought the gain, but only because LoRA's rate was far too low. A single rate of 0.003 reaches
-# the top, and there the ratio adds nothing that we can see.
+# So at an equal overall rate the ratio brought a part of the gain, but only at a rate that was far too low. A single
+# rate of 0.003 reaches the top, and there the ratio adds nothing that we can see.
 #
 # ## A fair trial
 #
-# A report would compare the best rates of both kinds. But the best of several tries is partly lucky if the same pictures
-# choose it and judge it. So let a random half of the pictures choose each kind's rate out of the same four, the broken
-# one included, and let the other half judge.
+# A report would compare the best rates of both kinds. But the best of several tries is partly lucky if the same
+# pictures choose it and judge it. So let a random half of the pictures choose each kind's rate out of the same four,
+# the broken one included, and let the other half judge.
 
 # %%
 torch.manual_seed(0)
@@ -454,11 +459,11 @@ table["right of the other half"] = [f"{pd.Series(each).mean():.1%}" for each in 
 display(table)
 
 # %% [markdown]
-# Over 200 random halves, one rate has 74.0% of the other half right and a faster B 73.8%. So with a tuned rate we see no
-# gain from the ratio.
+# Over 200 random halves, one rate has 74.0% of the other half right and a faster B 73.8%. So with a tuned rate we see
+# no gain from the ratio.
 #
-# Leave this gain out of your paper, and tell the reviewer that one tuned rate does as well on your data. On other data
-# LoRA+ may help: [the study](../docs/study.md) has tuned both.
+# Leave this gain out of your paper, and tell the reviewer that you saw no difference once the single rate was tuned. On
+# other data LoRA+ may help: [the study](../docs/study.md) has tuned both.
 
 # %% [markdown]
 # ## Quiz
@@ -467,8 +472,8 @@ display(table)
 #
 # <details><summary>Answer</summary>
 #
-# An entry of A does not move, as its gradient is zero. An entry of B moves by 0.01, unless its gradient is almost zero
-# too.
+# An entry of A does not move (but for weight decay), as its gradient is zero. An entry of B moves by 0.01, unless its
+# gradient is almost zero too.
 #
 # </details>
 #
@@ -493,6 +498,7 @@ display(table)
 #
 # - B moves first: while it is zero, A has no gradient.
 # - Under Adam the rate sets the size of a step. At first B's step contains B's rate, and A's contains both.
-# - A new ratio is also a new overall rate. Find the best single rate first, and then give LoRA+ as many tries.
+# - Raising B's rate alone raises the overall rate, too. Find the best single rate first, and then give LoRA+ as many
+#   tries.
 #
 # Next: [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.
