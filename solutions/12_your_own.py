@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 12 · Your own model and pictures
 #
-# The camera in Ada's shop looks down on a white counter and tells how many things lie there, from one to four. Ada sorted
-# frames into four folders and trained a classifier, which was nearly always right in her own test. Now her sister wants
-# it for her shop. But the sister lays *different* things together, her counter is made of *wood*, and her things *touch*.
+# A camera over the white counter in Ada's shop tells how many things lie there, from one to four. Ada sorted frames into
+# four folders and trained a classifier, which was nearly always right in her test. Now her sister wants it too. But the
+# sister lays *different* things together, her counter is of *wood*, and her things *touch*.
 #
 # **Is an adapter worth training for such pictures, or is a linear probe enough, or a few lines that train nothing?** Good
-# enough means three right answers in four, whichever things are held out.
+# enough means three right answers in four.
 
 # %%
 try:
@@ -51,10 +51,8 @@ lesson_card("12")
 # ## A folder of frames
 #
 # Each class has a sub-folder. The things are photographs, and each frame shows one of them on white, one to four times.
-# `film` takes four frames of every sheet; between them the sheet turns a little, and the light changes.
-#
-# To use a folder of your own, leave out `film` and change the lines that fill `folder`, `files` and `objects`. Every cell
-# then runs until we come to the sister.
+# `film` takes four frames of every sheet, with another tilt and light. For a folder of your own, leave out `film` and
+# change the lines that fill `folder`, `files` and `objects`; every cell then runs until we come to the sister.
 
 
 # %%
@@ -92,8 +90,8 @@ print(ATTRIBUTION["photographs"])
 # %% [markdown]
 # ## Nearly always right
 #
-# A frozen model, the image tower of our tiny CLIP, turns every frame into a vector. We set a random quarter of the frames
-# aside for the test. Each of them gets the class of the training frame whose vector is nearest to its own.
+# A frozen model, the image tower of our tiny CLIP, turns every frame into a vector. A random quarter of the frames is set
+# aside, and each of them gets the class of the training frame whose vector is nearest.
 
 # %%
 from serial_lora_course.models.clip import load_clip
@@ -135,9 +133,9 @@ pairs = [*careless[1][:8], *found[:8].tolist()]
 show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i in pairs])
 
 # %% [markdown]
-# Below each test frame you see the training frame that decided its class. Here, as in 163 of all 178 cases, it shows the
-# same sheet. So the answer had to be right, and nothing was counted. This is a **leak**, and frames of one video leak in
-# the same way. The remedy is to split *objects*: all frames of a thing go to the same side.
+# Below each test frame is the training frame that decided its class. Here, as in 163 of all 178 cases, it shows the same
+# sheet, so the answer had to be right, and nothing was counted. This is a **leak**, and frames of one video leak in the
+# same way. The remedy is to split *objects*: all frames of a thing go to the same side.
 #
 # ### Exercise 12.1 · Split by object
 #
@@ -146,8 +144,8 @@ show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i i
 # | ●●●○○ | ●●●●● | 12 |
 #
 # From each class, hold out `round(share * number of its objects)` objects for testing, but at least one, and leave at
-# least one for training. (Every class has two objects or more, and an object belongs to one class.) The choice depends on
-# the seed alone, and not on the order of the files.
+# least one for training. (Every class has two objects or more.) The choice depends on the seed alone, and not on the order
+# of the files.
 
 
 # %% tags=["exercise"]
@@ -184,22 +182,21 @@ check("12.1", split_by_object)
 # %% [markdown]
 # <details><summary>Hint 1: choose objects, not pictures</summary>
 #
-# Make the *set* of each class's objects and sort it, because a set has no order. Then choose among these names.
-# `random.Random(seed)` is a generator of its own and makes the same choice every time.
+# Make the *set* of each class's objects and sort it, because a set has no order. `random.Random(seed)` makes the same
+# choice among these names every time.
 #
 # </details>
 # <details><summary>Hint 2: then pictures follow their objects</summary>
 #
-# Collect the chosen names in a set `held_out`. A picture is a test picture if its object is in that set, and
-# `enumerate(objects)` gives the positions. For a class with n objects, hold out `min(max(round(share * n), 1), n -
-# 1)`.
+# A picture is a test picture if its object is chosen. For a class with n objects, choose
+# `min(max(round(share * n), 1), n - 1)`.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 #
-# We now compare the two splits. Beside the nearest frame we try a **linear probe**, one linear layer from the frozen
-# features to the classes. Each of three *draws* holds out another random quarter of the frames or of the things.
+# We compare both splits, and also try a **linear probe**, one linear layer from the frozen features to the classes. Each
+# of three *draws* holds out another random quarter of the frames or of the things.
 
 
 # %%
@@ -232,14 +229,13 @@ for draw in range(3):
 display(pd.Series(rows).astype(float).round(1).unstack(0))
 
 # %% [markdown]
-# Compare the rows. When we split by frame, the nearest frame is ahead, with at least 97.8%. When we split by thing, it
-# reaches 79.3% at most, and the probe is ahead. **A leak rewards memory**, so Ada would have chosen the worse way.
+# If we split by frame, the nearest frame is ahead, with at least 97.8%. If we split by thing, it has 79.3% at most, and the
+# probe is ahead. **A leak rewards memory**, so Ada would have chosen the worse way.
 #
 # ## An adapter, merged and saved
 #
-# A probe can only read what the frozen features hold, but an adapter changes the features. Ours is Serial LoRA, one pair
-# of small matrices before q, k and v in each block. We train the pairs, merge them into the weights and save an ordinary
-# model.
+# A probe only reads what the features hold, but an adapter changes them. Ours is Serial LoRA, one pair of small matrices
+# before q, k and v in each block. Once trained and merged, it leaves an ordinary model.
 #
 # ### Exercise 12.2 · From a folder to a merged model
 #
@@ -320,17 +316,17 @@ check("12.2", folder_to_model)
 # %% [markdown]
 # <details><summary>Hint 1: what learns, and what you need from the package</summary>
 #
-# `inject(copy.deepcopy(vision), SerialLoRAConfig(rank=rank))` freezes the copy and returns it with its pairs. Put it into
-# `nn.Sequential(...)` with `nn.LayerNorm(width, elementwise_affine=False)` and `nn.Linear(width, classes)`; then only the
-# pairs and the head require gradients. The width is `vision(pictures[:1]).shape[1]`. `eject(model, keep_merged=True)`
-# merges the pairs into the weights and removes them.
+# `inject(copy.deepcopy(vision), SerialLoRAConfig(rank=rank))` freezes the copy and gives it pairs. In `nn.Sequential(...)`
+# with `nn.LayerNorm(width, elementwise_affine=False)` and `nn.Linear(width, classes)`, only pairs and head require
+# gradients. The width is `vision(pictures[:1]).shape[1]`. `eject(model, keep_merged=True)` merges the pairs and removes
+# them.
 #
 # </details>
 # <details><summary>Hint 2: the loop, and the order at the end</summary>
 #
-# Take the probe's loop and change two things. The batch is `torch.tensor(train)[torch.randperm(len(train))[:16]]`, and the
-# model gets pictures, because now the features change too. At the end, compute the outputs of the base and of the adapted
-# model *before* you merge, and those of the merged model after it, all under `torch.no_grad()`.
+# Take the probe's loop, but give the model pictures, with `torch.tensor(train)[torch.randperm(len(train))[:16]]` as the
+# batch. At the end compute the outputs of the base and of the adapted model *before* you merge, and those of the merged
+# model after it, all under `torch.no_grad()`.
 #
 # </details>
 #
@@ -338,9 +334,9 @@ check("12.2", folder_to_model)
 #
 # ## A few lines that train nothing
 #
-# Things that lie apart can be counted without a model. Mark every pixel that differs from the ground, and count the
-# **connected parts**, the groups of marked pixels that hang together. On white, the ground is the median colour of the
-# page. But here is the sister's wood:
+# Things that lie apart can be counted without a model: mark every pixel that differs from the ground, and count the
+# **connected parts**, the groups of marks that hang together. On white, the ground is the median colour of the page. But
+# here is the sister's wood:
 
 # %%
 photos, laid = photographs(), []
@@ -357,10 +353,9 @@ show(laid, ["4 things on wood"] * 4, columns=4)
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 10 |
 #
-# Look along the grain: what stays the same there? Write a function that tells the colour of the ground at every place of
-# a page, on white and on wood whose grain lies or stands. Things cover less than half of nearly every line along the
-# grain. On white a thing may be wider or taller than half of the page. Where several grounds fit equally well, take the
-# plain one.
+# Write a function that tells the colour of the ground at every place of a page, on white and on wood whose grain lies or
+# stands. Along the grain, things cover less than half of nearly every line. On white a thing may be wider or taller than
+# half of the page. Where several grounds fit equally well, take the plain one.
 
 
 # %% tags=["exercise"]
@@ -385,14 +380,14 @@ check("12.3", ground_of)
 # %% [markdown]
 # <details><summary>Hint 1: what a stripe has in common</summary>
 #
-# Along the grain the wood keeps its colour. So most pixels of a line show the same colour, and the things on that line
-# are outliers. Which kind of average do outliers not move?
+# Along the grain the wood keeps its colour, so the things on a line are outliers. Which kind of average do outliers not
+# move?
 #
 # </details>
 # <details><summary>Hint 2: which way the grain runs</summary>
 #
-# Make all three grounds: one colour for the page, one for each row, one for each column. The right ground agrees exactly
-# with most pixels. Choose by a distance that a few large differences do not change.
+# Make three grounds: one colour for the page, one for each row, one for each column. The right one agrees exactly with
+# most pixels. Choose by a distance that a few large differences do not change.
 #
 # </details>
 #
@@ -425,10 +420,8 @@ for page in laid[1::2]:
 show(views, titles, columns=6)
 
 # %% [markdown]
-# Marks are white. If one colour is the ground of the whole page, stripes of the wood are marked too, and they join the
-# things. With your ground, only the things are marked, and each of them is a part of its own.
-#
-# Now we train on Ada's frames, and let all three ways count the things that a draw held out.
+# Marks are white. If one colour is the ground, stripes of the wood are marked too and join the things. With your ground
+# each thing is a part of its own. Now all three ways count what a draw held out of Ada's frames.
 
 # %%
 RANK, RATE, STEPS = 8, 4e-3, 80  # the rate comes from earlier tries
@@ -461,18 +454,15 @@ with torch.no_grad():
 print(f"verified: {verified}; the outputs of the loaded model differ by at most {apart:.1g}")
 
 # %% [markdown]
-# An adapter is clearly better than a probe: it is right in at least 93.5% of the frames, the probe in 84.8% at most. But
-# connected parts, which never trained, are ahead of the adapter on every draw. So on white, as long as things lie apart,
-# Ada needs neither.
+# The adapter is right in at least 93.5% of the frames and the probe in 84.8% at most, so an adapter is clearly better than
+# a probe. But connected parts, which never trained, are ahead of the adapter on every draw: on white, Ada needs neither.
 #
-# The saved file loads into a plain tower and gives the same outputs. If you train on your own folder, this cell is the one
-# to keep; save outside of `scratch`, which is deleted.
+# The saved file loads into a plain tower. For a folder of your own, save it outside of `scratch`.
 #
 # ## What her sister will lay there
 #
-# From the held-out things of each draw we make four tests. *Mixed* has different things, apart, on white, and *on wood*
-# has the same sheets on wood. In *touching* the things meet on white, and in *her counter* they meet on wood. One thing
-# alone touches nothing, so the last two tests have two things or more.
+# We lay the held-out things of each draw on new sheets, the same in all four tests: different things apart on white
+# (*mixed*) and *on wood*, *touching* on white, and touching on wood, which is *her counter*.
 
 # %%
 truth = torch.arange(120) % 4 + 1
@@ -503,8 +493,8 @@ views = [draws[0][name][sheets[name].index(i)] for name, i in seen]
 show(views, [f"{name}: {truth[i]}" for name, i in seen], columns=6)
 
 # %% [markdown]
-# Things that touch are one connected part. But each of them is often thickest near its middle. So a second way without
-# training counts the **thickest places**: those that are farther from the ground than all places around them.
+# Things that touch are one connected part, but each is often thickest near its middle. So a second way without training
+# counts the **thickest places**, which are farther from the ground than all around them.
 
 
 # %%
@@ -530,8 +520,8 @@ for i in (31, 3):
 show(views, titles, columns=6)
 
 # %% [markdown]
-# In the second and fifth picture, brighter is farther from the ground, and red dots are the thickest places. On the first
-# sheet each thing has one, but on the other the spade and the stick are too thin to have any.
+# Brighter is farther from the ground, and red dots are thickest places. On the first sheet each thing has one, but on the
+# other the spade and the stick are too thin.
 
 # %%
 BAR = 75  # good enough, in per cent
@@ -565,19 +555,18 @@ for name in TESTS:
     print(f"{name}: the adapter's usual answers to two, three and four things are {usual}")
 
 # %% [markdown]
-# Each mark is one draw, and chance is what you get if you give every sheet the same answer.
+# Chance is what the same answer to every sheet gets.
 #
-# **Apart, the two panels on the left.** Connected parts are far above the bar on every draw. They stay there if we shrink
-# the sheets to the 48 pixels that the tower sees, so they do not win by sharper pictures. On white the adapter is above
-# the bar too. But on wood it usually answers four, and the probe is hardly better: neither has ever seen wood.
+# **Mixed, on wood.** Connected parts are far above the bar, even if we shrink the sheets to the 48 pixels that the tower
+# sees. The adapter is above it on white. But on wood it usually answers four, and the probe is hardly better, because
+# neither has seen wood.
 #
-# **Touching, the two panels on the right.** Here nothing reaches the bar. Connected parts see one thing, and on white the
-# adapter answers too low. The thickest places do best, with 61% at most.
+# **Touching, her counter.** Nothing reaches the bar. Connected parts see one thing, and on white the adapter answers too
+# low. Thickest places do best, with 61% at most.
 #
-# It would be unfair to stop here, because the probe and the adapter had no chance to learn wood or touching. So we film
-# every thing once more, among others, for a second folder. In *+ wood* the things lie apart on wood, and in *+ touching*
-# they touch on white. *+ all three* has both kinds and a third one, touching on wood, in turn. There are twice the frames
-# now, so we train for twice the steps.
+# So far, nobody trained on wood or on things that touch. We film every thing again, among others, for a second folder, and
+# train on both for twice the steps. *+ wood* has things apart on wood, *+ touching* has things that touch on white, and
+# *+ all three* has both kinds and also things that touch on wood, in turn.
 
 # %%
 held_out = {
@@ -624,17 +613,13 @@ print("right (%), mean of the draws; your guess for her counter:", helps)
 display(runs.groupby("trained on", sort=False).mean().round(1))
 
 # %% [markdown]
-# Read down the adapter's first four rows. A folder on wood lifts it on wood from 30.3% to 76.9%, just above the bar, and
-# helps nowhere else. A folder of touching things lifts it where things touch on white, from 15.6% to 54.8%, and costs
-# something on *mixed*. But on her counter it helps little, and the folder on wood not at all. What helps there is the
-# folder with things that touch *on wood*. **An adapter learns what its frames show**: it did not put wood and touching
-# together by itself.
+# Compare the adapter's first four rows. A folder on wood lifts it on wood from 30.3% to 77.0%, just above the bar, and
+# nowhere else. A folder of touching things lifts it where they touch on white, from 15.5% to 54.8%. Neither helps much on
+# her counter; a folder helps there that shows things touching *on wood*. **An adapter learns what its frames show**, and
+# this one did not put wood and touching together by itself. With 640 steps it has 50.0% on her counter, as the probe has.
 #
-# Is more training the way out? With 640 steps the adapter has 50.0% on her counter in the mean, a little more than before
-# and far from the bar. The probe from the same frames has as much.
-#
-# So is the adapter from all three kinds better than counting without training? Both answered the *same* sheets, and so we
-# compare them sheet by sheet, with your `lead` of [lesson 04](04_clip_few_shot.ipynb).
+# Does *+ all three* beat counting without training? Both answered the *same* sheets, so we compare sheet by sheet, with
+# your `lead` of [lesson 04](04_clip_few_shot.ipynb).
 
 # %%
 leads, lead = figures.recorded("leads", "test", "draw"), yours("4.5")
@@ -645,23 +630,20 @@ for name, rival in rivals.items():
 display_figure(figures.plot_leads(leads, rivals))
 
 # %% [markdown]
-# Each bar is two spreads to both sides, about 95% for other sheets with the same things. Look at which bars cross zero.
-# Where things lie apart, the adapter is behind connected parts on every draw, on wood by some thirty points. Where they
-# touch on white, it is behind thickest places on every draw, clearly in the mean. On her counter we cannot tell which is
-# better. (The bar of the mean takes the draws as independent. They share some things, so it is a little too short.)
+# A bar is two spreads to each side, about 95% for other sheets with the same things. (Draws share some things, so the
+# mean's is a little too short.) Where things lie apart, the adapter is behind connected parts on every draw. On touching
+# it is behind thickest places, clearly in the mean; on her counter we cannot tell.
 #
-# **The answer.** On Ada's white counter an adapter beats a probe, but connected parts are at least as good and need no
-# training. On wood an adapter has to see wood, and connected parts are still ahead of it. Where things touch on wood,
-# nothing here is good enough. So an adapter is not worth training for these pictures: the sister should lay her things
-# apart, and use the few lines. Real counters have shadows and a rougher grain, so she should test the lines there first.
+# **The answer.** On Ada's white counter an adapter beats a probe, but connected parts do at least as well without training.
+# On wood an adapter has to see wood, and connected parts are still ahead. Where things touch on wood, nothing is good
+# enough. So no adapter is worth training here: the sister should lay her things apart, use the few lines, and try them
+# first on a real counter with its shadows and rougher grain.
 #
 # ## On a model that you have heard of
 #
-# Your function takes other towers too. One line opens DINO's architecture in timm, and with `pretrained=True` that line
-# fetches its weights. Ours are random, so we only see that another architecture is adapted and merged, and roughly what a
-# step costs on your machine: the difference of the two times. After no step the adapter does nothing, so nothing is
-# verified. After one step the merge is verified although this model is useless, because the check speaks of the merge
-# alone.
+# Your function takes other towers too, such as DINO; with `pretrained=True`, timm fetches its weights. Here they are
+# random, so we only see that its architecture is adapted and merged, and roughly what a step costs, the difference of the
+# two times. After no step there is nothing to verify.
 
 # %%
 import timm
@@ -686,18 +668,17 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # <details><summary>Answer</summary>
 #
-# Probably a leak. Neighbouring frames are nearly the same picture and lie on both sides of the split, so the test
-# measured memory. Split by video and compare again. If a gap is left, the pictures in use show what the folder lacks.
+# Probably a leak: neighbouring frames lie on both sides of the split, so the test measured memory. Split by video and
+# compare again. If a gap is left, the pictures in use show what the folder lacks.
 #
 # </details>
 #
-# **2. Your folder shows things apart on wood, and things that touch on white. Users will have things that touch on wood.
-# Is the folder complete?**
+# **2. Your folder shows things apart on wood, and things that touch on white. Users lay things that touch on wood. Is the
+# folder complete?**
 #
 # <details><summary>Answer</summary>
 #
-# Do not rely on it. Here a folder on wood helped on wood and a folder of touching things helped on touching things, but
-# neither helped on her counter. Film some pictures that have both, and test on others.
+# Do not rely on it. Here neither kind alone helped much on her counter. Film some pictures that have both.
 #
 # </details>
 #
@@ -705,8 +686,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # <details><summary>Answer</summary>
 #
-# It does not tell what happens with other things; it speaks of other sheets with these things. That is why there are
-# three draws, each with another random quarter held out, although two of these quarters share some things. As in
+# What happens with other things; it speaks of other sheets with these things. That is why there are three draws. As in
 # [lesson 08](08_how_sure.ipynb), ask what one measurement is.
 #
 # </details>
@@ -715,7 +695,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # - Split by object, because a leak looks like success.
 # - Test on pictures as users will have them, and give the cheap ways as much care as the adapter.
-# - An adapter learns what its frames show, so look at what they lack.
+# - An adapter learns what its frames show.
 # - Set the bar beforehand, and compare sheet by sheet, on several draws.
 #
 # If your own model does not learn, go to [lesson 13](13_not_learning.ipynb).
