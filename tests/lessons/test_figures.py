@@ -58,7 +58,7 @@ from serial_lora_course.lessons.l11_many.figures import (
     plot_times,
     plot_weights,
 )
-from serial_lora_course.lessons.l12_your_own.figures import plot_counts
+from serial_lora_course.lessons.l12_your_own.figures import plot_counts, plot_leads
 from serial_lora_course.lessons.l13_not_learning.figures import (
     plot_curves,
     plot_moved,
@@ -402,13 +402,31 @@ def test_each_draw_is_a_dot_in_the_row_of_its_way_beside_chance_and_the_bar():
         pd.DataFrame(np.random.default_rng(seed).uniform(0, 99, (4, 2)), ways, ["one", "other"])
         for seed in range(3)
     ]
-    figure = plot_counts(tables, bar=75, chance={"one": 25, "other": 33})
-    for axes, (test, chance) in zip(figure.axes, {"one": 25, "other": 33}.items(), strict=True):
-        for row, (way, dots) in enumerate(zip(ways, axes.collections, strict=True)):
+    figure = plot_counts(tables, bar=75, numbers={"one": [1, 2, 3, 4] * 2, "other": [2, 4]})
+    for axes, (test, chance) in zip(figure.axes, {"one": 25, "other": 50}.items(), strict=True):
+        for table, dots in zip(tables, axes.collections, strict=True):
             found = dots.get_offsets()
-            assert list(found[:, 0]) == [table.loc[way, test] for table in tables]
-            assert list(found[:, 1].round()) == [row] * 3
+            assert list(found[:, 0]) == list(table.loc[ways, test])
+            assert list(found[:, 1].round()) == [0, 1, 2, 3]
         assert [line.get_xdata()[0] for line in axes.lines] == [chance, 75]
+    assert [axes.get_title(loc="left")[-8:] for axes in figure.axes] == ["8 sheets", "2 sheets"]
+
+
+def test_leads_are_bars_below_which_stands_their_mean():
+    index = pd.MultiIndex.from_product([["one", "other"], range(3)], names=["test", "draw"])
+    leads = pd.DataFrame({"ahead": [3, 6, 9, 0, 0, 3], "about": [3, 0, 4, 6, 6, 3]}, index)
+    for axes, mean, about in zip(
+        plot_leads(leads, {"one": "a", "other": "b"}).axes, (6, 1), (5, 9), strict=True
+    ):
+        places, half = zip(
+            *(
+                (bar.lines[0].get_xdata()[0], np.ptp(bar.lines[2][0].get_segments()[0][:, 0]) / 2)
+                for bar in axes.containers
+            ),
+            strict=True,
+        )
+        assert places[-1] == mean and half[-1] == pytest.approx(about / 3)
+        assert axes.lines[-1].get_xdata()[0] == 0
 
 
 def test_the_steps_of_a_over_b_are_one_line_for_each_rate():

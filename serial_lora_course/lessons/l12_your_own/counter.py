@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance
+from scipy.ndimage import binary_dilation
 
 from serial_lora_course.data.photographs import cut_out, photographed_things
 
@@ -48,6 +49,20 @@ def placed(thing: Image.Image, box: tuple[int, int, int]) -> np.ndarray:
     alpha = np.asarray(thing.getchannel("A").resize((side, side)))
     covered[top : top + side, left : left + side] = alpha > 127
     return covered
+
+
+def touching(things: list, chance: random.Random) -> Boxes:
+    """Each thing meets one of those before it, and at most 20 of its pixels lie over them."""
+    boxes, taken = [], np.zeros((SIZE, SIZE), bool)
+    while len(boxes) < len(things):
+        side = chance.randint(28, 40)
+        box = chance.randint(0, SIZE - side), chance.randint(0, SIZE - side), side
+        new = placed(things[len(boxes)], box)
+        meets = (new & binary_dilation(taken)).any()
+        if not boxes or (meets and (new & taken).sum() <= 20):
+            boxes.append(box)
+            taken |= new
+    return boxes
 
 
 def frame(

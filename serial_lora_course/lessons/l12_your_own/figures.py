@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
@@ -27,6 +28,7 @@ COLOURS = {
     "probe": BLUE,
     "adapter": VERMILION,
 }
+MARKERS = "os^"  # of the draws
 
 
 def dotted(page: Image.Image | np.ndarray, top: np.ndarray) -> Image.Image:
@@ -39,33 +41,78 @@ def dotted(page: Image.Image | np.ndarray, top: np.ndarray) -> Image.Image:
     return Image.fromarray(picture)
 
 
-def plot_counts(scores: Sequence[pd.DataFrame], bar: float, chance: Mapping[str, float]) -> Figure:
+def plot_counts(
+    scores: Sequence[pd.DataFrame], bar: float, numbers: Mapping[str, Sequence[int]]
+) -> Figure:
     """A panel for each test, a row for each way, and a dot for each draw, the first at the top.
 
     Args:
         scores: for each draw, per cent right: a row for each way, a column for each test.
         bar: what is good enough, in per cent.
-        chance: what the same answer to every sheet gets, by test.
+        numbers: what lies on each sheet, by test; the same answer to every sheet gets what chance gets.
     """
     ways, told = list(scores[0].index), []
-    with styled_figure(12, 3.6) as figure:
-        panels = figure.subplots(1, len(chance), sharex=True, sharey=True)
-        for axes, test in zip(panels, chance, strict=True):
-            for row, way in enumerate(ways):
-                found = [float(table.loc[way, test]) for table in scores]
-                heights = [row + 0.22 * (draw - (len(found) - 1) / 2) for draw in range(len(found))]
-                axes.scatter(found, heights, s=30, color=COLOURS[way.split(",")[0]], clip_on=False)
-                told.append(f"{test}, {way}: {', '.join(f'{each:.0f}' for each in found)}")
-            for place, name, style in ((chance[test], "chance", "dashed"), (bar, "bar", "dotted")):
+    with styled_figure(12, 1.9 + 0.33 * len(ways)) as figure:
+        panels = figure.subplots(1, len(numbers), sharex=True, sharey=True)
+        for axes, (test, laid) in zip(panels, numbers.items(), strict=True):
+            for draw, table in enumerate(scores):
+                found = [float(table.loc[way, test]) for way in ways]
+                heights = [row + 0.25 * (draw - (len(scores) - 1) / 2) for row in range(len(ways))]
+                colours = [COLOURS[way.split(",")[0]] for way in ways]
+                axes.scatter(found, heights, s=30, c=colours, marker=MARKERS[draw], clip_on=False)
+                told.append(f"{test}, draw {draw}: {', '.join(f'{each:.0f}' for each in found)}")
+            chance = 100 / len({int(number) for number in laid})
+            for place, name, style in ((chance, "chance", "dashed"), (bar, "bar", "dotted")):
                 axes.axvline(place, color=QUIET, linestyle=style, lw=1.4, zorder=0)
                 axes.text(place, -0.75, name, color=QUIET, size=9, ha="center")
-            axes.set_title(test, pad=20)
+            axes.set_title(f"{test}, {len(laid)} sheets", pad=20)
             axes.set(xlabel="right answers (%)", xlim=(-2, 102), xticks=range(0, 101, 20))
             axes.set_yticks(range(len(ways)), ways)
             axes.set_ylim(len(ways) - 0.5, -0.5)
-    return with_description(figure, f"Per cent right, draw by draw. {'; '.join(told)}.")
+        name_draws(figure, len(scores))
+    return with_description(figure, f"Per cent right of {', '.join(ways)}. {'; '.join(told)}.")
 
 
-def read_longer() -> pd.DataFrame:
-    """Per cent right by steps: the lesson's adapter on both folders, draw 0, as `answers(0, steps)` gives it."""
-    return pd.read_csv(Path(__file__).with_name("longer.csv"), index_col="steps")
+def name_draws(figure: Figure, draws: int) -> None:
+    """A legend of the draws below the panels."""
+    dots = [Line2D([], [], color=QUIET, marker=MARKERS[i], linestyle="") for i in range(draws)]
+    names = [f"draw {draw}" for draw in range(draws)]
+    figure.legend(dots, names, loc="outside lower center", ncols=draws)
+
+
+def plot_leads(leads: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """How far one way is ahead of another: a panel for each test, a row for each draw and for their mean.
+
+    Args:
+        leads: by test and draw, the columns `ahead` and `about`, its ±, in points.
+        names: of the other way, by test.
+    """
+    told = []
+    with styled_figure(12, 2.7) as figure:
+        panels = figure.subplots(1, len(names), sharex=True, sharey=True)
+        for axes, (test, rival) in zip(panels, names.items(), strict=True):
+            own = leads.loc[test]
+            about = (own["about"] ** 2).sum() ** 0.5 / len(own)  # of draws that share nothing
+            rows = [(f"draw {i}", *own.loc[i], MARKERS[i], QUIET) for i in own.index]
+            rows.append(("mean", own["ahead"].mean(), about, "D", VERMILION))
+            for row, (name, ahead, half, marker, colour) in enumerate(rows):
+                axes.errorbar(ahead, row, xerr=half, color=colour, marker=marker, ms=6, capsize=3)
+                said = f"{ahead:+.0f} ± {half:.0f}"
+                look = {"color": colour, "size": 9, "ha": "center", "va": "bottom"}
+                box = {"facecolor": "white", "lw": 0, "pad": 0.5}
+                axes.text(ahead, row - 0.16, said, bbox=box, **look)
+                told.append(f"{test}, {name}: {said}")
+            axes.axvline(0, color=INK, lw=1.4, zorder=0)
+            axes.set_title(test)
+            axes.set(xlabel=f"points ahead of\n{rival}", ylim=(len(rows) - 0.5, -0.5))
+            axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    return with_description(figure, f"Points ahead. {'; '.join(told)}.")
+
+
+def recorded(name: str, *index: str) -> pd.DataFrame:
+    """What earlier runs gave, by draw: `runs`, per cent right, and `leads`, points ahead.
+
+    They were made as the lesson's `train_on(film_again(ways), draw, steps)` does it: 160 steps where no others
+    are named, and for "Ada's frames" without a second folder. The leads are those of "adapter, + all three".
+    """
+    return pd.read_csv(Path(__file__).with_name(f"{name}.csv"), index_col=list(index))
