@@ -168,8 +168,8 @@ for name, (share, most) in [*after(posted.works()).items()][:2]:
 # %% [markdown]
 # AdamW divides each gradient by its usual size, so an early step moves a parameter by about the rate, **however small
 # its gradient is** (if it is well above AdamW's `eps` of `1e-8`). `B` has moved by 2.00 rates in two steps. `A` has
-# moved by 0.75 only: its first gradient was zero, because `B` was, and AdamW averages over steps. A single step would
-# show `A` at rest, so we take two.
+# moved by 0.75 only: its first gradient was zero, because `B` was, and AdamW averages over steps. In a
+# single step hardly anything but weight decay would move `A`, so we take two.
 #
 # ## Eight posted runs
 #
@@ -438,8 +438,8 @@ print(f"run 4, all in float32: {figures.last(train(posted.run_4(lambda model: mo
 print(inspect.getsource(posted.Rounded))
 
 # %% [markdown]
-# All weights move now, and the run ends where float32 does. PyTorch does not multiply float32 by bfloat16, so this mix
-# needs `autocast`, which rounds both matrices of a product.
+# All weights move now, and the run ends where float32 does. PyTorch has no matrix product of float32 and bfloat16, so
+# this mix needs `autocast`, which rounds both matrices of a product.
 #
 # ## Runs 5, 6 and 7: yours
 #
@@ -563,7 +563,7 @@ print("mended, the healthy run's curve, number for number: runs", *same)
 #
 # </details>
 #
-# ## Run 8: every answer is healthy
+# ## Run 8: these answers are healthy
 #
 # *"My loss falls, but it gets stuck above chance. I asked all your questions, and I can overfit one batch."*
 # ([`GaNDLF #870`](https://github.com/mlcommons/GaNDLF/pull/870),
@@ -691,12 +691,13 @@ display_figure(figures.plot_where_runs_end(panels, chance, untrained, 3, "health
 print(f"run 3, mended, held-out loss before training: {unseen:.2f}")
 
 # %% [markdown]
-# In the middle, runs 1, 4, 5, 6 and 7 cannot fit one batch, and run 3 fits it worse than when mended. But runs 2 and 8
-# fit it, and the mended run 4, with its small steps, does not.
+# In the middle, runs 1, 4, 5, 6 and 7 have not fitted one batch in these steps, and run 3 fits it worse than when
+# mended. But runs 2 and 8 fit it, and the mended run 4 does not.
 #
 # On the right, runs 1, 4, 5 and 6 stay at the pretrained model's 42%, and runs 7 and 8 lose what it knew. The mended
-# run 3 learns: its held-out loss falls from 0.35 to 0.26. Run 2, as posted, names the most drawings, 68%. (Why class
-# vectors do better here than the adapter, we have not tested.) No column shows its fault, so keep the diagnostics.
+# run 3 learns: its held-out loss falls from 0.35 to 0.26. Run 2, as posted, names the most drawings, 68%. (With one
+# seed we cannot say that class vectors do better here than the adapter.) No column shows its fault, so keep the
+# diagnostics.
 #
 # ## Quiz
 #
@@ -704,9 +705,9 @@ print(f"run 3, mended, held-out loss before training: {unseen:.2f}")
 #
 # <details><summary>Answer</summary>
 #
-# What two steps move. A small share: most likely rounding. Nothing: gradients of zeros, a rate of zero, or rounding of
-# every step, so print the largest gradient and the rate. All, by much less than a rate: the schedule. All, as in a
-# healthy run: look at what enters, and at the labels.
+# What two steps move. A small share: most likely rounding. Nothing: no gradient, zeros that meet zeros, a rate of zero,
+# or rounding of every step, so print the largest gradient and the rate. All, by much less than a rate: the schedule.
+# All, as in a healthy run: look at what enters, and at the labels.
 #
 # </details>
 #
