@@ -127,7 +127,8 @@ def require_own_weight(name: str, layer: nn.Module, parameter: str) -> None:
             f"the weights of {name} are offloaded by accelerate, where adapters would have no values; "
             "load the model without offloading."
         )
-    if type(weight) is not nn.Parameter or weight.itemsize < 2:
+    few_bits = type(weight).__module__.startswith(("bitsandbytes.", "torchao."))
+    if few_bits or weight.itemsize < 2 or hasattr(weight, "full_tensor"):
         raise SerialLoRAError(
             f"{name}.{parameter} is no plain matrix of numbers (kept in 8 or 4 bits, or spread over "
             "processes by FSDP); load the base in bfloat16 or float32, or use PEFT's LoRA."

@@ -78,7 +78,7 @@ def slider() -> str:
     """Lesson 06's slider as the solved lesson shows it, over its first drawings."""
     cells = json.loads(STYLES.read_text("utf-8"))["cells"]
     shown = [o.get("data", {}) for cell in cells for o in cell.get("outputs", ())]
-    (panel,) = (p for each in shown if "data-scales" in (p := "".join(each.get("text/html", ""))))
+    (panel,) = (p for each in shown if "data-settings" in (p := "".join(each.get("text/html", ""))))
     head, *figures = re.split("(?=<figure>)", panel)
     return head + "".join(figures[:SHOWN]) + "</div></div>" * (len(figures) > SHOWN)
 

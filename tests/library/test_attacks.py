@@ -103,6 +103,8 @@ def test_a_weight_that_is_computed_is_adapted_once_it_is_an_ordinary_one(kind, m
 class InBits(nn.Parameter):
     """As bitsandbytes keeps a weight: bytes, or what calls itself another type and is no matrix."""
 
+    __module__ = "bitsandbytes.nn.modules"
+
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bfloat16])
 def test_a_weight_in_few_bits_is_refused(dtype, method):

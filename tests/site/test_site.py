@@ -125,8 +125,8 @@ def test_on_a_phone_pages_fit_and_lesson_06s_slider_moves(built, read):
         page.goto((built[0] / "README.html").as_uri())
         page.wait_for_function("document.querySelector('.first output').value === '1'")  # it plays
         page.goto((built[0] / "solutions/06_sd3_style.html").as_uri())
-        strip = page.locator("[data-scales] img").first
+        strip = page.locator("[data-settings] img").first
         before = strip.bounding_box()["x"]
-        page.locator("[data-scales] input[type=range]").press("End")
+        page.locator("[data-settings] input[type=range]").press("End")
         assert strip.bounding_box()["x"] < before
         assert not faults
