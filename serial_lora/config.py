@@ -11,7 +11,6 @@ from serial_lora.errors import SerialLoRAError, require_choice, require_number
 TOWERS = ("image", "text")
 PLACES = {"attention": ("q", "k", "v", "out"), "feed_forward": ("fc1", "fc2")}
 """Where adapters go, and the parts of each place; fc1 is every layer that reads the tokens there."""
-PARTS = PLACES["attention"]
 STREAMS = ("image", "text", "both")
 # What other libraries call these settings.
 _ELSEWHERE = {
@@ -119,7 +118,7 @@ class LoRAConfig(AdapterConfig):
             feed-forward, where a gated one has two first layers and so two pairs for fc1.
     """
 
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = PLACES["attention"]
 
     method: ClassVar[str] = "lora"
 

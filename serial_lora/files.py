@@ -112,8 +112,12 @@ def load_adapter(
         if new and name is not None:
             refuse_misfit(injection, name, config)
         require_fitting(path, tensors, injection, config.rank)
-        if check_base:
-            _refuse_other_base(path, saved, root, injection)
+        if check_base and base_sample(root, injection) != saved.sample:
+            raise SerialLoRAError(
+                f"{path} was trained on a base with other weights than this model's; load the base it "
+                "belongs to (in float32 or bfloat16, since float16 rounds otherwise), or call load_adapter "
+                "with check_base=False if it is meant for this one too."
+            )
         with plain_context(root):
             put_in(injection, config, tensors, name if new else None)
     except BaseException:
@@ -121,9 +125,6 @@ def load_adapter(
             eject(model)
         raise
     return model
-
-
-# ------------------------------------------------------------------------------- which base it is
 
 
 def base_sample(root: nn.Module, injection: Injection) -> str:
@@ -135,17 +136,6 @@ def base_sample(root: nn.Module, injection: Injection) -> str:
             values = weight[projection.row_slice].reshape(-1)
             samples.append(values[:: max(1, values.numel() // 61)].to(torch.bfloat16).cpu())
     return torch.cat(samples).view(torch.int16).numpy().tobytes().hex()
-
-
-def _refuse_other_base(
-    path: Path, saved: SavedAdapter, root: nn.Module, injection: Injection
-) -> None:
-    if base_sample(root, injection) != saved.sample:
-        raise SerialLoRAError(
-            f"{path} was trained on a base with other weights than this model's; load the base it "
-            "belongs to (in float32 or bfloat16, since float16 rounds otherwise), or call load_adapter "
-            "with check_base=False if it is meant for this one too."
-        )
 
 
 # -------------------------------------------------------------------------------- what a file says

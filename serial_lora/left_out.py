@@ -73,9 +73,8 @@ def without_sites(
 
 def _is_tower(name: str, module: nn.Module) -> bool:
     """A child of the model that is named as a tower or decoder and has several layers."""
-    words = f"{name} {type(module).__name__}".lower()
-    if not name or "." in name:
-        return False
+    words = f"{name} {type(module).__name__}".lower() if name and "." not in name else ""
     layers = [m for m in module.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
     named = re.search("visual|vision|image|text|language|decoder", words)
-    return len(layers) > 3 and bool(named) and not re.search("embed|projection|neck|mask", words)
+    apart = re.search("embed|projection|neck|mask", words)
+    return bool(named and not apart) and len(layers) > 3

@@ -39,12 +39,11 @@ class ParameterCount:
 
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count a model's parameters; each shared tensor once. Works with and without adapters."""
-    adapter = sum(p.numel() for p in adapter_parameters(model))
     parameters = list(model.parameters())
     return ParameterCount(
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         total=sum(p.numel() for p in parameters),
-        adapter=adapter,
+        adapter=sum(p.numel() for p in adapter_parameters(model)),
     )
 
 
@@ -76,11 +75,8 @@ def lora_plus_groups(
     own = {id(parameter) for parameter in first + second}
     others = [p for p in model.parameters() if id(p) not in own]
     groups = []
-    for name, parameters, rate in (
-        ("lora_A", first, lr),
-        ("lora_B", second, lr * ratio),
-        ("other", others, lr),
-    ):
+    kinds = {"lora_A": (first, lr), "lora_B": (second, lr * ratio), "other": (others, lr)}
+    for name, (parameters, rate) in kinds.items():
         learning = list(dict.fromkeys(p for p in parameters if p.requires_grad))  # pairs may share
         if learning:
             settings = {"lr": float(rate), "weight_decay": float(weight_decay)}

@@ -141,10 +141,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         return tuple(there[name] for name in names if name in there)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """W (I + the sum of scale * B A), computed in float32 from the base's own W and rounded once.
-
-        Pairs that diverged are refused before the first layer is merged, with ``safe_merge`` and without.
-        """
+        """W (I + the sum of scale * B A), computed in float32 from the base's own W and rounded once."""
         names = check_adapters_to_merge(self, adapter_names)
         names = [name for name in names if name in self.serial_lora_pairs]
         if not names:
@@ -153,7 +150,10 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         with plain_context(self):
             originals = self.originals or [each.own.detach().clone() for each in self.adapted]
             for adapted, original in zip(self.adapted, originals, strict=True):
-                adapted.own.copy_(adapted.changed(wide(original), pairs))
+                changed = adapted.changed(wide(original), pairs).to(original.dtype)
+                if safe_merge:
+                    require_finite({", ".join(names): changed}, "merged")
+                adapted.own.copy_(changed)
         self.originals = originals
         self.merged_adapters += names
 
@@ -190,23 +190,19 @@ class SerialLoRAModel(BaseTuner):
         layers = {n: m for n, m in self.model.named_modules() if isinstance(m, SerialLoRALayer)}
         try:
             for name, layer in layers.items():
-                self._put(name, layer.base_layer)
+                self.model.set_submodule(name, layer.base_layer)
             self._choose(peft_config)
         finally:
             for name, layer in layers.items():
-                self._put(name, layer)
+                self.model.set_submodule(name, layer)
         return peft_config
-
-    def _put(self, name: str, layer: nn.Module) -> None:
-        above, _, own = name.rpartition(".")
-        setattr(self.model.get_submodule(above), own, layer)
 
     def _choose(self, config: SerialLoRAConfig) -> None:
         """Refuse what no pair can stand before; remember which layers read the same tokens."""
         if config.target_modules is None:
             sites = find_sites(self.model, places=config.places)
             config.target_modules = [name for site in sites for name in _layers_of(site)]
-        names = (name for name, _ in self.model.named_modules())
+        names = [name for name, _ in self.model.named_modules()]
         chosen = {name for name in names if self._check_target_module_exists(config, name)}
         sites = [s for s in every_site(self.model) if not chosen.isdisjoint(_layers_of(s))]
         self.readers = {name: _layers_of(site) for site in sites for name in _layers_of(site)}
@@ -229,6 +225,11 @@ class SerialLoRAModel(BaseTuner):
                     "serial_lora.inject for this model, or exclude_modules."
                 )
             require_own_weight(name, layer, "weight")
+        for name in config.modules_to_save or ():
+            if not any(f".{there}".endswith(f".{name}") for there in names):
+                raise SerialLoRAError(
+                    f"there is no module {name!r} to save; modules_to_save names modules of the model."
+                )
         config.places = [place for place in PLACES if any(s.place == place for s in sites)]
         check_rank(sites, config.settings)
 

@@ -71,11 +71,16 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             tensors[_PREFIX + name] = tensor.detach().cpu().clone()
     require_finite(tensors, "exported")
     if folder is not None:
-        config = _peft_config(root, injection, layers)
+        config = json.dumps(_peft_config(root, injection, layers), indent=2).encode()
         with writing(folder):
-            # The larger file first: where the disk has no room for it, an older export stays whole.
-            write_whole(Path(folder, _WEIGHTS), bytes_of(tensors, {"format": "pt"}))
-            write_whole(Path(folder, _CONFIG), json.dumps(config, indent=2).encode())
+            # A full disk is met before anything of an older export goes.
+            waiting = write_whole(Path(folder, f"{_CONFIG}.new"), config)
+            try:
+                write_whole(Path(folder, _WEIGHTS), bytes_of(tensors, {"format": "pt"}))
+            except BaseException:
+                waiting.unlink()
+                raise
+            waiting.replace(Path(folder, _CONFIG))
     return tensors
 
 

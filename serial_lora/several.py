@@ -94,13 +94,12 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
         require_number(f"the weight of {which}", weight)
 
     root, injection = ready_to_change(model)
-    each = [read_adapter(injection, which) for which in weights]
     if injection.also_train:
         raise SerialLoRAError(
             f"{next(iter(injection.also_train))} learned beside each adapter, and such modules have "
             "no exact sum; activate one adapter at a time."
         )
-    rank = sum(adapter.config.rank for adapter in each)
+    rank = sum(read_adapter(injection, which).config.rank for which in weights)
     config = replace(injection.config, rank=rank, scale=1.0, dropout=0.0)
     refuse_misfit(injection, name, config)
     with plain_context(root):

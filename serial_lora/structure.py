@@ -113,8 +113,21 @@ def _projections(name: str, module: nn.Module, parent: nn.Module) -> dict[str, P
                 found |= stacked(linear_projection(module, name, child), pack)
             if len({projection.columns for projection in found.values()}) > 1:
                 return None  # keys and values have a width of their own: they come from elsewhere
+            if packs == ("qkv",):
+                _refuse_other_heights(module, found["v"])
             return found | _output(name, module, parent, found)
     return None
+
+
+def _refuse_other_heights(module: nn.Module, third: Projection) -> None:
+    """Refuse a fused layer whose values are not a third of it, as the layer behind them tells."""
+    for name, layer in module.named_children():
+        behind = isinstance(layer, nn.Linear) and _OUT.match(name)
+        if behind and layer.in_features != third.rows:
+            raise SerialLoRAError(
+                f"{third.module} has {3 * third.rows} rows, which are not q, k and v of one width, since "
+                f"{name} reads {layer.in_features}; this model's attention cannot be adapted."
+            )
 
 
 def _letters(name: str) -> str:

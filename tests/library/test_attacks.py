@@ -116,6 +116,19 @@ def test_a_weight_in_few_bits_is_refused(dtype, method):
     )
 
 
+class UnequalAttention(nn.Module):
+    """One weight for q, k and v, whose values are wider, as EfficientFormer has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(32, 8 + 8 + 32), nn.Linear(32, 32)
+
+
+def test_one_weight_for_q_k_and_v_of_unequal_heights_is_refused(method):
+    model = nn.Sequential(UnequalAttention())
+    refused(model, lambda m: inject(m, method(rank=RANK)), "0.qkv has 48 rows.*proj reads 32")
+
+
 AROUND = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "inference mode": torch.inference_mode,

@@ -31,7 +31,6 @@ TIMM = {
     "deit_tiny_patch16_224": (dict(depth=2), r"attn\.qkv", 2),
     "edgenext_xx_small": (dict(depths=(1, 2, 2, 2)), r"xca\.qkv", 3),
     "eva02_tiny_patch14_224": (dict(depth=2), r"attn\.qkv", 2),
-    "efficientformer_l1": ({}, r"token_mixer\.qkv", 1),
     "fastvit_sa12": (dict(layers=(1, 1, 1, 1)), r"token_mixer\.qkv", 1),
     "hiera_tiny_224": (dict(stages=(1, 1, 1, 1)), r"attn\.qkv", 4),
     "sam2_hiera_tiny": (dict(stages=(1, 2, 2, 1), global_att_blocks=(4,)), r"attn\.qkv", 6),

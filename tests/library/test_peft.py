@@ -105,6 +105,14 @@ def test_it_is_what_inject_does(name, options, tmp_path):
         assert torch.equal(tiny.run(again.unload()), tiny.run(base))
 
 
+def test_a_safe_merge_refuses_what_a_narrow_type_cannot_hold():
+    model = peft.get_peft_model(MODELS["hf_vit"].build().half(), SerialLoRAConfig(r=RANK))
+    fill_adapters(model, size=1e4)
+    with pytest.raises(SerialLoRAError, match="nothing was merged"):
+        model.merge_adapter(safe_merge=True)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
 def trained(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
@@ -198,6 +206,7 @@ def test_copies_and_pickles_share_their_own_pair():
         ("hf_vit", dict(target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]), "o_proj"),
         ("hf_vit", dict(target_modules="all-linear"), "all-linear"),
         ("hf_vit", dict(exclude_modules=["k_proj"]), "k_proj"),
+        ("hf_vit", dict(modules_to_save=["hed"]), "no module 'hed'"),
         ("hf_vit", dict(lora_alpha=8), "lora_alpha is scale"),
         ("torchvision", {}, "inject"),
         ("open_clip_own_attention", {}, "inject"),
