@@ -107,7 +107,7 @@ def test_it_is_what_inject_does(name, options, tmp_path):
 
 def test_a_safe_merge_refuses_what_a_narrow_type_cannot_hold():
     model = peft.get_peft_model(MODELS["hf_vit"].build().half(), SerialLoRAConfig(r=RANK))
-    fill_adapters(model, size=1e4)
+    fill_adapters(model, size=1e7)
     with pytest.raises(SerialLoRAError, match="nothing was merged"):
         model.merge_adapter(safe_merge=True)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
