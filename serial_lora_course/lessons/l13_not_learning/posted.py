@@ -31,9 +31,8 @@ STEPS, BATCH, RANK, RATE = 30, 16, 16, 3e-3
 SCENES, HELD_SCENES = 2, 8  # of SAM: in a step, and held out
 LOW_RATE, ROUNDS = 2e-5, 10  # of run 4, whose steps cost next to nothing
 
-Batch = tuple[
-    Tensor, Tensor
-]  # pictures (B, 3, H, W), or what a tower makes of them, and labels (B,)
+# Pictures (B, 3, H, W), or what a tower makes of them, and labels (B,).
+Batch = tuple[Tensor, Tensor]
 
 
 @cache
