@@ -20,12 +20,13 @@ to serial_lora_course/assets/weights to ship them."""
 OPTIONS = {
     "clip": {"steps": 16000, "seed": 0},
     "sam": {"steps": 8300, "seed": 0},
-    "sd3": {"steps": 16000, "autoencoder-steps": 5000, "seed": 0},
+    "sd3": {"steps": 16000, "autoencoder-steps": 5000, "decoder-steps": 12000, "seed": 0},
     "styles": {},
 }
 HELP = {
     "steps": "of training",
     "autoencoder-steps": "of the autoencoder, before",
+    "decoder-steps": "of its decoder alone, after it",
     "seed": "of weights, batches and noise",
 }
 

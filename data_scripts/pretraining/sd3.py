@@ -3,7 +3,7 @@
 First the autoencoder, a drawing to 16 x 16 latents and back. It learns drawings of all designers but
 OpenMoji in changing colours, so that whatever style the transformer is tuned to later fits through
 it; the adaptation styles' drawings of hidden concepts (`serial_lora_course.data.emoji_sets`) measure
-it. Then, by rectified flow in its latents, the transformer: the drawings of every thing of
+it. Its decoder is then trained further by itself. Then, by rectified flow in its latents, the transformer: the drawings of every thing of
 `serial_lora_course.data.style_sets` by several designers, the designer named in the prompt, some
 of them once more with a black outline. The tiny CLIP's text tower, which stays as it is, reads the
 prompts.
@@ -47,6 +47,8 @@ from serial_lora_course.models.sd3 import TINY_MODEL, Sd3Backbone, build_pipelin
 from serial_lora_course.models.weights import tiny_file
 
 CHANNELS = 16  # of the latents
+#: What a card says of one run alone.
+OWN_IN_CARD = ("model", "command", "recipe", "minutes", "steps", "machine", "measured")
 MEASURED = 200  # drawings of each style, of the autoencoder
 # The first words of a prompt -> who draws for it; Twemoji's are what one gets unasked.
 DESIGNERS = {
@@ -60,13 +62,17 @@ GUIDANCE, STEPS = 3.0, 28
 EMPTY_T5 = 256  # tokens that a pipeline without T5 adds unless it is told otherwise
 
 
-def pretrain(folder: Path, asked: str, steps: int, autoencoder_steps: int, seed: int) -> None:
-    """Run both pretrainings, the autoencoder's only if it has not been run in this folder."""
+def pretrain(
+    folder: Path, asked: str, steps: int, autoencoder_steps: int, decoder_steps: int, seed: int
+) -> None:
+    """Run the three pretrainings, but for those of the autoencoder that have been run in this folder."""
     inner = folder / "autoencoder"
-    finished = inner / AutoencoderPretraining.name
-    if not finished.with_suffix(".card.json").exists():
+    first, finished = inner / AutoencoderPretraining.name, inner / DecoderPretraining.name
+    if not first.with_suffix(".card.json").exists():
         recipe = AutoencoderRecipe(steps=autoencoder_steps, seed=seed)
         AutoencoderPretraining(inner, recipe, asked).run()
+    if not finished.with_suffix(".card.json").exists():
+        DecoderPretraining(inner, DecoderRecipe(steps=decoder_steps, seed=seed), first, asked).run()
     TransformerPretraining(folder, Recipe(steps=steps, seed=seed), finished, asked).run()
 
 
@@ -126,12 +132,16 @@ class AutoencoderPretraining(PretrainingRun):
         super().__init__(folder, recipe, asked)
         self.emoji = seen_emoji()
         self.icons = torch.from_numpy(load_named_icons(SIZE).pictures)
-        self.set_up(build_autoencoder().to(memory_format=torch.channels_last), average=0.999)
+        model = self.build_model().to(memory_format=torch.channels_last)
+        self.set_up(model, average=0.999)
+
+    def build_model(self) -> AutoencoderKL:
+        return build_autoencoder()
 
     def one_step(self) -> float:
         recipe = self.recipe
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
-        pictures = vary(self._pick(generator), generator)
+        pictures = vary(self.pick(generator), generator)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         self.trained.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -145,7 +155,7 @@ class AutoencoderPretraining(PretrainingRun):
         distance = posterior.kl().mean().float() / posterior.mean[0].numel()
         return self.descend(loss + recipe.kl_loss * distance)
 
-    def _pick(self, generator: torch.Generator) -> Tensor:
+    def pick(self, generator: torch.Generator) -> Tensor:
         """A batch of drawings (B, 4, size, size) in [0, 1], of emoji and of icons."""
         icons = round(self.recipe.batch * self.recipe.icons)
         shares = (self.emoji, self.recipe.batch - icons), (self.icons, icons)
@@ -194,6 +204,68 @@ class AutoencoderPretraining(PretrainingRun):
         return json.loads(tiny_file(f"{TINY_MODEL}.card.json").read_text("utf-8"))["autoencoder"]
 
 
+@dataclass(frozen=True)
+class DecoderRecipe:
+    """What the decoder's own run depends on."""
+
+    steps: int = 12000
+    batch: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: int = 200  # steps
+    decay: float = 0.5  # share of the steps in which the rate falls
+    edge_loss: float = 1.0  # weight of differences between neighbouring pixels
+    icons: float = 0.4  # share of drawings that are icons, most of them in one ink
+    coloured_paper: float = 0.25  # share of drawings that lie on a colour, often a dark one
+    seed: int = 0
+
+
+class DecoderPretraining(AutoencoderPretraining):
+    """The decoder alone, further, on the logarithm that the signal-to-noise ratio is.
+
+    The latents stay as they are, so the transformer fits before and after, as it does with the
+    decoders that Stability AI tuned for Stable Diffusion 1 in this way (stabilityai/sd-vae-ft-mse).
+    """
+
+    name = "tiny-sd3-decoder"
+
+    def __init__(
+        self, folder: Path, recipe: DecoderRecipe, autoencoder: Path, asked: str = "sd3"
+    ) -> None:
+        self.autoencoder = autoencoder
+        super().__init__(folder, recipe, asked)
+
+    def build_model(self) -> AutoencoderKL:
+        model = AutoencoderKL.from_pretrained(self.autoencoder)
+        model.encoder.requires_grad_(False)
+        return model
+
+    def one_step(self) -> float:
+        recipe = self.recipe
+        generator = torch.Generator().manual_seed((recipe.seed + 1) * 7_000_003 + self.step)
+        drawings = on_coloured_paper(self.pick(generator), recipe.coloured_paper, generator)
+        pictures = vary(drawings, generator).contiguous(memory_format=torch.channels_last)
+        self.trained.train()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.no_grad():
+                latents = self.model.encode(pictures).latent_dist.mode()
+            drawn = self.model.decode(latents).sample
+        drawn = drawn.float()
+        squared = (drawn - pictures).square().mean((1, 2, 3))
+        loss = (squared + 1e-4).log().mean()  # 1e-4: nobody sees what is more exact
+        return self.descend(loss + recipe.edge_loss * edge_difference(drawn, pictures))
+
+    def write_model(self) -> None:
+        with self.averaged():
+            save_half(self.model, self.folder / self.name)
+
+    def card(self) -> dict:
+        """The autoencoder's, with what is measured now and what this run was."""
+        known = json.loads(self.autoencoder.with_suffix(".card.json").read_text("utf-8"))
+        own = {key: value for key, value in super().card().items() if key in OWN_IN_CARD}
+        return known | {"measured": own.pop("measured"), "decoder": own}
+
+
 def seen_emoji() -> Tensor:
     """Drawings (N, size, size, 4), uint8, by all designers but OpenMoji, of no hidden concept."""
     hidden = hidden_codepoints()
@@ -218,6 +290,15 @@ def unseen_pictures(style: str) -> Tensor:
 def on_paper(drawings: Tensor) -> Tensor:
     """Drawings (B, 4, size, size) on white paper, (B, 3, size, size), both in [0, 1]."""
     return drawings[:, :3] * drawings[:, 3:] + 1 - drawings[:, 3:]
+
+
+def on_coloured_paper(drawings: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Drawings (B, 4, size, size), this share of them without transparent places, on one colour each."""
+    count, paint = len(drawings), drawings[:, 3:]
+    paper = torch.rand(count, 3, 1, 1, generator=generator)
+    paper = paper * torch.rand(count, 1, 1, 1, generator=generator)  # dark ones more often
+    opaque = torch.cat([drawings[:, :3] * paint + (1 - paint) * paper, torch.ones_like(paint)], 1)
+    return torch.where(chosen(count, share, generator), opaque, drawings)
 
 
 def vary(drawings: Tensor, generator: torch.Generator) -> Tensor:
