@@ -1,4 +1,4 @@
-"""What does a training step cost under each method, and inference after a merge?"""
+"""What does a training step cost under each method, and inference with an adapter?"""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ from serial_lora import disabled, inject, merge, unmerge
 from serial_lora_course.labs.memory import saved_activations
 
 FLOOR, OWN = "floor", "floor, the model's own attention"
+INFERENCE = (
+    ("unmerged", unmerge, torch.no_grad),
+    ("unmerged, in inference mode", unmerge, torch.inference_mode),
+    ("merged", merge, torch.no_grad),
+)
 
 
 class Contestant(NamedTuple):
@@ -106,10 +111,15 @@ def contestants(subject: Subject, precision: str = "float32") -> dict[str, Conte
 
 
 def measure_steps(quick: bool) -> list[dict[str, Any]]:
-    """A row for each method on each model, and two for inference: adapter unmerged, and merged."""
+    """A row for each method on each model, and three for inference.
+
+    Of these, two run without gradients, as diffusers' pipelines and the labs do, adapter unmerged and
+    merged; one in inference mode, where each of q, k and v adapts its tokens anew.
+    """
     rows = []
     for make, precision in product(SUBJECTS.values(), ("float32", "bfloat16")):
         subject = make(quick)
+        subject.model.requires_grad_(False)  # else autocast keeps what it casts, in the base alone
         about = {"model": subject.title, "precision": precision}
         entries = contestants(subject, precision)
         steps = {m: training_step(entry.forward, entry.adapter) for m, entry in entries.items()}
@@ -119,12 +129,12 @@ def measure_steps(quick: bool) -> list[dict[str, Any]]:
                 steps[method]()
             sizes = {"adapter, MB": sum(p.nbytes for p in adapter) / 1e6, "kept, MB": kept[0] / 1e6}
             rows.append(about | {"method": method} | clock | sizes)
-        for state, change in {"unmerged": unmerge, "merged": merge}.items():
+        for state, change, without_gradients in INFERENCE:
             models = {"base": subject.model, state: change(entries["Serial LoRA"].model)}
             passes = {
-                name: torch.inference_mode()(partial(subject.run, model.eval(), precision))
+                name: without_gradients()(partial(subject.run, model.eval(), precision))
                 for name, model in models.items()
             }
             about["method"] = f"inference, {state}; the floor is the base"
-            rows.append(about | clocked(passes, "base", "the floor")[state])
+            rows.append(about | clocked(passes, "base", "the floor", rounds=10)[state])
     return rows
