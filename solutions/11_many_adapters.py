@@ -5,7 +5,7 @@
 # each. There are four ways to serve them:
 #
 # - *Switch* adapters: sixty-four passes, of one picture each.
-# - *Merge* each adapter into a copy of the model: sixty-four models.
+# - *Merge* each adapter into a copy of the model: sixty-four models (we only estimate this way).
 # - *Add* all adapters up: one model, one pass.
 # - *Gather*: one model, one pass, each picture with its own adapter.
 #
@@ -483,14 +483,12 @@ title = f"right of {TESTS}, with the own adapter in pictures, in prompts, or in 
 display_figure(figures.plot_table(use, CUSTOMERS, title))
 
 # %% [markdown]
-# Over all customers, own prompts alone bring 24 ± 13 answers, and own pictures alone 13 ± 12. Pictures beside own prompts
-# add 5 ± 10, which may be nothing or 15. Now look at the customers. Symbols and travel gain clearly through prompts
-# (+7 ± 6 and +10 ± 6), and photographs gain clearly only through both. For no customer are own pictures alone beyond
-# their interval. But each pair of prompts was trained together with pairs in the image tower. We did not train prompts
-# alone.
+# Own prompts alone bring 24 of the 29 answers, and own pictures beside them add 5 ± 10. Now look at the customers. Symbols
+# and travel gain clearly through prompts, photographs only through both, and nobody clearly through pictures alone.
+# (These prompts were trained together with pairs in the image tower. We did not train prompts alone.)
 #
-# So far every picture chose among the classes of its own customer, so somebody knew whose picture it was. Suppose that
-# nobody knows: each picture then chooses among all six lists.
+# So far somebody knew whose picture it was, since each chose among its own customer's classes. If nobody knows, each has
+# to choose among all six lists.
 
 # %%
 names = [name for data in sets.values() for name in data.class_names]
@@ -518,9 +516,8 @@ columns = ["right of 288, all six lists", "change"]
 display(pd.DataFrame.from_dict(told, "index", columns=columns))
 
 # %% [markdown]
-# No adapter leaves 69 right. The sum adds 6 ± 12, so it gains nothing clear where nobody knows whose a picture is. The bare
-# tower with own prompts does not need to know either, and it adds 22 ± 11. Own adapters add only 9 ± 13, although they
-# know whose each picture is. Each was trained with its own list alone, but we did not test whether that is the cause.
+# The sum adds 6 ± 12 to the 69 of no adapter, so it gains nothing clear where nobody knows whose a picture is. The bare
+# tower with own prompts need not know either, and adds 22 ± 11. Own adapters add only 9 ± 13. Why, we did not measure.
 #
 # ## What it costs
 #
@@ -584,19 +581,18 @@ columns = ["6 customers: right (change from own)", "64: ms per picture", "64: MB
 display(pd.DataFrame.from_dict(rows, "index", columns=columns))
 
 # %% [markdown]
-# The two panels ask different things. On the left each picture has its own customer. A switch then makes a pass for each
-# picture and costs about 6 ms at every size, while a gather falls with the batch as the bare tower does: at 4 pictures it
-# already takes 3.3 ms, and the switch 5.7. On the right 64 pictures come from few or many customers. With six customers
-# the bars of switch and gather overlap (3.0 and 2.8 ms), and with 64 the switch takes twice as long.
+# On the left each picture has its own customer, so a switch makes a pass for each and costs about 6 ms at every size. A
+# gather becomes cheaper with the batch, as the bare tower does: at 4 pictures it takes 3.3 ms. On the right 64 pictures
+# come from few or many customers. With six, the bars of switch and gather overlap; with 64, a switch takes twice as long.
 #
-# The table puts counts from six customers beside costs of 64, so it does not say how many answers a sum of 64 would
-# keep. We did not run merged copies: their time is that of a bare pass for one picture.
+# The table puts answers of six customers beside costs of 64: we did not try a sum of 64. Merged copies were not run, and
+# have the time of a bare pass for one picture.
 #
 # For these six customers, run the **bare tower with own prompts**. It is as fast as no adapter, it lacks 5 ± 10 answers,
-# and it is also the best where nobody knows whose a picture is. Where own pictures bring more, **gather** (in the
+# and it has the most answers, 91, where nobody knows whose a picture is. Where own pictures bring more, **gather** (in the
 # library, [`per_sample`](../docs/library.md#several-adapters-on-one-base)): it keeps all 141 answers, in 20 MB where
-# copies of the image tower need 704. We chose the sum's weight, and this advice, on the test pictures, so expect a
-# little less on new ones.
+# copies of the image tower need 704. We chose the sum's weight, and this advice, on the test pictures, which may flatter
+# both.
 #
 # ## Quiz
 #
@@ -613,8 +609,8 @@ display(pd.DataFrame.from_dict(rows, "index", columns=columns))
 #
 # - A sum of pairs is exactly one pair. It loses by size at small weights and by interference at large ones: 131 right at
 #   1/3, 99 at 1, where own adapters have 141.
-# - Most of the gain came with the prompts: 24 of 29 answers with a bare image tower, mainly for symbols and travel.
-# - One pass can give each sample its own pair. A gather took 2.8 ms a picture and the bare tower 2.7; it paid clearly
-#   from 4 customers with a picture each, and with 64 pictures somewhere between 6 customers and 64.
+# - Most of the gain came with the prompts: 24 of 29 answers with a bare image tower.
+# - One pass can give each sample its own pair, at 2.8 ms a picture (bare: 2.7). With a picture each, that paid clearly
+#   at 4 customers; with 64 pictures, at 64 but not at 6.
 #
 # Next: [a model and pictures of your own](12_your_own.ipynb).
