@@ -53,7 +53,6 @@ from serial_lora_course.lessons.l08_how_sure.figures import (
     plot_studies,
 )
 from serial_lora_course.lessons.l11_many.figures import (
-    plot_distance,
     plot_table,
     plot_times,
     plot_weights,
@@ -251,23 +250,17 @@ def test_a_curve_over_the_weight_has_its_counts_and_its_distance_to_the_one_befo
     assert "own: at 0 2, at 1 7" in figure.alt_text
 
 
-def test_answers_over_how_far_features_move_are_a_dot_a_draw_and_a_curve_through_their_means():
-    some = [torch.arange(9).reshape(1, 9) < count for count in (2, 7, 8)]
-    runs = {"as trained": {1: [(0.7, some[0])]}, "turned": {1: [(0.1, some[1]), (0.3, some[2])]}}
-    figure = plot_distance(runs, {"own": some[2]})
-    drawn = [line.get_xydata().tolist() for line in figure.axes[0].lines]
-    assert [[0.7, 2]] in drawn and [[0, 8], [0.7, 2]] in drawn
-    assert [[0.1, 7], [0.3, 8]] in drawn and [[0, 8], [0.2, 7.5]] in drawn
-    assert "turned × 1: features move by 0.20, right 7, 8; own: 8" in figure.alt_text
-
-
 def test_times_are_a_line_a_call_over_the_batch_and_over_its_customers():
-    ms = {("no adapter", 1): [8, 7, 9], ("no adapter", 4): [4, 3, 5]}
-    ms |= {("gather", 1): [8, 8, 8], ("gather", 4): [5, 5, 5]}
-    ms |= {("switch", 1): [6, 6, 6], ("switch", 4): [9, 9, 9]}
+    ways = {"no adapter": (8, 4, 3), "switch": (7, 6, 9), "gather": (9, 5, 2)}
+    batches = ((1, 1), (4, 4), (4, 1))  # pictures, customers
+    ms = {
+        (way, *each): [time, time - 1, time + 1]
+        for way, times in ways.items()
+        for each, time in zip(batches, times, strict=True)
+    }
     figure = plot_times((1, 4), (1, 4), ms)
     drawn = [[list(each[0].get_ydata()) for each in axes.containers] for axes in figure.axes]
-    assert drawn == [[[8, 4], [9, 9], [8, 5]], [[6, 9], [5, 5]]]
+    assert drawn == [[[8, 4], [7, 6], [9, 5]], [[3, 4], [9, 6], [2, 5]]]
     assert "pictures, no adapter: 8.0 for 1, 4.0 for 4" in figure.alt_text
 
 

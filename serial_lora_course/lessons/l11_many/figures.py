@@ -1,4 +1,4 @@
-"""A table of adapters and customers, sums over the weight, answers over how far features move, and times."""
+"""A table of adapters and customers, sums over the weight, and times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from serial_lora_course.plots.style import (
     BLUE,
     DASHED,
     PURPLE,
-    QUIET,
     VERMILION,
     styled_figure,
     with_description,
@@ -24,9 +23,6 @@ LOOKS = (
     {"color": VERMILION, "marker": "o", "linestyle": "-"},
     {"color": PURPLE, "marker": "^", "linestyle": ":"},
 )
-NOTE = {"textcoords": "offset points", "ha": "center", "fontsize": 10}
-EDGES = ((0.99, "right"), (0.01, "left"))
-LEVEL = {"xycoords": ("axes fraction", "data"), "va": "bottom", "fontsize": 10}
 
 
 def apart(named: Tensor, other: Tensor) -> tuple[int, float]:
@@ -127,73 +123,33 @@ def plot_weights(weights: Sequence[float], curves: Mapping[str, Mapping[str, Ten
     )
 
 
-def plot_distance(
-    runs: Mapping[str, Mapping[str, Sequence[tuple[float, Tensor]]]], levels: Mapping[str, Tensor]
-) -> Figure:
-    """Right answers over how far picture features move: a curve a kind, through the means of its draws.
-
-    Args:
-        runs: kind -> scale -> for each draw, how far features move, and which pictures (C, N) are named right.
-        levels: name -> which pictures are named right, dotted; the first is where nothing moves.
-    """
-    words, (own, *_) = [], levels.values()
-    with styled_figure(9.5, 4.4) as figure:
-        axes = figure.subplots()
-        for (kind, scales), look in zip(runs.items(), LOOKS[1::-1], strict=False):
-            middle = [(0.0, float(own.sum()))]
-            for scale, draws in scales.items():
-                far, counts = zip(*((far, int(named.sum())) for far, named in draws), strict=True)
-                points = axes.plot(far, counts, look["marker"], color=look["color"], markersize=6)
-                points[0].set_alpha(0.55 if len(draws) > 1 else 1)
-                if len(draws) == 1:
-                    half = apart(draws[0][1], own)[1]
-                    axes.errorbar(far, counts, half, color=look["color"], capsize=4, linewidth=1)
-                middle.append((float(np.mean(far)), float(np.mean(counts))))
-                at = {"xytext": (0, 9) if len(draws) > 1 else (-20, -14), "color": look["color"]}
-                axes.annotate(f"× {scale}", (middle[-1][0], max(counts)), **NOTE | at)
-                words.append(
-                    f"{kind} × {scale}: features move by {np.mean(far):.2f}, "
-                    f"right {', '.join(map(str, counts))}"
-                )
-            axes.plot(*zip(*middle, strict=True), label=kind, **look | {"marker": None})
-        for (name, named), (x, side) in zip(levels.items(), EDGES, strict=False):
-            count = int(named.sum())
-            axes.axhline(count, color=QUIET, linestyle=":", linewidth=1.4)
-            axes.annotate(f"{name}: {count}", (x, count), ha=side, **LEVEL)
-            words.append(f"{name}: {count}")
-        axes.set(xlabel="how far picture features move (their length is 1)", xlim=(0, None))
-        axes.set(ylabel=f"right of {own.numel()}")
-        axes.legend(loc="lower left", title="the other five adapters")
-    return with_description(figure, f"{'; '.join(words)}.")
-
-
 def plot_times(
-    sizes: Sequence[int], groups: Sequence[int], ms: Mapping[tuple[str, int], Sequence[float]]
+    sizes: Sequence[int], groups: Sequence[int], ms: Mapping[tuple[str, int, int], Sequence[float]]
 ) -> Figure:
     """Milliseconds a picture, over the pictures in a batch of strangers, and over the customers in a full one.
 
     Args:
         sizes: pictures in a batch, each of another customer.
         groups: how many customers share a batch of the largest size.
-        ms: ("no adapter" or "gather", size) or ("switch", customers) -> milliseconds a picture, in each round.
+        ms: (way, pictures, customers) -> milliseconds a picture, in each round.
     """
     words, full = [], sizes[-1]
     with styled_figure(11, 4) as figure:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(4, 3))
         looks = {"no adapter": LOOKS[0], "switch": LOOKS[2], "gather": LOOKS[1]}
         panels = (
-            (left, sizes, {"no adapter": sizes, "switch": [full] * len(sizes), "gather": sizes}),
-            (right, groups, {"switch": groups, "gather": [full] * len(groups)}),
+            (left, sizes, [(n, n) for n in sizes]),
+            (right, groups, [(full, n) for n in groups]),
         )
-        for axes, ticks, ways in panels:
-            for way, keys in ways.items():
-                rounds = [sorted(ms[way, key]) for key in keys]
+        for axes, ticks, batches in panels:
+            for way, look in looks.items():
+                rounds = [sorted(ms[way, *each]) for each in batches]
                 middle = [each[len(each) // 2] for each in rounds]
                 spread = [
                     [m - each[0] for m, each in zip(middle, rounds, strict=True)],
                     [each[-1] - m for m, each in zip(middle, rounds, strict=True)],
                 ]
-                axes.errorbar(ticks, middle, spread, label=way, capsize=4, **looks[way])
+                axes.errorbar(ticks, middle, spread, label=way, capsize=4, **look)
                 told = ", ".join(f"{m:.1f} for {n}" for m, n in zip(middle, ticks, strict=True))
                 words.append(f"{axes is left and 'pictures' or 'customers'}, {way}: {told}")
             axes.set_xscale("log")
