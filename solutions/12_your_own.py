@@ -561,16 +561,22 @@ for ground in (white, wood):
 # %% [markdown]
 # Chance is what the same answer to every sheet gets.
 #
-# **Mixed, on wood.** Connected parts are far above the bar, even if we shrink the sheets to the 48 pixels that the tower
-# sees. The adapter is above it on white. But on wood it usually answers four, and the probe is hardly better, because
-# neither has seen wood.
+# **Mixed, on wood.** Where things lie apart, connected parts are far above the bar, on wood too. The adapter is above
+# it on white, but on wood it is near chance, and the probe is hardly better. The second figure shows the adapter's
+# answers beside those of connected parts, with the right answers framed. Whatever lies on wood, the adapter mostly says
+# four. It says so even of bare wood, but of bare white it says one. The grain, which it never saw in training, is
+# enough to make it say four.
 #
-# **Touching, her counter.** Nothing reaches the bar. Connected parts see one thing, and on white the adapter answers too
-# low. Thickest places do best, with 61% at most.
+# **Touching, her counter.** Nothing reaches the bar. Connected parts say one, as they must. The adapter usually says
+# one where two things touch and two where there are three, so it is often one too low. Thickest places do best, with
+# 61% at most.
 #
-# So far, nobody trained on wood or on things that touch. We film every thing again, among others, for a second folder, and
-# train on both for twice the steps. *+ wood* has things apart on wood, *+ touching* has things that touch on white, and
-# *+ all three* has both kinds and also things that touch on wood, in turn.
+# So far, nobody trained on wood or on things that touch. For a second folder we film every thing again, among others,
+# and train on both folders. *+ wood* has things apart on wood, and *+ touching* has things that touch on white. *+ wood
+# or touching* has half of each and so never both at once, while *+ her counter* always has both. We train on the last
+# one for draw 0. All other runs with a second folder are recorded. They were made by `train_on`, with the draw as the
+# seed and 160 steps, twice as many as for Ada's frames alone because there are twice as many frames. One row has 640
+# steps.
 
 # %%
 FOLDERS = {  # what their sheets show, in turn
