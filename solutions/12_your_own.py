@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 12 · Your own model and pictures
 #
-# A camera above the white counter in Ada's shop tells how many things lie there, from one to four. Ada sorted its
-# frames into four folders and trained a classifier, which was nearly always right when she tested it. Now her sister
-# wants it too. But the sister's counter is of *wood*, she lays *different* things together, and they *touch*.
+# A camera above the white counter in Ada's shop tells how many things lie there, from one to four. Ada trained it on
+# frames sorted into four folders, and it was nearly always right when she tested it. Her sister wants it too. But her
+# counter is of *wood*, and she lays *different* things together, which *touch*.
 #
-# **Is it worth training an adapter for such pictures, or is a linear probe enough, or even a few lines that train
+# **Is it worth training an adapter for her pictures, or is a linear probe enough, or even a few lines that train
 # nothing?** Good enough means that three sheets of four are counted right.
 
 # %%
@@ -42,10 +42,9 @@ lesson_card("12")
 # %% [markdown]
 # ## A folder of frames
 #
-# Each class has a folder of its own. Every frame shows the photograph of one thing on white, one to four times, and
-# `film` takes four frames of every sheet, each with another tilt and light. To use a folder of your own, leave out
-# `film` and change the lines that fill `folder`, `files` and `objects`. Your folder then serves up to exercise 12.2;
-# what comes after it is about counting.
+# Each class has a folder. Every frame shows the photograph of one thing on white, one to four times, and `film` takes
+# four frames of each sheet, with another tilt and light. To use a folder of your own up to exercise 12.2, leave out
+# `film` and change the lines that fill `folder`, `files` and `objects`.
 
 # %%
 from serial_lora_course.lessons.l12_your_own.counter import (
@@ -92,8 +91,8 @@ print(ATTRIBUTION["photographs"])
 # %% [markdown]
 # ## Nearly always right
 #
-# A frozen model, the image tower of our tiny CLIP, turns every frame into a vector. We set a random quarter of the
-# frames aside for testing, and each of them gets the class of the training frame whose vector is nearest.
+# A frozen model, the image tower of our tiny CLIP, turns every frame into a vector. A random quarter of the frames is
+# for testing, and each gets the class of the training frame whose vector is nearest.
 
 # %%
 from serial_lora_course.models.clip import load_clip
@@ -135,9 +134,9 @@ pairs = [*careless[1][:8], *found[:8].tolist()]
 show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i in pairs])
 
 # %% [markdown]
-# Below each test frame you see the training frame that decided its class. It shows the same sheet, as in 163 of all 178
-# cases, so the answer had to be right and nothing was counted. This is a **leak**, and frames of one video leak in the
-# same way. The remedy is to split *objects*: all frames of a thing go to the same side.
+# Below each test frame is the training frame that decided its class. It shows the same sheet, as in 163 of all 178
+# cases, so the answer had to be right and nothing was counted. This is a **leak**. Frames of one video leak in the same
+# way. The remedy is to split *objects*: all frames of a thing go to the same side.
 #
 # ### Exercise 12.1 · Split by object
 #
@@ -184,8 +183,8 @@ check("12.1", split_by_object)
 # %% [markdown]
 # <details><summary>Hint 1: choose objects, not pictures</summary>
 #
-# Make the *set* of each class's objects and sort it, because a set has no order. `random.Random(seed)` makes the same
-# choice among these names every time.
+# Make the *set* of each class's objects and sort it, because a set has no order. `random.Random(seed)` then always
+# chooses the same names.
 #
 # </details>
 # <details><summary>Hint 2: then pictures follow their objects</summary>
@@ -197,8 +196,8 @@ check("12.1", split_by_object)
 #
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 #
-# We compare both splits, and we add a **linear probe**, which is one linear layer from the frozen features to the
-# classes. Each of three *draws* holds out another random quarter of the frames or of the things.
+# We compare both splits, also for a **linear probe**, one linear layer from the frozen features to the classes. Each of
+# three *draws* holds out another random quarter of the frames or of the things.
 
 
 # %%
@@ -236,8 +235,8 @@ display(pd.Series(rows).astype(float).round(1).unstack(0))
 #
 # ## An adapter, merged and saved
 #
-# A probe only reads what the features hold, but an adapter changes them. Ours is Serial LoRA, one pair of small
-# matrices before q, k and v in each block. When it is trained and merged, an ordinary model is left.
+# A probe only reads the features, but an adapter changes them. Ours is Serial LoRA, one pair of small matrices before
+# q, k and v in each block. Once it is trained and merged, an ordinary model is left.
 #
 # ### Exercise 12.2 · From a folder to a merged model
 #
@@ -318,17 +317,15 @@ check("12.2", folder_to_model)
 # %% [markdown]
 # <details><summary>Hint 1: what learns, and what you need from the package</summary>
 #
-# `inject(copy.deepcopy(vision), SerialLoRAConfig(rank=rank))` freezes the copy and gives it pairs. In `nn.Sequential(...)`
-# with `nn.LayerNorm(width, elementwise_affine=False)` and `nn.Linear(width, classes)`, only pairs and head require
-# gradients. The width is `vision(pictures[:1]).shape[1]`. `eject(model, keep_merged=True)` merges the pairs and removes
-# them.
+# `inject(copy.deepcopy(vision), SerialLoRAConfig(rank=rank))` freezes the copy and gives it pairs. Behind it stand
+# `nn.LayerNorm(width, elementwise_affine=False)` and `nn.Linear(width, classes)`; the width is
+# `vision(pictures[:1]).shape[1]`. `eject(model, keep_merged=True)` merges the pairs and removes them.
 #
 # </details>
 # <details><summary>Hint 2: the loop, and the order at the end</summary>
 #
-# Take the probe's loop, but give the model pictures, with `torch.tensor(train)[torch.randperm(len(train))[:16]]` as the
-# batch. At the end compute the outputs of the base and of the adapted model *before* you merge, and those of the merged
-# model after it, all under `torch.no_grad()`.
+# Take the probe's loop, with `torch.tensor(train)[torch.randperm(len(train))[:16]]` as the batch of pictures. At the
+# end, compute the outputs of the base and of the adapted model *before* you merge, all under `torch.no_grad()`.
 #
 # </details>
 #
@@ -338,8 +335,7 @@ check("12.2", folder_to_model)
 #
 # Things that lie apart can be counted without a model. We mark every pixel that differs from the ground, and count the
 # **connected parts**, the groups of marks that hang together. On white, the ground is the median colour of the page.
-# The sister's wood has no single colour. But ours is simpler than real wood, because its grain keeps exactly the same
-# colour along each line:
+# The sister's wood has no single colour, but its grain keeps one exactly along each line, as no real wood does:
 
 # %%
 photos, laid = photographs(), []
@@ -383,14 +379,13 @@ check("12.3", ground_of)
 # %% [markdown]
 # <details><summary>Hint 1: what a stripe has in common</summary>
 #
-# Along the grain the wood keeps its colour, so the things on a line are outliers. Which kind of average do outliers not
-# move?
+# Along the grain the wood keeps its colour, and things are outliers. Which average do outliers not move?
 #
 # </details>
 # <details><summary>Hint 2: which way the grain runs</summary>
 #
-# Make three grounds: one colour for the page, one for each row, one for each column. The right one agrees exactly with
-# most pixels. Choose by a distance that a few large differences do not change.
+# Make three grounds: one colour for the page, for each row, for each column. The right one agrees exactly with most
+# pixels. Choose by a distance that a few large differences do not change.
 #
 # </details>
 #
@@ -423,8 +418,8 @@ for page in laid[1::2]:
 show(views, titles, columns=6)
 
 # %% [markdown]
-# Marked pixels are white. With one colour as the ground, stripes of the wood are marked too and join the things. With
-# your ground, each thing is a part of its own. Now all three ways count the frames that each draw held out.
+# Marked pixels are white. With one colour as the ground, stripes are marked too and join the things. With yours, each
+# thing is a part. Now all three ways count what each draw held out.
 
 # %%
 RANK, RATE, STEPS = 8, 4e-3, 80  # the rate comes from earlier tries
@@ -457,16 +452,15 @@ with torch.no_grad():
 print(f"verified: {verified}; the outputs of the loaded model differ by at most {apart:.1g}")
 
 # %% [markdown]
-# The adapter is right on at least 93.5% of the frames and the probe on 86.0% at most, so the adapter is clearly better.
-# But connected parts, which never trained, are ahead of the adapter on every draw. On white, Ada needs neither.
+# The adapter is right on at least 93.5% of the frames and the probe on 86.0% at most. But connected parts, which never
+# trained, are ahead of both on every draw, so on white Ada needs neither.
 #
-# The saved file loads into a plain tower. For a folder of your own, save it outside of `scratch`.
+# The saved file loads into a plain tower. Save your own outside of `scratch`.
 #
 # ## What her sister will lay there
 #
-# We lay the held-out things of each draw on new sheets, the same things in each of four tests. They lie apart on white
-# (*mixed*) or apart *on wood*, or they are *touching* on white, or they touch on wood, as on *her counter*. One thing
-# alone cannot touch another, so the last two tests have no sheets with one.
+# We lay the held-out things of each draw on new sheets in four tests: apart on white (*mixed*), apart *on wood*,
+# *touching* on white, and touching on wood, which is *her counter*. The last two have no sheet with a single thing.
 
 # %%
 BAR = 75  # good enough, in per cent
@@ -499,9 +493,8 @@ views = [draws[0][name][sheets[name].index(i)] for name, i in seen]
 show(views, [f"{name}: {truth[i]}" for name, i in seen], columns=6)
 
 # %% [markdown]
-# Things that touch are one connected part, so that way has to fail in two of the tests. But each thing is often
-# thickest near its middle. So a second way without training counts the **thickest places**, which are farther from the
-# ground than all around them.
+# Things that touch are one connected part, so that way has to fail. But each is often thickest near its middle, so a
+# second way without training counts the **thickest places**, which are farther from the ground than all around them.
 
 
 # %%
@@ -527,8 +520,8 @@ for i in (31, 3):
 show(views, titles, columns=6)
 
 # %% [markdown]
-# Brighter places are farther from the ground, and red dots are thickest places. On the first sheet each thing has a
-# dot, but on the second the spade and the stick are too thin for one.
+# Brighter is farther from the ground, and red dots are thickest places. On the first sheet each thing has one, but on
+# the second the spade and the stick are too thin.
 
 
 # %%
@@ -561,22 +554,17 @@ for ground in (white, wood):
 # %% [markdown]
 # Chance is what the same answer to every sheet gets.
 #
-# **Mixed, on wood.** Where things lie apart, connected parts are far above the bar, on wood too. The adapter is above
-# it on white, but on wood it is near chance, and the probe is hardly better. The second figure shows the adapter's
-# answers beside those of connected parts, with the right answers framed. Whatever lies on wood, the adapter mostly says
-# four. It says so even of bare wood, but of bare white it says one. The grain, which it never saw in training, is
-# enough to make it say four.
+# **Mixed, on wood.** Connected parts are far above the bar. The adapter is above it on white, but near chance on wood,
+# and the probe is hardly better. The second figure frames the right answers: whatever lies on wood, the adapter mostly
+# says four. The grain, which it never saw in training, is enough, because it mostly says four to *bare* wood too.
 #
-# **Touching, her counter.** Nothing reaches the bar. Connected parts say one, as they must. The adapter usually says
-# one where two things touch and two where there are three, so it is often one too low. Thickest places do best, with
-# 61% at most.
+# **Touching, her counter.** Nothing reaches the bar. Connected parts say one, as they must, and the adapter is often
+# one too low. Thickest places do best, with 61% at most.
 #
-# So far, nobody trained on wood or on things that touch. For a second folder we film every thing again, among others,
-# and train on both folders. *+ wood* has things apart on wood, and *+ touching* has things that touch on white. *+ wood
-# or touching* has half of each and so never both at once, while *+ her counter* always has both. We train on the last
-# one for draw 0. All other runs with a second folder are recorded. They were made by `train_on`, with the draw as the
-# seed and 160 steps, twice as many as for Ada's frames alone because there are twice as many frames. One row has 640
-# steps.
+# Now we film every thing again, among others, and train on both folders. The second folder shows things apart on wood
+# (*+ wood*), things that touch on white (*+ touching*), half of each (*+ wood or touching*), or on every sheet things
+# that touch on wood (*+ her counter*). You train on the last for draw 0. The other runs are recorded, made by the same
+# `train_on` with the draw as seed, with 160 steps or, in one row, 640. Ada's frames alone had 80.
 
 # %%
 FOLDERS = {  # what their sheets show, in turn
@@ -628,14 +616,17 @@ print("right (%), mean of the draws:")
 display((sum(tables) / 3).round(1))
 
 # %% [markdown]
-# Compare the adapter's first four rows. A folder on wood lifts it on wood from 30.3% to 77.0%, just above the bar, and
-# nowhere else. A folder of touching things lifts it where they touch on white, from 15.5% to 54.8%, but costs points on
-# *mixed*. Neither helps much on her counter; a folder helps there that shows things touching *on wood*. **An adapter
-# learns what its frames show**, and this one did not put wood and touching together by itself. With all three kinds and
-# 640 steps it has 50.0% on her counter, as the probe has.
+# A solid line is the better way without training. *+ wood* lifts the adapter on wood from 29.7% to 77.0%, just above
+# the bar, and *+ touching* lifts it on touching from 13.7% to 54.8%. Every second folder costs points on *mixed*, and
+# *+ wood* on her counter too.
 #
-# Does the adapter of *+ all three* beat counting without training? Both answered the *same* sheets, so we compare sheet
-# by sheet, with your `lead` of [lesson 04](04_clip_few_shot.ipynb).
+# Does an adapter that saw wood and saw touching put the two together? With *+ wood or touching* it has 29.6% on her
+# counter, no more than with Ada's frames alone, though draws differ a lot. With *+ her counter* it has 46.7%. **An
+# adapter learns what its frames show**, and ours did not put wood and touching together by itself. XXX640
+#
+# Is the adapter ahead of the line if it saw such sheets? For *mixed* we take Ada's frames, else the folder of the
+# test's kind. Both ways answered the *same* sheets, so we compare sheet by sheet, with your `lead` of [lesson
+# 04](04_clip_few_shot.ipynb).
 
 # %%
 leads, lead = figures.recorded("leads", "test", "draw"), yours("4.5")
@@ -648,18 +639,18 @@ display_figure(figures.plot_leads(leads.sort_index(), RIVALS))
 
 # %% [markdown]
 # A bar is two spreads to each side, about 95% for other sheets with the same things. (Draws share some things, so the
-# mean's is a little too short.) Where things lie apart, the adapter is behind connected parts on every draw. On touching
-# it is behind thickest places, clearly in the mean; on her counter we cannot tell.
+# mean's is a little too short.) XXXLEADS
 #
-# **The answer.** On Ada's white counter an adapter beats a probe, but connected parts do at least as well without training.
-# On wood an adapter has to see wood, and connected parts are still ahead. Where things touch on wood, nothing is good
-# enough. So no adapter is worth training here: the sister should lay her things apart, use the few lines, and try them
-# first on a real counter with its shadows and rougher grain.
+# **The answer.** On Ada's white counter an adapter beats a probe, but connected parts do better still, without
+# training. On wood an adapter has to see wood, and connected parts are still ahead. Where things touch on wood, nothing
+# is good enough. So none of *our* adapters, of one rank and for one small tower, is worth training here: the sister
+# should lay her things apart, use the few lines, and try them first on a real counter with its shadows and rougher
+# grain.
 #
 # ## On a model that you have heard of
 #
-# Your function takes other towers too, such as DINO; with `pretrained=True`, timm fetches its weights. Here they are
-# random, so we only see that its architecture is adapted and merged, and roughly what a step costs, the difference of the
+# Your function takes other towers too, such as DINO, whose weights timm fetches with `pretrained=True`. Here they are
+# random, so we only see that DINO is adapted and merged, and roughly what a step costs a laptop, the difference of the
 # two times. After no step there is nothing to verify.
 
 # %%
@@ -690,7 +681,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 # <details><summary>Answer</summary>
 #
 # Probably a leak: neighbouring frames lie on both sides of the split, so the test measured memory. Split by video and
-# compare again. If a gap is left, the pictures in use show what the folder lacks.
+# compare again.
 #
 # </details>
 #
@@ -699,7 +690,8 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # <details><summary>Answer</summary>
 #
-# Do not rely on it. Here neither kind alone helped much on her counter. Film some pictures that have both.
+# Do not rely on it. With such a folder our adapter had 29.6% on her counter, and 46.7% with sheets that showed both at
+# once. Film what users lay.
 #
 # </details>
 #
@@ -707,8 +699,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # <details><summary>Answer</summary>
 #
-# What happens with other things; it speaks of other sheets with these things. That is why there are three draws. As in
-# [lesson 08](08_how_sure.ipynb), ask what one measurement is.
+# What happens with other things. That is why there are three draws.
 #
 # </details>
 #
