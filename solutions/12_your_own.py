@@ -564,7 +564,8 @@ for ground in (white, wood):
 # Now we film every thing again, among others, and train on both folders. The second folder shows things apart on wood
 # (*+ wood*), things that touch on white (*+ touching*), half of each (*+ wood or touching*), or on every sheet things
 # that touch on wood (*+ her counter*). You train on the last for draw 0. The other runs are recorded, made by the same
-# `train_on` with the draw as seed, with 160 steps or, in one row, 640. Ada's frames alone had 80.
+# `train_on` with the draw as seed. Two folders get twice the steps that Ada's frames had, and in one row four times as
+# many again.
 
 # %%
 FOLDERS = {  # what their sheets show, in turn
@@ -622,11 +623,12 @@ display((sum(tables) / 3).round(1))
 #
 # Does an adapter that saw wood and saw touching put the two together? With *+ wood or touching* it has 29.6% on her
 # counter, no more than with Ada's frames alone, though draws differ a lot. With *+ her counter* it has 46.7%. **An
-# adapter learns what its frames show**, and ours did not put wood and touching together by itself. XXX640
+# adapter learns what its frames show**, and ours did not put wood and touching together by itself. With 640 steps it
+# does no better, and the probe does as well.
 #
 # Is the adapter ahead of the line if it saw such sheets? For *mixed* we take Ada's frames, else the folder of the
-# test's kind. Both ways answered the *same* sheets, so we compare sheet by sheet, with your `lead` of [lesson
-# 04](04_clip_few_shot.ipynb).
+# test's kind. Both ways answered the *same* sheets, so we compare sheet by sheet, with your `lead` of
+# [lesson 04](04_clip_few_shot.ipynb).
 
 # %%
 leads, lead = figures.recorded("leads", "test", "draw"), yours("4.5")
@@ -638,14 +640,15 @@ for (test, draw), right in pairs.items():
 display_figure(figures.plot_leads(leads.sort_index(), RIVALS))
 
 # %% [markdown]
-# A bar is two spreads to each side, about 95% for other sheets with the same things. (Draws share some things, so the
-# mean's is a little too short.) XXXLEADS
+# A bar is two spreads to each side, for other sheets with the same things. (Draws share some things, so the
+# mean's is a little too short.) Where things lie apart, the adapter is behind connected parts, on wood in every draw.
+# Where they touch, it is about as good as thickest places: all bars cross zero.
 #
 # **The answer.** On Ada's white counter an adapter beats a probe, but connected parts do better still, without
-# training. On wood an adapter has to see wood, and connected parts are still ahead. Where things touch on wood, nothing
-# is good enough. So none of *our* adapters, of one rank and for one small tower, is worth training here: the sister
-# should lay her things apart, use the few lines, and try them first on a real counter with its shadows and rougher
-# grain.
+# training. On wood an adapter has to see wood, and connected parts are still ahead. Where things touch on wood,
+# adapter, probe and thickest places are about equal, and none is good enough. So none of *our* adapters, of one rank
+# and for one small tower, is worth training here: the sister should lay her things apart, use the few lines, and try
+# them first on a real counter with its shadows and rougher grain.
 #
 # ## On a model that you have heard of
 #
