@@ -244,7 +244,7 @@ display(pd.Series(rows).astype(float).round(1).unstack(0))
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# Put everything together:
+# Put these together:
 #
 # 1. split by object with `yours("12.1")`, this seed, and a share of 0.25;
 # 2. put Serial LoRA into a *copy* of the model, and a LayerNorm and a linear head behind it;
@@ -455,8 +455,6 @@ print(f"verified: {verified}; the outputs of the loaded model differ by at most 
 # The adapter is right on at least 93.5% of the frames and the probe on 86.0% at most. But connected parts, which never
 # trained, are ahead of both on every draw, so on white Ada needs neither.
 #
-# The saved file loads into a plain tower. Save your own outside of `scratch`.
-#
 # ## What her sister will lay there
 #
 # We lay the held-out things of each draw on new sheets in four tests: apart on white (*mixed*), apart *on wood*,
@@ -555,17 +553,16 @@ for ground in (white, wood):
 # Chance is what the same answer to every sheet gets.
 #
 # **Mixed, on wood.** Connected parts are far above the bar. The adapter is above it on white, but near chance on wood,
-# and the probe is hardly better. The second figure frames the right answers: whatever lies on wood, the adapter mostly
-# says four. The grain, which it never saw in training, is enough, because it mostly says four to *bare* wood too.
+# and the probe is hardly better. The second figure shows answers in per cent, with the right ones framed. Whatever lies
+# on wood, the adapter mostly says four. The grain alone is enough: it mostly says four to *bare* wood too.
 #
 # **Touching, her counter.** Nothing reaches the bar. Connected parts say one, as they must, and the adapter is often
 # one too low. Thickest places do best, with 61% at most.
 #
 # Now we film every thing again, among others, and train on both folders. The second folder shows things apart on wood
 # (*+ wood*), things that touch on white (*+ touching*), half of each (*+ wood or touching*), or on every sheet things
-# that touch on wood (*+ her counter*). You train on the last for draw 0. The other runs are recorded, made by the same
-# `train_on` with the draw as seed. Two folders get twice the steps that Ada's frames had, and in one row four times as
-# many again.
+# that touch on wood (*+ her counter*). You train on the last for draw 0. The other runs are recorded: the same
+# `train_on`, with the draw as seed and twice the steps that Ada's frames had alone.
 
 # %%
 FOLDERS = {  # what their sheets show, in turn
@@ -602,10 +599,10 @@ def train_on(second: list[Image.Image], draw: int, steps: int) -> dict[str, dict
 second = film_again(FOLDERS["+ her counter"])
 some = range(20, len(files), len(files) // 8)
 show([second[i] for i in some], [class_names[labels[i]] for i in some])
-now = train_on(second, 0, 2 * STEPS)
+now = train_on(second, 0, 2 * STEPS)  # twice the frames, twice the steps
 fresh = {n: {w: a == numbers[n] for w, a in now[n].items()} for n in TESTS}
 
-runs = figures.recorded("runs", "draw", "trained on")  # made by `train_on`, seed = draw
+runs = figures.recorded("runs", "draw", "trained on")  # by records.py, as above
 for way in ("probe", "adapter"):  # what we trained here takes the place of what was recorded
     ours = [100 * fresh[name][way].double().mean().item() for name in TESTS]
     runs.loc[(0, f"{way}, + her counter"), :] = ours
@@ -621,14 +618,14 @@ display((sum(tables) / 3).round(1))
 # the bar, and *+ touching* lifts it on touching from 13.7% to 54.8%. Every second folder costs points on *mixed*, and
 # *+ wood* on her counter too.
 #
-# Does an adapter that saw wood and saw touching put the two together? With *+ wood or touching* it has 29.6% on her
-# counter, no more than with Ada's frames alone, though draws differ a lot. With *+ her counter* it has 46.7%. **An
-# adapter learns what its frames show**, and ours did not put wood and touching together by itself. With 640 steps it
-# does no better, and the probe does as well.
+# Does an adapter that saw wood and touching, but never both at once, put them together? With *+ wood or touching* it
+# has 29.6% on her counter, no more than with Ada's frames alone, though draws differ a lot. With *+ her counter* it has
+# 46.7%. **An adapter learns what its frames show**, and ours did not combine wood and touching by itself. *+ her
+# counter* does no better with 640 steps, and the probe is as good.
 #
-# Is the adapter ahead of the line if it saw such sheets? For *mixed* we take Ada's frames, else the folder of the
-# test's kind. Both ways answered the *same* sheets, so we compare sheet by sheet, with your `lead` of
-# [lesson 04](04_clip_few_shot.ipynb).
+# Is the adapter ahead of the line if it saw such sheets? For *mixed* we take Ada's frames, else the folder of the same
+# kind. Both ways answered the *same* sheets, so we compare sheet by sheet, with your `lead` of [lesson
+# 04](04_clip_few_shot.ipynb).
 
 # %%
 leads, lead = figures.recorded("leads", "test", "draw"), yours("4.5")
@@ -640,21 +637,21 @@ for (test, draw), right in pairs.items():
 display_figure(figures.plot_leads(leads.sort_index(), RIVALS))
 
 # %% [markdown]
-# A bar is two spreads to each side, for other sheets with the same things. (Draws share some things, so the
-# mean's is a little too short.) Where things lie apart, the adapter is behind connected parts, on wood in every draw.
-# Where they touch, it is about as good as thickest places: all bars cross zero.
+# A bar is two spreads to each side and speaks of other sheets with the same things. (Draws share some, so the mean's is
+# a little too short.) Where things lie apart, the adapter is behind connected parts, on wood in every draw. Where they
+# touch, all bars cross zero.
 #
 # **The answer.** On Ada's white counter an adapter beats a probe, but connected parts do better still, without
 # training. On wood an adapter has to see wood, and connected parts are still ahead. Where things touch on wood,
 # adapter, probe and thickest places are about equal, and none is good enough. So none of *our* adapters, of one rank
-# and for one small tower, is worth training here: the sister should lay her things apart, use the few lines, and try
-# them first on a real counter with its shadows and rougher grain.
+# and for one small tower, is worth training here: the sister should lay her things apart and use the few lines, but
+# first try them on a real counter.
 #
 # ## On a model that you have heard of
 #
 # Your function takes other towers too, such as DINO, whose weights timm fetches with `pretrained=True`. Here they are
-# random, so we only see that DINO is adapted and merged, and roughly what a step costs a laptop, the difference of the
-# two times. After no step there is nothing to verify.
+# random, so we only see that DINO is adapted and merged, and what training would cost here: a step is the difference of
+# the two times.
 
 # %%
 import timm
@@ -668,9 +665,7 @@ seconds = []
 for steps in (0, 1):
     started = time.process_time()
     *_, same = build(dino, large, labels[[*some]], names, steps, RANK, RATE)
-    seconds.append(
-        time.process_time() - started
-    )  # with the copy, the split, the merge and the test
+    seconds.append(time.process_time() - started)  # also of copy, split, merge and test
     print(f"steps: {steps}, merge verified: {same}, {seconds[-1]:.1f} s of processor time")
 print(f"{2 * STEPS} steps: about {2 * STEPS * (seconds[1] - seconds[0]) / 60:.1f} minutes")
 print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights")
@@ -702,7 +697,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # <details><summary>Answer</summary>
 #
-# What happens with other things. That is why there are three draws.
+# What happens with other things, which is why there are three draws.
 #
 # </details>
 #
@@ -710,7 +705,6 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # - Split by object, because a leak looks like success.
 # - Test on pictures as users will have them, and give the cheap ways as much care as the adapter.
-# - An adapter learns what its frames show.
 # - Set the bar beforehand, and compare sheet by sheet, on several draws.
 #
 # If your own model does not learn, go to [lesson 13](13_not_learning.ipynb).
