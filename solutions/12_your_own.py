@@ -419,7 +419,7 @@ show(views, titles, columns=6)
 
 # %% [markdown]
 # Marked pixels are white. With one colour as the ground, stripes are marked too and join the things. With yours, each
-# thing is a part. Now all three ways count what each draw held out.
+# thing is a part of its own. Now all three ways count what each draw held out.
 
 # %%
 RANK, RATE, STEPS = 8, 4e-3, 80  # the rate comes from earlier tries
@@ -491,8 +491,9 @@ views = [draws[0][name][sheets[name].index(i)] for name, i in seen]
 show(views, [f"{name}: {truth[i]}" for name, i in seen], columns=6)
 
 # %% [markdown]
-# Things that touch are one connected part, so that way has to fail. But each is often thickest near its middle, so a
-# second way without training counts the **thickest places**, which are farther from the ground than all around them.
+# Things that touch are one connected part, so that way has to fail on them. But each is often thickest near its middle,
+# so a second way without training counts the **thickest places**, which are farther from the ground than all around
+# them.
 
 
 # %%
@@ -562,7 +563,8 @@ for ground in (white, wood):
 # Now we film every thing again, among others, and train on both folders. The second folder shows things apart on wood
 # (*+ wood*), things that touch on white (*+ touching*), half of each (*+ wood or touching*), or on every sheet things
 # that touch on wood (*+ her counter*). You train on the last for draw 0. The other runs are recorded: the same
-# `train_on`, with the draw as seed and twice the steps that Ada's frames had alone.
+# `train_on`, with the draw as seed and twice the steps that Ada's frames had alone (`python -m
+# serial_lora_course.lessons.l12_your_own.records` makes them again).
 
 # %%
 FOLDERS = {  # what their sheets show, in turn
@@ -623,9 +625,9 @@ display((sum(tables) / 3).round(1))
 # 46.7%. **An adapter learns what its frames show**, and ours did not combine wood and touching by itself. *+ her
 # counter* does no better with 640 steps, and the probe is as good.
 #
-# Is the adapter ahead of the line if it saw such sheets? For *mixed* we take Ada's frames, else the folder of the same
-# kind. Both ways answered the *same* sheets, so we compare sheet by sheet, with your `lead` of [lesson
-# 04](04_clip_few_shot.ipynb).
+# Is the adapter ahead of that line if its folder fits the test? For *mixed* we take the adapter of Ada's frames, and
+# for the others that of the folder with such sheets. Both ways answered the *same* sheets, so we compare sheet by
+# sheet, with your `lead` of [lesson 04](04_clip_few_shot.ipynb).
 
 # %%
 leads, lead = figures.recorded("leads", "test", "draw"), yours("4.5")
@@ -651,7 +653,7 @@ display_figure(figures.plot_leads(leads.sort_index(), RIVALS))
 #
 # Your function takes other towers too, such as DINO, whose weights timm fetches with `pretrained=True`. Here they are
 # random, so we only see that DINO is adapted and merged, and what training would cost here: a step is the difference of
-# the two times.
+# the two times. (After no step there is nothing to verify.)
 
 # %%
 import timm
