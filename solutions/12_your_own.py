@@ -236,7 +236,7 @@ display(pd.Series(rows).astype(float).round(1).unstack(0))
 # ## An adapter, merged and saved
 #
 # A probe only reads the features, but an adapter changes them. Ours is Serial LoRA, one pair of small matrices before
-# q, k and v in each block. Once it is trained and merged, an ordinary model is left.
+# q, k and v in each block. Merging leaves an ordinary model.
 #
 # ### Exercise 12.2 · From a folder to a merged model
 #
@@ -625,9 +625,8 @@ display((sum(tables) / 3).round(1))
 # 46.7%. **An adapter learns what its frames show**, and ours did not combine wood and touching by itself. *+ her
 # counter* does no better with 640 steps, and the probe is as good.
 #
-# Is the adapter ahead of that line if its folder fits the test? For *mixed* we take the adapter of Ada's frames, and
-# for the others that of the folder with such sheets. Both ways answered the *same* sheets, so we compare sheet by
-# sheet, with your `lead` of [lesson 04](04_clip_few_shot.ipynb).
+# Is the adapter ahead of that line if its folder fits the test (for *mixed*, Ada's frames alone)? Both ways answered
+# the *same* sheets, so we compare sheet by sheet, with your `lead` of [lesson 04](04_clip_few_shot.ipynb).
 
 # %%
 leads, lead = figures.recorded("leads", "test", "draw"), yours("4.5")
@@ -680,8 +679,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # <details><summary>Answer</summary>
 #
-# Probably a leak: neighbouring frames lie on both sides of the split, so the test measured memory. Split by video and
-# compare again.
+# Probably a leak: neighbouring frames lie on both sides of the split. Split by video.
 #
 # </details>
 #
@@ -691,7 +689,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 # <details><summary>Answer</summary>
 #
 # Do not rely on it. With such a folder our adapter had 29.6% on her counter, and 46.7% with sheets that showed both at
-# once. Film what users lay.
+# once.
 #
 # </details>
 #
