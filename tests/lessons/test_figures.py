@@ -57,7 +57,7 @@ from serial_lora_course.lessons.l11_many.figures import (
     plot_times,
     plot_weights,
 )
-from serial_lora_course.lessons.l12_your_own.figures import plot_counts, plot_leads
+from serial_lora_course.lessons.l12_your_own.figures import plot_answers, plot_counts, plot_leads
 from serial_lora_course.lessons.l13_not_learning.figures import (
     plot_curves,
     plot_moved,
@@ -403,6 +403,20 @@ def test_each_draw_is_a_dot_in_the_row_of_its_way_beside_chance_and_the_bar():
             assert list(found[:, 1].round()) == [0, 1, 2, 3]
         assert [line.get_xdata()[0] for line in axes.lines] == [chance, 75]
     assert [axes.get_title(loc="left")[-8:] for axes in figure.axes] == ["8 sheets", "2 sheets"]
+    cheap = {"one": ("thickest places", 50), "other": ("connected parts", 60)}
+    figure = plot_counts(tables, 75, {"one": [1, 2, 3, 4] * 2, "other": [2, 4]}, cheap)
+    assert [axes.lines[-1].get_xdata()[0] for axes in figure.axes] == [50, 60]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[3:] == ["thickest places, mean", "connected parts, mean"]
+
+
+def test_answers_are_shares_of_the_sheets_with_as_many_things_in_all_draws():
+    said = [{"test": {"way": torch.tensor(answers)}} for answers in ([1, 1, 4], [2, 1, 7])]
+    (axes,) = plot_answers(said, {"test": torch.tensor([2, 2, 4])}, ["test"], ["way"]).axes
+    shares = axes.images[0].get_array().tolist()
+    assert shares == [[75, 25, 0, 0, 0], [0, 0, 0, 50, 50]]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["2", "4"]
+    assert [patch.get_xy() for patch in axes.patches] == [(0.5, -0.5), (2.5, 0.5)]
 
 
 def test_leads_are_bars_below_which_stands_their_mean():

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from PIL import Image
 from scipy.ndimage import binary_dilation
+from torch import Tensor
 
 from serial_lora_course.plots.style import (
     BLUE,
@@ -42,7 +45,10 @@ def dotted(page: Image.Image | np.ndarray, top: np.ndarray) -> Image.Image:
 
 
 def plot_counts(
-    scores: Sequence[pd.DataFrame], bar: float, numbers: Mapping[str, Sequence[int]]
+    scores: Sequence[pd.DataFrame],
+    bar: float,
+    numbers: Mapping[str, Sequence[int]],
+    cheap: Mapping[str, tuple[str, float]] | None = None,
 ) -> Figure:
     """A panel for each test, a row for each way, and a dot for each draw, the first at the top.
 
@@ -50,6 +56,7 @@ def plot_counts(
         scores: for each draw, per cent right: a row for each way, a column for each test.
         bar: what is good enough, in per cent.
         numbers: what lies on each sheet, by test; the same answer to every sheet gets what chance gets.
+        cheap: by test, a way without training and its mean over the draws: a line.
     """
     ways, told = list(scores[0].index), []
     with styled_figure(12, 1.9 + 0.33 * len(ways)) as figure:
@@ -57,7 +64,7 @@ def plot_counts(
         for axes, (test, laid) in zip(panels, numbers.items(), strict=True):
             for draw, table in enumerate(scores):
                 found = [float(table.loc[way, test]) for way in ways]
-                heights = [row + 0.25 * (draw - (len(scores) - 1) / 2) for row in range(len(ways))]
+                heights = [row + 0.2 * (draw - (len(scores) - 1) / 2) for row in range(len(ways))]
                 colours = [COLOURS[way.split(",")[0]] for way in ways]
                 axes.scatter(found, heights, s=30, c=colours, marker=MARKERS[draw], clip_on=False)
                 told.append(f"{test}, draw {draw}: {', '.join(f'{each:.0f}' for each in found)}")
@@ -65,6 +72,11 @@ def plot_counts(
             for place, name, style in ((chance, "chance", "dashed"), (bar, "bar", "dotted")):
                 axes.axvline(place, color=QUIET, linestyle=style, lw=1.4, zorder=0)
                 axes.text(place, -0.75, name, color=QUIET, size=9, ha="center")
+            for way, mean in [cheap[test]] if cheap else []:
+                axes.axvline(mean, color=COLOURS[way], lw=1.6, zorder=0, label=f"{way}, mean")
+                told.append(f"{test}, {way}: {mean:.0f}")
+            for row in range(0, len(ways), 2):
+                axes.axhspan(row - 0.5, row + 0.5, color=QUIET, alpha=0.1, lw=0, zorder=0)
             axes.set_title(f"{test}, {len(laid)} sheets", pad=20)
             axes.set(xlabel="right answers (%)", xlim=(-2, 102), xticks=range(0, 101, 20))
             axes.set_yticks(range(len(ways)), ways)
@@ -74,10 +86,68 @@ def plot_counts(
 
 
 def name_draws(figure: Figure, draws: int) -> None:
-    """A legend of the draws below the panels."""
-    dots = [Line2D([], [], color=QUIET, marker=MARKERS[i], linestyle="") for i in range(draws)]
-    names = [f"draw {draw}" for draw in range(draws)]
-    figure.legend(dots, names, loc="outside lower center", ncols=draws)
+    """A legend below the panels: the draws, and lines that have a name."""
+    look = {"color": QUIET, "linestyle": ""}
+    dots = [Line2D([], [], marker=MARKERS[i], label=f"draw {i}", **look) for i in range(draws)]
+    lines = {
+        line.get_label(): line
+        for axes in figure.axes
+        for line in axes.lines
+        if not str(line.get_label()).startswith("_")
+    }
+    keys = [*dots, *lines.values()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys))
+
+
+def plot_answers(
+    said: Sequence[Mapping[str, Mapping[str, Tensor]]],
+    numbers: Mapping[str, Tensor],
+    tests: Sequence[str],
+    ways: Sequence[str],
+) -> Figure:
+    """A grid for each test and way: of the sheets with so many things, how many per cent got which answer.
+
+    Args:
+        said: for each draw, the answers by test and way; draws are taken together.
+        numbers: what lies on each sheet, by test.
+    """
+    panels, told = [(test, way) for test in tests for way in ways], []
+    with styled_figure(12, 2.9) as figure:
+        for axes, (test, way) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
+            answer = torch.cat([each[test][way] for each in said]).clamp(1, 5)
+            laid = numbers[test].repeat(len(said))
+            rows = [int(number) for number in laid.unique()]
+            counts = torch.stack([answer[laid == row].bincount(minlength=6)[1:] for row in rows])
+            share = 100 * counts / counts.sum(1, keepdim=True)
+            axes.imshow(share, cmap="Greys", vmin=0, vmax=130, aspect="auto")
+            for (y, x), value in np.ndenumerate(share.numpy()):
+                if value > 0:
+                    ink = "white" if value > 75 else INK
+                    axes.text(x, y, f"{value:.0f}", color=ink, ha="center", va="center", size=11)
+            for y, row in enumerate(rows):  # the right answer
+                axes.add_patch(
+                    Rectangle(
+                        (row - 1.5, y - 0.5),
+                        1,
+                        1,
+                        fill=False,
+                        clip_on=False,
+                        ec=COLOURS["thickest places"],
+                        lw=2,
+                    )
+                )
+            axes.set_title(f"{test}: {way}")
+            axes.set(xlabel="answer", ylabel="things on the sheet")
+            axes.set_xticks(range(5), ["1", "2", "3", "4", "5+"])
+            axes.set_yticks(range(len(rows)), rows)
+            axes.grid(visible=False)
+            told += [
+                f"{test}, {way}, {row} things: {', '.join(f'{each:.0f}' for each in line)}"
+                for row, line in zip(rows, share.tolist(), strict=True)
+            ]
+    return with_description(figure, f"Per cent of answers 1 to 4, and above. {'; '.join(told)}.")
 
 
 def plot_leads(leads: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -110,9 +180,5 @@ def plot_leads(leads: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 
 
 def recorded(name: str, *index: str) -> pd.DataFrame:
-    """What earlier runs gave, by draw: `runs`, per cent right, and `leads`, points ahead.
-
-    They were made as the lesson's `train_on(film_again(ways), draw, steps)` does it: 160 steps where no others
-    are named, and for "Ada's frames" without a second folder. The leads are those of "adapter, + all three".
-    """
+    """What ``records.py`` wrote, by draw: `runs`, per cent right, and `leads`, points ahead."""
     return pd.read_csv(Path(__file__).with_name(f"{name}.csv"), index_col=list(index))
