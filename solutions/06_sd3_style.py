@@ -520,20 +520,7 @@ pd.DataFrame({name: each.sum() for name, each in said.items()}).T
 #
 # ## At which step is a shape lost?
 #
-# First, does it lose shapes because these prompts are new to the adapter? Then it should keep those of its training.
-
-# %%
-titles = studio.titles[: len(captions)]  # prompts that the adapter was trained with
-names_of = judge.text_features(titles)
-for who, net in {"frozen": model, "tuned": network}.items():
-    drawn = draw(asking(net, training_words), every[: len(titles)])
-    found = (judge.clip_features(drawn) @ names_of.T).argmax(1) == torch.arange(len(titles))
-    print(f"{who}, prompts of the training: {found.sum()} of {len(titles)} names")
-
-# %% [markdown]
-# It loses some of those as well, 33 to 30, where it came from 31 to 26 above. So that they are new is not all of it.
-# Where does it begin? We put noise on Ines's smiling face and on her mushroom, and let both models guess in one step,
-# with the prompt.
+# We put noise on Ines's smiling face and on her mushroom, and let both models guess in one step, with the prompt.
 
 # %%
 seen, prompts = (1.0, 0.8, 0.5, 0.2), asked_for.rows(shown)
@@ -618,7 +605,7 @@ def shared(change: float) -> Callable:
 
 
 by_level = {1: drawings["tuned"], 0: drawings["in words"]}
-by_level |= {change: draw(shared(change), every) for change in (0.9, 0.7, 0.4)}
+by_level |= {change: draw(shared(change), every) for change in (0.9, 0.7)}
 changes = sorted(by_level, reverse=True)
 print("the tuned model takes over at", *changes)
 strips = [by_level[change][shown] for change in changes]

@@ -620,7 +620,7 @@ for where in ("sam", "clip"):
 # %% [markdown]
 # Two promises fall without training, and four more on SAM. *Comparable* holds there: LoRA is clearly ahead, by 0.31 ±
 # 0.14, but by less than would matter. On CLIP all is open, and four rivals have means *behind* Serial LoRA. On SD3
-# LoRA is clearly ahead, by 14.08 ± 10.02; that is open only because the bar is five. At lunch you say:
+# LoRA is clearly ahead, by 14.00 ± 8.95; that is open only because the bar is five. At lunch you say:
 #
 # > Serial LoRA is a special case of RepAdapter's layer of 2023. On a small SAM it stays within a point of Dice of
 # > LoRA, with a quarter of the parameters. But a LoRA of that size does as well there, and so do the same pair before

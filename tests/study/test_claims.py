@@ -153,6 +153,7 @@ def test_the_numbers_of_the_claims_page_stand_in_the_csv_or_are_made_here():
     styles = RUNS["sd3"].groupby("method")["style_share"].mean()
     fid = 1 - np.exp(-lead("fid", S, None).mean() / 100)
     shown |= {Decimal(str(each)) for each in (styles[S], styles[L], fid, 2023)}
+    shown |= {Decimal(str(abs(like.mean))) for like in load_found().described.values()}
     assert unheld(between("CLAIMS.md", "| What the paper says", "A ± gives half"), shown) == []
 
 

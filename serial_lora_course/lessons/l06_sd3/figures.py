@@ -13,7 +13,6 @@ Counts = Sequence[float]  # names found, taken for hers, both
 # The lesson once more with `first` at 1000, 2000 and 3000: of forty drawings, by the level of the change.
 OTHER_NOISES: dict[float, list[Counts]] = {
     0.0: [(30, 19, 14), (34, 20, 19), (36, 22, 20)],
-    0.4: [(31, 20, 16), (33, 21, 19), (36, 23, 21)],
     0.7: [(32, 21, 16), (31, 22, 17), (34, 25, 21)],
     0.9: [(30, 33, 25), (27, 28, 16), (26, 31, 21)],
     1.0: [(30, 32, 25), (29, 31, 23), (29, 33, 22)],
@@ -25,7 +24,6 @@ EVEN_LEVELS: list[Counts] = [(27, 32, 24), (29, 33, 24), (29, 30, 20), (28, 34, 
 # And once with `Studio(lesson, others=True)`: of 79 drawings; and of hers, how many pass both.
 FRESH: dict[float, Counts] = {
     0.0: (60, 38, 31),
-    0.4: (60, 40, 32),
     0.7: (61, 48, 36),
     0.9: (50, 54, 35),
     1.0: (48, 64, 39),
