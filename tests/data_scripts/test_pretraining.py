@@ -131,15 +131,20 @@ def test_sd3_is_pretrained_on_visible_drawings_and_its_latents_have_unit_size(
         monkeypatch.setattr(sd3, name, number)
     captions, _, _ = sd3.captioned_drawings()
     assert len(captions) == 2 * len(few) and captions[-1] == f"ink {captions[len(few) - 1]}"
-    sd3.pretrain(tmp_path, "sd3 --seed 0", 2, 2, 0)
+    sd3.pretrain(tmp_path, "sd3 --seed 0", 2, 2, 2, 0)
     card = json.loads((tmp_path / "tiny-sd3.card.json").read_text())
     assert card["steps"] == card["autoencoder"]["steps"] == 2
+    assert card["autoencoder"]["decoder"]["steps"] == 2
     assert 0 <= card["measured"]["retrieval"] <= 1
 
     vae = AutoencoderKL.from_pretrained(tmp_path / "tiny-sd3" / "vae")
     with torch.no_grad():
         drawings = visible[:8].permute(0, 3, 1, 2).float() / 255
         latents = vae.encode(2 * sd3.on_paper(drawings) - 1).latent_dist.mode()
+        before = AutoencoderKL.from_pretrained(tmp_path / "autoencoder" / "tiny-sd3-vae")
+        assert torch.equal(  # the decoder learns by itself
+            latents, before.encode(2 * sd3.on_paper(drawings) - 1).latent_dist.mode()
+        )
     latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
     assert abs(latents.mean()) < 0.1 and 0.9 < latents.std() < 1.1
 
