@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -17,7 +16,7 @@ from serial_lora_course.lessons.l09_trial import tables as shipped
 from serial_lora_course.plots.style import save_figure
 from study.figures import plot_answers, plot_front
 from study.plan import PLANS
-from study.results import Results
+from study.results import PACKED, Results
 from study.runs import Study, go_on
 from study.spectra import compare
 from study.tables import Found, as_json
@@ -37,11 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(compare(asked.out / "spectra.jsonl").round(3).to_string())
         return 0
     results = [Results(plan, asked.out) for plan in PLANS.values()]
-    told = as_json([Found(each) for each in results])
     if asked.command == "tables":
-        write_tables(shipped.Found.of(told), results, asked.out)
+        found = shipped.Found.of(as_json([Found(each) for each in results]))
+        write_tables(found, results, asked.out)
     else:
-        pack(told, results)
+        pack(results)
     return 0
 
 
@@ -72,11 +71,13 @@ def write_tables(found: shipped.Found, several: Sequence[Results], out: Path) ->
             print(f"\n{name}\n{page.round(3).to_string(index=False)}")
 
 
-def pack(told: dict[str, Any], several: Sequence[Results]) -> None:
-    """Compress records and outcomes, and write what the course ships."""
-    found, folder = shipped.Found.of(told), shipped.FOUND.parent
+def pack(several: Sequence[Results]) -> None:
+    """Compress records and outcomes, and write what the course ships, out of what was packed."""
     for results in several:
         results.pack()
+    packed = [Results(results.plan, PACKED) for results in several]
+    told = as_json([Found(each) for each in packed])
+    found, folder = shipped.Found.of(told), shipped.FOUND.parent
     write_whole(shipped.FOUND, (json.dumps(told, indent=1) + "\n").encode())
     save_figure(plot_answers(found.answers), folder / "answers.png", dpi=120)
     arms = found.whole("sam")

@@ -3,7 +3,8 @@
 First the autoencoder, a drawing to 16 x 16 latents and back. It learns drawings of all designers but
 OpenMoji in changing colours, so that whatever style the transformer is tuned to later fits through
 it; the adaptation styles' drawings of hidden concepts (`serial_lora_course.data.emoji_sets`) measure
-it. Its decoder is then trained further by itself. Then, by rectified flow in its latents, the transformer: the drawings of every thing of
+it. Then its decoder alone, so that thin lines stay thin and the latents stay what they are. Then, by
+rectified flow in these latents, the transformer: the drawings of every thing of
 `serial_lora_course.data.style_sets` by several designers, the designer named in the prompt, some
 of them once more with a black outline. The tiny CLIP's text tower, which stays as it is, reads the
 prompts.

@@ -40,6 +40,8 @@ from serial_lora_course.lessons.l05_sam.figures import (
     plot_gains,
 )
 from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
+from serial_lora_course.lessons.l06_sd3.figures import plot_counts as plot_drawn
+from serial_lora_course.lessons.l06_sd3.figures import table_of_counts
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_overall,
     plot_widths,
@@ -408,6 +410,18 @@ def test_each_draw_is_a_dot_in_the_row_of_its_way_beside_chance_and_the_bar():
     assert [axes.lines[-1].get_xdata()[0] for axes in figure.axes] == [50, 60]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names[3:] == ["thickest places, mean", "connected parts, mean"]
+
+
+def test_counts_of_drawings_are_means_over_noises_in_the_table_and_in_the_lines():
+    this, turned = {1: (26, 28, 18), 0: (31, 23, 20)}, (30, 27, 21)
+    alone = table_of_counts(this, turned)
+    assert alone.to_numpy().tolist() == [[26, 28, 18], [31, 23, 20], [30, 27, 21]]
+    table = table_of_counts(this, turned, recorded=True)
+    assert table.loc["1: tuned alone"].tolist() == [28.5, 31, 22, 24.3, 32.4, 19.7]
+    assert table.loc["turned round at 0.7"].tolist() == [31.2, 28, 21.5, 26.8, 25.8, 17.7]
+    left, right = plot_drawn(this, 24, recorded=True).axes
+    assert left.lines[0].get_ydata().tolist() == [28.5, 32.75]
+    assert right.lines[2].get_ydata().tolist()[-1] == pytest.approx(40 / 79 * 39)
 
 
 def test_answers_are_shares_of_the_sheets_with_as_many_things_in_all_draws():

@@ -30,7 +30,14 @@ FRESH: dict[float, Counts] = {
 }
 FRESH_TURNED, FRESH_EVEN_LEVELS = (53, 51, 35), (42, 57, 28)
 FRESH_PROMPTS, FRESH_HERS = 79, 56
+AS_FORTY = 40 / FRESH_PROMPTS
 TESTS = {"names found": style.BLUE, "taken for hers": style.VERMILION, "both": style.INK}
+
+
+def over_noises(this: Mapping[float, Counts], recorded: bool) -> dict[float, list[Counts]]:
+    """This run's counts by level, and behind them those of the other noises, if they are wanted."""
+    others = OTHER_NOISES if recorded else {}
+    return {level: [found, *others.get(level, ())] for level, found in this.items()}
 
 
 def table_of_counts(
@@ -44,11 +51,8 @@ def table_of_counts(
         recorded: whether other noises are counted too, and other prompts.
     """
     said = {1: "1: tuned alone", 0: "0: frozen alone, in words"}
-    others = OTHER_NOISES if recorded else {}
-    rows = {
-        said.get(level, f"{level:g}"): [found, *others.get(level, ())]
-        for level, found in this.items()
-    }
+    runs = over_noises(this, recorded)
+    rows = {said.get(level, f"{level:g}"): found for level, found in runs.items()}
     rows["turned round at 0.7"] = [turned, *(OTHER_TURNED if recorded else ())]
     if recorded:
         rows["tuned alone, even noise levels"] = EVEN_LEVELS
@@ -57,8 +61,7 @@ def table_of_counts(
     ).T
     if recorded:
         fresh = [*(FRESH[level] for level in this), FRESH_TURNED, FRESH_EVEN_LEVELS]
-        share = 40 / FRESH_PROMPTS
-        table[[f"{test}, {FRESH_PROMPTS} others" for test in TESTS]] = share * np.array(fresh)
+        table[[f"{test}, {FRESH_PROMPTS} others" for test in TESTS]] = AS_FORTY * np.array(fresh)
     return table.round(1)
 
 
@@ -70,13 +73,11 @@ def plot_counts(this: Mapping[float, Counts], hers: float, recorded: bool = Fals
         hers: of the artist's own drawings, how many pass both tests.
         recorded: whether other noises are shown too, and other prompts, told as if they were forty.
     """
-    others = OTHER_NOISES if recorded else {}
-    runs = {level: [found, *others.get(level, ())] for level, found in this.items()}
+    runs = over_noises(this, recorded)
     panels = [(f"forty prompts, noises: {len(next(iter(runs.values())))}", runs, hers)]
     if recorded:
-        share = 40 / FRESH_PROMPTS
-        scaled = {change: [[share * n for n in found]] for change, found in FRESH.items()}
-        panels.append((f"{FRESH_PROMPTS} other prompts, as of forty", scaled, share * FRESH_HERS))
+        fresh = {level: [[AS_FORTY * n for n in found]] for level, found in FRESH.items()}
+        panels.append((f"{FRESH_PROMPTS} other prompts, as of forty", fresh, AS_FORTY * FRESH_HERS))
     told = []
     with style.styled_figure(4.6 * len(panels), 4.0) as figure:
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -113,9 +113,8 @@ def plot_answers(
     """
     panels, told = [(test, way) for test in tests for way in ways], []
     with styled_figure(12, 2.9) as figure:
-        for axes, (test, way) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (test, way) in zip(grid, panels, strict=True):
             answer = torch.cat([each[test][way] for each in said]).clamp(1, 5)
             laid = numbers[test].repeat(len(said))
             rows = [int(number) for number in laid.unique()]
@@ -126,18 +125,9 @@ def plot_answers(
                 if value > 0:
                     ink = "white" if value > 75 else INK
                     axes.text(x, y, f"{value:.0f}", color=ink, ha="center", va="center", size=11)
+            frame = {"fill": False, "clip_on": False, "ec": COLOURS["thickest places"], "lw": 2}
             for y, row in enumerate(rows):  # the right answer
-                axes.add_patch(
-                    Rectangle(
-                        (row - 1.5, y - 0.5),
-                        1,
-                        1,
-                        fill=False,
-                        clip_on=False,
-                        ec=COLOURS["thickest places"],
-                        lw=2,
-                    )
-                )
+                axes.add_patch(Rectangle((row - 1.5, y - 0.5), 1, 1, **frame))
             axes.set_title(f"{test}: {way}")
             axes.set(xlabel="answer", ylabel="things on the sheet")
             axes.set_xticks(range(5), ["1", "2", "3", "4", "5+"])

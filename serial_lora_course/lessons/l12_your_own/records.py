@@ -34,7 +34,7 @@ def main() -> None:
                 steps: lesson["train_on"](second, draw, steps) for steps in {n for _, n in ways}
             }
             for way, steps in ways:
-                good = {n: told[steps][n][way] == all_ for n, all_ in lesson["numbers"].items()}
+                good = {n: told[steps][n][way] == laid for n, laid in lesson["numbers"].items()}
                 name = f"{way}, {folder}" + f", {steps} steps" * (steps == 640)
                 right = {
                     test: round(100 * each.double().mean().item(), 1) for test, each in good.items()
