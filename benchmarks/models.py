@@ -56,12 +56,12 @@ def clip_model(quick: bool) -> nn.Module:
 
 
 def clip(quick: bool) -> Subject:
-    """CLIP's image tower, and a batch of eight pictures."""
+    """CLIP's image tower, and a batch of four pictures."""
     return Subject(
         title="CLIP ViT-B/16, image tower",
         rank=4 if quick else 32,
         model=clip_model(quick),
-        batch=torch.randn(2, 3, 32, 32) if quick else torch.randn(8, 3, 224, 224),
+        batch=torch.randn(2, 3, 32, 32) if quick else torch.randn(4, 3, 224, 224),
         forward=lambda model, pictures: model.encode_image(pictures),
         first_norm=lambda model: model.visual.transformer.resblocks[0].ln_1,
         peft_targets=r"visual\.transformer\.resblocks\.\d+\.attn",

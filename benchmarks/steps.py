@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import peft
 import torch
+from scipy.stats import bootstrap
 from torch import Tensor, nn
 
 from benchmarks.models import SUBJECTS, Subject
@@ -36,18 +37,18 @@ class Contestant(NamedTuple):
 
 
 def clocked(
-    steps: Mapping[str, Callable[[], object]], against: str, to: str, rounds: int = 5
+    steps: Mapping[str, Callable[[], object]], against: str, to: str, rounds: int = 20
 ) -> dict[str, dict[str, float]]:
     """Each step's median, half of what lies between the quartiles, and the ratio to the one ``against``.
 
-    Steps are interleaved in an order that turns from round to round, after one round to warm up. The
-    ratio is the median of those of each round, so a slow while of the machine changes it little.
+    Each round has an order of its own, so that none always runs after the same other one; a round to warm up
+    comes first. The ratio is the median of those of each round, so a slow while of the machine changes
+    it little; its ± is two standard errors, by bootstrap over the rounds.
     """
-    names, seconds = list(steps), {name: [] for name in steps}
+    seconds, shuffle = {name: [] for name in steps}, np.random.default_rng(0)
     gc.collect()
     for turn in range(1 + rounds):
-        start = turn % len(names)
-        for name in names[start:] + names[:start]:
+        for name in shuffle.permutation(list(steps)):
             begin = time.perf_counter()
             steps[name]()
             if turn:
@@ -55,8 +56,10 @@ def clocked(
     rows = {}
     for name, own in seconds.items():
         low, median, high = 1e3 * np.percentile(own, (25, 50, 75))
-        ratio = np.median(np.divide(own, seconds[against]))
-        rows[name] = {"ms": median, "± ms": (high - low) / 2, f"ratio to {to}": float(ratio)}
+        ratios = np.divide(own, seconds[against])
+        spread = bootstrap((ratios,), np.median, method="basic", rng=0).standard_error
+        rows[name] = {"ms": median, "± ms": (high - low) / 2}
+        rows[name] |= {f"ratio to {to}": float(np.median(ratios)), "± ratio": 2 * float(spread)}
     return rows
 
 
@@ -86,10 +89,10 @@ def contestants(subject: Subject, precision: str = "float32") -> dict[str, Conte
 
     `inject` leads open_clip's attention around nn.MultiheadAttention, for every method alike. So
     the floor takes that path too (adapters are put in and switched off), and the model's own
-    attention is measured beside it.
+    attention is measured beside it in float32. (In bfloat16 it takes ten times as long on a CPU.)
     """
     methods = subject.methods
-    own = {OWN: None} if subject.goes_around else {}
+    own = {OWN: None} if subject.goes_around and precision == "float32" else {}
     entries = {}
     for method, config in ({FLOOR: methods["Serial LoRA"]} | own | methods).items():
         model = copy.deepcopy(subject.model).requires_grad_(False).train()
@@ -136,5 +139,5 @@ def measure_steps(quick: bool) -> list[dict[str, Any]]:
                 for name, model in models.items()
             }
             about["method"] = f"inference, {state}; the floor is the base"
-            rows.append(about | clocked(passes, "base", "the floor", rounds=10)[state])
+            rows.append(about | clocked(passes, "base", "the floor")[state])
     return rows
