@@ -40,8 +40,7 @@ from serial_lora_course.lessons.l05_sam.figures import (
     plot_gains,
 )
 from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
-from serial_lora_course.lessons.l06_sd3.figures import plot_counts as plot_drawn
-from serial_lora_course.lessons.l06_sd3.figures import table_of_counts
+from serial_lora_course.lessons.l06_sd3.figures import TESTS, plot_ways, table_of_ways
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_overall,
     plot_widths,
@@ -412,16 +411,20 @@ def test_each_draw_is_a_dot_in_the_row_of_its_way_beside_chance_and_the_bar():
     assert names[3:] == ["thickest places, mean", "connected parts, mean"]
 
 
-def test_counts_of_drawings_are_means_over_noises_in_the_table_and_in_the_lines():
-    this, turned = {1: (26, 28, 18), 0: (31, 23, 20)}, (30, 27, 21)
-    alone = table_of_counts(this, turned)
-    assert alone.to_numpy().tolist() == [[26, 28, 18], [31, 23, 20], [30, 27, 21]]
-    table = table_of_counts(this, turned, recorded=True)
-    assert table.loc["1: tuned alone"].tolist() == [28.5, 31, 22, 24.3, 32.4, 19.7]
-    assert table.loc["turned round at 0.7"].tolist() == [31.2, 28, 21.5, 26.8, 25.8, 17.7]
-    left, right = plot_drawn(this, 24, recorded=True).axes
-    assert left.lines[0].get_ydata().tolist() == [28.5, 32.75]
-    assert right.lines[2].get_ydata().tolist()[-1] == pytest.approx(40 / 79 * 39)
+def test_counts_of_drawings_are_means_over_noises_in_the_table_and_in_the_bars():
+    runs = pd.DataFrame(
+        [(40, 0, "words", 31, 23, 20), (40, 9, "words", 34, 20, 19), (40, 0, "tuned", 26, 28, 18)]
+        + [(80, 0, "words", 60, 38, 31), (80, 0, "tuned", 48, 64, 39)],
+        columns=["prompts", "noise", "way", *TESTS],
+    )
+    table = table_of_ways(runs)
+    assert table.loc["words"].tolist() == [32.5, 21.5, 19.5, 30, 19, 15.5]
+    assert table.loc["tuned"].tolist() == [26, 28, 18, 24, 32, 19.5]
+    left, right = plot_ways(runs).axes
+    assert [line.get_xdata()[0] for line in left.lines[:3]] == [32.5, 21.5, 19.5]
+    assert right.lines[5].get_xdata()[0] == 19.5
+    dots = left.collections[0].get_offsets()
+    assert sorted(dots[:, 0].tolist()) == [31, 34]
 
 
 def test_answers_are_shares_of_the_sheets_with_as_many_things_in_all_draws():

@@ -1,4 +1,4 @@
-"""Checks of the exercises on Stable Diffusion 3: the loss, the sampler, guidance, two models in turn.
+"""Checks of the exercises on Stable Diffusion 3: the loss, the sampler, guidance by one model and by two.
 
 Every expected value is reached another way than in the lesson: one picture or one number at a time,
 or by finite differences.
@@ -88,6 +88,16 @@ def resting(points: Tensor, level: float) -> Tensor:
     return level - 0.3 * points
 
 
+def bending(points: Tensor, level: float) -> Tensor:
+    """A third."""
+    return points * points + level
+
+
+def fading(points: Tensor, level: float) -> Tensor:
+    """A fourth."""
+    return level * points - 0.2
+
+
 @exercise("6.3", "it equals guidance that is computed number by number, for four values of w")
 def guided() -> Iterator[Case]:
     """How often each of the two answers is in it, one number at a time."""
@@ -104,18 +114,29 @@ def guided() -> Iterator[Case]:
         )
 
 
-@exercise("6.4", "each model is asked where it should be, above the level, at it and below")
-def hand_over() -> Iterator[Case]:
-    """Which of the two answers it is, one number at a time."""
-    for change, level in ((0.6, 0.9), (0.6, 0.6), (0.6, 0.55), (0.2, 0.4), (1.0, 1.0), (0.0, 0.1)):
+@exercise(
+    "6.4",
+    "it equals the mix of both pulls, computed number by number, for five pairs of w and share",
+)
+def guided_by_two() -> Iterator[Case]:
+    """How often each of the four answers is in it, one number at a time."""
+    for w, share, level in (
+        (3.0, 0.5, 0.7),
+        (3.0, 0.0, 0.2),
+        (5.0, 1.0, 0.9),
+        (1.0, 0.3, 0.4),
+        (2.0, 0.25, 0.6),
+    ):
         points = torch.randn(2, 3, 4, 4)
-        is_early = change < level
         numbers = [
-            number * (0.5 + level) - level if is_early else level - 0.3 * number
+            (w - (w - 1) * share) * (number * (0.5 + level) - level)
+            - (w - 1) * (1 - share) * (level - 0.3 * number)
+            + (w - 1) * share * (number * number + level)
+            - (w - 1) * share * (level * number - 0.2)
             for number in points.flatten().tolist()
         ]
         yield Case(
-            f"the velocity at the level {level:g}, with the change at {change:g}",
-            (drifting, resting, change, points, level),
+            f"the velocity at guidance {w:g} with the share {share:g}",
+            ((drifting, resting), (bending, fading), w, share, points, level),
             torch.tensor(numbers).view_as(points),
         )
