@@ -567,7 +567,7 @@ display_figure(plot_drawings(rows | hers, names))
 
 # %% [markdown]
 # With the frozen model first, the mushroom has its cap, the face cries again and the compass is whole. With the tuned
-# model first they are as broken as with it alone, although the frozen model took most of the steps. So in these eight
+# model first they are nearly as broken as with it alone, though the frozen model took most of the steps. So in these eight
 # **the first steps settle the shape**.
 #
 # It has a price: the frozen model has drawn a part of every picture. Compass and paintbrush now look as they did when
