@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import copy
+import io
 import linecache
 import math
 import re
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,19 @@ def defined(codes: list[str], number: str, name: str, **given: Any) -> Callable:
     linecache.cache[name] = len(code), None, code.splitlines(keepends=True), name  # for tracebacks
     exec(compile(code, name, "exec"), names)  # the learner's own, as the kernel ran it
     return found[0]
+
+
+def cells_before(number: str, line: str) -> dict[str, Any]:
+    """What a solved lesson's own cells leave behind, name -> value, run up to a line; nothing is printed.
+
+    Raises:
+        ValueError: no line of the lesson begins like this.
+    """
+    source = (SOLVED / f"{find_lesson(number).stem}.py").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "lesson"}
+    with redirect_stdout(io.StringIO()):
+        exec(source[: source.index(f"\n{line}")], names)
+    return names
 
 
 def imports_for(code: str, codes: list[str], given: Collection[str]) -> str:

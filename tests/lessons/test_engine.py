@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking import CheckFailed, check, yours
+from serial_lora_course.checking import solved as solved_lessons
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.mistake import Exercise
 from serial_lora_course.checking.running import EXERCISES, STRICT, TRIED, exercise, find_check
@@ -401,3 +402,14 @@ def test_a_duplicate_of_a_notebook_is_known_by_its_heading(capsys):
         os.remove(newest)
     assert is_solved(yours("2.1"))
     assert "mine.ipynb did not pass its check" in capsys.readouterr().out
+
+
+def test_a_solved_lesson_is_run_up_to_a_line_and_prints_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(solved_lessons, "SOLVED", tmp_path)
+    source = "# %% [markdown]\n# # 06\n\n# %%\nfirst = 2 * 3\nprint(first)\nsecond = 1\n"
+    (tmp_path / "06_sd3_style.py").write_text(source, encoding="utf-8")
+    names = solved_lessons.cells_before("06", "second =")
+    assert names["first"] == 6 and "second" not in names
+    assert not capsys.readouterr().out
+    with pytest.raises(ValueError):
+        solved_lessons.cells_before("06", "third =")

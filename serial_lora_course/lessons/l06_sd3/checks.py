@@ -84,17 +84,17 @@ def sample() -> Iterator[Case]:
 
 
 def resting(points: Tensor, level: float) -> Tensor:
-    """Another one."""
+    """Another one, with the empty prompt."""
     return level - 0.3 * points
 
 
 def bending(points: Tensor, level: float) -> Tensor:
-    """A third."""
+    """The other model's, with the prompt."""
     return points * points + level
 
 
 def fading(points: Tensor, level: float) -> Tensor:
-    """A fourth."""
+    """And with the empty one."""
     return level * points - 0.2
 
 

@@ -1,4 +1,4 @@
-"""Makes the counts again: ``python -m serial_lora_course.lessons.l06_sd3.records``, some ten minutes.
+"""Makes the counts again: ``python -m serial_lora_course.lessons.l06_sd3.records``, some seven minutes.
 
 It runs the solved lesson's own cells up to the last exercise, and lets the judges count what each way draws, for
 four noises, and for the other prompts.
@@ -6,25 +6,19 @@ four noises, and for the other prompts.
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
-from serial_lora_course.checking.solved import SOLVED
+from serial_lora_course.checking.solved import cells_before
 from serial_lora_course.lessons.l06_sd3.figures import DESIGNER, TESTS
 
 NOISES = (0, 1000, 2000, 3000)  # the seed of the first drawing's noise
 
 
 def main() -> None:
-    lesson: dict[str, Any] = {"__name__": "lesson"}
-    source = (SOLVED / "06_sd3_style.py").read_text(encoding="utf-8")
-    with redirect_stdout(io.StringIO()):
-        exec(source.partition('\ndrawings["guided by both"]')[0], lesson)
+    lesson = cells_before("06", 'drawings["guided by both"]')
     frozen, tuned = lesson["model"], lesson["network"]
     asking, sharing, in_turn = (lesson[name] for name in ("asking", "sharing", "in_turn"))
     rows = []

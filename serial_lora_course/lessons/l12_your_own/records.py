@@ -5,24 +5,18 @@ It runs the solved lesson's own cells up to its second folder, and then its `tra
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from serial_lora_course.checking.solved import SOLVED
+from serial_lora_course.checking.solved import cells_before
 
 HERE = Path(__file__).parent
 
 
 def main() -> None:
-    lesson: dict[str, Any] = {"__name__": "lesson"}
-    source = (SOLVED / "12_your_own.py").read_text(encoding="utf-8")
-    with redirect_stdout(io.StringIO()):
-        exec(source.partition("\nsecond = ")[0], lesson)
-        lead = lesson["yours"]("4.5")
+    lesson = cells_before("12", "second = ")
+    lead = lesson["yours"]("4.5")
     runs, leads = [], []
     for folder, kinds in lesson["FOLDERS"].items():
         second = lesson["film_again"](kinds)
