@@ -37,30 +37,45 @@ class Contestant(NamedTuple):
 
 
 def clocked(
-    steps: Mapping[str, Callable[[], object]], against: str, to: str, rounds: int = 20
+    steps: Mapping[str, Callable[[], object]], against: str, to: str, rounds: int = 12
 ) -> dict[str, dict[str, float]]:
     """Each step's median, half of what lies between the quartiles, and the ratio to the one ``against``.
 
-    Each round has an order of its own, so that none always runs after the same other one; a round to warm up
-    comes first. The ratio is the median of those of each round, so a slow while of the machine changes
-    it little; its ± is two standard errors, by bootstrap over the rounds.
+    In a round every other step runs once, in an order by chance, and right before or after it the one
+    ``against``. The ratio is the median of those of such neighbours, so a slow while of the machine, which
+    outlasts both, changes it little; its ± is two standard errors, by bootstrap over the rounds. A round
+    to warm up comes first.
     """
-    seconds, shuffle = {name: [] for name in steps}, np.random.default_rng(0)
+    others, shuffle = [name for name in steps if name != against], np.random.default_rng(0)
+    seconds = {name: [] for name in others}
     gc.collect()
     for turn in range(1 + rounds):
-        for name in shuffle.permutation(list(steps)):
-            begin = time.perf_counter()
-            steps[name]()
+        for name in shuffle.permutation(others):
+            pair = {one: seconds_of(steps[one]) for one in shuffle.permutation([name, against])}
             if turn:
-                seconds[name].append(time.perf_counter() - begin)
-    rows = {}
-    for name, own in seconds.items():
-        low, median, high = 1e3 * np.percentile(own, (25, 50, 75))
-        ratios = np.divide(own, seconds[against])
-        spread = bootstrap((ratios,), np.median, method="basic", rng=0).standard_error
-        rows[name] = {"ms": median, "± ms": (high - low) / 2}
-        rows[name] |= {f"ratio to {to}": float(np.median(ratios)), "± ratio": 2 * float(spread)}
-    return rows
+                seconds[name].append((pair[name], pair[against]))
+    floor = [seconds_against for pairs in seconds.values() for _, seconds_against in pairs]
+    rows = {against: row(floor, floor, to)}
+    return rows | {name: row(*zip(*pairs, strict=True), to) for name, pairs in seconds.items()}
+
+
+def seconds_of(step: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    step()
+    return time.perf_counter() - begin
+
+
+def row(own: Sequence[float], against: Sequence[float], to: str) -> dict[str, float]:
+    """A step's columns, from its seconds and its neighbours'."""
+    low, median, high = 1e3 * np.percentile(own, (25, 50, 75))
+    ratios = np.divide(own, against)
+    spread = bootstrap((ratios,), np.median, method="basic", rng=0).standard_error
+    return {
+        "ms": median,
+        "± ms": (high - low) / 2,
+        f"ratio to {to}": float(np.median(ratios)),
+        "± ratio": 2 * float(spread),
+    }
 
 
 def training_step(
