@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from safetensors.torch import load_file
 
-from data_scripts.pretraining import clip, loop, sam, sd3
+from data_scripts.pretraining import autoencoder, clip, loop, sam, sd3
 from data_scripts.pretraining.icons import Icons
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import load_emoji
@@ -28,7 +28,7 @@ KINDS = {"camera": ("device",), "red apple": ("edible fruit", "food")}
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """What npm would bring: no emoji, twenty icons and what kinds of things they are."""
-    for module in (clip, sd3):
+    for module in (clip, autoencoder):
         monkeypatch.setattr(module, "ICON_STYLES", {})
         monkeypatch.setattr(module, "load_named_icons", lambda size: ICONS)
     monkeypatch.setattr(clip, "kinds_of", lambda names: {n: KINDS.get(n, ()) for n in names})
@@ -117,18 +117,21 @@ def test_sd3_is_pretrained_on_visible_drawings_and_its_latents_have_unit_size(
 ):
     wide = SMALL_TRANSFORMER | {"sample_size": 16, "pos_embed_max_size": 16}
     few, hidden = things()[::90], hidden_codepoints()
-    visible = sd3.seen_emoji()
+    visible = autoencoder.seen_emoji()
     concepts = [c for style in DRAWERS for c in load_emoji(style, 64).concepts]
     assert len(visible) == sum(c.codepoints not in hidden for c in concepts)
 
     monkeypatch.setattr(sd3, "build_transformer", lambda: SD3Transformer2DModel(**wide))
-    monkeypatch.setattr(sd3, "build_autoencoder", lambda: AutoencoderKL(**SMALL_AUTOENCODER))
+    monkeypatch.setattr(
+        autoencoder, "build_autoencoder", lambda: AutoencoderKL(**SMALL_AUTOENCODER)
+    )
     monkeypatch.setattr(sd3, "things", lambda: few)
-    monkeypatch.setattr(sd3, "seen_emoji", lambda: visible[:8])
-    monkeypatch.setattr(sd3, "load_named_icons", lambda size: Icons(visible[8:16].numpy(), ()))
+    few_icons = Icons(visible[8:16].numpy(), ())
+    monkeypatch.setattr(autoencoder, "seen_emoji", lambda: visible[:8])
+    monkeypatch.setattr(autoencoder, "load_named_icons", lambda size: few_icons)
+    monkeypatch.setattr(autoencoder, "MEASURED", 4)
     monkeypatch.setattr(sd3, "DESIGNERS", {"": "twemoji", "ink": "noto-mono"})
-    for name, number in (("MEASURED", 4), ("STEPS", 2)):
-        monkeypatch.setattr(sd3, name, number)
+    monkeypatch.setattr(sd3, "STEPS", 2)
     captions, _, _ = sd3.captioned_drawings()
     assert len(captions) == 2 * len(few) and captions[-1] == f"ink {captions[len(few) - 1]}"
     sd3.pretrain(tmp_path, "sd3 --seed 0", 2, 2, 2, 0)
@@ -140,10 +143,10 @@ def test_sd3_is_pretrained_on_visible_drawings_and_its_latents_have_unit_size(
     vae = AutoencoderKL.from_pretrained(tmp_path / "tiny-sd3" / "vae")
     with torch.no_grad():
         drawings = visible[:8].permute(0, 3, 1, 2).float() / 255
-        latents = vae.encode(2 * sd3.on_paper(drawings) - 1).latent_dist.mode()
+        latents = vae.encode(2 * autoencoder.on_paper(drawings) - 1).latent_dist.mode()
         before = AutoencoderKL.from_pretrained(tmp_path / "autoencoder" / "tiny-sd3-vae")
         assert torch.equal(  # the decoder learns by itself
-            latents, before.encode(2 * sd3.on_paper(drawings) - 1).latent_dist.mode()
+            latents, before.encode(2 * autoencoder.on_paper(drawings) - 1).latent_dist.mode()
         )
     latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
     assert abs(latents.mean()) < 0.1 and 0.9 < latents.std() < 1.1
