@@ -7,9 +7,9 @@ A lesson needs one line::
 The exercises themselves are in ``serial_lora_course/lessons/lNN_name/checks.py``.
 """
 
-from serial_lora_course.checking.lessons import lesson_card, lesson_list
+from serial_lora_course.checking.lessons import lesson_card
 from serial_lora_course.checking.message import CheckFailed
 from serial_lora_course.checking.running import check
 from serial_lora_course.checking.yours import yours
 
-__all__ = ["CheckFailed", "check", "lesson_card", "lesson_list", "yours"]
+__all__ = ["CheckFailed", "check", "lesson_card", "yours"]

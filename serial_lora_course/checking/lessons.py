@@ -92,13 +92,3 @@ def lesson_card(number: str) -> None:
     )
     after = "\n".join(["After this lesson you can", "", *(f"- {each}" for each in lesson.can)])
     display(Markdown(f"{before}\n\n{after}"))
-
-
-def lesson_list() -> None:
-    """Show all lessons with links that work from inside a notebook; for lesson 00."""
-    rows = [
-        f"| [{lesson.number} {lesson.title}]({lesson.stem}.ipynb) | {lesson.builds} | {lesson.minutes} |"
-        for lesson in LESSONS
-    ]
-    head = ["| Lesson | What you build | Minutes |", "|---|---|---:|"]
-    display(Markdown("\n".join([*head, *rows])))

@@ -14,7 +14,6 @@ from serial_lora_course.lessons.l00_start.figures import (
     plot_moves,
     plot_outcomes,
     plot_pairs,
-    plot_said,
 )
 from serial_lora_course.lessons.l01_maths.figures import (
     plot_ends,
@@ -162,17 +161,10 @@ def test_outcomes_are_counted_by_class():
     ]
 
 
-def test_classes_left_out_stand_last_and_answers_are_counted_by_class():
+def test_classes_left_out_stand_last():
     pictures = [Image.new("RGB", (8, 8))] * 2
     (axes,) = plot_outcomes(pictures, [0, 1], [0, 1], [0, 1], ["a", "b"], trained=[0, 2]).axes
     assert [label.get_text()[0] for label in axes.get_yticklabels()] == ["b", "a"]
-    answers = {"before": torch.tensor([1, 1, 0]), "after": torch.tensor([0, 1, 1])}
-    panels = plot_said(torch.tensor([0, 0, 1]), answers, ["a cat", "a dog"], left_out=[0]).axes
-    for axes, sums in zip(panels, (["dog\n2", "cat\n1"], ["dog\n2", "cat\n1"]), strict=True):
-        assert [label.get_text() for label in axes.get_xticklabels()] == sums
-    before, after = ({text.get_position(): text.get_text() for text in p.texts} for p in panels)
-    assert before == {(1, 0): "1", (0, 1): "2"}  # (said, true), the dog first
-    assert after == {(0, 0): "1", (0, 1): "1", (1, 1): "1"}
 
 
 def test_what_was_lost_lies_left_and_what_was_gained_right():

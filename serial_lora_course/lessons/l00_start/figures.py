@@ -1,4 +1,4 @@
-"""The test photographs before and after: named right or not, what each is called, how far it moved, what was lost."""
+"""The test photographs before and after: named right or not, how far it moved, what was lost."""
 
 from __future__ import annotations
 
@@ -80,49 +80,6 @@ def plot_outcomes(
         f"Photographs in a row for each class, framed by outcome. {told}. Classes below the line "
         "had no training photographs.",
     )
-
-
-def plot_said(
-    truth: Sequence[int],
-    answers: Mapping[str, Sequence[int]],
-    names: Sequence[str],
-    left_out: Sequence[int],
-) -> Figure:
-    """How often photographs of each class, in rows, were called each name, in a panel for each model.
-
-    Args:
-        truth, answers: N classes, and model -> N classes that were said.
-        left_out: classes of ``names`` that stand behind the lines.
-    """
-    order = sorted(range(len(names)), key=lambda c: c in left_out)
-    words = [names[c].split(" ", 1)[-1] for c in order]
-    told = []
-    with styled_figure(9, 3.9) as figure:
-        panels = figure.subplots(1, len(answers), sharey=True)
-        for axes, (title, said) in zip(panels, answers.items(), strict=True):
-            counts = np.zeros((len(names), len(names)), int)
-            np.add.at(counts, (np.asarray(truth), np.asarray(said)), 1)
-            counts = counts[np.ix_(order, order)]
-            shades = counts * (2 * np.eye(len(names)) - 1)
-            axes.imshow(shades, "RdBu", vmin=-14, vmax=14, aspect="auto")
-            for row, column in np.argwhere(counts):
-                axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=10)
-            for line in (axes.axhline, axes.axvline):
-                line(len(names) - len(left_out) - 0.5, color=INK, linewidth=1)
-            sums = [(word.split()[0], n) for word, n in zip(words, counts.sum(axis=0), strict=True)]
-            axes.set_xticks(range(len(names)), [f"{word}\n{n}" for word, n in sums], fontsize=8)
-            axes.set_yticks(range(len(names)), words, fontsize=9)
-            axes.tick_params(length=0)
-            axes.set(
-                title=title,
-                xlabel="CLIP says: how often (blue: right, red: wrong)",
-                ylabel="the photograph shows",
-            )
-            axes.label_outer()
-            axes.grid(visible=False)
-            told.append(f"{title}: {', '.join(f'{word} {n}' for word, n in sums)}")
-    text = f"What photographs show, in rows, and what CLIP says. {'; '.join(told)}."
-    return with_description(figure, text)
 
 
 def plot_moves(
