@@ -137,7 +137,7 @@ def test_right_wrong_open_and_forged(graded):
     mixed = rows_of(rows, "'=mixed", ["passed", "open", "wrong", "look at this"])
     assert [row["exercise"] for row in mixed] == ["1.1", "1.2", "1.3", "1.4"]
     assert "trust me" in mixed[3]["why"]  # a sentence that is not the check's own
-    assert mixed[0]["why"].startswith("the loss is that of the chosen terms")
+    assert mixed[0]["why"].startswith("the chosen terms of each part are kept")
     assert mixed[2]["why"].startswith("B is returned unchanged")
     assert [row["points"] for row in mixed] == [mixed[0]["of"], "0", "0", "0"]
 

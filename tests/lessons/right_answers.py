@@ -18,13 +18,13 @@ from torch.utils.checkpoint import checkpoint
 from serial_lora_course.checking.solved import solved
 
 
-def bet_by_numpy(update, chosen, loss):
+def keep_by_numpy(update, chosen):
     """Part by part, term by term, by numpy."""
     parts = []
     for part in update.chunk(3):
         U, S, Vh = np.linalg.svd(part.numpy())
         parts.append(sum(torch.from_numpy(S[i] * np.outer(U[:, i], Vh[i])) for i in chosen))
-    return loss(torch.cat(parts))
+    return torch.cat(parts)
 
 
 def stretched_by_columns(W, change):
@@ -34,9 +34,9 @@ def stretched_by_columns(W, change):
     return torch.stack(terms).sum(0) * (S.square().sum() / new.square().sum()).sqrt()
 
 
-def imitate_by_projecting(M, wanted, rank):
+def imitate_by_projecting(W, wanted, rank):
     """By the pseudoinverse, and in 3d dimensions all the time."""
-    U, S, Vh = torch.linalg.svd(M @ torch.linalg.pinv(M) @ wanted, full_matrices=False)
+    U, S, Vh = torch.linalg.svd(W @ torch.linalg.pinv(W) @ wanted, full_matrices=False)
     return U[:, :rank] @ torch.diag(S[:rank]) @ Vh[:rank]
 
 
@@ -230,7 +230,7 @@ ANSWERS = {
         )
     ],
     "0.3": [lambda old, new: 1 - torch.cosine_similarity(old, new)],
-    "1.1": [bet_by_numpy],
+    "1.1": [keep_by_numpy],
     "1.2": [LoRAAsLinear],
     "1.3": [
         {  # tokens as columns, and the same products by way of another basis of the rank

@@ -188,18 +188,22 @@ def test_each_vector_that_moved_is_a_dot_and_the_mean_is_told():
 
 
 def test_each_run_is_a_dot_with_a_line_through_the_medians_and_tokens_that_stay_are_on_the_line():
-    ends = {"LoRA": {0.02: [2.0, 9.0, 4.0], 0.04: [1.0]}, "even": {0.02: [1.0], 0.04: [3.0]}}
-    (axes,) = plot_ends(ends).axes
+    ends = {
+        "LoRA": {0.02: [2.0, 9.0, 4.0], 0.04: [1.0]},
+        "even stretch": {0.02: [1.0], 0.04: [3.0]},
+    }
+    stretch, axes = plot_ends({"LoRA": torch.tensor([3.0, 1])}, ends).axes
+    assert stretch.lines[0].get_ydata().tolist() == [3, 1]
     dots = [dot[1] for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
     assert dots == [2, 9, 4, 1, 1, 3]
     lines = [line.get_ydata().tolist() for line in axes.lines]
     assert [line for line in lines if line] == [[4, 1], [1, 3]]
-    curves = {"missed": {"LoRA": [1, 0.5]}, "loss": {"LoRA": [2, 1]}}
+    curves = {"Missed": {"LoRA": [1, 0.5]}, "Loss": {"LoRA": [2, 1]}}
     for axes, each in zip(plot_over_rank([1, 2], curves, {}).axes, curves.values(), strict=True):
         assert [[*line.get_ydata()] for line in axes.lines] == [each["LoRA"]]
     x = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
     moved = x + x @ torch.tensor([[0.0, 0], [0, 2]])
-    panel, *_ = plot_token_moves({"LoRA": {"q": (x, moved)}, "Serial": {"q": (x, moved)}}).axes
+    panel, *_ = plot_token_moves({"LoRA": {"q": (x, moved)}, "Serial LoRA": {"q": (x, moved)}}).axes
     assert np.allclose(panel.lines[0].get_ydata(), 0)
 
 

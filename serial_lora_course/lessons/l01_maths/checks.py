@@ -1,4 +1,4 @@
-"""Checks of lesson 01: LoRA's bet, LoRA itself, Serial LoRA and the LoRA in it, its best copy, two controls.
+"""Checks of lesson 01: LoRA's bet, LoRA itself, Serial LoRA and the LoRA in it, its best copy, a control.
 
 Each compares with the same numbers computed another way: by eigenvectors in place of SVD and QR, and by
 dense weights in place of pairs.
@@ -28,20 +28,15 @@ def best_by_axes(matrix: Tensor, chosen: list[int]) -> Tensor:
 
 @exercise(
     "1.1",
-    "the loss is that of the chosen terms of each part, the largest and others, for several sizes and losses",
+    "the chosen terms of each part are kept, the largest and others, for several sizes",
 )
-def bet() -> Iterator[Case]:
-    """Losses that look at every entry, of terms that are made from an eigenbasis."""
+def keep() -> Iterator[Case]:
+    """Terms that are made from an eigenbasis."""
     for width, chosen in ((4, [0, 1]), (5, [3, 1, 4]), (3, [2])):
         update = torch.randn(3 * width, width, dtype=torch.float64)
-        seen = torch.randn(3 * width, width, dtype=torch.float64)
         kept = torch.cat([best_by_axes(part, chosen) for part in update.chunk(3)])
-
-        def loss(change: Tensor, seen: Tensor = seen) -> float:
-            return (change * seen).sum().item()
-
-        what = f"the loss with the terms {chosen} of each part of a {3 * width}x{width} change"
-        yield Case(what, (update, chosen, loss), loss(kept), tolerance=1e-6)
+        what = f"the terms {chosen} of each part of a {3 * width}x{width} change"
+        yield Case(what, (update, chosen), kept, tolerance=1e-6)
 
 
 # ------------------------------------------------------------------------------- 1.2 LoRA itself
@@ -164,21 +159,21 @@ def serial_qkv() -> Iterator[Case]:
         yield Case(f"the three B_p A_p, {kind}", ("pairs", *given), rows @ change, leaves=leaves)
 
 
-def onto(M: Tensor) -> Tensor:
-    """The projection onto what M's n columns span, (m, m), from eigenvectors."""
-    axes = torch.linalg.eigh(M @ M.T)[1][:, -M.shape[1] :]
+def onto(W: Tensor) -> Tensor:
+    """The projection onto what W's n columns span, (m, m), from eigenvectors."""
+    axes = torch.linalg.eigh(W @ W.T)[1][:, -W.shape[1] :]
     return axes @ axes.T
 
 
-@exercise("1.4", "the copy is the nearest change M C of each rank, for square and for oblong C")
+@exercise("1.4", "the copy is the nearest change W C of each rank")
 def imitate() -> Iterator[Case]:
     """Projected first, by eigenvectors, and then cut."""
-    for width, columns, rank in ((4, 4, 2), (3, 5, 1), (5, 5, 5)):
-        M = torch.randn(3 * width, columns, dtype=torch.float64)
+    for width, rank in ((4, 2), (3, 1), (5, 5)):
+        W = torch.randn(3 * width, width, dtype=torch.float64)
         wanted = torch.randn(3 * width, width, dtype=torch.float64)
-        what = f"the copy of a {3 * width}x{width} change by M C, with {columns} columns in M and rank {rank}"
-        nearest = best_by_axes(onto(M) @ wanted, [*range(rank)])
-        yield Case(what, (M, wanted, rank), nearest, tolerance=1e-6)
+        what = f"the copy of a {3 * width}x{width} change by W C of rank {rank}"
+        nearest = best_by_axes(onto(W) @ wanted, [*range(rank)])
+        yield Case(what, (W, wanted, rank), nearest, tolerance=1e-6)
 
 
 @exercise(
