@@ -366,8 +366,8 @@ ANSWERS = {
     "8.3": [false_positives_at_once],
     "9.1": [norms_by_kind],
     "9.2": [pair_by_hook],
-    "9.3": [stand_ins_by_roots],
-    "9.4": [search_by_lists],
+    "9.3": [search_by_lists],
+    "9.4": [stand_ins_by_roots],
     "10.1": [
         {"falls[: len(values) // 2].argmax()": "values[: len(values) // 2].log().diff().argmin()"},
     ],

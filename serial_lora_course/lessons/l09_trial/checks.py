@@ -1,4 +1,4 @@
-"""Checks of the exercises on the paper's trial: two rivals, stand-ins for W, a search."""
+"""Checks of the exercises on the paper's trial: two rivals, a search, stand-ins for W."""
 
 from __future__ import annotations
 
@@ -110,6 +110,73 @@ def merged_outputs(blocks: nn.ModuleList, rank: int) -> Iterator[Tensor]:
         yield block(tokens_for(block))
 
 
+ENDLESS = (
+    "the search does not end: is the best the rate with the highest score, and is each rate new?"
+)
+FORM = "return a dictionary: each rate that was tried, and its score"
+
+
+class Hill:
+    """A ``score`` that trains nothing: it is best at one rate, and keeps which rates were tried."""
+
+    def __init__(self, best: float) -> None:
+        self.best, self.tried = best, []
+
+    def __repr__(self) -> str:
+        return f"an invented score, highest at {self.best:g}"
+
+    def __call__(self, rate: float) -> float:
+        """Falls to both sides, a little faster above."""
+        self.tried.append(rate)
+        if len(self.tried) > 20:
+            raise CheckFailed("the tries", "an end", "20 and more", ENDLESS, sure=True)
+        away = math.log(rate / self.best)
+        return 80 - (1.1 * away if away > 0 else -away)
+
+
+def read_search(found: Any, score: Hill, first: float) -> list:
+    """The rates tried, their scores, and how often each was."""
+    if not isinstance(found, dict):
+        raise CheckFailed("the result", "a dictionary", found, FORM, sure=True)
+    rates = sorted(found)
+    return [
+        rates,
+        [found[rate] for rate in rates],
+        sorted(f"{rate:.2g}" for rate in score.tried),
+    ]
+
+
+@exercise(
+    "9.3",
+    "rates on both sides of the best one, each three times the one before and tried once, wherever the best lies",
+)
+def search() -> Iterator[Case]:
+    """The rates by their powers of three, from the first one beyond the best to the other side."""
+    for best, first, low, high in (
+        (0.0034, 0.003, -1, 1),
+        (0.021, 0.003, -1, 3),
+        (0.00004, 0.003, -5, 1),
+        (0.5, 1.0, -2, 1),
+    ):
+        hill = Hill(best)
+        rates = [first * 3.0**power for power in range(low, high + 1)]
+        what = f"a search from {first:g} where {best:g} is best"
+        yield Case(
+            what,
+            (hill, first),
+            Parts(
+                {
+                    f"the rates of {what}": rates,
+                    f"the scores of {what}": [Hill(best)(rate) for rate in rates],
+                    f"each try of {what}": sorted(f"{rate:.2g}" for rate in rates),
+                }
+            ),
+            read=read_search,
+            form=FORM,
+            may_change=True,  # a hill notes what was tried
+        )
+
+
 def twice(attempt: Callable) -> Callable:
     """What two calls draw."""
 
@@ -170,7 +237,7 @@ STAND_INS = (
 
 
 @exercise(
-    "9.3",
+    "9.4",
     "the first one has W's directions and stretches all alike, the second stretches as W does along directions drawn at "
     "random, the third one does neither; all are as large as their W, and every call draws others",
     through=twice,
@@ -191,71 +258,4 @@ def stand_ins() -> Iterator[Case]:
             read=facts_of_stand_ins,
             form="return three tensors of W's shape: torch.stack makes one of three matrices",
             tolerance=1e-3,
-        )
-
-
-ENDLESS = (
-    "the search does not end: is the best the rate with the highest score, and is each rate new?"
-)
-FORM = "return a dictionary: each rate that was tried, and its score"
-
-
-class Hill:
-    """A ``score`` that trains nothing: it is best at one rate, and keeps which rates were tried."""
-
-    def __init__(self, best: float) -> None:
-        self.best, self.tried = best, []
-
-    def __repr__(self) -> str:
-        return f"an invented score, highest at {self.best:g}"
-
-    def __call__(self, rate: float) -> float:
-        """Falls to both sides, a little faster above."""
-        self.tried.append(rate)
-        if len(self.tried) > 20:
-            raise CheckFailed("the tries", "an end", "20 and more", ENDLESS, sure=True)
-        away = math.log(rate / self.best)
-        return 80 - (1.1 * away if away > 0 else -away)
-
-
-def read_search(found: Any, score: Hill, first: float) -> list:
-    """The rates tried, their scores, and how often each was."""
-    if not isinstance(found, dict):
-        raise CheckFailed("the result", "a dictionary", found, FORM, sure=True)
-    rates = sorted(found)
-    return [
-        rates,
-        [found[rate] for rate in rates],
-        sorted(f"{rate:.2g}" for rate in score.tried),
-    ]
-
-
-@exercise(
-    "9.4",
-    "rates on both sides of the best one, each three times the one before and tried once, wherever the best lies",
-)
-def search() -> Iterator[Case]:
-    """The rates by their powers of three, from the first one beyond the best to the other side."""
-    for best, first, low, high in (
-        (0.0034, 0.003, -1, 1),
-        (0.021, 0.003, -1, 3),
-        (0.00004, 0.003, -5, 1),
-        (0.5, 1.0, -2, 1),
-    ):
-        hill = Hill(best)
-        rates = [first * 3.0**power for power in range(low, high + 1)]
-        what = f"a search from {first:g} where {best:g} is best"
-        yield Case(
-            what,
-            (hill, first),
-            Parts(
-                {
-                    f"the rates of {what}": rates,
-                    f"the scores of {what}": [Hill(best)(rate) for rate in rates],
-                    f"each try of {what}": sorted(f"{rate:.2g}" for rate in rates),
-                }
-            ),
-            read=read_search,
-            form=FORM,
-            may_change=True,  # a hill notes what was tried
         )

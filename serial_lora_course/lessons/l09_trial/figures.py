@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -35,6 +35,12 @@ STEPS = (  # what changes; the new arm and the old one
     ("W's stretch", "serial_lora-12", "serial_even-12"),
 )
 APART = 12.5  # from rung to rung
+STAND_INS = {
+    "E": "W's directions, even stretch",
+    "Q": "random directions, even stretch",
+    "T": "random directions, W's stretch",
+    "W": "W's directions, W's stretch",
+}
 COLUMNS = (1.0, 4.2, 7.4)  # of W_q, W_k, W_v
 LINE = {"color": QUIET, "lw": 1.2, "zorder": 0}
 DOT = {"marker": "o", "capsize": 3, "color": INK, "lw": 1.6}
@@ -146,11 +152,11 @@ def _steps(axes: Axes, found: Found) -> str:
 def plot_rates(
     searches: Mapping[str, pd.DataFrame], chosen: Sequence[Mapping[str, float]]
 ) -> Figure:
-    """What each of two methods reached at each rate, in panels that span as many points of Dice.
+    """What each of two methods reached at each rate, and who leads, at one rate for both and each at its own.
 
     Args:
         searches: a panel's title -> a row a rate, a column a method.
-        chosen: for each panel, a method -> the rate to circle.
+        chosen: for each panel, a method -> the rate to circle. Panels span as many points of Dice.
     """
     told = []
     span = 1 + max(each.max().max() - each.min().min() for each in searches.values())
@@ -163,14 +169,32 @@ def plot_rates(
                 axes.plot(best, reached[best], "o", ms=14, mfc="none", mec=colour, mew=1.8)
                 values = ", ".join(f"{v:.2f} at {r:g}" for r, v in reached.items())
                 told.append(f"{title}, {name}: {values}")
+            told += _leads(axes, search, rates)
             top = search.max().max() + 0.5
             axes.set(xscale="log", xlabel="learning rate", ylim=(top - span, top))
             axes.set_title(title, size=11)
             axes.set_xticks(list(search.index), [f"{rate:g}" for rate in search.index])
             axes.minorticks_off()
-        figure.axes[0].set_ylabel("points of Dice (circled: chosen)")
-        figure.axes[0].legend(loc="lower left", framealpha=1, edgecolor="none")
+        figure.axes[0].set_ylabel("points of Dice (circled: best)")
+        figure.axes[-1].legend(loc="center left", framealpha=1, edgecolor="none")
     return with_description(figure, f"Dice for each rate. {'; '.join(told)}.")
+
+
+def _leads(axes: Axes, search: pd.DataFrame, rates: Mapping[str, float]) -> list[str]:
+    """Written into a panel: who leads, in the colour of who does."""
+    races = {
+        f"both at {rate:g}": search.loc[rate] for rate in sorted({*rates.values()}, reverse=True)
+    }
+    own = {"each at its own": pd.Series({name: search[name][rate] for name, rate in rates.items()})}
+    told = []
+    for place, (race, reached) in enumerate((own | races).items()):
+        if reached.isna().any():
+            continue
+        first = reached.idxmax()
+        told.append(f"{race}: {first} +{reached.max() - reached.min():.1f}")
+        look = {"color": (VERMILION, BLUE)[list(search).index(first)], "transform": axes.transAxes}
+        axes.text(0.03, 0.05 + 0.09 * place, told[-1], size=10, **look)
+    return told
 
 
 def plot_rivals(panels: Mapping[str, Mapping[str, Told]], bars: Mapping[str, float]) -> Figure:
@@ -210,42 +234,32 @@ def _told(interval: Told) -> str:
     return f"{interval[0]:+.2f} ± {interval[1]:.2f}"
 
 
-def plot_suspects(stretch: Tensor, reached: Mapping[str, pd.Series], interval: Callable) -> Figure:
-    """How W stretches, and what that costs along random directions and along W's.
+def plot_stretch(stretch: Tensor, leads: Mapping[str, Told]) -> Figure:
+    """How W stretches its directions, and what a pair comes to behind stand-ins for W.
 
     Args:
         stretch: (matrices, d), W's singular values, each falling, over their root mean square.
-        reached: Q, T, E and W -> what a pair came to behind it, set by set.
-        interval: of (sets, 1), their mean and half of its interval.
+        leads: E, Q and T -> how far a pair behind it is above one behind W, and half of the interval.
     """
-    told = {}
-    with styled_figure(11.4, 3.8) as figure:
+    with styled_figure(11.4, 3.6) as figure:
         left, right = figure.subplots(1, 2)
         _spectra(left, stretch)
-        for (even, uneven), colour, along in (
-            ("QT", GREEN, "random"),
-            ("EW", VERMILION, "W's own"),
-        ):
-            ends = [(reached[name] - reached["W"]).mean() for name in (even, uneven)]
-            told[along] = _told(interval((reached[uneven] - reached[even]).to_numpy()[:, None]))
-            right.plot([0, 1], ends, "o-", color=colour, lw=1.8)
-            for place, name in enumerate((even, uneven)):
-                look = {"ha": ("right", "left")[place], "va": "center", "color": colour}
-                right.text(1.08 * place - 0.04, ends[place], f"{name} {ends[place]:+.2f}", **look)
-            right.text(1.62, ends[1], f"{along}:\n{told[along]}", va="center", color=colour)
-        right.set(xlim=(-0.65, 2.5), xlabel="stretch", ylabel="points of Dice\nabove Serial LoRA")
-        right.set_xticks([0, 1], ["all alike", "as W's"])
-        right.margins(y=0.15)
-        right.set_title("What the stretch costs, by the directions", size=11)
-        right.grid(axis="x", visible=False)
+        right.axvline(0, color=VERMILION, lw=2)
+        for place, (lead, half) in enumerate(leads.values()):
+            right.errorbar(lead, -place, xerr=half, **DOT)
+        right.plot(0, -len(leads), "o", color=VERMILION)
+        rows = [f"{name}: {STAND_INS[name]}" for name in (*leads, "W")]
+        right.set_yticks([-place for place in range(len(rows))], rows)
+        right.set(ylim=(0.6 - len(rows), 0.6), xlabel="points of Dice above Serial LoRA (orange)")
+        right.set_title("What the pair comes to behind each", size=11)
+        right.grid(axis="y", visible=False)
     middle = stretch.median(0).values
     shown = ", ".join(f"{middle[i]:.2f}" for i in (0, len(middle) // 2, -1))
-    costs = "; ".join(f"{name}: {each}" for name, each in told.items())
+    told = "; ".join(f"{name}: {_told(lead)}" for name, lead in leads.items())
     return with_description(
         figure,
         f"Singular values of SAM's {len(stretch)} matrices over their root mean square: the largest, middle and "
-        f"smallest are {shown} in the median. What W's stretch changes along random directions and along W's own: "
-        f"{costs}.",
+        f"smallest are {shown} in the median. A pair behind stand-ins for W, above one behind W: {told}.",
     )
 
 

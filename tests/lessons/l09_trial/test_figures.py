@@ -9,7 +9,7 @@ from serial_lora_course.lessons.l09_trial.figures import (
     plot_ladder,
     plot_rates,
     plot_rivals,
-    plot_suspects,
+    plot_stretch,
 )
 from serial_lora_course.lessons.l09_trial.tables import load_found
 
@@ -51,21 +51,18 @@ def test_each_method_is_circled_at_the_rate_that_was_chosen_for_it():
         for axes in panels.axes
     ]
     assert circled == [[0.3, 0.9], [0.1, 0.1]]
+    assert "both at 0.9: b +2.0" in panels.alt_text  # 4 beside 2, in the first panel
+    assert "each at its own: b +1.0" in panels.alt_text
     heights = [axes.get_ylim()[1] - axes.get_ylim()[0] for axes in panels.axes]
     assert heights[0] == pytest.approx(heights[1]) and heights[0] > 9
 
 
-def test_the_matrices_and_four_means_are_all_drawn():
+def test_the_matrices_and_what_their_stand_ins_gain_are_drawn():
     values = torch.tensor([[2.0, 1.0, 0.5], [3.0, 0.5, 0.1], [2.5, 0.7, 0.2]])
-    means = {"Q": 2.5, "T": 2.25, "E": 3.0, "W": 2.0}
-    reached = {name: pd.Series([mean - 0.5, mean + 0.5]) for name, mean in means.items()}
-    figure = plot_suspects(values, reached, lambda sample: (float(sample.mean()), 0.2))
+    figure = plot_stretch(values, {"E": (1.0, 0.2), "Q": (0.5, 0.2), "T": (0.25, 0.1)})
     left, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines[:3]] == values.tolist()
     assert list(left.lines[3].get_ydata()) == pytest.approx([2.5, 0.7, 0.2])
-    assert [list(line.get_ydata()) for line in right.lines] == [[0.5, 0.25], [1.0, 0.0]]
-    for told in (
-        "random directions and along W's own: random: -0.25 ± 0.20",
-        "W's own: -1.00 ± 0.20",
-    ):
-        assert told in figure.alt_text
+    drawn = [line.get_xdata()[0] for line in right.lines if line.get_marker() == "o"]
+    assert drawn == [1.0, 0.5, 0.25, 0.0]
+    assert "E: +1.00 ± 0.20" in figure.alt_text
