@@ -383,11 +383,8 @@ ANSWERS = {
     ],
     "11.2": [stack_as_sequences],
     "11.3": [{"(x @ A.mT) @ B.mT": "torch.einsum('bnd,brd,bor->bno', x, A, B)"}],
-    "11.4": [lambda together, alone: ~torch.isclose(together, alone, rtol=0, atol=1e-5).all(1)],
-    "11.5": [
-        {
-            "(pictures[:, None] @ prompts.mT)": "torch.einsum('pnd,qcd->pqnc', pictures, prompts)",
-        }
+    "11.4": [
+        {"x[rows] = x[rows] + x[rows] @ A.T @ B.T": "x = x + rows[:, None, None] * (x @ A.T @ B.T)"}
     ],
     "12.2": [
         {  # a loader of positions, Adam, a norm that learns, gradients cleared first

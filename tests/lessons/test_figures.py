@@ -53,8 +53,9 @@ from serial_lora_course.lessons.l08_how_sure.figures import (
     plot_studies,
 )
 from serial_lora_course.lessons.l11_many.figures import (
+    plot_serving,
     plot_table,
-    plot_times,
+    plot_verdict,
     plot_weights,
 )
 from serial_lora_course.lessons.l12_your_own.figures import plot_answers, plot_counts, plot_leads
@@ -243,22 +244,22 @@ def test_a_curve_over_the_weight_has_its_counts_and_its_distance_to_the_one_befo
     assert [2, 7] in drawn
     assert [2, 4] in drawn
     half = 1.96 * np.sqrt(9 * np.var([0] * 6 + [1] * 3, ddof=1))
-    assert f"sum: at 0 2, at 1 4 (-3 ± {half:.0f})" in figure.alt_text
+    assert f"sum: at 0 2 (+0), at 1 4 (-3 ± {half:.0f})" in figure.alt_text
     assert "own: at 0 2, at 1 7" in figure.alt_text
 
 
-def test_times_are_a_line_a_call_over_the_batch_and_over_its_customers():
-    ways = {"no adapter": (8, 4, 3), "switch": (7, 6, 9), "gather": (9, 5, 2)}
-    batches = ((1, 1), (4, 4), (4, 1))  # pictures, customers
-    ms = {
-        (way, *each): [time, time - 1, time + 1]
-        for way, times in ways.items()
-        for each, time in zip(batches, times, strict=True)
-    }
-    figure = plot_times((1, 4), (1, 4), ms)
-    drawn = [[list(each[0].get_ydata()) for each in axes.containers] for axes in figure.axes]
-    assert drawn == [[[8, 4], [7, 6], [9, 5]], [[3, 4], [9, 6], [2, 5]]]
-    assert "pictures, no adapter: 8.0 for 1, 4.0 for 4" in figure.alt_text
+def test_costs_are_a_line_a_way_and_a_verdict_is_a_bar_a_way():
+    ms = {way: {1: [3, 1, 2], 8: [i, i, i]} for i, way in enumerate("abcd")}
+    figure = plot_serving(ms, {way: {1: 5, 8: 6} for way in ms})
+    assert [list(each[0].get_ydata()) for each in figure.axes[0].containers][3] == [2, 3]
+    assert "b: 1: 2.0 ms, 5 MB, 8: 1.0 ms, 6 MB" in figure.alt_text
+    own = torch.ones(2, 4, dtype=bool)
+    panels = plot_verdict({"a": (own, 2, 10), "b": (~own, 1, 30)}, own, ["b"]).axes
+    assert [[bar.get_width() for bar in axes.patches] for axes in panels] == [
+        [8, 0],
+        [2, 1],
+        [10, 30],
+    ]
 
 
 def test_means_are_lines_and_leads_are_dots_a_data_set_and_a_mean_with_its_interval():

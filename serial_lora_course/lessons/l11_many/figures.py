@@ -1,4 +1,4 @@
-"""A table of adapters and customers, sums over the weight, and times."""
+"""A table of adapters and customers, sums over the weight, costs, and a verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch import Tensor
 from serial_lora_course.plots.style import (
     BLUE,
     DASHED,
+    GREEN,
     PURPLE,
+    QUIET,
     VERMILION,
     styled_figure,
     with_description,
@@ -21,6 +23,7 @@ from serial_lora_course.plots.style import (
 LOOKS = (
     {"color": BLUE, "marker": "s", "linestyle": DASHED},
     {"color": VERMILION, "marker": "o", "linestyle": "-"},
+    {"color": GREEN, "marker": "D", "linestyle": "-."},
     {"color": PURPLE, "marker": "^", "linestyle": ":"},
 )
 
@@ -84,81 +87,98 @@ def plot_table(hits: Mapping[str, Tensor], columns: Sequence[str], title: str) -
 
 
 def plot_weights(weights: Sequence[float], curves: Mapping[str, Mapping[str, Tensor]]) -> Figure:
-    """Right answers over the weight: a curve a way, and its numbers in a row under the axis.
-
-    Bars and brackets tell how far a curve is from the one before.
+    """Right answers over the weight, of the own adapter alone and of a sum, and what the sum loses.
 
     Args:
         weights: of the adapters, on the first axis.
         curves: way -> for each weight, as it is written, which pictures (C, N) are named right.
     """
-    words, names = [], list(next(iter(curves.values())))
-    before = next(iter(curves.values()))
-    with styled_figure(11, 5) as figure:
+    words, names, first = [], list(next(iter(curves.values()))), next(iter(curves.values()))
+    counts = [[int(each.sum()) for each in named.values()] for named in curves.values()]
+    with styled_figure(10, 5) as figure:
         axes = figure.subplots()
-        row = {"transform": axes.get_xaxis_transform(), "fontsize": 10, "y": -0.07}
+        row = {"transform": axes.get_xaxis_transform(), "y": -0.07}
         axes.text(x=-0.08, s="weight", **row, ha="right")
         for j, ((way, named), look) in enumerate(zip(curves.items(), LOOKS, strict=False)):
-            counts, told = [int(each.sum()) for each in named.values()], []
-            axes.plot(weights, counts, linewidth=1.8, **look)
+            axes.plot(weights, counts[j], linewidth=1.8, **look)
             row |= {"color": look["color"], "y": -0.15 - 0.07 * j}
             axes.text(x=-0.08, s=way, **row, ha="right", weight="bold")
-            for x, count, (at, right) in zip(weights, counts, named.items(), strict=True):
-                text, (lead, half) = f"{count}", apart(right, before[at])
-                if half:
-                    text += f" ({lead:+d} ± {half:.0f})"
-                if half:
-                    bar = {"color": look["color"], "capsize": 4, "linewidth": 1}
-                    axes.errorbar(x + 0.006 * (j - 1), count, half, **bar)
+            told = [f"{int(each.sum())}" for each in named.values()]
+            if j:
+                told = [
+                    f"{t} ({change(each, first[at])})"
+                    for t, (at, each) in zip(told, named.items(), strict=True)
+                ]
+            for x, text in zip(weights, told, strict=True):
                 axes.text(x=x, s=text, **row, ha="center")
-                told.append(f"at {at} {text}")
-            words.append(f"{way}: {', '.join(told)}")
-            before = named
+            pairs = zip(named, told, strict=True)
+            words.append(f"{way}: {', '.join(f'at {at} {text}' for at, text in pairs)}")
+        own, total = counts
+        axes.axhline(own[-1], color=QUIET, linewidth=1, linestyle=DASHED)
+        for x, low, loss in (
+            (weights[1], own[1], "size"),
+            (weights[-1], total[-1], "interference"),
+        ):
+            axes.annotate("", (x, low), (x, own[-1]), arrowprops={"arrowstyle": "<->"})
+            axes.text(x - 0.015, (low + own[-1]) / 2, loss, ha="right", weight="bold")
         axes.set_xticks(weights, names)
-        title = "brackets and bars: the difference from the row above, with its 95% interval"
-        axes.set_xlim(-0.06, 1.08)
-        axes.set(ylabel=f"right of {right.numel()}", title=title)
-    return with_description(
-        figure, f"Right of {right.numel()} over the weight; {title}. {'; '.join(words)}."
-    )
+        title = "in brackets: what the sum has more or less than the own adapter alone"
+        axes.set(ylabel=f"right of {first[names[0]].numel()}", title=title)
+    return with_description(figure, f"Right answers over the weight; {title}. {'; '.join(words)}.")
 
 
-def plot_times(
-    sizes: Sequence[int], groups: Sequence[int], ms: Mapping[tuple[str, int, int], Sequence[float]]
+def plot_serving(
+    ms: Mapping[str, Mapping[int, Sequence[float]]], mb: Mapping[str, Mapping[int, float]]
 ) -> Figure:
-    """Milliseconds a picture, over the pictures in a batch of strangers, and over the customers in a full one.
+    """Time a picture and memory, over the customers in a batch.
 
     Args:
-        sizes: pictures in a batch, each of another customer.
-        groups: how many customers share a batch of the largest size.
-        ms: (way, pictures, customers) -> milliseconds a picture, in each round.
+        ms: way -> customers -> milliseconds a picture, in each round.
+        mb: way -> customers -> megabytes.
     """
-    words, full = [], sizes[-1]
+    words = []
     with styled_figure(11, 4) as figure:
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(4, 3))
-        looks = {"no adapter": LOOKS[0], "switch": LOOKS[2], "gather": LOOKS[1]}
-        panels = (
-            (left, sizes, [(n, n) for n in sizes]),
-            (right, groups, [(full, n) for n in groups]),
-        )
-        for axes, ticks, batches in panels:
-            for way, look in looks.items():
-                rounds = [sorted(ms[way, *each]) for each in batches]
-                middle = [each[len(each) // 2] for each in rounds]
-                spread = [
-                    [m - each[0] for m, each in zip(middle, rounds, strict=True)],
-                    [each[-1] - m for m, each in zip(middle, rounds, strict=True)],
-                ]
-                axes.errorbar(ticks, middle, spread, label=way, capsize=4, **look)
-                told = ", ".join(f"{m:.1f} for {n}" for m, n in zip(middle, ticks, strict=True))
-                words.append(f"{axes is left and 'pictures' or 'customers'}, {way}: {told}")
-            axes.set_xscale("log")
-            axes.set_xticks(ticks, list(map(str, ticks)))
-            axes.minorticks_off()
-        left.set(
-            title="every picture has its own customer", xlabel="pictures in the batch (log scale)"
-        )
-        right.set(title=f"a batch of {full} pictures", xlabel="customers in the batch (log scale)")
-        left.set(ylabel="processor's ms per picture (bars: all rounds)", ylim=(0, None))
-        left.legend(loc="lower left")
-    return with_description(figure, f"Milliseconds a picture. {'; '.join(words)}.")
+        left, right = figure.subplots(1, 2)
+        for (way, rounds), look in zip(ms.items(), LOOKS, strict=True):
+            ticks = list(map(str, rounds))
+            middle = [sorted(each)[len(each) // 2] for each in rounds.values()]
+            ends = zip(middle, rounds.values(), strict=True)
+            spread = np.array([(m - min(each), max(each) - m) for m, each in ends]).T
+            left.errorbar(ticks, middle, spread, label=way, capsize=4, **look)
+            right.plot(ticks, list(mb[way].values()), **look)
+            told = zip(ticks, middle, mb[way].values(), strict=True)
+            words.append(f"{way}: {', '.join(f'{n}: {t:.1f} ms, {m:.0f} MB' for n, t, m in told)}")
+        left.set(title="processor's ms per picture (bars: all rounds)", ylim=(0, None))
+        right.set(title="MB of image towers and adapters", ylim=(0, None))
+        figure.supxlabel("customers in a batch of 64 pictures", fontsize=11)
+        left.legend(loc="lower left", ncols=2)
+    return with_description(figure, f"Over the customers in a batch. {'; '.join(words)}.")
+
+
+def plot_verdict(
+    ways: Mapping[str, tuple[Tensor, float, float]], own: Tensor, marked: Sequence[str]
+) -> Figure:
+    """Right answers, time and memory of each way: three columns of bars.
+
+    Args:
+        ways: way -> which pictures (C, N) are named right, milliseconds a picture, megabytes.
+        own: which are right with own adapters; a way's difference from it is written at its bar.
+        marked: ways in another colour.
+    """
+    titles = (f"right of {own.numel()} (6 customers)", "ms per picture (64)", "MB (64)")
+    told = [
+        (f"{hits.sum()} ({change(hits, own)})", f"{ms:.1f}", f"{mb:.0f}")
+        for hits, ms, mb in ways.values()
+    ]
+    values = [(int(hits.sum()), ms, mb) for hits, ms, mb in ways.values()]
+    colors = [VERMILION if way in marked else BLUE for way in ways]
+    with styled_figure(11, 0.45 * len(ways) + 0.8) as figure:
+        panels = figure.subplots(1, 3, sharey=True, width_ratios=(4, 3, 3))
+        for j, (axes, title) in enumerate(zip(panels, titles, strict=True)):
+            lengths, texts = [each[j] for each in values], [each[j] for each in told]
+            axes.bar_label(axes.barh(list(ways), lengths, color=colors), texts, padding=4)
+            axes.set(title=title, xlim=(0, 1.45 * max(lengths)), xticks=[])
+            axes.grid(visible=False)
+        axes.invert_yaxis()
+    words = "; ".join(f"{way}: {', '.join(each)}" for way, each in zip(ways, told, strict=True))
+    return with_description(figure, f"{', '.join(titles)}, a row a way. {words}.")
