@@ -351,6 +351,11 @@ ANSWERS = {
             "loss.backward()": "pass",
             "optimizer.step()": "optimizer.step(), model.zero_grad()",
         },
+        {
+            "lab.decode_each(model, embeddings, [each.boxes for each in batch])": (
+                "[lab.decode(model, one[None], each.boxes) for one, each in zip(embeddings, batch)]"
+            ),
+        },
     ],
     "6.3": [
         {

@@ -340,11 +340,11 @@ def test_disputed_pictures_are_those_that_one_alone_has_right():
     ]
 
 
-def test_each_scene_is_a_dot_and_the_chosen_threshold_lies_on_its_curve():
+def test_each_scene_is_a_dot_and_the_best_threshold_is_marked():
     before, after = np.random.default_rng(0).uniform(0, 1, (2, 9))
     curves = {"not adapted": [0.1, 0.2, 0.3], "Serial LoRA": [0.2, 0.4, 0.1]}
     scores = dict(zip(curves, (before, after), strict=True))
-    left, right = plot_gains(scores, curves, [-1, 0, 1], 1, 0.5).axes
+    left, right = plot_gains(scores, curves, [-1, 0, 1], 0.5).axes
     drawn = sorted(pair for dots in left.collections for pair in dots.get_offsets().tolist())
     assert np.allclose(drawn, sorted(zip(before, after, strict=True)))
     assert [list(line.get_ydata()) for line in right.lines[:2]] == list(curves.values())
@@ -358,7 +358,7 @@ def test_an_arrow_leads_from_the_mean_with_a_mistake_to_the_right_one():
         for seed in range(4)
     )
     wrong = dict(zip(OTHER_SEEDS, wrong, strict=True))
-    for axes, mistake in zip(plot_costs(raw, right, wrong, {}, 0.6).axes, wrong, strict=True):
+    for axes, mistake in zip(plot_costs(raw, right, wrong, 0.6).axes, wrong, strict=True):
         arrows = [note for note in axes.texts if getattr(note, "arrow_patch", None)]
         bold = [arrow for arrow in arrows if arrow.arrow_patch.get_linewidth() > 1]
         for row, (arrow, of) in enumerate(zip(bold, (raw, wrong[mistake], right), strict=True)):

@@ -36,15 +36,13 @@ def plot_gains(
     scores: Mapping[str, np.ndarray],
     curves: Mapping[str, Sequence[float]],
     thresholds: Sequence[float],
-    chosen: float,
     filled: float,
 ) -> Figure:
-    """Left, one model's Dice against the other's; right, mean Dice over the threshold, one of which is marked.
+    """Left, one model's Dice against the other's; right, mean Dice over the threshold.
 
     Args:
         scores: two models, name -> one Dice per scene, in one order.
         curves: name of a model -> mean Dice at each threshold.
-        chosen: a threshold of the first model.
     """
     (one, before), (other, after) = scores.items()
     worse, low = after < before, max(0, np.floor(10 * min(before.min(), after.min())) / 10 - 0.1)
@@ -60,8 +58,8 @@ def plot_gains(
         left.text(0.98, 0.03, counts, fontsize=10, **place)
         for name, curve in curves.items():
             right.plot(thresholds, curve, color=COLOURS.get(name, BLUE), linewidth=2.5, label=name)
-        marked = [chosen], [curves[one][list(thresholds).index(chosen)]]
-        right.scatter(*marked, color=QUIET, s=70, zorder=3, label="best on training scenes")
+        top = max(zip(curves[one], thresholds, strict=True))[::-1]
+        right.scatter(*top, color=QUIET, s=70, zorder=3, label="best threshold")
         right.axhline(filled, **BOX, label="the box filled")
         right.set(title="All scenes", xlabel="threshold of the logit", ylabel="mean Dice")
         right.set_box_aspect(1)
@@ -73,21 +71,18 @@ def plot_gains(
     )
 
 
-def plot_costs(
-    raw: Dices, right: Dices, wrong: Mapping[str, Dices], perfect: Dices, filled: float
-) -> Figure:
+def plot_costs(raw: Dices, right: Dices, wrong: Mapping[str, Dices], filled: float) -> Figure:
     """Arrows from the mean Dice when asked with a mistake to the one when asked rightly; of other seeds, thin.
 
     Args:
-        raw, right, perfect: of the unadapted model, one that was trained rightly, and a perfect one.
+        raw, right: of the unadapted model, and of one that was trained rightly.
         wrong: mistake -> of a model that was trained with it.
         filled: the mean Dice of filling the boxes.
     """
-    of = {"a perfect model": perfect, "not adapted": raw, WRONG: {}, RIGHT: right}
     with styled_figure(8.6, 4.4) as figure:
-        panels, told = figure.subplots(2, 1, sharex=True, height_ratios=[4.6, 3.6]), []
+        panels, told = figure.subplots(2, 1, sharex=True), []
         for axes, (mistake, dices) in zip(panels, wrong.items(), strict=True):
-            rows = {name: each for name, each in (of | {WRONG: dices}).items() if mistake in each}
+            rows = {"not adapted": raw, WRONG: dices, RIGHT: right}
             others = dict(zip((WRONG, RIGHT), OTHER_SEEDS[mistake], strict=True))
             for row, (name, dice_of) in enumerate(rows.items()):
                 ends = np.array([[dice_of[how].mean()] for how in (mistake, "right")])
@@ -102,40 +97,17 @@ def plot_costs(
                 axes.text(ends.min() - 0.012, row, f"{ends[0, 0]:.2f}", ha="right", **words)
                 axes.text(ends.max() + 0.012, row, f"{ends[1, 0]:.2f}", ha="left", **words)
                 told.append(f"{name}, {mistake}: from {ends[0, 0]:.2f} to {ends[1, 0]:.2f}")
-            gap = [
-                dices["right"].mean(),
-                right["right"].mean(),
-            ]  # from an orange head to the blue one
-            axes.plot(gap, [len(rows) - 1.5] * 2, color=INK, marker="|", linewidth=1.6)
-            words |= {"fontsize": 9, "ha": "left"}
-            axes.text(max(gap) + 0.012, len(rows) - 1.5, "cost in the weights", **words)
+            marks = [each.mean() for each in (dices[mistake], dices["right"], right["right"])]
+            axes.plot(marks, [1.5] * 3, color=INK, marker="|", markersize=8, linewidth=1.4)
+            axes.text(min(marks) - 0.012, 1.5, "cost when used", ha="right", **words)
+            axes.text(max(marks) + 0.012, 1.5, "cost in the weights", ha="left", **words)
             axes.axvline(filled, **BOX)
             axes.set_yticks(range(len(rows)), list(rows))
             axes.grid(axis="y", visible=False)
-            axes.set(title=mistake, ylim=(len(rows) - 0.4, -0.6), xlim=(0.2, 1.08))
-        how = "mean Dice, asked with the mistake (tail) and rightly (head); thin: seeds 2 and 3"
-        panels[1].set_xlabel(how)
+            axes.set(title=mistake, ylim=(2.6, -0.6), xlim=(0.1, 1))
+        panels[1].set_xlabel("mean Dice with the mistake → after mending (thin: seeds 2 and 3)")
         panels[0].text(filled, -0.66, "the box filled", ha="center", va="bottom", fontsize=9)
     return with_description(figure, f"Mean Dice: {'; '.join(told)}; the box filled {filled:.2f}.")
-
-
-def plot_pulls(kept: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> Figure:
-    """A dot for each scene: how alike the gradient by a mistake is to the right one, over what the mistake leaves.
-
-    Args:
-        kept: mistake -> in each scene, how much it leaves in place.
-        like: mistake -> in each scene, the cosine of its gradient with the right one.
-    """
-    across = "Dice of the perfect model", "overlap of both boxes (IoU)"
-    with styled_figure(8.6, 3.9) as figure:
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, (mistake, left), words in zip(panels, kept.items(), across, strict=True):
-            axes.axhline(0, color=QUIET, linewidth=1)
-            axes.scatter(left, like[mistake], s=24, color=VERMILION, alpha=0.75)
-            axes.set(title=mistake, xlabel=words, xlim=(-0.03, 1.03), ylim=(-1.05, 1.08))
-        panels[0].set_ylabel("cosine with the right gradient")
-    means = ", ".join(f"{name} {each.mean():.2f}" for name, each in like.items())
-    return with_description(figure, f"A dot for each scene. Mean cosine: {means}.")
 
 
 def plot_cut_outs(

@@ -9,10 +9,11 @@ OTHER_SEEDS = {
 }  # fmt: skip
 
 
-def other_costs(mistake: str) -> dict[str, np.ndarray]:
+def other_costs(mistake: str) -> dict[str, str]:
     """Each cost of a mistake with those seeds."""
     (used, mended), (_, ended) = OTHER_SEEDS[mistake]
-    return {"when used": (mended - used).round(3), "in the weights": (ended - mended).round(3)}
+    costs = {"when used": mended - used, "in the weights": ended - mended}
+    return {name: "{:+.3f}, {:+.3f}".format(*cost) for name, cost in costs.items()}
 
 
 def other_shares(mistake: str, unadapted: float) -> np.ndarray:
