@@ -39,7 +39,7 @@ from serial_lora_course.lessons.l05_sam.figures import (
     plot_gains,
 )
 from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
-from serial_lora_course.lessons.l06_sd3.figures import TESTS, plot_ways, table_of_ways
+from serial_lora_course.lessons.l06_sd3.figures import TESTS, plot_sheets, plot_ways
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_overall,
     plot_widths,
@@ -408,20 +408,25 @@ def test_each_draw_is_a_dot_in_the_row_of_its_way_beside_chance_and_the_bar():
     assert names[3:] == ["thickest places, mean", "connected parts, mean"]
 
 
-def test_counts_of_drawings_are_means_over_noises_in_the_table_and_in_the_bars():
+def test_counts_of_drawings_are_dots_round_their_mean_as_of_forty():
     runs = pd.DataFrame(
-        [(40, 0, "words", 31, 23, 20), (40, 9, "words", 34, 20, 19), (40, 0, "tuned", 26, 28, 18)]
-        + [(80, 0, "words", 60, 38, 31), (80, 0, "tuned", 48, 64, 39)],
+        [(40, 0, "words", 31, 23, 20), (40, 9, "words", 34, 20, 19), (80, 0, "words", 60, 38, 31)],
         columns=["prompts", "noise", "way", *TESTS],
     )
-    table = table_of_ways(runs)
-    assert table.loc["words"].tolist() == [32.5, 21.5, 19.5, 30, 19, 15.5]
-    assert table.loc["tuned"].tolist() == [26, 28, 18, 24, 32, 19.5]
     left, right = plot_ways(runs).axes
-    assert [line.get_xdata()[0] for line in left.lines[:3]] == [32.5, 21.5, 19.5]
-    assert right.lines[5].get_xdata()[0] == 19.5
-    dots = left.collections[0].get_offsets()
-    assert sorted(dots[:, 0].tolist()) == [31, 34]
+    dots, mean = (each.get_offsets().tolist() for each in left.collections)
+    assert dots == [[31, 23], [34, 20]] and mean == [[32.5, 21.5]]
+    assert right.collections[0].get_offsets().tolist() == [[30, 19]]
+    legend = [axes.get_legend().get_texts()[0].get_text() for axes in (left, right)]
+    assert legend == ["words: 19.5", "words: 15.5"]
+
+
+def test_a_drawing_that_fails_is_faded():
+    black = np.zeros((6, 1, 1, 3), np.uint8)
+    (axes,) = plot_sheets({"way": (black, np.array([True] * 4 + [False] * 2))}).axes
+    shown = axes.images[0].get_array()[..., 0]
+    assert shown[0, :4].tolist() == [0] * 4 and 200 < shown[0, 4] == shown[1, 0] < 255
+    assert shown[1, 1:].tolist() == [255] * 4 and axes.get_title(loc="left") == "way: 4 of 6"
 
 
 def test_answers_are_shares_of_the_sheets_with_as_many_things_in_all_draws():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from serial_lora_course.plots import style
+from serial_lora_course.plots.pictures import draw_bare
 
-TESTS = {"names found": style.BLUE, "taken for hers": style.VERMILION, "both": style.INK}
+TESTS = ("names found", "taken for hers", "both")
 DESIGNER = "Ines herself"
+COLORS = (style.QUIET, style.PURPLE, style.VERMILION, style.BLUE, style.GREEN, style.INK)
+COLUMNS = 5  # of a sheet
+FADED = 0.2  # of a drawing's ink
 
 
 def recorded() -> pd.DataFrame:
@@ -19,44 +24,40 @@ def recorded() -> pd.DataFrame:
     return pd.read_csv(Path(__file__).with_name("counts.csv"))
 
 
-def of_forty(runs: pd.DataFrame) -> pd.DataFrame:
-    """The same runs, with counts as if there were forty prompts."""
-    scaled = runs[[*TESTS]].mul(40 / runs["prompts"], axis=0)
-    return runs.drop(columns=[*TESTS]).join(scaled)
-
-
-def table_of_ways(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of forty drawings, how many pass each test, by way, the mean over noises; for each set of prompts."""
-    means = of_forty(runs).groupby(["way", "prompts"], sort=False)[[*TESTS]].mean().unstack()
-    means = means.reindex(runs["way"].unique())
-    columns = [(test, count) for count in runs["prompts"].unique() for test in TESTS]
-    table = means[columns].round(1)
-    table.columns = [test if count == 40 else f"{test}, {count} others" for test, count in columns]
-    return table.rename_axis(None)
-
-
 def plot_ways(runs: pd.DataFrame) -> Figure:
-    """A panel for each set of prompts, a row for each way: a dot for each noise, and a bar at their mean."""
-    scaled, ways, told = of_forty(runs), [*runs["way"].unique()], []
-    with style.styled_figure(9.6, 0.52 * len(ways) + 1.3) as figure:
+    """A panel for each set of prompts, as if of forty: names across, style up; a small dot for each noise."""
+    told = []
+    with style.styled_figure(10, 4.6) as figure:
         grid = figure.subplots(1, runs["prompts"].nunique(), sharey=True, squeeze=False)[0]
-        for axes, (count, some) in zip(grid, scaled.groupby("prompts", sort=False), strict=True):
-            noises = some["noise"].nunique()
-            title = (
-                f"forty prompts, {noises} noises" if count == 40 else f"{count} others, as of forty"
-            )
-            for place, way in enumerate(ways):
-                own = some[some["way"] == way]
-                for row, (test, color) in enumerate(TESTS.items()):
-                    height = np.full(len(own), place + 0.22 * (row - 1))
-                    axes.scatter(own[test], height, 14, color, alpha=0.6)
-                    mean = own[test].mean()
-                    axes.plot([mean] * 2, height[:1] + [-0.11, 0.11], color=color, linewidth=2.5)
-                    told.append(f"{title}, {way}, {test}: {mean:.1f}")
-            axes.set(title=title, xlabel="of forty drawings", xlim=(0, 41))
-            axes.set_yticks(range(len(ways)), ways)
-        grid[0].invert_yaxis()
-        for test, color in TESTS.items():
-            grid[0].plot([], [], color=color, linewidth=2.5, label=test)
-        grid[0].legend(loc="lower left")
-    return style.with_description(figure, f"{'; '.join(told)}.")
+        for axes, (count, some) in zip(grid, runs.groupby("prompts", sort=False), strict=True):
+            title = "the forty prompts" if count == 40 else f"{count} other prompts, as of forty"
+            ways = some.groupby("way", sort=False)[[*TESTS]]
+            for (way, own), color in zip(ways, COLORS, strict=False):
+                scaled = own * 40 / count
+                named, styled, both = scaled.mean()
+                if len(scaled) > 1:
+                    axes.scatter(scaled[TESTS[0]], scaled[TESTS[1]], 14, color, alpha=0.5)
+                axes.scatter(named, styled, 90, color, label=f"{way}: {both:.1f}")
+                told.append(f"{title}, {way}: {named:.1f}, {styled:.1f} and {both:.1f}")
+            axes.set(title=title, xlabel="names found, of forty", xlim=(10, 40.5), ylim=(0, 40.5))
+            axes.legend(loc="lower left", title="pass both tests, of forty")
+        grid[0].set_ylabel("taken for hers, of forty")
+    return style.with_description(figure, f"{', '.join(TESTS)}: {'; '.join(told)}.")
+
+
+def plot_sheets(sheets: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Drawings (N, side, side, 3) of each way, with those faded that did not pass (N,)."""
+    titles = {way: f"{way}: {sum(passed)} of {len(passed)}" for way, (_, passed) in sheets.items()}
+    with style.styled_figure(10, 5.6) as figure:
+        figure.get_layout_engine().set(wspace=0.08)
+        grid = figure.subplots(1, len(sheets), squeeze=False)[0]
+        for axes, (way, (pictures, passed)) in zip(grid, sheets.items(), strict=True):
+            ink = np.where(passed, 1, FADED)[:, None, None, None]
+            tiles = (255 - ink * (255 - pictures)).astype(np.uint8)
+            blank = np.full((-len(tiles) % COLUMNS, *tiles.shape[1:]), 255, np.uint8)
+            lines = np.split(np.concatenate([tiles, blank]), (len(tiles) + len(blank)) // COLUMNS)
+            draw_bare(axes, np.vstack([np.hstack(line) for line in lines]))
+            axes.set_title(titles[way])
+    return style.with_description(
+        figure, f"Drawings that pass both tests, {', '.join(titles.values())}."
+    )

@@ -53,7 +53,6 @@ class Studio:
         empty: the empty prompt, read, one row.
         style: the training pictures of a run.
         titles: their captions.
-        known: caption -> picture, of a kind that the model was pretrained on.
         at_once: drawings that fit the memory together.
 
     With `others` the test prompts are, instead, every second one of those that are left over.
@@ -73,7 +72,6 @@ class Studio:
         chosen = lesson.kind.indices(lesson.data, lesson.amount, 1)
         examples = [lesson.data.train[index] for index in chosen]
         self.style, self.titles = self.encode(examples), [each.caption for each in examples]
-        self.known = known_pictures(lesson.scale)
 
     def read(self, prompts: Sequence[str]) -> Prompts:
         """Prompts through the text encoders."""
@@ -86,9 +84,9 @@ class Studio:
         words = self.read([example.caption for example in examples])
         return Encoded(latents, words)
 
-    def encode_known(self, captions: Sequence[str]) -> Encoded:
-        """The same of pictures that the model was pretrained on."""
-        return self.encode([StyleExample(self.known[words], words, words) for words in captions])
+    def encode_known(self, words: str) -> Encoded:
+        """The same of one picture that the model was pretrained on, or is much like them."""
+        return self.encode([StyleExample(known_picture(self.lesson.scale, words), words, words)])
 
     def network(self) -> nn.Module:
         """The model once more, on the same frozen weights."""
@@ -117,13 +115,13 @@ class Studio:
         return draw(self.lesson.backbone, words, seeds, *options)
 
 
-def known_pictures(scale: str) -> dict[str, Image.Image]:
-    """Caption -> a picture such as an SD3 was pretrained on.
+def known_picture(scale: str, words: str) -> Image.Image:
+    """A picture such as an SD3 was pretrained on, by its caption.
 
     The tiny SD3 was pretrained on Twemoji. What SD3 medium saw is not published as a list; photographs of
     everyday things were among it.
     """
-    if scale == "tiny":
-        emoji = load_emoji("twemoji", SIZE)
-        return {caption(each): emoji.picture(i) for i, each in enumerate(emoji.concepts)}
-    return {words: Image.fromarray(photograph(name)) for words, name in PHOTOGRAPHS.items()}
+    if scale != "tiny":
+        return Image.fromarray(photograph(PHOTOGRAPHS[words]))
+    emoji = load_emoji("twemoji", SIZE)
+    return emoji.picture([caption(each) for each in emoji.concepts].index(words))
