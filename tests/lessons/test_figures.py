@@ -41,8 +41,8 @@ from serial_lora_course.lessons.l05_sam.figures import (
 from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
 from serial_lora_course.lessons.l06_sd3.figures import TESTS, plot_sheets, plot_ways
 from serial_lora_course.lessons.l07_lora_plus.figures import (
-    plot_overall,
-    plot_widths,
+    plot_meeting,
+    plot_opponents,
 )
 from serial_lora_course.lessons.l08_how_sure.figures import (
     plot_false_positives,
@@ -455,10 +455,9 @@ def test_leads_are_bars_below_which_stands_their_mean():
         assert axes.lines[-1].get_xdata()[0] == 0
 
 
-def test_the_steps_of_a_over_b_are_one_line_for_each_rate():
-    (axes,) = plot_widths([64, 96], {0.1: (1, 2), 0.2: (3, 4), 0.3: (5, 6)}, 80).axes
-    assert [list(line.get_ydata()) for line in axes.lines[2:]] == [[1, 2], [3, 4], [5, 6]]
-    assert [line.get_xdata()[0] for line in axes.lines[1:2]] == [80]
+def test_the_rate_at_which_steps_are_equal_is_estimated_and_measured_at_each_width():
+    (axes,) = plot_meeting([64, 96], [(1, 2), (3, 4)], (80, 0.5, 2)).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 3], [2, 4], [2], [0.5]]
 
 
 def test_a_table_frames_a_customers_own_adapter_and_colours_what_is_beyond_luck():
@@ -476,14 +475,13 @@ def test_a_table_frames_a_customers_own_adapter_and_colours_what_is_beyond_luck(
     assert "b: 2 (+2 ± 3), 4 (+2 ± 3)" in figure.alt_text
 
 
-def test_runs_stand_over_the_root_of_their_product_and_some_have_names():
-    counts = {(a, b): [10 * a, 10 * b] for a, b in ((1, 1), (10, 10), (1, 100), (10, 1000))}
-    named = {"slow": (1, 1), "fast": (1, 100)}
-    (axes,) = plot_overall(counts, named, "right of 5000", 7).axes
-    told = {line.get_label(): list(line.get_ydata()) for line in axes.lines[1:]}
-    assert [*told.values()] == [[10, 100], [505, 5050]]
-    assert [text.get_text() for text in axes.texts] == ["slow", "fast", "zero-shot"]
-    assert [round(float(tick)) for tick in axes.get_xticks()] == [1, 10, 100]
+def test_runs_stand_over_each_rate_and_each_has_another_opponent():
+    shares = {(a, b): [a / 800, b / 800] for a, b in ((1, 1), (10, 10), (100, 100), (1, 100))}
+    figure = plot_opponents(shares, (1, 100))
+    assert [[*axes.lines[0].get_xdata().round(9)] for axes in figure.axes] == [[1, 10, 100]] * 3
+    assert [[*axes.lines[1].get_xdata().round(9)] for axes in figure.axes] == [[1], [10], [100]]
+    gains = [axes.get_title(loc="left").partition(": ")[2] for axes in figure.axes]
+    assert gains == ["+6 points", "+5 points", "-6 points"]
 
 
 def test_an_interval_is_drawn_over_runs_and_over_data_sets():

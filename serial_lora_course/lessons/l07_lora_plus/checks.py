@@ -150,7 +150,7 @@ def reach() -> Iterator[Case]:
 
 @exercise("7.3", "at this rate the two are equal, by all signs that a row of B can have")
 def equal_rate() -> Iterator[Case]:
-    """Both steps at a rate of 1, by trying all signs; A's grows with the square of the rate, B's with the rate."""
+    """Both steps at rates of 1, by trying all signs; only A's grows with A's rate."""
     for width, rank in ((5, 3), (3, 4), (6, 2)):
         x, A = torch.randn(width), torch.randn(rank, width)
         x[0], x[1] = -x[0].abs(), x[1].abs()  # both signs occur

@@ -1,4 +1,4 @@
-"""What steps of A and B do in a random layer, and runs by their overall rate."""
+"""Where steps of A and B are equal in random layers, and the same runs against three rates."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from matplotlib.figure import Figure
 
 from serial_lora_course.plots.style import (
     BLUE,
-    DASHED,
-    GREEN,
     INK,
     QUIET,
     VERMILION,
@@ -18,94 +16,84 @@ from serial_lora_course.plots.style import (
 )
 
 
-def plot_widths(
-    widths: Sequence[int], ratios: Mapping[float, Sequence[float]], ours: int
+def plot_meeting(
+    widths: Sequence[int], rates: Sequence[tuple[float, float]], ours: tuple[int, float, float]
 ) -> Figure:
-    """A's step over B's in random layers, a line for each rate, on log scales, with a line where they are equal.
+    """The rate of A at which its step overtakes B's, estimated and measured, against a layer's width.
 
     Args:
         widths: of the layers.
-        ratios: rate -> how far A's step moves an output, over how far B's does, at each width.
-        ours: the width of our model, marked by a line.
+        rates: estimated and measured, at each width.
+        ours: our model's width, A's rate, and the one at which it would overtake B.
     """
-    words, heights = [], (0.01, 0.1, 1, 10)
+    estimated, measured = zip(*rates, strict=True)
     with styled_figure(7, 4.2) as figure:
         axes = figure.subplots()
-        axes.axhline(1, color=INK, linewidth=1.2)
-        axes.axvline(ours, color=QUIET, linestyle=DASHED, linewidth=1.2)
-        beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
-        for (rate, values), colour in zip(ratios.items(), (BLUE, GREEN, VERMILION), strict=True):
-            axes.plot(widths, values, color=colour, marker="o", linewidth=2.2)
-            axes.annotate(f"rate {rate:g}", (widths[-1], values[-1]), color=colour, **beside)
-            words.append(f"rate {rate:g}: {values[0]:.2g} to {values[-1]:.2g}")
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        grey = {"textcoords": "offset points", "color": QUIET, "fontsize": 10}
-        axes.annotate(f"our model: {ours}", (ours, axes.get_ylim()[0]), (5, 5), **grey)
-        for told, side, step in (
-            ("A's step is longer", "bottom", 4),
-            ("B's step is longer", "top", -5),
-        ):
-            axes.annotate(told, (1.25 * ours, 1), (0, step), va=side, **grey)
-        axes.set_xlim(widths[0] / 1.2, 3.2 * widths[-1])  # labels stand beyond the last width
+        axes.plot(widths, estimated, color=BLUE, linewidth=2.2, label="your estimate")
+        axes.plot(widths, measured, "o", color=INK, label="measured in random layers")
+        look = {"color": VERMILION, "markersize": 9, "linestyle": "none"}
+        axes.plot(
+            ours[0], ours[2], marker="D", fillstyle="none", label="measured in our model", **look
+        )
+        axes.plot(*ours[:2], marker="D", **look)
+        axes.set(xscale="log", yscale="log", xlabel="width d of the layer", ylabel="rate of A")
+        axes.set_ylim(ours[1] / 2, 4 * max(estimated))
+        grey = {"color": QUIET, "transform": axes.transAxes, "fontsize": 12}
+        axes.text(0.7, 0.82, "A's step is longer", ha="center", **grey)
+        axes.text(0.25, 0.42, "B's step is longer", ha="center", **grey)
+        axes.annotate(
+            "our LoRA and LoRA+", ours[:2], (10, -4), textcoords="offset points", color=VERMILION
+        )
         axes.set_xticks(widths, [f"{width}" for width in widths])
-        axes.set_yticks(heights, [f"{height:g}" for height in heights])
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-        axes.spines["bottom"].set_bounds(widths[0], widths[-1])
-        axes.set(xlabel="width d of the layer", ylabel="A's step over B's")
-        axes.set_title("How far A's step moves an output, over how far B's does", fontsize=11)
-    span = f"from width {widths[0]} to {widths[-1]} (our model has {ours})"
-    return with_description(
-        figure, f"A's step over B's in random layers, {span}. {'; '.join(words)}."
-    )
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.1))
+        axes.set_title("In wider layers A's step overtakes B's at a lower rate", fontsize=11)
+    told = [f"{width}: {rate:.2g}" for width, rate in zip(widths, measured, strict=True)]
+    text = f"The rate of A at which its step overtakes B's, by width. {'; '.join(told)}."
+    return with_description(figure, f"{text} Our model: width {ours[0]}, rate {ours[1]:g}.")
 
 
-def plot_overall(
-    counts: Mapping[tuple[float, float], Sequence[int]],
-    named: Mapping[str, tuple[float, float]],
-    ylabel: str,
-    zero_shot: int,
+def plot_opponents(
+    shares: Mapping[tuple[float, float], Sequence[float]], plus: tuple[float, float]
 ) -> Figure:
-    """Runs against the root of the product of their rates: a line for one rate, one for a faster B, seeds faint.
+    """The same runs against A's rate, the root of both, and B's: a line for one rate, one for LoRA+, seeds faint.
 
     Args:
-        counts: (A's rate, B's rate) -> how many are right in each seed.
-        named: name -> the rates of a run that gets a label.
-        ylabel: what the numbers are, such as "right of 73".
-        zero_shot: how many are right without training.
+        shares: (A's rate, B's rate) -> the accuracy in each seed.
+        plus: the run of LoRA+ whose gain over one rate is an arrow in each panel.
     """
-    words = []
-    with styled_figure(8, 4.6) as figure:
-        axes = figure.subplots()
-        axes.axhline(zero_shot, color=QUIET, linestyle=DASHED, linewidth=1.2)
-        looks = (
-            ("one rate for A and B", False, {"color": INK, "marker": "o"}, 0.98),
-            ("LoRA+: B 10 times as fast as A", True, {"color": VERMILION, "marker": "^"}, 1.02),
-        )
-        for told, faster, look, aside in looks:  # the two stand a little apart
-            line = {(a * b) ** 0.5: each for (a, b), each in counts.items() if (b > a) == faster}
-            line = dict(sorted(line.items()))
-            means = [sum(each) / len(each) for each in line.values()]
-            places = [rate * aside for rate in line]
-            axes.plot(places, means, markersize=9, linewidth=2.2, label=told, **look)
-            for place, each in zip(places, line.values(), strict=True):
-                axes.scatter([place] * len(each), each, alpha=0.35, s=22, **look)
-            reached = [f"{rate:.2g}: {mean:.1f}" for rate, mean in zip(line, means, strict=True)]
-            words.append(f"{told}: {', '.join(reached)}")
-        rates = sorted({float(f"{(a * b) ** 0.5:.2g}") for a, b in counts})
-        axes.set_xscale("log")
-        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    means = {pair: sum(each) / len(each) for pair, each in shares.items()}
+    kinds = (
+        ("one rate for A and B", False, {"color": INK, "marker": "o"}),
+        ("LoRA+: B ten times as fast as A", True, {"color": VERMILION, "marker": "^"}),
+    )
+    words, names = [], ("rate of A", "√(A · B)", "rate of B")
+    with styled_figure(9, 4.2) as figure:
+        row = figure.subplots(1, 3, sharex=True, sharey=True)
+        for axes, told, power in zip(row, names, (0, 0.5, 1), strict=True):
+            for label, faster, look in kinds:
+                line = sorted(pair for pair in shares if (pair[1] > pair[0]) == faster)
+                rates = [a ** (1 - power) * b**power for a, b in line]
+                axes.plot(rates, [means[pair] for pair in line], markersize=7, label=label, **look)
+                for rate, pair in zip(rates, line, strict=True):
+                    axes.scatter([rate] * len(shares[pair]), shares[pair], s=14, alpha=0.3, **look)
+            at = plus[0] ** (1 - power) * plus[1] ** power
+            other = means[
+                min(
+                    (pair for pair in means if pair[0] == pair[1]),
+                    key=lambda pair: abs(pair[0] - at),
+                )
+            ]
+            arrow = {"arrowstyle": "-|>", "linewidth": 2.5, "color": BLUE}
+            axes.annotate("", (at, means[plus]), (at, other), arrowprops=arrow)
+            words.append(f"same {told}: {100 * (means[plus] - other):+.0f} points")
+            axes.set_title(words[-1], fontsize=11, color=BLUE)
+            axes.set(xscale="log", xlabel=told)
+        ticks = sorted(a for a, b in shares if a == b)[::2]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-        for name, (a, b) in named.items():
-            faster, each = b > a, counts[a, b]
-            look = {"color": VERMILION if faster else INK, "ha": "right" if faster else "left"}
-            offset = (-10, 6) if faster else (10, -16)
-            at = ((a * b) ** 0.5, sum(each) / len(each))
-            axes.annotate(name, at, offset, textcoords="offset points", fontweight="bold", **look)
-        axes.annotate(
-            "zero-shot", (rates[-1], zero_shot), ha="right", va="bottom", color=QUIET, fontsize=10
-        )
-        axes.set(xlabel="overall rate: root of (rate of A × rate of B)", ylabel=ylabel)
-        figure.legend(loc="outside upper center", ncols=2)
-    told = f"{ylabel} against the overall rate; zero-shot {zero_shot}"
-    return with_description(figure, f"{told}. {'; '.join(words)}.")
+        axes.yaxis.set_major_formatter("{x:.0%}")
+        row[0].set_ylabel("accuracy")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return with_description(figure, f"What LoRA+ gains over one rate, {'; '.join(words)}.")
