@@ -165,7 +165,7 @@ def plot_found(
     orange = [[name != "healthy" and q in rows[name] for q in questions] for name in rows]
     with styled_figure(8.8, 5.4) as figure:
         axes = figure.subplots()
-        axes.pcolormesh(orange, cmap=ListedColormap(["#f3f3f3", "#f0b088"]), ec="white", lw=2)
+        axes.pcolormesh(orange, cmap=ListedColormap(["#ebebeb", "#f0b088"]), ec="white", lw=2)
         for row, answers in enumerate(rows.values()):
             for column, question in enumerate(questions):
                 text = answers.get(question, "").replace(", ", "\n")
