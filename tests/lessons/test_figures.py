@@ -61,9 +61,9 @@ from serial_lora_course.lessons.l11_many.figures import (
 from serial_lora_course.lessons.l12_your_own.figures import plot_answers, plot_counts, plot_leads
 from serial_lora_course.lessons.l13_not_learning.figures import (
     plot_curves,
+    plot_found,
     plot_moved,
     plot_rounded,
-    plot_where_runs_end,
 )
 
 
@@ -91,15 +91,12 @@ def test_weights_are_counted_by_their_size():
     assert moved == all_of_them == 2
 
 
-def test_each_end_is_a_mark_with_its_number():
-    loss = {1: {"as posted": 2.5, "mended": 0.5}, "well": {"as posted": 1}, 2: {"mended": 0.125}}
-    right = {1: {"as posted": 12.5, "mended": 87.6}, "well": {"as posted": 90}, 2: {"mended": 3}}
-    figure = plot_where_runs_end({"run": loss, "right": right}, 2, 50, apart=2, healthy="well")
-    losses, percent, alone, _ = figure.axes
-    assert {line.get_xdata()[0] for line in losses.lines if line.get_marker() == "o"} == {2.5, 0.5}
-    assert [line.get_xdata()[0] for line in losses.lines if line.get_marker() == "s"] == [1]
-    assert {text.get_text() for text in percent.texts} == {"12", "88", "90"}
-    assert [text.get_text() for text in alone.texts] == ["0.12"]
+def test_an_answer_that_shows_a_fault_stands_in_its_cell():
+    healthy, groups = {"loss": "2.8", "held": "a 1, b 2"}, {"left": ["loss"], "right": ["held"]}
+    (axes,) = plot_found(healthy, {3: {"loss": "4.7"}, 4: {}}, groups).axes
+    assert axes.collections[0].get_array().astype(int).tolist() == [[0, 0], [1, 0], [0, 0]]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:6] == ["2.8", "a 1\nb 2", "4.7", "", "", ""]
 
 
 def test_each_dot_is_a_score_before_and_after_the_merge():

@@ -196,7 +196,7 @@ AGAINST = {
     },
     6: {
         "optimizer": "run 6: the optimizer holds 12 of 12",
-        "gradient": "run 6: a gradient reaches all of A and all of B. How large may it be?",
+        "gradient": "run 6: a gradient reaches all of A and all of B. Is it above zero?",
         "format": "run 6: a fresh B is zero, and near zero no step is rounded away, so some would move",
         "low rate": "run 6: at a low rate all parameters move a little, and here none does",
         "high rate": "run 6: nothing moves",

@@ -1,11 +1,12 @@
-"""Loss curves side by side, what two steps move, which weights are stuck, and where runs end."""
+"""Loss curves side by side, what two steps move, which weights are stuck, and what finds a fault."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -24,11 +25,6 @@ LAST = 5  # steps at a run's end, of the same batches in every run
 NOWHERE = 0.2  # where a mark of no change stands
 KINDS = {"lora_A": BLUE, "lora_B": VERMILION, "another tensor": INK}
 ROWS = 3  # of curves
-ENDS = {  # color, marker, filled
-    "as posted": (VERMILION, "o", False),
-    "mended": (BLUE, "o", True),
-    "no fault": (BLUE, "s", True),
-}
 
 
 def plot_curves(
@@ -37,7 +33,7 @@ def plot_curves(
     chance: float | None = None,
     apart: Collection[int | str] = (),
 ) -> Figure:
-    """A panel for each run: the loss of every step, faint, and its running mean.
+    """A panel for each run: the loss of every step, faint, the first with its number, and the running mean.
 
     Args:
         curves: title -> losses.
@@ -56,7 +52,11 @@ def plot_curves(
             color = BLUE if title == healthy else VERMILION
             axes.plot(losses, color=color, alpha=0.25, linewidth=1)
             axes.plot(range(width - 1, len(losses)), means, color=color, linewidth=2.2)
-            top = 1.05 * (max(losses) if title in apart else highest)
+            axes.scatter([0], losses[:1], color=color, s=16, zorder=3)
+            axes.annotate(
+                f"{losses[0]:.2f}", (0, losses[0]), (5, 4), textcoords="offset points", color=INK
+            )
+            top = 1.2 * (max(losses) if title in apart else highest)
             if title in apart:
                 axes.text(
                     0.97, 0.95, "another loss", transform=axes.transAxes, ha="right", va="top"
@@ -139,6 +139,7 @@ def plot_rounded(size: Tensor, moves: Tensor, bound: float) -> Figure:
         axes.hist(kinds, bins, stacked=True, color=[BLUE, "#f0b088"], label=names)
         axes.axvline(bound, color=INK, linestyle=DASHED)
         axes.set(xscale="log", xlabel="size of a weight", ylabel="weights")
+        axes.set_title("Two steps move the small weights alone")
         axes.legend(loc="upper left")
     return with_description(
         figure,
@@ -147,65 +148,42 @@ def plot_rounded(size: Tensor, moves: Tensor, bound: float) -> Figure:
     )
 
 
-def plot_where_runs_end(
-    panels: Mapping[str, Mapping[int | str, Mapping[str, float]]],
-    chance: float,
-    before: float,
-    apart: int | str,
-    healthy: str = "",
+def plot_found(
+    healthy: Mapping[str, str],
+    found: Mapping[int, Mapping[str, str]],
+    groups: Mapping[str, Sequence[str]],
 ) -> Figure:
-    """Where runs end: a column of axes for each panel, and there a row for each run.
+    """A row for each run and a column for each question, with the answers that show a fault.
 
     Args:
-        panels: title -> run -> kinds of `ENDS` -> loss; in the last panel the percentage that is right.
-        chance: the loss of a guess among equal classes.
-        before: the percentage that is right before training.
-        healthy: the run without a fault, whose end has a mark of its own.
-        apart: the run whose loss is of another kind, in axes of its own, where the last panel is a loss too.
+        healthy: question -> the answer of the run without a fault.
+        found: run -> question -> an answer that its mended run does not give.
+        groups: title -> questions, from left to right.
     """
-    names = [name for name in next(iter(panels.values())) if name != apart]
-    line = {"color": QUIET, "linewidth": 1, "linestyle": DASHED}
-    said = []
-    with styled_figure(8.6, 4.9) as figure:
-        grid = figure.subplots(2, len(panels), height_ratios=[len(names), 1.6], squeeze=False)
-        for column, (title, runs) in enumerate(panels.items()):
-            percent = column == len(panels) - 1
-            for axes, rows in zip(grid[:, column], (names, [apart]), strict=True):
-                for row, name in enumerate(rows):
-                    ends = runs[name]
-                    ends = {"no fault": min(ends.values())} if name == healthy else ends
-                    draw_ends(axes, row, ends, ".0f" if percent and name != apart else ".2f")
-                    told = ", ".join(f"{end:.2f} {kind}" for kind, end in ends.items())
-                    said.append(f"{title}, {name}: {told}")
-                axes.set(ylim=(len(rows) - 0.4, -0.6))
-                axes.set_yticks(range(len(rows)), [f"{name}" for name in rows])
-                axes.tick_params(labelleft=not column)
-            of_all, alone = grid[:, column]
-            of_all.axvline(before if percent else chance, **line)
-            of_all.set(title=title, xlabel="percent" if percent else "loss")
-            of_all.set_xlim((0, 108) if percent else (-0.8, 3.7))
-            alone.set(xlabel="held-out loss" if percent else "loss", xlim=(-0.15, 0.65))
-        for kind, (color, marker, filled) in ENDS.items():
-            face = color if filled else "white"
-            of_all.plot([], [], color=color, marker=marker, mfc=face, linestyle="", label=kind)
-        of_all.plot([], [], **line, label="chance; on the right, before training")
-        figure.legend(*of_all.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return with_description(figure, f"{'; '.join(said)}.")
-
-
-def draw_ends(axes: Axes, row: int, ends: Mapping[str, float], form: str = ".2f") -> None:
-    """One run's marks, joined, with the numbers of the lowest and of the highest."""
-    low, high = min(ends.values()), max(ends.values())
-    axes.plot([low, high], [row, row], color=QUIET, linewidth=1)
-    for kind, end in ends.items():
-        color, marker, filled = ENDS[kind]
-        axes.plot(
-            end, row, color=color, marker=marker, mfc=color if filled else "white", linestyle=""
-        )
-    places = [(high, 6, "left")] + [(low, -6, "right")] * (len(ends) > 1)
-    for end, away, side in places:
-        point = {"xytext": (away, 0), "textcoords": "offset points", "ha": side, "va": "center"}
-        axes.annotate(f"{end:{form}}", (end, row), fontsize=8.5, **point)
+    questions = [each for group in groups.values() for each in group]
+    rows = {"healthy": healthy} | {f"run {number}": answers for number, answers in found.items()}
+    orange = [[name != "healthy" and q in rows[name] for q in questions] for name in rows]
+    with styled_figure(8.8, 5.4) as figure:
+        axes = figure.subplots()
+        axes.pcolormesh(orange, cmap=ListedColormap(["#ebebeb", "#f0b088"]), ec="white", lw=2)
+        for row, answers in enumerate(rows.values()):
+            for column, question in enumerate(questions):
+                text = answers.get(question, "").replace(", ", "\n")
+                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8.5)
+        start = 0
+        for title, group in groups.items():
+            middle = start + len(group) / 2
+            axes.text(middle, len(rows) + 0.15, title, ha="center", va="top", weight="bold")
+            start += len(group)
+            axes.axvline(start, color=INK, linewidth=1.5)
+        axes.grid(visible=False)
+        axes.set(ylim=(len(rows), 0), xlim=(0, len(questions)))
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.set_xticks(np.arange(len(questions)) + 0.5, [fill(each, 11) for each in questions])
+        axes.set_yticks(np.arange(len(rows)) + 0.5, list(rows), weight="bold")
+    said = "; ".join(f"{name}: {', '.join(a)}" for name, a in rows.items() if name != "healthy")
+    return with_description(figure, f"Which question finds which run. {said}.")
 
 
 def last(losses: Sequence[float]) -> float:
