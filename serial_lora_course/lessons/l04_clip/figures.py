@@ -57,7 +57,6 @@ def plot_pull(
     right: Mapping[tuple[int, str], Sequence[int]],
     chosen: Mapping[tuple[int, str], float],
     alphas: Sequence[float],
-    sums: Mapping[int, int],
     zero: int,
     count: int,
 ) -> Figure:
@@ -66,7 +65,6 @@ def plot_pull(
     Args:
         right: (shots, start) -> one number for each of ``alphas``.
         chosen: (shots, start) -> the α that the training pictures chose.
-        sums: shots -> right by the sums of each class's pictures, the limit of a probe that starts from zero.
         zero: right without any label, of ``count``.
     """
     shots = list(dict.fromkeys(each for each, _ in right))
@@ -74,23 +72,24 @@ def plot_pull(
         panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
         for axes, each in zip(panels, shots, strict=True):
             axes.axhline(zero, color=QUIET, linestyle=":", label="zero-shot")
-            brown = LOOKS["probe from zero"]["color"]
-            axes.axhline(sums[each], color=brown, ls=":", lw=1, label="sums of each class")
             for (where, start), line in right.items():
                 if where == each:
                     look = LOOKS[start] | {"marker": None}
                     axes.plot(alphas, line, label=start, **look)
                     best = chosen[where, start]
                     axes.plot(best, line[alphas.index(best)], "o", color=look["color"], ms=8)
-            axes.set(xscale="log", xlabel="α", title=f"{each} shot{'s'[: each > 1]}")
+            axes.set(
+                xscale="log",
+                xlabel="α, the pull towards the start",
+                title=f"{each} shot{'s'[: each > 1]}",
+            )
         panels[0].set_ylabel(f"right of {count}")
         handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=9)
+        figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=10)
     lines = "; ".join(f"{s}, {n} shots: {list(line)}" for (n, s), line in right.items())
     return with_description(
         figure,
-        f"Right of {count} at α {list(alphas)}, zero-shot {zero}, a dot at the chosen α. {lines}. "
-        f"By the sums of each class's pictures: {dict(sums)}.",
+        f"Right of {count} at α {list(alphas)}, zero-shot {zero}, a dot at the chosen α. {lines}.",
     )
 
 
@@ -120,7 +119,7 @@ def plot_losses(losses: Mapping[tuple[int, str], Sequence[float]]) -> Figure:
 
 
 def plot_ahead(accuracy: pd.DataFrame, rival: str, methods: Sequence[str]) -> Figure:
-    """Each method's mean accuracy over the shots; then its lead over one of them, set by set, a panel a number of shots.
+    """Each method's mean accuracy over the shots; then its lead over one of them, set by set, at fewest and at most.
 
     Args:
         accuracy: in percent; a row for each (shots, dataset, seed), a column for each method.
@@ -132,18 +131,18 @@ def plot_ahead(accuracy: pd.DataFrame, rival: str, methods: Sequence[str]) -> Fi
     each = leads.groupby(["shots", "dataset"]).mean()  # the draws of a set count once
     order = list(each.loc[means.index[-1]].mean(axis=1).sort_values().index)
     told, apart = [], 0.22
-    with styled_figure(12, 4.4) as figure:
-        curve, *panels = figure.subplots(1, len(means) + 1, width_ratios=[1.2] + [1] * len(means))
+    with styled_figure(12, 4.8) as figure:
+        curve, *panels = figure.subplots(1, 3, width_ratios=[1.3, 1, 1])
         for method in accuracy:
             look = LOOKS.get(method, OTHER_LOOK) | {"marker": None}
             curve.plot(range(len(means)), means[method], label=method, **look)
             told.append(f"{method} {', '.join(f'{v:.1f}' for v in means[method])}")
         curve.set_xticks(range(len(means)), [str(number) for number in means.index])
-        curve.set(xlabel="shots", title="accuracy (%), mean of sets")
+        curve.set(xlabel="shots of each class", title="Accuracy (%), mean of sets")
         figure.legend(
-            *curve.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9
+            *curve.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=10
         )
-        for axes, shots in zip(panels, means.index, strict=True):
+        for axes, shots in zip(panels, means.index[[0, -1]], strict=True):
             axes.axvline(0, color=QUIET, linewidth=1)
             axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
             for place, method in enumerate(methods):
@@ -158,7 +157,7 @@ def plot_ahead(accuracy: pd.DataFrame, rival: str, methods: Sequence[str]) -> Fi
                 range(len(order) + 1), ["mean of sets", *order] if axes is panels[0] else []
             )
             axes.set(ylim=(-0.6, len(order) + 0.6), xlabel="points ahead of the probe")
-            axes.set_title(f"{shots} shot{'s'[: shots > 1]}")
+            axes.set_title(f"{shots} shot{'s'[: shots > 1]}, set by set")
             axes.grid(axis="y", visible=False)
         wide = max(abs(end) for axes in panels for end in axes.get_xlim())
         for axes in panels:
@@ -190,26 +189,15 @@ def plot_unseen(changes: pd.Series) -> Figure:
             for row, (name, each) in enumerate(zip(["mean", *order], rows, strict=True)):
                 half = 2 * each.sem() if row else half_width(each.sem(), len(each) - 1)
                 axes.errorbar(each.mean(), row, xerr=half, ms=7, capsize=3, lw=1.5, **look)
-                count = f"{(each > 0).sum()} : {(each < 0).sum()}"
-                axes.text(
-                    0.99,
-                    row + 0.2,
-                    count,
-                    transform=axes.get_yaxis_transform(),
-                    ha="right",
-                    fontsize=9,
-                )
-                told.append(f"{method}, {name} {each.mean():+z.1f} ± {half:.1f}, {count}")
+                told.append(f"{method}, {name} {each.mean():+z.1f} ± {half:.1f}")
             axes.set(title=method, xlabel="points gained")
             axes.grid(axis="y", visible=False)
         panels[0].set_yticks(range(len(order) + 1), ["mean of sets", *order])
         panels[0].set_ylim(-0.6, len(order) + 0.6)
         figure.suptitle(
-            "On kinds without labels: points over zero-shot; on the right, how many gained : lost.\n"
-            "In a set's row, ± and counts are of its test pictures; in the last row, of the data sets",
+            "Kinds without labels: does training on the other kinds help? Points gained over zero-shot",
             x=0.01,
             ha="left",
-            fontsize=11,
         )
-    said = "Points gained over zero-shot on kinds without labels, and gained : lost"
+    said = "Points gained over zero-shot on kinds without labels"
     return with_description(figure, f"{said}: {'; '.join(told)}.")

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from serial_lora_course.data.registry import load_classification
-
 HERE = Path(__file__).parent
 
 TWO_ANSWERS = {
@@ -39,25 +37,6 @@ def read_rates() -> pd.DataFrame:
         for method in right.index.unique("method")
     }
     return pd.DataFrame({f"rate: right of {count} held-out pictures": rows})
-
-
-def read_sets() -> pd.DataFrame:
-    """The data sets of the recorded runs: whose pictures they are, how many classes and pictures."""
-    names = list(pd.read_csv(HERE / "runs.csv")["dataset"].unique())
-    sets = {name: load_classification(name) for name in names}
-    return pd.DataFrame(
-        {
-            name: {
-                "source": data.attribution.split(",")[0]
-                .split(" (")[0]
-                .removeprefix("photographs: "),
-                "classes": len(data.class_names),
-                "to learn from": len(data.train),
-                "to test on": len(data.test),
-            }
-            for name, data in sets.items()
-        }
-    ).T
 
 
 def read_unseen() -> pd.Series:
