@@ -14,7 +14,8 @@ from serial_lora_course.plots.pictures import draw_bare
 
 TESTS = ("names found", "taken for hers", "both")
 DESIGNER = "Ines herself"
-COLORS = (style.QUIET, style.PURPLE, style.VERMILION, style.BLUE, style.GREEN, style.INK)
+PALE = "#e69f00"
+COLORS = (style.QUIET, style.PURPLE, style.VERMILION, PALE, style.BLUE, style.GREEN, style.INK)
 COLUMNS = 5  # of a sheet
 FADED = 0.2  # of a drawing's ink
 
@@ -24,6 +25,11 @@ def recorded() -> pd.DataFrame:
     return pd.read_csv(Path(__file__).with_name("counts.csv"))
 
 
+def of_forty(runs: pd.DataFrame) -> pd.DataFrame:
+    """Each way's mean over noises, as if of forty prompts."""
+    return runs[[*TESTS]].mul(40 / runs["prompts"], axis=0).groupby(runs["way"], sort=False).mean()
+
+
 def plot_ways(runs: pd.DataFrame) -> Figure:
     """A panel for each set of prompts, as if of forty: names across, style up; a small dot for each noise."""
     told = []
@@ -31,12 +37,11 @@ def plot_ways(runs: pd.DataFrame) -> Figure:
         grid = figure.subplots(1, runs["prompts"].nunique(), sharey=True, squeeze=False)[0]
         for axes, (count, some) in zip(grid, runs.groupby("prompts", sort=False), strict=True):
             title = "the forty prompts" if count == 40 else f"{count} other prompts, as of forty"
-            ways = some.groupby("way", sort=False)[[*TESTS]]
-            for (way, own), color in zip(ways, COLORS, strict=False):
-                scaled = own * 40 / count
-                named, styled, both = scaled.mean()
-                if len(scaled) > 1:
-                    axes.scatter(scaled[TESTS[0]], scaled[TESTS[1]], 14, color, alpha=0.5)
+            for (way, mean), color in zip(of_forty(some).iterrows(), COLORS, strict=False):
+                (named, styled, both), own = mean, some[some["way"] == way]
+                if len(own) > 1:
+                    dots = (own[test] * 40 / count for test in TESTS[:2])
+                    axes.scatter(*dots, 14, color, alpha=0.5)
                 axes.scatter(named, styled, 90, color, label=f"{way}: {both:.1f}")
                 told.append(f"{title}, {way}: {named:.1f}, {styled:.1f} and {both:.1f}")
             axes.set(title=title, xlabel="names found, of forty", xlim=(10, 40.5), ylim=(0, 40.5))

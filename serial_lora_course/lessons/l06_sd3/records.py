@@ -6,11 +6,13 @@ four noises, and for the other prompts.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
+from serial_lora import set_scale
 from serial_lora_course.checking.solved import cells_before
 from serial_lora_course.lessons.l06_sd3.figures import DESIGNER, TESTS
 
@@ -21,6 +23,8 @@ def main() -> None:
     lesson = cells_before("06", 'drawings["guided by both"]')
     frozen, tuned = lesson["model"], lesson["network"]
     asking, sharing = lesson["asking"], lesson["sharing"]
+    half = copy.deepcopy(tuned)
+    set_scale(half, 0.5)
     rows = []
     for others, noises in ((False, NOISES), (True, NOISES[:1])):
         studio = lesson["Studio"](lesson["lesson"], others=others)
@@ -31,6 +35,7 @@ def main() -> None:
             "before": asking(frozen, studio.asked),
             "in words": asking(frozen, words),
             "tuned alone": asking(tuned, words),
+            "at half strength": asking(half, words),
             "guided by both": sharing(words, 0.5),
             "guided by the frozen model": sharing(words, 1),
         }
