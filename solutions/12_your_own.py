@@ -7,7 +7,7 @@
 #
 # **Is it worth training an adapter for her pictures, or is a linear probe enough, or even a few lines that train
 # nothing?** Good enough means that three sheets of four are counted right. You will write the rule that decides before
-# you see her results. At the end it says no to her adapter, and yes to another one.
+# you see results. It will say no to one adapter and yes to another.
 
 # %%
 try:
@@ -568,7 +568,7 @@ print(f"ahead of the cheaper ones: {name}; good enough: {enough}")
 # %% [markdown]
 # Even so they are not ahead of the thickest places: 47.0% and 46.7%, against 48.9% without training. All are far below
 # the bar. So the rule says **no**; not to every
-# adapter, but to this one, of one rank, in one small tower, with one folder more.
+# adapter, but to this one, in one small tower, with one folder more.
 #
 # ## A case where the rule says yes
 #
@@ -654,13 +654,12 @@ display_figure(figures.plot_choices(ends, chosen, bars))
 
 # %% [markdown]
 # **The answer.** On *her counter* no trained way is ahead of a few lines, and those are not good enough. So the sister
-# should train nothing and lay her things apart, where connected parts are good enough. (First she tries them on a real
-# counter: no real wood is so regular.) For *cutting out* an adapter is worth it, because nothing cheaper comes near it
+# should train nothing and lay her things apart, where connected parts are good enough (on our wood: real wood is less
+# regular). For *cutting out* an adapter is worth it, because nothing cheaper comes near it
 # on any draw. Whether a Dice of 0.748 is good enough, the shop has to say.
 #
-# Why there and not here? Two likely reasons, which we have not tested. SAM has learnt to cut out, and only the
-# photographs are new to it; to CLIP's tower, counting is new. And things that lie apart are counted by a rule of a few
-# lines, but no short rule says where a thing ends on a photograph.
+# Why there and not here? Likely, but not tested: SAM has learnt to cut out, and only the photographs are new to
+# it; to CLIP's tower, counting is new.
 #
 # ## On a model that you have heard of
 #
@@ -697,8 +696,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # </details>
 #
-# **2. A colleague shows that an adapter is 14 points ahead of a linear probe, and wants to train one for each shop. What do
-# you ask first?**
+# **2. A colleague's adapter is 14 points ahead of a linear probe. What do you ask before you train one for each shop?**
 #
 # <details><summary>Answer</summary>
 #
