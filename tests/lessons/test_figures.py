@@ -58,7 +58,7 @@ from serial_lora_course.lessons.l11_many.figures import (
     plot_verdict,
     plot_weights,
 )
-from serial_lora_course.lessons.l12_your_own.figures import plot_answers, plot_counts, plot_leads
+from serial_lora_course.lessons.l12_your_own.figures import plot_choices, with_recorded
 from serial_lora_course.lessons.l13_not_learning.figures import (
     plot_curves,
     plot_found,
@@ -382,25 +382,27 @@ def test_a_cut_out_is_what_a_mask_marks_on_grey():
         assert tuple(unmarked) == getrgb(PAPER)
 
 
-def test_each_draw_is_a_dot_in_the_row_of_its_way_beside_chance_and_the_bar():
-    ways = ["connected parts", "thickest places", "probe", "adapter"]
-    tables = [
-        pd.DataFrame(np.random.default_rng(seed).uniform(0, 99, (4, 2)), ways, ["one", "other"])
-        for seed in range(3)
-    ]
-    figure = plot_counts(tables, bar=75, numbers={"one": [1, 2, 3, 4] * 2, "other": [2, 4]})
-    for axes, (test, chance) in zip(figure.axes, {"one": 25, "other": 50}.items(), strict=True):
-        for table, dots in zip(tables, axes.collections, strict=True):
-            found = dots.get_offsets()
-            assert list(found[:, 0]) == list(table.loc[ways, test])
-            assert list(found[:, 1].round()) == [0, 1, 2, 3]
-        assert [line.get_xdata()[0] for line in axes.lines] == [chance, 75]
-    assert [axes.get_title(loc="left")[-8:] for axes in figure.axes] == ["8 sheets", "2 sheets"]
-    cheap = {"one": ("thickest places", 50), "other": ("connected parts", 60)}
-    figure = plot_counts(tables, 75, {"one": [1, 2, 3, 4] * 2, "other": [2, 4]}, cheap)
-    assert [axes.lines[-1].get_xdata()[0] for axes in figure.axes] == [50, 60]
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names[3:] == ["thickest places, mean", "connected parts, mean"]
+def test_each_draw_is_a_dot_in_the_row_of_its_way_and_the_way_taken_is_shaded():
+    cases = {
+        case: {way: torch.rand(3, 8) for way in ("lines", "probe", "adapter")}
+        for case in ("one", "other")
+    }
+    chosen = {"one": ("probe", False), "other": ("adapter", False)}
+    for axes, (case, ways) in zip(
+        plot_choices(cases, chosen, {"one": 0.75, "other": 1}).axes, cases.items(), strict=True
+    ):
+        found = torch.tensor([dots.get_offsets()[0].tolist() for dots in axes.collections])
+        assert torch.allclose(found[:, 0].float(), 100 * torch.cat([*ways.values()]).mean(1))
+        assert found[:, 1].round().tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        assert axes.patches[0].get_y() == list(ways).index(chosen[case][0]) - 0.5
+        assert [line.get_xdata()[0] for line in axes.lines] == [75] * (case == "one")
+        assert axes.get_title(loc="left") == ("one: none" if case == "one" else "other: adapter")
+
+
+def test_recorded_draws_follow_the_first():
+    alone, first = with_recorded("her counter"), torch.zeros(60)
+    assert {way: each.shape for way, each in alone.items()} == dict.fromkeys(alone, (3, 90))
+    assert with_recorded("cutting out", {"adapter": first})["adapter"][0].equal(first)
 
 
 def test_counts_of_drawings_are_dots_round_their_mean_as_of_forty():
@@ -422,32 +424,6 @@ def test_a_drawing_that_fails_is_faded():
     shown = axes.images[0].get_array()[..., 0]
     assert shown[0, :4].tolist() == [0] * 4 and 200 < shown[0, 4] == shown[1, 0] < 255
     assert shown[1, 1:].tolist() == [255] * 4 and axes.get_title(loc="left") == "way: 4 of 6"
-
-
-def test_answers_are_shares_of_the_sheets_with_as_many_things_in_all_draws():
-    said = [{"test": {"way": torch.tensor(answers)}} for answers in ([1, 1, 4], [2, 1, 7])]
-    (axes,) = plot_answers(said, {"test": torch.tensor([2, 2, 4])}, ["test"], ["way"]).axes
-    shares = axes.images[0].get_array().tolist()
-    assert shares == [[75, 25, 0, 0, 0], [0, 0, 0, 50, 50]]
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["2", "4"]
-    assert [patch.get_xy() for patch in axes.patches] == [(0.5, -0.5), (2.5, 0.5)]
-
-
-def test_leads_are_bars_below_which_stands_their_mean():
-    index = pd.MultiIndex.from_product([["one", "other"], range(3)], names=["test", "draw"])
-    leads = pd.DataFrame({"ahead": [3, 6, 9, 0, 0, 3], "about": [3, 0, 4, 6, 6, 3]}, index)
-    for axes, mean, about in zip(
-        plot_leads(leads, {"one": "a", "other": "b"}).axes, (6, 1), (5, 9), strict=True
-    ):
-        places, half = zip(
-            *(
-                (bar.lines[0].get_xdata()[0], np.ptp(bar.lines[2][0].get_segments()[0][:, 0]) / 2)
-                for bar in axes.containers
-            ),
-            strict=True,
-        )
-        assert places[-1] == mean and half[-1] == pytest.approx(about / 3)
-        assert axes.lines[-1].get_xdata()[0] == 0
 
 
 def test_the_rate_at_which_steps_are_equal_is_estimated_and_measured_at_each_width():

@@ -1,23 +1,17 @@
-"""Checks of the exercises on your own model: a split, the whole way, the ground of a page.
+"""Checks of the exercises on your own model: a split, the ground of a page, which way to take.
 
-Of a split and of a trained model, what all right ones have in common is judged, since many are right.
+Of a split, what all right ones have in common is judged, since many are right.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
-import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.message import CheckFailed
@@ -153,260 +147,11 @@ def split_without_leak() -> Iterator[Case]:
     )
 
 
-# ------------------------------------------------------------------------ 12.2 the whole way
-
-DIFFERENT = "the weights that differ from the base, and the rank of the difference"
-VERIFIED = "the merge is verified"
-MANY_STEPS = 10
-WAY: dict[str, tuple[Any, str]] = {
-    "the classifier": (
-        ["VisionTransformer", "LayerNorm", "Linear", "3 scores"],
-        "nn.Sequential(vision, nn.LayerNorm(width), nn.Linear(width, classes)), one score a class",
-    ),
-    "the optimizer's steps": (
-        "10 of Adam or AdamW at a rate of 0.06",
-        "take `steps` steps of AdamW at `lr`",
-    ),
-    "what the optimizer trains": (
-        "pairs and head",
-        "pass all parameters that require gradients to the optimizer: the pairs' and the head's",
-    ),
-    "the loss in the steps": (
-        "cross-entropy",
-        "F.cross_entropy takes the scores as they are, and labels",
-    ),
-    "adapters, hooks and parameters that are left in the model": (
-        0,
-        "eject(adapted, keep_merged=True)",
-    ),
-    DIFFERENT: (
-        ["blocks.0.attn.qkv.weight: 2"],
-        "only the weights of q, k and v may differ, by the rank of the pair",
-    ),
-    "objects in both train and test": ("none", "split by object, and draw from `train` alone"),
-    "the objects in test at another seed": ("others", "pass `seed` to your split"),
-    "objects of each class in test, of eight": ([2, 2, 2], "a share of 0.25 of each class"),
-    "the training does not use the test pictures": (True, "draw the batches from `train` alone"),
-    "the gradient is reset in each step": (
-        True,
-        "call zero_grad() before backward(), in each step",
-    ),
-    "no batch has more than 16 pictures": (True, "draw at most 16 training pictures per step"),
-    "batches are drawn anew": (True, "draw new pictures in each step"),
-    "what the adapted model is run on before the merge": (
-        "the test pictures",
-        "run it on the test pictures, before you merge",
-    ),
-    VERIFIED: (True, "the merge was right: compare outputs of the adapted and of the merged model"),
-}
-"""What counts in an answer: what is right, and advice where it is not."""
-
-
-def seeded(attempt: Callable, *given: Any) -> Any:
-    """What an attempt returns when every usual source of random numbers starts anew."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002, which learners use too
-    torch.manual_seed(0)
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        return attempt(*given)
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-
-
-class Watch:
-    """Notes calls of a model with an adapter in it, its scores' gradients, optimizers' steps."""
-
-    def __init__(self, pictures: Tensor, labels: Tensor) -> None:
-        self.class_of = dict(zip(pixels(pictures).tolist(), labels.tolist(), strict=True))
-        self.batches: list[Tensor] = []  # a pixel of each picture, where gradients flow
-        self.asked: list[Tensor] = []  # ... of every call
-        self.quiet = False  # whether a call was without gradients
-        self.gradients: list[Tensor] = []
-        self.pair: Tensor | None = None
-        self.right_slopes: list[bool] = []
-        self.steps: Counter[str] = Counter()
-        self.trained: set[torch.Size] = set()
-
-    def __enter__(self) -> Watch:
-        self.handles = [
-            register_module_forward_hook(self.note_scores),
-            register_optimizer_step_post_hook(self.note_step),
-        ]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def __call__(self, model: nn.Module, given: tuple[Tensor]) -> None:
-        """A forward pre-hook of the vision model."""
-        pairs = [p for name, p in model.named_parameters() if name.endswith("lora_B")]
-        if not pairs:
-            return
-        self.asked.append(pixels(given[0].detach()))
-        if torch.is_grad_enabled():
-            self.batches.append(self.asked[-1])
-        self.quiet |= not torch.is_grad_enabled()
-        if self.pair is None and pairs[0].requires_grad:
-            self.pair = pairs[0]
-            self.pair.register_hook(self.gradients.append)
-
-    def note_scores(self, module: nn.Module, _: tuple, scores: Any) -> None:
-        """Cross-entropy's gradient for a score is its softmax, less one for the right class."""
-        scored = isinstance(module, nn.Linear) and scores.ndim == 2 and scores.requires_grad
-        if not scored or not self.batches:
-            return
-        labels = [self.class_of.get(pixel, -1) for pixel in self.batches[-1].tolist()]
-        if min(labels) < 0 or len(labels) != len(scores):
-            return  # pictures that an answer made itself
-        truth = nn.functional.one_hot(torch.tensor(labels), scores.shape[1])
-        wanted = (scores.detach().softmax(-1) - truth).flatten()
-
-        def compare(slope: Tensor) -> None:
-            alike = torch.cosine_similarity(slope.flatten(), wanted, dim=0) > 0.999
-            self.right_slopes.append(bool(alike))
-
-        scores.register_hook(compare)
-
-    def note_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        """What an optimizer is, its rate, and what it trains."""
-        adam = isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
-        name = "Adam or AdamW" if adam else type(optimizer).__name__
-        self.steps[f"of {name} at a rate of {optimizer.param_groups[0]['lr']:g}"] += 1
-        self.trained |= {p.shape for group in optimizer.param_groups for p in group["params"]}
-
-    def __deepcopy__(self, memo: dict) -> Watch:
-        """Copies of the model are watched by the same."""
-        return self
-
-    def each_step_by_itself(self) -> bool:
-        """Whether the gradient that is left is not the sum of all."""
-        left = None if self.pair is None else self.pair.grad
-        return left is None or not torch.equal(left, sum(self.gradients))
-
-    def said(self, head: nn.Module, tested: Tensor) -> list[str]:
-        """In words: the optimizer's steps, what it trains, the loss, what the model was run on."""
-        kinds = {"pairs": self.pair, "head": getattr(head, "weight", None)}
-        trained = [k for k, p in kinds.items() if p is not None and p.shape in self.trained]
-        asked = torch.cat([torch.zeros(0), *self.asked])
-        others = "other pictures" if self.quiet else "none"
-        return [
-            " and ".join(f"{times} {kind}" for kind, times in self.steps.items()) or "none",
-            " and ".join(trained) or "neither pairs nor head",
-            "cross-entropy" if self.right_slopes and all(self.right_slopes) else "another",
-            "the test pictures" if bool(torch.isin(tested, asked).all()) else others,
-        ]
-
-
-def pixels(pictures: Tensor) -> Tensor:
-    """One pixel of each picture, by which it is known."""
-    return pictures[:, 0, 0, 0]
-
-
-def judged_way(attempt: Callable) -> Callable:
-    """What counts of an answer: the model it gives, and whether other test pictures change it."""
-
-    def ask(vision, pictures, labels, objects, steps, rank, lr, seed):
-        with Watch(pictures, labels) as watch:
-            handle = vision.register_forward_pre_hook(watch)
-            result = seeded(attempt, vision, pictures, labels, objects, steps, rank, lr, seed)
-            handle.remove()
-        good = isinstance(result, (tuple, list)) and len(result) == 3
-        if not good or not isinstance(result[0], nn.Sequential) or len(result[0]) != 3:
-            form = (
-                "return three things: nn.Sequential(vision, norm, linear), test positions, verified"
-            )
-            raise CheckFailed("what is returned", "three things", result, form, sure=True)
-        model, test, verified = result[0], [int(i) for i in result[1]], result[2]
-        known, state = vision.state_dict(), model[0].state_dict()
-        changed = [n for n in known if n in state and not torch.equal(known[n], state[n])]
-        ranks = [torch.linalg.matrix_rank(state[n] - known[n], rtol=1e-3) for n in changed]
-        different = [f"{name}: {rank}" for name, rank in zip(changed, ranks, strict=True)]
-        if steps < MANY_STEPS:
-            return [different, verified]
-        train = [i for i in range(len(objects)) if i not in set(test)]
-        other = pictures.clone()
-        other[test] = 1 - other[test]
-        given = copy.deepcopy(vision), other, labels, objects
-        again = seeded(attempt, *given, steps, rank, lr, seed)[0]
-        elsewhere = {int(i) for i in seeded(attempt, *given, 0, rank, lr, seed + 1)[1]}
-        modules = model[0].modules()
-        hooks = [h for m in modules for h in (m._forward_hooks | m._forward_pre_hooks).values()]
-        tested = [{objects[i] for i in test if labels[i] == label} for label in range(3)]
-        *of_steps, asked = watch.said(model[2], pixels(pictures[test]))
-        return [
-            [type(each).__name__ for each in model]
-            + [f"{getattr(model[2], 'out_features', 'no')} scores"],
-            *of_steps,
-            sum(hook is not watch for hook in hooks) + len(state.keys() - known.keys()),
-            different,
-            "some" if {objects[i] for i in train} & set().union(*tested) else "none",
-            "others" if elsewhere != set(test) else "the same",
-            [len(names) for names in tested],
-            all(map(torch.equal, model.state_dict().values(), again.state_dict().values())),
-            watch.each_step_by_itself(),
-            all(len(batch) <= 16 for batch in watch.batches),
-            any(not torch.equal(batch, watch.batches[0]) for batch in watch.batches),
-            asked,
-            verified,
-        ]
-
-    return ask
+# ------------------------------------------------------------------------ 12.2 the ground of a page
 
 
 @exercise(
     "12.2",
-    "the split is by object, pairs and head are trained as the card says, on the training pictures only, "
-    "and the merge is right; it is verified when it is exact and something was trained, and only then",
-    through=judged_way,
-)
-def from_folder_to_model() -> Iterator[Case]:
-    """Three colours, eight objects each, photographed twice; then no step, and an inexact merge."""
-    from timm.models.vision_transformer import VisionTransformer  # seconds, for this exercise alone
-
-    class Drifting(VisionTransformer):
-        """Its outputs grow a little from call to call, by more than 1e-4 and less than 1e-2."""
-
-        calls = 0
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.calls += 1
-            return super().forward(x) * (1 + 1e-3 * self.calls)
-
-    sizes = dict(img_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=2, num_classes=0)
-    vision, drifting = VisionTransformer(**sizes).eval(), Drifting(**sizes).eval()
-    labels = torch.arange(3).repeat_interleave(16)
-    objects = [f"object {i // 2}" for i in range(48)]
-    pictures = 0.2 * torch.rand(48, 3, 8, 8)
-    pictures[torch.arange(48), labels] += 0.8
-    order = torch.randperm(48)
-    given = pictures[order], labels[order], [objects[i] for i in order.tolist()]
-    whole, still = (
-        {part: right for part, (right, _) in WAY.items()},
-        {DIFFERENT: [], VERIFIED: False},
-    )
-    drifted = {DIFFERENT: whole[DIFFERENT], VERIFIED: False}
-    for what, model, steps, right in (
-        ("what is returned", vision, MANY_STEPS, whole),
-        ("what is returned after no step", vision, 0, still),
-        ("what is returned after a merge that is not exact", drifting, 3, drifted),
-    ):
-        yield Case(
-            what,
-            (model, *given, steps, 2, 6e-2, 3),
-            Parts(right),
-            read=lambda found, *_: found,
-            advice={part: advice for part, (_, advice) in WAY.items()},
-        )
-
-
-# ------------------------------------------------------------------------ 12.3 the ground of a page
-
-
-@exercise(
-    "12.3",
     "the ground is exact on white, and on wood that lies or stands, with small, wide and tall things",
 )
 def ground_under_things() -> Iterator[Case]:
@@ -432,3 +177,53 @@ def ground_under_things() -> Iterator[Case]:
             read=lambda got, page: torch.tensor(np.broadcast_to(got, page.shape).astype(float)),
             form="return numbers that broadcast against the page, (H, W, 3): keepdims=True",
         )
+
+
+# ------------------------------------------------------------------------ 12.3 which way to take
+
+
+@exercise(
+    "12.3",
+    "the cheapest way that is good enough on every draw, and a dearer one only if it is ahead of the way at hand on "
+    "every draw by more than its ±; for true and false and for scores",
+)
+def way_to_take() -> Iterator[Case]:
+    """Ways by their number of right answers on two draws of 100 sheets, easy sheets first."""
+    for what, ways, bar, taken in (
+        ("the first way is good enough", {"a": (80, 90), "b": (100, 100)}, 0.75, ("a", True)),
+        ("the first way is just good enough", {"a": (80, 75), "b": (100, 100)}, 0.75, ("a", True)),
+        (
+            "the first way misses the bar on one draw",
+            {"a": (90, 70), "b": (97, 93)},
+            0.75,
+            ("b", True),
+        ),
+        ("the second is hardly ahead", {"a": (60, 60), "b": (61, 61)}, 0.75, ("a", False)),
+        (
+            "the second is ahead on one draw only",
+            {"a": (60, 60), "b": (60, 90)},
+            0.75,
+            ("a", False),
+        ),
+        ("the second is behind", {"a": (60, 60), "b": (30, 30)}, 0.75, ("a", False)),
+        (
+            "the third is ahead of the first, but hardly of the second",
+            {"a": (30, 30), "b": (60, 60), "c": (62, 62), "d": (70, 70)},
+            0.9,
+            ("d", False),
+        ),
+        (
+            "the third is behind the second, and ahead of the first",
+            {"a": (30, 30), "b": (60, 60), "c": (45, 45)},
+            0.9,
+            ("b", False),
+        ),
+    ):
+        right = {
+            way: torch.stack([torch.arange(100) < count for count in counts])
+            for way, counts in ways.items()
+        }
+        yield Case(f"the way to take: {what}", (right, bar), taken)
+    gains = torch.tensor([0.1, 0.2]).repeat(2, 50)
+    scores = {"a": torch.full((2, 100), 0.5), "b": 0.5 + gains, "c": 0.3 + gains}
+    yield Case("the way to take, of scores from 0 to 1", (scores, 1), ("b", False))
