@@ -257,8 +257,8 @@ for name, reached in before.items():
     print(f"{name:10} {len(reached)} scenes: {reached.mean():.1f}")
 
 # %% [markdown]
-# SAM finds the scenes held back easier than the test's, before any training: 73.8 against 66.6. So a rate that is
-# chosen on them need not be the test's best.
+# SAM finds the scenes held back easier than the test's, before any training: 73.8 against 66.6. The two differ, so
+# the best rate may differ, too.
 #
 # The next cell has seven ways to adapt SAM's image encoder, each but the last with the closest method of [*the
 # study*](../docs/study.md), our comparison on many sets. *Before both* has a pair in front of attention and another in
@@ -390,7 +390,7 @@ print(f"your guess for the last: {ahead}")
 # Both panels tell the same story. With both at 0.003 Serial LoRA's mean is ahead; with both at 0.009 it is the small
 # LoRA's. Whoever picks one rate for both picks who looks better: *a comparison of methods at one learning rate is also
 # a comparison of learning rates.* Neither of these leads is clear in your panel. With each at its own rate (circled)
-# the order has turned round, and clearly: the small LoRA leads by 1.31 ± 0.94.
+# the small LoRA leads by 1.31 ± 0.94. (That is on the scenes that chose the rates, with one training each.)
 #
 # The other ways get the rate that the study found for the closest method, and full fine-tuning the best of three.
 #
@@ -515,8 +515,9 @@ print(f"your guess: step {costly}")
 
 # %% [markdown]
 # **No, it is not the sharing.** Sharing A changes nothing that one can see, and sharing B behind random rotations does
-# not either. Nor do W's directions, as long as all are stretched alike. Only the last step is clear. It is a single
-# subtraction: E and W differ in nothing but the stretch, and with W's stretch 0.54 ± 0.29 points are gone.
+# not either, at equal size: what sharing saves goes into a higher rank. Nor do W's directions cost, as long as all are
+# stretched alike. Only the last step is clear. It is a single subtraction: E and W differ in nothing but the stretch,
+# and with W's stretch 0.54 ± 0.29 points are gone.
 #
 # ## What the stretch does
 #
@@ -542,9 +543,10 @@ display_figure(plot_stretch(stretch["W"], leads))
 
 # %% [markdown]
 # W is very uneven: of a change that is equal in all 192 directions 82% goes to 16, and the others hardly move. E and Q
-# give these 16 only 8%, and behind both the pair is about half a point better. T lies between. So W's stretch costs
-# half a point along W's own directions; what it costs along random ones our sets cannot tell. (In CLIP's block of
-# [lesson 01](01_low_rank_maths.ipynb), too, the pair trained better with W's longest directions clipped.)
+# give these 16 only 8%, and behind both the pair is about half a point better. T lies between: it beats
+# W with the same stretch, along other directions. So W's stretch costs half a point along W's own directions. Whether
+# it also costs along random ones, T against Q, these sets cannot say. (In CLIP's block of
+# [lesson 01](01_low_rank_maths.ipynb), too, the pair trained better with an even stretch.)
 #
 # ## The verdict
 #
@@ -590,8 +592,9 @@ display(styled.set_properties(**{"white-space": "nowrap", "text-align": "left"})
 # > CLIP everything is open, and on SD3 LoRA finds the style far more often.
 #
 # **Should you switch? On a SAM like this one, no.** To save parameters, let norms and biases learn, or lower LoRA's
-# rank, and search the rate again. If you can pay for LoRA's size, try *before both*, the first in your table. These are
-# small models, and mostly drawings, so put our numbers on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
+# rank, and search the rate again. If you can pay for LoRA's size, try *before both*: it is the first in your table, but
+# that is one training on one set. These are small models, and mostly drawings, so put our numbers on trial, too
+# ([`CLAIMS.md`](../CLAIMS.md)).
 #
 # ## Quiz
 #
@@ -619,7 +622,7 @@ display(styled.set_properties(**{"white-space": "nowrap", "text-align": "left"})
 # <details><summary>Answer</summary>
 #
 # Send the pair's change through E, W without its stretch: W_p x + E_p B A x. It can still be merged, into W_p + E_p B
-# A. On our 12 sets this brings the half point back; on other models nobody has tried it.
+# A. On our 12 sets this brings the half point back; on other models we have not tried it.
 #
 # </details>
 #

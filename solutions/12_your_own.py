@@ -498,8 +498,8 @@ seen = [(name, i) for name in TESTS for i in (1, 2, 3, 5, 6, 7)]
 views = [draws[0][name][sheets[name].index(i)] for name, i in seen]
 show(views, [f"{name}: {truth[i]}" for name, i in seen], columns=6)
 
-# %% [markdown]
-# Things that touch are one connected part, so that way has to fail on them. A second way without training counts the **thickest places**: those that are farther from the ground than all around them.
+# %% [markdown] Things that touch are one connected part, so that way has to fail on them. A second way without training
+# counts the **thickest places**: those that are farther from the ground than all around them.
 
 
 # %%
@@ -555,8 +555,9 @@ display_figure(figures.plot_choices(cases, chosen, dict.fromkeys(cases, BAR)))
 # white or on wood, connected parts are far above the bar, so the rule stops there and nobody needs to train. Ada's
 # adapter is good on white only: her frames showed no wood.
 #
-# On **her counter** nothing reaches the bar. But probe and adapter have not seen such sheets, so they get frames that fit: every thing is filmed again, touching others on wood, and both train on the two folders together,
-# in twice the steps. The three draws are recorded, since they take minutes (`python -m
+# On **her counter** nothing reaches the bar. But probe and adapter have not seen such sheets, so they get frames that
+# fit: every thing is filmed again, touching others on wood, and both train on the two folders together, in twice the
+# steps. The three draws are recorded, since they take minutes (`python -m
 # serial_lora_course.lessons.l12_your_own.records` makes them again).
 
 # %%
@@ -580,7 +581,8 @@ print(f"ahead of the cheaper ones: {name}; good enough: {enough}")
 # - Serial LoRA in SAM's image encoder, the *adapter*, trained on the same few scenes.
 #
 # No thing is in training and test. Lesson 05 has shown such results, so a bar set now would be fitted to them. With
-# `bar=1` the rule never stops early, and asks only whether a dearer way is ahead. You train for draw 0; draws 1 and 2 are recorded.
+# `bar=1` the rule never stops early, and asks only whether a dearer way is ahead. You train for draw 0; draws 1 and 2
+# are recorded.
 
 # %%
 from serial_lora_course.labs import sam as lab
