@@ -498,8 +498,9 @@ seen = [(name, i) for name in TESTS for i in (1, 2, 3, 5, 6, 7)]
 views = [draws[0][name][sheets[name].index(i)] for name, i in seen]
 show(views, [f"{name}: {truth[i]}" for name, i in seen], columns=6)
 
-# %% [markdown] Things that touch are one connected part, so that way has to fail on them. A second way without training
-# counts the **thickest places**: those that are farther from the ground than all around them.
+# %% [markdown]
+# Things that touch are one connected part, so that way has to fail on them. A second way without training counts the
+# **thickest places**: those that are farther from the ground than all around them.
 
 
 # %%
