@@ -389,8 +389,8 @@ print(f"in our model, by LoRA's step 2: {met['LoRA']:.4f}")
 # Your estimate holds in random layers: the wider the layer, the lower the rate of A at which its step overtakes B's.
 # It is 0.0205 at our width and 0.0020 at 2048. Above the line a faster B may help.
 #
-# In our model signs are not random: by the lengths of LoRA's step 2, the two would meet at 0.0095. But LoRA and LoRA+
-# both give A a rate of 0.0003, which is far lower. So this argument does not explain the gain.
+# In our model, by the lengths of LoRA's step 2, the two would meet at 0.0095. But LoRA and LoRA+ both give A a rate of
+# 0.0003, which is far lower. So this argument does not explain the gain.
 #
 # ## Whose rate is it?
 #
@@ -428,8 +428,8 @@ print(f"your guess: {accuracy}")
 # is the first.
 #
 # In the figure each arrow is one of these gains. The black line stays, and LoRA+'s moves to the right from panel to
-# panel. So the axis decides which line is higher at a given rate, and LoRA+ has two rates, so no axis is the right one.
-# But no axis changes how high a line's top is, and the tops are level.
+# panel. LoRA+ has two rates, so "the same rate" can mean three things, and each makes another line higher. But none
+# changes how high a line's top is, and the tops are level.
 #
 # The right panel shows LoRA+'s argument, too. With B at 0.03 training breaks if A has 0.03 as well, but not if A has
 # 0.003. So a slower A lets B go faster. Here that does not make the top any higher.
@@ -491,7 +491,7 @@ print(f"LoRA+ gains {100 * (tuned['LoRA+'] - tuned['one rate']):+.1f} points whe
 # <details><summary>Answer</summary>
 #
 # LoRA at its best rate. That may well be 4 η (the root of both rates), 16 η or another. LoRA needs as many tries as
-# LoRA+, both need several seeds, and other pictures have to choose than to judge.
+# LoRA+, both need several seeds, and the pictures that choose a rate must not be the ones that judge it.
 #
 # </details>
 #

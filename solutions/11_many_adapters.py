@@ -2,7 +2,7 @@
 # # 11 · Many adapters on one base
 #
 # You run a service that names pictures. Sixty-four pictures arrive at once, each from another customer, and each customer
-# has an adapter of its own. There are four ways to serve them:
+# has an adapter of its own. Four ways to serve them:
 #
 # - *Switch*: put one adapter after another into the model: sixty-four passes, of one picture each.
 # - *Merge*: keep a copy of the model for each customer, with its adapter merged: sixty-four models.
@@ -129,7 +129,8 @@ print(
 # A frame marks each customer's own adapter. Below each count is its difference from the first row, with its 95% interval;
 # a cell is coloured where the difference is larger than that. Symbols, travel and photographs gain from their own
 # adapters. Another's adapter helps nobody clearly, and the one for symbols costs objects 6 of 17 answers. (One or two of
-# so many cells may be coloured by luck.) So six customers need six passes.
+# so many cells may be coloured by luck.) The adapters for objects, nature and food show no gain even at home, and their
+# customers may as well have none. The other three need theirs: a pass for each.
 #
 # ## Add: one adapter for all
 #
@@ -226,7 +227,7 @@ print(
 #
 # Nothing interferes if each picture meets only its own adapter. So keep the pairs of all adapters in
 # two tensors, **gather** each sample's A and B out of them, and multiply in one batched product. S-LoRA and Punica serve
-# language models in this way. One thing is in the way: a tensor needs equal ranks.
+# language models so, with kernels that copy less. One thing is in the way: a tensor needs equal ranks.
 #
 # ### Exercise 11.2 · Any ranks, one stack
 #
@@ -471,8 +472,8 @@ display_figure(figures.plot_serving(ms, mb))
 
 # %% [markdown]
 # With 64 customers, switch and merge make 64 passes, and take at least about twice as long as one pass of 64 pictures.
-# The adapter is not what costs time, since a merged copy has none. What costs is a pass of one picture: each layer reads
-# all its weights and starts all its operations for this one. With 8 customers a pass has 8 pictures, and much less is lost.
+# The adapter is not what costs most, since a merged copy has none. A pass has a fixed cost: every layer reads its weights
+# and starts its operations. With one picture in the pass, that picture pays for all of it; with 8, each pays an eighth.
 #
 # Loop and gather make one pass whoever the customers are, and stay near the time of one model for one customer. At 64 the
 # loop is a little slower: it takes 64 small steps in each block. (On a GPU the difference may be larger; we did not
@@ -481,8 +482,8 @@ display_figure(figures.plot_serving(ms, mb))
 # ## Do the pictures need it?
 #
 # Could the *bare* image tower do? Then a customer's adapter acts only in the text tower, where its prompts are encoded
-# once. We cross pictures and prompts, each with the own adapter or without. For the last row we train again, with the
-# image tower frozen.
+# once. We encode pictures and prompts with and without the adapter, and try all four combinations. For the last row we
+# train again, with the image tower frozen.
 #
 # Set `bet`: how many of the 288 are right with bare pictures and own prompts?
 
@@ -531,8 +532,8 @@ display_figure(figures.plot_verdict(verdict, hits, marked=("loop", "gather")))
 # behind in all three trainings: take them where the model's code is not yours to change. The library
 # gathers with [`per_sample`](../docs/library.md#several-adapters-on-one-base).
 #
-# (Six customers were counted and 64 timed, so we do not know a sum of 64. The sum's weight was chosen on the test
-# pictures, which flatters it.)
+# (Right answers are from six customers and time from 64: how good a sum of 64 is, we did not test. The sum's weight was
+# chosen on the test pictures, which flatters it.)
 #
 # ## Quiz
 #
