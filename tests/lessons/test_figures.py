@@ -474,7 +474,7 @@ def test_an_interval_is_drawn_over_runs_and_over_data_sets():
     assert together[:, 0] == pytest.approx([-0.7, -0.1])
     assert any(np.allclose(line.get_xdata(), [-0.6, -0.2]) for line in axes.lines[1:])
     assert axes.patches[0].get_extents().x1 == pytest.approx(axes.transData.transform((-1, 0))[0])
-    assert [text.get_text() for text in axes.texts[:2]] == ["holds, and behind"] * 2
+    assert [text.get_text() for text in axes.texts[:2]] == ["comparable, and behind"] * 2
 
 
 def test_false_positives_have_a_line_for_each_column_and_the_guess():

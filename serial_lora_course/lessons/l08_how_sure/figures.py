@@ -35,6 +35,7 @@ TITLES = {
     "sd3": "SD3, points of style share",
 }
 VERDICTS = {"holds": GREEN, "open": QUIET, "fails": VERMILION}
+WORDS = {"holds": "comparable", "open": "open", "fails": "not comparable"}
 
 
 def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
@@ -70,11 +71,11 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
             low = min(means.mean() - half, 0)
             right.text(place, low - 0.04, words, color=QUIET, ha="center", va="top", fontsize=10)
         left.set_xticks([0, 1], [NAMES[other].replace(", ", ",\n"), NAMES[one]])
-        left.set(xlim=(-0.2, 1.75), title="pairs of runs", ylabel="Dice × 100")
+        left.set(xlim=(-0.2, 1.75), title="Pairs of runs", ylabel="Dice × 100")
         middle.set_xticks(range(len(names)), names, rotation=30)
-        middle.set(title="seeds and means (bars)", ylabel="difference, Dice × 100")
+        middle.set(title="Seeds, and their means", ylabel="difference, Dice × 100")
         right.set_xticks(range(len(halves)), list(halves))
-        right.set(title="intervals of the mean", xlim=(-0.6, 2.6))
+        right.set(title="Intervals of the mean", xlim=(-0.6, 2.6))
         for axes in (middle, right):
             axes.axhline(0, color=INK, lw=1)
             axes.set_ylim(min(runs.min(), 0) - 0.25, runs.max() + 0.25)
@@ -112,7 +113,7 @@ def plot_false_positives(rates: pd.DataFrame, guess: float | None) -> Figure:
             ylabel="false positives, %",
             ylim=(0, max(80, guess or 0)),
             xlim=(0, rates.index[-1] * 1.42),
-            title="Equal methods: how often is zero left out?",
+            title="How often an interval finds a winner between equal methods",
         )
     return with_description(
         figure, f"False positives by seeds, five data sets. {told_rates(rates)}."
@@ -144,7 +145,7 @@ def plot_shapes(shapes: Mapping[str, Any], rates: pd.DataFrame, guess: float | N
             ylabel="false positives, %",
             ylim=(0, max(14, 1.1 * (guess or 0))),
             xlim=(2, rates.index[-1] * 1.45),
-            title="How often is zero left out?",
+            title="How often the interval leaves out zero",
         )
         left.grid(visible=False)
     return with_description(
@@ -204,7 +205,7 @@ def plot_margins(judged: Sequence[tuple]) -> Figure:
             axes.axvline(0, color=INK, lw=1)
             for place, (_, rival, *numbers) in enumerate(rows):
                 mean, half, wide, margin, verdict, side = numbers
-                words = verdict if side == "open" else f"{verdict}, and {side}"
+                words = WORDS[verdict] + f", and {side}" * (side != "open")
                 look = {"color": VERDICTS.get(verdict, INK)}
                 axes.errorbar(mean, place, xerr=wide, capsize=6, lw=1.2, **look)
                 axes.plot(
@@ -282,6 +283,11 @@ def plot_price(curves: pd.DataFrame, found: float, had: int, guess: float | None
         axes.plot([0, curves.index[-1]], [had, had], color=QUIET, lw=1)
         mark_guess(axes, found, guess)
         axes.set_yscale("log")
+        ticks = (3, 5, 10, 20, 50, 100, 200)
+        axes.set_yticks(ticks, ticks)
+        axes.minorticks_off()
+        near, high = curves.index[-2], curves["high"].iloc[-2]
+        axes.text(near, 1.1 * high, "95% interval\nof the spread", color=GREEN)
         _, high = axes.get_ylim()
         look: dict[str, Any] = {"color": QUIET, "fontsize": 10}
         axes.text(found, high, " lead found", va="top", **look)
