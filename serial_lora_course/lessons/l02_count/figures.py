@@ -113,14 +113,14 @@ def plot_memory(
     with styled_figure(9.6, 3.6) as figure:
         panels = figure.subplots(1, len(memory), sharey=True)
         for axes, (pictures, bars) in zip(panels, memory.items(), strict=True):
-            _stack(axes, bars, (GREYS[0], PURPLE, PALE))
+            _stack(axes, bars, (GREYS[0], PURPLE, GREYS[2]))
             totals = {way: sum(bar.values()) for way, bar in bars.items()}
             told.append(f"{pictures} a step")
             for row, (way, total) in enumerate(totals.items()):
                 less = "" if way == BASE else f" ({100 * (total / totals[BASE] - 1):+.1f}%)"
                 axes.text(total, row, f"   {total:,.0f}{less}", va="center", fontsize=10)
                 told.append(f"{way}: {total:.0f}{less}")
-            axes.set(title=f"pictures a step: {pictures}", xlabel="MB")
+            axes.set(title=f"{pictures} picture{'s' * (pictures > 1)} a step", xlabel="MB")
             axes.set_xlim(0, 1.6 * max(totals.values()))
         rows = [list(bars).index(way) for way in measured]
         panels[0].plot([*measured.values()], rows, "o", label="measured", **dot)
