@@ -218,10 +218,10 @@ print(
 )
 
 # %% [markdown]
-# At weight 1/6 the own adapter alone has 116 right, and at weight 1 it has 141. A small weight loses this
-# difference by **size**. At weight 1 nothing is lost by size, but the sum has only 99 right, which is 42 ± 17 fewer than the own
-# adapter alone. The other five adapters cause this gap, and it is called **interference**. No weight avoids both: the best
-# of these, 1/3, has 131.
+# In brackets stands what the sum has more or less than the own adapter alone. At weight 1/6 even the own adapter is too
+# weak: 116 right in place of 141. We call this loss **size**. At weight 1 nothing is lost by size, but the sum has only
+# 99 right, 42 ± 17 fewer than the own adapter alone: the other five disturb it. We call that **interference**. Between
+# them the best of these weights, 1/3, has 131.
 #
 # ## Gather: one pass, to each its own
 #
@@ -475,9 +475,9 @@ display_figure(figures.plot_serving(ms, mb))
 # The adapter is not what costs most, since a merged copy has none. A pass has a fixed cost: every layer reads its weights
 # and starts its operations. With one picture in the pass, that picture pays for all of it; with 8, each pays an eighth.
 #
-# Loop and gather make one pass whoever the customers are, and stay near the time of one model for one customer. At 64 the
-# loop is a little slower: it takes 64 small steps in each block. (On a GPU the difference may be larger; we did not
-# measure it.) Merged copies need 704 MB, and one model with 64 adapters needs 20.
+# Loop and gather make one pass whoever the customers are. Gather stays near the time of one model for one customer. At 64
+# the loop is slower: it takes 64 small steps in each block. (On a GPU the difference may be larger; we did not measure
+# it.) Merged copies need 704 MB, and one model with 64 adapters needs 20.
 #
 # ## Do the pictures need it?
 #
@@ -508,9 +508,9 @@ display(pd.DataFrame.from_dict(rows, "index", columns=columns))
 print(f"bare pictures, own prompts: {mixed['bare pictures, own prompts'].sum()}; your guess: {bet}")
 
 # %% [markdown]
-# Own prompts alone bring 24 of the 29 answers. Prompts trained alone
-# have 139 right, where own adapters have 141. But an interval over pictures does not tell how results vary with training:
-# with two other seeds, prompts trained alone had 126 and 135 right, and own adapters 138 and 137.
+# Own prompts alone bring 24 of the 29 answers. Prompts trained alone have 139 right, where own adapters have 141. But
+# an interval over pictures does not tell how results vary with training: with two other seeds, prompts trained alone
+# had 126 and 135 right, and own adapters 138 and 137.
 # <!-- from this lesson with torch.manual_seed(2) and (3), both towers, and prompts alone: 138, 137, 126, 135 -->
 #
 # ## Which way do you run?
@@ -527,10 +527,11 @@ verdict = {
 display_figure(figures.plot_verdict(verdict, hits, marked=("loop", "gather")))
 
 # %% [markdown]
-# **Loop or gather** (orange): only they keep all 141 answers in one pass and in the memory of about two models. The sum is
-# as fast but has 131 right. Prompts alone need no adapter in the image tower. They save little time, and were
-# behind in all three trainings: take them where the model's code is not yours to change. The library
-# gathers with [`per_sample`](../docs/library.md#several-adapters-on-one-base).
+# **Loop or gather** (orange): only they give exactly the answers of a switch in one pass, in the memory of about two
+# models. The sum is as fast and has 131 right, and prompts alone, which need no adapter in the image tower, have 139. On
+# 288 pictures neither is clearly behind (-10 ± 14 and -2 ± 10), but prompts alone were behind in all three trainings.
+# Take them where the model's code is not yours to change. The library gathers with
+# [`per_sample`](../docs/library.md#several-adapters-on-one-base).
 #
 # (Right answers are from six customers and time from 64: how good a sum of 64 is, we did not test. The sum's weight was
 # chosen on the test pictures, which flatters it.)
@@ -550,8 +551,8 @@ display_figure(figures.plot_verdict(verdict, hits, marked=("loop", "gather")))
 #
 # - A sum of adapters is exactly one pair. It loses by size at small weights and by interference at large ones: 131 right
 #   at 1/3 and 99 at 1, where own adapters have 141.
-# - A pass of one picture is what makes a switch slow. One pass can give each picture its own adapter, by gathering or by a
-#   loop, in nearly the time of the bare model: 64 customers in 20 MB, not 704.
+# - A pass of one picture is what makes a switch slow. One pass can give each picture its own adapter, by gathering in
+#   nearly the time of the bare model, or by a loop: 64 customers in 20 MB, not 704.
 # - A wrong adapter raises no error and need not lower the count. Compare features with those of a switch.
 #
 # Next: [a model and pictures of your own](12_your_own.ipynb).

@@ -91,40 +91,40 @@ def plot_weights(weights: Sequence[float], curves: Mapping[str, Mapping[str, Ten
 
     Args:
         weights: of the adapters, on the first axis.
-        curves: way -> for each weight, as it is written, which pictures (C, N) are named right.
+        curves: the two ways -> for each weight, as it is written, which pictures (C, N) are named right.
     """
-    words, names, first = [], list(next(iter(curves.values()))), next(iter(curves.values()))
-    counts = [[int(each.sum()) for each in named.values()] for named in curves.values()]
+    own, total = curves.values()
+    counts = [[int(hits.sum()) for hits in each.values()] for each in (own, total)]
+    both = zip(counts[1], total.values(), own.values(), strict=True)
+    texts = [list(map(str, counts[0])), [f"{n} ({change(hits, of)})" for n, hits, of in both]]
     with styled_figure(10, 5) as figure:
         axes = figure.subplots()
-        row = {"transform": axes.get_xaxis_transform(), "y": -0.07}
-        axes.text(x=-0.08, s="weight", **row, ha="right")
-        for j, ((way, named), look) in enumerate(zip(curves.items(), LOOKS, strict=False)):
+        below = axes.get_xaxis_transform()
+        axes.text(-0.08, -0.07, "weight", transform=below, ha="right")
+        for j, (way, look) in enumerate(zip(curves, LOOKS, strict=False)):
             axes.plot(weights, counts[j], linewidth=1.8, **look)
-            row |= {"color": look["color"], "y": -0.15 - 0.07 * j}
-            axes.text(x=-0.08, s=way, **row, ha="right", weight="bold")
-            told = [f"{int(each.sum())}" for each in named.values()]
-            if j:
-                told = [
-                    f"{t} ({change(each, first[at])})"
-                    for t, (at, each) in zip(told, named.items(), strict=True)
-                ]
-            for x, text in zip(weights, told, strict=True):
-                axes.text(x=x, s=text, **row, ha="center")
-            pairs = zip(named, told, strict=True)
-            words.append(f"{way}: {', '.join(f'at {at} {text}' for at, text in pairs)}")
-        own, total = counts
-        axes.axhline(own[-1], color=QUIET, linewidth=1, linestyle=DASHED)
+            row = {"y": -0.15 - 0.07 * j, "transform": below, "color": look["color"]}
+            axes.text(x=-0.08, s=way, ha="right", weight="bold", **row)
+            for x, text in zip(weights, texts[j], strict=True):
+                axes.text(x=x, s=text, ha="center", **row)
+        best = counts[0][-1]
+        axes.axhline(best, color=QUIET, linewidth=1, linestyle=DASHED)
         for x, low, loss in (
-            (weights[1], own[1], "size"),
-            (weights[-1], total[-1], "interference"),
+            (weights[1], counts[0][1], "size"),
+            (weights[-1], counts[1][-1], "interference"),
         ):
-            axes.annotate("", (x, low), (x, own[-1]), arrowprops={"arrowstyle": "<->"})
-            axes.text(x - 0.015, (low + own[-1]) / 2, loss, ha="right", weight="bold")
-        axes.set_xticks(weights, names)
-        title = "in brackets: what the sum has more or less than the own adapter alone"
-        axes.set(ylabel=f"right of {first[names[0]].numel()}", title=title)
-    return with_description(figure, f"Right answers over the weight; {title}. {'; '.join(words)}.")
+            axes.annotate("", (x, low), (x, best), arrowprops={"arrowstyle": "<->"})
+            axes.text(x - 0.015, (low + best) / 2, loss, ha="right", weight="bold")
+        axes.set_xticks(weights, list(own))
+        axes.set_title("Small weights are too weak, and at large ones the adapters interfere")
+        axes.set_ylabel(f"right of {next(iter(own.values())).numel()}")
+    told = "; ".join(
+        f"{way}: {', '.join(f'at {at} {text}' for at, text in zip(own, row, strict=True))}"
+        for way, row in zip(curves, texts, strict=True)
+    )
+    return with_description(
+        figure, f"Right answers over the weight; in brackets, the sum against the other. {told}."
+    )
 
 
 def plot_serving(
