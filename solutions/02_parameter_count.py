@@ -2,11 +2,12 @@
 # # 02 · The count, proved
 #
 # The paper on Serial LoRA (Zhong et al.) promises a quarter of LoRA's parameters. In an attention block, q, k and v read
-# the same tokens x. So one pair of thin matrices that changes x reaches all three. LoRA gives each matrix a pair of its
-# own, out as well. The figure below is drawn to scale for CLIP; a filled square on the right holds as many parameters as
-# one pair.
+# the same tokens x. So one pair of thin matrices that changes x reaches all three, where LoRA has three pairs. LoRA's
+# fourth pair, on the matrix out after attention, is left away. The figure below is drawn to scale for CLIP; a filled
+# square on the right holds as many parameters as one pair.
 #
-# This lesson proves the quarter, finds its conditions, and asks what it is worth: **if you train CLIP with Serial LoRA
+# The proof takes one line of algebra; its conditions take a few more. Then comes what the quarter is worth, a question
+# that parameter tables leave out: **if you train CLIP with Serial LoRA
 # in place of LoRA, how much of the memory do you save?** Write your guess, as a share, in the last line of the next cell.
 
 # %%
@@ -108,7 +109,7 @@ for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matri
     print(f"{name:44} {size!s:>8} {size / serial!s:>6} {32 // (size / serial)!s:>8}")
 
 # %% [markdown]
-# In the first of LoRA's rows, d and r have cancelled: the 4 holds for every width and every rank, and that is the proof.
+# In each row d and r have cancelled. So the first row's 4 holds for every width and every rank, and that is the proof.
 # The other rows and the last column show its three conditions:
 #
 # - **LoRA has pairs on all four matrices.** On q and v alone it has only twice as many parameters.
@@ -124,8 +125,8 @@ for name, shapes in {  # where LoRA's pairs are: (inputs, outputs) of each matri
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 8 |
 #
-# A tensor can require a gradient although the loss does not depend on it; then training never moves it. Return the names
-# of all such tensors. The pairs that you are given may be fresh, with B zero. Leave the model as it is.
+# A parameter may be marked as trainable although nothing that it does reaches the loss. Return the names of all such
+# tensors. The pairs that you are given may be fresh, with B zero. Leave the model as it is.
 
 
 # %% tags=["exercise"]
@@ -152,7 +153,7 @@ check("2.2", never_reached)
 # <details><summary>Hint 1: one backward pass tells</summary>
 #
 # `torch.autograd.grad(loss, tensors, allow_unused=True)` gives a gradient for each tensor, or None. A gradient that is
-# zero everywhere moves nothing either.
+# zero everywhere brings nothing from the loss either.
 #
 # </details>
 # <details><summary>Hint 2: fresh pairs</summary>
@@ -180,7 +181,7 @@ def trained(model: nn.Module) -> int:
 
 print(f"{'':28} rank        LoRA Serial LoRA  times")
 for title, name, rank, stream in (
-    ("CLIP ViT-B/16", "CLIP", 32, "image"),
+    ("CLIP ViT-B/16, both towers", "CLIP", 32, "image"),
     ("SAM ViT-B", "SAM", 64, "image"),
     ("SD3 medium, picture", "SD3", 64, "image"),
     ("SD3 medium, picture and text", "SD3", 64, "both"),
@@ -202,7 +203,7 @@ for config in (LoRAConfig(64, stream="both"), SerialLoRAConfig(64, stream="both"
 # 23, has no `to_add_out`, so LoRA has one pair fewer there. After that block SD3 uses the picture alone, and the text's
 # output is thrown away. Therefore the text's q in that block has no effect either. Your search of the small
 # model finds it: **LoRA's pair on that q is counted, but no gradient ever reaches it.** Serial LoRA's pair is used,
-# because it also feeds the text's k and v, which the picture reads.
+# because it also feeds the text's k and v, which the picture reads. (The small model has five blocks, so 4 is its last.)
 #
 # ## What is the quarter worth in memory?
 #
@@ -266,7 +267,8 @@ check("2.3", kept)
 # ## One block, operation by operation
 #
 # The next figure shows what one block of CLIP keeps for a token; the unit is the block's width d, which is 768 numbers.
-# The bars are read from the graph, operation by operation; the bold numbers are the totals that your function finds.
+# The bars come from a walk backward through autograd's graph, which asks each operation what it keeps; the bold numbers
+# are the totals that your function counts.
 # **Before you run the cell:** LoRA freezes the two matrices of the feed-forward, d to 4d and 4d to d. Which parts of the
 # first row will be missing in the second?
 
@@ -288,19 +290,21 @@ for name, config in ways.items():
 display_figure(plot_kept(bars, totals))
 
 # %% [markdown]
-# **A frozen matrix does not need its input.** The gradient passes through a matrix by means of the weight; the input is
-# needed only for the weight's own gradient. So the light blue part shrinks from 6 widths to 1: the feed-forward's
-# inputs are gone, of 1 and 4 widths, and what q, k and v read stays, because A learns from it.
+# **A frozen matrix does not need its input.** For y = x Wᵀ and a gradient g of y, the gradient of x is g W, and that of W
+# is gᵀ x. With W frozen only the first is computed, and it needs no x. So the light blue part shrinks from 6 widths to
+# 1: the feed-forward's inputs are gone, of 1 and 4 widths, and what q, k and v read stays, because A learns from it.
 #
 # Norms, attention and the activation function keep 2 + 4 + 8 widths in every row, because the gradient has to pass them on
-# its way down, and for that it needs what went in or came out. Only the purple part depends on the rank: 0.17 widths for
-# LoRA, 0.04 for Serial LoRA. **That is a quarter of very little.**
+# its way down, and for that it needs what went in or came out: the input of each norm; q, k, v and what attention gives
+# (which is also out's input); and of CLIP's activation function, h times a sigmoid, both factors, each 4d wide. Only
+# the purple part depends on the rank: 0.17 widths for LoRA, 0.04 for Serial LoRA. **That is a quarter of very little.**
 #
 # ## The whole step
 #
 # Now CLIP takes a step of Adam with one picture, while PyTorch's profiler measures the most memory that was in use.
-# Beside it we add up the parts. (Gradients do not add to the maximum: they are made while what was kept is freed.) In the
-# row *upper half alone*, the pairs in the lower half of the blocks are frozen too.
+# Beside it we add up the parts. (The pairs' gradients are left out: they are made while the much larger kept tensors are
+# freed, so memory is fullest before them.) In the row *upper half alone*, the pairs in the lower half of the blocks are
+# frozen too.
 
 
 # %%
@@ -342,14 +346,15 @@ print(f"\nwith two pictures, {two / held:.2f} times as much is kept as with one"
 display_figure(plot_memory(memory, measured, SAVED))
 
 # %% [markdown]
-# **The quarter is the purple part: 47.2 MB become 11.8.** The rest hardly changes. So Serial LoRA saves 4.7% of the memory
+# **The quarter is the pairs' part: 47.2 MB become 11.8.** The rest hardly changes, and the parts add up to what was
+# measured, but for tensors that live a moment. So Serial LoRA saves 4.7% of the memory
 # with one picture. With 32 pictures much more is kept, by both methods, and the saving is 1.5%. (The right panel is
 # computed: what is kept is multiplied by 32. Two pictures do keep twice as much, as the last printed line shows.) LoRA
 # of rank 8 saves the same.
 #
 # To save memory, keep the gradient out of the lower blocks. **If only the pairs in the upper half learn, 44.8% are saved
-# with 32 pictures,** because no gradient has to go below the lowest pair that learns. Whether the model then learns as
-# well, we do not measure here. (All numbers are for float32 on a CPU.)
+# with 32 pictures,** because no gradient has to go below the lowest pair that learns. (Of these, Serial LoRA brings the
+# 1.5% from before. All numbers are for float32 on a CPU.) Whether the model then learns as well, we do not measure here.
 #
 # ## Quiz
 #
