@@ -17,6 +17,7 @@ from serial_lora_course.plots.style import (
     DASHED,
     GREEN,
     INK,
+    PURPLE,
     QUIET,
     VERMILION,
     styled_figure,
@@ -64,7 +65,12 @@ def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
     )
 
 
-OWN = {"LoRA": BLUE, "Serial LoRA": VERMILION, "even stretch": GREEN}
+OWN = {
+    "LoRA": BLUE,
+    "LoRA, rank 3": PURPLE,
+    "Serial LoRA": VERMILION,
+    "even stretch": GREEN,
+}
 
 
 def plot_over_rank(
