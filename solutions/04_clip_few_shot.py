@@ -278,19 +278,20 @@ print("your guess:", far, "; it is", curves[SHOTS, "probe from the sentences"][-
 # As α grows, the black lines come back to zero-shot, because W hardly leaves its start. The brown lines level off: W
 # shrinks towards zero, but the largest product stays the largest however short the rows are.
 #
-# The dots mark the chosen α. At one shot it is large: without its only picture nothing shows a class, so the choice
-# trusts no picture. From the sentences a smaller α would have more right. A second picture of each class brings α down
-# to 1, and the probe from the sentences rises from 37 right to 49. At sixteen shots both probes have 57 right.
+# The dots mark the chosen α. At one shot it is large: the picture that is left out is the only one of its class, so the
+# others cannot predict it, and it is best to ignore them. A smaller α would have more right. A second picture of each
+# class brings α down to 1, and the probe from the sentences rises from 37 right to 49. At sixteen shots both probes have
+# 57 right.
 #
 # ## The training, all of it
 #
 # An adapter learns by the cross-entropy between the right class and the softmax of the *scores*. A score is the cosine
-# times a scale that CLIP learned, and keeps as its logarithm. Without it, softmax could favour no class over another by
-# more than a factor of $e^2$, about 7.
+# times a scale that CLIP learned, and keeps as its logarithm. Cosines lie between -1 and 1, so without the scale the
+# probabilities of two classes would differ by a factor of $e^2$ at most, about 7.
 #
-# Serial LoRA has a pair of matrices in each block of *both* towers: A takes what attention reads down to a few
-# numbers, B takes these up again, and attention reads the sum of both. Because both towers change, pictures and
-# sentences are encoded again in every step.
+# Serial LoRA has a pair of matrices in each block of *both* towers. Attention then reads $x + x A^\top B^\top$: the matrix
+# $A$ shrinks a token x to a few numbers, and $B$ brings these back to its width. Because both towers change, pictures
+# and sentences are encoded again in every step.
 #
 # ### Exercise 4.3 · The few-shot loss
 #
@@ -464,8 +465,8 @@ print(f"only the probe is right: {only[0].sum()}; only {ours}: {only[1].sum()}")
 
 # %% [markdown]
 # At a third of the middle rate each method has six to nine fewer right, and at three times that rate at most four
-# more. So we take the middle one for all three: a higher rate moves CLIP further from its pretraining, and gains
-# little. LoRA might gain most by it.
+# more. So we take the middle one for all three. LoRA gains most by a higher one, so what follows may show it a little
+# below its best.
 #
 # The six and six drawings are the two rows at the top: A was the probe from the sentences, and B is Serial LoRA.
 # Training takes CLIP from 36 to 57 right, and so does one equation.
@@ -520,8 +521,8 @@ check("4.5", lead)
 #
 # PyTorch's attention keeps q, k and v in one weight. `OpenAttention` gives q, k, v and out a layer each, and your LoRA
 # of lesson 01 wraps each of the four. Serial LoRA has one pair in a block, so a quarter of the rank makes LoRA the same
-# size. *Full fine-tuning* trains every parameter. All three start from the same outputs and see the same crops, so
-# their first losses must be equal.
+# size. *Full fine-tuning* trains every parameter. All three start from the same outputs, because every B is zero, and see
+# the same crops, so their first losses must be equal.
 
 # %%
 from serial_lora_course.lessons.l04_clip.attention import OpenAttention
@@ -571,13 +572,13 @@ display(pd.DataFrame(rows).T)
 # In the table a star marks a lead that is larger than its ±. **At sixteen shots** all that learned beat zero-shot, and
 # none clearly beats the probe from the sentences, which took 1,536 numbers and, once the pictures were encoded, a
 # moment. B is level with A, with a ± of 7 pictures: too wide to tell them apart. **At one shot** LoRA beats zero-shot
-# and the probe (whose α was a poor choice there). But one lead in twenty between equal methods has a star by chance,
-# and this ± tells nothing of other shots. **Change this**: set `SEED = 2`, and run all cells from there.
+# and the probe (whose α was a poor choice there). But even equal methods get a star once in twenty leads, and this ± is
+# for other test pictures, not for other shots. **Change this**: set `SEED = 2`, and run all cells from there.
 #
 # ## Photographs
 #
-# Our CLIP was pretrained on drawings, and has never seen a photograph. The same functions sort photographs of nine
-# kinds.
+# Our CLIP was pretrained on drawings and on no photograph ([how](../docs/models.md)). The same functions sort photographs
+# of nine kinds, cut out on white.
 
 # %%
 from serial_lora_course.data.registry import load_classification
@@ -641,16 +642,17 @@ display_figure(figures.plot_ahead(accuracy[methods], probed, put_in))
 display(pd.DataFrame(rows).T)
 
 # %% [markdown]
-# On the right each row is a data set, and a dot to the right of zero is ahead of the probe from the sentences.
+# In the two panels at the right each row is a data set, and a dot to the right of zero is ahead of the probe from the
+# sentences.
 #
 # - **At one shot** nothing clearly beats zero-shot or the probe from the sentences at our rates, which were chosen for
-#   sixteen shots. All that train CLIP gain on symbols and lose on nature, and LoRA leads Serial LoRA by 3.8 ± 2.2
-#   points. At a third of the rate the two are about level, and LoRA is ahead of zero-shot and of the probe, by 2.0 ± 1.9
-#   and 1.6 ± 1.1 points. But this rate was tried on the test pictures, so it is no claim.
+#   sixteen shots. LoRA leads Serial LoRA by 3.8 ± 2.2 points. At a third of the rate the two are about level, and LoRA is
+#   ahead of zero-shot and of the probe, by 2.0 ± 1.9 and 1.6 ± 1.1 points. But we picked this rate by looking at the test
+#   pictures, so these two leads prove nothing. They say what to try on new data.
 # - **At sixteen shots** all that learned beat zero-shot, by 12.8 to 16.5 points, and nothing that trains CLIP clearly
 #   beats the probe.
 #
-# The probe from zero, which threw the sentences away, is ten points lower at one shot, and nearly level at sixteen.
+# The probe from zero, which threw the sentences away, has the lowest mean at one shot, and is nearly level at sixteen.
 #
 # ## Kinds without labels
 #
@@ -741,7 +743,7 @@ display_figure(figures.plot_unseen(changes))
 #
 # **So which is better, A or B?** We cannot tell. At sixteen shots Serial LoRA's lead over the probe is 0 ± 7 pictures
 # on these drawings, and 0.8 ± 3.4 points over six data sets. Then take the equation: it costs a moment and leaves CLIP
-# as it was. At one shot it is hardly more than zero-shot, and LoRA at a smaller rate is worth a test.
+# as it was. At one shot its rule for α makes it hardly more than zero-shot, and LoRA at a smaller rate is worth a test.
 #
 # ## Quiz
 #
