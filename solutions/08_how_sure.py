@@ -89,8 +89,8 @@ print(f"{runs.mean():+.2f} ± {2 * error:.2f}, from {len(runs)} pairs of runs")
 #
 # ## What is one measurement?
 #
-# If they were, it would not matter which data set a difference belongs to. So we deal them out at random to five
-# made-up data sets, many times. How often do the means of those lie as far apart as the real ones?
+# If they were, the names of the data sets would be mere labels. So we shuffle the labels, many times. How often do the
+# five means then lie as far apart as the real ones?
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_measurement
@@ -106,7 +106,7 @@ display_figure(plot_measurement(sam, "serial_lora", "lora_equal_budget"))
 # In 3 of 10,000 deals: this was a *permutation test*. The seeds of one data set resemble each other by more than
 # chance (middle panel), so a second seed on `lines` tells you less than another data set would. It is as
 # if your friend had asked five people three times each, and counted fifteen answers (*pseudoreplication*). **The data
-# set is the measurement**, so its seeds are averaged first.
+# set is the measurement**, because the claim speaks of other data sets, so its seeds are averaged first.
 #
 # In the right panel the second interval counts data sets instead of runs, and is wider. The third replaces the two
 # standard errors by Student's *t*, and zero is inside. Why are two not enough?
@@ -348,17 +348,18 @@ rates = pd.DataFrame({shape: [misses(shape, n) for n in sizes] for shape in SHAP
 display_figure(plot_shapes(SHAPES, rates, skewed))
 
 # %% [markdown]
-# With heavy tails your interval errs less, because a far value makes the standard error large too. With skewed data sets it errs in 11% of studies with six, and still in 7% with thirty. Most small samples
-# have none of the rare large values, so their mean and their standard error both come out too low.
+# With heavy tails your interval errs less, because a far value makes the standard error large too. With skewed data sets
+# it errs in 11% of studies with six, and still in 7% with thirty. Most small samples have none of the rare large values,
+# so their mean and their standard error both come out too low.
 #
 # Six data sets can't tell you which shape they have. So the promised 5% holds only if data sets are not strongly
 # skewed (and drawn at random, but ours were chosen).
 #
 # ## Six questions at once
 #
-# We would report whichever stands out, so the
-# chances of a miss add up. **Bonferroni's correction** lets each miss in only 5% / 6 of studies, which adds up to 5%
-# at most. Below, a thick bar is an interval by itself. The thin bar is wide enough for all six, and gives the verdicts.
+# We ask six questions, and would report whichever answer stands out. Each interval misses in 5% of studies, so one of the
+# six misses far more often. **Bonferroni's correction** lets each miss in only 5% / 6 of studies, which adds up to 5% at
+# most. Below, a thick bar is an interval by itself. The thin bar is wide enough for all six, and gives the verdicts.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
@@ -387,13 +388,13 @@ display_figure(plot_margins(judged))
 # it is *behind* LoRA, by 0.07 to 0.75 points: the one difference that our six questions establish. All of it is less
 # than the margin, so *comparable* holds as well.
 #
-# The last column has the smallest margin with which *comparable* holds, here 13% of LoRA's gain. We had allowed 17%
-# on SAM, but 10% on CLIP and SD3, and with 10% it would be open. And if data sets are as skewed as above, 4.5% of thin
-# bars miss, instead of 0.8%.
+# The last column has the smallest margin with which *comparable* holds. At equal rank SAM needs 13% of LoRA's gain. Our
+# one point is 17% of it, so it holds; with the 10% that we allowed CLIP and SD3 it would be open. And if data sets are as
+# skewed as above, 4.5% of thin bars miss, instead of 0.8%.
 #
-# At equal size the thick bar, now with the photographs, leaves out zero, but as one of six questions your friend's
-# lead is open. So is everything on CLIP and SD3. CLIP's intervals contain zero, and still Serial LoRA may be eight
-# points behind: "not significant" does not mean "comparable".
+# At equal size the thick bar, now with the photographs, leaves out zero. Had your friend planned this one question and
+# asked no other, the answer would be *better*. We ask six, so here it is open, as is everything on CLIP and SD3. CLIP's
+# intervals contain zero, and still Serial LoRA may be eight points behind: "not significant" does not mean "comparable".
 #
 # ## How many data sets would your friend need?
 #
@@ -421,10 +422,10 @@ display_figure(plot_studies(studies, lead))
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 10 |
 #
-# A study finds the lead if its mean is more than half of its interval away from zero. That half takes Student's
-# quantile of `1 - 0.025 / questions`. By bad luck the mean may also lie too low, but in 80% of studies by no more than
-# Student's 80% quantile. Both count standard errors. Return the smallest number of data sets, from 2 up, with which
-# the two lengths together fit into `distance`, the true lead: then about 80% of studies find it.
+# A study finds the lead if its mean is more than half of its interval away from zero. That half is Student's quantile of
+# `1 - 0.025 / questions`, times the standard error. But a study's mean can lie below the true lead. In 80% of studies it
+# lies below by less than Student's 80% quantile, times the standard error. Return the smallest number of data sets, from
+# 2 up, with which the two lengths together fit into `distance`, the true lead: then about 80% of studies find it.
 
 
 # %% tags=["exercise"]
@@ -482,8 +483,8 @@ display_figure(plot_price(curves, lead, len(friend), price))
 
 # %% [markdown]
 # If the true lead is 0.42, your friend needs 7 new data sets (11 as one of six). But 0.42 is what made your friend
-# ask, so the true lead is more likely smaller than larger, and half of it takes 21. Six data sets tell the spread only
-# roughly too: over its 95% interval, the band goes from 4 to 30.
+# ask, so the true lead is more likely smaller than larger, and half of it takes 21. Six data sets also leave the spread
+# uncertain: over its 95% interval, the answer lies between 4 and 30.
 #
 # ## What do you sign?
 #
@@ -494,8 +495,8 @@ display_figure(plot_price(curves, lead, len(friend), price))
 # "On SAM, at one learning rate and on data sets like these six, Serial LoRA is behind LoRA of equal rank, by 0.07 to
 # 0.75 points of Dice. That is less than the point that we called too far. (Had we called a tenth of LoRA's gain too
 # far, the question would be open.) Serial LoRA is not a point behind a LoRA of its size. Whether it is *better* is
-# open, as is everything on CLIP and SD3. To find a lead as large as the one we saw takes 7 new data sets or more. All
-# this counts only if data sets are not strongly skewed."
+# open, as is everything on CLIP and SD3. To find a lead as large as the one we saw takes about 7 new data sets (4 to
+# 30). All this counts only if data sets are not strongly skewed."
 #
 # </details>
 #
@@ -515,7 +516,7 @@ display_figure(plot_price(curves, lead, len(friend), price))
 #
 # Nobody knows yet. The interval goes from -0.6 to +1.4. With a margin of one point the first is *comparable*, since
 # the lower end is above -1. Four times as many data sets halve the standard error and bring Student's t from 2.6 to
-# 2.1, so the interval is ± 0.4.
+# 2.1, so the interval is ± 0.4. It then just touches zero: that would still not show that the first is *better*.
 #
 # </details>
 #
@@ -532,7 +533,7 @@ display_figure(plot_price(curves, lead, len(friend), price))
 # ## What to remember
 #
 # - The data set is the measurement: average its seeds, then use Student's t. Your friend's fifteen runs were five
-#   measurements. Counted as fifteen, they find a winner between equal methods in 28% of studies.
+#   measurements. Counted as fifteen, at these spreads, they find a winner between equal methods in 28% of studies.
 # - Before you look, choose a margin, count your questions, and work out how many data sets an answer takes.
 #
 # Now for the paper itself: [lesson 09](09_paper_on_trial.ipynb).
