@@ -621,7 +621,8 @@ for whose, put_in in {"yours": yours("3.5"), "your colleague's": inject_behind}.
 
 
 # %% [markdown]
-# Merge yours into $W_q$, $W_k$ and $W_v$, and your colleague's once into these and once into $W_o$. Which of the three plain copies will give the same scores as with the pairs?
+# Merge yours into $W_q$, $W_k$ and $W_v$, and your colleague's once into these and once into $W_o$. Which
+# of the three plain copies will give the same scores as with the pairs?
 
 # %%
 merged_qkv = yours("3.4")
