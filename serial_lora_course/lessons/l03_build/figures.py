@@ -66,6 +66,8 @@ def plot_wirings(
             axes.set(xlim=(0, 394), ylim=(-85, 172), aspect="equal")
             axes.set_title(title, pad=2)
             axes.set_title(where, pad=2, loc="right", fontsize=10, weight="normal", color=QUIET)
+            if places == {"3"}:  # Serial LoRA's
+                axes.axhspan(-85, 172, color=GREEN, alpha=0.09, linewidth=0)
             _draw_block(axes, places)
             for row, (sentence, holds) in enumerate(answers.items()):
                 y, look = -14 - 21 * row, {"va": "center", "fontsize": 10}
@@ -118,17 +120,8 @@ def _draw_block(axes: Axes, places: set[str]) -> None:
 
 
 def _box(axes: Axes, name: str, x: tuple, y: tuple, colour: str, rotation: int = 0) -> None:
-    axes.add_patch(
-        FancyBboxPatch(
-            (x[0], y[0]),
-            x[1] - x[0],
-            y[1] - y[0],
-            boxstyle="round,pad=0,rounding_size=4",
-            facecolor=colour,
-            edgecolor=EDGE,
-            zorder=3,
-        )
-    )
+    look = {"boxstyle": "round,pad=0,rounding_size=4", "facecolor": colour, "edgecolor": EDGE}
+    axes.add_patch(FancyBboxPatch((x[0], y[0]), x[1] - x[0], y[1] - y[0], zorder=3, **look))
     place = {"ha": "center", "va": "center", "fontsize": 8.5, "zorder": 4, "rotation": rotation}
     axes.text(sum(x) / 2, sum(y) / 2, name, **place)
 
