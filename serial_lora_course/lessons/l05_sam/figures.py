@@ -16,6 +16,7 @@ from serial_lora_course.measures.metrics import dice
 from serial_lora_course.plots.pictures import draw_bare
 from serial_lora_course.plots.style import (
     BLUE,
+    GREEN,
     INK,
     QUIET,
     VERMILION,
@@ -98,13 +99,15 @@ def plot_costs(raw: Dices, right: Dices, wrong: Mapping[str, Dices], filled: flo
                 axes.text(ends.max() + 0.012, row, f"{ends[1, 0]:.2f}", ha="left", **words)
                 told.append(f"{name}, {mistake}: from {ends[0, 0]:.2f} to {ends[1, 0]:.2f}")
             marks = [each.mean() for each in (dices[mistake], dices["right"], right["right"])]
-            axes.plot(marks, [1.5] * 3, color=INK, marker="|", markersize=8, linewidth=1.4)
-            axes.text(min(marks) - 0.012, 1.5, "cost when used", ha="right", **words)
-            axes.text(max(marks) + 0.012, 1.5, "cost in the weights", ha="left", **words)
+            for part, colour in ((marks[:2], GREEN), (marks[1:], INK)):
+                axes.plot(part, [1.5] * 2, color=colour, linewidth=11, solid_capstyle="butt")
+            inside = {"color": "white", "fontsize": 9, "ha": "center", "va": "center_baseline"}
+            axes.text(np.mean(marks[:2]), 1.5, "cost when used", **inside)
+            axes.text(max(marks) + 0.008, 1.5, "cost in the weights", ha="left", **words)
             axes.axvline(filled, **BOX)
             axes.set_yticks(range(len(rows)), list(rows))
             axes.grid(axis="y", visible=False)
-            axes.set(title=mistake, ylim=(2.6, -0.6), xlim=(0.1, 1))
+            axes.set(title=mistake, ylim=(2.6, -0.6), xlim=(0.24, 0.88))
         panels[1].set_xlabel("mean Dice with the mistake → after mending (thin: seeds 2 and 3)")
         panels[0].text(filled, -0.66, "the box filled", ha="center", va="bottom", fontsize=9)
     return with_description(figure, f"Mean Dice: {'; '.join(told)}; the box filled {filled:.2f}.")

@@ -9,14 +9,9 @@ OTHER_SEEDS = {
 }  # fmt: skip
 
 
-def other_costs(mistake: str) -> dict[str, str]:
-    """Each cost of a mistake with those seeds."""
+def other_seeds(mistake: str, unadapted: float) -> dict[str, str]:
+    """Both costs of a mistake with those seeds, and what the mended weights gain over the unadapted Dice."""
     (used, mended), (_, ended) = OTHER_SEEDS[mistake]
-    costs = {"when used": mended - used, "in the weights": ended - mended}
-    return {name: "{:+.3f}, {:+.3f}".format(*cost) for name, cost in costs.items()}
-
-
-def other_shares(mistake: str, unadapted: float) -> np.ndarray:
-    """How much of training's gain over the unadapted Dice is left after mending, with those seeds."""
-    (_, mended), (_, ended) = OTHER_SEEDS[mistake]
-    return (mended - unadapted) / (ended - unadapted)
+    rows = {"cost when used": mended - used, "cost in the weights": ended - mended}
+    rows["mended - not adapted"] = mended - unadapted
+    return {name: "stored seeds 2, 3: {:+.3f}, {:+.3f}".format(*row) for name, row in rows.items()}
