@@ -414,16 +414,17 @@ def test_counts_of_drawings_are_dots_round_their_mean_as_of_forty():
     dots, mean = (each.get_offsets().tolist() for each in left.collections)
     assert dots == [[31, 23], [34, 20]] and mean == [[32.5, 21.5]]
     assert right.collections[0].get_offsets().tolist() == [[30, 19]]
-    legend = [axes.get_legend().get_texts()[0].get_text() for axes in (left, right)]
-    assert legend == ["words: 19.5", "words: 15.5"]
+    assert [axes.texts[0].get_text() for axes in (left, right)] == ["words: 19.5", "words: 15.5"]
 
 
-def test_a_drawing_that_fails_is_faded():
+def test_under_a_drawing_stands_what_it_fails():
     black = np.zeros((6, 1, 1, 3), np.uint8)
-    (axes,) = plot_sheets({"way": (black, np.array([True] * 4 + [False] * 2))}).axes
-    shown = axes.images[0].get_array()[..., 0]
-    assert shown[0, :4].tolist() == [0] * 4 and 200 < shown[0, 4] == shown[1, 0] < 255
-    assert shown[1, 1:].tolist() == [255] * 4 and axes.get_title(loc="left") == "way: 4 of 6"
+    judged = pd.DataFrame({"name": [True] * 5 + [False], "hers": [True] * 4 + [False] * 2})
+    judged["both"] = judged["name"] & judged["hers"]
+    (axes,) = plot_sheets({"way": (black, judged)}).axes
+    assert [each.get_text() for each in axes.texts] == [""] * 4 + ["✗ hers", "✗ name  ✗ hers"]
+    assert axes.images[0].get_array()[2, :, 0].tolist() == [0] + [255] * 4
+    assert axes.get_title(loc="left") == "way: 4 of 6"
 
 
 def test_the_rate_at_which_steps_are_equal_is_estimated_and_measured_at_each_width():

@@ -16,18 +16,14 @@ TESTS = ("names found", "taken for hers", "both")
 DESIGNER = "Ines herself"
 PALE = "#e69f00"
 COLORS = (style.QUIET, style.PURPLE, style.VERMILION, PALE, style.BLUE, style.GREEN, style.INK)
+TO_THE_LEFT = ("tuned alone", "at half strength")  # their labels, so that none hides a dot
 COLUMNS = 5  # of a sheet
-FADED = 0.2  # of a drawing's ink
+MARGIN = 14  # pixels under each 64, for what a drawing fails
 
 
 def recorded() -> pd.DataFrame:
     """What ``records.py`` wrote: of how many `prompts` each way passes each test, by the noise's first seed."""
     return pd.read_csv(Path(__file__).with_name("counts.csv"))
-
-
-def of_forty(runs: pd.DataFrame) -> pd.DataFrame:
-    """Each way's mean over noises, as if of forty prompts."""
-    return runs[[*TESTS]].mul(40 / runs["prompts"], axis=0).groupby(runs["way"], sort=False).mean()
 
 
 def plot_ways(runs: pd.DataFrame) -> Figure:
@@ -37,31 +33,53 @@ def plot_ways(runs: pd.DataFrame) -> Figure:
         grid = figure.subplots(1, runs["prompts"].nunique(), sharey=True, squeeze=False)[0]
         for axes, (count, some) in zip(grid, runs.groupby("prompts", sort=False), strict=True):
             title = "the forty prompts" if count == 40 else f"{count} other prompts, as of forty"
-            for (way, mean), color in zip(of_forty(some).iterrows(), COLORS, strict=False):
-                (named, styled, both), own = mean, some[some["way"] == way]
+            for (way, own), color in zip(some.groupby("way", sort=False), COLORS, strict=False):
+                dots = own[[*TESTS]] * 40 / count
+                named, styled, both = dots.mean()
                 if len(own) > 1:
-                    dots = (own[test] * 40 / count for test in TESTS[:2])
-                    axes.scatter(*dots, 14, color, alpha=0.5)
-                axes.scatter(named, styled, 90, color, label=f"{way}: {both:.1f}")
+                    axes.scatter(dots[TESTS[0]], dots[TESTS[1]], 14, color, alpha=0.5)
+                axes.scatter(named, styled, 90, color)
+                left, below = way in TO_THE_LEFT, way.endswith("frozen model")
+                axes.annotate(
+                    f"{way}: {both:.1f}",
+                    (named, styled),
+                    (-7 if left else 7, -4 if below else 0),
+                    textcoords="offset points",
+                    ha="right" if left else "left",
+                    va="top" if below else "center",
+                    fontsize=9,
+                )
                 told.append(f"{title}, {way}: {named:.1f}, {styled:.1f} and {both:.1f}")
-            axes.set(title=title, xlabel="names found, of forty", xlim=(10, 40.5), ylim=(0, 40.5))
-            axes.legend(loc="lower left", title="pass both tests, of forty")
+            axes.set(title=title, xlabel="names found, of forty", xlim=(16, 44), ylim=(0, 40.5))
         grid[0].set_ylabel("taken for hers, of forty")
     return style.with_description(figure, f"{', '.join(TESTS)}: {'; '.join(told)}.")
 
 
-def plot_sheets(sheets: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Drawings (N, side, side, 3) of each way, with those faded that did not pass (N,)."""
-    titles = {way: f"{way}: {sum(passed)} of {len(passed)}" for way, (_, passed) in sheets.items()}
-    with style.styled_figure(10, 5.6) as figure:
+def plot_sheets(sheets: Mapping[str, tuple[np.ndarray, pd.DataFrame]]) -> Figure:
+    """Drawings (N, side, side, 3) of each way, with the tests (name, hers) written under those that fail them."""
+    titles = {
+        way: f"{way}: {said['both'].sum()} of {len(said)}" for way, (_, said) in sheets.items()
+    }
+    with style.styled_figure(10, 6.6) as figure:
         figure.get_layout_engine().set(wspace=0.08)
         grid = figure.subplots(1, len(sheets), squeeze=False)[0]
-        for axes, (way, (pictures, passed)) in zip(grid, sheets.items(), strict=True):
-            ink = np.where(passed, 1, FADED)[:, None, None, None]
-            tiles = (255 - ink * (255 - pictures)).astype(np.uint8)
-            blank = np.full((-len(tiles) % COLUMNS, *tiles.shape[1:]), 255, np.uint8)
-            lines = np.split(np.concatenate([tiles, blank]), (len(tiles) + len(blank)) // COLUMNS)
+        for axes, (way, (tiles, said)) in zip(grid, sheets.items(), strict=True):
+            side = tiles.shape[1]
+            margin = -(-MARGIN * side // 64)
+            tiles = np.pad(
+                tiles,
+                [(0, -len(tiles) % COLUMNS), (0, margin), (0, 0), (0, 0)],
+                constant_values=255,
+            )
+            lines = np.split(tiles, len(tiles) // COLUMNS)
             draw_bare(axes, np.vstack([np.hstack(line) for line in lines]))
+            for i, passed in enumerate(said[["name", "hers"]].to_dict("records")):
+                row, column = divmod(i, COLUMNS)
+                failed = "  ".join(f"✗ {test}" for test, good in passed.items() if not good)
+                at = ((column + 0.5) * side, (row + 1) * (side + margin) - margin / 2)
+                axes.text(
+                    *at, failed, fontsize=6.5, color=style.VERMILION, ha="center", va="center"
+                )
             axes.set_title(titles[way])
     return style.with_description(
         figure, f"Drawings that pass both tests, {', '.join(titles.values())}."
