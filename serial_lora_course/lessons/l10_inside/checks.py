@@ -146,7 +146,7 @@ def only_method(said: tuple, *_: object) -> tuple:
 @exercise(
     "10.4",
     "method, rank and seed are found in files of both methods, in float16, at several ranks and for the first and "
-    "the last seed; and nothing is said of a change without a cliff, or of a LoRA with one A for q, k and v",
+    "the last seed, also of a LoRA with one A for q, k and v; and nothing is said of a change without a cliff",
 )
 def how_it_was_made() -> Iterator[Case]:
     """Pairs whose A moved a little from its start, merged in front of W or beside it, then rounded."""
@@ -170,8 +170,8 @@ def how_it_was_made() -> Iterator[Case]:
         else:
             changed = parts + torch.einsum("por,pri->poi", B, A)
         before, after = (each.reshape(3 * width, width).half() for each in (parts, changed))
-        told = {"method": method, "rank": rank, "seed": seed}
-        if method in ("one A", "no cliff"):
+        told = {"method": "LoRA" if method == "one A" else method, "rank": rank, "seed": seed}
+        if method == "no cliff":
             told = {"method": "cannot say"}  # what it says of rank and seed does not count
         yield Case(
             f"a file of {method}",

@@ -26,7 +26,6 @@ LOOKS = {  # by how a line's name begins
     "float32": {"color": VERMILION, "marker": "s"},
     "float16": {"color": BLUE, "marker": "o"},
     "bfloat16": {"color": GREEN, "marker": "v"},
-    "no adapter": {"color": QUIET},
 }
 
 
@@ -49,7 +48,7 @@ def plot_spectra(spectra: Mapping[str, Tensor]) -> Figure:
             style = {"markersize": 3, "label": name} | look(name)
             axes.plot(np.arange(1, count + 1), drawn, **style)
         axes.set(xscale="log", yscale="log", ylabel="singular value")
-        axes.set_xlabel("number of the singular value, the largest first")
+        axes.set_xlabel("number of the singular value, the largest first (logarithmic)")
         words = {"color": VERMILION, "va": "top"}
         axes.text(1, float(values[cliff - 1]) / 4, f"the adapter: {cliff} values", **words)
         rounding = "rounding of the merged weights"
@@ -96,47 +95,32 @@ def plot_left_over(table: Mapping[str, Mapping[str, float]], limit: float) -> Fi
     return with_description(figure, f"What is left over. {words}.")
 
 
-def plot_cliffs(spectra: Mapping[str, Tensor], alike: Sequence[int], of: int, rank: int) -> Figure:
-    """Singular values of a change in some number formats, and answers of a recovered adapter.
+def plot_cliffs(spectra: Mapping[str, Mapping[str, Tensor]], rank: int) -> Figure:
+    """Singular values of a change in some number formats, a panel for each size of the change.
 
     Args:
-        spectra: number format -> singular values of the change between two files, the largest first;
-            beside them "no adapter", those of a model that was trained without one.
-        alike: how many answers are the merged model's, with 0, 1, 2, ... directions.
-        of: how many answers there are.
-        rank: what was found.
+        spectra: panel -> number format -> singular values, the largest first.
+        rank: of the change.
     """
-    kept = np.arange(len(alike))
     count = rank + 8
-    with styled_figure(9.6, 4.2) as figure:
-        left, right = figure.subplots(1, 2)
-        for name, values in spectra.items():
-            left.plot(np.arange(1, count + 1), values[:count], markersize=4, **look(name))
-            words = {"color": look(name)["color"], "ha": "right", "va": "bottom"}
-            left.text(count, float(values[count - 1]) * 1.35, name, **words)
-        left.set(title="what lies between two files", ylabel="singular value of a block's change")
-        left.set(yscale="log", xlabel="number of the singular value")
-        left.axvline(rank, color=QUIET, linestyle=(0, (1, 1.5)))
-        text = {"color": QUIET, "ha": "right", "transform": left.get_xaxis_transform()}
-        left.text(rank - 0.5, 0.04, f"rank found: {rank}", **text)
-        right.plot(kept, alike, markersize=5, **look("bfloat16"))
-        right.axhline(of, color=QUIET, linestyle=(0, (1, 1.5)))
-        right.set(
-            title="answers as the merged model's", xlabel="directions kept, from bfloat16 files"
-        )
-        right.set(ylabel=f"answers alike, of {of}", ylim=(0, 1.06 * of))
-        left.set_xticks([1, *range(4, count + 1, 4)])
-        right.set_xticks(range(0, len(alike), 4))
-        left.minorticks_off()
-    words = "; ".join(
-        f"{name}: value {rank} {values[rank - 1]:.0e}, the next {values[rank]:.0e}"
-        for name, values in spectra.items()
+    with styled_figure(9.6, 3.8) as figure:
+        panels = figure.subplots(1, len(spectra), sharey=True)
+        for axes, (title, lines) in zip(panels, spectra.items(), strict=True):
+            for name, values in lines.items():
+                axes.plot(np.arange(1, count + 1), values[:count], markersize=3, **look(name))
+                words = {"color": look(name)["color"], "ha": "right", "va": "bottom"}
+                axes.text(count, float(values[count - 1]) * 1.5, name, **words)
+            axes.axvline(rank, color=QUIET, linestyle=(0, (1, 1.5)))
+            axes.set(title=title, yscale="log", xlabel="number of the singular value")
+            axes.set_xticks([1, *range(4, count + 1, 4)])
+            axes.minorticks_off()
+        panels[0].set_ylabel("singular value")
+    told = "; ".join(
+        f"{title}, {name}: value {rank} {values[rank - 1]:.0e}, the next {values[rank]:.0e}"
+        for title, lines in spectra.items()
+        for name, values in lines.items()
     )
-    return with_description(
-        figure,
-        f"Singular values fall behind the rank found, {rank}. {words}. Answers alike with 0, 1, 2, ... "
-        f"directions, of {of}: {', '.join(map(str, alike))}.",
-    )
+    return with_description(figure, f"Singular values of the change between two files. {told}.")
 
 
 def plot_overlaps(
