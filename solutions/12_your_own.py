@@ -646,7 +646,7 @@ def cut_out(draw: int) -> tuple[dict[str, Tensor], list[Tensor]]:
         spent = time.process_time() - started
         logits = logits_of(tests)
     found["adapter"] = dice_of(logits, tests)
-    print(f"{len(few)} scenes, {stream.steps} steps, {spent:.0f} s of processor time; threshold {lower}")
+    print(f"{len(few)} scenes, {stream.steps} steps, {spent:.0f} s of CPU time; threshold {lower}")
     return found, logits
 
 

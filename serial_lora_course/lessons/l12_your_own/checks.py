@@ -170,7 +170,7 @@ def merge_of_outputs() -> Iterator[Case]:
     ):
         for size in (1, 1e4, -1e-4):
             outputs = tuple(size * each for each in (frozen, adapted, merged))
-            yield Case(f"whether a merge is verified that {what}, outputs times {size}", outputs, right)
+            yield Case(f"whether a merge is verified that {what}, times {size}", outputs, right)
 
 
 # ------------------------------------------------------------------------ 12.3 which way to take
