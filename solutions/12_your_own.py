@@ -145,8 +145,8 @@ show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i i
 # | ●●●○○ | ●●●●● | 12 |
 #
 # From each class, hold out `round(share * number of its objects)` objects for testing, but at least one, and leave at
-# least one for training. (Every class has two objects or more.) The choice depends on the seed alone, and not on the order
-# of the files.
+# least one for training. (An object belongs to one class, and each class has two or more.) The choice depends on the seed
+# alone, and not on the order of the files.
 
 
 # %% tags=["exercise"]
@@ -230,14 +230,57 @@ for draw in range(3):
 display(pd.Series(rows).astype(float).round(1).unstack(0))
 
 # %% [markdown]
-# When we split by frame, the nearest frame is ahead with at least 97.8%. When we split by thing, it has 79.3% at most
-# and the probe is ahead. The leak rewarded memory, so Ada would have chosen the worse way.
+# When we split by frame, the nearest frame is right in at least 97.8%, and more often than the probe. When we split by
+# thing, it has 79.3% at most, and less than the probe in every draw. The leak rewarded memory, and turned the order round.
 #
 # ## An adapter, merged
 #
 # A probe only reads the features, but an adapter changes them. Ours is Serial LoRA, one pair of small matrices before
-# q, k and v in each block. Merging leaves an ordinary model. To verify the merge takes two numbers: how far merged outputs
-# are from the adapted ones, and how far these are from the frozen model's.
+# q, k and v in each block. Merging leaves an ordinary model.
+#
+# ### Exercise 12.2 · Is the merge right?
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●● | 8 |
+#
+# Look at two distances. Merged and adapted outputs may differ by rounding only. Adapted and frozen outputs must differ by
+# more, or the check proves nothing, since an adapter that does nothing is always merged right. One wrong output is enough
+# to fail. Rounding is up to 1e-4 of the largest adapted output, whatever its sign.
+
+
+# %% tags=["exercise"]
+def is_verified(frozen: Tensor, adapted: Tensor, merged: Tensor) -> bool:
+    """Whether a merge is verified, by outputs for the same pictures.
+
+    Args:
+        frozen: (N, d) of the model before it was adapted.
+        adapted: (N, d) of the model with its trained adapter.
+        merged: (N, d) of the model into which the adapter was merged.
+    """
+    # BEGIN SOLUTION
+    rounding = 1e-4 * adapted.abs().max()
+    same = (merged - adapted).abs().max() <= rounding
+    effect = (adapted - frozen).abs().max() > rounding
+    return bool(same and effect)
+    # END SOLUTION
+
+
+check("12.2", is_verified)
+
+# %% [markdown]
+# <details><summary>Hint 1: one number for many outputs</summary>
+#
+# `(a - b).abs().max()` is the largest difference, in either direction. A mean would hide one wrong output.
+#
+# </details>
+# <details><summary>Hint 2: what is small</summary>
+#
+# `rounding = 1e-4 * adapted.abs().max()`. One distance must not be above it, and the other must be.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %%
 from serial_lora import SerialLoRAConfig, eject, inject
@@ -280,10 +323,8 @@ def folder_to_model(
     with torch.no_grad():
         before, trained = vision(pictures[test]), adapted(pictures[test])
         eject(adapted, keep_merged=True)
-        rounding = 1e-4 * trained.abs().max()
-        same = (adapted(pictures[test]) - trained).abs().max() <= rounding
-        effect = (trained - before).abs().max() > rounding
-    return model, test, bool(same and effect)
+        same = yours("12.2")(before, trained, adapted(pictures[test]))
+    return model, test, same
 
 
 # %% [markdown]
@@ -291,117 +332,66 @@ def folder_to_model(
 #
 # Things that lie apart can be counted without a model. We mark every pixel that differs from the ground, and count the
 # **connected parts**, the groups of marks that hang together. On white, the ground is the median colour of the page.
-# The sister's wood has no single colour, but its grain keeps one exactly along each line, as no real wood does:
+# Wood has no single colour, but our wood keeps one along its grain. Things cover less than half of nearly every such line,
+# so its median is the wood's. `ground_of` tries the page, each row and each column, and keeps what most pixels agree with.
+# On a tie it keeps the page's colour: a large thing on white covers most of a row, whose median is then the thing's.
+
 
 # %%
-photos, laid = photographs(), []
-for i in range(8, 12):
-    chance = random.Random(i)
-    shown = [photos[name] for name in chance.sample(sorted(photos), 4)]
-    laid.append(frame(shown, in_quarters(shown, chance), wood(chance), "b"))
-show(laid, ["4 things on wood"] * 4, columns=4)
-
-# %% [markdown]
-# ### Exercise 12.2 · The ground of a page
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●○○○ | ●●●●● | 10 |
-#
-# Write a function that tells the colour of the ground at every place of a page, on white and on wood whose grain lies or
-# stands. Along the grain, things cover less than half of nearly every line. On white a thing may be wider or taller than
-# half of the page. Where several grounds fit equally well, take the plain one.
-
-
-# %% tags=["exercise"]
 def ground_of(image: np.ndarray) -> np.ndarray:
-    """The colour of the ground at every place.
-
-    Args:
-        image: (H, W, 3), whole numbers.
-
-    Returns:
-        Numbers of (H, W, 3), or of a shape that broadcasts to it.
-    """
-    # BEGIN SOLUTION
+    """The colour of the ground at every place, as numbers that broadcast to (H, W, 3)."""
     grounds = [np.median(image, axis=axis, keepdims=True) for axis in ((0, 1), 1, 0)]
     off = [np.median(np.abs(image - ground)) for ground in grounds]
-    return grounds[int(np.argmin(off))]
-    # END SOLUTION
+    return grounds[int(np.argmin(off))]  # the first of equal ones
 
 
-check("12.2", ground_of)
-
-# %% [markdown]
-# <details><summary>Hint 1: what a stripe has in common</summary>
-#
-# Along the grain the wood keeps its colour, and things are outliers. Which average do outliers not move?
-#
-# </details>
-# <details><summary>Hint 2: which way the grain runs</summary>
-#
-# Make three grounds: one colour for the page, for each row, for each column. The right one agrees exactly with most
-# pixels. Choose by a distance that a few large differences do not change.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/12_your_own.ipynb)
-
-
-# %%
-def plain(image: np.ndarray) -> np.ndarray:
-    return np.median(image, axis=(0, 1))
-
-
-def marked(page: Image.Image, ground) -> np.ndarray:
+def marked(page: Image.Image) -> np.ndarray:
     """What differs from the ground by more than 10 of 255, thickened by a pixel: (H, W)."""
     image = np.asarray(page).astype(int)
-    return ndimage.binary_dilation(np.abs(image - ground(image)).max(-1) > 10, np.ones((3, 3)))
+    return ndimage.binary_dilation(np.abs(image - ground_of(image)).max(-1) > 10, np.ones((3, 3)))
 
 
 def parts(marks: np.ndarray) -> int:
     return ndimage.label(marks)[1]
 
 
-own_ground, views, titles = yours("12.2"), [], []
-for page in laid[1::2]:
-    views.append(page)
-    titles.append("4 things on wood")
-    for name, ground in (("one colour", plain), ("your ground", own_ground)):
-        marks = marked(page, ground)
-        views.append(Image.fromarray(np.uint8(255 * marks)))
-        titles.append(f"{name}, parts: {parts(marks)}")
-show(views, titles, columns=6)
+photos, views, titles = photographs(), [], []
+for i in (9, 11):
+    chance = random.Random(i)
+    laid = [photos[name] for name in chance.sample(sorted(photos), 4)]
+    page = frame(laid, in_quarters(laid, chance), wood(chance), "b")
+    marks = marked(page)
+    views += [page, Image.fromarray(np.uint8(255 * marks))]
+    titles += ["4 things on wood", f"marks, parts: {parts(marks)}"]
+show(views, titles, columns=4)
 
 # %% [markdown]
-# Marked pixels are white. With one colour as the ground, stripes are marked too and join the things. With yours, each
-# thing is a part of its own. Now three ways count what each draw held out.
+# Whichever way the grain runs, each thing is a part of its own. Now three ways count what each draw held out.
 
 # %%
-ada, rows, verified = [], {}, []
+ada, rows, merges = [], {}, []
 for draw in range(3):
     torch.manual_seed(draw)
     model, test, same = folder_to_model(vision, inputs, labels, objects, STEPS, draw)
     train = sorted(set(range(len(files))) - set(test))
     probe = linear_probe(features[train], labels[train])
     ada.append((probe, model))
-    verified.append(same)
+    merges.append(same)
     with torch.no_grad():
         said = {
             "probe": probe(features[test]).argmax(-1),
             "adapter": model(inputs[test]).argmax(-1),
-            "connected parts": torch.tensor(
-                [parts(marked(pictures[i], own_ground)) - 1 for i in test]
-            ),
+            # class 0 is one thing
+            "connected parts": torch.tensor([parts(marked(pictures[i])) - 1 for i in test]),
         }
     for way, each in said.items():
         rows[way, f"draw {draw}"] = 100 * (each == labels[test]).double().mean()
 display(pd.Series(rows).astype(float).round(1).unstack())
-print(f"merges verified: {verified}")
+print(f"merges verified: {merges}")
 
 # %% [markdown]
 # The adapter is right on at least 93.5% of the frames and the probe on 86.0% at most. Who compares only these two would
-# train the adapter. But connected parts, which never trained, are ahead of both on every draw.
+# train the adapter. But connected parts, which never trained, are right more often than both on every draw.
 #
 # ## The rule, before the results
 #
@@ -478,7 +468,8 @@ TESTS = {
     "her counter": (touching, wood),
 }
 sheets = {  # which of the 120 a test has
-    name: [i for i in range(120) if truth[i] > (way[0] is touching)] for name, way in TESTS.items()
+    name: [i for i in range(120) if truth[i] >= (2 if layout is touching else 1)]
+    for name, (layout, _) in TESTS.items()
 }
 numbers = {name: truth[some] for name, some in sheets.items()}
 
@@ -500,13 +491,13 @@ show(views, [f"{name}: {truth[i]}" for name, i in seen], columns=6)
 
 # %% [markdown]
 # Things that touch are one connected part, so that way has to fail on them. A second way without training counts the
-# **thickest places**: those that are farther from the ground than all around them.
+# **thickest places**: those that are farther from the ground than all around them. It trains no weights, but its two
+# widths did best in tries on counted touching sheets, of things that are never held out.
 
 
 # %%
 def peaks(marks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The smoothed distance to the ground, and where it is highest within three pixels."""
-    # 3.5 and 7 did best in tries on touching sheets of things that are never held out
     far = ndimage.gaussian_filter(ndimage.distance_transform_edt(marks), 3.5)
     return far, (far == ndimage.maximum_filter(far, 7)) & (far > 1)
 
@@ -518,7 +509,7 @@ def thickest(marks: np.ndarray) -> int:
 views, titles = [], []
 for i in (11, 3):
     page = draws[0]["her counter"][sheets["her counter"].index(i)]
-    marks = marked(page, own_ground)
+    marks = marked(page)
     far, top = peaks(marks)
     views += [page, figures.dotted(far, top), figures.dotted(page, top)]
     titles += [f"{truth[i]} things, parts: {parts(marks)}", "distance to the ground"]
@@ -527,7 +518,7 @@ show(views, titles, columns=6)
 
 # %% [markdown]
 # Brighter is farther from the ground, and red dots are thickest places. On the first sheet each thing has one, but on
-# the second the spade and the stick are too thin.
+# the second the spade and the stick are too thin. Which of the four ways will be right most often on *her counter*?
 
 
 # %%
@@ -535,7 +526,7 @@ show(views, titles, columns=6)
 def answers(test: str, draw: int, probe: nn.Module, adapter: nn.Module) -> dict[str, Tensor]:
     """Way -> its answers to the sheets of this draw, (sheets,); the cheapest way first."""
     pages = draws[draw][test]
-    shown, marks = prepared(pages), [marked(page, own_ground) for page in pages]
+    shown, marks = prepared(pages), [marked(page) for page in pages]
     return {
         "connected parts": torch.tensor([*map(parts, marks)]),
         "thickest places": torch.tensor([*map(thickest, marks)]),
@@ -544,17 +535,21 @@ def answers(test: str, draw: int, probe: nn.Module, adapter: nn.Module) -> dict[
     }
 
 
+guess = "adapter"  # your guess: the best on her counter, such as "probe"
 cases, take = {}, yours("12.3")
 for test in TESTS:
     said = [answers(test, draw, *ada[draw]) for draw in range(3)]
     cases[test] = {w: torch.stack([each[w] == numbers[test] for each in said]) for w in said[0]}
 chosen = {test: take(right, BAR) for test, right in cases.items()}
 display_figure(figures.plot_choices(cases, chosen, dict.fromkeys(cases, BAR)))
+hers = {way: f"{each.double().mean():.1%}" for way, each in cases["her counter"].items()}
+print(f"her counter: {hers}; your guess: {guess}")
 
 # %% [markdown]
-# Each dot is a draw, the dotted line is the bar, and the row that the rule takes is shaded. If things lie **apart**, on
-# white or on wood, connected parts are far above the bar, so the rule stops there and nobody needs to train. Ada's
-# adapter is good on white only: her frames showed no wood.
+# Circle, square and triangle are the three draws, the dotted line is the bar, and the row that the rule takes is shaded:
+# green if it is good enough. If things lie **apart**, on white or on wood, connected parts are above the bar on every draw,
+# so the rule stops there and nobody needs to train. Ada's adapter is good on white only. On wood, which her frames did not
+# show, it is no better than the probe and near chance, one in four.
 #
 # On **her counter** nothing reaches the bar. But probe and adapter have not seen such sheets, so they get frames that
 # fit: every thing is filmed again, touching others on wood, and both train on the two folders together, in twice the
@@ -565,12 +560,38 @@ display_figure(figures.plot_choices(cases, chosen, dict.fromkeys(cases, BAR)))
 fitting = figures.with_recorded("her counter")
 name, enough = take(fitting, BAR)
 print({way: f"{each.mean():.1%}" for way, each in fitting.items()})
+for way in ("probe", "adapter"):
+    pairs = zip(fitting[way], fitting["thickest places"], strict=True)
+    leads = ["{:.0f} ± {:.0f}".format(*lead(ours, theirs)) for ours, theirs in pairs]
+    print(f"{way} ahead of thickest places, of {len(fitting[way][0])} sheets: {leads}")
 print(f"ahead of the cheaper ones: {name}; good enough: {enough}")
 
+
+def shares(test: str, way, changed) -> list[str]:
+    """Of each draw, how often a way without training is right on changed pages."""
+    said = torch.tensor([[way(marked(changed(page))) for page in draw[test]] for draw in draws])
+    return [f"{each:.1%}" for each in (said == numbers[test]).double().mean(1)]
+
+
+def noisy(page: Image.Image) -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, size, (112, 112, 3))
+    return Image.fromarray(np.uint8((np.asarray(page) + noise).clip(0, 255)))
+
+
+shrunk = shares("her counter", thickest, lambda page: page.resize((48, 48)).resize(page.size))
+print(f"thickest places, from 48 pixels: {shrunk}")
+for size in (2, 4):
+    print(f"connected parts on wood, noise of {size} of 255: {shares('on wood', parts, noisy)}")
+
 # %% [markdown]
-# Even so they are not ahead of the thickest places: 47.0% and 46.7%, against 48.9% without training. All are far below
-# the bar. So the rule says **no**; not to every
-# adapter, but to this one, in one small tower, with one folder more.
+# Even so neither is ahead of the thickest places on every draw: 47.0% and 46.7%, against 48.9% without training. All are
+# far below the bar. So the rule says **no** to this adapter: this tower, these frames, these steps. Another may do better.
+#
+# Do the thickest places owe this to more pixels, 112 against the tower's 48? Only a little. On pages shrunk to 48 they
+# lose a few points and are still far from what they need to be; what a tower with 112 would do is not tested.
+#
+# And is our wood too easy for connected parts? Yes. A camera's noise of 2 leaves them good enough, but at 4 no sheet is
+# right, since noise alone passes the 10 of `marked`. On her camera she has to set that threshold anew, and to test again.
 #
 # ## A case where the rule says yes
 #
@@ -581,9 +602,8 @@ print(f"ahead of the cheaper ones: {name}; good enough: {enough}")
 # - *SAM at a lower threshold*, so that it marks more: the one that is best on the training scenes;
 # - Serial LoRA in SAM's image encoder, the *adapter*, trained on the same few scenes.
 #
-# No thing is in training and test. Lesson 05 has shown such results, so a bar set now would be fitted to them. With
-# `bar=1` the rule never stops early, and asks only whether a dearer way is ahead. You train for draw 0; draws 1 and 2
-# are recorded.
+# No thing is in training and test. Lesson 05 has shown such results, so we set no bar: with `bar=1` the rule only asks
+# whether a dearer way is ahead. You train for draw 0; draws 1 and 2 are recorded.
 
 # %%
 from serial_lora_course.labs import sam as lab
@@ -626,7 +646,7 @@ def cut_out(draw: int) -> tuple[dict[str, Tensor], list[Tensor]]:
         spent = time.process_time() - started
         logits = logits_of(tests)
     found["adapter"] = dice_of(logits, tests)
-    print(f"{len(few)} scenes, {stream.steps} steps, {spent:.0f} s of processor time")
+    print(f"{len(few)} scenes, {stream.steps} steps, {spent:.0f} s of CPU time; threshold {lower}")
     return found, logits
 
 
@@ -635,7 +655,7 @@ found, by_adapter = cut_out(0)
 cuts |= figures.with_recorded("cutting out", found)
 order = (found["adapter"] - cuts["SAM"][0]).argsort(descending=True)
 some = order[[0, 12, 24, 36, 48, -1]].tolist()  # from the largest gain to the largest loss
-views, titles = [], []
+views, titles = [on_grey(tests[i], tests[i].masks) for i in some], ["true"] * len(some)
 for way, logits in (("SAM", by_sam), ("adapter", by_adapter)):
     views += [on_grey(tests[i], logits[i] > 0) for i in some]
     titles += [f"{way}: {cuts[way][0, i]:.2f}" for i in some]
@@ -646,9 +666,9 @@ for rival, ours in zip(cuts["SAM at a lower threshold"], cuts["adapter"], strict
     print(f"adapter ahead of the lower threshold by {ahead:.3f} ± {about:.3f}")
 
 # %% [markdown]
-# From left to right, six scenes of draw 0 from the largest gain to the largest loss. Of the first thing SAM marked scraps,
-# and with the adapter it marks nearly all. On every draw the adapter is ahead of the best cheaper way, scene by scene,
-# by more than twice its ±.
+# Six scenes of draw 0, from the largest gain to the largest loss; the first row is what should be cut out. Of the first
+# thing SAM marked scraps, and with the adapter it marks nearly all. On every draw the adapter is ahead of the best cheaper
+# way, scene by scene, by more than twice its ±.
 
 # %%
 ends, bars = {"her counter": fitting, "cutting out": cuts}, {"her counter": BAR, "cutting out": 1}
@@ -657,18 +677,19 @@ display_figure(figures.plot_choices(ends, chosen, bars))
 
 # %% [markdown]
 # **The answer.** On *her counter* no trained way is ahead of a few lines, and those are not good enough. So the sister
-# should train nothing and lay her things apart, where connected parts are good enough (on our wood: real wood is less
-# regular). For *cutting out* an adapter is worth it, because nothing cheaper comes near it
-# on any draw. Whether a Dice of 0.748 is good enough, the shop has to say.
+# should train nothing and lay her things apart, where connected parts are good enough if her camera's noise allows it. For
+# *cutting out* an adapter is worth it: it is ahead of both cheaper ways that we tried, on every draw. (Training SAM's mask
+# decoder alone is a third, which we did not try.) Whether a Dice of 0.748 is good enough, the shop has to say.
 #
-# Why there and not here? Likely, but not tested: SAM has learnt to cut out, and only the photographs are new to
-# it; to CLIP's tower, counting is new.
+# Why there and not here? Not because counting is new to CLIP's tower: on white its adapter is right on at least 93.5%. And
+# hardly because of pixels, as we saw. What is new on her counter is that things touch, and there the adapter gets no farther
+# than a probe of the frozen features. SAM learnt to cut out before, and only photographs are new to it. So an adapter may be
+# good at a new look of a known task, and not at a new task from few frames: likely, but two cases are no test.
 #
 # ## On a model that you have heard of
 #
 # The same function takes other towers, such as DINO, whose weights timm fetches with `pretrained=True`. Here they are
-# random, so we only see that DINO is adapted and merged, and what training costs on a laptop: a step is the difference
-# of the two times. (After no step there is nothing to verify.)
+# random, and one step shows only that DINO is adapted and merged.
 
 # %%
 import timm
@@ -678,14 +699,8 @@ setting = timm.data.resolve_data_config({"img_size": 112, "crop_pct": 1}, model=
 prepare = timm.data.create_transform(**setting)
 some = range(0, len(files), 30)
 large, names = torch.stack([prepare(pictures[i]) for i in some]), [objects[i] for i in some]
-seconds = []
-for steps in (0, 1):
-    started = time.process_time()
-    *_, same = folder_to_model(dino, large, labels[[*some]], names, steps)
-    seconds.append(time.process_time() - started)  # also of copy, split, merge and test
-    print(f"steps: {steps}, merge verified: {same}, {seconds[-1]:.1f} s of processor time")
-print(f"{STEPS} steps: about {STEPS * (seconds[1] - seconds[0]) / 60:.1f} minutes")
-print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights")
+*_, same = folder_to_model(dino, large, labels[[*some]], names, steps=1)
+print(f"merge verified: {same}")
 
 # %% [markdown]
 # ## Quiz
@@ -703,7 +718,7 @@ print(f"{sum(p.numel() for p in dino.parameters()) * 4 / 1e6:.0f} MB of weights"
 #
 # <details><summary>Answer</summary>
 #
-# What a few lines without training reach on the same pictures. On Ada's counter they were ahead of both.
+# What a few lines without training reach on the same pictures. On Ada's counter they were right more often than both.
 #
 # </details>
 #

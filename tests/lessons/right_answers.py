@@ -175,13 +175,10 @@ def pair_by_singular_values(before, after, rank):
     return Vh[:rank], U[:, :rank] * S[:rank]
 
 
-def ground_by_spread(image):
-    """Plain if half of the page has one colour; else the lines along which less changes."""
-    plain = np.median(image.reshape(-1, 3), axis=0)
-    if (image == plain).all(-1).mean() > 0.5:
-        return plain
-    rows, columns = (np.median(image, axis=axis, keepdims=True) for axis in (1, 0))
-    return rows if rows.std() > columns.std() else columns
+def merge_by_allclose(frozen, adapted, merged):
+    """With PyTorch's own comparison."""
+    near = {"rtol": 0, "atol": 1e-4 * adapted.abs().max().item()}
+    return torch.allclose(merged, adapted, **near) and not torch.allclose(frozen, adapted, **near)
 
 
 def climbed(right, bar):
@@ -404,7 +401,7 @@ ANSWERS = {
     "11.4": [
         {"x[rows] = x[rows] + x[rows] @ A.T @ B.T": "x = x + rows[:, None, None] * (x @ A.T @ B.T)"}
     ],
-    "12.2": [ground_by_spread],
+    "12.2": [merge_by_allclose],
     "12.3": [climbed],
     "13.1": [moved_by_a_copy],
     "13.2": [through_blocks_that_need_a_gradient],

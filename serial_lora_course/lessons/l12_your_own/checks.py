@@ -1,4 +1,4 @@
-"""Checks of the exercises on your own model: a split, the ground of a page, which way to take.
+"""Checks of the exercises on your own model: a split, a merge, which way to take.
 
 Of a split, what all right ones have in common is judged, since many are right.
 """
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 
 from serial_lora_course.checking.case import Case, Parts
@@ -147,36 +146,31 @@ def split_without_leak() -> Iterator[Case]:
     )
 
 
-# ------------------------------------------------------------------------ 12.2 the ground of a page
+# ------------------------------------------------------------------------ 12.2 is the merge right
 
 
 @exercise(
     "12.2",
-    "the ground is exact on white, and on wood that lies or stands, with small, wide and tall things",
+    "true only of a merge that keeps an adapter's effect up to rounding, of large and of small outputs of either sign",
 )
-def ground_under_things() -> Iterator[Case]:
-    """Against the ground on which the things were laid."""
-    chance = np.random.default_rng(5)
-    along = (chance.uniform(0.6, 1, (60, 1, 1)) * [245, 215, 180]).astype(int)
-    lying = np.broadcast_to(along, (60, 60, 3))
-    small, wide = (slice(8, 28), slice(10, 32)), (slice(20, 30), slice(2, 58))
-    for what, ground, covered in (
-        ("white paper with a small thing", np.full((60, 60, 3), 250), small),
-        ("wood whose grain lies, with a small thing", lying, small),
-        ("wood whose grain stands, with a small thing", lying.swapaxes(0, 1), small),
-        ("white paper with a wide thing", np.full((60, 60, 3), 250), wide),
-        ("white paper with a tall thing", np.full((60, 60, 3), 250), wide[::-1]),
+def merge_of_outputs() -> Iterator[Case]:
+    """Models of 24 outputs, all of one sign: as they are, changed everywhere, or in one place."""
+    frozen = 1 + torch.rand(6, 4, generator=torch.Generator().manual_seed(3))
+    everywhere, once = 0.8 * frozen, torch.zeros(6, 4)
+    once[2, 1] = 0.0015  # its mean is less than rounding
+    for what, adapted, merged, right in (
+        ("is right up to rounding", everywhere, everywhere * (1 + 1e-6), True),
+        ("has one output too large", everywhere, everywhere + once, False),
+        ("has one output too small", everywhere, everywhere - once, False),
+        ("lost its adapter", everywhere, frozen, False),
+        ("had an adapter that does nothing", frozen, frozen, False),
+        ("had an adapter that only rounds", frozen * (1 + 1e-6), frozen * (1 + 1e-6), False),
+        ("had an adapter that raises one output", frozen + once, frozen + once, True),
+        ("had an adapter that lowers one output", frozen - once, frozen - once, True),
     ):
-        page = ground.copy()
-        page[covered] = [90, 40, 60]
-        page[20:24, 26:32] = 255  # a light part, which is in every one of the things
-        yield Case(
-            f"the ground of {what}",
-            (page,),
-            torch.tensor(ground.astype(float)),
-            read=lambda got, page: torch.tensor(np.broadcast_to(got, page.shape).astype(float)),
-            form="return numbers that broadcast against the page, (H, W, 3): keepdims=True",
-        )
+        for size in (1, 1e4, -1e-4):
+            outputs = tuple(size * each for each in (frozen, adapted, merged))
+            yield Case(f"whether a merge is verified that {what}, times {size}", outputs, right)
 
 
 # ------------------------------------------------------------------------ 12.3 which way to take
