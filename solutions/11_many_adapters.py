@@ -223,7 +223,9 @@ foreign = sum(int(table[one].sum() - bare.sum()) for one in CUSTOMERS) - (hits.s
 changes = torch.stack([torch.stack([B @ A for A, B in each.values()]) for each in trained.values()])
 others = changes.sum(0) - changes  # (6, blocks, d, d), of each customer the sum of the other five
 ratio = (others.flatten(2).norm(dim=-1) / changes.flatten(2).norm(dim=-1)).median()
-print(f"the other five alone, one at a time: {foreign:+d} answers; summed, {ratio:.1f} times the own")
+print(
+    f"the other five alone, one at a time: {foreign:+d} answers; summed, {ratio:.1f} times the own"
+)
 
 # %% [markdown]
 # In brackets: the sum minus the own adapter alone. At weight 1/6 even the own adapter is too
