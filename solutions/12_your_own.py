@@ -366,7 +366,7 @@ for i in (9, 11):
 show(views, titles, columns=4)
 
 # %% [markdown]
-# Whichever way the grain runs, each thing is a part of its own. Now three ways count what each draw held out.
+# Now three ways count what each draw held out.
 
 # %%
 ada, rows, merges = [], {}, []
@@ -584,11 +584,11 @@ for size in (2, 4):
     print(f"connected parts on wood, noise of {size} of 255: {shares('on wood', parts, noisy)}")
 
 # %% [markdown]
-# Even so neither is ahead of the thickest places on every draw: 47.0% and 46.7%, against 48.9% without training. All are
+# Even so no lead over the thickest places is larger than its ±: 47.0% and 46.7%, against 48.9% without training. All are
 # far below the bar. So the rule says **no** to this adapter: this tower, these frames, these steps. Another may do better.
 #
 # Do the thickest places owe this to more pixels, 112 against the tower's 48? Only a little. On pages shrunk to 48 they
-# lose a few points and are still far from what they need to be; what a tower with 112 would do is not tested.
+# lose a few points. What a tower with 112 would do is not tested.
 #
 # And is our wood too easy for connected parts? Yes. A camera's noise of 2 leaves them good enough, but at 4 no sheet is
 # right, since noise alone passes the 10 of `marked`. On her camera she has to set that threshold anew, and to test again.
@@ -678,13 +678,13 @@ display_figure(figures.plot_choices(ends, chosen, bars))
 # %% [markdown]
 # **The answer.** On *her counter* no trained way is ahead of a few lines, and those are not good enough. So the sister
 # should train nothing and lay her things apart, where connected parts are good enough if her camera's noise allows it. For
-# *cutting out* an adapter is worth it: it is ahead of both cheaper ways that we tried, on every draw. (Training SAM's mask
-# decoder alone is a third, which we did not try.) Whether a Dice of 0.748 is good enough, the shop has to say.
+# *cutting out* an adapter is worth it: it is ahead of both cheaper ways that we tried, on every draw.
+# Whether a Dice of 0.748 is good enough, the shop has to say.
 #
 # Why there and not here? Not because counting is new to CLIP's tower: on white its adapter is right on at least 93.5%. And
 # hardly because of pixels, as we saw. What is new on her counter is that things touch, and there the adapter gets no farther
-# than a probe of the frozen features. SAM learnt to cut out before, and only photographs are new to it. So an adapter may be
-# good at a new look of a known task, and not at a new task from few frames: likely, but two cases are no test.
+# than a probe of the frozen features. SAM learnt to cut out before, and only photographs are new to it. That this
+# decides is likely, but two cases are no test.
 #
 # ## On a model that you have heard of
 #

@@ -74,7 +74,7 @@ def plot_choices(
                 axes.axvline(100 * bar, color=QUIET, linestyle="dotted", lw=1.6, zorder=1)
                 axes.set(xlim=(-2, 102), xticks=range(0, 101, 25))
                 axes.text(100 * bar, -0.6, "bar", color=QUIET, size=10, ha="center")
-            verdict = taken if enough or bar == 1 else "none good enough"
+            verdict = taken if enough or bar == 1 else "none"
             axes.set_title(f"{case}: {verdict}", pad=18)
             axes.set_ylim(len(ways) - 0.5, -0.5)
             axes.set_xlabel("right answers (%)" if bar < 1 else "Dice (hundredths; cut axis)")
