@@ -2,8 +2,8 @@
 # # 06 · Stable Diffusion 3: a new style
 #
 # Ines draws emoji with black outlines and pure colours. A customer wants a thousand more by Friday, and she lets you
-# train a model on three hundred of her drawings. The model then has to draw forty things that it has never seen in
-# her style. **How many of the forty drawings show the right thing and also pass for hers?**
+# train a model on three hundred of her drawings. The model then has to draw forty things that it has never seen in her
+# style. **How many of the forty drawings show the right thing and also pass for hers?**
 #
 # You write the loss, the sampler and the guidance of Stable Diffusion 3 (here a small one, trained on emoji), and train
 # an adapter. It learns the style, but it spoils some shapes. You find out where, and bring shapes back without more
@@ -180,8 +180,8 @@ def velocity_of(network: nn.Module, words) -> Callable:
 # ## Why drawing takes steps
 #
 # From a noisy picture the whole way back is one step: $\hat x = x_\sigma - \sigma \hat v$, where $\hat v$ is the
-# model's answer. We try this on a drawing from its pretraining. The top row is what it is given; below are its
-# guesses with the drawing's own word, with no word, and with another word.
+# model's answer. We try this on a drawing from its pretraining, with the drawing's own word, with no word, and with
+# another word.
 
 # %%
 word = "cat" if SCALE == "tiny" else "a photo of a cat"  # change this and run again
@@ -199,13 +199,12 @@ for label, words in three.items():
 display_figure(draw_rows([there, *guesses]))
 
 # %% [markdown]
-# Follow the row *its word* to the right. At σ = 0.8 we see mostly noise, but the model still finds the cat. At
-# σ = 1 nothing of the picture is left, and the guess is a blurred cat. The squared loss is the reason: the answer with
-# the smallest error is the mean of all possible n - x. Here n is known, so the guess is the *average* of all possible x.
+# Follow the row *its word* to the right. At σ = 0.8 we see mostly noise, but the model still finds the cat. At σ = 1
+# nothing of the picture is left, and the guess is a blurred cat. The squared loss is the reason: the answer with the
+# smallest error is the mean of all possible n - x. Here n is known, so the guess is the *average* of all possible x.
 #
-# The other two rows show where the shape comes from. At σ = 0.4 all three guess the same cat, because the picture shows
-# it. At σ = 1 only the word is left: without one the guess is a grey slab, and with the wrong one a blurred
-# rocket. **Near the noise, the word decides.**
+# At σ = 0.4 all three guess the same cat, because the picture shows it. At σ = 1 only the word is left: without one
+# the guess is a grey slab, and with the wrong one a blurred rocket. **Near the noise, the word decides.**
 #
 # So the sampler takes only a small step towards the guess. From there fewer pictures are possible, so the next guess
 # is less of an average.
@@ -292,7 +291,8 @@ display_figure(draw_rows(rows))
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 4 |
 #
-# Write that as a formula, and return the guided velocity. `prompted` and `empty` are two velocities like the one in exercise 6.1.
+# Write that as a formula, and return the guided velocity. `prompted` and `empty` are two velocities like the one in
+# exercise 6.1.
 
 
 # %% tags=["exercise"]
@@ -375,9 +375,8 @@ display_figure(plot_drawings(rows | hers, names))
 # Inside SD3, patches of the picture and words of the prompt run side by side in two streams, which meet in attention.
 # We adapt the picture's stream, the default of `inject`, and hope that what the words mean stays as it was.
 #
-# Training is your loss in a loop. Her captions get the word "outlined" too, so the adapter need not learn what this
-# word already brings. Noise levels in the middle come up most often. One caption in ten is made empty, because guidance
-# asks with an empty prompt too.
+# Her captions get the word "outlined" too, so the adapter need not learn what this word already brings. Noise levels
+# in the middle come up most often. One caption in ten is made empty, because guidance asks with an empty prompt too.
 
 # %%
 from serial_lora import SerialLoRAConfig, adapter_parameters, inject
@@ -441,9 +440,9 @@ tuned = draw(asking(network, eight_in_words), shown)
 display_figure(plot_drawings({"in words": worded, "tuned": tuned} | hers, names))
 
 # %% [markdown]
-# The loss falls little, because the exact noise cannot be guessed. With the adapter the yellow gets a little purer, and the
-# clock's face turns white. But the mushroom is no mushroom any more, the compass breaks, and the crying face begins to
-# smile.
+# The loss falls little, because the exact noise cannot be guessed. With the adapter the yellow gets a little purer,
+# and the clock's face turns white. But the mushroom is no mushroom any more, the compass breaks, and the crying face
+# begins to smile.
 #
 # ## Who says so?
 #
@@ -482,10 +481,11 @@ display_figure(draw_rows([Row("tuned", tuned, marks)]))
 pd.DataFrame({name: each.sum() for name, each in judged.items()}).T
 
 # %% [markdown]
-# One test alone is easy to pass. *Ines, but others* passes for hers 29 times, though it shows the wrong things, and *before* has 35 names, though only 4 of its drawings pass for hers. So we count the drawings that pass
-# **both**: of Ines's own forty, 24 do. CLIP, which does not know her style, finds only 29 names there. So a name
-# that is lost on these forty may be a lost shape, or just her style. And the judges are not a person: they let the
-# broken compass and the smiling crying face pass.
+# One test alone is easy to pass. *Ines, but others* passes for hers 29 times, though it shows the wrong things, and
+# *before* has 35 names, though only 4 of its drawings pass for hers. So we count the drawings that pass **both**: of
+# Ines's own forty, 24 do. CLIP, which does not know her style, finds only 29 names there. So a name that is lost on
+# these forty may be a lost shape, or just her style. And the judges are not a person: they let the broken compass and
+# the smiling crying face pass.
 #
 # ## Where is the mushroom lost?
 #
@@ -512,21 +512,21 @@ pd.DataFrame(found, [f"names found, {mark}" for mark in marks[:3]]).T
 
 # %% [markdown]
 # At σ = 0.5 the picture shows what it is. At σ = 1 only the prompt can say it, and there CLIP finds 26 names in the
-# frozen model's guesses and 12 in the tuned one's: the reddish cap and the blue tears are lost. At 0.8 it is 25 and 26.
-# Shown half a mushroom, the tuned model finishes it; told only the *word*, it no longer begins one. So what we hoped did
-# not come true. No loss asked for it: in the three hundred captions there is no mushroom. Nor is it the rate alone: at
-# a third of the rate CLIP still finds only 16 names (change the rate above). <!-- from a run at 3e-3: 16 -->
+# frozen model's guesses and 12 in the tuned one's: the reddish cap and the blue tears are lost. At 0.8 it is 25 and
+# 26. Shown half a mushroom, the tuned model finishes it; told only the *word*, it no longer begins one. So what we
+# hoped did not come true. No loss asked for it: in the three hundred captions there is no mushroom. Nor is it the rate
+# alone: at a third of the rate CLIP still finds only 16 names (change the rate above). <!-- from a run at 3e-3: 16 -->
 #
 # ## Guidance from the model that knows
 #
-# What the prompt brings is the difference of two answers, and guidance computes it at every step. Your
-# guidance of exercise 6.3 can be written with the prompt's answer first:
+# What the prompt brings is the difference of two answers, and guidance computes it at every step. Your guidance of
+# exercise 6.3 can be written with the prompt's answer first:
 #
 # $$v = v_{\text{prompt}} + (w - 1)\,(v_{\text{prompt}} - v_{\text{empty}})$$
 #
 # The first term is the drawing, and the second one we call the *pull* of the prompt. Let the tuned model draw, because
 # it has her style. But let a part of the pull come from the frozen model, which still has what it learned in
-# pretraining. (Each step then takes four answers in place of two.)
+# pretraining.
 
 # %% [markdown]
 # ### Exercise 6.4 · Two models, one guidance
@@ -579,7 +579,7 @@ check("6.4", guided_by_two)
 #
 # Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 #
-# Move the slider up from 0, and watch the mushroom, the crying face and the cat.
+# Move the slider up from 0, and watch the mushroom and the crying face.
 
 # %%
 from serial_lora_course.lessons.l06_sd3.panel import drawings_panel
@@ -604,8 +604,8 @@ label = "share of the guidance that is the frozen model's"
 drawings_panel(strips, label, [0, 0.5, 1], names, studio.as_drawn(hers["Ines"]))
 
 # %% [markdown]
-# At 0 the mushroom has no cap, and the crying face smiles. At 0.5 the cap is red, the face cries again, and the compass
-# is closed. At 1 the cap is rounder, but the paintbrush has the frozen model's red tip.
+# At 0.5 the cap is red, the face cries again, and the compass is closed. At 1 the cap is rounder, but the paintbrush
+# has the frozen model's red tip.
 #
 # If shapes are lost near the noise, this pull is needed only there. We use it on one side of σ = 0.6. Which row will
 # have the cap?
@@ -646,12 +646,11 @@ display_figure(plot_sheets({way: (drawings[way], judged[way]) for way in ways}))
 print(f"{judged['guided by both']['both'].sum()} pass both tests, your guess {passing}")
 
 # %% [markdown]
-# Now count those that *you* would sign. The judges are no customers: Ines could not sign the clapper board, a black heap on
-# green.
+# Now count those that *you* would sign.
 #
-# Was it luck of one noise? And is it better than the usual remedy, an adapter at half its strength? In the next figure a
-# small dot is one run with its own noise (yours is the first of four), a large dot their mean, and the number says how
-# many pass both tests; the table has it for each noise. On the right are 79 other prompts of hers, one run each.
+# Was it luck of one noise? And is it better than the usual remedy, an adapter at half its strength? In the next figure
+# a small dot is one run with its own noise (yours is the first of four), a large dot their mean, and the number says
+# how many pass both tests; the table has it for each noise. On the right are 79 other prompts of hers, one run each.
 # (The package's `l06_sd3/records.py` counts them.)
 # <!-- from the number of other prompts, in the code below: 79 -->
 
@@ -662,18 +661,17 @@ table = runs[runs["prompts"] == 40].pivot(index="way", columns="noise", values="
 table.loc[["tuned alone", "guided by both"]]
 
 # %% [markdown]
-# Further right means more names, further up more of her style. Look at the right, where her own drawings keep their
-# names: 31.9 of forty. Training raises the drawings taken for hers from 19.2 to 32.4, and lowers the names from 30.4 to
-# 24.3: there shapes are lost. *Guided by both* has 30.9 names, and 25.8 are taken for hers. At half strength it has less
-# of both, 28.4 and 23.8, and on the left too.
+# Look at the right panel, where her own drawings keep their names: 31.9 of forty. Training raises the drawings taken
+# for hers from 19.2 to 32.4, and lowers the names from 30.4 to 24.3: there shapes are lost. *Guided by both* has 30.9
+# names, and 25.8 are taken for hers. At half strength it has less of both, 28.4 and 23.8, and on the left too.
 #
 # The number that pass both tests hardly grows: 20.3 in place of 19.7, and on the left 23.0 in place of 22.0, where one
-# noise differs from another by more (18 to 25). You choose what to lose, and a customer who asks for a mushroom does
-# not take one without its cap.
+# noise differs from another by more (18 to 25). But a customer who asks for a mushroom does not take one without its
+# cap.
 #
-# **The answer: 23 of forty.** Before, it was 2.8, and one word more, "outlined", did most: 18.2. The judges reject 16 of
-# Ines's own forty. On the 79 other prompts the gap is wider: 28.4 of forty for her, 20.3 for the model. She looks at
-# each drawing before she signs. (All this is a tiny SD3; SD3 medium we have not tried.)
+# **The answer: 23 of forty.** Before, it was 2.8, and one word more, "outlined", did most: 18.2. The judges reject 16
+# of Ines's own forty. On the 79 other prompts the gap is wider: 28.4 of forty for her, 20.3 for the model. (All this
+# is a tiny SD3; SD3 medium we have not tried.)
 #
 # ## Quiz
 #
