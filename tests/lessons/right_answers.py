@@ -108,7 +108,7 @@ def reach_by_corners(x, A, B, lr):
 
 def rate_by_norms(x, A):
     """By norms, the sums at a rate of 1."""
-    of_A = torch.linalg.vector_norm(x, 1) * torch.ones(len(A)).norm()
+    of_A = torch.linalg.vector_norm(x, 1) * A.shape[0]
     return float(torch.linalg.vector_norm(A @ x, 1) / of_A)
 
 

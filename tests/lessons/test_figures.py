@@ -428,8 +428,8 @@ def test_under_a_drawing_stands_what_it_fails():
 
 
 def test_the_rate_at_which_steps_are_equal_is_estimated_and_measured_at_each_width():
-    (axes,) = plot_meeting([64, 96], [(1, 2), (3, 4)], (80, 0.5, 2)).axes
-    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 3], [2, 4], [2], [0.5]]
+    (axes,) = plot_meeting([64, 96], {1: [(1, 2), (3, 4)], 8: [(1, 5), (3, 6)]}, (80, 0.5, 2)).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 3], [2, 4], [5, 6], [2], [0.5]]
 
 
 def test_a_table_frames_a_customers_own_adapter_and_colours_what_is_beyond_luck():
@@ -449,7 +449,7 @@ def test_a_table_frames_a_customers_own_adapter_and_colours_what_is_beyond_luck(
 
 def test_runs_stand_over_each_rate_and_each_has_another_opponent():
     shares = {(a, b): [a / 800, b / 800] for a, b in ((1, 1), (10, 10), (100, 100), (1, 100))}
-    figure = plot_opponents(shares, (1, 100))
+    figure = plot_opponents(shares, (1, 100), 0.5)
     assert [[*axes.lines[0].get_xdata().round(9)] for axes in figure.axes] == [[1, 10, 100]] * 3
     assert [[*axes.lines[1].get_xdata().round(9)] for axes in figure.axes] == [[1], [10], [100]]
     gains = [axes.get_title(loc="left").partition(": ")[2] for axes in figure.axes]

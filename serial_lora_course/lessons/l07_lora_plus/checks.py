@@ -148,15 +148,17 @@ def reach() -> Iterator[Case]:
         yield Case(what, (x, A, B, lr), expected, form=form, read=lambda found, *_: [*found])
 
 
-@exercise("7.3", "at this rate the two are equal, by all signs that a row of B can have")
+@exercise(
+    "7.3", "at this rate the two are equal, by a real step 1 and all signs that step 2 can have"
+)
 def equal_rate() -> Iterator[Case]:
     """Both steps at rates of 1, by trying all signs; only A's grows with A's rate."""
     for width, rank in ((5, 3), (3, 4), (6, 2)):
         x, A = torch.randn(width), torch.randn(rank, width)
         x[0], x[1] = -x[0].abs(), x[1].abs()  # both signs occur
         hidden = largest_move(lambda signs, x=x: (signs @ x)[None], width, 1)
-        rows = torch.tensor([*product((-1.0, 1.0), repeat=rank)])  # of B
-        of_A = (rows * hidden).sum(1).square().mean().sqrt()
+        B = -torch.outer(torch.randn(2), A @ x).sign()  # as step 1 leaves it, for two outputs
+        of_A = largest_move(lambda signs, B=B, h=hidden: B @ (signs * h), rank, 2)[0]
         of_B = largest_move(lambda signs, h=A @ x: (signs @ h)[None], rank, 1)
         what = f"the rate for rank {rank} and width {width}"
         yield Case(
