@@ -390,6 +390,7 @@ display_figure(plot_pairs(runs, starts, titles))
 #   the twin gained 4 and lost 5. There the crow is a bird, for the twin a vehicle.
 # - **It lost more than one right answer in five,** and training a class did not protect it: 21 of 96 learnt, 11 of 48
 #   left out. The airplane (chosen, like the crow, after the first training) is lost in all four that showed vehicles.
+#
 # Lesson 08 asks how sure 70 photographs can make us.
 #
 # ## Quiz

@@ -8,8 +8,8 @@
 #
 # One evening you find a mistake in your code: x and y of every box were exchanged, say, or the padding around the
 # picture was never cut off. It raised no error, and it was there all the time, in the training and afterwards. You mend
-# it. **Is it enough to ask the same weights again, or do you have to train again?** Ours train in seconds, but a large
-# SAM takes hours, and others may have your weights already.
+# it. **Is it enough to ask the same weights again, or do you have to train again?** Our SAM trains in seconds, but a
+# large one takes hours, and others may have your weights already.
 #
 # Two numbers answer that. The **cost when used** is the Dice, a measure of masks, that you get back at once when you
 # mend the code and keep the weights. The **cost in the weights** is what they still lack then, compared with weights
