@@ -184,8 +184,7 @@ print(
 )
 
 # %% [markdown]
-# LoRA+ has 65.3% right. LoRA has zero-shot's 49.3% in every seed: it has hardly learned, so it is a weak opponent. To
-# see why, look at single steps.
+# LoRA+ has 65.3% right. LoRA has zero-shot's 49.3% in every seed, so it is a weak opponent. Look at single steps.
 #
 # ## Who moves first
 #
@@ -308,8 +307,8 @@ print("A's step 2 is {:.1f} times as long, B's {:.1f} times; your guess:".format
 # In step 2 both are about ten times as long, though only B's rate was raised: A's step reaches the output through B,
 # and B is ten times as large. So LoRA+ acts like a rate ten times higher for both, not like a new balance.
 #
-# B's step 2 is about thirty times A's in both runs, but A's rate matters later, as B grows. With 0.003 for A, too (last
-# row), A's step 10 is 0.0394 long and B's 0.0533.
+# B's step 2 is about thirty times A's, but A's rate matters later, as B grows: with 0.003 for A, too (last row), A's step
+# 10 is 0.0394 long and B's 0.0533.
 #
 # ## What a faster B is for
 #
@@ -415,9 +414,8 @@ print(
 #
 # ## Whose rate is it?
 #
-# LoRA+ has two rates, 0.0003 for A and 0.003 for B. Which single rate should its opponent have? There are three
-# candidates: A's rate, as in the first table; B's rate; or √(A · B), with which A's step 2 is equally long, as it
-# contains both rates.
+# LoRA+ has two rates, 0.0003 for A and 0.003 for B. Which single rate should its opponent have? A's, as in the first
+# table; B's; or √(A · B), with which A's step 2 is equally long, as it contains both rates?
 #
 # The next cell tries all three, and more rates, in about a minute. Guess the opponent with B's rate.
 
@@ -446,8 +444,8 @@ print(f"your guess: {accuracy}; the highest rate was {rates[-1]:g}")
 # The same LoRA+ gains 16.0 points, gains 7.8 or loses 9.6. Only its opponent's rate differs. The reviewer's comparison
 # is the first.
 #
-# In the figure each arrow is one of these gains. From panel to panel LoRA+'s line moves sideways. That changes who is
-# higher at one rate, but not how high a line's top is, and the tops are level.
+# Each arrow is one of these gains. From panel to panel LoRA+'s line moves sideways. That changes who is higher at one
+# rate, but not how high a line's top is, and the tops are level.
 #
 # The right panel shows LoRA+'s argument, too. With B at 0.03 training breaks if A has 0.03 as well, far above 0.0095,
 # where A's step overtakes B's. It does not if A has 0.003. So a slower A lets B go faster, but the top is no higher.
@@ -483,7 +481,7 @@ print(f"LoRA+ gains {gains.mean():+.1f} points; in nine of ten draws {low:+.1f} 
 # Tuned, LoRA+ gains -0.1 points; which half judges and which seed trains (50 to 58 right of 73 at 0.003) matters far
 # more. So we see no gain, and three seeds could not show a small one.
 #
-# Leave the 16 points out of your paper, and tell the reviewer: "We have tried LoRA+. It gains 16.0 points over a rate
+# Leave the 16 points out of your paper, and tell the reviewer: "LoRA+ gains 16.0 points over a rate
 # that was too low, and -0.1 over a tuned one." We tried 16 steps and a ratio of ten; elsewhere it may help.
 
 # %% [markdown]
@@ -509,8 +507,7 @@ print(f"LoRA+ gains {gains.mean():+.1f} points; in nine of ten draws {low:+.1f} 
 # ## What to remember
 #
 # - B moves first: while it is zero, A has no gradient.
-# - Under Adam the rate sets the size of a step. A's step reaches the output through B, so a higher rate of B makes both
-#   steps longer.
-# - What LoRA+ gains depends on whose rate its opponent has. Compare both at their best, after as many tries.
+# - A's step reaches the output through B, so a higher rate of B makes both steps longer.
+# - What LoRA+ gains depends on its opponent's rate. Compare both at their best, after as many tries.
 #
 # Next: [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.
