@@ -432,7 +432,9 @@ rate = 9e-3 if SCALE == "tiny" else config.lr  # of two that we tried on other c
 network = studio.network()  # the same frozen weights, with room for an adapter
 fell = tune(network, adapter, rate)
 size = sum(pair.numel() for pair in adapter_parameters(network))
-print(f"{len(studio.titles)} drawings, rate {rate}, batch {config.batch_size}, rank {config.rank}")
+mushrooms = sum("mushroom" in title for title in studio.titles)
+print(f"{len(studio.titles)} drawings, of them {mushrooms} of mushrooms")
+print(f"rate {rate}, batch {config.batch_size}, rank {config.rank}")
 print(f"{len(fell)} steps, {size:,} parameters")
 print(f"loss {np.mean(fell[:10]):.2f}, at the end {np.mean(fell[-10:]):.2f}")
 
@@ -441,7 +443,7 @@ display_figure(plot_drawings({"in words": worded, "tuned": tuned} | hers, names)
 
 # %% [markdown]
 # The loss falls little, because the exact noise cannot be guessed. With the adapter the yellow gets a little purer,
-# and the clock's face turns white. But the mushroom is no mushroom any more, the compass breaks, and the crying face
+# and the clock's face nearly white. But the mushroom is no mushroom any more, the compass breaks, and the crying face
 # begins to smile.
 #
 # ## Who says so?
@@ -513,9 +515,10 @@ pd.DataFrame(found, [f"names found, {mark}" for mark in marks[:3]]).T
 # %% [markdown]
 # At σ = 0.5 the picture shows what it is. At σ = 1 only the prompt can say it, and there CLIP finds 26 names in the
 # frozen model's guesses and 12 in the tuned one's: the reddish cap and the blue tears are lost. At 0.8 it is 25 and
-# 26. Shown half a mushroom, the tuned model finishes it; told only the *word*, it no longer begins one. So what we
-# hoped did not come true. No loss asked for it: in the three hundred captions there is no mushroom. Nor is it the rate
-# alone: at a third of the rate CLIP still finds only 16 names (change the rate above). <!-- from a run at 3e-3: 16 -->
+# 26. Shown half a mushroom, the tuned model finishes it; told only the *word*, it no longer begins one. We had hoped that
+# words keep their meaning. They do not: none of the drawings that it trains on shows a mushroom, so no loss punished
+# forgetting the word. Nor is it the rate alone: at a third of it CLIP still finds only 16 names (change the rate above).
+# <!-- from a run at 3e-3: 16 -->
 #
 # ## Guidance from the model that knows
 #
@@ -663,11 +666,11 @@ table.loc[["tuned alone", "guided by both"]]
 # %% [markdown]
 # Look at the right panel, where her own drawings keep their names: 31.9 of forty. Training raises the drawings taken
 # for hers from 19.2 to 32.4, and lowers the names from 30.4 to 24.3: there shapes are lost. *Guided by both* has 30.9
-# names, and 25.8 are taken for hers. At half strength it has less of both, 28.4 and 23.8, and on the left too.
+# names, and 25.8 are taken for hers. At half strength the adapter is worse at both, with 28.4 and 23.8.
 #
-# The number that pass both tests hardly grows: 20.3 in place of 19.7, and on the left 23.0 in place of 22.0, where one
-# noise differs from another by more (18 to 25). But a customer who asks for a mushroom does not take one without its
-# cap.
+# The number that pass both tests hardly grows: 20.3 in place of 19.7, and on the left 23.0 in place of 22.0. In your
+# noise it grew from 18 to 23, but in the other three from 25 to 25, 23 to 22 and 22 to 22: that gain was luck. But a
+# customer who asks for a mushroom does not take one without its cap.
 #
 # **The answer: 23 of forty.** Before, it was 2.8, and one word more, "outlined", did most: 18.2. The judges reject 16
 # of Ines's own forty. On the 79 other prompts the gap is wider: 28.4 of forty for her, 20.3 for the model. (All this
