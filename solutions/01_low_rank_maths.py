@@ -204,7 +204,7 @@ print("your guess:", guess)
 #
 # - **The start.** B is zero, so training begins at the pretrained model. A is random, because if both were zero,
 #   neither would ever learn.
-# - **The scale** is $\alpha / r$, so that you need not choose $\alpha$ again for each rank.
+# - **The scale** is $\alpha / r$, meant to spare you another $\alpha$ for each rank.
 # - **The merge.** $W'$ has the shape of W, so a merged adapter costs no time.
 #
 # ### Exercise 1.2 · LoRA, whole
@@ -601,7 +601,7 @@ display_figure(figures.plot_ends(stretches, ends))
 # reason: Adam's steps in B are about equally long in every direction, and W makes them up to nine times longer in some
 # than in others. A rate that is small enough for these is too small for the rest. (We did not measure single steps.)
 #
-# What LoRA of rank 8 has beyond that goes with its three times as many parameters. These are training losses, after
+# The rest of LoRA's lead disappears when it has as few parameters. These are training losses, after
 # twenty steps on 28 drawings. The test pictures do not rank the ways, because the seeds of Serial LoRA alone have between
 # 36 and 50 right. And in another block the gap is smaller: in the fifth (`block=4`, not run here), Serial LoRA ended at
 # 0.033 and LoRA at 0.025. Lesson 09 takes W apart on SAM, with many data sets.

@@ -267,8 +267,8 @@ for name, adapted in {**wirings, "no adapter": plain}.items():
     print(f"{name:16} from {losses[name][0]:.2f} to {losses[name][-1]:.2f}")
 
 # %% [markdown]
-# The loss falls at all six places, and also without an adapter, because the classifier alone can memorise labels. So a
-# falling loss does not tell you what learns. Test the definition.
+# All six end below the classifier alone, which can memorise labels, too. So all six adapters learn, and a falling loss
+# does not tell you which of them is Serial LoRA. Test the definition.
 #
 # ### Exercise 3.3 · Can it be merged?
 #
@@ -365,8 +365,8 @@ display_figure(figures.plot_wirings(said, x))
 # %% [markdown]
 # The test passes at three places. At 1, 2 and 6 both ways of writing fail, but might a third work? Look at what a
 # block *adds* to x. The norm takes away each token's mean and divides by its spread, and all weights act after that. So
-# whatever its weights are, a plain block adds the same to x, to 10x and to x + 10. Which of the six do not, with a `B` that
-# is not zero? (1.0 is a change as large as what is added to x.)
+# whatever its weights are, a plain block adds the same to x, to 10x and to x + 10, up to rounding. Which of the six do
+# not, with a `B` that is not zero? (1.0 is a change as large as what is added to x.)
 
 # %%
 torch.manual_seed(0)

@@ -305,10 +305,10 @@ print("A's step 2 is {:.1f} times as long, B's {:.1f} times; your guess:".format
 
 # %% [markdown]
 # In step 2 both are about ten times as long, though only B's rate was raised: A's step reaches the output through B,
-# and B is ten times as large. So LoRA+ acts like a rate ten times higher for both, not like a new balance.
+# and B is ten times as large. So LoRA+ leaves their balance as it was, with B's step about thirty times A's.
 #
-# B's step 2 is about thirty times A's, but A's rate matters later, as B grows: with 0.003 for A, too (last row), A's step
-# 10 is 0.0394 long and B's 0.0533.
+# A's step contains both rates, and B's only its own. So with 0.003 for A, too (last row), A's step 2 is about a hundred
+# times LoRA's: 0.0657, where B's is 0.2062. By step 10, at a lower rate and with a larger B, it is 0.0394 beside 0.0533.
 #
 # ## What a faster B is for
 #
@@ -415,7 +415,7 @@ print(
 # ## Whose rate is it?
 #
 # LoRA+ has two rates, 0.0003 for A and 0.003 for B. Which single rate should its opponent have? A's, as in the first
-# table; B's; or √(A · B), with which A's step 2 is equally long, as it contains both rates?
+# table; B's; or √(A · B), with which A's step 2 should be equally long, as it contains both rates?
 #
 # The next cell tries all three, and more rates, in about a minute. Guess the opponent with B's rate.
 
@@ -447,7 +447,7 @@ print(f"your guess: {accuracy}; the highest rate was {rates[-1]:g}")
 # Each arrow is one of these gains. From panel to panel LoRA+'s line moves sideways. That changes who is higher at one
 # rate, but not how high a line's top is, and the tops are level.
 #
-# The right panel shows LoRA+'s argument, too. With B at 0.03 training breaks if A has 0.03 as well, far above 0.0095,
+# The right panel shows LoRA+'s argument, too. With B at 0.03 training breaks if A has 0.03 as well, above the 0.0095
 # where A's step overtakes B's. It does not if A has 0.003. So a slower A lets B go faster, but the top is no higher.
 #
 # ## Both at their best
