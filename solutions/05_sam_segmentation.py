@@ -722,9 +722,9 @@ display_figure(plot_costs(raw, right, by_wrong, filled.mean()))
 # On your evening you do not know the costs, since they need weights that were trained rightly. But you can compare with
 # the unadapted SAM, as the last rows do.
 #
-# Would you have noticed the padding? In training the Dice rises from 0.52 to 0.60, about as much as it should, but it
-# stays below the rectangle's 0.66: something is wrong. The perfect model's 0.67 had told you before that it is the
-# code.
+# Would you have noticed the padding? Training with it takes the test Dice from 0.52 to 0.60, about as far up as one
+# expects, but it stays below the rectangle's 0.66: something is wrong. The perfect model's 0.67 had told you before that
+# it is the code.
 #
 # ## Quiz
 #

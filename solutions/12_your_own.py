@@ -551,10 +551,10 @@ print(f"her counter: {hers}; your guess: {guess}")
 # so the rule stops there and nobody needs to train. Ada's adapter is good on white only. On wood, which her frames did not
 # show, it is no better than the probe and near chance, one in four.
 #
-# On **her counter** nothing reaches the bar. But probe and adapter have not seen such sheets, so they get frames that
-# fit: every thing is filmed again, touching others on wood, and both train on the two folders together, in twice the
-# steps. The three draws are recorded, since they take minutes (`python -m
-# serial_lora_course.lessons.l12_your_own.records` makes them again).
+# On **her counter** nothing reaches the bar, and the adapter's 33.0% is no more than always the same answer would have.
+# But probe and adapter have not seen such sheets, so they get frames that fit: every thing is filmed again, touching
+# others on wood, and both train on the two folders together, in twice the steps. The three draws are recorded, since
+# they take minutes (`python -m serial_lora_course.lessons.l12_your_own.records` makes them again).
 
 # %%
 fitting = figures.with_recorded("her counter")
