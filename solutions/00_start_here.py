@@ -57,8 +57,8 @@ print(f"right: {was_right.sum()} of {len(truth)} test photographs")
 print(data.attribution)
 
 # %% [markdown]
-# The car and the chimpanzee are right, but the crow, the fish and the trumpet are vehicles. Of all 70, 24
-# are right; by guessing it would be about eight.
+# The car and the chimpanzee are right, but the crow, the fish and the trumpet are vehicles. Of all 70, 24 are right; by
+# guessing it would be about eight.
 #
 # ## 2. Write a line, and train it
 #

@@ -37,8 +37,9 @@ lesson_card("07")
 # %% [markdown]
 # ## The claim
 #
-# [LoRA+](https://arxiv.org/abs/2402.12354) (Hayou et al.) gives B a larger learning rate than A. It reports
-# gains of 1 to 2% and up to twice the speed; we test only the gain. <!-- from the paper, abstract: 1 to 2% -->
+# [LoRA+](https://arxiv.org/abs/2402.12354) (Hayou et al.) gives B a larger learning rate than A. It reports gains of 1
+# to 2% and up to twice the speed; we test only the gain. <!-- from the paper, abstract: 1 to 2% -->
+#
 # In PyTorch this takes *parameter groups*: dictionaries with `params`, `lr` and `weight_decay`. No error tells you when
 # a tensor is in the wrong group, or in none.
 
@@ -481,8 +482,8 @@ print(f"LoRA+ gains {gains.mean():+.1f} points; in nine of ten draws {low:+.1f} 
 # Tuned, LoRA+ gains -0.1 points; which half judges and which seed trains (50 to 58 right of 73 at 0.003) matters far
 # more. So we see no gain, and three seeds could not show a small one.
 #
-# Leave the 16 points out of your paper, and tell the reviewer: "LoRA+ gains 16.0 points over a rate
-# that was too low, and -0.1 over a tuned one." We tried 16 steps and a ratio of ten; elsewhere it may help.
+# Leave the 16 points out of your paper, and tell the reviewer: "LoRA+ gains 16.0 points over a rate that was too low,
+# and -0.1 over a tuned one." We tried 16 steps and a ratio of ten; elsewhere it may help.
 
 # %% [markdown]
 # ## Quiz

@@ -81,13 +81,14 @@ def plot_costs(raw: Dices, right: Dices, wrong: Mapping[str, Dices], filled: flo
         filled: the mean Dice of filling the boxes.
     """
     with styled_figure(8.6, 4.4) as figure:
-        panels, told = figure.subplots(2, 1, sharex=True), []
+        panels, told, drawn = figure.subplots(2, 1, sharex=True), [], []
         for axes, (mistake, dices) in zip(panels, wrong.items(), strict=True):
             rows = {"not adapted": raw, WRONG: dices, RIGHT: right}
             others = dict(zip((WRONG, RIGHT), OTHER_SEEDS[mistake], strict=True))
             for row, (name, dice_of) in enumerate(rows.items()):
                 ends = np.array([[dice_of[how].mean()] for how in (mistake, "right")])
                 ends = np.hstack([ends, others.get(name, np.empty((2, 0)))])  # (2, runs)
+                drawn += [ends.min(), ends.max()]
                 colour = {WRONG: VERMILION, RIGHT: BLUE}.get(name, QUIET)
                 for run, (start, end) in enumerate(ends.T):
                     look = {"linewidth": 1, "alpha": 0.6} if run else {"linewidth": 2.5}
@@ -107,7 +108,8 @@ def plot_costs(raw: Dices, right: Dices, wrong: Mapping[str, Dices], filled: flo
             axes.axvline(filled, **BOX)
             axes.set_yticks(range(len(rows)), list(rows))
             axes.grid(axis="y", visible=False)
-            axes.set(title=mistake, ylim=(2.6, -0.6), xlim=(0.24, 0.88))
+            axes.set(title=mistake, ylim=(2.6, -0.6))
+        panels[1].set_xlim(min(drawn) - 0.06, max(drawn) + 0.14)  # room for the words at the ends
         panels[1].set_xlabel("mean Dice with the mistake → after mending (thin: seeds 2 and 3)")
         panels[0].text(filled, -0.66, "the box filled", ha="center", va="bottom", fontsize=9)
     return with_description(figure, f"Mean Dice: {'; '.join(told)}; the box filled {filled:.2f}.")

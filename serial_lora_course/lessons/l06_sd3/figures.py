@@ -16,7 +16,11 @@ TESTS = ("names found", "taken for hers", "both")
 DESIGNER = "Ines herself"
 PALE = "#e69f00"
 COLORS = (style.QUIET, style.PURPLE, style.VERMILION, PALE, style.BLUE, style.GREEN, style.INK)
-TO_THE_LEFT = ("tuned alone", "at half strength")  # their labels, so that none hides a dot
+BESIDE = {  # where a label stands, in points from its dot, so that it hides no other
+    "tuned alone": (-7, 0),
+    "at half strength": (-7, 0),
+    "guided by the frozen model": (7, -9),
+}
 COLUMNS = 5  # of a sheet
 MARGIN = 14  # pixels under each 64, for what a drawing fails
 
@@ -39,16 +43,10 @@ def plot_ways(runs: pd.DataFrame) -> Figure:
                 if len(own) > 1:
                     axes.scatter(dots[TESTS[0]], dots[TESTS[1]], 14, color, alpha=0.5)
                 axes.scatter(named, styled, 90, color)
-                left, below = way in TO_THE_LEFT, way.endswith("frozen model")
-                axes.annotate(
-                    f"{way}: {both:.1f}",
-                    (named, styled),
-                    (-7 if left else 7, -4 if below else 0),
-                    textcoords="offset points",
-                    ha="right" if left else "left",
-                    va="top" if below else "center",
-                    fontsize=9,
-                )
+                beside = BESIDE.get(way, (7, 0))
+                look = {"ha": "right" if beside[0] < 0 else "left", "va": "center", "fontsize": 9}
+                label = f"{way}: {both:.1f}"
+                axes.annotate(label, (named, styled), beside, textcoords="offset points", **look)
                 told.append(f"{title}, {way}: {named:.1f}, {styled:.1f} and {both:.1f}")
             axes.set(title=title, xlabel="names found, of forty", xlim=(16, 44), ylim=(0, 40.5))
         grid[0].set_ylabel("taken for hers, of forty")
