@@ -482,7 +482,7 @@ mb["merge"] = {n: n * tower for n in GROUPS}
 display_figure(figures.plot_serving(ms, mb))
 
 # %% [markdown]
-# With 64 customers, switch and merge make 64 passes, and take at least twice as long as one pass of 64 pictures.
+# With 64 customers, switch and merge make 64 passes, and take about twice as long as one pass of 64 pictures, or longer.
 # The adapter is not what costs most, since a merged copy has none. A pass has a fixed cost: every layer reads its weights
 # and starts its operations. With one picture in the pass, that picture pays for all of it; with 8, each pays an eighth.
 #
