@@ -41,8 +41,10 @@ from serial_lora_course.lessons.l05_sam.figures import (
 from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
 from serial_lora_course.lessons.l06_sd3.figures import TESTS, plot_sheets, plot_ways
 from serial_lora_course.lessons.l07_lora_plus.figures import (
-    plot_meeting,
+    plot_catching_up,
+    plot_draws,
     plot_opponents,
+    plot_steps,
 )
 from serial_lora_course.lessons.l08_how_sure.figures import (
     plot_false_positives,
@@ -427,9 +429,17 @@ def test_under_a_drawing_stands_what_it_fails():
     assert axes.get_title(loc="left") == "way: 4 of 6"
 
 
-def test_the_rate_at_which_steps_are_equal_is_estimated_and_measured_at_each_width():
-    (axes,) = plot_meeting([64, 96], {1: [(1, 2), (3, 4)], 8: [(1, 5), (3, 6)]}, (80, 0.5, 2)).axes
-    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 3], [2, 4], [5, 6], [2], [0.5]]
+def test_steps_and_the_rates_at_which_they_are_equal_are_drawn_as_they_are():
+    panels = {"one": {"A": [0.0, 2.0], "B": [1.0, 3.0]}, "two": {"A": [4.0], "B": [5.0]}}
+    first, _ = plot_steps(panels, shared=True).axes
+    assert [[*line.get_xdata(), *line.get_ydata()] for line in first.lines] == [
+        [2, 2],
+        [1, 2, 1, 3],
+    ]
+    (axes,) = plot_catching_up([64, 96], [1, 3], (80, 0.5, 2)).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 3], [2], [0.5]]
+    (axes,) = plot_draws([-1.0, 1.0, 1.0], 16.0).axes
+    assert sum(bar.get_height() for bar in axes.patches) == 3
 
 
 def test_a_table_frames_a_customers_own_adapter_and_colours_what_is_beyond_luck():

@@ -1,6 +1,6 @@
-"""Checks of the exercises on LoRA+: groups, how far a step can move an output, and where two steps are equal.
+"""Checks of the exercises on LoRA+: groups, how far a step can move an output, and a fair choice of rates.
 
-Expected values come from names split by hand, and from trying all signs.
+Expected values come from names split by hand, from trying all signs, and from counts.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ DECAYS = "the weight decay of the groups"
 FROZEN_STILL = "which tensors do not require gradients"
 BY_A = "how far a step of A can move each output"
 BY_B = "how far a step of B can move each output"
+CHOSEN = "the chosen pair of rates"
+ACCURACY = "its accuracy on the other pictures"
 
 
 def last_part(name: str) -> str:
@@ -148,22 +150,39 @@ def reach() -> Iterator[Case]:
         yield Case(what, (x, A, B, lr), expected, form=form, read=lambda found, *_: [*found])
 
 
-@exercise(
-    "7.3", "at this rate the two are equal, by a real step 1 and all signs that step 2 can have"
+# Pairs of rates -> how many a seed has right of the 5 pictures that choose, and of the 7 that judge.
+TRIES = (
+    {  # the first is lucky on the 5; the third has one lucky seed
+        (3e-4, 3e-3): ((4, 4, 4), (1, 2, 0)),
+        (3e-3, 3e-3): ((3, 3, 3), (6, 6, 7)),
+        (3e-3, 3e-2): ((5, 1, 0), (0, 0, 5)),
+    },
+    {
+        (1e-3, 1e-3): ((4, 4, 2), (4, 4, 2)),
+        (1e-3, 1e-2): ((3, 5, 4), (2, 2, 2)),
+        (1e-2, 1e-2): ((0, 0, 1), (7, 2, 2)),
+    },
 )
-def equal_rate() -> Iterator[Case]:
-    """Both steps at rates of 1, by trying all signs; only A's grows with A's rate."""
-    for width, rank in ((5, 3), (3, 4), (6, 2)):
-        x, A = torch.randn(width), torch.randn(rank, width)
-        x[0], x[1] = -x[0].abs(), x[1].abs()  # both signs occur
-        hidden = largest_move(lambda signs, x=x: (signs @ x)[None], width, 1)
-        B = -torch.outer(torch.randn(2), A @ x).sign()  # as step 1 leaves it, for two outputs
-        of_A = largest_move(lambda signs, B=B, h=hidden: B @ (signs * h), rank, 2)[0]
-        of_B = largest_move(lambda signs, h=A @ x: (signs @ h)[None], rank, 1)
-        what = f"the rate for rank {rank} and width {width}"
+
+
+@exercise(
+    "7.3", "a pair that is lucky on the pictures that choose gains nothing where it is judged"
+)
+def choose_and_judge() -> Iterator[Case]:
+    """The halves' right answers are counted by hand."""
+    choose = torch.tensor([1, 0, 0, 1, 1, 0, 0, 1, 0, 0, 1, 0]).bool()
+    for counts in TRIES:
+        right = {pair: torch.zeros(3, len(choose), dtype=torch.bool) for pair in counts}
+        for pair, halves in counts.items():
+            for half, some in zip((choose, ~choose), halves, strict=True):
+                for seed, count in enumerate(some):
+                    right[pair][seed, half.nonzero()[:count, 0]] = True
+        best = max(counts, key=lambda pair, counts=counts: sum(counts[pair][0]))
         yield Case(
-            what,
-            (x, A),
-            (of_B / of_A).item(),
-            form="return one number: .item() makes it of a tensor",
+            f"{len(counts)} pairs of rates, 3 seeds and 12 pictures, 5 of which choose",
+            (right, choose),
+            Parts({CHOSEN: [*best], ACCURACY: sum(counts[best][1]) / 21}),
+            read=lambda found, *_: {CHOSEN: [*found[0]], ACCURACY: found[1]},
+            form="return the chosen pair of rates, then its accuracy as one number",
+            advice={CHOSEN: "count the right answers of each pair where choose is True"},
         )

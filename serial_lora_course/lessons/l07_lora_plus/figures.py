@@ -1,4 +1,4 @@
-"""Where steps of A and B are equal in random layers, and the same runs against three rates."""
+"""Steps of A and B, where they are equally long, the same runs against three rates, and fair gains."""
 
 from __future__ import annotations
 
@@ -15,46 +15,75 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
+STEPS_OF = {"A": {"color": BLUE}, "B": {"color": VERMILION, "linestyle": "--"}}
 
-def plot_meeting(
-    widths: Sequence[int],
-    lines: Mapping[int, Sequence[tuple[float, float]]],
-    ours: tuple[int, float, float],
+
+def plot_steps(panels: Mapping[str, Mapping[str, Sequence[float]]], shared: bool) -> Figure:
+    """What A and B do in each step of training; a zero has no place on the logarithmic axis.
+
+    Args:
+        panels: title -> "A" and "B" -> a number at each step.
+        shared: whether all panels have one axis.
+    """
+    told = []
+    with styled_figure(9, 3.6) as figure:
+        row = figure.subplots(1, len(panels), sharey=shared)
+        for axes, (title, lines) in zip(row, panels.items(), strict=True):
+            for kind, values in lines.items():
+                points = [(step, each) for step, each in enumerate(values, 1) if each > 0]
+                look = STEPS_OF[kind] | {"marker": "o", "markersize": 4, "linewidth": 2}
+                axes.plot(*zip(*points, strict=True), label=kind, **look)
+                told.append(f"{title}, {kind}: {', '.join(f'{each:.2g}' for each in values)}")
+            axes.set(yscale="log", xlabel="step of training", xlim=(0, len(values) + 1))
+            axes.set_title(title, fontsize=11)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return with_description(figure, f"{'; '.join(told)}.")
+
+
+def plot_catching_up(
+    widths: Sequence[int], rates: Sequence[float], ours: tuple[int, float, float]
 ) -> Figure:
-    """The rate of A at which its step overtakes B's, estimated and measured, against a layer's width.
+    """The rate of A at which its step catches up with B's, against the width of a layer.
 
     Args:
         widths: of the layers.
-        lines: tokens in a batch -> the rates estimated and measured, at each width.
-        ours: our model's width, A's rate, and the one at which it would overtake B.
+        rates: by the two sums, at each width.
+        ours: our model's width, A's rate, and the one at which its scores move equally far.
     """
-    with styled_figure(7, 4.2) as figure:
+    width, rate, met = ours
+    with styled_figure(7, 3.8) as figure:
         axes = figure.subplots()
-        estimated = [each for each, _ in lines[1]]
-        axes.plot(widths, estimated, color=BLUE, linewidth=2.2, label="your estimate")
-        for tokens, look in zip(lines, ("o", "s--"), strict=True):
-            measured = [rate for _, rate in lines[tokens]]
-            label = f"random layers, {tokens} token{'s' * (tokens > 1)} in a batch"
-            axes.plot(widths, measured, look, color=INK, linewidth=1, label=label)
+        axes.plot(widths, rates, "o-", color=BLUE, label="equally long, by your two sums")
         look = {"color": VERMILION, "markersize": 9, "linestyle": "none", "marker": "D"}
-        axes.plot(ours[0], ours[2], fillstyle="none", **look)
-        axes.plot(*ours[:2], **look)
+        axes.plot(width, met, fillstyle="none", label="equally long, measured in our model", **look)
+        axes.plot(width, rate, label="A's rate in our LoRA and LoRA+", **look)
         axes.set(xscale="log", yscale="log", xlabel="width d of the layer", ylabel="rate of A")
-        axes.set_ylim(ours[1] / 2, 2 * max(measured))
+        axes.set_ylim(min(rates) / 2, 6 * max(rates))
         grey = {"color": QUIET, "transform": axes.transAxes, "fontsize": 12}
-        axes.text(0.82, 0.66, "A's step is longer", ha="center", **grey)
-        axes.text(0.13, 0.25, "B's step is longer", ha="center", **grey)
-        look = {"textcoords": "offset points", "color": VERMILION}
-        axes.annotate("in our model", (ours[0], ours[2]), (0, -18), ha="center", **look)
-        axes.annotate("our LoRA and LoRA+", ours[:2], (10, -4), **look)
-        axes.set_xticks(widths, [f"{width}" for width in widths])
+        axes.text(0.7, 0.5, "A's step is longer", **grey)
+        axes.text(0.02, 0.12, "B's step is longer", **grey)
+        axes.set_xticks(widths, [f"{each}" for each in widths])
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.legend(loc="upper right")
-        axes.set_title("In wider layers A's step overtakes B's at a lower rate", fontsize=11)
-    told = [f"{width}: {rate:.2g}" for width, (_, rate) in zip(widths, lines[1], strict=True)]
-    text = f"The rate of A at which its step overtakes B's, by width, for one token. {'; '.join(told)}."
-    return with_description(figure, f"{text} Our model: width {ours[0]}, rate {ours[1]:g}.")
+    told = [f"{each}: {found:.2g}" for each, found in zip(widths, rates, strict=True)]
+    text = f"The rate of A at which its step is as long as B's, by width. {'; '.join(told)}."
+    return with_description(figure, f"{text} Our model, {width} wide: {met:.2g}, and has {rate:g}.")
+
+
+def plot_draws(gains: Sequence[float], claimed: float) -> Figure:
+    """How often each gain of LoRA+ came out, beside the gain that was claimed, in points."""
+    with styled_figure(7, 2.6) as figure:
+        axes = figure.subplots()
+        axes.hist(gains, bins=20, color=BLUE)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.axvline(claimed, color=VERMILION, linewidth=2.5)
+        look = {"color": VERMILION, "textcoords": "offset points", "ha": "right"}
+        axes.annotate("against A's rate ", (claimed, axes.get_ylim()[1] * 0.8), (0, 0), **look)
+        axes.set(xlabel="what LoRA+ gains, in points", ylabel="draws")
+        axes.set_title("Each at its best, judged on the other half", fontsize=11, color=BLUE)
+    text = f"What LoRA+ gains: {min(gains):+.1f} to {max(gains):+.1f} points, each at its best"
+    return with_description(figure, f"{text}; {claimed:+.1f} against A's rate.")
 
 
 def plot_opponents(
@@ -81,24 +110,24 @@ def plot_opponents(
             for label, faster, look in kinds:
                 line = sorted(pair for pair in shares if (pair[1] > pair[0]) == faster)
                 rates = [a ** (1 - power) * b**power for a, b in line]
-                axes.plot(rates, [means[pair] for pair in line], markersize=7, label=label, **look)
+                means_of = [means[pair] for pair in line]
+                axes.plot(rates, means_of, markersize=5, linewidth=1.2, label=label, **look)
                 for rate, pair in zip(rates, line, strict=True):
-                    axes.scatter([rate] * len(shares[pair]), shares[pair], s=14, alpha=0.3, **look)
+                    beside = [rate * (1.12 if faster else 0.89)] * len(shares[pair])
+                    axes.scatter(beside, shares[pair], s=12, alpha=0.3, linewidths=0, **look)
             axes.axhline(zero_shot, color=QUIET, linestyle="--", label="zero-shot")
             at = plus[0] ** (1 - power) * plus[1] ** power
-            other = means[
-                min(
-                    (pair for pair in means if pair[0] == pair[1]),
-                    key=lambda pair: abs(pair[0] - at),
-                )
-            ]
+            ones = {abs(a - at): means[a, b] for a, b in shares if a == b}
+            other = ones[min(ones)]
+            for height, (_, _, look) in zip((other, means[plus]), kinds, strict=True):
+                axes.plot(at, height, markersize=11, **look)
             arrow = {"arrowstyle": "-|>", "linewidth": 2.5, "color": BLUE}
             axes.annotate("", (at, means[plus]), (at, other), arrowprops=arrow)
             words.append(f"same {told}: {100 * (means[plus] - other):+.0f} points")
             axes.set_title(words[-1], fontsize=11, color=BLUE)
             axes.set(xscale="log", xlabel=told)
-        ticks = sorted(a for a, b in shares if a == b)[::2]
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ticks = sorted(a for a, b in shares if a == b)
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks], fontsize=9)
         axes.minorticks_off()
         axes.yaxis.set_major_formatter("{x:.0%}")
         row[0].set_ylabel("accuracy")
