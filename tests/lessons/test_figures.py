@@ -431,11 +431,9 @@ def test_under_a_drawing_stands_what_it_fails():
 
 def test_steps_and_the_rates_at_which_they_are_equal_are_drawn_as_they_are():
     panels = {"one": {"A": [0.0, 2.0], "B": [1.0, 3.0]}, "two": {"A": [4.0], "B": [5.0]}}
-    first, _ = plot_steps(panels, shared=True).axes
-    assert [[*line.get_xdata(), *line.get_ydata()] for line in first.lines] == [
-        [2, 2],
-        [1, 2, 1, 3],
-    ]
+    for shared, steps in ((None, [1, 2]), ("moves", [2])):
+        first, _ = plot_steps(panels, shared).axes
+        assert [[*line.get_xdata()] for line in first.lines] == [steps, [1, 2]]
     (axes,) = plot_catching_up([64, 96], [1, 3], (80, 0.5, 2)).axes
     assert [list(line.get_ydata()) for line in axes.lines] == [[1, 3], [2], [0.5]]
     (axes,) = plot_draws([-1.0, 1.0, 1.0], 16.0).axes

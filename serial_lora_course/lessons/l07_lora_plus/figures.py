@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -18,24 +19,28 @@ from serial_lora_course.plots.style import (
 STEPS_OF = {"A": {"color": BLUE}, "B": {"color": VERMILION, "linestyle": "--"}}
 
 
-def plot_steps(panels: Mapping[str, Mapping[str, Sequence[float]]], shared: bool) -> Figure:
-    """What A and B do in each step of training; a zero has no place on the logarithmic axis.
+def plot_steps(
+    panels: Mapping[str, Mapping[str, Sequence[float]]], shared: str | None = None
+) -> Figure:
+    """What A and B do in each step of training.
 
     Args:
         panels: title -> "A" and "B" -> a number at each step.
-        shared: whether all panels have one axis.
+        shared: the name of one logarithmic axis for all panels, where a zero has no place.
     """
     told = []
     with styled_figure(9, 3.6) as figure:
-        row = figure.subplots(1, len(panels), sharey=shared)
+        row = figure.subplots(1, len(panels), sharey=bool(shared))
         for axes, (title, lines) in zip(row, panels.items(), strict=True):
             for kind, values in lines.items():
-                points = [(step, each) for step, each in enumerate(values, 1) if each > 0]
+                points = [(step, each) for step, each in enumerate(values, 1) if each or not shared]
                 look = STEPS_OF[kind] | {"marker": "o", "markersize": 4, "linewidth": 2}
                 axes.plot(*zip(*points, strict=True), label=kind, **look)
                 told.append(f"{title}, {kind}: {', '.join(f'{each:.2g}' for each in values)}")
-            axes.set(yscale="log", xlabel="step of training", xlim=(0, len(values) + 1))
+            axes.set(xlabel="step of training", xticks=range(1, len(values) + 1, 3))
+            axes.set_yscale("log" if shared else "linear")
             axes.set_title(title, fontsize=11)
+        row[0].set_ylabel(shared or "")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return with_description(figure, f"{'; '.join(told)}.")
 
@@ -75,7 +80,8 @@ def plot_draws(gains: Sequence[float], claimed: float) -> Figure:
     """How often each gain of LoRA+ came out, beside the gain that was claimed, in points."""
     with styled_figure(7, 2.6) as figure:
         axes = figure.subplots()
-        axes.hist(gains, bins=20, color=BLUE)
+        counts = Counter(round(each, 2) for each in gains)
+        axes.bar(counts.keys(), counts.values(), width=0.6, color=BLUE)
         axes.axvline(0, color=INK, linewidth=1)
         axes.axvline(claimed, color=VERMILION, linewidth=2.5)
         look = {"color": VERMILION, "textcoords": "offset points", "ha": "right"}
@@ -127,8 +133,10 @@ def plot_opponents(
             axes.set_title(words[-1], fontsize=11, color=BLUE)
             axes.set(xscale="log", xlabel=told)
         ticks = sorted(a for a, b in shares if a == b)
-        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks], fontsize=9)
-        axes.minorticks_off()
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        for axes in row:
+            axes.tick_params("x", labelsize=8)
+            axes.minorticks_off()
         axes.yaxis.set_major_formatter("{x:.0%}")
         row[0].set_ylabel("accuracy")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
