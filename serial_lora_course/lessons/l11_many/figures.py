@@ -185,7 +185,7 @@ def plot_verdict(
         for j, (axes, title) in enumerate(zip(panels, titles, strict=True)):
             lengths, texts = [each[j] for each in values], [each[j] for each in told]
             axes.bar_label(axes.barh(list(ways), lengths, color=colors), texts, padding=4)
-            axes.set(title=title, xlim=(0, 1.45 * max(lengths)), xticks=[])
+            axes.set(title=title, xlim=(0, 1.65 * max(lengths)), xticks=[])
             axes.grid(visible=False)
         axes.invert_yaxis()
     words = "; ".join(f"{way}: {', '.join(each)}" for way, each in zip(ways, told, strict=True))
