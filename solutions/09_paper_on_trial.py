@@ -4,9 +4,9 @@
 # Your group adapts all its models with LoRA. A paper promises the same with a quarter of the parameters, and the group
 # asks you: **should we switch to Serial LoRA?**
 #
-# First you read what would refute each of the paper's promises, and bet. Then you train the rivals that the paper
-# leaves out. At last you take the way from LoRA to Serial LoRA apart, and train the step that costs yourself. All cells
-# together run for two to four minutes on two cores.
+# First you read what would refute each of its promises, and bet. Then you train the rivals that it leaves out. At last you
+# take the way from LoRA to Serial LoRA apart, and train the step that costs. All cells together run for two to four
+# minutes on two cores.
 
 # %%
 try:
@@ -28,24 +28,21 @@ from IPython.display import display
 from torch import Tensor, nn
 
 from serial_lora_course.checking import check, lesson_card, yours
+from serial_lora_course.lessons.l09_trial.figures import plot_layers, plot_rivals
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("09")
-
-# %%
-from serial_lora_course.lessons.l09_trial.figures import plot_layers
-
 sizes = {
     "LoRA": "a pair for each of q, k and v (and one at out)",
-    "Serial LoRA": "one pair in front of all three",
+    "Serial LoRA": "one pair in front",
 }
 display_figure(plot_layers(sizes))
 
 # %% [markdown]
 # ## Seven promises
 #
-# On trial is *Serial Low-rank Adaptation of Vision Transformer* by Zhong and others, <!-- from the paper: 2025, 2503.17750 -->
-# of 2025 ([arXiv 2503.17750](https://arxiv.org/abs/2503.17750)).
+# On trial is [*Serial Low-rank Adaptation of Vision Transformer*](https://arxiv.org/abs/2503.17750), by Houqiang Zhong,
+# Shaocheng Shen and others, of 2025. <!-- from the paper: 2025 -->
 #
 # | | The paper says (where) | What would refute it | Your rival |
 # |---|---|---|---|
@@ -59,30 +56,17 @@ display_figure(plot_layers(sizes))
 #
 # One rule for all. A rival's *lead* is its score minus Serial LoRA's, with the interval of
 # [lesson 08](08_how_sure.ipynb). The promise **falls** if the whole interval lies right of a *bar*, **holds** if it lies
-# left of it, and else is **open**. For promise 3 the bar stands at +1 point of Dice: LoRA has to be a point better. For
-# 4 to 7 it stands at -1: the rival need only not be a point worse. So the same lead can leave one promise standing, and
-# fell another:
-
-# %%
-from serial_lora_course.lessons.l09_trial.figures import plot_rivals
-
-leads = {"3 falls": (1.9, 0.6), "3 is open": (0.9, 0.6), "3 holds": (0.2, 0.5)}
-leads |= {"4 to 7 fall": (0.2, 0.5), "4 to 7 are open": (-1.0, 0.5), "4 to 7 hold": (-1.9, 0.5)}
-bars = {name: 1 if name.startswith("3") else -1 for name in leads}
-display_figure(plot_rivals({"six invented leads": leads}, bars))
-
-# %% [markdown]
-# The margin is what would matter to your group. On SAM and CLIP we take a point, and five on SD3, where LoRA gains far
-# more. Now bet.
+# left of it, and else is **open**. For promise 3 the bar stands a margin *ahead* of Serial LoRA: LoRA has to be clearly
+# better. For 4 to 7 it stands a margin *behind*: the rival need only not be clearly worse. The margin is what would matter
+# to your group: on SAM a point of Dice. The picture shows six invented leads. Bet before anything runs.
 
 # %%
 from serial_lora_course.lessons.l09_trial.tables import load_found
 
 doubted = [1, 2, 4]  # your guess: the numbers of the promises that fall
 
-found = load_found()  # the study, our comparison on many sets: docs/study.md
 MARGIN = {"SAM": 1, "CLIP": 1, "SD3": 5}  # points of Dice, accuracy, style share
-AHEAD, AS_WELL = 1, -1  # a rival's bar, in margins
+AHEAD, AS_WELL = 1, -1  # where a rival's bar stands, in margins
 RIVALS = {
     "3 comparable": ("LoRA", AHEAD),
     "4 because shared": ("LoRA at a quarter", AS_WELL),
@@ -90,6 +74,12 @@ RIVALS = {
     "6 takes an adapter": ("norms and biases", AS_WELL),
     "7 through W": ("through Q", AS_WELL),
 }
+leads = {"3 falls": (1.9, 0.6), "3 is open": (0.9, 0.6), "3 holds": (0.2, 0.5)}
+leads |= {"4 to 7 fall": (0.2, 0.5), "4 to 7 are open": (-1.0, 0.5), "4 to 7 hold": (-1.9, 0.5)}
+bars = {name: AHEAD if name.startswith("3") else AS_WELL for name in leads}
+display_figure(plot_rivals({"six invented leads": leads}, bars))
+
+found = load_found()  # the study, our comparison on many sets: docs/study.md
 for lab, arm in {"SAM": "lora-16", "CLIP": "lora-16", "SD3": "lora-12"}.items():
     gain = found.arms[lab.lower()].set_index("arm").gain[arm]
     print(f"{lab}: LoRA gains {gain:.1f} points in the study; the margin is {MARGIN[lab]}")
@@ -110,12 +100,11 @@ print(pd.DataFrame({"not ahead": not_ahead, "cells": cells}))
 # %% [markdown]
 # ## Two promises that need no training
 #
-# The first promise takes counting. (The paper calls a lower Dice better. Dice measures overlap, so its table probably
-# shows a *loss*, and we read it as one.) Serial LoRA is not ahead in 13 of 51 cells, and by FID in more than half.
+# The first promise takes counting. (The paper calls a lower Dice better, so its table probably shows a *loss*,
+# and we read it as one.) Serial LoRA is not ahead in 13 of 51 cells, and by FID in more than half.
 #
-# The second promise takes reading. Serial LoRA adapts the tokens x once, in front of the layers that make q, k and v.
-# Two years before, Luo and others published *RepAdapter* <!-- from the paper: 2023, 2302.08106 --> ([arXiv
-# 2302.08106](https://arxiv.org/abs/2302.08106)). Its layer stands in the same place, and another one before the
+# The second promise takes reading. Two years before, Luo and others published
+# [*RepAdapter*](https://arxiv.org/abs/2302.08106). Its layer stands in the same place, and another one before the
 # feed-forward layer. It has two biases, and B comes in *groups*: the first writes to the first channels only, the second
 # to the next, and so on.
 
@@ -154,7 +143,7 @@ for groups, bias in ((1, False), (2, True)):
 #
 # ## The rivals
 #
-# You write two of them. The first one is no adapter at all, and close to *BitFit*, which trains biases alone.
+# You write two of them. The first is no adapter at all, and close to *BitFit*, which trains biases alone.
 #
 # ### Exercise 9.1 · Norms and biases
 #
@@ -424,8 +413,8 @@ for race, pair in (races | {"each at its own": rates.values()}).items():
 print(f"your guess for the last: {ahead}")
 
 # %% [markdown]
-# So this is what happened to the friend. At 0.003, Serial LoRA's best rate, Serial LoRA looks ahead in your panel; in the
-# study the two are level. At 0.009, the best rate of the small LoRA, the small LoRA looks ahead. Whoever picks one rate
+# So this may be what happened to the friend. At 0.003, Serial LoRA's best rate, Serial LoRA looks ahead in your panel; in
+# the study the two are level. At 0.009, the best rate of the small LoRA, the small LoRA looks ahead. Whoever picks one rate
 # for both picks who looks better: *a comparison of methods at one learning rate is also a comparison of learning rates.*
 # In your panel neither of these leads is clear. The fair race, each at its own rate (circled), goes to the small LoRA by
 # 1.31 ± 0.94. (That is on the scenes that chose the rates, with one training each.)
@@ -476,10 +465,9 @@ display_figure(plot_rivals(beside, bars))
 
 # %% [markdown]
 # In both panels all four rivals lie to the right of Serial LoRA, and promises 4, 5 and 6 fall; *comparable* is open in
-# yours and holds in the study. But your intervals are much wider, and they leave out what another rate or another seed
-# would do. How much is that? The hollow row is Serial LoRA itself, at 0.009 instead of 0.003: it gains 2.2 points by the
-# rate alone, as much as most rivals. **So one set and one training show that a way works, but not which of two good ways
-# is better.** For that we go by the study.
+# yours and holds in the study. But your intervals are much wider, and they leave out other rates and seeds. The hollow row
+# is Serial LoRA itself, at 0.009 instead of 0.003: the rate alone brings it 2.2 points, as much as most rivals. **So one
+# set and one training show that a way works, but not which of two good ways is better.** For that we go by the study.
 #
 # ## Is it the sharing?
 #
@@ -538,10 +526,10 @@ check("9.4", stand_ins)
 #
 # Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 #
-# The ladder goes from LoRA (here at q, k and v) to Serial LoRA; Q and E are your stand-ins. If q, k and v shared B and
-# nothing followed, all three would get the same change. So that step also puts a random rotation behind B, another one
-# for each. All five layers have as many parameters, so the rank rises, and each has its own rate. Below each step stands
-# what it changed on the study's 12 SAM sets, in points of Dice; in colour, if the interval leaves out zero.
+# The ladder goes from LoRA (here at q, k and v) to Serial LoRA; Q and E are your stand-ins. With one B and nothing behind
+# it, q, k and v would all get the same change. So that step also puts a random rotation behind B, another one for each.
+# All five layers have as many parameters, so the rank rises. Below each step stands what it changed on the study's 12 SAM
+# sets, in points of Dice, each layer at its own rate; in colour, if the interval leaves out zero.
 
 # %%
 from serial_lora_course.lessons.l09_trial.figures import plot_ladder, plot_stretch
@@ -598,16 +586,14 @@ print(f"E less W, the study, each at its own rate: {-like.mean:+.2f} ± {like.ha
 
 # %% [markdown]
 # At its own rate, as in the study, your pair behind E is ahead of Serial LoRA by 1.40 ± 1.00. But if Serial LoRA has E's
-# rate, E is behind, by 0.77 ± 2.13. So one training agrees with the study or not, as the rate falls: half a point is too
-# little for it. **That E does better we know from the 12 sets of the study alone.** What your own training can show is
-# where the change goes.
+# rate, E is behind, by 0.77 ± 2.13. So one training can't show half a point: **that E does better we know from the
+# study's 12 sets alone.** What your own training can show is where the change goes.
 #
 # ## What the stretch does
 #
-# Below, how much of each trained change goes to the 16 directions that W stretches most. Then the picture: left, how much W
-# stretches each direction; right, the study's four pairs of rank 12, each behind one matrix. T is new there. It stretches
-# as W does, but along random directions, so it says whether the stretch costs along any. Follow each line from the even
-# stretch to W's.
+# First, how much of each trained change goes to the 16 directions that W stretches most. Then the picture: left, how much
+# W stretches each direction; right, the study's four pairs of rank 12. T is new there: it stretches as W does, but along
+# random directions. Follow each line from the even stretch to W's.
 
 # %%
 Ws = of_qkv(base.model.image_encoder)
@@ -638,14 +624,13 @@ print(f"W's directions less random ones: {mean:+.2f} ± {half:.2f}")
 
 # %% [markdown]
 # W is very uneven: of a change that is equal in all 192 directions, 82% goes to 16. **And so it is in what you trained: of
-# Serial LoRA's change these 16 get 99%, of LoRA's 44%, and behind E 40%.** (Each of the three leans to them, since chance
-# would give 8%.)
+# Serial LoRA's change these 16 get 99%, of LoRA's 44%, and behind E 40%.** (All lean to them: chance would give 8%.)
 #
-# That says where the change goes, not that it costs. What it costs the lines say. Along W's own directions the stretch
-# costs 0.54 ± 0.29; along random ones 0.20 ± 0.22, which may be nothing. Is it worse along W's own? The one change less
-# the other is -0.34 ± 0.37, so that is open. Thus we can say that W's stretch along W's directions costs half a point. We
-# can't say that any such stretch would, and we do not know why. ([Lesson 01](01_low_rank_maths.ipynb) saw the same in a
-# block of CLIP: with an even stretch the shared pair trained further.)
+# That says where the change goes. What it costs, the two lines say: along W's own directions the stretch costs 0.54 ± 0.29,
+# along random ones 0.20 ± 0.22, which may be nothing. Whether it is worse along W's own is open: -0.34 ± 0.37. So we can say
+# that W's stretch along W's directions costs half a point. That any such stretch would, we can't say, nor do we know why.
+# ([Lesson 01](01_low_rank_maths.ipynb) saw the same in a block of CLIP: with an even stretch the shared pair trained
+# further.)
 #
 # ## The verdict
 #
@@ -676,8 +661,7 @@ display(verdicts(table))
 
 # %% [markdown]
 # Two promises fall without training, and four more on SAM. *Comparable* holds there: LoRA is clearly ahead, by 0.31 ±
-# 0.14, but by less than would matter. On CLIP all is open, and four rivals have means *behind* Serial LoRA. On SD3 LoRA
-# is ahead by 14.00 ± 8.95, and *comparable* falls. So your answer to the group is:
+# 0.14, but by less than would matter. So your answer to the group is:
 #
 # > **1.** Serial LoRA is a special case of RepAdapter's layer of 2023, and not always ahead of LoRA even in the paper.
 # >
@@ -691,8 +675,8 @@ display(verdicts(table))
 # > everything is open, and on SD3 LoRA finds the style far more often.
 #
 # **Should you switch? On a SAM like this one, no.** To save parameters, let norms and biases learn, or lower LoRA's
-# rank, and search the rate again. If you can pay for LoRA's size, try *before both*: it is the first in your table, but
-# that is one training on one set. These are small models, and mostly drawings, so put our numbers on trial, too
+# rank, and search the rate again. If you can pay for LoRA's size, try *before both*: it is the first in your table.
+# (That is one training on one set.) These are small models, and mostly drawings, so put our numbers on trial, too
 # ([`CLAIMS.md`](../CLAIMS.md)).
 #
 # ## Quiz
@@ -701,8 +685,8 @@ display(verdicts(table))
 #
 # <details><summary>Answer</summary>
 #
-# You can't know from that, because a LoRA of the smaller size may do as well, and on our SAM it does. To find out what
-# sharing does, compare layers of equal size, with sharing and without: ours showed no cost of sharing, and no gain.
+# You can't know, because a LoRA of the smaller size may do as well, and on our SAM it does. Compare layers of equal size,
+# with sharing and without: ours showed no cost of sharing, and no gain.
 #
 # </details>
 #
@@ -711,8 +695,7 @@ display(verdicts(table))
 # <details><summary>Answer</summary>
 #
 # Ask how the rate was chosen, and for which method. One rate for all favours the method that it suits: here 0.003 was
-# the best rate of one method, and the other method wanted three times as much. Each method needs a rate of its own,
-# chosen on pictures that are not the test's.
+# the best of one method, and the other wanted three times as much.
 #
 # </details>
 #
@@ -720,9 +703,9 @@ display(verdicts(table))
 #
 # <details><summary>Answer</summary>
 #
-# Send the pair's change through E, W without its stretch: W_p x + E_p B A x. It can still be merged, into W_p + E_p B
-# A. On our 12 sets this brings the half point back, for three frozen matrices more in training. On other models we have
-# not tried it, and on CLIP Q, which has an even stretch, is behind in the mean.
+# Send its change through E, W without its stretch: W_p x + E_p B A x. It can still be merged, into W_p + E_p B A. On our
+# 12 sets this brings the half point back, for three frozen matrices more in training. On other models we have not tried
+# it.
 #
 # </details>
 #
