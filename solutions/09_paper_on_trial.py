@@ -443,7 +443,7 @@ display(bars.bar("Dice", color="#f2b48a", vmin=before["test"].mean()))
 # %% [markdown]
 # Look at Dice first. Every way gains more than five points, and at these rates Serial LoRA gains least. The number of
 # parameters does not explain the order: norms and biases train the fewest and come second. The other columns decide
-# nothing here: no way loses a point on drawings, and seconds and memory are close, except for full fine-tuning.
+# nothing here: no way loses two points on drawings, and seconds and memory are close, except for full fine-tuning.
 #
 # ## Would other scenes say the same?
 #
