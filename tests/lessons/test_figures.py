@@ -46,8 +46,8 @@ from serial_lora_course.lessons.l07_lora_plus.figures import (
 )
 from serial_lora_course.lessons.l08_how_sure.figures import (
     plot_false_positives,
-    plot_margins,
     plot_intervals,
+    plot_margins,
     plot_price,
     plot_shapes,
     plot_studies,
