@@ -7,6 +7,7 @@ and memory are counted and measured by ``python -m tools.notebooks build``, and 
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,12 @@ class Lesson:
         """For reading and exercises; a question mark for a lesson that was never built."""
         return read_measured().get(self.number, {}).get("minutes", "?")
 
+    @property
+    def seconds(self) -> int | str:
+        """To run all its cells on two cores, in tens, rounded up; a question mark if never measured."""
+        measured = read_measured().get(self.number, {})
+        return 10 * math.ceil(measured["seconds"] / 10) if "seconds" in measured else "?"
+
 
 LESSONS = [Lesson(**e) for e in yaml.safe_load((ASSETS / "lessons.yaml").read_text("utf-8"))]
 
@@ -87,8 +94,8 @@ def lesson_card(number: str) -> None:
     lesson = find_lesson(number)
     before = (
         f"*Before this lesson: {lesson.before}. It takes about {lesson.minutes} minutes, computed from its "
-        "words and exercises. The text describes the saved run: change a cell, and your numbers will "
-        "differ.*"
+        f"words and exercises; all its cells together run in about {lesson.seconds} seconds on two cores, without "
+        "a GPU. The text describes the saved run: change a cell, and your numbers will differ.*"
     )
     after = "\n".join(["After this lesson you can", "", *(f"- {each}" for each in lesson.can)])
     display(Markdown(f"{before}\n\n{after}"))

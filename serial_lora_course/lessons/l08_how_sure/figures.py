@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from serial_lora_course.measures.intervals import half_width
 from serial_lora_course.plots.style import (
     BLUE,
     DASHED,
@@ -41,21 +40,14 @@ WORDS = {"holds": "comparable", "open": "open", "fails": "not comparable"}
 def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
     """Pairs of runs, their differences by data set, and three intervals of the mean.
 
-    Over runs with two standard errors, over data sets with two, and over data sets by Student's t.
-
     Args:
         table: a row for each data set and seed, a column for each method.
     """
     difference = (table[one] - table[other]).unstack("seed")  # (sets, seeds)
     names, means = list(difference.index), difference.mean(axis=1)
     runs = difference.to_numpy().ravel()
-    halves = {
-        f"{len(runs)} runs,\n2 s.e.": 2 * runs.std(ddof=1) / len(runs) ** 0.5,
-        f"{len(names)} sets,\n2 s.e.": 2 * float(means.sem()),
-        f"{len(names)} sets,\nt": float(half_width(means.sem(), len(means) - 1)),
-    }
-    with styled_figure(9.6, 4.4) as figure:
-        left, middle, right = figure.subplots(1, 3, width_ratios=(1.1, 1.2, 1))
+    with styled_figure(8.4, 4.4) as figure:
+        left, middle = figure.subplots(1, 2, width_ratios=(1.1, 1.2))
         ends = table[one].groupby("dataset").mean()
         heights = spread_out(ends, 0.06 * (ends.max() - ends.min()))
         for place, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
@@ -64,29 +56,43 @@ def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
             left.text(1.06, heights[name], name, color=colour, va="center")
             middle.plot([place] * len(pairs), difference.loc[name], "o", color=colour, alpha=0.45)
             middle.hlines(means[name], place - 0.3, place + 0.3, color=colour, lw=4)
-        for place, half in enumerate(halves.values()):
-            look = {"color": QUIET, "marker": "o", "capsize": 7, "lw": 2}  # the colour of no set
-            right.errorbar(place, means.mean(), half, **look)
-            words = "0 is\ninside" if abs(means.mean()) <= half else "0 is\noutside"
-            low = min(means.mean() - half, 0)
-            right.text(place, low - 0.04, words, color=QUIET, ha="center", va="top", fontsize=10)
+
         left.set_xticks([0, 1], [NAMES[other].replace(", ", ",\n"), NAMES[one]])
         left.set(xlim=(-0.2, 1.75), title="Pairs of runs", ylabel="Dice × 100")
         middle.set_xticks(range(len(names)), names, rotation=30)
         middle.set(title="Seeds, and their means", ylabel="difference, Dice × 100")
-        right.set_xticks(range(len(halves)), list(halves))
-        right.set(title="Intervals of the mean", xlim=(-0.6, 2.6))
-        for axes in (middle, right):
-            axes.axhline(0, color=INK, lw=1)
-            axes.set_ylim(min(runs.min(), 0) - 0.25, runs.max() + 0.25)
-        for axes in (left, right):
-            axes.grid(visible=False, axis="x")
+        middle.axhline(0, color=INK, lw=1)
+        middle.set_ylim(min(runs.min(), 0) - 0.25, runs.max() + 0.25)
+        left.grid(visible=False, axis="x")
     told = "; ".join(f"{name} {mean:+.2f}" for name, mean in means.items())
-    widths = "; ".join(f"± {half:.2f} from {words}" for words, half in halves.items())
     return with_description(
-        figure,
-        f"{NAMES[one]} minus {NAMES[other]}. Means of the data sets: {told}. Their mean {means.mean():+.2f}: {widths}.",
+        figure, f"{NAMES[one]} minus {NAMES[other]}. Means of the data sets: {told}."
     )
+
+
+def plot_intervals(intervals: Mapping[str, tuple[float, float]]) -> Figure:
+    """Intervals of one mean beside zero, one below the other.
+
+    Args:
+        intervals: by name, the mean and half of the interval.
+    """
+    told = []
+    with styled_figure(7.6, 0.7 + 0.55 * len(intervals)) as figure:
+        axes = figure.subplots()
+        for place, (name, (mean, half)) in enumerate(intervals.items()):
+            inside = abs(mean) <= half
+            look: dict[str, Any] = {"color": QUIET if inside else GREEN}
+            axes.errorbar(mean, place, xerr=half, marker="o", capsize=7, lw=2, **look)
+            words = f"± {half:.2f}: zero is {'inside' if inside else 'outside'}"
+            axes.text(mean + half, place, f"  {words}", va="center", **look)
+            told.append(f"{name}: {mean:+.2f} {words}")
+        reach = max(mean + half for mean, half in intervals.values())
+        axes.axvline(0, color=INK, lw=1)
+        axes.set_yticks(range(len(intervals)), list(intervals))
+        axes.set(xlabel="lead of Serial LoRA, points of Dice", xlim=(None, 1.6 * reach))
+        axes.set_ylim(len(intervals) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+    return with_description(figure, f"Intervals of the mean. {'; '.join(told)}.")
 
 
 def spread_out(heights: pd.Series, apart: float) -> dict[str, float]:
@@ -235,7 +241,9 @@ def plot_margins(judged: Sequence[tuple]) -> Figure:
 
 
 def plot_studies(studies: Mapping[int, Sequence[tuple[float, float]]], lead: float) -> Figure:
-    """Intervals of simulated studies, one above the other, with those that find the lead in green.
+    """Intervals of simulated studies, one above the other: green if they find the lead.
+
+    An interval that misses the true lead has a red dot.
 
     Args:
         studies: for each number of data sets, the mean and half of the interval of every study.
@@ -249,7 +257,10 @@ def plot_studies(studies: Mapping[int, Sequence[tuple[float, float]]], lead: flo
             for place, (mean, half) in enumerate(intervals):
                 color = GREEN if found[place] else QUIET
                 axes.plot([mean - half, mean + half], [place] * 2, color=color, lw=1.6)
-                axes.plot(mean, place, "o", color=color, ms=4)
+                missed = abs(mean - lead) > half
+                axes.plot(
+                    mean, place, "o", color=VERMILION if missed else color, ms=7 if missed else 4
+                )
             axes.axvline(0, color=INK, lw=1)
             axes.axvline(lead, color=INK, lw=1, linestyle=DASHED)
             axes.text(lead, len(found), " true lead", fontsize=10, va="bottom")

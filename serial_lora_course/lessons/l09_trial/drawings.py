@@ -15,7 +15,7 @@ from serial_lora_course.data.segmentation_sets import (
 )
 from serial_lora_course.data.types import SegmentationData
 
-SCENES = 40
+SCENES = 30
 DRAWN = replace(
     SCENE_SETS["food"],
     description="things as Twemoji draws them",

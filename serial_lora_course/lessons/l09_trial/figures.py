@@ -1,4 +1,4 @@
-"""Two methods' rates, rivals beside Serial LoRA, the ladder from LoRA to it, and what W stretches."""
+"""Layers side by side, two methods' rates, rivals beside Serial LoRA, and what W stretches."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ RUNGS = (  # name, formula, and the rank at which the study compared it with its
     ("one B, through Q", r"$W_p\,x + Q_p B A\,x$", "rank 12; Q: random rotations"),
     ("through E", r"$W_p\,x + E_p B A\,x$", "rank 12; E: W, stretched evenly"),
     ("Serial LoRA", r"$W_p\,(x + B A\,x)$", "rank 12"),
+    ("RepAdapter", r"$W_p\,(x + B\,(A\,x + a) + b)$", "B in groups; biases a and b"),
 )
 STEPS = (  # what changes; the new arm and the old one
     ("share A", "lora_tied-6", "lora_qkv-4"),
@@ -35,12 +36,7 @@ STEPS = (  # what changes; the new arm and the old one
     ("W's stretch", "serial_lora-12", "serial_even-12"),
 )
 APART = 12.5  # from rung to rung
-STAND_INS = {
-    "E": "W's directions, even stretch",
-    "Q": "random directions, even stretch",
-    "T": "random directions, W's stretch",
-    "W": "W's directions, W's stretch",
-}
+LEVEL = 0.25  # points of Dice that no panel calls a lead
 COLUMNS = (1.0, 4.2, 7.4)  # of W_q, W_k, W_v
 LINE = {"color": QUIET, "lw": 1.2, "zorder": 0}
 DOT = {"marker": "o", "capsize": 3, "color": INK, "lw": 1.6}
@@ -48,36 +44,52 @@ Told = tuple[float, float]
 """A difference, and half of its interval."""
 
 
+def plot_layers(sizes: Mapping[str, str]) -> Figure:
+    """Some layers side by side, with what is said of each below it."""
+    rungs = [[name for name, *_ in RUNGS].index(name) for name in sizes]
+    with styled_figure(3.8 * len(rungs), 3.2) as figure:
+        axes = figure.subplots()
+        told = _columns(axes, rungs, list(sizes.values()), low=-3.6)
+    return with_description(figure, f"{len(rungs)} layers. {told}")
+
+
 def plot_ladder(found: Found) -> Figure:
     """Five layers side by side, and under each step what it changed on SAM in the study."""
     with styled_figure(11.4, 4.4) as figure:
         axes = figure.subplots()
-        for place, (name, formula, size) in enumerate(RUNGS):
-            _layer(axes, APART * place, place)
-            middle = APART * place + 5.3
-            axes.text(middle, 13.2, name, ha="center", weight="bold")
-            axes.text(middle, 11.5, formula, ha="center", size=10)
-            axes.text(middle, -3.0, size, ha="center", size=9, color=QUIET)
-        axes.set(xlim=(-1.5, APART * len(RUNGS) - 0.5), ylim=(-9.2, 14.2))
-        axes.set_axis_off()
+        layers = _columns(axes, range(5), [size for *_, size in RUNGS], low=-9.2)
         told = _steps(axes, found)
-    layers = "; ".join(f"{name}: {formula[1:-1]}".replace("\\,", "") for name, formula, _ in RUNGS)
     return with_description(figure, f"Five layers. {layers}. {told}")
+
+
+def _columns(axes: Axes, rungs: Sequence[int], sizes: Sequence[str], low: float) -> str:
+    """Layers with names, formulas and what stands below; the same in words."""
+    told = []
+    for place, rung in enumerate(rungs):
+        _layer(axes, APART * place, rung)
+        middle, (name, formula, _) = APART * place + 5.3, RUNGS[rung]
+        axes.text(middle, 13.2, name, ha="center", weight="bold")
+        axes.text(middle, 11.5, formula, ha="center", size=10)
+        axes.text(middle, -3.0, sizes[place], ha="center", size=9, color=QUIET)
+        told.append(f"{name}: {formula[1:-1]}".replace("\\,", "") + f" ({sizes[place]})")
+    axes.set(xlim=(-1.5, APART * len(rungs) - 0.5), ylim=(low, 14.2))
+    axes.set_axis_off()
+    return "; ".join(told)
 
 
 def _layer(axes: Axes, left: float, rung: int) -> None:
     """W_q, W_k and W_v with the pairs of one rung: A narrows, B widens; Q and E stand in for W."""
-    middle, through, in_front = left + 5.3, rung in (2, 3), rung == 4
-    low = (3.4, 3.0, 3.8, 3.8, 4.4)[rung]
+    middle, through, in_front = left + 5.3, rung in (2, 3), rung > 3
+    low = (3.4, 3.0, 3.8, 3.8, 4.4, 4.4)[rung]
     axes.text(middle, -1.4, "x", ha="center", style="italic")
-    axes.plot([middle] * 2, [-0.3, (3.4, 1.6, 0.6, 0.6, 0.6)[rung]], **LINE)
+    axes.plot([middle] * 2, [-0.3, (3.4, 1.6, 0.6, 0.6, 0.6, 0.6)[rung]], **LINE)
     if rung == 1:
         _factor(axes, "A", middle, (1.6, 3.0), (9.0, 2.4))
     elif through:
         _pair(axes, middle, 0.6, low, wide=4.6)
         axes.plot([middle, left - 0.3, left - 0.3], [0, 0, low + 1.2], **LINE)
     elif in_front:  # a pair in front, and the way past it
-        _pair(axes, middle, 0.6, low - 0.8, wide=4.6)
+        _pair(axes, middle, 0.6, low - 0.8, wide=4.6, groups=rung - 3)
         axes.plot([middle, left + 8.6, left + 8.6, middle], [0, 0, low - 0.4, low - 0.4], **LINE)
         axes.plot([middle] * 2, [low - 0.8, low], **LINE)
         _sum(axes, middle, low - 0.4)
@@ -114,11 +126,16 @@ def _sum(axes: Axes, at: float, height: float) -> None:
     axes.plot(at, height, "+", ms=5, color=INK, mew=1.1, zorder=4)
 
 
-def _pair(axes: Axes, at: float, low: float, high: float, wide: float) -> None:
-    """A and B, from below."""
+def _pair(axes: Axes, at: float, low: float, high: float, wide: float, groups: int = 1) -> None:
+    """A and B, from below; B in groups, one beside the other."""
     middle, thin = (low + high) / 2, wide / 3
     _factor(axes, "A", at, (low, middle - 0.1), (wide, thin))
-    _factor(axes, "B", at, (middle + 0.1, high), (thin, wide))
+    for group in range(groups):
+        beside, name = at + (group - (groups - 1) / 2) * wide / groups, "B"
+        if groups > 1:
+            name = f"$B_{group + 1}$"
+        share = (thin / groups, wide / groups - 0.2 * (groups > 1))
+        _factor(axes, name, beside, (middle + 0.1, high), share)
 
 
 def _factor(axes: Axes, name: str, at: float, heights: tuple, widths: tuple) -> None:
@@ -126,7 +143,7 @@ def _factor(axes: Axes, name: str, at: float, heights: tuple, widths: tuple) -> 
     (low, high), (below, above) = heights, widths
     corners = [(-below, low), (below, low), (above, high), (-above, high)]
     shape = [(at + x / 2, y) for x, y in corners]
-    axes.add_patch(Polygon(shape, color={"A": BLUE, "B": VERMILION}[name], lw=0, zorder=2))
+    axes.add_patch(Polygon(shape, color=BLUE if name == "A" else VERMILION, lw=0, zorder=2))
     look = {"ha": "center", "va": "center", "color": "white", "size": 9, "weight": "bold"}
     axes.text(at, (low + high) / 2, name, zorder=3, **look)
 
@@ -191,8 +208,11 @@ def _leads(axes: Axes, search: pd.DataFrame, rates: Mapping[str, float]) -> list
         if reached.isna().any():
             continue
         first = reached.idxmax()
-        told.append(f"{race}: {first} +{reached.max() - reached.min():.1f}")
-        look = {"color": (VERMILION, BLUE)[list(search).index(first)], "transform": axes.transAxes}
+        apart = reached.max() - reached.min()
+        level = apart < LEVEL
+        told.append(f"{race}: {'level' if level else f'{first} +{apart:.1f}'}")
+        colour = QUIET if level else (VERMILION, BLUE)[list(search).index(first)]
+        look = {"color": colour, "transform": axes.transAxes}
         axes.text(0.03, 0.05 + 0.09 * place, told[-1], size=10, **look)
     return told
 
@@ -206,11 +226,11 @@ def plot_rivals(panels: Mapping[str, Mapping[str, Told]], bars: Mapping[str, flo
     """
     told = []
     rows = list(dict.fromkeys([*bars, *(rival for leads in panels.values() for rival in leads)]))
-    with styled_figure(11.0, 3.8) as figure:
-        several = figure.subplots(1, len(panels), sharex=True, sharey=True)
-        reach = 0.3 + max(
-            abs(lead) + half for leads in panels.values() for lead, half in leads.values()
-        )
+    with styled_figure(2.0 + 4.5 * len(panels), 3.8) as figure:
+        several = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        intervals = [each for leads in panels.values() for each in leads.values()]
+        reach = 0.3 + max(abs(lead) + half for lead, half in intervals)
+        least = min(-reach / 2, *(lead - half - 0.3 for lead, half in intervals))
         for axes, (name, leads) in zip(several, panels.items(), strict=True):
             axes.axvline(0, color=VERMILION, lw=2)
             for rival, (lead, half) in leads.items():
@@ -218,11 +238,14 @@ def plot_rivals(panels: Mapping[str, Mapping[str, Told]], bars: Mapping[str, flo
                 if rival in bars:
                     look = {}
                     axes.barh(place, 100, 0.86, left=bars[rival], color="#ececec", zorder=0)
+                    axes.plot([bars[rival]] * 2, [place - 0.43, place + 0.43], color=QUIET, lw=2)
                 axes.errorbar(lead, place, xerr=half, **DOT | look)
                 told.append(f"{name}, {rival}: {_told((lead, half))}")
-            axes.set(xlim=(-reach / 2, reach), ylim=(0.6 - len(rows), 0.6))
+            axes.set(xlim=(least, reach), ylim=(0.6 - len(rows), 0.6))
             axes.set_title(name, size=11)
-            axes.set_xlabel("points of Dice above Serial LoRA (orange)\ngrey: its promise falls")
+            axes.set_xlabel(
+                "lead: points of Dice above Serial LoRA (orange)\ngrey, right of a bar: a promise falls"
+            )
             axes.grid(axis="y", visible=False)
         figure.axes[0].set_yticks([-place for place in range(len(rows))], rows)
     return with_description(
@@ -234,32 +257,39 @@ def _told(interval: Told) -> str:
     return f"{interval[0]:+.2f} ± {interval[1]:.2f}"
 
 
-def plot_stretch(stretch: Tensor, leads: Mapping[str, Told]) -> Figure:
-    """How W stretches its directions, and what a pair comes to behind stand-ins for W.
+def plot_stretch(stretch: Tensor, leads: Mapping[str, Told], costs: Sequence[Told]) -> Figure:
+    """How W stretches its directions, and what a pair comes to behind W and stand-ins for it.
 
     Args:
         stretch: (matrices, d), W's singular values, each falling, over their root mean square.
         leads: E, Q and T -> how far a pair behind it is above one behind W, and half of the interval.
+        costs: of W's stretch, along W's directions (W less E) and along random ones (T less Q).
     """
-    with styled_figure(11.4, 3.6) as figure:
+    leads = {**leads, "W": (0.0, 0.0)}
+    along = (("EW", "W's directions", VERMILION), ("QT", "random directions", BLUE))
+    told = [f"{name}: {_told(lead)}" for name, lead in leads.items()]
+    with styled_figure(11.4, 3.8) as figure:
         left, right = figure.subplots(1, 2)
         _spectra(left, stretch)
-        right.axvline(0, color=VERMILION, lw=2)
-        for place, (lead, half) in enumerate(leads.values()):
-            right.errorbar(lead, -place, xerr=half, **DOT)
-        right.plot(0, -len(leads), "o", color=VERMILION)
-        rows = [f"{name}: {STAND_INS[name]}" for name in (*leads, "W")]
-        right.set_yticks([-place for place in range(len(rows))], rows)
-        right.set(ylim=(0.6 - len(rows), 0.6), xlabel="points of Dice above Serial LoRA (orange)")
-        right.set_title("What the pair comes to behind each", size=11)
-        right.grid(axis="y", visible=False)
+        for ((even, uneven), which, colour), cost, side in zip(along, costs, (-1, 1), strict=True):
+            ends = [side * 0.03, 1 + side * 0.03]
+            heights, halves = zip(leads[even], leads[uneven], strict=True)
+            look = DOT | {"color": colour, "label": f"{which}: {_told(cost)}"}
+            right.errorbar(ends, heights, yerr=halves, **look)
+            for name, x, y, half in zip((even, uneven), ends, heights, halves, strict=True):
+                right.text(x, y + half + 0.03, name, ha="center", weight="bold", color=colour)
+            told.append(f"what W's stretch changes along {which}: {_told(cost)}")
+        right.set_xticks([0, 1], ["stretched alike", "stretched as W does"])
+        right.set(xlim=(-0.3, 1.3), ylabel="points of Dice above W's")
+        right.set_title("What a pair comes to behind each", size=11)
+        right.legend(loc="upper right", title="what W's stretch changes along", framealpha=1)
+        right.set_ylim(top=1.45)
     middle = stretch.median(0).values
     shown = ", ".join(f"{middle[i]:.2f}" for i in (0, len(middle) // 2, -1))
-    told = "; ".join(f"{name}: {_told(lead)}" for name, lead in leads.items())
     return with_description(
         figure,
         f"Singular values of SAM's {len(stretch)} matrices over their root mean square: the largest, middle and "
-        f"smallest are {shown} in the median. A pair behind stand-ins for W, above one behind W: {told}.",
+        f"smallest are {shown} in the median. A pair behind stand-ins for W, above one behind W: {'; '.join(told)}.",
     )
 
 

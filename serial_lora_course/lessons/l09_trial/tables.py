@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from serial_lora_course.measures.intervals import CONFIDENCE, Interval, verdict
 
@@ -120,6 +121,15 @@ class Found:
             if like := self.described.get((lab, one, other)):
                 return like.mean, like.half_width
         return None
+
+
+def verdicts(table: pd.DataFrame) -> Styler:
+    """A table of verdicts, in colour where one is clear. No interval is corrected for how many there are."""
+    inks = {"falls": "#a63f00", "holds": "#00704f"}
+    look = table.style.set_caption("No interval is corrected for how many there are.").map(
+        lambda text: f"color: {inks[text[:5]]}; font-weight: bold" if text[:5] in inks else ""
+    )
+    return look.set_properties(**{"white-space": "nowrap", "text-align": "left"})
 
 
 def load_found() -> Found:

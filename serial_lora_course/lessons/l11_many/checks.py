@@ -1,4 +1,4 @@
-"""Checks of the exercises on many adapters: sums and stacks of pairs, and a pair for each sample, in two ways.
+"""Checks of the exercises on many adapters: sums and stacks of pairs, a pair for each sample, and a test of it.
 
 Pairs are compared by what they are for, the dense product B A.
 """
@@ -104,4 +104,30 @@ def mixed_batches() -> Iterator[Case]:
 
 BEHIND = "behind the norm each sample gets its own pair, in any order and with repetitions, and gradients are right"
 exercise("11.3", BEHIND, through=built)(mixed_batches)
-exercise("11.4", BEHIND, through=built)(mixed_batches)
+
+
+@exercise(
+    "11.4", "a right, a swapped and a shifted server are told apart, and rows that no adapter gave"
+)
+def served_with() -> Iterator[Case]:
+    """Features are picked from passes with one adapter, with a gap or without."""
+    every = torch.ones(WIDTH)
+    most, signs, one = every.clone(), every.clone(), 0 * every
+    most[0], signs[::2], one[0] = 0, -1, 1
+    for picks, gaps, tolerance in (
+        ([0, 1, 2], {}, 1e-5),  # in order
+        ([1, 0, 2, 2], {2: 3e-6 * one}, 1e-5),  # swapped, up to rounding
+        ([2, 0, 1, 0, 1, 2], dict(enumerate(3e-4 * torch.stack([one, most, every, signs]))), 1e-4),
+        ([1, 1, 0, 2], {0: -5e-3 * one}, 1e-2),
+    ):
+        alone = torch.randn(3, len(picks), WIDTH)
+        features, expected = torch.stack([alone[k, i] for i, k in enumerate(picks)]), list(picks)
+        for i, gap in gaps.items():
+            features[i] += gap
+            expected[i] = picks[i] if gap.abs().max() < tolerance else -1
+        yield Case(
+            f"{len(picks)} pictures, served with {expected}, tolerance {tolerance:g}",
+            (features, alone, tolerance),
+            torch.tensor(expected),
+            form="return a whole number for each picture, with the shape (N,)",
+        )

@@ -103,12 +103,15 @@ def plot_weights(weights: Sequence[float], curves: Mapping[str, Mapping[str, Ten
         axes.text(-0.08, -0.07, "weight", transform=below, ha="right")
         for j, (way, look) in enumerate(zip(curves, LOOKS, strict=False)):
             axes.plot(weights, counts[j], linewidth=1.8, **look)
-            row = {"y": -0.15 - 0.07 * j, "transform": below, "color": look["color"]}
+            row = {"y": -0.12 - 0.07 * j, "va": "top", "transform": below, "color": look["color"]}
             axes.text(x=-0.08, s=way, ha="right", weight="bold", **row)
             for x, text in zip(weights, texts[j], strict=True):
-                axes.text(x=x, s=text, ha="center", **row)
+                axes.text(x=x, s=text.replace(" (", "\n("), ha="center", **row)
         best = counts[0][-1]
         axes.axhline(best, color=QUIET, linewidth=1, linestyle=DASHED)
+        axes.text(
+            weights[1] + 0.02, best, f"own adapter at weight 1: {best}", va="bottom", color=QUIET
+        )
         for x, low, loss in (
             (weights[1], counts[0][1], "size"),
             (weights[-1], counts[1][-1], "interference"),
@@ -128,30 +131,35 @@ def plot_weights(weights: Sequence[float], curves: Mapping[str, Mapping[str, Ten
 
 
 def plot_serving(
-    ms: Mapping[str, Mapping[int, Sequence[float]]], mb: Mapping[str, Mapping[int, float]]
+    ms: Mapping[str, Mapping[int, float]], mb: Mapping[str, Mapping[int, float]]
 ) -> Figure:
     """Time a picture and memory, over the customers in a batch.
 
     Args:
-        ms: way -> customers -> milliseconds a picture, in each round.
+        ms: way -> customers -> milliseconds a picture.
         mb: way -> customers -> megabytes.
     """
-    words = []
     with styled_figure(11, 4) as figure:
-        left, right = figure.subplots(1, 2)
-        for (way, rounds), look in zip(ms.items(), LOOKS, strict=True):
-            ticks = list(map(str, rounds))
-            middle = [sorted(each)[len(each) // 2] for each in rounds.values()]
-            ends = zip(middle, rounds.values(), strict=True)
-            spread = np.array([(m - min(each), max(each) - m) for m, each in ends]).T
-            left.errorbar(ticks, middle, spread, label=way, capsize=4, **look)
-            right.plot(ticks, list(mb[way].values()), **look)
-            told = zip(ticks, middle, mb[way].values(), strict=True)
-            words.append(f"{way}: {', '.join(f'{n}: {t:.1f} ms, {m:.0f} MB' for n, t, m in told)}")
-        left.set(title="processor's ms per picture (bars: all rounds)", ylim=(0, None))
-        right.set(title="MB of image towers and adapters", ylim=(0, None))
+        panels = figure.subplots(1, 2)
+        for axes, values, digits in zip(panels, (ms, mb), (1, 0), strict=True):
+            top = max(max(each.values()) for each in values.values())
+            free = 0.0  # the lowest place for the next name
+            ranked = zip(values.items(), LOOKS, strict=True)
+            for (way, each), look in sorted(ranked, key=lambda item: [*item[0][1].values()][-1]):
+                axes.plot(list(map(str, each)), list(each.values()), **look)
+                *_, end = each.values()
+                place = max(end, free)
+                name = {"va": "center", "color": look["color"], "weight": "bold"}
+                axes.text(len(each) - 0.9, place, f"{way} {end:.{digits}f}", **name)
+                free = place + top / 13
+            axes.set(ylim=(0, 1.1 * top), xlim=(None, len(each) - 0.2))
+        panels[0].set_title("processor's ms per picture, least of all rounds")
+        panels[1].set_title("MB of image towers and adapters")
         figure.supxlabel("customers in a batch of 64 pictures", fontsize=11)
-        left.legend(loc="lower left", ncols=2)
+    words = []
+    for way, times in ms.items():
+        told = zip(times.items(), mb[way].values(), strict=True)
+        words.append(f"{way}: {', '.join(f'{n}: {t:.1f} ms, {m:.0f} MB' for (n, t), m in told)}")
     return with_description(figure, f"Over the customers in a batch. {'; '.join(words)}.")
 
 
@@ -177,7 +185,7 @@ def plot_verdict(
         for j, (axes, title) in enumerate(zip(panels, titles, strict=True)):
             lengths, texts = [each[j] for each in values], [each[j] for each in told]
             axes.bar_label(axes.barh(list(ways), lengths, color=colors), texts, padding=4)
-            axes.set(title=title, xlim=(0, 1.45 * max(lengths)), xticks=[])
+            axes.set(title=title, xlim=(0, 1.65 * max(lengths)), xticks=[])
             axes.grid(visible=False)
         axes.invert_yaxis()
     words = "; ".join(f"{way}: {', '.join(each)}" for way, each in zip(ways, told, strict=True))

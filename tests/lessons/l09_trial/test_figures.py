@@ -7,6 +7,7 @@ import torch
 from serial_lora_course.lessons.l09_trial.figures import (
     STEPS,
     plot_ladder,
+    plot_layers,
     plot_rates,
     plot_rivals,
     plot_stretch,
@@ -23,6 +24,13 @@ def test_each_step_of_the_ladder_is_what_two_arms_came_to():
     steps = [gains[new] - gains[old] for _, new, old in STEPS]
     assert drawn == pytest.approx(steps, abs=0.01)
     assert [new for _, new, _ in STEPS[:-1]] == [old for _, _, old in STEPS[1:]]
+
+
+def test_layers_are_drawn_with_what_is_said_of_them():
+    figure = plot_layers({"Serial LoRA": "one pair", "RepAdapter": "two groups"})
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert {"one pair", "two groups", "$B_1$", "$B_2$"} <= {*texts} and texts.count("B") == 1
+    assert "RepAdapter: W_p(x + B(Ax + a) + b) (two groups)" in figure.alt_text
 
 
 def test_a_rival_is_drawn_where_each_run_has_it():
@@ -59,10 +67,11 @@ def test_each_method_is_circled_at_the_rate_that_was_chosen_for_it():
 
 def test_the_matrices_and_what_their_stand_ins_gain_are_drawn():
     values = torch.tensor([[2.0, 1.0, 0.5], [3.0, 0.5, 0.1], [2.5, 0.7, 0.2]])
-    figure = plot_stretch(values, {"E": (1.0, 0.2), "Q": (0.5, 0.2), "T": (0.25, 0.1)})
+    leads = {"E": (1.0, 0.2), "Q": (0.5, 0.2), "T": (0.25, 0.1)}
+    figure = plot_stretch(values, leads, [(-1.0, 0.2), (-0.25, 0.1)])
     left, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines[:3]] == values.tolist()
     assert list(left.lines[3].get_ydata()) == pytest.approx([2.5, 0.7, 0.2])
-    drawn = [line.get_xdata()[0] for line in right.lines if line.get_marker() == "o"]
-    assert drawn == [1.0, 0.5, 0.25, 0.0]
+    drawn = [list(line.get_ydata()) for line in right.lines if line.get_marker() == "o"]
+    assert drawn == [[1.0, 0.0], [0.5, 0.25]]
     assert "E: +1.00 ± 0.20" in figure.alt_text
