@@ -29,6 +29,7 @@ from serial_lora_course.lessons.l04_clip.figures import (
     plot_losses,
     plot_pull,
     plot_unseen,
+    show_cosines,
     show_disputed,
 )
 from serial_lora_course.lessons.l05_sam.figures import (
@@ -322,6 +323,13 @@ def test_a_gain_on_unseen_kinds_is_a_dot_a_data_set_and_a_mean_with_its_interval
         half = 2 * np.std(each, ddof=1) / 2
         assert mean == np.mean(each)
         assert ends == pytest.approx([mean - half, mean + half])
+
+
+def test_a_table_of_cosines_has_a_dot_on_the_largest_of_each_row():
+    pictures = [Image.new("RGB", (8, 8))] * 2
+    axes = show_cosines(pictures, ["a", "b"], [[0.1, 0.3], [-0.2, 0.4]]).axes[1]
+    assert [line.get_xdata()[0] for line in axes.lines] == [1, 1]
+    assert [text.get_text() for text in axes.texts] == ["0.10", "0.30", "-0.20", "0.40"]
 
 
 def test_disputed_pictures_are_those_that_one_alone_has_right():

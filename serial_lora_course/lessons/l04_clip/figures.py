@@ -1,20 +1,23 @@
-"""Drawings that two methods see differently, a probe's pull, losses, leads set by set, and unseen kinds."""
+"""Drawings that two methods see differently, cosines, a probe's pull, losses, leads set by set, and unseen kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.measures.intervals import half_width
-from serial_lora_course.plots.pictures import show_pictures
+from serial_lora_course.plots.pictures import draw_bare, show_pictures
 from serial_lora_course.plots.style import (
     INK,
     METHOD_LOOKS,
     OTHER_LOOK,
     QUIET,
+    VERMILION,
     styled_figure,
     with_description,
 )
@@ -51,6 +54,37 @@ def show_disputed(data: DividedData, answers: Mapping[str, Sequence[int]]) -> Fi
     figure.suptitle(f"{'; '.join(told)}", x=0.01, ha="left", weight="bold")
     listed = "; ".join(title.replace("\n", ", ") for title in both.values())
     return with_description(figure, f"{'; '.join(told)}. Only one is right on these: {listed}.")
+
+
+def show_cosines(
+    pictures: Sequence[Any], names: Sequence[str], cosines: Sequence[Sequence[float]]
+) -> Figure:
+    """Cosines of a picture of each class with all sentences: the right one is framed, a dot is on the largest."""
+    columns = range(len(names))
+    with styled_figure(10, 5.6) as figure:
+        side, axes = figure.subplots(1, 2, width_ratios=[1, 9])
+        side.axis("off")
+        axes.imshow(cosines, cmap="Blues", aspect="auto")
+        for row, (picture, line) in enumerate(zip(pictures, cosines, strict=True)):
+            place = [0.05, 1 - (row + 0.95) / len(names), 0.9, 0.9 / len(names)]
+            draw_bare(side.inset_axes(place), picture)
+            for column, value in enumerate(line):
+                color = "white" if value > 0.15 else INK
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=color)
+            axes.plot(line.index(max(line)), row + 0.32, "o", color=VERMILION, ms=8)
+            axes.add_patch(Rectangle((row - 0.48, row - 0.48), 0.96, 0.96, fill=False, lw=2.5))
+        axes.set_xticks(columns, names, rotation=20, ha="left")
+        axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
+        axes.set_yticks([])
+        axes.grid(False)
+    rows = (
+        f"{name}: {', '.join(f'{v:.2f}' for v in line)}, largest {names[line.index(max(line))]}"
+        for name, line in zip(names, cosines, strict=True)
+    )
+    return with_description(
+        figure,
+        f"Cosines of a drawing of each class with the sentences of {', '.join(names)}. {'; '.join(rows)}.",
+    )
 
 
 def plot_pull(
@@ -168,36 +202,45 @@ def plot_ahead(accuracy: pd.DataFrame, rival: str, methods: Sequence[str]) -> Fi
     )
 
 
+def plot_leads(panels: Mapping[str, Mapping[str, tuple[float, float]]], unit: str) -> Figure:
+    """Numbers with their ±, upwards from the first: a panel a title, a row a name.
+
+    Args:
+        panels: title -> name -> a number and its ±; the first panel has all names.
+        unit: of the numbers.
+    """
+    names, told = list(next(iter(panels.values()))), []
+    with styled_figure(12, 1.4 + 0.33 * len(names)) as figure:
+        grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (title, rows) in zip(grid, panels.items(), strict=True):
+            axes.axvline(0, color=QUIET, linewidth=1)
+            for name, (mean, half) in rows.items():
+                look = (LOOKS.get(name) or LOOKS.get(title, OTHER_LOOK)) | {"linestyle": "none"}
+                row = names.index(name)
+                axes.errorbar(mean, row, xerr=half, ms=7, capsize=3, lw=1.5, **look)
+                told.append(f"{title}, {name} {mean:+z.1f} ± {half:.1f}")
+            axes.set(xlabel=unit, ylim=(-0.6, len(names) - 0.4))
+            axes.set_title(title, fontsize=11)
+            axes.grid(axis="y", visible=False)
+        grid[0].set_yticks(range(len(names)), names)
+    return with_description(figure, f"{unit.capitalize()}: {'; '.join(told)}.")
+
+
 def plot_unseen(changes: pd.Series) -> Figure:
     """What training on half of the kinds changes on the other half: a panel a method, a row a data set.
 
     Args:
         changes: of each test picture, over zero-shot, in points: (method, dataset, picture), a mean of the draws.
     """
+    sets = changes.groupby(["method", "dataset"])
+    means, halves = sets.mean().unstack("method"), 2 * sets.sem().unstack("method")
     methods = list(changes.index.unique("method"))
-    pictures = dict(iter(changes.groupby(["method", "dataset"])))
-    means = changes.groupby(["dataset", "method"]).mean().unstack()[methods]
-    order = means[methods[0]].sort_values().index
-    told = []
-    with styled_figure(11, 4.1) as figure:
-        panels = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, method in zip(panels, methods, strict=True):
-            look = LOOKS.get(method, OTHER_LOOK) | {"linestyle": "none"}
-            rows = [means[method]] + [pictures[method, name] for name in order]
-            axes.axvline(0, color=QUIET, linewidth=1)
-            axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
-            for row, (name, each) in enumerate(zip(["mean", *order], rows, strict=True)):
-                half = 2 * each.sem() if row else half_width(each.sem(), len(each) - 1)
-                axes.errorbar(each.mean(), row, xerr=half, ms=7, capsize=3, lw=1.5, **look)
-                told.append(f"{method}, {name} {each.mean():+z.1f} ± {half:.1f}")
-            axes.set(title=method, xlabel="points gained")
-            axes.grid(axis="y", visible=False)
-        panels[0].set_yticks(range(len(order) + 1), ["mean of sets", *order])
-        panels[0].set_ylim(-0.6, len(order) + 0.6)
-        figure.suptitle(
-            "Kinds without labels: does training on the other kinds help? Points gained over zero-shot",
-            x=0.01,
-            ha="left",
-        )
-    said = "Points gained over zero-shot on kinds without labels"
-    return with_description(figure, f"{said}: {'; '.join(told)}.")
+    order, panels = means[methods[0]].sort_values().index, {}
+    for method in methods:
+        each = means[method]
+        panels[method] = {"mean of sets": (each.mean(), half_width(each.sem(), len(each) - 1))}
+        panels[method] |= {name: (each[name], halves[method][name]) for name in order}
+    figure = plot_leads(panels, "points gained over zero-shot")
+    for axes in figure.axes:
+        axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
+    return figure

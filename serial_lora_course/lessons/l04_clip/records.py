@@ -1,8 +1,8 @@
 """Recorded runs of the lesson's own cells, one data set after another.
 
 To make a row of ``runs.csv`` again, put another data set into ``data`` (`load_classification`), set ``SEED`` and, for
-four shots, ``SHOTS``, and run the cells from there on; for a third of the rate divide ``rates`` by three. For
-``rates.csv``, train on ``chosen`` of seed 1 without ``chosen[3::4]``, and score on these.
+four shots, ``SHOTS``, and run the cells from there on. For ``rates.csv``, train on ``picked[SHOTS]`` of seed 1
+without its ``[3::4]``, and score on these.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import pandas as pd
 HERE = Path(__file__).parent
 
 TWO_ANSWERS = {
-    "A": [*map(int, "7777777777000000005555441115333300231366666166164221411111122222222222222")],
-    "B": [*map(int, "7777577777000300005155441144733733253366666151104221411111122222222222222")],
+    "Ada": [*map(int, "7777777777000000005555441115333300231366666166164221411111122222222222222")],
+    "Ben": [*map(int, "7777577777000300005155441144733733253366666151104221411111122222222222222")],
 }
 """The class that two methods of an earlier run of the lesson gave each test drawing of `symbols`."""
 
