@@ -4,8 +4,7 @@
 # A reviewer writes: "Have you tried LoRA+? It gives B ten times the learning rate of A, takes one line, and always
 # helps." You try it, and your accuracy rises by sixteen points, with every seed that you train.
 #
-# Does LoRA+ belong in your paper? Before you reply, take the sixteen points apart: where do they come from? All cells
-# together run for a bit over a minute.
+# Does LoRA+ belong in your paper? Before you reply, take the sixteen points apart: where do they come from?
 
 # %%
 try:
@@ -488,7 +487,7 @@ fair = 100 * (pd.Series(judged["LoRA+"]) - pd.Series(judged["one rate"]))
 display_figure(figures.plot_draws(fair.tolist(), gains[0]))
 low, high = fair.quantile([0.05, 0.95])
 print(f"LoRA+ gains {fair.mean():+.1f} points; in nine of ten draws {low:+.1f} to {high:+.1f}")
-print(f"your guess: {points:+.1f}")
+print(f"your guess: {points}")
 
 # %% [markdown]
 # Tuned, LoRA+ gains -0.1 points. Nine of ten draws lie within -3.6 to +3.6; that is the luck of the pictures alone, and
