@@ -2,7 +2,7 @@
 # # 07 · LoRA+: whose rate is it?
 #
 # A reviewer writes: "Have you tried LoRA+? It gives B ten times the learning rate of A, takes one line, and always
-# helps." You try it, and your accuracy rises by sixteen points, with every seed that you train.
+# helps." You try it. Your accuracy rises with every seed that you train, by sixteen points on average.
 #
 # Does LoRA+ belong in your paper? Before you reply, take the sixteen points apart: where do they come from?
 
@@ -360,14 +360,14 @@ met = SMALL * second["LoRA"][1] / second["LoRA"][0]  # A's step grows with its r
 rates = [equal_rate(width) for width in widths]
 display_figure(figures.plot_catching_up(widths, rates, (ours, SMALL, met)))
 print(f"by your sums: {equal_rate(ours):.4f} at width {ours}, {rates[-1]:.4f} at {widths[-1]}")
-print(f"measured in our model: {met:.4f}; A has {SMALL:g}")
+print(f"from step 2 of our LoRA: {met:.4f}; A has {SMALL:g}")
 
 # %% [markdown]
 # The wider the layer, the lower the rate at which A catches up: 0.0029 at our width, 0.0003 at 2048. Above the line a
-# faster B may help.
+# slower A may help.
 #
-# In our model the two meet at 0.0095, measured on the scores, with many tokens in a batch. Your sums are upper limits for
-# one token, and A's step seems to fall short of its limit by more.
+# In our model the two would meet at 0.0095, if A's step 2 grows with its rate. This is measured on the scores, with many
+# tokens in a batch. Your sums are upper limits for one token, and A's step seems to fall short of its limit by more.
 #
 # Both values are far above the 0.0003 that A has here. So this argument does not explain our sixteen points.
 #

@@ -5,8 +5,7 @@
 # asks you: **should we switch to Serial LoRA?**
 #
 # First you read what would refute each of its promises, and bet. Then you train the rivals that it leaves out. At last you
-# take the way from LoRA to Serial LoRA apart, and train the step that costs. All cells together run for two to four
-# minutes on two cores.
+# take the way from LoRA to Serial LoRA apart, and train the step that costs.
 
 # %%
 try:
@@ -466,8 +465,9 @@ display_figure(plot_rivals(beside, bars))
 # %% [markdown]
 # In both panels all four rivals lie to the right of Serial LoRA, and promises 4, 5 and 6 fall; *comparable* is open in
 # yours and holds in the study. But your intervals are much wider, and they leave out other rates and seeds. The hollow row
-# is Serial LoRA itself, at 0.009 instead of 0.003: the rate alone brings it 2.2 points, as much as most rivals. **So one
-# set and one training show that a way works, but not which of two good ways is better.** For that we go by the study.
+# is Serial LoRA itself, at 0.009 instead of 0.003. Its rate alone moves it as far as most rivals lie, though its interval
+# still contains zero. **So one set and one training show that a way works, but not which of two good ways is better.** For
+# that we go by the study.
 #
 # ## Is it the sharing?
 #
@@ -586,7 +586,7 @@ print(f"E less W, the study, each at its own rate: {-like.mean:+.2f} ± {like.ha
 
 # %% [markdown]
 # At its own rate, as in the study, your pair behind E is ahead of Serial LoRA by 1.40 ± 1.00. But if Serial LoRA has E's
-# rate, E is behind, by 0.77 ± 2.13. So one training can't show half a point: **that E does better we know from the
+# rate, nothing can be seen: -0.77 ± 2.13. So one training can't show half a point: **that E does better we know from the
 # study's 12 sets alone.** What your own training can show is where the change goes.
 #
 # ## What the stretch does
@@ -627,7 +627,7 @@ print(f"W's directions less random ones: {mean:+.2f} ± {half:.2f}")
 # Serial LoRA's change these 16 get 99%, of LoRA's 44%, and behind E 40%.** (All lean to them: chance would give 8%.)
 #
 # That says where the change goes. What it costs, the two lines say: along W's own directions the stretch costs 0.54 ± 0.29,
-# along random ones 0.20 ± 0.22, which may be nothing. Whether it is worse along W's own is open: -0.34 ± 0.37. So we can say
+# along random ones 0.20 ± 0.22, which may be nothing. Whether these two costs differ is open: -0.34 ± 0.37. So we can say
 # that W's stretch along W's directions costs half a point. That any such stretch would, we can't say, nor do we know why.
 # ([Lesson 01](01_low_rank_maths.ipynb) saw the same in a block of CLIP: with an even stretch the shared pair trained
 # further.)
