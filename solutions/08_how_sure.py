@@ -5,8 +5,8 @@
 # size. On average Serial LoRA won. "So sharing one pair works," says your friend, and wants your name on the report.
 # Do you sign?
 #
-# To decide, you find out what these fifteen runs are worth: you build an interval, test it where you know the truth,
-# and work out how many data sets your friend needs.
+# To decide, you find out what these fifteen pairs of runs are worth: you build an interval, test it where you know the
+# truth, and work out how many data sets your friend needs.
 #
 # For SAM a run is scored by *Dice*, the overlap of its masks with the true ones. Below, CLIP has *accuracy*, and SD3
 # *style share*, the share of drawings in the designer's style. All are given in points, hundredths.
@@ -77,7 +77,7 @@ for lab, margin in MARGINS.items():
     print(f"{lab}: a margin of {margin:g} gives away {margin / gains[lab]:.0%} of LoRA's gain")
 
 sam = scores["sam"].drop("photographs")
-sign = "no"  # your guess: "yes" or "no", before you see them
+sign = "yes"  # your guess: "yes" or "no", before you see them
 won_by = (sam["serial_lora"] - sam["lora_equal_budget"]).unstack("seed")  # (sets, seeds)
 display(won_by.style.format("{:+.2f}"))
 
@@ -329,16 +329,16 @@ between = won_by.mean(axis=1).var() - noise / won_by.shape[1]
 print(f"standard deviations: {between**0.5:.2f} between data sets, {noise**0.5:.2f} between seeds")
 ways = {"runs, 2 s.e.": over_runs, "sets, Student's t": interval_of}
 tried, rates = yours("8.3"), pd.DataFrame(columns=list(ways))
-alike = tried(over_runs, 5, 3, between**0.5 / 2, noise**0.5)
-print(f"three seeds, data sets twice as alike: {alike:.0%} false positives over runs")
+print(f"variance of the mean: {between / 5:.3f} from data sets, {noise / 15:.3f} from three seeds")
 for seeds in (1, 3, 5, 10, 20, 30):
     rates.loc[seeds] = [tried(way, 5, seeds, between**0.5, noise**0.5) for way in ways.values()]
 display_figure(plot_false_positives(rates, guess))
 
 # %% [markdown]
 # Your friend's interval finds a winner between equal methods in 28% of studies with three seeds, and in 69% with
-# thirty, because more seeds make it narrower but say nothing about other data sets. Yours stays near 5%. The 28%
-# holds for the spreads of these runs, which five data sets tell only roughly.
+# thirty. The mean of five data sets varies with a variance of between² / 5 + within² / (5 · seeds), here 0.023 + 0.003. More
+# seeds shrink only the second part, but your friend's standard error treats both alike, so it becomes far too small.
+# Yours stays near 5%. (The 28% holds for the spreads of these runs, which five data sets tell only roughly.)
 #
 # But you drew normal numbers, for which Student's t is made. The next cell draws data sets of three shapes with the
 # same mean and spread. **Guess first**: with six skewed data sets, how often does your interval leave out zero?
@@ -377,7 +377,8 @@ display_figure(plot_shapes(SHAPES, rates, skewed))
 #
 # We ask six questions, and would report whichever answer stands out. Each interval misses in 5% of studies, so one of the
 # six misses far more often. **Bonferroni's correction** lets each miss in only 5% / 6 of studies, which adds up to 5% at
-# most. The table has the share of studies in which one of six independent intervals misses, each over six data sets.
+# most, whether the six depend on each other or not. The table has the share of studies in which one of six independent
+# intervals misses, each over six data sets.
 
 # %%
 rows = {}
@@ -423,16 +424,16 @@ display_figure(plot_margins(judged))
 # The last column has the smallest margin with which *comparable* holds. At equal rank SAM needs 13% of LoRA's gain. Our
 # one point is 17% of it, so it holds; with the 10% that we allowed CLIP and SD3 it would be open.
 #
-# At equal size the thick bar, now with the photographs, leaves out zero. So the same six numbers have two answers.
-# Asked alone, and planned so: *better*. Asked as one of our six: *open*. The second counts for us, because we would
-# have reported any of the six. Open is everything on CLIP and SD3, too. CLIP's intervals contain zero, and still Serial
-# LoRA may be eight points behind: "not significant" does not mean "comparable".
+# At equal size the thick bar leaves out zero, now that the photographs are a sixth data set. Had your friend kept them,
+# asked only this, and said so beforehand, you would have signed *better*. We asked six questions and would have reported
+# any of them, so here it is *open*. Open is everything on CLIP and SD3, too. CLIP's intervals contain zero, and still
+# Serial LoRA may be eight points behind: "not significant" does not mean "comparable".
 #
 # ## How many data sets would your friend need?
 #
 # Suppose that your friend asks only this one question, and that the true lead and spread are those of the six data
 # sets. Here are thirty simulated studies of each of three sizes. A study is green if all of its interval lies right of
-# zero: it finds the lead. A large red dot marks an interval that misses the true lead.
+# zero: it finds the lead. A large orange dot marks an interval that misses the true lead.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_studies
@@ -454,8 +455,8 @@ display_figure(plot_studies({n: simulate(n, 30) for n in (3, 6, 12)}, lead))
 
 # %% [markdown]
 # With six data sets 23 of 30 studies find the lead. With three, about a quarter do, and what they report is too large:
-# on average 0.54, where 0.42 is true. Only a mean that is large by luck can leave zero out, when the interval is
-# this wide. Keep it in mind for leads that others report, too.
+# on average 0.54, where 0.42 is true. With intervals this wide, zero is left out only if the mean came out large, or the
+# spread small, by luck. Keep it in mind for leads that others report, too.
 #
 # ### Exercise 8.4 · How many data sets?
 #
@@ -463,9 +464,9 @@ display_figure(plot_studies({n: simulate(n, 30) for n in (3, 6, 12)}, lead))
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 10 |
 #
-# Two things eat up the true lead: the half of the interval, and bad luck. The half is t(1 - 0.025 / questions) standard
-# errors long, where t(p) is Student's quantile of p. Bad luck puts a study's mean below the true lead, in 80% of studies
-# by less than t(0.8) standard errors. So about 80% of studies find the lead if
+# The lead must cover two lengths: half of the interval, and how far a study's mean may fall below the truth by bad luck.
+# The half is t(1 - 0.025 / questions) standard errors long, where t(p) is Student's quantile of p. The mean falls below,
+# in 80% of studies, by less than t(0.8) standard errors. So about 80% of studies find the lead if
 #
 # $$\left(t(1 - 0.025 / \text{questions}) + t(0.8)\right) \cdot \text{standard error} \le \text{distance}$$
 #
