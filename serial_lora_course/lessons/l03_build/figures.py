@@ -66,8 +66,6 @@ def plot_wirings(
             axes.set(xlim=(0, 394), ylim=(-85, 172), aspect="equal")
             axes.set_title(title, pad=2)
             axes.set_title(where, pad=2, loc="right", fontsize=10, weight="normal", color=QUIET)
-            if places == {"3"}:  # Serial LoRA's
-                axes.axhspan(-85, 172, color=GREEN, alpha=0.09, linewidth=0)
             _draw_block(axes, places)
             for row, (sentence, holds) in enumerate(answers.items()):
                 y, look = -14 - 21 * row, {"va": "center", "fontsize": 10}
