@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from serial_lora_course.plots.pictures import draw_bare
 
 TESTS = ("names found", "taken for hers", "both")
 DESIGNER = "Ines herself"
+PULLED = ("the frozen pull at σ > 0.6", "the frozen pull at σ < 0.6")  # and nowhere else
 PALE = "#e69f00"
 COLORS = (style.QUIET, style.PURPLE, style.VERMILION, PALE, style.BLUE, style.GREEN, style.INK)
+STORY = ("in words", "tuned alone", "guided by both")  # joined by arrows
 BESIDE = {  # where a label stands, in points from its dot, so that it hides no other
     "tuned alone": (-7, 0),
     "at half strength": (-7, 0),
@@ -36,19 +39,24 @@ def plot_ways(runs: pd.DataFrame) -> Figure:
     with style.styled_figure(10, 4.6) as figure:
         grid = figure.subplots(1, runs["prompts"].nunique(), sharey=True, squeeze=False)[0]
         for axes, (count, some) in zip(grid, runs.groupby("prompts", sort=False), strict=True):
-            title = "the forty prompts" if count == 40 else f"{count} other prompts, as of forty"
+            others = f"{count} other prompts, as of forty, one noise"
+            title, places = "the forty prompts" if count == 40 else others, {}
             for (way, own), color in zip(some.groupby("way", sort=False), COLORS, strict=False):
                 dots = own[[*TESTS]] * 40 / count
                 named, styled, both = dots.mean()
                 if len(own) > 1:
                     axes.scatter(dots[TESTS[0]], dots[TESTS[1]], 14, color, alpha=0.5)
                 axes.scatter(named, styled, 90, color)
+                places[way] = named, styled
                 beside = BESIDE.get(way, (7, 0))
                 look = {"ha": "right" if beside[0] < 0 else "left", "va": "center", "fontsize": 9}
                 label = f"{way}: {both:.1f}"
                 axes.annotate(label, (named, styled), beside, textcoords="offset points", **look)
                 told.append(f"{title}, {way}: {named:.1f}, {styled:.1f} and {both:.1f}")
-            axes.set(title=title, xlabel="names found, of forty", xlim=(16, 44), ylim=(0, 40.5))
+            arrow = {"arrowstyle": "->", "color": style.QUIET, "shrinkA": 8, "shrinkB": 8}
+            for here, there in pairwise(places[way] for way in STORY if way in places):
+                axes.annotate("", there, here, arrowprops=arrow)
+            axes.set(title=title, xlabel="names found, of forty", xlim=(12, 44), ylim=(0, 40.5))
         grid[0].set_ylabel("taken for hers, of forty")
     return style.with_description(figure, f"{', '.join(TESTS)}: {'; '.join(told)}.")
 

@@ -1,6 +1,6 @@
 """Makes the counts again: ``python -m serial_lora_course.lessons.l06_sd3.records``, some five minutes.
 
-It runs the solved lesson's own cells up to the last exercise, and lets the judges count what each way draws, for
+It runs the solved lesson's own cells up to the forty drawings, and lets the judges count what each way draws, for
 four noises, and for the other prompts.
 """
 
@@ -14,15 +14,15 @@ from tqdm import tqdm
 
 from serial_lora import set_scale
 from serial_lora_course.checking.solved import cells_before
-from serial_lora_course.lessons.l06_sd3.figures import DESIGNER, TESTS
+from serial_lora_course.lessons.l06_sd3.figures import DESIGNER, PULLED, TESTS
 
 NOISES = (0, 1000, 2000, 3000)  # the seed of the first drawing's noise
 
 
 def main() -> None:
-    lesson = cells_before("06", 'drawings["guided by both"]')
+    lesson = cells_before("06", 'cap = ""')
     frozen, tuned = lesson["model"], lesson["network"]
-    asking, sharing = lesson["asking"], lesson["sharing"]
+    asking, sharing, pulled = lesson["asking"], lesson["sharing"], lesson["pulled"]
     half = copy.deepcopy(tuned)
     set_scale(half, 0.5)
     rows = []
@@ -39,6 +39,10 @@ def main() -> None:
             "guided by both": sharing(words, 0.5),
             "guided by the frozen model": sharing(words, 1),
         }
+        if not others:
+            ways |= {
+                way: pulled(words, near) for way, near in zip(PULLED, (True, False), strict=True)
+            }
         jobs = [(noise, way) for noise in noises for way in ways] + [(0, DESIGNER)]
         for noise, way in tqdm(jobs, f"{len(captions)} prompts"):
             prompts = [*range(len(captions))]
