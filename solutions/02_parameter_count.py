@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 02 · The count, proved
 #
-# You train CLIP with LoRA, and your GPU is out of memory. A paper on Serial LoRA (Zhong et al.) promises a quarter of
-# LoRA's parameters. **How much of the memory would it save?** No table of parameters tells, so we measure it here. First
-# we prove the quarter, in one line of algebra. It has two sources:
+# You train CLIP with LoRA, and the memory is full. A paper on Serial LoRA (Zhong et al.) promises a quarter of LoRA's
+# parameters. **How much memory would it save?** A table of parameters does not tell, so we measure it here. First we
+# prove the quarter, in one line of algebra. It has two sources:
 #
 # - In an attention block, q, k and v read the same tokens x. One pair of thin matrices that changes x reaches all
 #   three. So three of LoRA's pairs become one.
-# - LoRA's fourth pair, on the matrix *out* after attention, is left away.
+# - LoRA's fourth pair, on the matrix *out* after attention, is dropped.
 #
 # The figure is drawn to scale for CLIP; a filled square holds as many parameters as one pair. Write your guess of the
 # memory, as a share, in the last line of the cell.
@@ -87,7 +87,7 @@ check("2.1", lora_parameters)
 #
 # ## A quarter of which LoRA?
 #
-# Give your function the letters d and r in place of numbers, and it answers for every width and every rank at once. In
+# Give your function the letters d and r in place of numbers, and it answers for every width and rank at once. In
 # the first table, "times" divides by the size of Serial LoRA, and "fits at" is the largest rank that makes LoRA no larger
 # than Serial LoRA of rank 32.
 #
@@ -102,8 +102,8 @@ def trained(model: nn.Module) -> int:
 
 (d, r), parameters = symbols("d r"), yours("2.1")
 serial = parameters([(d, d)], r)
-print(f"{'':42}{'size':>8}{'times':>7}{'fits at':>9}")
-print(f"{'Serial LoRA, in front of q, k, v':42}{serial!s:>8}{1:>7}{32:>9}")
+print(f"{'':44}{'size':>9}{'times':>7}{'fits at':>9}")
+print(f"{'Serial LoRA, in front of q, k, v':44}{serial!s:>9}{1:>7}{32:>9}")
 for place, shapes in {  # (inputs, outputs) of each matrix that has a pair
     "LoRA on q, k, v, out: the figure above": [(d, d)] * 4,
     "LoRA on q, k, v: CLIP-LoRA": [(d, d)] * 3,  # Zanella and Ben Ayed, 2024
@@ -111,7 +111,7 @@ for place, shapes in {  # (inputs, outputs) of each matrix that has a pair
     "LoRA on all four, k and v a quarter as wide": [(d, d), (d, d / 4), (d, d / 4), (d, d)],
 }.items():
     size = parameters(shapes, r)
-    print(f"{place:42}{size!s:>8}{size / serial!s:>7}{32 // (size / serial)!s:>9}")
+    print(f"{place:44}{size!s:>9}{size / serial!s:>7}{32 // (size / serial)!s:>9}")
 
 print(f"\n{'':29} rank        LoRA Serial LoRA  times")
 for title, name, rank, stream in (
@@ -125,18 +125,19 @@ for title, name, rank, stream in (
     print(f"{title:29}{rank:5}{lora:12,}{serial:13,}{lora / serial:7.2f}")
 
 # %% [markdown]
-# In each row of the first table d and r have cancelled. So the 4 in LoRA's first row holds for every width and every rank,
-# and that is the proof. The other rows show its three conditions:
+# In each row d and r have cancelled. So the 4 in LoRA's first row holds for every width and every rank: that is the proof.
+# The other rows show its three conditions:
 #
 # - **LoRA has pairs on all four matrices.** Without out the factor is 3, on q and v alone it is 2.
 # - **The four matrices are square.** With narrower k and v, as in language models with grouped-query attention, it is
 #   smaller.
 # - **The ranks are equal.** LoRA of rank 8 is as small as Serial LoRA of rank 32.
 #
-# CLIP and SAM agree. SD3's last block throws the text's output away. So it has no out for text, and LoRA has one pair fewer.
+# CLIP and SAM agree. SD3 comes out a little lower: its last block throws the text's output away, so it has no out for text,
+# and LoRA has one pair fewer.
 #
-# The quarter has a price: q, k and v share one A and one B, and out does not change. (Lesson 01 shows what that cannot
-# express.) What does it buy?
+# The price: q, k and v share one A and one B, and out does not change. (Lesson 01 shows what that cannot express.) What does
+# it buy?
 #
 # ## What is kept in memory?
 #
@@ -202,7 +203,7 @@ check("2.2", FrugalLinear)
 #
 # Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
 #
-# Such a layer keeps less when its W is frozen. How much less is it in a whole model?
+# With W frozen, the layer keeps less. How much less is it in a whole model?
 #
 # ### Exercise 2.3 · What autograd keeps
 #
@@ -289,11 +290,11 @@ print(table[table.widths > 0.1].round(2).to_string(index=False))  # the norms' m
 print(f"all: {table.widths.sum():.2f} widths")
 
 # %% [markdown]
-# The rows follow the forward pass. A norm keeps its input. `Addmm` is a matrix with a bias, here the one of q, k and v; its
-# input is called `mat1`. Attention keeps q, k and v, in one storage three wide, and its output (also out's input, counted
-# once). A second norm follows, and the feed-forward: a matrix, the activation function, a matrix. CLIP's activation
-# function is `h * sigmoid(1.702 * h)`. The gradient of a product needs both factors, each of them 4 wide: **the
-# largest part of all.**
+# The rows follow the forward pass. A norm keeps its input. `Addmm` is a matrix with a bias, here that of q, k and v; it keeps
+# its x, as your layer does, under the name `mat1`. Attention keeps q, k and v, in one storage three wide, and its output
+# (also out's input, counted once). A second norm follows, and the feed-forward: a matrix, the activation function, a
+# matrix. CLIP's activation function is `h * sigmoid(1.702 * h)`. The gradient of a product needs both factors, each of
+# them 4 wide: **the largest part of all.**
 #
 # Now LoRA freezes all weights, and gives q, k, v and out their pairs. How many widths are still kept? **Go through the rows,
 # and write your sum below.**
@@ -322,8 +323,8 @@ display_figure(plot_kept(bars, totals, WIDTHS))
 # **A frozen matrix does not keep its input.** So the light blue part shrinks from 6 widths to 1: the feed-forward's two
 # inputs are gone, and what q, k and v read stays, because A learns from it.
 #
-# **Norms, attention and the activation function keep 2 + 4 + 8 widths in every row.** They hold no matrix to freeze, and the
-# gradient needs these tensors to pass through them to the pairs below.
+# **Norms, attention and the activation function keep 2 + 4 + 8 widths in every row.** A frozen matrix hands the gradient down
+# as g W, whatever x was. These three are not linear: what they hand down to the pairs below depends on the values.
 #
 # Only the purple part, x Aᵀ between A and B, depends on the rank: 0.17 widths for LoRA's four pairs, 0.04 for Serial
 # LoRA's one. **That is a quarter, of very little.**
@@ -331,12 +332,12 @@ display_figure(plot_kept(bars, totals, WIDTHS))
 # ## The whole step
 #
 # Now all of CLIP takes a step of Adam with one picture and one caption; in two ways only the upper half of its blocks has
-# pairs. We save the adapter's file, add up the parts of the memory, and measure the whole: `with_peak` runs the step under
-# PyTorch's profiler, follows every allocation, and returns the most that was in use at once.
+# pairs. We save the adapter's file, add up the parts of the memory, and measure the whole: `with_peak` lets PyTorch's profiler
+# follow every allocation, and returns the most that was in use at once. (The loss is a mere product of picture and caption,
+# which is enough here.)
 #
-# Gradients are missing from the sum on purpose: the backward pass makes them while it frees the much larger kept
-# tensors, so memory is fullest just before. (The loss is a mere product of picture and caption, which is enough here.)
-# For 32 pictures we multiply what is kept; the last printed line tests this with two.
+# Gradients are missing from the sum: the backward pass makes them while it frees the much larger kept tensors, so memory
+# is fullest just before. For 32 pictures we multiply what is kept; the last printed line tests this with two.
 
 # %%
 upper = range(6, 12)  # of 12 blocks in each tower
@@ -347,12 +348,14 @@ sizes = {}  # way -> bytes of each part
 for name, config in adapters.items():
     with torch.device("meta"):
         model = inject(MODELS["CLIP"](), config)
-    pairs = 4 * trained(model)  # bytes, as float32 has four
-    weights = sum(p.nbytes for p in model.parameters()) - pairs
-    held, peak = measure.with_peak(partial(yours("2.3"), model, partial(measure.adam_step, model)))
+    learn = 4 * trained(model)  # bytes, as float32 has four
+    weights = sum(p.nbytes for p in model.parameters()) - learn
+    pairs = 3 * learn  # with Adam's two moments
+    step = partial(measure.adam_step, model)
+    held, peak = measure.with_peak(partial(yours("2.3"), model, step))
     with TemporaryDirectory() as folder:
         file = save_adapter(model, f"{folder}/adapter").stat().st_size
-    sizes[name] = [file, weights, 3 * pairs, held, weights + 3 * pairs + held, peak]  # two moments
+    sizes[name] = [file, weights, pairs, held, weights + pairs + held, peak]
 
 columns = ["file", "weights", "pairs", "kept", "sum", "measured"]
 table = pd.DataFrame.from_dict(sizes, "index", columns=columns) / 1e6
@@ -369,8 +372,8 @@ display_figure(plot_memory(table, 32, SAVED))
 # the number of parameters counts here, not the method. (Measurement and sum differ by 2 MB, inputs and tensors that
 # live for a moment.)
 #
-# To save memory, keep the gradient out of the lower blocks. **With pairs in the upper half alone, LoRA saves 44.1% with 32
-# pictures, and Serial LoRA 44.9%**, because no gradient has to go below the lowest pair.
+# So if your memory is full, keep the gradient out of the lower blocks. **With pairs in the upper half alone, LoRA saves
+# 44.1% with 32 pictures, and Serial LoRA 44.9%**, because no gradient has to go below the lowest pair.
 #
 # ## Quiz
 #
@@ -406,10 +409,10 @@ display_figure(plot_memory(table, 32, SAVED))
 #
 # - Serial LoRA has a quarter of LoRA's parameters, at equal ranks, if LoRA has pairs on all four matrices and these are
 #   square.
-# - A frozen matrix does not keep its input. Whatever else the gradient passes through keeps its tensors all the same.
+# - A frozen matrix does not keep its input. What is not linear keeps its tensors, wherever a gradient passes.
 # - So a quarter of the parameters makes a quarter of the file, and saves 1.5% of the memory of a step with 32 pictures.
 #
-# These sizes are for float32 on a CPU. Two questions stay open: what a GPU keeps in half precision, and whether pairs in the
-# upper half alone learn as well.
+# The sizes are for float32 on a CPU. It stays open what a GPU keeps in half precision, and whether pairs in the upper half
+# alone learn as well.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).

@@ -111,6 +111,7 @@ def plot_kept(
             axes.plot(guess, 1.5, "D", **DOT)
             axes.text(guess + 0.3, 1.5, f"your guess: {guess:g}", va="center", fontsize=10)
         axes.set(xlabel="kept for each token, in widths of the block", ylim=(3.5, -1.1))
+        axes.grid(visible=False)
         axes.set(xlim=(0, 1.1 * max(totals.values())), xticks=range(0, 21, 5))
     said = [
         f"{way} {totals[way]:.2f} ({', '.join(f'{part} {bar[part]:.2f}' for part in bar)})"

@@ -30,10 +30,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 #: What is kept -> the operations in autograd that keep it.
 KEEPERS = {
-    "norms:\ntheir inputs": ("NativeLayerNorm",),
+    "norms:\ninputs": ("NativeLayerNorm",),
     "attention:\nq, k, v, output": ("ScaledDotProduct",),
     "activation function:\nh and the sigmoid": ("Mul", "Sigmoid"),
-    "matrices that learn:\ntheir inputs": ("Addmm", "Mm"),
+    "matrices that learn:\ninputs": ("Addmm", "Mm"),
 }
 BETWEEN = "between A and B"
 
