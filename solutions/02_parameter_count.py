@@ -2,8 +2,8 @@
 # # 02 · The count, proved
 #
 # You train CLIP with LoRA, and the memory is full. A paper on Serial LoRA (Zhong et al.) promises a quarter of LoRA's
-# parameters. **How much memory would it save?** A table of parameters does not tell, so we measure it here. First we
-# prove the quarter, in one line of algebra. It has two sources:
+# parameters. **How much memory would it save?** A table of parameters does not tell, so we measure it. First we prove the
+# quarter, in one line of algebra. It has two sources:
 #
 # - In an attention block, q, k and v read the same tokens x. One pair of thin matrices that changes x reaches all
 #   three. So three of LoRA's pairs become one.
@@ -133,8 +133,7 @@ for title, name, rank, stream in (
 #   smaller.
 # - **The ranks are equal.** LoRA of rank 8 is as small as Serial LoRA of rank 32.
 #
-# CLIP and SAM agree. SD3 comes out a little lower: its last block throws the text's output away, so it has no out for text,
-# and LoRA has one pair fewer.
+# CLIP and SAM agree. SD3's last block throws the text's output away; so it has no out for text, and LoRA has one pair fewer.
 #
 # The price: q, k and v share one A and one B, and out does not change. (Lesson 01 shows what that cannot express.) What does
 # it buy?
@@ -156,7 +155,7 @@ for title, name, rank, stream in (
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 8 |
 #
-# Write this layer. `ctx.needs_input_grad`, a pair of booleans, tells whether x and W need a gradient. Keep with
+# Write this layer, forward and backward. `ctx.needs_input_grad`, a pair of booleans, tells whether x and W need a gradient. Keep with
 # `ctx.save_for_backward(...)` only what a needed gradient is made of. The check compares the output, the gradients, and
 # what is kept.
 
@@ -318,7 +317,7 @@ for name, config in ways.items():
 display_figure(plot_kept(bars, totals, WIDTHS))
 
 # %% [markdown]
-# The bars come from the graph and the bold sums from your function; they agree.
+# The bold sums are your function's; the bars, from the graph, agree.
 #
 # **A frozen matrix does not keep its input.** So the light blue part shrinks from 6 widths to 1: the feed-forward's two
 # inputs are gone, and what q, k and v read stays, because A learns from it.
@@ -331,10 +330,10 @@ display_figure(plot_kept(bars, totals, WIDTHS))
 #
 # ## The whole step
 #
-# Now all of CLIP takes a step of Adam with one picture and one caption; in two ways only the upper half of its blocks has
-# pairs. We save the adapter's file, add up the parts of the memory, and measure the whole: `with_peak` lets PyTorch's profiler
-# follow every allocation, and returns the most that was in use at once. (The loss is a mere product of picture and caption,
-# which is enough here.)
+# Now all of CLIP takes a step of Adam with one picture and caption; in two ways only the upper half of its blocks has pairs.
+# We save the adapter's file, add up the parts of the memory, and measure the whole: `with_peak` lets PyTorch's profiler
+# follow every allocation, and returns the most that was in use at once. (The loss is a mere product of picture and
+# caption, which is enough here.)
 #
 # Gradients are missing from the sum: the backward pass makes them while it frees the much larger kept tensors, so memory
 # is fullest just before. For 32 pictures we multiply what is kept; the last printed line tests this with two.
