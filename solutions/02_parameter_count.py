@@ -9,8 +9,8 @@
 #   three. So three of LoRA's pairs become one.
 # - LoRA's fourth pair, on the matrix *out* after attention, is dropped.
 #
-# The figure is drawn to scale for CLIP; a filled square holds as many parameters as one pair. Write your guess of the
-# memory, as a share, in the last line of the cell.
+# The figure is to scale for CLIP; a filled square holds as many parameters as one pair. Write your guess, as a share of
+# the memory, in the last line of the cell.
 
 # %%
 try:
@@ -135,8 +135,8 @@ for title, name, rank, stream in (
 #
 # CLIP and SAM agree. SD3's last block throws the text's output away; so it has no out for text, and LoRA has one pair fewer.
 #
-# The price: q, k and v share one A and one B, and out does not change. (Lesson 01 shows what that cannot express.) What does
-# it buy?
+# The quarter has a price: q, k and v share one A and one B, and out does not change. (Lesson 01 shows what that cannot
+# express.) What does it buy?
 #
 # ## What is kept in memory?
 #
@@ -259,8 +259,8 @@ check("2.3", kept)
 #
 # ## One block, operation by operation
 #
-# Your function gives a sum. For its parts, we walk backward through autograd's graph, from the output of one block of CLIP,
-# and ask each operation what it saved. The unit is the block's width d, 768 numbers a token. At first everything learns.
+# Your function gives a sum. For its parts, we walk backward through autograd's graph of one block of CLIP, and ask each
+# operation what it saved. The unit is the block's width d, 768 numbers a token. At first everything learns.
 
 
 # %%
@@ -323,7 +323,7 @@ display_figure(plot_kept(bars, totals, WIDTHS))
 # inputs are gone, and what q, k and v read stays, because A learns from it.
 #
 # **Norms, attention and the activation function keep 2 + 4 + 8 widths in every row.** A frozen matrix hands the gradient down
-# as g W, whatever x was. These three are not linear: what they hand down to the pairs below depends on the values.
+# as g W, whatever x was. These three are not linear: what they hand down to the pairs below depends on these values.
 #
 # Only the purple part, x Aᵀ between A and B, depends on the rank: 0.17 widths for LoRA's four pairs, 0.04 for Serial
 # LoRA's one. **That is a quarter, of very little.**
@@ -409,9 +409,9 @@ display_figure(plot_memory(table, 32, SAVED))
 # - Serial LoRA has a quarter of LoRA's parameters, at equal ranks, if LoRA has pairs on all four matrices and these are
 #   square.
 # - A frozen matrix does not keep its input. What is not linear keeps its tensors, wherever a gradient passes.
-# - So a quarter of the parameters makes a quarter of the file, and saves 1.5% of the memory of a step with 32 pictures.
+# - So a quarter of the parameters makes a quarter of the file, and saves 1.5% of a step's memory with 32 pictures.
 #
 # The sizes are for float32 on a CPU. It stays open what a GPU keeps in half precision, and whether pairs in the upper half
-# alone learn as well.
+# learn as well.
 #
 # Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).
