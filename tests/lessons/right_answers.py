@@ -68,15 +68,20 @@ def stack_as_sequences(pairs):
     return pad_sequence(rows, batch_first=True), pad_sequence(columns, batch_first=True).mT
 
 
-def unreached_by_backward(model, loss):
-    """Every number that learns is drawn again, and one step goes back."""
-    drawn = copy.deepcopy(model)
-    for p in drawn.parameters():
-        if p.requires_grad:
-            p.data.uniform_(-0.3, 0.3)
-    loss(drawn).backward()
-    learn = [(name, p.grad) for name, p in drawn.named_parameters() if p.requires_grad]
-    return [name for name, gradient in learn if gradient is None or gradient.abs().max() == 0]
+class FrugalByBoth(torch.autograd.Function):
+    """A list of what is kept, and gradients by sums over tokens."""
+
+    @staticmethod
+    def forward(ctx, x, W):
+        pairs = zip((W, x), ctx.needs_input_grad, strict=True)
+        ctx.save_for_backward(*(tensor for tensor, needed in pairs if needed))
+        return torch.einsum("ni,oi->no", x, W)
+
+    @staticmethod
+    def backward(ctx, g):
+        kept, (for_x, for_W) = list(ctx.saved_tensors), ctx.needs_input_grad
+        of_x = torch.einsum("no,oi->ni", g, kept.pop(0)) if for_x else None
+        return of_x, torch.einsum("no,ni->oi", g, kept.pop()) if for_W else None
 
 
 def kept_in_a_list(model, run):
@@ -231,7 +236,7 @@ def share_by_counting(model, pictures, labels):
 
 
 ANSWERS = {
-    "2.2": [unreached_by_backward],
+    "2.2": [FrugalByBoth],
     "2.3": [kept_in_a_list],
     "0.1": [tokens_by_columns],
     "0.2": [

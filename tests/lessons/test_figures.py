@@ -211,29 +211,35 @@ def test_each_run_is_a_dot_with_a_line_through_the_medians_and_tokens_that_stay_
 def test_what_a_block_keeps_is_drawn_end_to_end_with_the_total_that_was_counted():
     parts = {"norms": 2.0, "attention": 4.0, "activation": 8.0, "inputs": 6.0, "between": 0.0}
     bars = {"all": parts, "pairs": parts | {"inputs": 1.0, "between": 0.25}}
-    (axes,) = plot_kept(bars, {"all": 20.0, "pairs": 15.25}).axes
+    (axes,) = plot_kept(bars, {"all": 20.0, "pairs": 15.25}, guess=17).axes
     drawn = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
     ends = [(14, 6), (14, 1), (20, 0), (15, 0.25)]
     assert drawn == [(0, 2)] * 2 + [(2, 4)] * 2 + [(6, 8)] * 2 + ends
-    assert {"  20.00", "  15.25", "0.25"} <= {text.get_text() for text in axes.texts}
+    texts = {text.get_text() for text in axes.texts}
+    assert {"  20.00", "  15.25", "0.25 between", "your guess: 17"} <= texts
+    assert axes.lines[0].get_xdata().tolist() == [17]
 
 
 @pytest.mark.parametrize("guess", [None, 0.5])
 def test_the_memory_of_a_step_is_its_parts_beside_what_was_measured_and_guessed(guess):
-    ways = ("all", "LoRA, rank 32", "Serial LoRA, rank 32")
-    sizes = {1: ((9, 9, 5), (8, 1, 1), (7, 1, 1)), 32: ((9, 9, 9), (8, 1, 11), (7, 1, 7))}
-    parts = ("weights", "moments", "kept")
-    memory = {
-        n: {way: dict(zip(parts, of, strict=True)) for way, of in zip(ways, rows, strict=True)}
-        for n, rows in sizes.items()
+    sizes = {
+        "all": (2, 9, 9, 5, 24),
+        "LoRA, rank 32": (1, 8, 1, 2, 11.5),
+        "Serial LoRA, rank 32": (0.5, 7, 1, 1, 9),
     }
-    one, many = plot_memory(memory, {"LoRA, rank 32": 10.5, "Serial LoRA, rank 32": 9}, guess).axes
-    for axes, rows in zip((one, many), sizes.values(), strict=True):
-        assert [bar.get_width() for bar in axes.patches] == list(np.ravel(rows, order="F"))
-    assert one.lines[0].get_xydata().tolist() == [[10.5, 1], [9, 2]]
+    columns = ["file", "weights", "pairs", "kept", "measured"]
+    table = pd.DataFrame.from_dict(sizes, "index", columns=columns)
+    file, one, many = plot_memory(table, 8, guess).axes
+    for axes, widths in (
+        (file, [0, 0, 0, 2, 1, 0.5, 0, 0, 0]),
+        (one, [9, 8, 7, 9, 1, 1, 5, 2, 1]),
+        (many, [9, 8, 7, 9, 1, 1, 40, 16, 8]),
+    ):
+        assert [bar.get_width() for bar in axes.patches] == widths
+    assert one.lines[0].get_xydata().tolist() == [[24, 0], [11.5, 1], [9, 2]]
     guesses = [line.get_xydata().tolist() for line in many.lines]
-    assert guesses == ([] if guess is None else [[[10, 2]]])
-    assert "   15 (-25.0%)" in [text.get_text() for text in many.texts]
+    assert guesses == ([] if guess is None else [[[12.5, 2]]])
+    assert "16.0 MB (-36.0%)" in [text.get_text() for text in many.texts]
 
 
 def test_a_curve_over_the_weight_has_its_counts_and_its_distance_to_the_one_before():

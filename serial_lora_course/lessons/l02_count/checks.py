@@ -1,16 +1,15 @@
-"""Checks of lesson 02: the size of any LoRA, what no training moves, and what autograd keeps."""
+"""Checks of lesson 02: the size of any LoRA, a layer that keeps little, and what autograd keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 
-from serial_lora import LoRAConfig, inject
 from serial_lora_course.checking.case import Case
 from serial_lora_course.checking.running import exercise
-from serial_lora_course.lessons.l02_count.measure import MODELS, picture_loss
 
 
 @exercise("2.1", "the formula equals numel() for one matrix and for several, square or not")
@@ -27,42 +26,36 @@ def lora_parameters() -> Iterator[Case]:
         yield Case(f"the parameters of pairs of rank {rank} for {shapes}", (shapes, rank), counted)
 
 
-class Paired(nn.Module):
-    """A frozen layer with a fresh pair, and a shift that learns."""
+def used(layer: type) -> Callable:
+    """What a layer makes of x and W: its output, or the names of what it keeps."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4).requires_grad_(False)
-        self.lora_A, self.lora_B = nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.zeros(4, 2))
-        self.shift = nn.Parameter(torch.ones(4))
+    def attempt(do: str, x: Tensor, W: Tensor) -> Tensor | list[str]:
+        names, found = {x.data_ptr(): "x", W.data_ptr(): "W"}, set()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) + x @ self.lora_A.T @ self.lora_B.T
+        def note(tensor: Tensor) -> Tensor:
+            found.add(names.get(tensor.data_ptr(), "another tensor"))
+            return tensor
 
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            y = getattr(layer, "apply", layer)(x, W)
+        return y if do == "run" else sorted(found)
 
-def seeded(attempt: Callable) -> Callable:
-    """An answer that draws the same numbers in every call."""
-    return lambda *given: (torch.manual_seed(0), attempt(*given))[1]
+    return attempt
 
 
 @exercise(
     "2.2",
-    "fresh pairs whose B is zero are told from those that no gradient reaches",
-    through=seeded,
+    "output and gradients are those of PyTorch's linear layer, and it keeps no more than needed",
+    through=used,
 )
-def never_reached() -> Iterator[Case]:
-    """Known by how each loss is made."""
-    x, both = torch.randn(5, 4), LoRAConfig(2, stream="both")
-    lost = [f"transformer_blocks.4.lora_q_text.lora_{factor}" for factor in "AB"]
-    for what, model, loss, names in (
-        ("a fresh pair and a shift, all used", Paired(), lambda m: (m(x) + m.shift).norm(), []),
-        ("a shift that nothing reads", Paired(), lambda m: m(x).norm(), ["shift"]),
-        ("a shift times zero", Paired(), lambda m: (m(x) + 0 * m.shift).norm(), ["shift"]),
-        ("a part of a shift", Paired(), lambda m: (m(x)[:, :2] + m.shift[:2]).norm(), []),
-        ("a shift alone", Paired(), lambda m: m.shift.norm(), ["lora_A", "lora_B"]),
-        ("a small SD3", inject(MODELS["small SD3"](), both), picture_loss, lost),
-    ):
-        yield Case(what, (model, loss), names, read=lambda found, *_: sorted(found))
+def frugal_linear() -> Iterator[Case]:
+    """PyTorch's own linear layer, and by hand what it may keep."""
+    for size, for_x, for_W in product(((3, 3), (5, 3)), (True, False), (True, False)):
+        W, x = torch.randn(size).requires_grad_(for_W), torch.randn(3, 3).requires_grad_(for_x)
+        what = f"where x needs {'a' if for_x else 'no'} gradient and W {'one' if for_W else 'none'}"
+        y, leaves = nn.functional.linear(x, W), lambda _, x, W: {"x": x, "W": W}
+        yield Case(f"y {what}", ("run", x, W), y, leaves=leaves)
+        yield Case(f"what is kept {what}", ("keep", x, W), ["W"] * for_x + ["x"] * for_W)
 
 
 def product_of_thirds(model: nn.Module, x: Tensor) -> Tensor:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
 from serial_lora_course.plots import style
-from serial_lora_course.plots.style import INK, PURPLE, QUIET, styled_figure
+from serial_lora_course.plots.style import GREEN, INK, PURPLE, QUIET, styled_figure
 
 GREYS = ("#8a8a8a", "#b5b5b5", "#dadada")
 PALE = "#cfe3ef"
+DOT = {"color": "white", "markeredgecolor": INK, "linestyle": "none"}
 BASE = "LoRA, rank 32"  # what a way's memory is compared with
+PARTS = {
+    "weights": "CLIP's weights",
+    "pairs": "pairs, in a step with their moments",
+    "kept": "kept for the backward pass",
+}
 
 
 def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
@@ -82,20 +89,30 @@ def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
     )
 
 
-def plot_kept(bars: Mapping[str, Mapping[str, float]], totals: Mapping[str, float]) -> Figure:
-    """Way to train -> part -> widths that a block keeps for each token, and their sum, counted in another way."""
-    with styled_figure(9.6, 3.4) as figure:
+def plot_kept(
+    bars: Mapping[str, Mapping[str, float]], totals: Mapping[str, float], guess: float | None
+) -> Figure:
+    """Way to train -> part -> widths that a block keeps for each token; their sum, counted in another way; a guess."""
+    with styled_figure(9.6, 3.8) as figure:
         axes = figure.subplots()
-        drawn = _stack(axes, bars, (*GREYS, PALE, PURPLE))
+        drawn = _stack(axes, pd.DataFrame(bars).T, (*GREYS, PALE, PURPLE), 0.62)
         for part in drawn:
             said = [f"{bar.get_width():.0f}" if bar.get_width() > 0.5 else "" for bar in part]
             axes.bar_label(part, said, label_type="center", fontsize=10)
+        for part in drawn[:-1]:
+            middle = part[0].get_x() + part[0].get_width() / 2
+            axes.text(middle, -0.42, part.get_label(), ha="center", va="bottom", fontsize=10)
         for row, (total, bar) in enumerate(zip(totals.values(), drawn[-1], strict=True)):
             end, thin = bar.get_x() + bar.get_width(), bar.get_width()
             axes.text(end, row, f"  {total:.2f}", va="center", weight="bold")
-            axes.text(end + 2.3, row, f"{thin:.2f}" if thin else "", va="center", color=PURPLE)
-        axes.set(xlabel="kept for each token, in widths of the block", xlim=(0, 24.5))
-        figure.legend(loc="outside upper right", ncols=len(drawn), fontsize=10)
+            said = f"{thin:.2f} {drawn[-1].get_label()}" if thin else ""
+            axes.text(end + 1.9, row, said, va="center", color=PURPLE, fontsize=10)
+        if guess is not None:
+            axes.plot(guess, 1.5, "D", **DOT)
+            axes.text(guess + 0.3, 1.5, f"your guess: {guess:g}", va="center", fontsize=10)
+        axes.set(xlabel="kept for each token, in widths of the block", ylim=(3.5, -1.1))
+        axes.grid(visible=False)
+        axes.set(xlim=(0, 1.1 * max(totals.values())), xticks=range(0, 21, 5))
     said = [
         f"{way} {totals[way]:.2f} ({', '.join(f'{part} {bar[part]:.2f}' for part in bar)})"
         for way, bar in bars.items()
@@ -103,47 +120,47 @@ def plot_kept(bars: Mapping[str, Mapping[str, float]], totals: Mapping[str, floa
     return style.with_description(figure, f"Kept for each token, in widths: {'; '.join(said)}.")
 
 
-def plot_memory(
-    memory: Mapping[int, Mapping[str, Mapping[str, float]]],
-    measured: Mapping[str, float],
-    guess: float | None,
-) -> Figure:
-    """Pictures in a step -> way to train -> its parts in MB; and what was measured with one picture."""
-    told, dot = [], {"color": "white", "markeredgecolor": INK, "linestyle": "none"}
-    with styled_figure(9.6, 3.6) as figure:
-        panels = figure.subplots(1, len(memory), sharey=True)
-        for axes, (pictures, bars) in zip(panels, memory.items(), strict=True):
-            _stack(axes, bars, (GREYS[0], PURPLE, GREYS[2]))
-            totals = {way: sum(bar.values()) for way, bar in bars.items()}
-            told.append(f"{pictures} a step")
+def plot_memory(table: pd.DataFrame, pictures: int, guess: float | None) -> Figure:
+    """A row for each way, in MB: its file, the parts of a step with one picture, and with several; a guess."""
+    told, empty = [], 0 * table.file
+    file = table.assign(weights=empty, pairs=table.file, kept=empty)
+    many = table.assign(kept=pictures * table.kept)
+    titles = ("the adapter's file", "1 picture a step", f"{pictures} pictures a step")
+    with styled_figure(9.6, 4.2) as figure:
+        panels = figure.subplots(1, 3, sharey=True)
+        for axes, title, bars in zip(panels, titles, (file, table, many), strict=True):
+            parts = bars[[*PARTS]].rename(columns=PARTS)
+            _stack(axes, parts, (GREYS[0], GREEN, GREYS[2]), 0.4)
+            totals = parts.sum(axis=1)
+            told.append(title)
             for row, (way, total) in enumerate(totals.items()):
                 less = "" if way == BASE else f" ({100 * (total / totals[BASE] - 1):+.1f}%)"
-                axes.text(total, row, f"   {total:,.0f}{less}", va="center", fontsize=10)
-                told.append(f"{way}: {total:.0f}{less}")
-            axes.set(title=f"{pictures} picture{'s' * (pictures > 1)} a step", xlabel="MB")
-            axes.set_xlim(0, 1.6 * max(totals.values()))
-        rows = [list(bars).index(way) for way in measured]
-        panels[0].plot([*measured.values()], rows, "o", label="measured", **dot)
+                said = f"{total:,.{1 if total < 100 else 0}f} MB{less}"
+                axes.text(0, row - 0.24, said, va="bottom", fontsize=10)
+                told.append(f"{way}: {said}")
+            axes.set(title=title, xlabel="MB", xlim=(0, 1.04 * totals.max()))
+            axes.set_ylim(len(bars) - 0.6, -0.7)
+        panels[1].plot(table.measured, range(len(table)), "o", label="measured", **DOT)
         if guess is not None:
-            row = list(bars).index("Serial LoRA, rank 32")
-            axes.plot(totals[BASE] * (1 - guess), row, "D", **dot)
-            axes.text(totals[BASE] * (1 - guess), row, "   your guess", va="center", fontsize=10)
-        drawn = panels[0].get_legend_handles_labels()
+            place, row = totals[BASE] * (1 - guess), [*totals.index].index("Serial LoRA, rank 32")
+            said = f"   your guess: {100 * guess:.0f}% saved   "
+            axes.plot(place, row, "D", **DOT)
+            side = "left" if guess > 0.5 else "right"
+            axes.text(place, row, said, va="center", ha=side, fontsize=9)
+        drawn = panels[1].get_legend_handles_labels()
         figure.legend(*drawn, loc="outside upper right", ncols=4, fontsize=10)
-    said = f"Memory in MB of CLIP with pictures, beside {BASE}: {', '.join(told)}."
-    return style.with_description(figure, said)
+    return style.with_description(figure, f"In MB, beside {BASE}: {', '.join(told)}.")
 
 
 def _stack(
-    axes: Axes, bars: Mapping[str, Mapping[str, float]], colours: tuple[str, ...]
+    axes: Axes, table: pd.DataFrame, colours: tuple[str, ...], height: float
 ) -> list[BarContainer]:
-    """A row for each way, the first on top, its parts end to end."""
-    begins, drawn = [0.0] * len(bars), []
-    for title, colour in zip(next(iter(bars.values())), colours, strict=True):
-        sizes = [bar[title] for bar in bars.values()]
-        drawn.append(axes.barh(range(len(bars)), sizes, 0.62, begins, color=colour, label=title))
-        begins = [begin + size for begin, size in zip(begins, sizes, strict=True)]
-    axes.set_yticks(range(len(bars)), list(bars))
-    axes.set_ylim(len(bars) - 0.5, -0.5)
+    """A bar for each row, the first on top, its columns end to end."""
+    begins, rows = table.cumsum(axis=1) - table, range(len(table))
+    drawn = [
+        axes.barh(rows, table[part], height, begins[part], color=colour, label=part)
+        for part, colour in zip(table, colours, strict=True)
+    ]
+    axes.set_yticks(rows, table.index)
     axes.grid(visible=False, axis="y")
     return drawn

@@ -1,4 +1,4 @@
-"""The real models without weights, what autograd keeps by operation, and the most that a call has allocated."""
+"""The real models without weights, a step of CLIP, and the most that a call has allocated."""
 
 from __future__ import annotations
 
@@ -12,39 +12,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import open_clip
+import pandas as pd
 import torch
 from diffusers import SD3Transformer2DModel
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from segment_anything import sam_model_registry
 from torch import Tensor, nn
 
-from serial_lora_course.models.sd3 import load_sd3
-
+WIDTH = 768  # of a block of CLIP for pictures
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "CLIP": lambda: open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu")),
     "SAM": sam_model_registry["vit_b"],
     "SD3": lambda: SD3Transformer2DModel(
         num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
     ),
-    "small SD3": lambda: load_sd3("tiny").model,
-    "block": partial(ResidualAttentionBlock, 768, 12, act_layer=QuickGELU),  # CLIP's, of pictures
+    "block": partial(ResidualAttentionBlock, WIDTH, 12, act_layer=QuickGELU),  # CLIP's, of pictures
 }
-#: What is kept -> the operations in autograd that keep it, in the order in which they are asked.
+#: What is kept -> the operations in autograd that keep it.
 KEEPERS = {
-    "norms": ("NativeLayerNorm",),
-    "attention": ("ScaledDotProduct",),
-    "activation function": ("Mul", "Sigmoid"),
-    "inputs of what learns": ("Addmm", "Mm"),
+    "norms:\ninputs": ("NativeLayerNorm",),
+    "attention:\nq, k, v, output": ("ScaledDotProduct",),
+    "activation function:\nh and the sigmoid": ("Mul", "Sigmoid"),
+    "matrices that learn:\ninputs": ("Addmm", "Mm"),
 }
 BETWEEN = "between A and B"
-
-
-def picture_loss(sd3: nn.Module) -> Tensor:
-    """The mean square of what SD3 makes of noise, with a prompt of noise."""
-    known, draw = sd3.config, partial(torch.randn, generator=torch.Generator().manual_seed(0))
-    picture = draw(1, known.in_channels, known.sample_size, known.sample_size)
-    words, pooled = draw(1, 7, known.joint_attention_dim), draw(1, known.pooled_projection_dim)
-    return sd3(picture, words, pooled, torch.tensor([500])).sample.square().mean()
 
 
 def clip_loss(clip: nn.Module, pictures: int = 1) -> Tensor:
@@ -54,23 +45,29 @@ def clip_loss(clip: nn.Module, pictures: int = 1) -> Tensor:
     return (picture * caption).sum()
 
 
-def by_operation(output: Tensor, model: nn.Module) -> dict[str, float]:
-    """What the graph behind `output` keeps, by the operation, in sizes of `output`; the model's own left out."""
-    seen = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
-    nodes = [output.grad_fn]
-    for node in nodes:  # grows while it is read
-        nodes += [next_ for next_, _ in node.next_functions if next_ and next_ not in nodes]
+def in_parts(table: pd.DataFrame) -> dict[str, float]:
+    """The widths of the notebook's table, summed by what keeps them."""
     found = dict.fromkeys([*KEEPERS, BETWEEN], 0.0)
-    for what, operations in KEEPERS.items():
-        for node in (node for node in nodes if node.name().startswith(operations)):
-            values = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
-            for value in (v for v in values if isinstance(v, Tensor) and v.numel() > 1):
-                storage = value.untyped_storage()
-                thin = operations[-1] == "Mm" and value.shape[-1] < output.shape[-1]
-                size = 0 if storage.data_ptr() in seen else storage.nbytes()
-                found[BETWEEN if thin else what] += size / output.nbytes
-                seen.add(storage.data_ptr())
+    others = [*KEEPERS][1]  # attention, which a machine may compute in several operations
+    for operation, _, shape, widths in table.itertuples(index=False):
+        parts = (part for part, known in KEEPERS.items() if operation.startswith(known))
+        thin = operation.startswith("Mm") and shape[-1] < WIDTH
+        found[BETWEEN if thin else next(parts, others)] += widths
     return found
+
+
+def adam_step(model: nn.Module) -> None:
+    """CLIP's step with one picture, from the meta device; sizes count, so all numbers are zeros."""
+    learn = [p for p in model.to_empty(device="cpu").parameters() if p.requires_grad]
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data.zero_()
+    adam = torch.optim.Adam(learn)
+    for p in learn:
+        p.grad = torch.zeros_like(p)
+    adam.step()  # it makes the moments
+    adam.zero_grad()
+    clip_loss(model).backward()
+    adam.step()
 
 
 def with_peak(run: Callable[[], int]) -> tuple[int, int]:
