@@ -38,11 +38,9 @@ def main() -> None:
             "at half strength": asking(half, words),
             "guided by both": sharing(words, 0.5),
             "guided by the frozen model": sharing(words, 1),
+            PULLED[0]: pulled(words, True),
+            PULLED[1]: pulled(words, False),
         }
-        if not others:
-            ways |= {
-                way: pulled(words, near) for way, near in zip(PULLED, (True, False), strict=True)
-            }
         jobs = [(noise, way) for noise in noises for way in ways] + [(0, DESIGNER)]
         for noise, way in tqdm(jobs, f"{len(captions)} prompts"):
             prompts = [*range(len(captions))]
