@@ -43,7 +43,8 @@ def plot_curves(
         apart: titles of runs whose loss is of another kind; all others have one scale.
         fixed: title -> losses of the fixed run; with the last steps' mean beside each end.
     """
-    highest = max((max(losses) for t, losses in curves.items() if t not in apart), default=1)
+    shown = [*curves.items(), *((t, run) for t, run in (fixed or {}).items() if t in curves)]
+    highest = max((max(run) for title, run in shown if title not in apart), default=1)
     said, rows = [], ROWS if len(curves) > ROWS else 1
     columns = -(-len(curves) // rows)
     with styled_figure(2.8 * columns, 1.75 * rows + 0.35 * (rows == 1)) as figure:
