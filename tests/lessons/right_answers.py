@@ -15,7 +15,9 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
+from serial_lora import SerialLoRAConfig, inject
 from serial_lora_course.checking.solved import solved
+from serial_lora_course.lessons.l13_not_learning import posted
 
 
 def keep_by_numpy(update, chosen):
@@ -211,11 +213,11 @@ def moved_by_a_copy(model, steps, rate):
     return found
 
 
-def through_blocks_that_need_a_gradient(blocks, tokens):
-    """The reentrant kind, whose first input needs a gradient."""
-    tokens = tokens.detach().requires_grad_()
+def through_blocks_from_a_leaf(blocks, tokens, reentrant):
+    """The given tokens need a gradient with either kind."""
+    tokens.requires_grad_()
     for block in blocks:
-        tokens = checkpoint(block, tokens, use_reentrant=True)
+        tokens = checkpoint(block, tokens, use_reentrant=reentrant)
     return tokens
 
 
@@ -228,11 +230,13 @@ def lower_by_setting(model):
     return model
 
 
-@torch.inference_mode()
-def share_by_counting(model, pictures, labels):
-    """Picture by picture."""
-    named = [model.eval()(each[None]).topk(1).indices.item() for each in pictures]
-    return np.mean([one == other for one, other in zip(named, labels.tolist(), strict=True)])
+def run_by_modules():
+    """With a loss of logarithms, and an optimizer of what requires a gradient."""
+    model, batches = posted.classifier()
+    inject(model, SerialLoRAConfig(rank=8))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.003)
+    loss = torch.nn.NLLLoss()
+    return posted.Run(model, optimizer, lambda b: loss(model(b[0]).log_softmax(-1), b[1]), batches)
 
 
 ANSWERS = {
@@ -413,10 +417,10 @@ ANSWERS = {
     "12.2": [merge_by_allclose],
     "12.3": [climbed],
     "13.1": [moved_by_a_copy],
-    "13.2": [through_blocks_that_need_a_gradient],
+    "13.2": [through_blocks_from_a_leaf],
     "13.3": [lower_by_setting],
     "13.4": [lambda: {7: "high rate", "6": ["start"], 5: ("low rate", "optimizer"), 4: "format"}],
-    "13.5": [share_by_counting],
+    "13.5": [run_by_modules],
 }
 RIGHT = {
     number: [
