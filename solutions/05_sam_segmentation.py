@@ -555,7 +555,6 @@ from serial_lora_course.lessons.l05_sam.figures import plot_cut_outs, plot_gains
 
 guess_worse = 5  # your guess: of the scenes that get worse
 
-
 serial = adapt(RIGHT)
 learn = sum(p.numel() for p in serial.model.parameters() if p.requires_grad)
 print(f"{learn:,} numbers learn, of {sum(p.numel() for p in serial.model.parameters()):,}")
@@ -607,7 +606,7 @@ display_figure(plot_gains(pair, curves, choices, filled.mean()))
 # %% [markdown]
 # The best threshold lifts the unadapted SAM to 0.693, a third of the gain. It marks as much of a thing as the trained
 # SAM, but its precision falls from 71% to 63%. The trained SAM keeps its precision: it has learnt more than to mark
-# more pixels. (The crosses are the scenes that got worse.)
+# more pixels.
 #
 # ## What can a mistake teach?
 #
@@ -704,7 +703,7 @@ for name, some in {"nearly square": even, "other": uneven}.items():
 from serial_lora_course.lessons.l05_sam.figures import plot_shares
 from serial_lora_course.lessons.l05_sam.runs import read_runs
 
-stored, tuned = read_runs(), {}  # name -> (seeds, [with the mistake, mended, recall]); runs.py
+stored, tuned = read_runs(), {}  # name -> (seeds, [Dice with it, mended Dice, recall])
 for mistake, guess in ((PADDING, left_padding), (XY, left_exchanged)):
     answers = ask(adapt(mistake).model, (mistake, RIGHT))
     wrong, mended = (dice_of_scenes(marked(each)) for each in answers.values())
@@ -730,7 +729,7 @@ display_figure(plot_shares(shares, tuned, stored, before.mean(), after.mean()))
 
 # %% [markdown]
 # **The padding: mend the code and keep the weights.** Mended, they beat the unadapted SAM by 0.065: 84% of the gain is
-# left, and with two other seeds 66% and 100%. (Runs of other seeds are stored; `python -m
+# left, and with two other seeds 66% and 100%. (Other seeds and moved boxes are stored runs; `python -m
 # serial_lora_course.lessons.l05_sam.runs` makes them again.)
 #
 # **Exchanged boxes: train again.** Mending gives back 0.362, but of the gain only 26%, -3% and 23% is left. You could
@@ -743,7 +742,8 @@ display_figure(plot_shares(shares, tuned, stored, before.mean(), after.mean()))
 #
 # Two tests. Perhaps the padding costs little because it spares the nearly square scenes? No: trained on the other 72
 # alone, the mended SAM has 0.721, where right training has 0.725. Is the share all that counts? No: exchanged boxes
-# end above the line, and boxes that are moved always to the right far above its end. Why, is open.
+# end above the line, and boxes that are moved always to the right far above its end. Why, is open; and a large SAM
+# may differ.
 #
 # Would you have noticed the padding? Training with it takes the test Dice from 0.52 to 0.60, but it stays below the
 # rectangle's 0.66, and the perfect model's 0.67 had told you that it is the code. (SAM did not learn to make up for it:
@@ -752,7 +752,7 @@ display_figure(plot_shares(shares, tuned, stored, before.mean(), after.mean()))
 # ## Drag a box
 #
 # To play with: boxes that nobody draws for a training. (Without a kernel you see three. By Dice, training helps in one
-# of them and harms in another; one scene says little.)
+# and harms in another; one scene says little.)
 
 # %%
 from serial_lora_course.lessons.l05_sam.panel import mask_panel
