@@ -372,8 +372,16 @@ ANSWERS = {
             "optimizer.step()": "optimizer.step(), model.zero_grad()",
         },
         {
-            "lab.decode_each(model, embeddings, [each.boxes for each in batch])": (
-                "[lab.decode(model, one[None], each.boxes) for one, each in zip(embeddings, batch)]"
+            "lab.decode(model, embedding[None], each.boxes)": (
+                "lab.decode_each(model, embedding[None], [each.boxes])[0]"
+            ),
+        },
+    ],
+    "5.5": [
+        {
+            ".float() - 0.5": ".float() * 2 - 1",
+            "(asked & truth).sum((1, 2)) / truth.sum((1, 2))": (
+                "torch.stack([a[t].float().mean() for a, t in zip(asked, truth)])"
             ),
         },
     ],

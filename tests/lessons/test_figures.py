@@ -1,5 +1,7 @@
 """Figures of the lessons draw the numbers that they are given."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from scipy import stats
 
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.types import SegmentationExample
+from serial_lora_course.labs.sam import prepare
 from serial_lora_course.lessons.l00_start.figures import (
     plot_moves,
     plot_outcomes,
@@ -35,11 +38,11 @@ from serial_lora_course.lessons.l04_clip.figures import (
 from serial_lora_course.lessons.l05_sam.figures import (
     PAPER,
     TILE,
-    plot_costs,
     plot_cut_outs,
     plot_gains,
+    plot_shares,
+    plot_trips,
 )
-from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
 from serial_lora_course.lessons.l06_sd3.figures import TESTS, plot_sheets, plot_ways
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_catching_up,
@@ -68,6 +71,7 @@ from serial_lora_course.lessons.l13_not_learning.figures import (
     plot_moved,
     plot_rounded,
 )
+from tests.models.sam_models import example, small_sam
 
 
 def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run():
@@ -363,19 +367,25 @@ def test_each_scene_is_a_dot_and_the_best_threshold_is_marked():
     assert right.collections[0].get_offsets().tolist() == [[1, 0.3]]
 
 
-def test_an_arrow_leads_from_the_mean_with_a_mistake_to_the_right_one():
-    hows = [*OTHER_SEEDS, "right"]
-    raw, right, *wrong = (
-        dict(zip(hows, np.random.default_rng(seed).uniform(0, 1, (3, 9)), strict=True))
-        for seed in range(4)
-    )
-    wrong = dict(zip(OTHER_SEEDS, wrong, strict=True))
-    for axes, mistake in zip(plot_costs(raw, right, wrong, 0.6).axes, wrong, strict=True):
-        arrows = [note for note in axes.texts if getattr(note, "arrow_patch", None)]
-        bold = [arrow for arrow in arrows if arrow.arrow_patch.get_linewidth() > 1]
-        for row, (arrow, of) in enumerate(zip(bold, (raw, wrong[mistake], right), strict=True)):
-            ends = [of[mistake].mean(), row, of["right"].mean(), row]
-            assert [*arrow.get_position(), *arrow.xy] == pytest.approx(ends)
+def test_a_mistakes_costs_stand_over_its_share_up_to_what_right_training_reaches():
+    shares = {"moved by 1": 0.1, "moved by 1, always right": 0.1, "a mistake": 0.6}
+    stored = {name: np.full((2, 3), share) for name, share in shares.items()}
+    (axes,) = plot_shares(shares, {"a mistake": (0.2, 0.5)}, stored, 0.4, 0.8).axes
+    curve, used, weights = axes.lines[2:5]
+    assert curve.get_xydata().tolist() == [[1, 0.8], [0.1, 0.1]]
+    assert used.get_xydata().tolist() == [[0.6, 0.2], [0.6, 0.5]]
+    assert weights.get_xydata().tolist() == [[0.6, 0.5], [0.6, 0.8]]
+
+
+def test_a_trips_row_shows_the_square_with_its_padding_and_what_comes_back():
+    model, scene = small_sam(), example((60, 80))
+    there, back = partial(prepare, image_size=model.image_encoder.img_size), model.postprocess_masks
+    rows = plot_trips(model, scene, {"right": (there, back)}, {"right": scene.masks}).axes
+    square, answer, arrived, perfect = (np.asarray(axes.images[0].get_array()) for axes in rows[:4])
+    assert square.shape == answer.shape == (model.image_encoder.img_size,) * 2 + (3,)
+    assert arrived.shape == perfect.shape == (*scene.masks.shape[1:], 3)
+    assert len(rows[0].patches) == 2 * len(scene.boxes)
+    assert rows[3].get_xlabel() == "Dice 1.00"
 
 
 def test_a_cut_out_is_what_a_mask_marks_on_grey():
