@@ -5,8 +5,8 @@
 # third of the size, but the pair cannot change q alone: k and v change too.
 #
 # **How much does it give up?** Let the weights of q, k and v train freely, each as it likes. Which share of that change
-# can one pair in front of them never make, at any rank? Write your guess below the imports. In this lesson you compute
-# it, train both methods, and find out whether it is what holds Serial LoRA back.
+# can one pair in front of them never make, at any rank? Write your guess below the imports. Then compute it, train both
+# methods, and find out whether it is what holds Serial LoRA back.
 
 # %%
 try:
@@ -39,8 +39,8 @@ lesson_card("01")
 #
 # Here are ten tokens of two numbers, and pairs of rank 1: A reads one number from a token, and B is the direction in
 # which the token then moves. [LoRA](https://arxiv.org/abs/2106.09685) has an A and a B for each part p, which is q, k
-# or v. [Serial LoRA](https://arxiv.org/abs/2503.17750) has one of each. To keep the
-# picture simple, each $W_p$ is a rotation or a reflection, and we rotate its output back. What is left is the pair's move.
+# or v. [Serial LoRA](https://arxiv.org/abs/2503.17750) has one of each. To keep the picture simple, each $W_p$ is a
+# rotation or a reflection, and we rotate its output back. What is left is the pair's move.
 
 # %%
 angles = torch.arange(10) * 2 * torch.pi / 10
@@ -63,8 +63,8 @@ display_figure(figures.plot_token_moves(rows))
 # ## A butterfly out of columns and rows
 #
 # What can a thin matrix do? The grey values of this butterfly are a matrix, and the figure takes it apart. Each of the
-# four coloured pictures is one column times one row: the curve at its left times the curve above it. Where the two have
-# the same sign, the picture gets light, and else it loses some. The lower row adds the pictures up.
+# four coloured pictures is one column times one row: the curve at its left times the curve above it. Two curves of the
+# same colour add light, two of different colours take it away. The lower row adds the pictures up.
 
 # %%
 openmoji = load_emoji("openmoji")
@@ -80,7 +80,7 @@ print(ATTRIBUTION["openmoji"])
 #
 # $$M = \sigma_1 u_1 v_1^\top + \sigma_2 u_2 v_2^\top + \dots, \qquad \sigma_1 \ge \sigma_2 \ge \dots \ge 0.$$
 #
-# The columns $u_i$ have length one and stand at right angles to each other, and so do the rows $v_i^\top$. The **rank**
+# The columns $u_i$ have length one and stand at right angles, and so do the rows $v_i^\top$. The **rank**
 # is the smallest number of rank-one terms that add up to M, and no matrix of rank r is nearer to M than its first r
 # terms (Eckart and Young). We measure in **squared length**, the sum of all squared entries. The terms stand at right
 # angles, so the squared lengths add up: what is kept and what is missed make 100%.
@@ -89,9 +89,8 @@ print(ATTRIBUTION["openmoji"])
 # ## LoRA's bet
 #
 # LoRA freezes a weight and bets that a *change* of low rank is enough; it does not say that the *weight* is thin. Let
-# us test the bet on a real change. The course's small CLIP has to name symbols by a designer whose drawings it has
-# never seen. We open it at one block: a function `read` makes q, k and v there, and all else stays as it is, their
-# biases too.
+# us see on a real change. The course's small CLIP has to name symbols by a designer whose drawings it has never seen. We
+# open one block: a function `read` makes its q, k and v, and all else stays as it is, their biases too.
 
 # %%
 clip = OpenedCLIP(block=2)  # the third block of its tower for pictures
@@ -300,7 +299,7 @@ check("1.2", LoRALinear)
 #
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 #
-# Put three of your layers side by side and train them: this is LoRA of W.
+# Three of your layers side by side are LoRA of W. Train them.
 
 # %%
 Layer = yours("1.2")
@@ -434,13 +433,13 @@ for name, others in {"k": W_k, "k and v together": torch.cat([W_k, W_v])}.items(
     print(f"q moves at most {ratio:.1f} times as far as {name}")
 
 # %% [markdown]
-# Some c moves q and leaves k almost in place. But no c leaves both others in place: however you choose it, q moves at
-# most 3.4 times as far as k and v together. **When q moves, so do k or v.**
+# Some c moves q and leaves k almost in place, but none leaves both others: however you choose it, q moves at most 3.4
+# times as far as k and v together. **When q moves, so do k or v.**
 #
-# **How much does this put out of reach?** Serial LoRA changes W by $WC$, with one $C = s\,BA$ for q, k and v. Each
-# column of $WC$ is a mixture of W's d columns, and these span only d of 3d dimensions. So of a random change, a third
-# of the squared length is in reach. How much of D is? Write $W = QR$, where the columns of Q have length one and stand
-# at right angles. Then, by Pythagoras,
+# **How much does this put out of reach?** Serial LoRA changes W by $WC$, with one $C = s\,BA$ for q, k and v. Each column
+# of $WC$ is a mixture of W's d columns, and these span only d of 3d dimensions. So of a random change, a third of the
+# squared length is in reach. And of D? Write $W = QR$, where the columns of Q have length one and stand at right angles.
+# Then, by Pythagoras,
 #
 # $$\lVert D - W C\rVert^2
 # = \underbrace{\lVert Q^\top D - R\,C\rVert^2}_{\text{falls with the rank}}
@@ -494,8 +493,8 @@ check("1.4", imitate)
 #
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 #
-# Now let both methods copy D. With a rank of d, the full one, `imitate` splits D into what Serial LoRA can reach and what
-# it cannot. We try each part alone.
+# Now let both methods copy D. With the full rank, d, `imitate` splits D into what Serial LoRA can reach and what it
+# cannot. We try each part alone.
 
 # %%
 guess = 2.0  # your guess: of the loss with only the part of D that one pair can never make
@@ -530,20 +529,20 @@ floors = {"What a copy misses of D": {"out of reach": share(D - inside, D)}, "Lo
 display_figure(figures.plot_over_rank(ranks, panels, floors))
 
 # %% [markdown]
-# At the left, LoRA misses less and less of D as its rank grows, but Serial LoRA always misses 52% or more. (Train D at
-# another rate, and it is 51% or 53%.) At the right, its copies of high rank also have the higher loss.
+# At the left, LoRA misses less and less of D as its rank grows, but Serial LoRA always misses 52% or more. (If you train D
+# at another rate, 51% or 53%.) At the right, its copies of high rank also have the higher loss.
 #
-# But does CLIP need what is out of reach? Look at the printed lines. The part in reach alone brings the loss from 2.38
-# to 0.18, the part that no pair in front of W can make brings it to 0.12, and even the third of D in the reach of a
-# *random* matrix brings it to 0.51. Many changes lower this loss, and D is only one of them. **So a pair need not copy
-# D:** in training it can find another change, inside its reach. (If you want a break, this is the place.)
+# But does CLIP need what is out of reach? See the printed lines: the part in reach alone brings the loss from 2.38 to
+# 0.18, the part that no pair in front of W can make to 0.12, and even the third of D in the reach of a *random* matrix to
+# 0.51. Many changes lower this loss, and D is only one of them. **So a pair need not copy D:** training can find another
+# change, inside the reach. (If you want a break, this is the place.)
 #
 # ## Who trains further?
 #
-# Back to the gap, 0.03 against 0.11. That was one seed and one rate. Now each way gets three seeds and three rates, around
-# the best that a wider search found. LoRA's B is added to W as it is, Serial LoRA's only after W: the same step of B
-# changes the weights by different amounts, so each needs a rate of its own (lesson 07). And since LoRA has three times
-# as many parameters, we also train it at rank 3, nearly as small as Serial LoRA. (Half a minute on two cores.)
+# Back to the gap, 0.03 against 0.11. That was one seed and one rate. Now each way gets three seeds, and two or three rates
+# around the best of a wider search: the same step of B changes the weights by different amounts, because LoRA's B is
+# added to W as it is, Serial LoRA's only after W (lesson 07). And since LoRA is three times as large, we also train it at
+# rank 3, nearly Serial LoRA's size. (Half a minute on two cores, like the last experiment.)
 
 # %%
 ends = {}  # a way's name -> rate -> the loss of each seed
@@ -570,15 +569,15 @@ print(f"W stretches some directions {torch.linalg.cond(W):.1f} times as far as o
 display_figure(figures.plot_ends(ends))
 
 # %% [markdown]
-# Training does find another change: Serial LoRA's best copy of D had a loss of 0.43, and its trained pair has 0.11. But
-# LoRA ends at 0.03, and at rank 3 still at 0.04. So size is a part of it. Is the rest the reach, after all? There is a
-# second suspect: every step of B passes through W, which stretches some directions nine times as far as others. A rate
-# small enough for the most stretched direction is too small for the least stretched one.
+# Training does find another change: Serial LoRA's best copy of D had a loss of 0.43, its trained pair has 0.11. But LoRA
+# ends at 0.03, and at rank 3 at 0.04, so size is not all. Is it the reach, after all? There is a second suspect: every
+# step of B passes through W, which stretches some directions nine times as far as others. A rate small enough for the
+# most stretched direction is too small for the least stretched one.
 #
-# An experiment can tell the two apart. Train $W x + M B A x$, where M has W's directions but stretches all of them
-# alike. Such a pair can make exactly the same changes as Serial LoRA's: **the reach is the same, and only the stretch
-# is another.** If the reach holds Serial LoRA back, nothing should improve. We try four **spreads**, the largest stretch
-# over the smallest: even, the square roots of W's, W's own, and their squares.
+# An experiment can tell the two apart. Train $W x + M B A x$, where M has W's directions but another **spread**, its
+# largest stretch over its smallest. Such a pair can make exactly Serial LoRA's changes: **the reach is the same, and only
+# the stretch differs.** If the reach holds Serial LoRA back, the spread should not matter. We try four: even, the square
+# roots of W's stretches, W's own, and their squares.
 #
 # ### Exercise 1.5 · The same reach, another stretch
 #
@@ -664,26 +663,24 @@ for name, spread in spreads.items():
 display_figure(figures.plot_spreads(spreads, ends))
 
 # %% [markdown]
-# With an even stretch, the loss ends at 0.05, with the same reach and as many parameters as Serial LoRA, which ended at
-# 0.11. At their best rates, all of its seeds end lower. It is about where LoRA of rank 3 is, which has nearly its size.
-# **So in this block the gap at equal size comes from W's uneven stretch, and not from the reach.** A likely
-# reason: Adam's steps in B are about equally long in every direction, and W makes them up to nine times longer in some
-# than in others. A rate that is small enough for these is too small for the rest. (We did not measure single steps.)
+# **At the same reach, the loss follows the spread.** It ends at 0.05 with an even stretch, at 0.11 with W's own, and at
+# 0.18 with the squares. The printed shares say why. Adam's steps in B are about equally long in every direction, and M
+# multiplies each by its stretch. So the wider the spread, the more of the change goes into a few directions: an even pair
+# puts 22% into W's sixteen most stretched ones, a twelfth of all, and Serial LoRA 75%. It can reach the others, but
+# hardly gets there.
 #
-# The rest of LoRA's lead disappears when it has as few parameters. These are training losses, after
-# twenty steps on 28 drawings. The test pictures do not rank the ways, because the seeds of Serial LoRA alone have between
-# 36 and 50 right. And in another block the gap is smaller: in the fifth (`block=4`, not run here), Serial LoRA ended at
-# 0.033 and LoRA at 0.025. Lesson 09 takes W apart on SAM, with many data sets.
-# <!-- from trials, medians of three seeds at the best rate, with block=4: 0.033, 0.025 -->
+# Is that all? Perhaps not. The even pair ends at 0.05, LoRA of nearly that size at 0.04, and three seeds do not tell
+# whether this rest is the reach or chance. These are training losses, after twenty steps in one block, on 28 drawings;
+# the test does not rank the ways. Lesson 09 takes W apart on SAM, with many data sets.
 #
 # ## Quiz
 #
-# **1. You start LoRA with A = 0 and a random B. Does it learn?**
+# **1. A pair stands in front of q and k only. Which share of a random change of both is in its reach? And of q's alone?**
 #
 # <details><summary>Answer</summary>
 #
-# Yes, and it begins at the pretrained model, since BA is zero. A's gradient has B as a factor, so A moves first and B
-# stands still at the first step. Only with both at zero nothing would ever move.
+# Half: the columns of $W_q$ and $W_k$, one below the other, span d of 2d dimensions. In front of q alone it reaches all,
+# if $W_q$ has an inverse: any change $D_q$ is $W_q C$ with $C = W_q^{-1} D_q$.
 #
 # </details>
 #
@@ -710,8 +707,8 @@ display_figure(figures.plot_spreads(spreads, ends))
 #
 # - A matrix is a sum of rank-one terms, and the first r are the best of rank r.
 # - LoRA: freeze, A random, B zero, $\alpha / r$, merge. Serial LoRA is LoRA with one A and $B_p = W_p B$.
-# - One pair can never move q alone, and never copy 52% of D. It need not: other changes lower the loss as well.
-# - In this block an even stretch, at the same reach, took the training loss from 0.11 to 0.05, where LoRA of nearly that
-#   size has 0.06.
+# - One pair can never move q alone, nor copy 52% of D. It need not: other changes lower the loss as well.
+# - What slowed it in this block is W's uneven stretch: at the same reach, the training loss fell from 0.11 to 0.05 when
+#   the stretch was even, near the 0.04 of a LoRA of that size.
 #
 # Next: [02 · The count, proved](02_parameter_count.ipynb).
