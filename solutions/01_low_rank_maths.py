@@ -562,8 +562,8 @@ def sweep(name: str, make: Callable, rates: tuple[float, ...]) -> list[nn.Module
     return found[best]
 
 
-sweep("LoRA", partial(ThreePairs, 8), (0.03, 0.04))
-sweep("LoRA, rank 3", partial(ThreePairs, 3), (0.04, 0.06, 0.08))
+sweep("LoRA", partial(ThreePairs, 8), (0.02, 0.03, 0.04))
+sweep("LoRA, rank 3", partial(ThreePairs, 3), (0.03, 0.04, 0.06))
 bests = {"Serial LoRA": sweep("Serial LoRA", partial(Shared, W, 8, 8), (0.02, 0.03, 0.04))}
 print(f"W stretches some directions {torch.linalg.cond(W):.1f} times as far as others")
 display_figure(figures.plot_ends(ends))

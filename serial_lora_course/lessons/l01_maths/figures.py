@@ -32,9 +32,7 @@ SIGNS = [matplotlib.colormaps["RdBu"](end) for end in (0.85, 0.15)]  # plus, min
 def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
     """Rank-one terms of a matrix (m, n) of numbers from 0 to 1, each with its column, its row, and the sum so far."""
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
-    signs = U.gather(
-        0, U.abs().argmax(0, keepdim=True)
-    ).sign()  # each column's largest entry is made positive
+    signs = U.gather(0, U.abs().argmax(0, keepdim=True)).sign()  # the largest entry gets a plus
     U, Vh = U * signs, Vh * signs.T
     each = sum(matrix.shape)  # numbers in one column and one row
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1}
@@ -80,14 +78,8 @@ def _draw_curve(fill: Callable, line: Callable, values: Tensor) -> None:
     line(0, color=QUIET, linewidth=0.8)
 
 
-OWN = {
-    "LoRA": BLUE,
-    "LoRA, rank 3": PURPLE,
-    "Serial LoRA": VERMILION,
-    "even": GREEN,
-    "square root": "#e69f00",
-    "squared": INK,
-}
+OWN = {"LoRA": BLUE, "LoRA, rank 3": PURPLE, "Serial LoRA": VERMILION}
+OWN |= {"even": GREEN, "square root": "#e69f00", "squared": INK}
 
 
 def plot_over_rank(
@@ -129,19 +121,16 @@ def plot_ends(ends: Mapping[str, Ends]) -> Figure:
     with styled_figure(7.4, 4.2) as figure:
         axes = figure.subplots()
         told = _draw_ends(axes, ends)
+        look = {"textcoords": "offset points", "xytext": (16, 0), "va": "center"}
         for name, losses in ends.items():
-            rate = max(losses)
-            place = {"textcoords": "offset points", "xytext": (16, 0), "va": "center"}
-            axes.annotate(name, (rate, np.median(losses[rate])), color=OWN[name], **place)
+            end = max(losses), np.median(losses[max(losses)])
+            axes.annotate(name, end, color=OWN[name], **look)
         axes.set_xlim(None, 1.5 * axes.get_xlim()[1])
     return with_description(figure, f"Median training losses. {told}.")
 
 
 def plot_spreads(spreads: Mapping[str, float], ends: Mapping[str, Ends]) -> Figure:
-    """Left, as `plot_ends`, the ways that have a spread; right, the losses at their best rates over the spread.
-
-    Of a way without a spread, its best is a dashed line.
-    """
+    """Left, as `plot_ends`, the ways that have a spread; right, their best over it; a way without one is dashed."""
     with styled_figure(10.4, 4.2) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         told = _draw_ends(left, {name: ends[name] for name in spreads})
@@ -175,16 +164,14 @@ def _draw_ends(axes: Axes, ends: Mapping[str, Ends]) -> str:
     for i, (name, losses) in enumerate(ends.items()):
         middles = {rate: np.median(each) for rate, each in losses.items()}
         aside = 1.02 ** (i - (len(ends) - 1) / 2)  # so that no way's dots hide another's
-        where = [rate * aside for rate in middles]
-        axes.plot(where, [*middles.values()], color=OWN[name], linewidth=2)
+        line = [rate * aside for rate in middles], [*middles.values()]
+        axes.plot(*line, color=OWN[name], linewidth=2)
         for rate, each in losses.items():
-            axes.scatter(
-                [rate * aside] * len(each), each, s=30, color=OWN[name], alpha=0.75, zorder=3
-            )
+            look = {"s": 30, "color": OWN[name], "alpha": 0.75, "zorder": 3}
+            axes.scatter([rate * aside] * len(each), each, **look)
         ring = {"s": 170, "facecolors": "none", "edgecolors": OWN[name], "linewidths": 2}
         axes.scatter([_best(losses) * aside], [middles[_best(losses)]], **ring)
-        told = ", ".join(f"{m:.2f} at {rate:g}" for rate, m in middles.items())
-        words.append(f"{name}: {told}")
+        words.append(f"{name}: {', '.join(f'{m:.2f} at {r:g}' for r, m in middles.items())}")
     rates = sorted({rate for losses in ends.values() for rate in losses})
     axes.set(title="Loss after training", xscale="log", yscale="log")
     axes.set_xlabel("rate (dots: seeds; line: medians; ring: the best)")
