@@ -539,10 +539,10 @@ display_figure(figures.plot_over_rank(ranks, panels, floors))
 #
 # ## Who trains further?
 #
-# Back to the gap, 0.03 against 0.13. That was one seed and one rate. Now each way gets three seeds, and two or three rates
-# around the best of a wider search: the same step of B changes the weights by different amounts, because LoRA's B is
-# added to W as it is, Serial LoRA's only after W (lesson 07). And since LoRA is three times as large, we also train it at
-# rank 3, nearly Serial LoRA's size. (Half a minute on two cores, like the last experiment.)
+# Back to the gap, 0.03 against 0.13. That was one seed and one rate. Now each way gets three seeds, and rates of its own,
+# two or three around the best of a wider search: LoRA's B is added to W as it is, Serial LoRA's only after W, so the same
+# step of B changes the weights by different amounts (lesson 07). And since LoRA is three times as large, we also train it
+# at rank 3, nearly Serial LoRA's size. (Half a minute on two cores, like the last experiment.)
 
 # %%
 ends = {}  # a way's name -> rate -> the loss of each seed
@@ -664,12 +664,12 @@ display_figure(figures.plot_spreads(spreads, ends))
 
 # %% [markdown]
 # **At the same reach, the loss follows the spread.** It ends at 0.05 with an even stretch, at 0.11 with W's own, and at
-# 0.18 with the squares. The printed shares say why. Adam's steps in B are about equally long in every direction, and M
+# 0.18 with the squares. The printed shares show how. Adam's steps in B are about equally long in every direction, and M
 # multiplies each by its stretch. So the wider the spread, the more of the change goes into a few directions: of the even
 # pair's, 19% goes into W's sixteen most stretched ones, a twelfth of all, and of Serial LoRA's 67%. It can reach the
 # others, but hardly gets there.
 #
-# So the reach is not what holds it back here: the even pair, with the same reach, is where LoRA of nearly its size is,
+# So the reach is hardly what holds it back here: the even pair, with the same reach, is where LoRA of nearly its size is,
 # 0.05 beside 0.06, which three seeds do not tell apart. (Nor does every seed keep the order: look at the dots.) These are
 # training losses, after twenty steps in one block, on 28 drawings; the test does not rank the ways. Lesson 09 takes W
 # apart on SAM, with many data sets.
