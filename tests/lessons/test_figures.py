@@ -21,6 +21,7 @@ from serial_lora_course.lessons.l00_start.figures import (
 from serial_lora_course.lessons.l01_maths.figures import (
     plot_ends,
     plot_over_rank,
+    plot_spreads,
     plot_token_moves,
 )
 from serial_lora_course.lessons.l02_count.figures import plot_kept, plot_memory
@@ -194,16 +195,15 @@ def test_each_vector_that_moved_is_a_dot_and_the_mean_is_told():
 
 
 def test_each_run_is_a_dot_with_a_line_through_the_medians_and_tokens_that_stay_are_on_the_line():
-    ends = {
-        "LoRA": {0.02: [2.0, 9.0, 4.0], 0.04: [1.0]},
-        "even stretch": {0.02: [1.0], 0.04: [3.0]},
-    }
-    stretch, axes = plot_ends({"LoRA": torch.tensor([3.0, 1])}, ends).axes
-    assert stretch.lines[0].get_ydata().tolist() == [3, 1]
+    ends = {"LoRA": {0.02: [2.0, 9.0, 4.0], 0.04: [1.0]}, "even": {0.02: [1.0], 0.04: [3.0]}}
+    (axes,) = plot_ends(ends).axes
     dots = [dot[1] for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
-    assert dots == [2, 9, 4, 1, 1, 3]
-    lines = [line.get_ydata().tolist() for line in axes.lines]
-    assert [line for line in lines if line] == [[4, 1], [1, 3]]
+    assert dots == [2, 9, 4, 1, 1, 1, 3, 1]  # a way's dots, then its ring
+    assert [[*line.get_ydata()] for line in axes.lines] == [[4, 1], [1, 3]]
+    left, right = plot_spreads({"even": 5.0}, ends).axes
+    assert [[*line.get_ydata()] for line in left.lines] == [[1, 3]]
+    assert right.collections[0].get_offsets().tolist() == [[5, 1]]
+    assert [*right.lines[1].get_ydata()] == [1, 1]
     curves = {"Missed": {"LoRA": [1, 0.5]}, "Loss": {"LoRA": [2, 1]}}
     for axes, each in zip(plot_over_rank([1, 2], curves, {}).axes, curves.values(), strict=True):
         assert [[*line.get_ydata()] for line in axes.lines] == [each["LoRA"]]
