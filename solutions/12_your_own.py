@@ -68,8 +68,8 @@ print(f"{len(files)} frames of {len(set(sheets))} sheets, with {len(set(objects)
 print(ATTRIBUTION["photographs"])
 
 # %% [markdown]
-# The camera has a frozen model, the image tower of our tiny CLIP, which turns a frame into a vector. Ada let a random
-# quarter of the frames test. Each gets the number of the other frame whose vector is nearest.
+# Behind the camera is a frozen model, the image tower of our tiny CLIP, which turns a frame into a vector. Ada kept a
+# random quarter of the frames for her test. A test frame gets the number of the training frame whose vector is nearest.
 
 # %%
 from serial_lora_course.models.clip import load_clip
@@ -106,6 +106,7 @@ def show(shown: list[Image.Image], titles: list[str], columns: int) -> None:
     display_figure(show_pictures(framed, titles, columns=columns))
 
 
+# %%
 inputs = prepared(pictures)
 features = encode(inputs)
 train, test = by_frame(0)
@@ -128,7 +129,8 @@ titles += [
 show([pictures[i] for i in test[:6]] + hers[:6], titles, columns=6)
 
 # %% [markdown]
-# Why? There are three suspects: Ada's *test*, the *wood*, and things that *touch*.
+# The first row says that the camera can count, the second that it guesses. Why? It may be Ada's *test*, the *wood*, or
+# that things *touch*.
 
 # %%
 suspect = "wood"  # your guess: what costs most, "test", "wood" or "touch"
@@ -136,7 +138,7 @@ suspect = "wood"  # your guess: what costs most, "test", "wood" or "touch"
 # %% [markdown]
 # ## Was the test fair?
 #
-# Below each of six test frames of Ada's is the training frame that gave it its number.
+# Below each test frame is the training frame that gave it its number.
 
 # %%
 shows_same = torch.tensor([sheets[i] == sheets[j] for i, j in zip(test, found, strict=True)])
@@ -157,8 +159,8 @@ show([pictures[i] for i in pairs], [files[i].stem for i in pairs], columns=6)
 # | ●●●○○ | ●●●●● | 12 |
 #
 # From each class, hold out `round(share * number of its objects)` objects for testing, but at least one, and leave at
-# least one for training. (An object belongs to one class, and each class has two or more.) The choice depends on the seed
-# alone, and not on the order of the files.
+# least one for training. (An object belongs to one class, and each class has two or more.) The choice depends on the
+# seed alone, and not on the order of the files.
 
 
 # %% tags=["exercise"]
@@ -210,9 +212,9 @@ check("12.1", split_by_object)
 #
 # ## A leak in somebody else's split
 #
-# Often you get a test and no names. Can vectors and labels alone tell that it leaks? Two training frames of *different*
-# classes show different sheets. So the smallest distance between two such frames says how near different sheets come. A
-# test frame that is nearer than that to a training frame is a **suspect**: probably both show the same sheet.
+# Often you get vectors and labels, but no names of objects. Can these alone tell that a test leaks? Two training frames
+# of *different* classes show different sheets. So the smallest distance between two such frames says how near different
+# sheets come. A test frame that is nearer than that to a training frame is a **suspect**: perhaps both show one sheet.
 #
 # ### Exercise 12.2 · Find the leak
 #
@@ -302,9 +304,9 @@ show(views, titles, columns=8)
 
 # %% [markdown]
 # A and B leak: most of their test frames are suspects, and each suspect's own sheet is in training. C and D have a few
-# suspects too, but of sheets that training never saw: below are the nearest pairs, and in C and D they are only small
-# things that look alike. So a suspect is no proof, and many suspects are a reason to look. The last column shows what a
-# leak is worth.
+# suspects too, but of sheets that training never saw: below are the nearest pairs, and in C and D they are only other
+# things in the same place. So a suspect is no proof, and many suspects are a reason to look. The last column shows what
+# a leak is worth.
 #
 # From here on we split things, and each of four *draws* holds out other ones. Beside the nearest frame we try a
 # **linear probe**, one linear layer from the frozen vectors to the classes.
@@ -528,8 +530,8 @@ check("12.3", choose)
 #
 # Four tests lead from Ada's test to her sister's counter, one change at a time, and each draw takes only things that it
 # held out: *unseen* things in Ada's way, one of them several times; then *different* ones together, apart *on white*,
-# apart *on wood*, and *touching on wood*. Everything is trained on Ada's frames of the other things. You train the
-# adapter of draw 0; those of draws 1 to 3 are recorded
+# apart *on wood*, and *touching on wood*, which is her counter. Everything is trained on Ada's frames of the other things.
+# You train the adapter of draw 0; those of draws 1 to 3 are recorded
 # (`python -m serial_lora_course.lessons.l12_your_own.records` makes them again, in some minutes).
 
 # %%
@@ -594,9 +596,9 @@ print(f"your guess: {suspect}")
 # that looks through the tower is near chance: one in four, and one in three where things touch, since one alone cannot.
 # After that, touching has little left to take.
 #
-# On white the adapter is right on 93.5% and the probe on 79.0%. Who compares only these two would train it. But connected
-# parts reach 96.7% there, and 81.9% on wood, without training. Where things touch, they are lost, and the thickest places
-# are right on 51.9%.
+# On white the adapter is right on 93.5% and the probe on 79.0%. Who compares only these two would train it. But
+# connected parts reach 96.7% there, and 81.9% on wood, without training. Where things touch, they are lost, and the
+# thickest places are right on 51.9%.
 #
 # ## Frames that fit
 #
@@ -644,13 +646,13 @@ display(pd.DataFrame(learnt).round(1).T)
 print(f"your guess: {guess}")
 
 # %% [markdown]
-# **On wood** frames that fit mend much: the adapter rises from 29.6% to 75.4%, and the probe to 60.8%. But connected parts
-# are good enough without them, and the rule stops there.
+# **On wood** frames that fit mend much: the adapter rises from 29.6% to 75.4%, and the probe to 60.8%. Here an
+# adapter does what a probe cannot. But connected parts are good enough without either, and the rule stops there.
 #
-# **Where things touch** they mend little: 42.5% and 46.4%, both below the 51.9% of a way that nobody trained. It is the
+# **Where things touch** they mend little: 42.5% and 46.4%, both below the 51.9% of a way without weights. It is the
 # same wood, and there are as many frames and steps, so *touching* is to blame. And training did not fail: of the frames
-# that they learnt from, of both folders, the two get 85.5% and 89.9% right. They know these sheets, but cannot count new
-# ones. So it is hardly steps that lack. More things might help, or a tower that sees more than 48 pixels; we tested
+# that they learnt from, of both folders, the two get 85.5% and 89.9% right. They know these sheets, but cannot count
+# new ones. So it is hardly steps that lack. More things might help, or a tower that sees more than 48 pixels; we tested
 # neither. The rule says **no** to this adapter.
 #
 # ## A case where the rule says yes
@@ -725,8 +727,9 @@ print("Dice", {way: f"{each.mean():.3f}" for way, each in cuts.items()})
 print("the rule takes:", take(cuts, 1)[0])
 
 # %% [markdown]
-# Six scenes of draw 0, from the largest gain to the largest loss; the first row is what should be cut out. Of the first
-# thing SAM marked scraps, and with the adapter it marks nearly all. Now all leads that the rule looked at, in points of 100.
+# On every draw the rule takes the adapter. Six scenes of draw 0 are above, from the largest gain to the largest loss;
+# the first row is what should be cut out. Of the first thing SAM marked scraps, and with the adapter it marks nearly
+# all. Last, the leads of both cases, each with its ±, in points of 100 (of a Dice, in hundredths).
 
 # %%
 PAIRS = {
@@ -743,23 +746,26 @@ for case, pairs in PAIRS.items():
 display_figure(figures.plot_leads(leads))
 
 # %% [markdown]
-# Each mark is a draw, with its own held-out things. **True of all four draws:** where things touch, both trained ways
-# are behind the untrained one; on wood the adapter is ahead of the probe by more than its ±, and not of connected parts;
-# for cutting out it is ahead of every cheaper way by more than its ±.
+# Each mark is a draw: other things on the counters, and other training scenes for cutting out. **True of all four
+# draws:** where things touch, both trained ways are behind the untrained one, mostly within the ±; on wood the adapter is
+# ahead of the probe by more than its ±, and behind connected parts within it; for cutting out it is ahead of the best
+# cheaper way by more than its ±.
 #
-# **The answer.** Her sister should train nothing, and lay her things apart: there a few lines are good enough. For
-# cutting out the adapter pays, though whether a Dice of 0.747 is good enough the shop has to say.
+# **The answer.** Her sister should train nothing, and lay her things apart: there a few lines are good enough. If she
+# will not, nothing that we tried is. For cutting out the adapter pays; whether a Dice of 0.747 is good enough, the shop
+# has to say.
 #
-# **What stays open.** With some hundred sheets a draw, a lead of less than 10 to 15 points does not show. Wood whose colour
-# changes along its grain might defeat the lines. And why does SAM gain where CLIP's tower does not? SAM learnt to cut out
-# before, and only photographs are new to it; counting things that touch is new to the tower. That is likely, but two
-# cases are no test.
+# **What stays open.** With some hundred sheets a draw, a lead of less than 10 to 15 points does not show. Wood whose
+# colour changes along its grain might defeat the lines. And why does SAM gain where CLIP's tower does not? SAM learnt
+# to cut out before, and only photographs are new to it; counting things that touch is new to the tower. That is likely,
+# but two cases are no test.
 #
 # ## On a model that you have heard of
 #
-# `folder_to_model` takes every tower that turns pictures into vectors; ours came from open_clip, as `clip.model.visual`.
-# One line makes another one, here DINO's in timm. Its weights are random; with a network, `pretrained=True` fetches the
-# real ones. So this shows only that it is adapted and merged, and what it costs on a laptop.
+# `folder_to_model` takes every tower that turns pictures into vectors; ours came from open_clip, as
+# `clip.model.visual`. One line makes another one, here DINO's in timm. Its weights are random; with a network,
+# `pretrained=True` fetches the real ones. So this shows only that it is adapted and merged, and what it costs on a
+# laptop.
 
 # %%
 import timm
@@ -777,8 +783,8 @@ print(
 # %% [markdown]
 # ## Quiz
 #
-# **1. A model is right on 97 % of its test pictures, frames of videos that were split at random, and on 60 % in use. What
-# happened?**
+# **1. A model is right on 97 % of its test pictures, frames of videos that were split at random, and on 60 % in use.
+# What happened?**
 #
 # <details><summary>Answer</summary>
 #
@@ -809,8 +815,8 @@ print(
 # 1. Split by object, because a leak looks like success. Look for suspects in splits that others made.
 # 2. Set the bar, and write the rule down.
 # 3. Test on pictures as users will have them, one change at a time, on several draws.
-# 4. Begin with the cheapest way, and stop at the first that is good enough. Tune each as carefully: here the adapter's rate
-#    and the widths of the thickest places come from earlier tries, and the probe was not tuned.
+# 4. Begin with the cheapest way, and stop at the first that is good enough. Tune each as carefully: here the adapter's
+#    rate and the widths of the thickest places come from earlier tries, and the probe was not tuned.
 # 5. Train an adapter on frames that look like the test. Keep it if it is ahead, sheet by sheet, on every draw.
 #
 # If your own model does not learn, go to [lesson 13](13_not_learning.ipynb).
