@@ -33,14 +33,6 @@ from torch.nn import functional as F
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.data.emoji import ATTRIBUTION
 from serial_lora_course.lessons.l12_your_own import figures
-from serial_lora_course.lessons.l12_your_own.counter import (
-    film,
-    in_quarters,
-    lay,
-    touching,
-    white,
-    wood,
-)
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import display_figure
 
@@ -54,6 +46,15 @@ lesson_card("12")
 # change the lines that fill `folder`, `files` and `objects`.
 
 # %%
+from serial_lora_course.lessons.l12_your_own.counter import (
+    film,
+    in_quarters,
+    lay,
+    touching,
+    white,
+    wood,
+)
+
 scratch = tempfile.TemporaryDirectory()  # deleted when the notebook is closed
 folder = Path(scratch.name, "white")
 film(folder, [(in_quarters, white)])
