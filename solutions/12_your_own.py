@@ -130,8 +130,7 @@ titles += [
 show([pictures[i] for i in test[:6]] + hers[:6], titles, columns=6)
 
 # %% [markdown]
-# The first row says that the camera can count, the second that it guesses. Why? It may be Ada's *test*, the *wood*, or
-# that things *touch*.
+# Is it Ada's *test*, the *wood*, or that things *touch*?
 
 # %%
 suspect = "wood"  # your guess: what costs most, "test", "wood" or "touch"
@@ -305,9 +304,8 @@ show(views, titles, columns=8)
 
 # %% [markdown]
 # A and B leak: most of their test frames are suspects, and each suspect's own sheet is in training. C and D have a few
-# suspects too, but of sheets that training never saw: below are the nearest pairs, and in C and D they are only other
-# things in the same place. So a suspect is no proof, and many suspects are a reason to look. The last column shows what
-# a leak is worth.
+# suspects too, but these are other things in the same place, as the nearest pairs show. So a suspect is no proof, and
+# many are a reason to look. The last column shows what a leak is worth.
 #
 # From here on we split things, and each of four *draws* holds out other ones. Beside the nearest frame we try a
 # **linear probe**, one linear layer from the frozen vectors to the classes.
@@ -756,17 +754,15 @@ display_figure(figures.plot_leads(leads))
 # will not, nothing that we tried is. For cutting out the adapter pays; whether a Dice of 0.747 is good enough, the shop
 # has to say.
 #
-# **What stays open.** With some hundred sheets a draw, a lead of less than 10 to 15 points does not show. Wood whose
-# colour changes along its grain might defeat the lines. And why does SAM gain where CLIP's tower does not? SAM learnt
-# to cut out before, and only photographs are new to it; counting things that touch is new to the tower. That is likely,
-# but two cases are no test.
+# **What stays open.** With some hundred sheets a draw, a lead below 10 to 15 points does not show. And why does SAM gain
+# where CLIP's tower does not? SAM learnt to cut out before, and only photographs are new to it; counting things that
+# touch is new to the tower. That is likely the reason, but two cases are no test.
 #
 # ## On a model that you have heard of
 #
-# `folder_to_model` takes every tower that turns pictures into vectors; ours came from open_clip, as
-# `clip.model.visual`. One line makes another one, here DINO's in timm. Its weights are random; with a network,
-# `pretrained=True` fetches the real ones. So this shows only that it is adapted and merged, and what it costs on a
-# laptop.
+# `folder_to_model` takes every tower that turns pictures into vectors. Ours came from open_clip, as `clip.model.visual`;
+# the first line below makes DINO's in timm. Its weights are random here (`pretrained=True` fetches the real ones), so
+# this shows only that it is adapted and merged, and what that costs on a laptop.
 
 # %%
 import timm
@@ -784,12 +780,11 @@ print(
 # %% [markdown]
 # ## Quiz
 #
-# **1. A model is right on 97 % of its test pictures, frames of videos that were split at random, and on 60 % in use.
-# What happened?**
+# **1. You find no suspect in a split. Is it free of leaks?**
 #
 # <details><summary>Answer</summary>
 #
-# Probably a leak: neighbouring frames lie on both sides of the split. Split by video.
+# No. A leak that vectors do not show, such as one customer's things on both sides, stays hidden. Split by its name.
 #
 # </details>
 #
