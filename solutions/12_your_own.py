@@ -761,7 +761,7 @@ display_figure(figures.plot_leads(leads))
 # ## On a model that you have heard of
 #
 # `folder_to_model` takes every tower that turns pictures into vectors. Ours came from open_clip, as `clip.model.visual`;
-# the first line below makes DINO's in timm. Its weights are random here (`pretrained=True` fetches the real ones), so
+# one line below makes DINO's in timm. Its weights are random here (`pretrained=True` fetches the real ones), so
 # this shows only that it is adapted and merged, and what that costs on a laptop.
 
 # %%
