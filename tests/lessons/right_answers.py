@@ -183,10 +183,12 @@ def pair_by_singular_values(before, after, rank):
     return Vh[:rank], U[:, :rank] * S[:rank]
 
 
-def merge_by_allclose(frozen, adapted, merged):
-    """With PyTorch's own comparison."""
-    near = {"rtol": 0, "atol": 1e-4 * adapted.abs().max().item()}
-    return torch.allclose(merged, adapted, **near) and not torch.allclose(frozen, adapted, **near)
+def suspects_by_loops(features, labels, train, test):
+    """Pair by pair."""
+    limit = min(
+        (features[i] - features[j]).norm() for i in train for j in train if labels[i] != labels[j]
+    )
+    return [i for i in test if any((features[i] - features[j]).norm() < limit for j in train)]
 
 
 def climbed(right, bar):
@@ -422,7 +424,7 @@ ANSWERS = {
             "least > tolerance": "least == 0",
         }
     ],
-    "12.2": [merge_by_allclose],
+    "12.2": [suspects_by_loops],
     "12.3": [climbed],
     "13.1": [moved_by_a_copy],
     "13.2": [through_blocks_from_a_leaf],

@@ -65,7 +65,7 @@ from serial_lora_course.lessons.l11_many.figures import (
     plot_verdict,
     plot_weights,
 )
-from serial_lora_course.lessons.l12_your_own.figures import plot_choices, with_recorded
+from serial_lora_course.lessons.l12_your_own.figures import plot_leads, plot_shares, with_recorded
 from serial_lora_course.lessons.l13_not_learning.figures import (
     plot_curves,
     plot_found,
@@ -409,27 +409,31 @@ def test_a_cut_out_is_what_a_mask_marks_on_grey():
         assert tuple(unmarked) == getrgb(PAPER)
 
 
-def test_each_draw_is_a_dot_in_the_row_of_its_way_and_the_way_taken_is_shaded():
-    cases = {
-        case: {way: torch.rand(3, 8) for way in ("lines", "probe", "adapter")}
-        for case in ("one", "other")
-    }
-    chosen = {"one": ("probe", False), "other": ("adapter", False)}
-    for axes, (case, ways) in zip(
-        plot_choices(cases, chosen, {"one": 0.75, "other": 1}).axes, cases.items(), strict=True
-    ):
-        found = torch.tensor([dots.get_offsets()[0].tolist() for dots in axes.collections])
-        assert torch.allclose(found[:, 0].float(), 100 * torch.cat([*ways.values()]).mean(1))
-        assert found[:, 1].round().tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-        assert axes.patches[0].get_y() == list(ways).index(chosen[case][0]) - 0.5
-        assert [line.get_xdata()[0] for line in axes.lines] == [75] * (case == "one")
-        assert axes.get_title(loc="left") == ("one: none" if case == "one" else "other: adapter")
+def test_each_draw_is_a_mark_at_its_case_and_a_line_goes_through_the_means():
+    cases = {"one": {"probe": torch.rand(4, 8)}, "other": {"probe": torch.rand(4, 8)}}
+    (axes,) = plot_shares([cases], 0.75).axes
+    marks = torch.tensor([dots.get_offsets()[0].tolist() for dots in axes.collections])
+    shares = 100 * torch.stack([ways["probe"].mean(1) for ways in cases.values()])
+    assert torch.allclose(marks[:, 1].float(), shares.flatten())
+    assert marks[:, 0].round().tolist() == [0] * 4 + [1] * 4
+    assert axes.lines[0].get_ydata() == pytest.approx(shares.mean(1).tolist(), rel=1e-5)
+    assert axes.lines[1].get_ydata()[0] == 75
+
+
+def test_a_lead_is_a_mark_for_each_draw_beside_zero():
+    leads = {case: {"adapter - probe": [(5, 2), (-1, 3), (0, 1), (2, 2)]} for case in ("a", "b")}
+    for axes in plot_leads(leads).axes:
+        marks = [bars[0].get_xdata()[0] for bars in axes.containers]
+        assert marks == [5, -1, 0, 2] and axes.lines[-1].get_xdata()[0] == 0
 
 
 def test_recorded_draws_follow_the_first():
-    alone, first = with_recorded("her counter"), torch.zeros(60)
-    assert {way: each.shape for way, each in alone.items()} == dict.fromkeys(alone, (3, 90))
-    assert with_recorded("cutting out", {"adapter": first})["adapter"][0].equal(first)
+    alone, first = with_recorded("fitted, touching on wood"), torch.zeros(90)
+    assert {way: [len(e) for e in each] for way, each in alone.items()} == {
+        way: [90] * 4 for way in ("probe", "adapter")
+    }
+    mine = with_recorded("cutting out", {"adapter": first})["adapter"]
+    assert len(mine) == 4 and mine[0].equal(first)
 
 
 def test_counts_of_drawings_are_dots_round_their_mean_as_of_forty():
