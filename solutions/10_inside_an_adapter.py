@@ -1,19 +1,17 @@
 # %% [markdown]
 # # 10 · Inside an adapter
 #
-# A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter itself is lost. She asks:
+# A colleague has two files: a CLIP, and the same CLIP with an adapter merged into it. The adapter is lost, and so are its
+# log and its pictures. She asks:
 #
 # 1. What was its rank?
 # 2. Was it LoRA or Serial LoRA?
 # 3. Can I get it back?
 # 4. With which seed was it trained?
 #
-# There is no log, and the training pictures are gone: all that is left are the weights. Anyone who publishes two such files
-# may ask the same questions, to know what they give away.
-#
-# You learn to read files on models of your own, and then read twelve of hers. Some of them never had an adapter. For how
-# many will you name method, rank and seed? Write your guess in the last line of the second cell. No other lesson needs
-# this one.
+# Anyone who publishes two such files may ask the same, to know what they give away. You learn to read files on models of
+# your own, and then read twelve of hers. Some of them never had an adapter. How many will you name right, with method, rank
+# and seed? Write your guess in the last line of the second cell. No other lesson needs this one.
 
 # %%
 try:
@@ -45,17 +43,17 @@ guess_named = 12  # your guess: of her twelve files, how many you will name righ
 # %% [markdown]
 # ## Three ways to change three weights
 #
-# LoRA adds a pair B A of its own to each of W_q, W_k and W_v. The three can also share one A. Serial LoRA puts one pair
-# in front of all three: x becomes x + B A x, with the scale inside B, and so each W becomes W (I + B A). Put the three
-# changes on top of each other: this is what each method adds.
+# LoRA adds a pair B A of its own to each of W_q, W_k and W_v. The three may also share one A. Serial LoRA puts one pair
+# in front of all three: x becomes x + B A x, with the scale inside B, so each W becomes W (I + B A). The drawing shows
+# what each method adds, with the changes of q, k and v on top of each other.
 
 # %%
 display_figure(plot_stacks())
 
 # %% [markdown]
-# Your loop from lesson 04 trains these, Serial LoRA with three seeds, on four drawings of each class and only in the
-# image tower. One more model trains W_q, W_k and W_v themselves. Then each adapter is merged and thrown away. This takes
-# about half a minute; `colleague.py` in this lesson's folder has the code.
+# Your loop from lesson 04 trains these on four drawings of each class, in the image tower only. A last model trains W_q,
+# W_k and W_v themselves. Each adapter is merged and then thrown away. This takes about half a minute; the code is
+# `colleague.py` in this lesson's folder.
 
 # %%
 RANK, SEEDS = 16, (1, 2, 3)  # change these: a rank of up to 32
@@ -74,8 +72,8 @@ for name, run in runs.items():
 #
 # ## What is in the difference?
 #
-# Subtract the weights before training from those after it, and call the change dW. An adapter of rank 16 went into W:
-# which singular values will show that?
+# Subtract the weights before training from those after it, and call the change dW. Which singular values will show that an
+# adapter of rank 16 was merged?
 
 # %%
 shows = "dW"  # your guess: "W + dW", "dW" or "both"
@@ -104,13 +102,13 @@ print(f"{d} values of dW: number {RANK} is {values[RANK - 1]:.0e}, the next {val
 print("your guess:", shows)
 
 # %% [markdown]
-# W and W + dW look alike, although the largest value of dW is more than half of W's. A matrix of rank 16 can push a
-# singular value past at most sixteen of its neighbours (Weyl's inequality), and W has 192 of them. Both matrices have full
-# rank, and nothing in W + dW marks what was added.
+# Behind the first few values, W and W + dW look alike, although the largest value of dW is more than half of W's. A matrix
+# of rank 16 pushes a singular value past at most sixteen of its neighbours (Weyl's inequality), and W has 192 of them.
+# Nothing in W + dW marks what was added.
 #
-# dW does. After value 16 it falls by six powers of ten, and we call this fall the cliff. The values behind it are not
-# zero, because merging rounded the weights to float32, and what rounding adds is a small matrix of full rank. So the rank
-# is the number of values in front of the cliff.
+# The values of dW do, on the logarithmic axis. After number 16 they fall by six powers of ten: the cliff. Behind it they are
+# not zero, because merging rounded the weights to float32, and what rounding adds is a small matrix of full rank. So the
+# rank is the number of values in front of the cliff.
 
 # %% [markdown]
 # ### Exercise 10.1 · The rank of a change
@@ -178,16 +176,16 @@ for name, each in changes.items():
 print("your guess:", expected)
 
 # %% [markdown]
-# With an adapter every matrix has rank 16. In the stack, count the A's: each row ends in an A, so all rows lie in the space
-# that the A's span. Three A's span 48 dimensions, one A spans 16.
+# With an adapter every matrix has rank 16. In the stack, count the A's of the drawing: each row ends in an A, so all rows
+# lie in the space that the A's span. That is 48 dimensions with three A's, and 16 with one.
 #
-# Two doubts remain. A LoRA with one A has rank 16 in the stack too: in the drawing, only B tells it from Serial LoRA. And
-# without an adapter your function returns some rank as well, because one quotient is always the largest.
+# Two doubts remain. A LoRA with one A has rank 16 in the stack too. And without an adapter your function returns some
+# rank as well, because one quotient is always the largest.
 #
 # ## The lost adapter
 #
 # To settle both, get the adapter back and see whether it explains the whole change. For LoRA one SVD of each dW gives
-# B A. For Serial LoRA you want one pair for all three weights.
+# B A. For Serial LoRA you need one pair for all three weights.
 #
 # Stack q, k and v, and write dW as a sum of rank-one terms $\sigma_i u_i v_i^\top$, as in lesson 01. Applied to a token
 # x, term i gives $u_i$ times $\sigma_i v_i^\top x$. So dW sees x only through the $v_i$: it *reads* in these directions.
@@ -195,9 +193,8 @@ print("your guess:", expected)
 # orthonormal, so A Aᵀ is the identity. Multiply both sides by Aᵀ, and W B = dW Aᵀ remains.
 #
 # Now count. With W_q alone these are d r equations for the d r numbers in B. If W_q has an inverse, there is a B for
-# every change: LoRA would pass as Serial LoRA. With three weights they are 3 d r equations for the same d r numbers. Only
-# a change made as W (I + B A), with the same B for all three, fits them exactly. So solve by least squares, and see what
-# is left over.
+# every change: LoRA would pass as Serial LoRA. With three weights they are 3 d r equations. Only a change made as
+# W (I + B A), with the same B for all three, fits them exactly. So solve by least squares, and see what is left over.
 
 # %% [markdown]
 # ### Exercise 10.2 · The recovery
@@ -272,16 +269,14 @@ table["LoRA, q alone"] = {"one SVD a matrix": max(svds), "one pair": max(pairs)}
 display_figure(plot_left_over(table, limit=0.1))
 
 # %% [markdown]
-# On the far left only rounding is left over. One SVD a matrix recovers every adapter. One pair for q, k and v recovers
-# only Serial LoRA: of both LoRAs' changes it leaves 0.7 over. It is not the rank, for a LoRA with one A also has rank 16.
-# What one pair cannot do is satisfy three weights at once. For q alone, in the last row, it can.
-#
-# So both doubts are settled. In float32 any limit in the wide gap will do, and we take a tenth, the line.
-#
+# On the far left only rounding is left over. One SVD a matrix recovers every adapter. One pair recovers only Serial LoRA,
+# and of both LoRAs' changes it leaves 0.7 over. Rank is not the reason, for a LoRA with one A has rank 16 too. One pair
+# cannot satisfy three weights at once. For q alone, in the last row, it can. So both doubts are settled. In float32 any
+# limit in the wide gap will do, and we take a tenth, the line.
 # ## When does rounding hide the adapter?
 #
-# In half precision rounding is larger, and a change may be smaller than ours. So scale dW, round both files, and look
-# for the rank again. Guess first: in which of the nine cases is the adapter lost?
+# Half precision rounds more, and a change may be smaller than ours. So scale dW, round both files, and look for the rank
+# again. In which of the nine cases will the adapter be lost?
 
 # %%
 lost = "bfloat16, dW times 0.01"  # your guess
@@ -303,10 +298,9 @@ print("your guess:", lost)
 # As trained, the change has its cliff behind value 16 in every format. Rounding errors grow with the weights. A smaller
 # change does not make them smaller, so it sinks towards them.
 #
-# In two rows the second block says rank 1: there the fall from the first value to the second is larger than the cliff. Take the
-# rank that most blocks give. A pair of that rank leaves just under a tenth over, so the limit only just holds. In the last row
-# nothing helps: the ranks are wrong, and of a hundredth of our change in bfloat16 the pair leaves 6e-01 over.
-#
+# In two rows the second block says rank 1: there the fall from the first value to the second is larger than the cliff.
+# Take the rank that most blocks give. With it a pair leaves just under a tenth over, so the limit only just holds. In the
+# last row nothing helps: bfloat16 hides a hundredth of our change.
 # ## Which seed?
 #
 # To find the seed, measure how much two spaces have in common. Take a direction of the first space, a vector of length
@@ -387,9 +381,8 @@ for name, run in others.items():
 print(f"chance: {RANK / d:.2f}; your guess: {decides}")
 
 # %% [markdown]
-# In this one comparison the start decides. With the same start and other drawings the overlap is 0.85, with another start
-# and the same drawings 0.17. Does A hardly move, then? `adapt` also kept each
-# A from before the merge.
+# In this one comparison the start decides: with the same start and other drawings the overlap is 0.85, with another start
+# and the same drawings 0.17. Does A hardly move, then? `adapt` also kept every A from before and after the training.
 
 # %%
 moves = [end - start for start, end in zip(first.starts, first.ends, strict=True)]
@@ -406,22 +399,20 @@ for name, run in others.items():
 print(f"chance: {4 / d:.2f}")
 
 # %% [markdown]
-# A moves far: by 0.57 to 0.73 of its length. But it moves in few directions. At the start the rows of A are random, so it reads
-# all of its sixteen directions about equally. Of the move, only three values are as large as these. Where the
-# move is small, A keeps its direction; where it is large, A turns away. Of sixteen directions, 13 are left.
+# A moves far, by 0.57 to 0.73 of its length, but in few directions. At the start its rows are random, so it reads all its
+# sixteen directions about equally. Of the move, only the first three or four values reach that size. Where the
+# move is small, A keeps its direction, and where it is large, A turns away. Of sixteen directions 13 are left.
 #
-# The last lines show what training puts in common. The order is now the opposite: with another start and the same
-# drawings, A moved in much the same directions, 0.66, and with the same start and other drawings less so, 0.44. All are far
-# above chance. A likely reason: the gradient of A is a sum of columns times tokens, $x^\top$. So A moves towards the
-# tokens that it sees, and the same drawings bring nearly the same tokens. **Chance decides where A starts, and the
-# drawings decide where it goes.**
+# The last lines show what training puts in common, and the order is now the opposite. With another start and the same
+# drawings, A moved in much the same directions, 0.66. With the same start and other drawings it did so less, 0.44. A likely
+# reason is the gradient of A, a sum of columns times tokens, $x^\top$. So A moves towards the tokens that it sees, and the
+# same drawings bring nearly the same tokens. **Chance decides where A starts, and the drawings decide where it goes.**
 #
-# The gradient of A also has B as a factor. B is zero at first, so in the first step A stands still. [Zhu et al.](https://arxiv.org/abs/2402.16842)
-# found LoRA nearly as good with a random A that is never trained.
+# The gradient also has B as a factor. B is zero at first, so in the first step A stands still.
 #
-# A seed draws the same numbers again. So compare the first block of each file with the A that each of 1,000 seeds draws.
-# More files show seed 1 after one step and after a longer training, which takes a few seconds more. And guess: what
-# overlap has the right seed, if one other number was drawn before A?
+# A seed draws the same numbers again. So compare the first block of each file with the A of each of 1,000 seeds. Two more
+# files show seed 1 after one step and after a longer training, which takes some seconds. And what will the overlap with
+# the right seed be, if one other number was drawn before A?
 
 # %%
 shifted = 0.09  # your guess
@@ -452,9 +443,9 @@ print(f"the largest with a wrong seed: {max(max(wrong) for _, wrong in table.val
 print(f"one number drawn before: {own:.2f}; your guess: {shifted}")
 
 # %% [markdown]
-# Each file names its seed. After one step the overlap with it is 1.00, after 16 steps it is above 0.8, and after 64
-# steps 0.65: A turns away slowly. No wrong seed comes above 0.11. But one number that is drawn before brings the right
-# seed down to chance, too: you must know what was drawn before A.
+# Each file names its seed. After one step the overlap with it is 1.00, after 16 steps above 0.8, and after 64 steps 0.65:
+# A turns away slowly. The largest overlap with a wrong seed is 0.11. But one number that is drawn before A brings the
+# right seed down to chance, too.
 #
 # ## Your colleague's files
 #
@@ -518,7 +509,7 @@ check("10.4", how_it_was_made)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# These are twelve files in float16. Chance decided the method, rank, seed and 2 to 16 steps, or that there is no adapter.
+# These are her files, in float16. Chance decided the method, rank, seed and 2 to 16 steps, or that there is no adapter.
 # They take about half a minute.
 
 # %%
@@ -537,10 +528,9 @@ print(f"{sum(map(sum, score.values()))} in all; your guess: {guess_named}")
 # %% [markdown]
 # All twelve answers are right, and for the files without an adapter your function says so.
 #
-# These files were kind to you. She had the base. The change was large: you saw that bfloat16 hides a hundredth of it. The
-# seed was set right before the A's were drawn, by the library that you used, and the trainings were short. And it was the
-# small CLIP, with one set of drawings. Whether a seed can be read from a large model, after thousands of steps, stays open.
-#
+# These files were kind to you. She had the base. The change was large. The seed was set right before A was drawn, by the
+# library that you used. The trainings were short, on the small CLIP and one set of drawings. Whether a large model names
+# its seed after thousands of steps stays open.
 # ## Quiz
 #
 # **1. A colleague merges two Serial LoRA adapters one after the other, each of rank 8. What will your function
@@ -562,14 +552,18 @@ print(f"{sum(map(sum, score.values()))} in all; your guess: {guess_named}")
 #
 # </details>
 #
+# **3. Two people train Serial LoRA on the same pictures, each with her own seed. What do their A's have in common?**
+#
+# <details><summary>Answer</summary>
+#
+# Little of what they read, for most of that is their starts. But both moved in much the same few directions.
+#
+# </details>
+#
 # ## What to remember
 #
-# - Ask of a plot of singular values whether it shows W, W + dW or dW.
-# - The singular values of a change fall behind its rank. Test the rank by a recovery.
-# - With the base at hand a merged adapter is not lost: an SVD brings LoRA back, and least
-#   squares after it Serial LoRA. One B for three weights is what tells them apart.
-# - Compare every overlap with chance, r / d.
-# - Chance decides where A starts, and the drawings decide where it goes. A short training hardly moves most of A's directions,
-#   so the file names its seed.
-#
+# - The singular values of a change fall behind its rank; those of the changed weight hide it. Test a rank by a recovery.
+# - With the base at hand a merged adapter is not lost. One B for three weights tells Serial LoRA from LoRA.
+# - Compare every overlap with chance, r / d. Chance decides where A starts, and the drawings decide where it goes. After
+#   a short training most of A's directions are still those of its seed.
 # Next: one base with [many adapters](11_many_adapters.ipynb) at once.
