@@ -352,7 +352,7 @@ check("10.3", overlap)
 # %% [markdown]
 # A random space of 16 of the 192 dimensions has an overlap of 16 / 192 with any other, on average: this is chance. A
 # seed decides two things: the numbers with which A starts, and the drawings of the training. Which of them decides where
-# Serial LoRA reads? Compare seed 1 with trainings that share only one of the two.
+# Serial LoRA reads? Compare seed 1 with trainings that share only one of the two. This takes about ten seconds.
 
 # %%
 decides = "start"  # your guess: "start" or "drawings"
@@ -411,7 +411,7 @@ print(f"chance: {4 / d:.2f}")
 # The gradient also has B as a factor. B is zero at first, so in the first step A stands still.
 #
 # A seed draws the same numbers again. So compare the first block of each file with the A of each of 1,000 seeds. Two more
-# files show seed 1 after one step and after a longer training, which takes some seconds. And what will the overlap with
+# files show seed 1 after one step and after a longer training, which takes about twenty seconds. And what will the overlap with
 # the right seed be, if one other number was drawn before A?
 
 # %%
