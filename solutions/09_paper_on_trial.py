@@ -42,7 +42,7 @@ display_figure(plot_layers(sizes))
 # ## Seven claims
 #
 # On trial is [*Serial Low-rank Adaptation of Vision Transformer*](https://arxiv.org/abs/2503.17750), by Houqiang Zhong,
-# Shaocheng Shen and others, of 2025. <!-- from the paper: 2025 --> (Claims 5 and 6 it takes for granted.)
+# Shaocheng Shen and others, of 2025. <!-- from the paper: 2025 -->
 #
 # | | What is claimed (where) | What would refute it | Your rival |
 # |---|---|---|---|
@@ -239,7 +239,7 @@ check("9.2", before_feed_forward)
 # ## The scenes
 #
 # SAM learnt from drawings alone, and now has to cut photographs out of photographs, as in lesson 05. A third of the
-# training scenes is held back to choose rates on. Scenes of drawings will show what each method forgets.
+# training scenes is held back to choose rates on.
 
 # %%
 from serial_lora_course.data.subsets import training_subset
@@ -281,9 +281,9 @@ def masks(sam) -> list[np.ndarray]:
 display_figure(plot_masks({"": scene}, {"asked for": [scene.masks], "SAM": masks(base)}))
 
 # %% [markdown]
-# SAM finds the things in their boxes, but not their outlines. The next cell has seven ways to teach it. Serial LoRA is one
-# line: a pair in front of the layer that makes q, k and v. *Before both* has a second pair before the feed-forward, as
-# RepAdapter does, and is as large as LoRA.
+# SAM finds the thing in its box, but not its outline. The next cell has seven ways to teach it. Serial LoRA is one line: a
+# pair in front of the layer that makes q, k and v. *Before both* has a second pair before the feed-forward, as RepAdapter
+# does, and is as large as LoRA.
 
 # %%
 from serial_lora import LoRAConfig, inject  # what you built in lesson 03, for LoRA
@@ -345,7 +345,7 @@ def reached(name: str, rate: float, where: str = "test") -> np.ndarray:
 # %% [markdown]
 # ## A rate of its own
 #
-# Many comparisons train all methods at one learning rate. You search a rate for each.
+# Many comparisons train all methods at one learning rate. You search one for each.
 #
 # ### Exercise 9.3 · Search a rate
 #
@@ -427,13 +427,11 @@ print(f"your guess for each at its own rate: {ahead}")
 
 # %% [markdown]
 # **The rate turns the order round.** At 0.003, Serial LoRA's best, Serial LoRA looks ahead in your panel. At 0.009, the best
-# of the small LoRA, the small LoRA does, in both panels. So whoever picks one rate for both picks who looks better: *a
-# comparison of methods at one learning rate is also a comparison of learning rates.* (Neither lead is clear in yours.) In
-# the fair race, each at its own rate (circled), the small LoRA leads by 1.3 ± 0.9, on the scenes that chose the rates and
-# with one training each.
+# of the small LoRA, the small LoRA does, in both panels. So whoever picks one rate for both picks who looks better. (In
+# yours, neither lead is clear.) With a rate of its own for each (circled) the small LoRA leads by 1.3 ± 0.9, on the scenes
+# that chose the rates and with one training each.
 #
-# The other five take the study's rate, to save time. Full fine-tuning, which the study lacks, takes the best of three that
-# we tried.
+# The other five take the study's rates, to save time. (Full fine-tuning, which the study lacks, has the best of three.)
 #
 # ## Seven ways
 
@@ -458,10 +456,9 @@ shown = {name: masks(adapted(name, rates[name])[0]) for name in ("Serial LoRA", 
 display_figure(plot_masks({"": scene}, {"not adapted": masks(base)} | shown))
 
 # %% [markdown]
-# Every way gains more than five points, and at these rates Serial LoRA gains least. The number of parameters does not
-# explain the order: norms and biases train the fewest and come second. (The small columns are for your budget: Dice on
-# drawings, the processor's seconds, and the memory kept for the backward pass. No way loses two points on drawings, and
-# only full fine-tuning is clearly dearer.)
+# Every way gains more than five points, and Serial LoRA gains least. The number of parameters does not explain the order:
+# norms and biases train the fewest and come second. (In grey: Dice on drawings, which shows what is forgotten; the
+# processor's seconds; the memory kept for the backward pass. Only full fine-tuning is clearly dearer.)
 #
 # ## Would other scenes say the same?
 #
@@ -487,7 +484,7 @@ display_figure(plot_rivals(beside, bars))
 #
 # ## Is it the sharing?
 #
-# A lead names no cause. LoRA also adapts the layer out; leave that aside. Two differences remain. In Serial LoRA q, k and v
+# A lead names no cause. Two things set Serial LoRA apart. (LoRA also adapts the layer out; leave that aside.) Its q, k and v
 # *share* a pair, and its change B A x then goes *through W*. To tell these apart, put another matrix M_p in W_p's place
 # behind the pair, for p = q, k, v: W_p x + M_p B A x.
 #
@@ -561,7 +558,7 @@ print(f"your guess: step {costly}")
 #
 # ## Train behind E yourself
 #
-# Behind W you have trained already, because that is Serial LoRA. Now train the same pair, from the same start, behind E.
+# Behind W you have trained: that is Serial LoRA. Now train the same pair behind E, from the same start.
 
 
 # %%
@@ -596,14 +593,14 @@ lead, half = interval((after["behind E"] - own)[:, None])
 print(f"behind E less Serial LoRA, each at its own rate: {lead:+.2f} ± {half:.2f}")
 
 # %% [markdown]
-# Your pair behind E leads Serial LoRA by 1.40 ± 1.00. That agrees with the study, and cannot replace it: one training
-# knows nothing of other seeds and rates. What it can show is where the change goes.
+# Your pair behind E leads Serial LoRA by 1.40 ± 1.00. That agrees with the study, and is still one training. But it can
+# show where the change goes.
 #
 # ## Why does the stretch cost?
 #
 # W_p (x + B A x) is W_p x + W_p B A x, so Serial LoRA's change is W_p B A. It meets W *twice*. Forwards, W shrinks what B
 # writes into a squashed direction. Backwards, B's gradient comes through W_pᵀ, which shrinks what B learns of that
-# direction. A larger B would make up for it, but training hardly gets there.
+# direction. A larger B could make up for it, but has to learn that first.
 #
 # If so, Serial LoRA's change sits where W stretches most. Take the 16 most stretched of 192 directions. **Which share of
 # each trained change lies in them?**
@@ -639,8 +636,8 @@ print(f"your guess for Serial LoRA: {expected}%; an even change: {FIRST / d:.0%}
 # would give them 82%.
 #
 # Is the rest what Serial LoRA lacks? Ask your LoRA, without training: **delete its change at q, k and v outside of the 16
-# directions. How much of its lead is left?** What is left is also *smaller*, and that alone may cost. So beside it, shrink
-# the whole change to the same size.
+# directions. How much of its lead is left?** That also makes the change *smaller*, which alone may cost. So shrink the
+# whole change to the same size, too.
 
 # %%
 left = 0.9  # your guess: how many points of LoRA's lead over Serial LoRA are left
@@ -692,9 +689,9 @@ print(
 # ± 0.85, which may be nothing. Serial LoRA loses 0.18 ± 0.08: it has hardly anything there.
 #
 # So this is our best explanation: **through W a pair writes into a few directions, and Dice needs others too.** It is not
-# proved. A LoRA trained within the 16 may use them better than one that is cut. Your pair behind E, cut in the same way,
-# loses 2.21 ± 0.94, of which its size alone explains 1.71 ± 0.82. <!-- from a trial: 2.21, 0.94, 1.71, 0.82 --> And an
-# equally uneven stretch along *random* directions costs 0.20 ± 0.22 in the study, which may be nothing.
+# proved. A LoRA trained within the 16 may use them better than one that is cut. Your pair behind E, cut so, loses 2.21 ±
+# 0.94, but 1.71 ± 0.82 of that by size alone (not run here). <!-- from a trial: 2.21, 0.94, 1.71, 0.82 --> And an equally
+# uneven stretch along *random* directions costs 0.20 ± 0.22 in the study, which may be nothing.
 #
 # ## The verdict
 #
@@ -726,7 +723,7 @@ display(verdicts(table))
 # %% [markdown]
 # Two claims fall without training, and four more on SAM. *Comparable* holds there: LoRA is clearly ahead, but by less than
 # would matter. On CLIP all is open. On SD3 claims 3 and 4 fall, 3 by a hair: its interval begins at 5.05, and its bar is
-# 5. <!-- from the table, 14.00 - 8.95: 5.05 --> Your answer to the group:
+# 5. <!-- from the table, 14.00 - 8.95: 5.05 --> So tell your group, which asked whether to switch:
 #
 # > **1.** Serial LoRA is a special case of RepAdapter's layer of 2023, and behind LoRA in a quarter of the paper's cells.
 # >
@@ -735,13 +732,11 @@ display(verdicts(table))
 # >
 # > **3.** Sharing A and B costs nothing that we can see, nor do W's directions. W's uneven stretch costs half a point: 16
 # > of 192 directions get 99% of the change.
-# >
-# > **4.** One learning rate for all can turn the order round, so each method had its own.
 #
-# **Should you switch? On a SAM like this one, no.** To save parameters, let norms and biases learn, or lower LoRA's
-# rank, and search the rate again. If you can pay for LoRA's size, try *before both*: in the study RepAdapter there leads
-# Serial LoRA by 1.42 ± 0.46, where LoRA leads by 0.31 ± 0.14. Open are larger models and other pictures, so put our
-# numbers on trial, too ([`CLAIMS.md`](../CLAIMS.md)).
+# **On a SAM like this one, don't switch.** To save parameters, let norms and biases learn, or lower LoRA's rank, and search
+# the rate again. If you can pay for LoRA's size, try *before both*: in the study RepAdapter (one seed) leads Serial LoRA so
+# by 1.42 ± 0.46, where LoRA leads by 0.31 ± 0.14. Larger models and other pictures are open, so put our numbers on
+# trial, too ([`CLAIMS.md`](../CLAIMS.md)).
 #
 # ## Quiz
 #
@@ -779,5 +774,5 @@ display(verdicts(table))
 # - Ask for a rival of the same size, for the simplest thing that could work, and for a rate of each method's own.
 # - Change one thing at a time, at equal size.
 #
-# Next: look into the matrices themselves in [lesson 10](10_inside_an_adapter.ipynb), or put several
-# adapters on one model in [lesson 11](11_many_adapters.ipynb).
+# Next: look into the matrices in [lesson 10](10_inside_an_adapter.ipynb), or put several adapters on one model in
+# [lesson 11](11_many_adapters.ipynb).
