@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 09 · The paper on trial
 #
-# LoRA trains 147,456 parameters, and a small SAM gains 7.5 points of Dice. A paper promises the same for a quarter, and in
-# our runs its Serial LoRA gains 7.2 with 36,864. A bargain? <!-- from the study: 147,456, 7.5, 36,864, 7.2 -->
+# LoRA trains 147,456 parameters, and a small SAM gains 7.5 points of Dice. A paper promises as much from a quarter of the
+# parameters. In our runs its Serial LoRA trains 36,864 and gains 7.2. A bargain?
+# <!-- from the study: 147,456, 7.5, 36,864, 7.2 -->
 #
 # Your group asks: **should we switch to Serial LoRA?** The paper trains nothing else of that size. You do: a smaller LoRA,
 # the same layer in another place, and no adapter at all. Then you go from LoRA to Serial LoRA in four steps. One of them
