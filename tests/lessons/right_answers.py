@@ -156,12 +156,11 @@ def pair_by_hook(blocks, adapter, rank):
 
 
 def stand_ins_by_roots(W):
-    """By the root of W W^T, and W itself between two Q of matrices of normal deviates."""
+    """By the root of W W^T, and Q of a matrix of normal deviates."""
     values, U = torch.linalg.eigh(W @ W.mT)
     even = U / values.sqrt()[:, None] @ U.mT @ W
-    P, Q = torch.linalg.qr(torch.randn(2, *W.shape)).Q
     sizes = values.mean(1).sqrt()[:, None, None]
-    return even * sizes, P @ W @ Q, P @ Q.mT * sizes
+    return even * sizes, torch.linalg.qr(torch.randn_like(W)).Q * sizes
 
 
 def search_by_lists(score, first):
