@@ -33,7 +33,7 @@ lesson_card("00")
 # ## 1. Ask
 #
 # CLIP turns a picture into a vector, and a sentence into another. Each class gets a sentence, such as "a photo of a
-# bird.", and CLIP says the class whose sentence lies nearest to the picture. Here is one photograph of each class.
+# bird.", and CLIP says the class whose sentence lies nearest to the picture. One of each:
 
 # %%
 clip, data = load_clip(), load_classification("photographs")
@@ -63,8 +63,7 @@ print(f"right: {was_right.sum()} of {len(truth)} test photographs")
 print(data.attribution)
 
 # %% [markdown]
-# The crow, the fish and the trumpet are called vehicles. Of all 70 photographs 24 are named right; by guessing it would
-# be about eight.
+# Of all 70 photographs 24 are named right; by guessing it would be about eight.
 #
 # ## 2. Write a line, and train it
 #
@@ -81,8 +80,8 @@ print(data.attribution)
 # A token is a row of d numbers. `A`, (r, d), takes it down to r numbers, and `B`, (d, r), brings these back up to d.
 # Multiply the result by the scale and add it to the token, for any number of tokens.
 #
-# Replace `raise NotImplementedError(...)` with your code and run the cell: the last line of a message names the
-# mistake. If you skip the exercise, the solved answer is used. Work in a copy: updates replace this notebook.
+# Replace `raise NotImplementedError(...)` with your code and run the cell. If you skip the exercise, the solved answer is
+# used. Work in a copy: updates replace this notebook.
 
 
 # %% tags=["exercise"]
@@ -143,10 +142,10 @@ print(f"of {sum(each.numel() for each in model.parameters()):,}")
 
 # %% [markdown]
 # Your line is what `inject` built. While `B` is zero it changes nothing, so training starts from the old CLIP. A pair
-# has 2 · r · d numbers; r is its **rank**: all that it adds is a mixture of the same 16 directions.
+# has 2·r·d numbers. r is its **rank**: all that it adds is a mixture of the same 16 directions.
 #
 # Training will **not** show tools, flowers and vehicles. We take their names out of the loss as well: never the right
-# answer there, they would be pushed down. CLIP names 12 of their 20 photographs right; how many afterwards?
+# answer there, they would be pushed down. CLIP names 12 of their 20 photographs right. How many afterwards?
 
 # %%
 LEFT_OUT = (6, 7, 8)  # tools, flowers, vehicles
@@ -186,7 +185,7 @@ print(f"{(after == truth)[out].sum()} afterwards; your guess: {guess}")
 
 # %% [markdown]
 # The crow at the top left is a bird now. Birds went from 3 right to 9, hoofed animals from 0 to 6. Furry animals fell
-# from 4 to 1, though training showed 17. Of the classes left out 12 are right, as before, but not the same 12.
+# from 4 to 1, though training showed 17. Of those left out 12 are right, as before, but not the same 12.
 #
 # ### Exercise 0.2 · Lost and gained
 #
@@ -194,7 +193,7 @@ print(f"{(after == truth)[out].sum()} afterwards; your guess: {guess}")
 # |---|---|---|
 # | ●○○○○ | ●●●●○ | 3 |
 #
-# Which photographs were lost (right before, wrong now), and which were gained?
+# Which photographs were lost (right before, wrong now), and which gained?
 
 
 # %% tags=["exercise"]
@@ -230,7 +229,7 @@ check("0.2", lost_and_gained)
 #
 # Solution: [the solved lesson](../solutions/00_start_here.ipynb)
 #
-# What does CLIP say now of those that it lost?
+# What does it say now of the lost?
 
 # %%
 pairs_of = yours("0.2")
@@ -239,14 +238,14 @@ titles = [f"before: {names[before[i]]}\nnow: {names[after[i]]}" for i in lost]
 display_figure(show_pictures([pictures[i] for i in lost], titles, columns=4, size=2.2))
 
 # %% [markdown]
-# The airplane is a bird now. Five of the seven are called "a bird" or "a hoofed animal", the two classes with the most
-# photographs in training. So has CLIP learnt what a bird looks like, or that "a bird" is often the answer?
+# The airplane is a bird now. Five of the seven are called "a bird" or "a hoofed animal", of which training showed most
+# photographs. So has CLIP learnt what a bird looks like, or that "a bird" is often the answer?
 #
 # ## 3. What did the labels teach?
 #
 # Your line has two rivals. Its *twin* is trained with shuffled labels: they say how often each class occurs, but
-# nothing true about any one photograph. A *linear probe* is a logistic regression on the old CLIP's vectors. It knows
-# only the six learnt names.
+# nothing true about any one photograph. A *linear probe* is a logistic regression on the old CLIP's vectors, with the
+# six learnt names.
 
 # %%
 vectors, tested = (clip.model.encode_image(each, normalize=True) for each in (train, test))
@@ -270,8 +269,8 @@ starts, panels = {split: (was_right[~out], was_right[out])}, ("learnt", "left ou
 display_figure(plot_pairs({split: rivals}, starts, (*panels, '"a bird": wrong, right')))
 
 # %% [markdown]
-# Both. The twin says "a bird" as often as your line, far oftener than the old CLIP. But it is right with it 3 times,
-# your line 9 times. The probe gained most, but had fewer names to choose from, and none for a tool.
+# Both. The twin says "a bird" as often as your line, far oftener than the old CLIP. But the twin is right with it 3
+# times, your line 9 times. The probe gained most, but had fewer names to choose from, and none for a tool.
 #
 # ## 4. Why does it touch what it was never trained on?
 #
@@ -322,8 +321,6 @@ check("0.3", without)
 # </details>
 #
 # Solution: [the solved lesson](../solutions/00_start_here.ipynb)
-#
-# Guess first.
 
 # %%
 costs = "pictures"  # your guess: whose pairs, alone, lose more: "pictures" or "sentences"?
@@ -346,12 +343,12 @@ for which, each in parts.items():
 print(f"your guess: {costs}")
 
 # %% [markdown]
-# Here the sentences' pairs lose more, and gain more. With them alone no picture has moved, only nine sentences, and yet
-# 34 photographs are right, as many as with all pairs. The airplane is lost by neither side alone: it takes both.
+# Here the sentences' pairs lose more, and gain more. With them alone no picture has moved, and yet 34 photographs are
+# right, as many as with all pairs. The airplane is lost by neither side alone: it takes both.
 #
 # Why the airplane, and not the car? An answer is lost when a wrong sentence comes nearer than the right one. So two
-# numbers should matter: how far the photograph *turned*, and its *margin*: how much nearer the right sentence was than
-# the next, before training.
+# numbers should matter: how far the photograph *turned*, and its *margin*, by how much the right sentence was the
+# nearest before training.
 
 # %%
 cosines, own = tested @ encode_prompts(clip.model, sentences).T, F.one_hot(truth).bool()  # (70, 9)
@@ -371,7 +368,7 @@ for what, (far, at) in moved.items():
 #
 # ## 5. Was it luck?
 #
-# Three splits, each with three other classes left out. For each: two seeds, and one twin.
+# Three splits, each without three other classes; for each two seeds and a twin.
 
 # %%
 runs, heard, six = {}, {}, {which: [] for which in parts}
@@ -398,16 +395,15 @@ display_figure(show_pictures(shown, titles, columns=3, size=2.8))
 # %% [markdown]
 # **What did CLIP learn, and what did it lose?**
 #
-# - **It learnt from the labels.** In all six trainings the learnt classes gained more than they lost; the three twins
-#   lost more.
+# - **It learnt from the labels.** In all six trainings the learnt classes gained more than they lost; the twins lost
+#   more. The crow is a bird in all six, even in the two that showed no bird.
 # - **Some of it carried over, in one split of three.** Left out, birds, sea and furry animals gained 7 and 9, and lost 1
-#   and 4; the twin gained 4 and lost 5. In the other two splits 7 were gained and 6 lost. The pictures' pairs carried
+#   and 4; the twin gained 4 and lost 5. The other two splits gained 7 and lost 6. The pictures' pairs carried
 #   it: alone, they gained 3.7 of those left out on average, the sentences' 1.2.
 # - **It lost more than one right answer in five:** on average 3.5 of 16 learnt, 1.8 of 8 left out. Training a class did
-#   not protect it, and neither side's pairs lost more. The airplane (chosen, like the crow, after the first training) is
-#   lost in all four trainings that showed vehicles.
+#   not protect it, and neither side's pairs lost more. The airplane is lost in all four trainings that showed vehicles.
 #
-# Lesson 08 asks how sure 70 photographs can make us.
+# We chose crow and airplane after the first training. Lesson 08 asks how sure 70 photographs can make us.
 #
 # ## Quiz
 #
@@ -438,6 +434,6 @@ display_figure(show_pictures(shown, titles, columns=3, size=2.8))
 # ## What to remember
 #
 # - The adapter is one line, x + s · x Aᵀ Bᵀ; Serial LoRA has one in front of q, k and v.
-# - A count that stays the same can hide losses: count these beside gains, and compare with a twin.
+# - A count that stays the same can hide losses. Count them beside gains.
 #
 # Next: [01 Low-rank maths](01_low_rank_maths.ipynb), or [any other lesson](../README.md#the-lessons).
