@@ -396,7 +396,7 @@ display_figure(show_pictures(shown, titles, columns=3, size=2.8))
 # **What did CLIP learn, and what did it lose?**
 #
 # - **It learnt from the labels.** In all six trainings the learnt classes gained more than they lost; the twins lost
-#   more. The crow is a bird in all six, even in the two that showed no bird.
+#   more. The crow is a bird in all six, even where no bird was shown; one twin agrees.
 # - **Some of it carried over, in one split of three.** Left out, birds, sea and furry animals gained 7 and 9, and lost 1
 #   and 4; the twin gained 4 and lost 5. The other two splits gained 7 and lost 6. The pictures' pairs carried
 #   it: alone, they gained 3.7 of those left out on average, the sentences' 1.2.

@@ -172,7 +172,7 @@ def test_what_was_lost_lies_left_and_what_was_gained_right():
     runs = {"one": {"a": [(1, 4), (2, 0)]}, "two": {"a": [(3, 2), None]}}
     figure = plot_pairs(runs, {"one": [[True, False], [False]]}, ["named", "found"])
     for axes, widths in zip(figure.axes, ([-1, -3, 4, 2], [-2, 0]), strict=True):
-        assert [bar.get_width() for bar in axes.patches] == widths
+        assert [round(bar.get_width()) for bar in axes.patches] == widths
         middles = [bar.get_y() + bar.get_height() / 2 for bar in axes.patches]
         assert middles == ([1, 3] * 2 if len(widths) == 4 else [1, 1])
     told = [text.get_text() for text in figure.axes[1].texts]

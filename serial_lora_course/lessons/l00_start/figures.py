@@ -139,7 +139,7 @@ def plot_pairs(
             known = [(y, [round(float(n), 1) for n in pairs[i]]) for y, pairs in drawn if pairs[i]]
             for k, (key, fill) in enumerate((("lost", VERMILION), ("gained", BLUE))):
                 counts = [f"{pair[k]:g}" for _, pair in known]
-                ends = [(2 * k - 1) * pair[k] for _, pair in known]
+                ends = [(2 * k - 1) * (pair[k] or 1e-9) for _, pair in known]  # a zero has its side
                 bars = axes.barh([y for y, _ in known], ends, color=fill, label=key)
                 axes.bar_label(bars, counts, padding=3, fontsize=9)
             for y, (group, pairs) in enumerate(rows):
