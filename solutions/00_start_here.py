@@ -63,7 +63,7 @@ print(f"right: {was_right.sum()} of {len(truth)} test photographs")
 print(data.attribution)
 
 # %% [markdown]
-# Of all 70 photographs 24 are named right; by guessing it would be about eight.
+# Of all 70 photographs 24 are named right; by guessing, about eight would be.
 #
 # ## 2. Write a line, and train it
 #
