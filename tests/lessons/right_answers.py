@@ -47,6 +47,15 @@ def tokens_by_columns(x, A, B, scale):
     return x + (scale * (B @ (A @ x.mT))).mT
 
 
+def without_by_hooks(pairs, ask):
+    """Each pair gives back what came in."""
+    hooks = [pair.register_forward_hook(lambda _, args, out: args[0]) for pair in pairs]
+    said = ask()
+    for hook in hooks:
+        hook.remove()
+    return said
+
+
 class LoRAAsLinear(nn.Linear):
     """Takes the base's tensors over."""
 
@@ -250,7 +259,7 @@ ANSWERS = {
             for old, new in ((before, after), (after, before))
         )
     ],
-    "0.3": [lambda old, new: 1 - torch.cosine_similarity(old, new)],
+    "0.3": [without_by_hooks],
     "1.1": [keep_by_numpy],
     "1.2": [LoRAAsLinear],
     "1.3": [

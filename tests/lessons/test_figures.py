@@ -14,9 +14,9 @@ from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs.sam import prepare
 from serial_lora_course.lessons.l00_start.figures import (
-    plot_moves,
     plot_outcomes,
     plot_pairs,
+    plot_turns,
 )
 from serial_lora_course.lessons.l01_maths.figures import (
     plot_ends,
@@ -175,23 +175,26 @@ def test_classes_left_out_stand_last():
 
 
 def test_what_was_lost_lies_left_and_what_was_gained_right():
-    runs = {"one": {"a": [(1, 4), (2, 0)]}, "two": {"a": [(3, 2), (0, 5)]}}
-    before = {"one": ["5 of 9", "4 of 9"], "two": ["6 of 9", "4 of 9"]}
-    figure = plot_pairs(runs, before, ["named", "found"])
-    for axes, widths in zip(figure.axes, ([-1, -3, 4, 2], [-2, 0, 0, 5]), strict=True):
-        assert [bar.get_width() for bar in axes.patches] == widths
-        assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == [1, 3, 1, 3]
-    told = [text.get_text() for text in figure.axes[1].texts if "before" in text.get_text()]
-    assert told == ["before: 4 of 9"] * 2
+    runs = {"one": {"a": [(1, 4), (2, 0)]}, "two": {"a": [(3, 2), None]}}
+    figure = plot_pairs(runs, {"one": [[True, False], [False]]}, ["named", "found"])
+    for axes, widths in zip(figure.axes, ([-1, -3, 4, 2], [-2, 0]), strict=True):
+        assert [round(bar.get_width()) for bar in axes.patches] == widths
+        middles = [bar.get_y() + bar.get_height() / 2 for bar in axes.patches]
+        assert middles == ([1, 3] * 2 if len(widths) == 4 else [1, 1])
+    told = [text.get_text() for text in figure.axes[1].texts]
+    assert [text for text in told if len(text) > 1] == ["before: 0 of 1", "no names for these"]
     titles = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert titles == ["one", "a", "two", "a"]
 
 
-def test_each_vector_that_moved_is_a_dot_and_the_mean_is_told():
-    (axes,) = plot_moves({"all": ([0.1, 0.3], [0.5])}, apart=0.4).axes
-    dots = [dot[0] for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
-    assert [round(x, 6) for x in dots if x] == [0.1, 0.3, 0.5]
-    assert [text.get_text() for text in axes.texts][:2] == ["0.20", "0.50"]
+def test_each_photograph_is_a_dot_at_its_margin_and_the_means_of_each_outcome_are_told():
+    numbers = torch.tensor([0.1, 0.3, -0.2]), torch.tensor([0.5, 0.25, 0.125])
+    was, now, out = torch.tensor([[1, 1, 0], [0, 0, 1], [0, 1, 0]]).bool()
+    figure = plot_turns(*numbers, was, now, out, {"crow": 2})
+    dots = [tuple(dot) for drawn in figure.axes[0].collections for dot in drawn.get_offsets()]
+    assert sorted(dots) == sorted(zip(*(each.tolist() for each in numbers), strict=True))
+    labels = [text.get_text() for text in figure.legends[0].texts]
+    assert "lost: margin 0.20, turned 0.38" in labels
 
 
 def test_each_run_is_a_dot_with_a_line_through_the_medians_and_tokens_that_stay_are_on_the_line():
