@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 12 · Your own model and pictures
 #
-# A camera above the white counter in Ada's shop tells how many things lie there, from one to four. Ada trained it on
-# frames sorted into four folders, and it was nearly always right when she tested it. Her sister wants it too. But her
-# counter is of *wood*, and she lays *different* things together, which *touch*.
+# A camera above Ada's white counter tells how many things lie on it, from one to four. In Ada's own test it was nearly
+# always right. So her sister bought the same camera, and on her counter it is mostly wrong. What is new there: her
+# counter is of *wood*, she lays *different* things together, and they *touch*.
 #
-# **Is it worth training an adapter for her pictures, or is a linear probe enough, or even a few lines that train
-# nothing?** Good enough means that three sheets of four are counted right. You will write the rule that decides before
-# you see results.
+# **What went wrong, and what is the cheapest way to mend it: an adapter, a linear probe, or a few lines of code that
+# train nothing?** Good enough is a way that counts three sheets of four right. You will write the rule that decides
+# before you see results.
 
 # %%
 try:
@@ -17,7 +17,6 @@ except ModuleNotFoundError:
 
 # %%
 import copy
-import random
 import tempfile
 import time
 from pathlib import Path
@@ -40,59 +39,38 @@ from serial_lora_course.plots.style import display_figure
 lesson_card("12")
 
 # %% [markdown]
-# ## A folder of frames
+# ## Two counters
 #
-# Each class has a folder. Every frame shows the photograph of one thing on white, one to four times, and `film` takes
-# four frames of each sheet, with another tilt and light. For a folder of your own, leave out `film` and change
-# the lines that fill `folder`, `files` and `objects`.
+# Ada laid each of her things on the white counter, from one to four times, and the camera took four frames, `a` to `d`,
+# each with another tilt, light and noise. Each number has a folder. For pictures of your own, leave out `film` and
+# change the lines that fill `folder`, `files` and `objects`.
 
 # %%
 from serial_lora_course.lessons.l12_your_own.counter import (
     film,
-    frame,
-    photographs,
+    in_quarters,
+    lay,
     touching,
     white,
     wood,
 )
 
-
-def in_quarters(things: list, chance: random.Random) -> list[tuple[int, int, int]]:
-    """Left, top and side of a box for each thing, in a quarter of the sheet of 112 x 112 pixels."""
-    boxes = []
-    for quarter in chance.sample(range(4), len(things)):
-        side = chance.randint(28, 40)
-        left, top = chance.randint(0, 56 - side), chance.randint(0, 56 - side)
-        boxes.append((quarter % 2 * 56 + left, quarter // 2 * 56 + top, side))
-    return boxes
-
-
 scratch = tempfile.TemporaryDirectory()  # deleted when the notebook is closed
-folder = Path(scratch.name, "counter")
+folder = Path(scratch.name, "white")
 film(folder, [(in_quarters, white)])
 
-files = sorted(folder.glob("*/*.png"))  # such as counter/4/zebu 1a.png
+files = sorted(folder.glob("*/*.png"))  # such as white/4/zebu 1a.png
 class_names = sorted({file.parent.name for file in files})
 labels = torch.tensor([class_names.index(file.parent.name) for file in files])  # (N,)
-objects = [file.stem.rpartition(" ")[0] for file in files]  # "zebu 1a" shows the zebu
+sheets = [file.stem[:-1] for file in files]  # "zebu 1a" is a frame of the sheet "zebu 1"
+objects = [sheet.rpartition(" ")[0] for sheet in sheets]  # which shows the zebu
 pictures = [Image.open(file).convert("RGB") for file in files]
-
-
-def show(shown: list[Image.Image], titles: list[str], columns: int = 8) -> None:
-    framed = [ImageOps.expand(picture, 1, "grey") for picture in shown]
-    display_figure(show_pictures(framed, titles, columns=columns))
-
-
-print(f"{len(files)} frames of {len(files) // 4} sheets, with {len(set(objects))} things")
-some = [*range(-4, 0), *range(1, len(files), len(files) // 4)]
-show([pictures[i] for i in some], [f"{class_names[labels[i]]}: {files[i].stem}" for i in some])
+print(f"{len(files)} frames of {len(set(sheets))} sheets, with {len(set(objects))} things")
 print(ATTRIBUTION["photographs"])
 
 # %% [markdown]
-# ## Nearly always right
-#
-# A frozen model, the image tower of our tiny CLIP, turns every frame into a vector. A random quarter of the frames is
-# for testing, and each gets the class of the training frame whose vector is nearest.
+# Behind the camera is a frozen model, the image tower of our tiny CLIP, which turns a frame into a vector. Ada kept a
+# random quarter of the frames for her test. A test frame gets the number of the training frame whose vector is nearest.
 
 # %%
 from serial_lora_course.models.clip import load_clip
@@ -113,30 +91,66 @@ def encode(inputs: Tensor) -> Tensor:
     return F.layer_norm(vectors, vectors.shape[1:])
 
 
-def nearest(train: list[int], test: list[int]) -> Tensor:
-    """For each test frame the position of the training frame nearest to it."""
-    return torch.tensor(train)[torch.cdist(features[test], features[train]).argmin(-1)]
+def nearest(new: Tensor, train: list[int]) -> Tensor:
+    """For each vector the position of the training frame nearest to it."""
+    return torch.tensor(train)[torch.cdist(new, features[train]).argmin(-1)]
 
 
+def by_frame(draw: int) -> tuple[list[int], list[int]]:
+    """Frames to train, and a random quarter to test."""
+    mixed = torch.randperm(len(files), generator=torch.Generator().manual_seed(draw)).tolist()
+    return mixed[len(files) // 4 :], mixed[: len(files) // 4]
+
+
+def show(shown: list[Image.Image], titles: list[str], columns: int) -> None:
+    framed = [ImageOps.expand(picture, 1, "grey") for picture in shown]
+    display_figure(show_pictures(framed, titles, columns=columns))
+
+
+# %%
 inputs = prepared(pictures)
 features = encode(inputs)
-shuffled = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
-careless = shuffled[len(files) // 4 :], shuffled[: len(files) // 4]  # to train, and to test
-found = nearest(*careless)
-good = labels[found] == labels[careless[1]]
-print(f"pixels across: {pictures[0].width} in the file, {inputs.shape[-1]} for the tower")
-print(f"right: {good.float().mean():.1%} of {len(good)} test frames")
-sheets = [file.stem[:-1] for file in files]  # "zebu 1a" is a frame of the sheet "zebu 1"
-same = torch.tensor([sheets[i] == sheets[j] for i, j in zip(careless[1], found, strict=True)])
-print(f"nearest shows the same sheet: {same.sum()}, and {good[same].sum()} of these are right")
-print(f"nearest shows another sheet: {(~same).sum()}, and {good[~same].sum()} of these are right")
-pairs = [*careless[1][:8], *found[:8].tolist()]
-show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i in pairs])
+train, test = by_frame(0)
+found = nearest(features[test], train)
+hers, numbers = lay(sorted(set(objects)), touching, wood, draw=0)
+says = labels[nearest(encode(prepared(hers)), train)] + 1
+print(
+    f"Ada's test: {(labels[found] == labels[test]).float().mean():.1%} of {len(test)} frames are right"
+)
+print(
+    f"her sister: {(says == torch.tensor(numbers)).float().mean():.1%} of {len(hers)} sheets are right"
+)
+titles = [
+    f"Ada's {labels[i] + 1}: it says {labels[f] + 1}"
+    for i, f in zip(test[:6], found[:6], strict=True)
+]
+titles += [
+    f"her sister's {n}: it says {said}" for n, said in zip(numbers[:6], says[:6], strict=True)
+]
+show([pictures[i] for i in test[:6]] + hers[:6], titles, columns=6)
 
 # %% [markdown]
-# Below each test frame is the training frame that decided its class. It shows the same sheet, as in 163 of all 178
-# cases, so the answer had to be right and nothing was counted. This is a **leak**. Frames of one video leak in the same
-# way. The remedy is to split *objects*: all frames of a thing go to the same side.
+# Is it Ada's *test*, the *wood*, or that things *touch*?
+
+# %%
+suspect = "wood"  # your guess: what costs most, "test", "wood" or "touch"
+
+# %% [markdown]
+# ## Was the test fair?
+#
+# Below each test frame is the training frame that gave it its number.
+
+# %%
+shows_same = torch.tensor([sheets[i] == sheets[j] for i, j in zip(test, found, strict=True)])
+good = labels[found] == labels[test]
+print(f"nearest is of the same sheet: {shows_same.sum()}, right {good[shows_same].sum()}")
+print(f"nearest is of another sheet: {(~shows_same).sum()}, right {good[~shows_same].sum()}")
+pairs = [*test[:6], *found[:6].tolist()]
+show([pictures[i] for i in pairs], [files[i].stem for i in pairs], columns=6)
+
+# %% [markdown]
+# They show the same sheet, as nearly always, so the answer had to be right and nothing was counted. This is a **leak**.
+# Frames of one video leak in the same way. The remedy is to split *objects*: all frames of a thing go to the same side.
 #
 # ### Exercise 12.1 · Split by object
 #
@@ -145,8 +159,8 @@ show([pictures[i] for i in pairs], [" ".join(files[i].stem.split()[-2:]) for i i
 # | ●●●○○ | ●●●●● | 12 |
 #
 # From each class, hold out `round(share * number of its objects)` objects for testing, but at least one, and leave at
-# least one for training. (An object belongs to one class, and each class has two or more.) The choice depends on the seed
-# alone, and not on the order of the files.
+# least one for training. (An object belongs to one class, and each class has two or more.) The choice depends on the
+# seed alone, and not on the order of the files.
 
 
 # %% tags=["exercise"]
@@ -196,8 +210,105 @@ check("12.1", split_by_object)
 #
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 #
-# We compare both splits, also for a **linear probe**, one linear layer from the frozen features to the classes. Each of
-# three *draws* holds out another random quarter of the frames or of the things.
+# ## A leak in somebody else's split
+#
+# Often you get vectors and labels, but no names of objects. Can these alone tell that a test leaks? Two training frames
+# of *different* classes show different sheets. So the smallest distance between two such frames says how near different
+# sheets come. A test frame that is nearer than that to a training frame is a **suspect**: perhaps both show one sheet.
+#
+# ### Exercise 12.2 · Find the leak
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●● | 10 |
+#
+# Return the positions of all suspects, in the order of `test`. Distances are Euclidean.
+
+
+# %% tags=["exercise"]
+def suspects(features: Tensor, labels: Tensor, train: list[int], test: list[int]) -> list[int]:
+    """The test pictures that probably show what a training picture shows.
+
+    Args:
+        features: (N, d) the vector of every picture.
+        labels: (N,) the class of every picture.
+        train: positions of the training pictures, of two classes or more.
+        test: positions of the test pictures.
+    """
+    # BEGIN SOLUTION
+    known = features[train]  # (n, d)
+    other = labels[train][:, None] != labels[train]  # (n, n)
+    limit = torch.cdist(known, known)[other].min()
+    near = torch.cdist(features[test], known).min(1).values
+    return [i for i, distance in zip(test, near, strict=True) if distance < limit]
+    # END SOLUTION
+
+
+check("12.2", suspects)
+
+# %% [markdown]
+# <details><summary>Hint 1: two tables of distances</summary>
+#
+# `torch.cdist(a, b)` has a row for each vector of a and a column for each of b. You need it twice: training against
+# training for the limit, and test against training.
+#
+# </details>
+# <details><summary>Hint 2: which pairs set the limit</summary>
+#
+# `labels[train][:, None] != labels[train]` is True for pairs of different classes. Index the first table with it, and
+# take the smallest. A test picture counts by the smallest distance in its row.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/12_your_own.ipynb)
+#
+# Four colleagues split Ada's frames. Which of them leak?
+
+# %%
+leaking = "A B"  # your guess: the letters of those that leak
+
+# %%
+split_things, find = yours("12.1"), yours("12.2")
+every = range(len(files))
+SPLITS = {
+    "A, a random quarter of the frames": by_frame(1),
+    "B, the brightest frame of each sheet": (
+        [i for i in every if not files[i].stem.endswith("d")],
+        [i for i in every if files[i].stem.endswith("d")],
+    ),
+    "C, the things from P to Z": (
+        [i for i in every if objects[i] < "p"],
+        [i for i in every if objects[i] >= "p"],
+    ),
+    "D, a quarter of the things": split_things(objects, labels.tolist(), 0.25, 0),
+}
+rows, views, titles = {}, [], []
+for name, (train, test) in SPLITS.items():
+    some, found = find(features, labels, train, test), nearest(features[test], train)
+    known = {sheets[i] for i in train}
+    rows[name] = {
+        "test frames": len(test),
+        "suspects": len(some),
+        "their sheet is in training": sum(sheets[i] in known for i in some),
+        "nearest is right (%)": round(
+            100 * (labels[found] == labels[test]).double().mean().item(), 1
+        ),
+    }
+    partner = dict(zip(test, found.tolist(), strict=True))
+    closest = sorted(((features[i] - features[partner[i]]).norm().item(), i) for i in some)[:2]
+    views += [pictures[j] for _, i in closest for j in (i, partner[i])]
+    titles += [f"{name[0]}, {word}" for word in ("test", "train") * 2]
+display(pd.DataFrame.from_dict(rows, orient="index"))
+print(f"your guess: {leaking}")
+show(views, titles, columns=8)
+
+# %% [markdown]
+# A and B leak: most of their test frames are suspects, and each suspect's own sheet is in training. C and D have a few
+# suspects too, but these are other things in the same place, as the nearest pairs show. So a suspect is no proof, and
+# many are a reason to look. The last column shows what a leak is worth.
+#
+# From here on we split things, and each of four *draws* holds out other ones. Beside the nearest frame we try a
+# **linear probe**, one linear layer from the frozen vectors to the classes.
 
 
 # %%
@@ -214,73 +325,32 @@ def linear_probe(features: Tensor, labels: Tensor, seed: int = 0) -> nn.Linear:
     return probe
 
 
-rows, split_things = {}, yours("12.1")
-for draw in range(3):
-    mixed = torch.randperm(len(files), generator=torch.Generator().manual_seed(draw)).tolist()
-    by_frame = mixed[len(files) // 4 :], mixed[: len(files) // 4]
-    by_thing = split_things(objects, labels.tolist(), 0.25, draw)
-    for split, (train, test) in {"by frame": by_frame, "by thing": by_thing}.items():
+DRAWS = range(4)
+BY_THING = [split_things(objects, labels.tolist(), 0.25, draw) for draw in DRAWS]
+rows, leaky = {}, {"nearest frame": [], "probe": []}
+for draw in DRAWS:
+    for split, (train, test) in {"by frame": by_frame(draw), "by thing": BY_THING[draw]}.items():
         probe = linear_probe(features[train], labels[train])
         said = {
-            "nearest frame": labels[nearest(train, test)],
+            "nearest frame": labels[nearest(features[test], train)],
             "probe": probe(features[test]).argmax(-1),
         }
         for way, each in said.items():
-            rows[way, f"split {split}, draw {draw}"] = 100 * (each == labels[test]).double().mean()
-display(pd.Series(rows).astype(float).round(1).unstack(0))
+            right = each == labels[test]
+            rows[way, f"{split}, draw {draw}"] = 100 * right.double().mean().item()
+            if split == "by frame":
+                leaky[way].append(right)
+display(pd.Series(rows).round(1).unstack(0))
 
 # %% [markdown]
-# When we split by frame, the nearest frame is right in at least 97.8%, and more often than the probe. When we split by
-# thing, it has 79.3% at most, and less than the probe in every draw. The leak rewarded memory, and turned the order round.
+# Split by frame, the nearest frame is ahead of the probe on every draw. Split by thing, both fall, the nearest frame
+# farther, and on three of four draws the probe is ahead. A leak rewards memory.
 #
-# ## An adapter, merged
+# ## From a folder to an adapter
 #
-# A probe only reads the features, but an adapter changes them. Ours is Serial LoRA, one pair of small matrices before
-# q, k and v in each block. Merging leaves an ordinary model.
-#
-# ### Exercise 12.2 · Is the merge right?
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●○○○ | ●●●●● | 8 |
-#
-# Look at two distances. Merged and adapted outputs may differ by rounding only. Adapted and frozen outputs must differ by
-# more, or the check proves nothing, since an adapter that does nothing is always merged right. One wrong output is enough
-# to fail. Rounding is up to 1e-4 of the largest adapted output, whatever its sign.
-
-
-# %% tags=["exercise"]
-def is_verified(frozen: Tensor, adapted: Tensor, merged: Tensor) -> bool:
-    """Whether a merge is verified, by outputs for the same pictures.
-
-    Args:
-        frozen: (N, d) of the model before it was adapted.
-        adapted: (N, d) of the model with its trained adapter.
-        merged: (N, d) of the model into which the adapter was merged.
-    """
-    # BEGIN SOLUTION
-    rounding = 1e-4 * adapted.abs().max()
-    same = (merged - adapted).abs().max() <= rounding
-    effect = (adapted - frozen).abs().max() > rounding
-    return bool(same and effect)
-    # END SOLUTION
-
-
-check("12.2", is_verified)
-
-# %% [markdown]
-# <details><summary>Hint 1: one number for many outputs</summary>
-#
-# `(a - b).abs().max()` is the largest difference, in either direction. A mean would hide one wrong output.
-#
-# </details>
-# <details><summary>Hint 2: what is small</summary>
-#
-# `rounding = 1e-4 * adapted.abs().max()`. One distance must not be above it, and the other must be.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/12_your_own.ipynb)
+# A probe only reads the vectors, but an adapter changes them. Ours is Serial LoRA, one pair of small matrices before q,
+# k and v in each block. Merging leaves an ordinary model. The merge is *verified* if the merged model's vectors are the
+# adapted ones but for rounding, and differ from the frozen ones by more.
 
 # %%
 from serial_lora import SerialLoRAConfig, eject, inject
@@ -289,25 +359,21 @@ RANK, RATE, STEPS = 8, 4e-3, 80  # the rate comes from earlier tries
 
 
 def folder_to_model(
-    vision: nn.Module,
-    pictures: Tensor,
-    labels: Tensor,
-    objects: list[str],
-    steps: int,
-    seed: int = 0,
-) -> tuple[nn.Sequential, list[int], bool]:
-    """Split, adapt, merge, verify.
+    vision: nn.Module, pictures: Tensor, labels: Tensor, train: list[int], steps: int
+) -> tuple[nn.Sequential, bool]:
+    """Adapt, merge, verify.
 
     Args:
         vision: pictures (B, 3, H, W) -> vectors (B, d); it stays as it is.
-        objects: (N,) what each picture shows.
+        train: the positions of the training pictures.
 
     Returns:
-        The classifier, pictures to scores (B, C); the positions of the test pictures; whether the merge is verified.
+        The classifier, pictures to scores (B, C), and whether its merge is verified.
     """
-    train, test = yours("12.1")(objects, labels.tolist(), 0.25, seed)
     adapted = inject(copy.deepcopy(vision), SerialLoRAConfig(rank=RANK))
-    width = vision(pictures[:1]).shape[1]
+    with torch.no_grad():
+        frozen = vision(pictures[:32])
+    width = frozen.shape[1]
     head = nn.Linear(width, int(labels.max()) + 1)
     model = nn.Sequential(adapted, nn.LayerNorm(width, elementwise_affine=False), head)
 
@@ -321,20 +387,24 @@ def folder_to_model(
         optimizer.step()
 
     with torch.no_grad():
-        before, trained = vision(pictures[test]), adapted(pictures[test])
+        trained = adapted(pictures[:32])
         eject(adapted, keep_merged=True)
-        same = yours("12.2")(before, trained, adapted(pictures[test]))
-    return model, test, same
+        off = (adapted(pictures[:32]) - trained).abs().max()
+    rounding = 1e-4 * trained.abs().max()
+    return model, bool(off <= rounding < (trained - frozen).abs().max())
 
 
 # %% [markdown]
 # ## A few lines that train nothing
 #
-# Things that lie apart can be counted without a model. We mark every pixel that differs from the ground, and count the
-# **connected parts**, the groups of marks that hang together. On white, the ground is the median colour of the page.
-# Wood has no single colour, but our wood keeps one along its grain. Things cover less than half of nearly every such line,
-# so its median is the wood's. `ground_of` tries the page, each row and each column, and keeps what most pixels agree with.
-# On a tie it keeps the page's colour: a large thing on white covers most of a row, whose median is then the thing's.
+# Perhaps no model is needed. We shrink a page to the 48 pixels that the tower gets, and mark every pixel that is far
+# from the colour of the ground: farther than six times the median, since most pixels show bare ground. On white, the
+# ground's colour is the median of the page. Our wood keeps one colour along its grain, so there it is the median of
+# each row or column; `ground_of` takes what fits most pixels. Two ways count the marks:
+#
+# - **connected parts**: the groups of marks that hang together. Things that touch are one part, so there it must fail;
+# - **thickest places**: places that are farther from the ground than all around them. Its two widths are the best of a
+#   few that we tried on touching sheets, with things that are in no test.
 
 
 # %%
@@ -346,52 +416,53 @@ def ground_of(image: np.ndarray) -> np.ndarray:
 
 
 def marked(page: Image.Image) -> np.ndarray:
-    """What differs from the ground by more than 10 of 255, thickened by a pixel: (H, W)."""
-    image = np.asarray(page).astype(int)
-    return ndimage.binary_dilation(np.abs(image - ground_of(image)).max(-1) > 10, np.ones((3, 3)))
+    """What differs from the ground, (H, W), as the tower's pixels show it."""
+    image = np.asarray(page.resize((48, 48)).resize(page.size)).astype(int)
+    off = np.abs(image - ground_of(image)).max(-1)
+    return off > 6 * np.median(off)
 
 
 def parts(marks: np.ndarray) -> int:
-    return ndimage.label(marks)[1]
+    return ndimage.label(ndimage.binary_dilation(marks, np.ones((3, 3))))[1]
 
 
-photos, views, titles = photographs(), [], []
-for i in (9, 11):
-    chance = random.Random(i)
-    laid = [photos[name] for name in chance.sample(sorted(photos), 4)]
-    page = frame(laid, in_quarters(laid, chance), wood(chance), "b")
-    marks = marked(page)
-    views += [page, Image.fromarray(np.uint8(255 * marks))]
-    titles += ["4 things on wood", f"marks, parts: {parts(marks)}"]
-show(views, titles, columns=4)
+def peaks(marks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The smoothed distance to the ground, and where it is highest within four pixels."""
+    far = ndimage.gaussian_filter(ndimage.distance_transform_edt(marks), 4)
+    return far, (far == ndimage.maximum_filter(far, 9)) & (far > 1)
+
+
+def thickest(marks: np.ndarray) -> int:
+    return ndimage.label(peaks(marks)[1])[1]
+
+
+TESTS = {
+    "on white": (in_quarters, white),
+    "on wood": (in_quarters, wood),
+    "touching on wood": (touching, wood),
+}
+laid = []  # draw -> test -> pages and numbers
+for _, test in BY_THING:
+    new = sorted({objects[i] for i in test})
+    laid.append({n: lay(new, *TESTS[n], draw=len(laid)) for n in TESTS})
+views, titles = [], []
+for test, count, fits in (
+    ("on wood", parts, True),
+    ("touching on wood", thickest, True),
+    ("touching on wood", thickest, False),
+):
+    for page, number in zip(*laid[0][test], strict=True):
+        marks = marked(page)
+        if number > 2 and (count(marks) == number) == fits:
+            break
+    views += [page, Image.fromarray(np.uint8(255 * marks)), figures.dotted(*peaks(marks))]
+    titles += [f"{number} things", f"parts: {parts(marks)}", f"thickest places: {thickest(marks)}"]
+show(views, titles, columns=3)
 
 # %% [markdown]
-# Now three ways count what each draw held out.
-
-# %%
-ada, rows, merges = [], {}, []
-for draw in range(3):
-    torch.manual_seed(draw)
-    model, test, same = folder_to_model(vision, inputs, labels, objects, STEPS, draw)
-    train = sorted(set(range(len(files))) - set(test))
-    probe = linear_probe(features[train], labels[train])
-    ada.append((probe, model))
-    merges.append(same)
-    with torch.no_grad():
-        said = {
-            "probe": probe(features[test]).argmax(-1),
-            "adapter": model(inputs[test]).argmax(-1),
-            # class 0 is one thing
-            "connected parts": torch.tensor([parts(marked(pictures[i])) - 1 for i in test]),
-        }
-    for way, each in said.items():
-        rows[way, f"draw {draw}"] = 100 * (each == labels[test]).double().mean()
-display(pd.Series(rows).astype(float).round(1).unstack())
-print(f"merges verified: {merges}")
-
-# %% [markdown]
-# The adapter is right on at least 93.5% of the frames and the probe on 86.0% at most. Who compares only these two would
-# train the adapter. But connected parts, which never trained, are right more often than both on every draw.
+# Each row is a sheet, its marks, and the distance to the ground, where brighter is farther and red dots
+# are thickest places. Apart, each thing is one part. Touching, several are one; the thickest places may still tell them
+# apart (second sheet), but not when a thing is thin or lies too close (third sheet).
 #
 # ## The rule, before the results
 #
@@ -406,7 +477,7 @@ print(f"merges verified: {merges}")
 # 1. take the cheapest way;
 # 2. if the way that you have is *good enough*, right on a share of at least `bar` on **every** draw, stop;
 # 3. else look at the next way, and change to it only if it is ahead on **every** draw by more than its ±. Compare
-#    sheet by sheet, by `lead` of [lesson 04](04_clip_few_shot.ipynb);
+#    sheet by sheet, by `lead` of [lesson 04](04_clip_few_shot.ipynb), whose ± is two standard errors;
 # 4. go on with 2 until no way is left.
 
 
@@ -454,145 +525,134 @@ check("12.3", choose)
 #
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 #
-# ## What her sister will lay there
+# ## Where the right answers went
 #
-# We lay the held-out things of each draw on new sheets in three tests: apart on white (*mixed*), apart *on wood*, and
-# touching on wood, which is *her counter* and has no sheet with a single thing.
+# Four tests lead from Ada's test to her sister's counter, one change at a time, and each draw takes only things that it
+# held out: *unseen* things in Ada's way, one of them several times; then *different* ones together, apart *on white*,
+# apart *on wood*, and *touching on wood*, which is her counter. Everything is trained on Ada's frames of the other things.
+# You train the adapter of draw 0; those of draws 1 to 3 are recorded
+# (`python -m serial_lora_course.lessons.l12_your_own.records` makes them again, in some minutes).
 
 # %%
 BAR = 0.75  # good enough, said at the start
-truth = torch.arange(120) % 4 + 1
-TESTS = {
-    "mixed": (in_quarters, white),
-    "on wood": (in_quarters, wood),
-    "her counter": (touching, wood),
-}
-sheets = {  # which of the 120 a test has
-    name: [i for i in range(120) if truth[i] >= (2 if layout is touching else 1)]
-    for name, (layout, _) in TESTS.items()
-}
-numbers = {name: truth[some] for name, some in sheets.items()}
+CHEAP = {"connected parts": parts, "thickest places": thickest}
+Right = dict[str, Tensor]  # way -> where it is right
 
 
-def users_sheet(i: int, names: list[str], draw: int, layout, ground) -> Image.Image:
-    chance = random.Random(f"{draw} {i}")  # the same things in every test
-    shown = [photos[f"{name} 1"] for name in chance.sample(names, int(truth[i]))]
-    return frame(shown, layout(shown, chance), ground(chance), "abcd"[i // 4 % 4])
+def without_training(pages: list[Image.Image], numbers: Tensor) -> Right:
+    marks = [marked(page) for page in pages]
+    return {way: torch.tensor([*map(count, marks)]) == numbers for way, count in CHEAP.items()}
 
 
-draws = []
-for draw in range(3):
-    _, test = split_things(objects, labels.tolist(), 0.25, draw)
-    new = sorted({objects[i] for i in test})
-    draws.append({n: [users_sheet(i, new, draw, *TESTS[n]) for i in sheets[n]] for n in TESTS})
-seen = [(name, i) for name in TESTS for i in (1, 2, 3, 5, 6, 7)]
-views = [draws[0][name][sheets[name].index(i)] for name, i in seen]
-show(views, [f"{name}: {truth[i]}" for name, i in seen], columns=6)
-
-# %% [markdown]
-# Things that touch are one connected part, so that way has to fail on them. A second way without training counts the
-# **thickest places**: those that are farther from the ground than all around them. It trains no weights, but its two
-# widths did best in tries on counted touching sheets, of things that are never held out.
-
-
-# %%
-def peaks(marks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smoothed distance to the ground, and where it is highest within three pixels."""
-    far = ndimage.gaussian_filter(ndimage.distance_transform_edt(marks), 3.5)
-    return far, (far == ndimage.maximum_filter(far, 7)) & (far > 1)
-
-
-def thickest(marks: np.ndarray) -> int:
-    return ndimage.label(peaks(marks)[1])[1]
-
-
-views, titles = [], []
-for i in (11, 3):
-    page = draws[0]["her counter"][sheets["her counter"].index(i)]
-    marks = marked(page)
-    far, top = peaks(marks)
-    views += [page, figures.dotted(far, top), figures.dotted(page, top)]
-    titles += [f"{truth[i]} things, parts: {parts(marks)}", "distance to the ground"]
-    titles.append(f"thickest places: {thickest(marks)}")
-show(views, titles, columns=6)
-
-# %% [markdown]
-# Brighter is farther from the ground, and red dots are thickest places. On the first sheet each thing has one, but on
-# the second the spade and the stick are too thin. Which of the four ways will be right most often on *her counter*?
-
-
-# %%
 @torch.no_grad()
-def answers(test: str, draw: int, probe: nn.Module, adapter: nn.Module) -> dict[str, Tensor]:
-    """Way -> its answers to the sheets of this draw, (sheets,); the cheapest way first."""
-    pages = draws[draw][test]
-    shown, marks = prepared(pages), [marked(page) for page in pages]
+def trained(frames: Tensor, of: Tensor, things: list[str], draw: int) -> dict[str, Right]:
+    """Train a probe and an adapter on these frames: test -> way -> where it is right."""
+    train, test = split_things(things, of.tolist(), 0.25, draw)
+    vectors = encode(frames)
+    with torch.enable_grad():
+        probe = linear_probe(vectors[train], of[train])
+        torch.manual_seed(draw)
+        steps = STEPS * len(frames) // len(files)
+        adapter, verified = folder_to_model(vision, frames, of, train, steps)
+    cases = {"training": (frames[train], of[train]), "unseen": (frames[test], of[test])}
+    cases |= {t: (prepared(pages), torch.tensor(n) - 1) for t, (pages, n) in laid[draw].items()}
+    print(f"draw {draw}: {steps} steps, merge verified: {verified}")
     return {
-        "connected parts": torch.tensor([*map(parts, marks)]),
-        "thickest places": torch.tensor([*map(thickest, marks)]),
-        "probe": probe(encode(shown)).argmax(-1) + 1,
-        "adapter": adapter(shown).argmax(-1) + 1,
+        case: {
+            "probe": probe(encode(x)).argmax(-1) == y,
+            "adapter": torch.cat([adapter(some).argmax(-1) for some in x.split(128)]) == y,
+        }
+        for case, (x, y) in cases.items()
     }
 
 
-guess = "adapter"  # your guess: the best on her counter, such as "probe"
-cases, take = {}, yours("12.3")
-for test in TESTS:
-    said = [answers(test, draw, *ada[draw]) for draw in range(3)]
-    cases[test] = {w: torch.stack([each[w] == numbers[test] for each in said]) for w in said[0]}
-chosen = {test: take(right, BAR) for test, right in cases.items()}
-display_figure(figures.plot_choices(cases, chosen, dict.fromkeys(cases, BAR)))
-hers = {way: f"{each.double().mean():.1%}" for way, each in cases["her counter"].items()}
-print(f"her counter: {hers}; your guess: {guess}")
+# %%
+first = trained(inputs, labels, objects, 0)
+falls = {"Ada's test": leaky}
+for test in ("unseen", *TESTS):
+    cheap, near = [], []
+    for draw, (train, held_out) in enumerate(BY_THING):
+        pages, numbers = [pictures[i] for i in held_out], labels[held_out] + 1
+        if test in TESTS:
+            pages, numbers = laid[draw][test][0], torch.tensor(laid[draw][test][1])
+        cheap.append(without_training(pages, numbers))
+        vectors = features[held_out] if test == "unseen" else encode(prepared(pages))
+        near.append(labels[nearest(vectors, train)] + 1 == numbers)
+    falls[test] = {way: [each[way] for each in cheap] for way in CHEAP} | {"nearest frame": near}
+    falls[test] |= figures.with_recorded(f"Ada's frames, {test}", first[test])
+
+display_figure(figures.plot_shares([falls], BAR))
+means = {
+    t: {w: np.mean([100 * d.double().mean() for d in draws]) for w, draws in ways.items()}
+    for t, ways in falls.items()
+}
+display(pd.DataFrame(means).round(1).astype(object).fillna(""))
+print(f"your guess: {suspect}")
 
 # %% [markdown]
-# Circle, square and triangle are the three draws, the dotted line is the bar, and the row that the rule takes is shaded:
-# green if it is good enough. If things lie **apart**, on white or on wood, connected parts are above the bar on every draw,
-# so the rule stops there and nobody needs to train. Ada's adapter is good on white only. On wood, which her frames did not
-# show, it is no better than the probe and near chance, one in four.
+# **The riddle.** A fair test brings the nearest frame from 98.9% to 77.4%. Different things cost hardly more, and wood
+# brings it to 29.0%. So Ada's test was too kind, but the wood does most. Ada's frames show no wood, and there every way
+# that looks through the tower is near chance: one in four, and one in three where things touch, since one alone cannot.
+# After that, touching has little left to take.
 #
-# On **her counter** nothing reaches the bar, and the adapter's 33.0% is no more than always the same answer would have.
-# But probe and adapter have not seen such sheets, so they get frames that fit: every thing is filmed again, touching
-# others on wood, and both train on the two folders together, in twice the steps. The three draws are recorded, since
-# they take minutes (`python -m serial_lora_course.lessons.l12_your_own.records` makes them again).
+# On white the adapter is right on 93.5% and the probe on 79.0%. Who compares only these two would train it. But
+# connected parts reach 96.7% there, and 81.9% on wood, without training. Where things touch, they are lost, and the
+# thickest places are right on 51.9%.
+#
+# ## Frames that fit
+#
+# But probe and adapter never saw such sheets. So they get frames that fit: every thing is filmed once more, on wood and
+# touching others, and both train on Ada's folder and the new one together, the adapter in twice the steps. The same
+# with things *apart* on wood tells what touching costs. You train draw 0 on touching things; the rest is recorded. Who
+# will be good enough on her sister's counter?
 
 # %%
-fitting = figures.with_recorded("her counter")
-name, enough = take(fitting, BAR)
-print({way: f"{each.mean():.1%}" for way, each in fitting.items()})
-for way in ("probe", "adapter"):
-    pairs = zip(fitting[way], fitting["thickest places"], strict=True)
-    leads = ["{:.0f} ± {:.0f}".format(*lead(ours, theirs)) for ours, theirs in pairs]
-    print(f"{way} ahead of thickest places, of {len(fitting[way][0])} sheets: {leads}")
-print(f"ahead of the cheaper ones: {name}; good enough: {enough}")
+guess = "adapter"  # your guess: "probe", "adapter", "both" or "none"
+
+# %%
+held_out = {objects[i] for _, test in BY_THING for i in test}
 
 
-def shares(test: str, way, changed) -> list[str]:
-    """Of each draw, how often a way without training is right on changed pages."""
-    said = torch.tensor([[way(marked(changed(page))) for page in draw[test]] for draw in draws])
-    return [f"{each:.1%}" for each in (said == numbers[test]).double().mean(1)]
+def fitted(test: str, draw: int) -> dict[str, Right]:
+    """Film every thing again as it will lie in this test, train on both folders, and test."""
+    again = Path(scratch.name, test)
+    if not again.exists():
+        film(again, [TESTS[test]], others=sorted(set(objects) - held_out))
+    second = [Image.open(again / f.parent.name / f.name).convert("RGB") for f in files]
+    both = torch.cat([inputs, prepared(second)])
+    return trained(both, labels.repeat(2), objects * 2, draw)
 
 
-def noisy(page: Image.Image) -> Image.Image:
-    noise = np.random.default_rng(0).normal(0, size, (112, 112, 3))
-    return Image.fromarray(np.uint8((np.asarray(page) + noise).clip(0, 255)))
-
-
-shrunk = shares("her counter", thickest, lambda page: page.resize((48, 48)).resize(page.size))
-print(f"thickest places, from 48 pixels: {shrunk}")
-for size in (2, 4):
-    print(f"connected parts on wood, noise of {size} of 255: {shares('on wood', parts, noisy)}")
+first = fitted("touching on wood", 0)
+take, panels, ends, learnt = yours("12.3"), [], {}, {}
+for test in ("on wood", "touching on wood"):
+    given = first if test == "touching on wood" else None
+    ways = figures.with_recorded(f"fitted, {test}", given and given[test])
+    ways = {way: falls[test][way] for way in CHEAP} | ways
+    ends[test] = {way: torch.stack(draws) for way, draws in ways.items()}
+    before = {way: falls[test][way] for way in ends[test]}
+    panels.append({f"{test}:\nAda's frames": before, "frames that fit": ends[test]})
+    known = figures.with_recorded(f"fitted, {test}, training", given and given["training"])
+    for way, draws in known.items():
+        learnt[test, way] = {
+            "in training (%)": 100 * np.mean([each.double().mean() for each in draws]),
+            "in the test (%)": 100 * ends[test][way].double().mean().item(),
+        }
+    name, enough = take(ends[test], BAR)
+    print(f"{test}: take {name}; good enough: {enough}")
+display_figure(figures.plot_shares(panels, BAR))
+display(pd.DataFrame(learnt).round(1).T)
+print(f"your guess: {guess}")
 
 # %% [markdown]
-# Even so no lead over the thickest places is larger than its ±: 47.0% and 46.7%, against 48.9% without training. All are
-# far below the bar. So the rule says **no** to this adapter: this tower, these frames, these steps. Another may do better.
+# **On wood** frames that fit mend much: the adapter rises from 29.6% to 75.4%, and the probe to 60.8%. Here an
+# adapter does what a probe cannot. But connected parts are good enough without either, and the rule stops there.
 #
-# Do the thickest places owe this to more pixels, 112 against the tower's 48? In part. On pages shrunk to 48 they have
-# 40.0%, 42.2% and 50.0%, which is no longer more than the probe's 47.0%, though the ± would hide such a difference. What
-# a tower with 112 would do is not tested.
-#
-# And is our wood too easy for connected parts? Yes. A camera's noise of 2 leaves them good enough, but at 4 no sheet is
-# right, since noise alone passes the 10 of `marked`. On her camera she has to set that threshold anew, and to test again.
+# **Where things touch** they mend little: 42.5% and 46.4%, both below the 51.9% of a way without weights. It is the
+# same wood, and there are as many frames and steps, so *touching* is to blame. And training did not fail: of the frames
+# that they learnt from, of both folders, the two get 85.5% and 89.9% right. They know these sheets, but cannot count
+# new ones. So it is hardly steps that lack. More things might help, or a tower that sees more than 48 pixels; we tested
+# neither. The rule says **no** to this adapter.
 #
 # ## A case where the rule says yes
 #
@@ -604,7 +664,7 @@ for size in (2, 4):
 # - Serial LoRA in SAM's image encoder, the *adapter*, trained on the same few scenes.
 #
 # No thing is in training and test. Lesson 05 has shown such results, so we set no bar: with `bar=1` the rule only asks
-# whether a dearer way is ahead. You train for draw 0; draws 1 and 2 are recorded.
+# whether a dearer way is ahead. You train for draw 0; draws 1 to 3 are recorded.
 
 # %%
 from serial_lora_course.labs import sam as lab
@@ -651,9 +711,10 @@ def cut_out(draw: int) -> tuple[dict[str, Tensor], list[Tensor]]:
     return found, logits
 
 
-cuts = {"SAM": dice_of(by_sam, tests).expand(3, -1)}  # the same in every draw
+cuts = {"SAM": dice_of(by_sam, tests).expand(4, -1)}  # the same in every draw
 found, by_adapter = cut_out(0)
-cuts |= figures.with_recorded("cutting out", found)
+recorded = figures.with_recorded("cutting out", found)
+cuts |= {way: torch.stack(draws) for way, draws in recorded.items()}
 order = (found["adapter"] - cuts["SAM"][0]).argsort(descending=True)
 some = order[[0, 12, 24, 36, 48, -1]].tolist()  # from the largest gain to the largest loss
 views, titles = [on_grey(tests[i], tests[i].masks) for i in some], ["true"] * len(some)
@@ -662,36 +723,46 @@ for way, logits in (("SAM", by_sam), ("adapter", by_adapter)):
     titles += [f"{way}: {cuts[way][0, i]:.2f}" for i in some]
 show(views, titles, columns=6)
 print("Dice", {way: f"{each.mean():.3f}" for way, each in cuts.items()})
-for rival, ours in zip(cuts["SAM at a lower threshold"], cuts["adapter"], strict=True):
-    ahead, about = (each / len(ours) for each in lead(ours, rival))
-    print(f"adapter ahead of the lower threshold by {ahead:.3f} ± {about:.3f}")
+print("the rule takes:", take(cuts, 1)[0])
 
 # %% [markdown]
-# Six scenes of draw 0, from the largest gain to the largest loss; the first row is what should be cut out. Of the first
-# thing SAM marked scraps, and with the adapter it marks nearly all. On every draw the adapter is ahead of the best cheaper
-# way, scene by scene, by more than twice its ±.
+# On every draw the rule takes the adapter. Six scenes of draw 0 are above, from the largest gain to the largest loss;
+# the first row is what should be cut out. Of the first thing SAM marked scraps, and with the adapter it marks nearly
+# all. Last, the leads of both cases, each with its ±, in points of 100 (of a Dice, in hundredths).
 
 # %%
-ends, bars = {"her counter": fitting, "cutting out": cuts}, {"her counter": BAR, "cutting out": 1}
-chosen = {case: take(ways, bars[case]) for case, ways in ends.items()}
-display_figure(figures.plot_choices(ends, chosen, bars))
+PAIRS = {
+    "on wood": ("adapter - connected parts", "adapter - probe"),
+    "touching on wood": ("probe - thickest places", "adapter - thickest places", "adapter - probe"),
+    "cutting out": ("SAM at a lower threshold - SAM", "adapter - SAM at a lower threshold"),
+}
+ends["cutting out"], leads = cuts, {case: {} for case in PAIRS}
+for case, pairs in PAIRS.items():
+    for pair in pairs:
+        ours, theirs = (ends[case][way] for way in pair.split(" - "))
+        draws = [lead(*each) for each in zip(ours, theirs, strict=True)]
+        leads[case][pair] = 100 / ours.shape[1] * np.array(draws)
+display_figure(figures.plot_leads(leads))
 
 # %% [markdown]
-# **The answer.** On *her counter* no trained way is ahead of a few lines by more than its ±, and none is good enough. (With
-# 90 sheets a draw, leads below about 14 points do not show.) So the sister should train nothing and lay her things apart,
-# where connected parts are good enough if her camera's noise allows it. For *cutting out* an adapter is worth it: it is
-# ahead of both cheaper ways that we tried, on every draw. Whether a Dice of 0.748 is good enough, the shop has to say.
+# Each mark is a draw: other things on the counters, and other training scenes for cutting out. **True of all four
+# draws:** where things touch, both trained ways are behind the untrained one, mostly within the ±; on wood the adapter is
+# ahead of the probe by more than its ±, and behind connected parts within it; for cutting out it is ahead of the best
+# cheaper way by more than its ±.
 #
-# Why there and not here? Not because counting is new to CLIP's tower: on white its adapter is right on at least 93.5%. And
-# not because of pixels alone, as with 112 the untrained way is not good enough either. New to the tower are wood and things that touch,
-# and there the adapter gets no farther than a probe of the frozen features; which of the two is to blame we did not
-# test. SAM learnt to cut out before, and only photographs are new to it. That this decides is likely, but two cases are
-# no test.
+# **The answer.** Her sister should train nothing, and lay her things apart: there a few lines are good enough. If she
+# will not, nothing that we tried is. For cutting out the adapter pays; whether a Dice of 0.747 is good enough, the shop
+# has to say.
+#
+# **What stays open.** With some hundred sheets a draw, a lead below 10 to 15 points does not show. And why does SAM gain
+# where CLIP's tower does not? SAM learnt to cut out before, and only photographs are new to it; counting things that
+# touch is new to the tower. That is likely the reason, but two cases are no test.
 #
 # ## On a model that you have heard of
 #
-# The same function takes other towers, such as DINO, whose weights timm fetches with `pretrained=True`. Here they are
-# random, and one step shows only that DINO is adapted and merged.
+# `folder_to_model` takes every tower that turns pictures into vectors. Ours came from open_clip, as `clip.model.visual`;
+# one line below makes DINO's in timm. Its weights are random here (`pretrained=True` fetches the real ones), so
+# this shows only that it is adapted and merged, and what that costs on a laptop.
 
 # %%
 import timm
@@ -699,20 +770,21 @@ import timm
 dino = timm.create_model("vit_small_patch16_224.dino", pretrained=False, img_size=112).eval()
 setting = timm.data.resolve_data_config({"img_size": 112, "crop_pct": 1}, model=dino)
 prepare = timm.data.create_transform(**setting)
-some = range(0, len(files), 30)
-large, names = torch.stack([prepare(pictures[i]) for i in some]), [objects[i] for i in some]
-*_, same = folder_to_model(dino, large, labels[[*some]], names, steps=1)
-print(f"merge verified: {same}")
+large, start = torch.stack([prepare(picture) for picture in pictures[::22]]), time.process_time()
+_, verified = folder_to_model(dino, large, labels[::22], [*range(32)], steps=2)
+spent = (time.process_time() - start) / 2
+print(
+    f"merge verified: {verified}; a step takes {spent:.1f} s of CPU time, {STEPS} take {STEPS * spent / 60:.0f} minutes"
+)
 
 # %% [markdown]
 # ## Quiz
 #
-# **1. A model is right on 97 % of its test pictures, frames of videos that were split at random, and on 60 % in use. What
-# happened?**
+# **1. You find no suspect in a split. Is it free of leaks?**
 #
 # <details><summary>Answer</summary>
 #
-# Probably a leak: neighbouring frames lie on both sides of the split. Split by video.
+# No. A leak that vectors do not show, such as one customer's things on both sides, stays hidden. Split by its name.
 #
 # </details>
 #
@@ -736,11 +808,11 @@ print(f"merge verified: {same}")
 #
 # For your own pictures, in this order:
 #
-# 1. Split by object, because a leak looks like success.
+# 1. Split by object, because a leak looks like success. Look for suspects in splits that others made.
 # 2. Set the bar, and write the rule down.
-# 3. Test on pictures as users will have them, on several draws.
-# 4. Begin with the cheapest way, and stop at the first that is good enough. Tune each as carefully: here the adapter's rate
-#    and the widths of the thickest places were chosen in earlier tries, and the probe was not tuned.
+# 3. Test on pictures as users will have them, one change at a time, on several draws.
+# 4. Begin with the cheapest way, and stop at the first that is good enough. Tune each as carefully: here the adapter's
+#    rate and the widths of the thickest places come from earlier tries, and the probe was not tuned.
 # 5. Train an adapter on frames that look like the test. Keep it if it is ahead, sheet by sheet, on every draw.
 #
 # If your own model does not learn, go to [lesson 13](13_not_learning.ipynb).

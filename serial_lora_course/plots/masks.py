@@ -103,7 +103,7 @@ def plot_masks(examples: Mapping[str, Any], answers: Mapping[str, Sequence[Any]]
             draw_bare(first, example.picture)
             first.set_ylabel(title.strip(), fontsize=10, weight="bold")
             for box in example.boxes:
-                _draw_box(first, box)
+                draw_box(first, box)
             scores = []
             for axes, (name, masks) in zip(others, answers.items(), strict=True):
                 draw_bare(axes, overlay(example.picture, example.masks, masks[number]))
@@ -121,7 +121,7 @@ def plot_masks(examples: Mapping[str, Any], answers: Mapping[str, Sequence[Any]]
     )
 
 
-def _draw_box(axes: Any, box: Sequence[float]) -> None:
+def draw_box(axes: Any, box: Sequence[float]) -> None:
     """A box at pixel edges, on axes whose integers are the centres of pixels."""
     x0, y0, x1, y1 = (float(edge) - 0.5 for edge in box)
     for colour, width in (("white", 3.2), (BOX_COLOUR, 1.6)):

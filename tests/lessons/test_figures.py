@@ -1,5 +1,7 @@
 """Figures of the lessons draw the numbers that they are given."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,14 +12,16 @@ from scipy import stats
 
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.types import SegmentationExample
+from serial_lora_course.labs.sam import prepare
 from serial_lora_course.lessons.l00_start.figures import (
-    plot_moves,
     plot_outcomes,
     plot_pairs,
+    plot_turns,
 )
 from serial_lora_course.lessons.l01_maths.figures import (
     plot_ends,
     plot_over_rank,
+    plot_spreads,
     plot_token_moves,
 )
 from serial_lora_course.lessons.l02_count.figures import plot_kept, plot_memory
@@ -35,11 +39,11 @@ from serial_lora_course.lessons.l04_clip.figures import (
 from serial_lora_course.lessons.l05_sam.figures import (
     PAPER,
     TILE,
-    plot_costs,
     plot_cut_outs,
     plot_gains,
+    plot_shares,
+    plot_trips,
 )
-from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
 from serial_lora_course.lessons.l06_sd3.figures import TESTS, plot_sheets, plot_ways
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_catching_up,
@@ -61,13 +65,14 @@ from serial_lora_course.lessons.l11_many.figures import (
     plot_verdict,
     plot_weights,
 )
-from serial_lora_course.lessons.l12_your_own.figures import plot_choices, with_recorded
+from serial_lora_course.lessons.l12_your_own.figures import plot_leads, plot_shares, with_recorded
 from serial_lora_course.lessons.l13_not_learning.figures import (
     plot_curves,
     plot_found,
     plot_moved,
     plot_rounded,
 )
+from tests.models.sam_models import example, small_sam
 
 
 def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run():
@@ -75,6 +80,8 @@ def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run():
     step, mean, chance = (list(line.get_ydata()) for line in axes[0].lines)
     assert step == list(range(12)) and mean == pytest.approx(np.arange(0.5, 11))
     assert chance == [1.5, 1.5] and len(axes[1].lines) == 2
+    (axes,) = plot_curves({1: [3.0] * 12}, fixed={1: [1.0] * 12}).axes
+    assert len(axes.lines) == 4 and [t.get_text() for t in axes.texts][:2] == ["3.00", "1.00"]
 
 
 def test_a_mark_shows_how_far_a_tensor_moved_or_why_it_did_not():
@@ -95,11 +102,10 @@ def test_weights_are_counted_by_their_size():
 
 
 def test_an_answer_that_shows_a_fault_stands_in_its_cell():
-    healthy, groups = {"loss": "2.8", "held": "a 1, b 2"}, {"left": ["loss"], "right": ["held"]}
-    (axes,) = plot_found(healthy, {3: {"loss": "4.7"}, 4: {}}, groups).axes
-    assert axes.collections[0].get_array().astype(int).tolist() == [[0, 0], [1, 0], [0, 0]]
-    texts = [text.get_text() for text in axes.texts]
-    assert texts[:6] == ["2.8", "a 1\nb 2", "4.7", "", "", ""]
+    fine, groups = {"loss": ("2.8", True), "held": ("a 1, b 2", True)}, {"all": ["loss", "held"]}
+    (axes,) = plot_found({"healthy": fine, 3: fine | {"loss": ("4.7", False)}}, groups).axes
+    assert axes.collections[0].get_array().astype(int).tolist() == [[0, 0], [1, 0]]
+    assert [text.get_text() for text in axes.texts][:3] == ["2.8", "a 1\nb 2", "4.7"]
 
 
 def test_each_dot_is_a_score_before_and_after_the_merge():
@@ -169,36 +175,38 @@ def test_classes_left_out_stand_last():
 
 
 def test_what_was_lost_lies_left_and_what_was_gained_right():
-    runs = {"one": {"a": [(1, 4), (2, 0)]}, "two": {"a": [(3, 2), (0, 5)]}}
-    before = {"one": ["5 of 9", "4 of 9"], "two": ["6 of 9", "4 of 9"]}
-    figure = plot_pairs(runs, before, ["named", "found"])
-    for axes, widths in zip(figure.axes, ([-1, -3, 4, 2], [-2, 0, 0, 5]), strict=True):
-        assert [bar.get_width() for bar in axes.patches] == widths
-        assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == [1, 3, 1, 3]
-    told = [text.get_text() for text in figure.axes[1].texts if "before" in text.get_text()]
-    assert told == ["before: 4 of 9"] * 2
+    runs = {"one": {"a": [(1, 4), (2, 0)]}, "two": {"a": [(3, 2), None]}}
+    figure = plot_pairs(runs, {"one": [[True, False], [False]]}, ["named", "found"])
+    for axes, widths in zip(figure.axes, ([-1, -3, 4, 2], [-2, 0]), strict=True):
+        assert [round(bar.get_width()) for bar in axes.patches] == widths
+        middles = [bar.get_y() + bar.get_height() / 2 for bar in axes.patches]
+        assert middles == ([1, 3] * 2 if len(widths) == 4 else [1, 1])
+    told = [text.get_text() for text in figure.axes[1].texts]
+    assert [text for text in told if len(text) > 1] == ["before: 0 of 1", "no names for these"]
     titles = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert titles == ["one", "a", "two", "a"]
 
 
-def test_each_vector_that_moved_is_a_dot_and_the_mean_is_told():
-    (axes,) = plot_moves({"all": ([0.1, 0.3], [0.5])}, apart=0.4).axes
-    dots = [dot[0] for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
-    assert [round(x, 6) for x in dots if x] == [0.1, 0.3, 0.5]
-    assert [text.get_text() for text in axes.texts][:2] == ["0.20", "0.50"]
+def test_each_photograph_is_a_dot_at_its_margin_and_the_means_of_each_outcome_are_told():
+    numbers = torch.tensor([0.1, 0.3, -0.2]), torch.tensor([0.5, 0.25, 0.125])
+    was, now, out = torch.tensor([[1, 1, 0], [0, 0, 1], [0, 1, 0]]).bool()
+    figure = plot_turns(*numbers, was, now, out, {"crow": 2})
+    dots = [tuple(dot) for drawn in figure.axes[0].collections for dot in drawn.get_offsets()]
+    assert sorted(dots) == sorted(zip(*(each.tolist() for each in numbers), strict=True))
+    labels = [text.get_text() for text in figure.legends[0].texts]
+    assert "lost: margin 0.20, turned 0.38" in labels
 
 
 def test_each_run_is_a_dot_with_a_line_through_the_medians_and_tokens_that_stay_are_on_the_line():
-    ends = {
-        "LoRA": {0.02: [2.0, 9.0, 4.0], 0.04: [1.0]},
-        "even stretch": {0.02: [1.0], 0.04: [3.0]},
-    }
-    stretch, axes = plot_ends({"LoRA": torch.tensor([3.0, 1])}, ends).axes
-    assert stretch.lines[0].get_ydata().tolist() == [3, 1]
+    ends = {"LoRA": {0.02: [2.0, 9.0, 4.0], 0.04: [1.0]}, "even": {0.02: [1.0], 0.04: [3.0]}}
+    (axes,) = plot_ends(ends).axes
     dots = [dot[1] for drawn in axes.collections for dot in drawn.get_offsets().tolist()]
-    assert dots == [2, 9, 4, 1, 1, 3]
-    lines = [line.get_ydata().tolist() for line in axes.lines]
-    assert [line for line in lines if line] == [[4, 1], [1, 3]]
+    assert dots == [2, 9, 4, 1, 1, 1, 3, 1]  # a way's dots, then its ring
+    assert [[*line.get_ydata()] for line in axes.lines] == [[4, 1], [1, 3]]
+    left, right = plot_spreads({"even": 5.0}, ends).axes
+    assert [[*line.get_ydata()] for line in left.lines] == [[1, 3]]
+    assert right.collections[0].get_offsets().tolist() == [[5, 1]]
+    assert [*right.lines[1].get_ydata()] == [1, 1]
     curves = {"Missed": {"LoRA": [1, 0.5]}, "Loss": {"LoRA": [2, 1]}}
     for axes, each in zip(plot_over_rank([1, 2], curves, {}).axes, curves.values(), strict=True):
         assert [[*line.get_ydata()] for line in axes.lines] == [each["LoRA"]]
@@ -362,19 +370,25 @@ def test_each_scene_is_a_dot_and_the_best_threshold_is_marked():
     assert right.collections[0].get_offsets().tolist() == [[1, 0.3]]
 
 
-def test_an_arrow_leads_from_the_mean_with_a_mistake_to_the_right_one():
-    hows = [*OTHER_SEEDS, "right"]
-    raw, right, *wrong = (
-        dict(zip(hows, np.random.default_rng(seed).uniform(0, 1, (3, 9)), strict=True))
-        for seed in range(4)
-    )
-    wrong = dict(zip(OTHER_SEEDS, wrong, strict=True))
-    for axes, mistake in zip(plot_costs(raw, right, wrong, 0.6).axes, wrong, strict=True):
-        arrows = [note for note in axes.texts if getattr(note, "arrow_patch", None)]
-        bold = [arrow for arrow in arrows if arrow.arrow_patch.get_linewidth() > 1]
-        for row, (arrow, of) in enumerate(zip(bold, (raw, wrong[mistake], right), strict=True)):
-            ends = [of[mistake].mean(), row, of["right"].mean(), row]
-            assert [*arrow.get_position(), *arrow.xy] == pytest.approx(ends)
+def test_a_mistakes_costs_stand_over_its_share_up_to_what_right_training_reaches():
+    shares = {"moved by 1": 0.1, "moved by 1, always right": 0.1, "a mistake": 0.6}
+    stored = {name: np.full((2, 3), share) for name, share in shares.items()}
+    (axes,) = plot_shares(shares, {"a mistake": (0.2, 0.5)}, stored, 0.4, 0.8).axes
+    curve, used, weights = axes.lines[2:5]
+    assert curve.get_xydata().tolist() == [[1, 0.8], [0.1, 0.1]]
+    assert used.get_xydata().tolist() == [[0.6, 0.2], [0.6, 0.5]]
+    assert weights.get_xydata().tolist() == [[0.6, 0.5], [0.6, 0.8]]
+
+
+def test_a_trips_row_shows_the_square_with_its_padding_and_what_comes_back():
+    model, scene = small_sam(), example((60, 80))
+    there, back = partial(prepare, image_size=model.image_encoder.img_size), model.postprocess_masks
+    rows = plot_trips(model, scene, {"right": (there, back)}, {"right": scene.masks}).axes
+    square, answer, arrived, perfect = (np.asarray(axes.images[0].get_array()) for axes in rows[:4])
+    assert square.shape == answer.shape == (model.image_encoder.img_size,) * 2 + (3,)
+    assert arrived.shape == perfect.shape == (*scene.masks.shape[1:], 3)
+    assert len(rows[0].patches) == 2 * len(scene.boxes)
+    assert rows[3].get_xlabel() == "Dice 1.00"
 
 
 def test_a_cut_out_is_what_a_mask_marks_on_grey():
@@ -398,27 +412,31 @@ def test_a_cut_out_is_what_a_mask_marks_on_grey():
         assert tuple(unmarked) == getrgb(PAPER)
 
 
-def test_each_draw_is_a_dot_in_the_row_of_its_way_and_the_way_taken_is_shaded():
-    cases = {
-        case: {way: torch.rand(3, 8) for way in ("lines", "probe", "adapter")}
-        for case in ("one", "other")
-    }
-    chosen = {"one": ("probe", False), "other": ("adapter", False)}
-    for axes, (case, ways) in zip(
-        plot_choices(cases, chosen, {"one": 0.75, "other": 1}).axes, cases.items(), strict=True
-    ):
-        found = torch.tensor([dots.get_offsets()[0].tolist() for dots in axes.collections])
-        assert torch.allclose(found[:, 0].float(), 100 * torch.cat([*ways.values()]).mean(1))
-        assert found[:, 1].round().tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-        assert axes.patches[0].get_y() == list(ways).index(chosen[case][0]) - 0.5
-        assert [line.get_xdata()[0] for line in axes.lines] == [75] * (case == "one")
-        assert axes.get_title(loc="left") == ("one: none" if case == "one" else "other: adapter")
+def test_each_draw_is_a_mark_at_its_case_and_a_line_goes_through_the_means():
+    cases = {"one": {"probe": torch.rand(4, 8)}, "other": {"probe": torch.rand(4, 8)}}
+    (axes,) = plot_shares([cases], 0.75).axes
+    marks = torch.tensor([dots.get_offsets()[0].tolist() for dots in axes.collections])
+    shares = 100 * torch.stack([ways["probe"].mean(1) for ways in cases.values()])
+    assert torch.allclose(marks[:, 1].float(), shares.flatten())
+    assert marks[:, 0].round().tolist() == [0] * 4 + [1] * 4
+    assert axes.lines[0].get_ydata() == pytest.approx(shares.mean(1).tolist(), rel=1e-5)
+    assert axes.lines[1].get_ydata()[0] == 75
+
+
+def test_a_lead_is_a_mark_for_each_draw_beside_zero():
+    leads = {case: {"adapter - probe": [(5, 2), (-1, 3), (0, 1), (2, 2)]} for case in ("a", "b")}
+    for axes in plot_leads(leads).axes:
+        marks = [bars[0].get_xdata()[0] for bars in axes.containers]
+        assert marks == [5, -1, 0, 2] and axes.lines[-1].get_xdata()[0] == 0
 
 
 def test_recorded_draws_follow_the_first():
-    alone, first = with_recorded("her counter"), torch.zeros(60)
-    assert {way: each.shape for way, each in alone.items()} == dict.fromkeys(alone, (3, 90))
-    assert with_recorded("cutting out", {"adapter": first})["adapter"][0].equal(first)
+    alone, first = with_recorded("fitted, touching on wood"), torch.zeros(90)
+    assert {way: [len(e) for e in each] for way, each in alone.items()} == {
+        way: [90] * 4 for way in ("probe", "adapter")
+    }
+    mine = with_recorded("cutting out", {"adapter": first})["adapter"]
+    assert len(mine) == 4 and mine[0].equal(first)
 
 
 def test_counts_of_drawings_are_dots_round_their_mean_as_of_forty():

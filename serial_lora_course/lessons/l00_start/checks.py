@@ -1,14 +1,15 @@
-"""Checks of lesson 00: the adapter in one line, what was lost and gained, and how far a vector moved."""
+"""Checks of lesson 00: the adapter in one line, what was lost and gained, and pairs switched off."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import hypot
-from operator import mul
+from functools import partial
 
 import torch
+from torch import nn
 
-from serial_lora_course.checking.case import Case
+from serial_lora.layers import SerialLoRA
+from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
 
@@ -45,17 +46,30 @@ def lost_and_gained() -> Iterator[Case]:
         yield Case(what, (before, after, truth), expected, form="return two tensors of places")
 
 
-@exercise("0.3", "1 - cosine, row by row, for vectors of any length")
-def how_far() -> Iterator[Case]:
-    """Row by row, with lengths and products in plain numbers."""
-    for count, width, longest in ((3, 2, 1), (70, 9, 10), (5, 5, 4)):
-        old, new = (torch.randn(count, width, dtype=torch.float64) for _ in range(2))
-        if longest == 1:
-            old, new = (each / each.norm(dim=1, keepdim=True) for each in (old, new))
-        else:
-            old, new = old * longest, new * (1 + longest * torch.rand(count, 1))
-        rows = list(zip(old.tolist(), new.tolist(), strict=True))
-        cosines = [sum(map(mul, a, b)) / (hypot(*a) * hypot(*b)) for a, b in rows]
-        expected = torch.tensor([1 - each for each in cosines], dtype=torch.float64)
-        lengths = "length 1" if longest == 1 else "any length"
-        yield Case(f"{count} vectors of {lengths} in {width} dimensions", (old, new), expected)
+@exercise(
+    "0.3",
+    "what is asked sees no change from these pairs and all of the others', and each works again",
+)
+def without() -> Iterator[Case]:
+    """Pairs in a row, asked with some switched off, and then again; the rest in one dense matrix."""
+    for count, off in ((2, (0,)), (3, (0, 2)), (4, (1, 2, 3))):
+        pairs = [SerialLoRA(6, 2, 0.5) for _ in range(count)]
+        for pair in pairs:
+            nn.init.normal_(pair.lora_B)
+        x, on = torch.randn(4, 6), [pair for i, pair in enumerate(pairs) if i not in off]
+        expected = [x @ dense(kept).detach() for kept in (on, pairs)]
+        yield Case(
+            f"{len(off)} of {count} pairs switched off",
+            ([pairs[i] for i in off], partial(nn.Sequential(*pairs).requires_grad_(False), x)),
+            Parts(zip(("what was asked", "what is asked afterwards"), expected, strict=True)),
+            read=lambda said, _, ask: (said, ask()),
+            may_change=True,
+        )
+
+
+def dense(pairs: list[SerialLoRA]) -> torch.Tensor:
+    """All of them as one matrix, for rows."""
+    all_of_it = torch.eye(6)
+    for pair in pairs:
+        all_of_it = all_of_it @ (torch.eye(6) + pair.scale * pair.lora_B @ pair.lora_A).T
+    return all_of_it

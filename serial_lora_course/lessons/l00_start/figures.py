@@ -8,13 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
+from torch import Tensor
 
 from serial_lora_course.plots.style import (
     BLUE,
     DASHED,
-    GREEN,
     INK,
-    PURPLE,
     QUIET,
     VERMILION,
     styled_figure,
@@ -28,7 +27,7 @@ KINDS = {  # right before and right after -> its frame
     (False, False): ("wrong both times (no frame)", "#ffffff"),
 }
 FRAME, GAP = 4, 5  # pixels
-LOST, KEY = ("lost", "gained"), {"loc": "outside upper center", "ncols": 4}
+KEY = {"loc": "outside upper center", "ncols": 4}
 
 
 def plot_outcomes(
@@ -82,68 +81,75 @@ def plot_outcomes(
     )
 
 
-def plot_moves(
-    moves: Mapping[str, tuple[Sequence[float], Sequence[float]]], apart: float
+def plot_turns(
+    margin: Tensor,
+    turned: Tensor,
+    before: Tensor,
+    after: Tensor,
+    out: Tensor,
+    marked: Mapping[str, int],
 ) -> Figure:
-    """A dot for each vector: how far it moved, of the learnt classes above those left out.
+    """A dot for each photograph: its margin before training, and how far it turned, by outcome.
 
     Args:
-        moves: what moved -> 1 - cosine for the learnt, and for the left out.
-        apart: how far the nearest other photograph is, on average; a line.
+        margin, turned: (N,), cosine and 1 - cosine.
+        before, after: (N,), whether it was right; out: (N,), whether its class was left out.
+        marked: name -> the place of a photograph that is named.
     """
+    at = {kind: (before == kind[0]) & (after == kind[1]) for kind in KINDS}
     told = []
-    with styled_figure(9, 0.9 * len(moves) + 1.2) as figure:
+    with styled_figure(9, 4.2) as figure:
         axes = figure.subplots()
-        for row, sides in enumerate(moves.values()):
-            looks = zip(("learnt", "left out"), (GREEN, PURPLE), (-0.2, 0.2), sides, strict=True)
-            for side, fill, shift, far in looks:
-                spread = row + shift + 0.1 * np.sin(2.4 * np.arange(len(far)))  # side by side
-                axes.scatter(far, spread, s=22, color=fill, alpha=0.75, label=side)
-                mean = np.asarray(far).mean()
-                axes.vlines(mean, row + shift - 0.17, row + shift + 0.17, INK, linewidth=2.5)
-                place = axes.get_yaxis_transform()
-                axes.text(1.01, row + shift, f"{mean:.2f}", transform=place, va="center")
-                told.append(f"{side} {mean:.2f}")
-        axes.text(1.01, -0.62, "mean", transform=axes.get_yaxis_transform(), color=QUIET)
-        axes.axvline(apart, color=QUIET, linestyle=DASHED, linewidth=1, zorder=0)
-        axes.text(apart, -0.62, f" nearest other photograph: {apart:.2f}", color=QUIET)
-        axes.set_yticks(range(len(moves)), moves)
-        axes.set(xlim=(0, None), ylim=(len(moves) - 0.5, -0.5), xlabel="how far: 1 - cosine")
+        for kind, (label, fill) in KINDS.items():
+            means = f"margin {margin[at[kind]].mean():.2f}, turned {turned[at[kind]].mean():.2f}"
+            told.append(f"{label.partition(' (')[0]}: {means}")
+            for some, marker, named in ((~out, "o", told[-1]), (out, "s", None)):
+                x, y = (each[at[kind] & some] for each in (margin, turned))
+                axes.scatter(x, y, 45, fill, marker, edgecolors=QUIET, label=named)
+        for name, i in marked.items():
+            offset = {"xytext": (7, 5), "textcoords": "offset points"}
+            axes.annotate(name, (margin[i], turned[i]), **offset)
+        axes.axvline(0, color=QUIET, linestyle=DASHED, linewidth=1, zorder=0)
+        axes.set(xlabel="margin before training (below 0: wrong)", ylabel="turned: 1 - cosine")
+        axes.set_title("squares: classes left out", fontsize=10, color=QUIET, loc="left")
         axes.grid(visible=False)
-        figure.legend(*[each[:2] for each in axes.get_legend_handles_labels()], **KEY)
-    kinds = [" ".join(what.split()) for what in moves]
-    pairs = [f"{k}: {a}, {b}" for k, a, b in zip(kinds, told[::2], told[1::2], strict=True)]
-    return with_description(figure, f"How far vectors moved, on average. {'; '.join(pairs)}.")
+        figure.legend(loc="outside upper center", ncols=2)
+    return with_description(figure, f"A dot for each photograph. On average, {'; '.join(told)}.")
 
 
 def plot_pairs(
-    runs: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]],
-    before: Mapping[str, Sequence[str]],
+    runs: Mapping[str, Mapping[str, Sequence[tuple[float, float] | None]]],
+    before: Mapping[str, Sequence[Sequence[bool]]],
     measured: Sequence[str],
 ) -> Figure:
     """A row for each run, under its group's title; in each panel lost to the left, gained to the right.
 
     Args:
-        runs: group -> run -> for each thing measured, how many photographs were lost and gained.
-        before: group -> for each thing measured, how many there were before.
+        runs: group -> run -> for each thing measured, how many photographs were lost and gained;
+            None where the run has no answer.
+        before: group -> for each thing measured, which photographs were right before.
     """
     rows = [row for group, each in runs.items() for row in ((group, None), *each.items())]
     drawn = [(y, pairs) for y, (_, pairs) in enumerate(rows) if pairs]
-    reach, told = 1.5 * np.max([pairs for _, pairs in drawn]), []
+    bases = {g: [f"before: {sum(w)} of {len(w)}" for w in each] for g, each in before.items()}
+    reach, told = 1.5 * max(max(pair) for _, pairs in drawn for pair in pairs if pair), []
     with styled_figure(9, 0.3 * len(rows) + 1) as figure:
         panels = figure.subplots(1, len(measured), sharey=True)
         for i, (axes, title) in enumerate(zip(panels, measured, strict=True)):
-            counts = np.array([pairs[i] for _, pairs in drawn]).T
-            for key, sign, each, fill in zip(LOST, (-1, 1), counts, (VERMILION, BLUE), strict=True):
-                bars = axes.barh([y for y, _ in drawn], sign * each, color=fill, label=key)
-                axes.bar_label(bars, each, padding=3, fontsize=9)
+            known = [(y, [round(float(n), 1) for n in pairs[i]]) for y, pairs in drawn if pairs[i]]
+            for k, (key, fill) in enumerate((("lost", VERMILION), ("gained", BLUE))):
+                counts = [f"{pair[k]:g}" for _, pair in known]
+                ends = [(2 * k - 1) * (pair[k] or 1e-9) for _, pair in known]  # a zero has its side
+                bars = axes.barh([y for y, _ in known], ends, color=fill, label=key)
+                axes.bar_label(bars, counts, padding=3, fontsize=9)
             for y, (group, pairs) in enumerate(rows):
-                if pairs:
+                note = "" if pairs else (*bases.get(group, ()), "", "", "")[i]
+                if pairs and pairs[i]:
                     axes.vlines(0, y - 0.4, y + 0.4, INK, linewidth=1)
-                else:
-                    words = f"before: {before[group][i]}"
-                    axes.text(0, y, words, ha="center", va="center", fontsize=10, color=QUIET)
-            told.append(", ".join(f"{lost} and {gained}" for lost, gained in counts.T))
+                elif pairs:
+                    note = "no names for these"
+                axes.text(0, y, note, ha="center", va="center", fontsize=10, color=QUIET)
+            told.append(f"{title}: " + ", ".join(f"{a:g} and {b:g}" for _, (a, b) in known))
             axes.set(xlim=(-reach, reach), xticks=[], ylim=(len(rows) - 0.4, -0.7))
             axes.set_title(title, fontsize=11, loc="center")
             axes.tick_params(length=0)
@@ -152,9 +158,6 @@ def plot_pairs(
         for label, (_, pairs) in zip(panels[0].get_yticklabels(), rows, strict=True):
             label.set_fontweight("normal" if pairs else "bold")
         figure.legend(*panels[0].get_legend_handles_labels(), **KEY)
-    sums = "; ".join(f"{title}: {each}" for title, each in zip(measured, told, strict=True))
-    order = "; ".join(
-        f"{group} (before: {', '.join(before[group])}): {', '.join(each)}"
-        for group, each in runs.items()
-    )
-    return with_description(figure, f"Photographs lost and gained. {sums}. In order: {order}.")
+    order = [f"{g} ({', '.join(bases.get(g, []))}): {', '.join(r)}" for g, r in runs.items()]
+    said = f"Photographs lost and gained. {'; '.join(told)}. In order: {'; '.join(order)}."
+    return with_description(figure, said)

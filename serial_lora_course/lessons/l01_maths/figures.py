@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -24,10 +24,16 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
+Ends = Mapping[float, Sequence[float]]  # rate -> the loss of each seed
+
+SIGNS = [matplotlib.colormaps["RdBu"](end) for end in (0.85, 0.15)]  # plus, minus
+
 
 def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
     """Rank-one terms of a matrix (m, n) of numbers from 0 to 1, each with its column, its row, and the sum so far."""
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    signs = U.gather(0, U.abs().argmax(0, keepdim=True)).sign()  # the largest entry gets a plus
+    U, Vh = U * signs, Vh * signs.T
     each = sum(matrix.shape)  # numbers in one column and one row
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1}
     with styled_figure(2.25 * (count + 1), 5.0) as figure:
@@ -40,10 +46,10 @@ def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
                 limit = term.abs().max()
                 image.imshow(term, cmap="RdBu", vmin=-limit, vmax=limit)
                 row = figure.add_subplot(grid[0, 2 * i + 1], sharex=image)
-                row.plot(Vh[i], color=INK, linewidth=1.2)
+                _draw_curve(row.fill_between, row.axhline, Vh[i])
                 row.set_title(f"term {i + 1}: σ = {S[i]:.1f}", fontsize=10, loc="center")
                 column = figure.add_subplot(grid[1, 2 * i], sharey=image)
-                column.plot(U[:, i], range(len(U)), color=INK, linewidth=1.2)
+                _draw_curve(column.fill_betweenx, column.axvline, U[:, i])
             else:
                 image.imshow(matrix, **grey)
                 title = f"the matrix:\n{matrix.numel():,} numbers"
@@ -54,8 +60,8 @@ def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
             total.set_title(f"{title}:\n{terms * each:,} numbers", fontsize=10, loc="center")
         for axes in figure.axes:
             axes.axis("off")
-        key = [Patch(color=matplotlib.colormaps["RdBu"](end)) for end in (0.85, 0.15)]
-        figure.legend(key, ["adds light", "takes light away"], loc="outside lower left", ncols=2)
+        key = ["above zero: adds light", "below zero: takes light away"]
+        figure.legend([Patch(color=each) for each in SIGNS], key, loc="outside lower left", ncols=2)
     values = ", ".join(f"{value:.1f}" for value in S[:count])
     return with_description(
         figure,
@@ -65,12 +71,15 @@ def plot_terms(matrix: Tensor, count: int = 4, more: int = 16) -> Figure:
     )
 
 
-OWN = {
-    "LoRA": BLUE,
-    "LoRA, rank 3": PURPLE,
-    "Serial LoRA": VERMILION,
-    "even stretch": GREEN,
-}
+def _draw_curve(fill: Callable, line: Callable, values: Tensor) -> None:
+    """A column or a row as a filled curve, in the colours of its signs, around a thin line at zero."""
+    fill(range(len(values)), values.clamp(min=0), color=SIGNS[0], linewidth=0)
+    fill(range(len(values)), values.clamp(max=0), color=SIGNS[1], linewidth=0)
+    line(0, color=QUIET, linewidth=0.8)
+
+
+OWN = {"LoRA": BLUE, "LoRA, rank 3": PURPLE, "Serial LoRA": VERMILION}
+OWN |= {"even": GREEN, "square root": "#e69f00", "squared": INK}
 
 
 def plot_over_rank(
@@ -107,34 +116,70 @@ def plot_over_rank(
     return with_description(figure, f"At ranks {', '.join(map(str, ranks))}. {'; '.join(words)}.")
 
 
-def plot_ends(
-    stretches: Mapping[str, Tensor], ends: Mapping[str, Mapping[float, Sequence[float]]]
-) -> Figure:
-    """Left, singular values; right, over the rate, the loss at the end of each run, and a line through the medians."""
-    words = []
-    with styled_figure(10.4, 4.2) as figure:
-        left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-        for name, values in stretches.items():
-            left.plot(range(1, len(values) + 1), values, color=OWN[name], linewidth=2)
-        left.set(title="How far each direction is stretched", xlabel="direction", ylim=(0, None))
+def plot_ends(ends: Mapping[str, Ends]) -> Figure:
+    """Over the rate, the loss at the end of each run; a line through the medians, with its name and a ring at its best."""
+    with styled_figure(7.4, 4.2) as figure:
+        axes = figure.subplots()
+        told = _draw_ends(axes, ends)
+        look = {"textcoords": "offset points", "xytext": (16, 0), "va": "center"}
         for name, losses in ends.items():
-            middles = [np.median(each) for each in losses.values()]
-            right.plot([*losses], middles, color=OWN[name], linewidth=2)
-            right.plot([], [], "o-", color=OWN[name], label=name)
-            for rate, each in losses.items():
-                right.scatter([rate] * len(each), each, s=36, color=OWN[name], alpha=0.75, zorder=3)
-            told = ", ".join(f"{m:.2f} at {r:g}" for r, m in zip(losses, middles, strict=True))
-            words.append(f"{name}: {told}")
-        rates = sorted({rate for losses in ends.values() for rate in losses})
-        right.set(title="The loss after training", xscale="log", yscale="log")
-        right.set_xlabel("rate (each dot is a seed, the lines join the medians)")
-        right.set_xticks(rates, [f"{rate:g}" for rate in rates])
-        right.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        right.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+            end = max(losses), np.median(losses[max(losses)])
+            axes.annotate(name, end, color=OWN[name], **look)
+        axes.set_xlim(None, 1.5 * axes.get_xlim()[1])
+    return with_description(figure, f"Median training losses. {told}.")
+
+
+def plot_spreads(spreads: Mapping[str, float], ends: Mapping[str, Ends]) -> Figure:
+    """Left, as `plot_ends`, the ways that have a spread; right, their best over it; a way without one is dashed."""
+    with styled_figure(10.4, 4.2) as figure:
+        left, right = figure.subplots(1, 2, sharey=True)
+        told = _draw_ends(left, {name: ends[name] for name in spreads})
+        best = {name: ends[name][_best(ends[name])] for name in ends}
+        right.plot([*spreads.values()], [np.median(best[name]) for name in spreads], color=QUIET)
+        for name, spread in spreads.items():
+            right.scatter([spread] * len(best[name]), best[name], s=36, color=OWN[name], zorder=3)
+        for name in ends.keys() - spreads:
+            level = np.median(best[name])
+            right.axhline(level, color=OWN[name], linestyle=DASHED, linewidth=1.5)
+            look = {"ha": "right", "va": "bottom", "color": OWN[name]}
+            right.annotate(name, (0.98, level), xycoords=("axes fraction", "data"), **look)
+        right.set(title="… at the best rate, over M's spread", xscale="log")
+        ticks = [f"{spread:.0f}\n{name}" for name, spread in spreads.items()]
+        right.set_xticks([*spreads.values()], ticks, minor=False)
+        for label, name in zip(right.get_xticklabels(), spreads, strict=True):
+            label.set_color(OWN[name])
         right.minorticks_off()
-        figure.legend(loc="outside upper center", ncols=len(ends))
-    flat = ", ".join(f"{name} {v.max():.1f} to {v.min():.1f}" for name, v in stretches.items())
-    return with_description(figure, f"Stretch: {flat}. Median training losses. {'; '.join(words)}.")
+        right.margins(x=0.12)
+    wide = ", ".join(f"{name} {spread:.1f}" for name, spread in spreads.items())
+    return with_description(figure, f"Spreads: {wide}. Median training losses. {told}.")
+
+
+def _best(losses: Ends) -> float:
+    return min(losses, key=lambda rate: np.median(losses[rate]))
+
+
+def _draw_ends(axes: Axes, ends: Mapping[str, Ends]) -> str:
+    """The dots, lines and rings of both figures, and in words their medians."""
+    words = []
+    for i, (name, losses) in enumerate(ends.items()):
+        middles = {rate: np.median(each) for rate, each in losses.items()}
+        aside = 1.02 ** (i - (len(ends) - 1) / 2)  # so that no way's dots hide another's
+        line = [rate * aside for rate in middles], [*middles.values()]
+        axes.plot(*line, color=OWN[name], linewidth=2)
+        for rate, each in losses.items():
+            look = {"s": 30, "color": OWN[name], "alpha": 0.75, "zorder": 3}
+            axes.scatter([rate * aside] * len(each), each, **look)
+        ring = {"s": 170, "facecolors": "none", "edgecolors": OWN[name], "linewidths": 2}
+        axes.scatter([_best(losses) * aside], [middles[_best(losses)]], **ring)
+        words.append(f"{name}: {', '.join(f'{m:.2f} at {r:g}' for r, m in middles.items())}")
+    rates = sorted({rate for losses in ends.values() for rate in losses})
+    axes.set(title="Loss after training", xscale="log", yscale="log")
+    axes.set_xlabel("rate (dots: seeds; line: medians; ring: the best)")
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.minorticks_off()
+    return "; ".join(words)
 
 
 def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:

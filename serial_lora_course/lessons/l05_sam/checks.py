@@ -1,4 +1,4 @@
-"""Checks of the exercises on SAM: its input frame, the way there and back, a training step, two costs.
+"""Checks of the exercises on SAM: its input frame, the way there and back, a training step, the truth in the box.
 
 Every expected value is segment-anything's, Pillow's or the lab's own.
 """
@@ -134,18 +134,34 @@ def picture_error() -> Iterator[Case]:
         )
 
 
-@exercise("5.5", "both costs are right in each scene, and they add up to all that the mistake cost")
-def two_costs() -> Iterator[Case]:
-    """Costs that are made up first; the Dice follow from them."""
-    for scenes in (4, 9):
-        start, used, weights, other = 0.1 + 0.2 * torch.rand(4, scenes)
-        dice = {("wrongly", "wrongly"): start, ("wrongly", "rightly"): start + used}
-        dice |= {("rightly", "rightly"): start + used + weights, ("rightly", "wrongly"): other}
+def fill(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The pixels of each box, by their coordinates, bool, (N, height, width)."""
+    y, x = torch.arange(size[0])[:, None], torch.arange(size[1])
+    x0, y0, x1, y1 = (edge[:, None, None] for edge in boxes.long().T)
+    return (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
+
+
+@exercise(
+    "5.5", "the shares are right for wide and tall scenes, on a right trip and on two wrong ones"
+)
+def truth_in_box() -> Iterator[Case]:
+    """Two ellipses in scenes of unlike shapes; the reference counts among each thing's own pixels."""
+    for (trip, (there, back)), (height, width) in product(TRIPS.items(), ((53, 93), (67, 31))):
+        y, x = np.mgrid[:height, :width]
+        centres = (11, 17), (width - 9, height - 12)
+        masks = np.stack([((x - u) / 8) ** 2 + ((y - v) / 13) ** 2 < 1 for u, v in centres])
+        scene = SegmentationExample(Image.new("RGB", (width, height)), masks, ("a", "b"), "a scene")
+        ready = there(scene)
+        square = fill(ready.boxes, (FRAME, FRAME))[:, None].float() - 0.5
+        arrived = back(square, ready.input_size, (height, width))[:, 0].numpy() > 0
+        shares = [found[mask].mean() for found, mask in zip(arrived, masks, strict=True)]
         yield Case(
-            f"{scenes} scenes",
-            (dice,),
-            Parts({"the cost when used": used, "the cost in the weights": weights}),
-            form="return both: the cost when used and the cost in the weights, of each scene",
+            f"a scene {height} high and {width} wide, {trip}",
+            (scene, there, back, fill, FRAME),
+            torch.tensor(np.array(shares)).float(),
+            form="return a share for each object, (N,)",
+            tolerance=1e-6,
+            may_change=True,  # a scene keeps its boxes once it was asked for them
         )
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
 from PIL import Image
 from PIL.ImageColor import getrgb
+from segment_anything.modeling import Sam
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
 
 from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.lessons.l05_sam.runs import OTHER_SEEDS
+from serial_lora_course.labs.sam import predict_logits
 from serial_lora_course.measures.metrics import dice
+from serial_lora_course.plots.masks import COLOURS as MASK_COLOURS
+from serial_lora_course.plots.masks import WORDS, draw_box, overlay
 from serial_lora_course.plots.pictures import draw_bare
 from serial_lora_course.plots.style import (
     BLUE,
+    DASHED,
     GREEN,
     INK,
     QUIET,
@@ -27,8 +37,7 @@ from serial_lora_course.plots.style import (
 COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION}  # BLUE for any other
 BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # a number
 BOX = {"color": QUIET, "linewidth": 1.4, "linestyle": (0, (5, 3))}  # of the box filled
-Dices = Mapping[str, np.ndarray]  # asked how -> the Dice of each scene
-RIGHT, WRONG = "trained rightly", "trained with it"
+OFFSET = {"textcoords": "offset points", "fontsize": 9}
 TILE = 150  # pixels of a cut-out
 PAPER = "#d6dbe0"  # where nothing is marked, so that white things show
 
@@ -72,47 +81,122 @@ def plot_gains(
     )
 
 
-def plot_costs(raw: Dices, right: Dices, wrong: Mapping[str, Dices], filled: float) -> Figure:
-    """Arrows from the mean Dice when asked with a mistake to the one when asked rightly; of other seeds, thin.
+@torch.no_grad()
+def plot_trips(
+    model: Sam,
+    scene: SegmentationExample,
+    trips: Mapping[str, tuple[Callable, Callable]],
+    perfect: Mapping[str, Tensor],
+) -> Figure:
+    """Of each trip a row: the square with the boxes asked about, SAM's answer there, and two answers that came back.
 
     Args:
-        raw, right: of the unadapted model, and of one that was trained rightly.
-        wrong: mistake -> of a model that was trained with it.
-        filled: the mean Dice of filling the boxes.
+        trips: name -> a way there and a way back.
+        perfect: name -> the masks that a perfect model's answer becomes, (N, H, W).
     """
-    with styled_figure(8.6, 4.4) as figure:
-        panels, told, drawn = figure.subplots(2, 1, sharex=True), [], []
-        for axes, (mistake, dices) in zip(panels, wrong.items(), strict=True):
-            rows = {"not adapted": raw, WRONG: dices, RIGHT: right}
-            others = dict(zip((WRONG, RIGHT), OTHER_SEEDS[mistake], strict=True))
-            for row, (name, dice_of) in enumerate(rows.items()):
-                ends = np.array([[dice_of[how].mean()] for how in (mistake, "right")])
-                ends = np.hstack([ends, others.get(name, np.empty((2, 0)))])  # (2, runs)
-                drawn += [ends.min(), ends.max()]
-                colour = {WRONG: VERMILION, RIGHT: BLUE}.get(name, QUIET)
-                for run, (start, end) in enumerate(ends.T):
-                    look = {"linewidth": 1, "alpha": 0.6} if run else {"linewidth": 2.5}
-                    look |= {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
-                    height = row + (0, -0.22, 0.22)[run]
-                    axes.annotate("", (end, height), (start, height), arrowprops=look)
-                words = {"va": "center", "fontsize": 10, "bbox": BEHIND}
-                axes.text(ends.min() - 0.012, row, f"{ends[0, 0]:.2f}", ha="right", **words)
-                axes.text(ends.max() + 0.012, row, f"{ends[1, 0]:.2f}", ha="left", **words)
-                told.append(f"{name}, {mistake}: from {ends[0, 0]:.2f} to {ends[1, 0]:.2f}")
-            marks = [each.mean() for each in (dices[mistake], dices["right"], right["right"])]
-            for part, colour in ((marks[:2], GREEN), (marks[1:], INK)):
-                axes.plot(part, [1.5] * 2, color=colour, linewidth=11, solid_capstyle="butt")
-            inside = {"color": "white", "fontsize": 9, "ha": "center", "va": "center_baseline"}
-            axes.text(np.mean(marks[:2]), 1.5, "cost when used", **inside)
-            axes.text(max(marks) + 0.008, 1.5, "cost in the weights", ha="left", **words)
-            axes.axvline(filled, **BOX)
-            axes.set_yticks(range(len(rows)), list(rows))
-            axes.grid(axis="y", visible=False)
-            axes.set(title=mistake, ylim=(2.6, -0.6))
-        panels[1].set_xlim(min(drawn) - 0.06, max(drawn) + 0.14)  # room for the words at the ends
-        panels[1].set_xlabel("mean Dice with the mistake → after mending (thin: seeds 2 and 3)")
-        panels[0].text(filled, -0.66, "the box filled", ha="center", va="bottom", fontsize=9)
-    return with_description(figure, f"Mean Dice: {'; '.join(told)}; the box filled {filled:.2f}.")
+    side, told = model.image_encoder.img_size, []
+    with styled_figure(9.2, 3.2 * len(trips) + 0.3) as figure:
+        rows = figure.subplots(len(trips), 4, squeeze=False)
+        for axes in rows.flat:
+            axes.set_anchor("N")
+        titles = "square and boxes", "SAM's answer there", "and back", "a perfect model's, back"
+        for axes, title in zip(rows[0], titles, strict=True):
+            axes.set_title(title, fontsize=10)
+        for row, (name, (there, back)) in zip(rows, trips.items(), strict=True):
+            ready = there(scene)
+            (logits,) = predict_logits(model, [ready])
+            height, width = ready.input_size
+            padding = (0, side - width, 0, side - height)
+            pixels = pad(ready.picture, padding, value=214).permute(1, 2, 0).cpu().numpy()
+            square, truth = Image.fromarray(pixels), pad(ready.truth, padding).cpu()
+            answer = interpolate(logits, (side, side), mode="bilinear")[:, 0] > 0
+            arrived = (back(logits, ready.input_size, ready.original_size)[:, 0] > 0).cpu()
+            draw_bare(row[0], square)
+            row[0].set_ylabel(name, fontsize=10, weight="bold")
+            for box in ready.boxes.tolist():
+                draw_box(row[0], box)
+            draw_bare(row[1], overlay(square, truth, answer))
+            for axes, masks in ((row[2], arrived), (row[3], perfect[name])):
+                draw_bare(axes, overlay(scene.picture, scene.masks, masks))
+                score = float(dice(np.asarray(masks), scene.masks).mean())
+                axes.set_xlabel(f"Dice {score:.2f}", fontsize=10)
+                told.append(f"{score:.2f}")
+        handles = [Patch(color=MASK_COLOURS[kind], label=word) for kind, word in WORDS.items()]
+        edge = {"markeredgecolor": INK, "markerfacecolor": "white", "color": "none"}
+        handles.append(Line2D([], [], marker="s", **edge, label="outline of the truth"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
+    return with_description(
+        figure,
+        f"A scene in SAM's square and back, by {', '.join(trips)}: Dice of SAM and of a perfect model "
+        f"{', '.join(told)}.",
+    )
+
+
+def plot_shares(
+    shares: Mapping[str, float],
+    tuned: Mapping[str, tuple[float, float]],
+    stored: Mapping[str, np.ndarray],
+    before: float,
+    after: float,
+) -> Figure:
+    """Mended Dice over the share of the truth that lay in the box in training; mistakes with both their costs.
+
+    Args:
+        shares: name of a trip -> the share.
+        tuned: name of a mistake -> mean Dice with it, and mended.
+        stored: name of a trip -> rows of other seeds, in whose second place is the mended Dice.
+        before, after: mean Dice of SAM not adapted, and trained rightly.
+    """
+    with styled_figure(8.6, 5) as figure:
+        axes = figure.subplots()
+        for level, word, colour in (
+            (before, "not adapted", QUIET),
+            (after, "trained rightly", BLUE),
+        ):
+            axes.axhline(level, color=colour, linewidth=1.4, linestyle=DASHED)
+            axes.text(1.04, level, f"{word}\n{level:.2f}", va="center", color=colour, fontsize=10)
+        moved = [name for name in stored if name.startswith("moved")]
+        curve = [name for name in moved if "always" not in name]
+        ends = [(shares[name], stored[name][:, 1].mean()) for name in curve]
+        axes.plot(*zip((1, after), *ends, strict=True), color=INK, linewidth=1.6, marker="o")
+        for name in moved:
+            dots = stored[name][:, 1]
+            look = {"marker": "." if name in curve else "x", "color": INK, "s": 45}
+            axes.scatter([shares[name]] * len(dots), dots, **look)
+            words = name.replace(", ", ",\n")
+            axes.annotate(words, (shares[name], dots.mean()), xytext=(9, -3), **OFFSET)
+        for mistake, (start, end) in tuned.items():
+            x = shares[mistake]
+            axes.plot([x, x], [start, end], color=GREEN, linewidth=7, solid_capstyle="butt")
+            axes.plot([x, x], [end, after], color=INK, linewidth=7, solid_capstyle="butt")
+            axes.scatter(x, end, s=75, color=VERMILION, zorder=3)
+            dots = stored[mistake][:, 1]
+            axes.scatter([x] * len(dots), dots, s=16, color=VERMILION, zorder=3)
+            axes.annotate(mistake, (x, start), ha="center", va="top", xytext=(0, -5), **OFFSET)
+        handles = [
+            Patch(color=GREEN, label="cost when used"),
+            Patch(color=INK, label="cost in the weights"),
+            Line2D(
+                [],
+                [],
+                color=VERMILION,
+                marker="o",
+                linestyle="",
+                label="mended (small: other seeds)",
+            ),
+        ]
+        axes.legend(handles=handles, loc="lower right", fontsize=9)
+        axes.set(xlim=(-0.03, 1.03), xlabel="share of the truth in the box, in training")
+        axes.set_ylabel("mean Dice")
+        axes.set_ylim(bottom=axes.get_ylim()[0] - 0.03)  # room for words
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    points = [f"{name}: {shares[name]:.0%}, {stored[name][:, 1].mean():.2f}" for name in moved]
+    points += [f"{name}: {shares[name]:.0%}, {end:.2f}" for name, (_, end) in tuned.items()]
+    return with_description(
+        figure,
+        f"Share of the truth in the box in training, and Dice after mending: {'; '.join(points)}. "
+        f"Not adapted {before:.2f}, trained rightly {after:.2f}.",
+    )
 
 
 def plot_cut_outs(

@@ -1,13 +1,35 @@
-"""Five trips into SAM's frame and back, for a learner to judge from outside; one of them is right."""
+"""Trips into SAM's frame and back: two mistakes at first sight, and five to judge from outside."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import torch
+from segment_anything.modeling import Sam
 from torch import Tensor
 
 from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.labs.sam import PreparedExample
+from serial_lora_course.labs.sam import PreparedExample, predict_logits, prepare
+
+
+@torch.no_grad()
+def on_that_evening(model: Sam, scenes: Iterable[SegmentationExample]) -> dict[str, list[Tensor]]:
+    """The masks of each scene with the right code and with the lesson's two mistakes, bool, (N, H, W)."""
+    side, masks = model.image_encoder.img_size, {}
+    for each in scenes:
+        ready = prepare(each, side)
+        picture, boxes = ready.picture.to(model.device), ready.boxes.to(model.device)
+        ready = ready._replace(picture=picture, boxes=boxes)
+        turned = ready._replace(boxes=boxes[:, [1, 0, 3, 2]])
+        right, wrong = predict_logits(model, [ready, turned])
+        for name, logits, cut in (
+            ("the right code", right, ready.input_size),
+            ("padding left on", right, (side, side)),
+            ("x and y exchanged", wrong, ready.input_size),
+        ):
+            back = model.postprocess_masks(logits, cut, ready.original_size)
+            masks.setdefault(name, []).append((back[:, 0] > 0).cpu())
+    return masks
 
 
 def sealed_trips(there: Callable, back: Callable) -> dict[str, tuple[Callable, Callable]]:

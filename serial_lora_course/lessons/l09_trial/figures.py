@@ -1,4 +1,4 @@
-"""Layers side by side, two methods' rates, rivals beside Serial LoRA, and what W stretches."""
+"""Layers side by side, two methods' rates, rivals beside Serial LoRA, and what W does to a change."""
 
 from __future__ import annotations
 
@@ -167,26 +167,31 @@ def _steps(axes: Axes, found: Found) -> str:
 
 
 def plot_rates(
-    searches: Mapping[str, pd.DataFrame], chosen: Sequence[Mapping[str, float]]
+    searches: Mapping[str, pd.DataFrame],
+    chosen: Sequence[Mapping[str, float]],
+    halves: Sequence[Mapping[str, float]],
 ) -> Figure:
     """What each of two methods reached at each rate, and who leads, at one rate for both and each at its own.
 
     Args:
         searches: a panel's title -> a row a rate, a column a method.
         chosen: for each panel, a method -> the rate to circle. Panels span as many points of Dice.
+        halves: for each panel, a race -> half of its lead's interval, where that is known.
     """
     told = []
     span = 1 + max(each.max().max() - each.min().min() for each in searches.values())
     with styled_figure(4.6 * len(searches), 3.6) as figure:
         panels = figure.subplots(1, len(searches), squeeze=False)[0]
-        for axes, (title, search), rates in zip(panels, searches.items(), chosen, strict=True):
+        for axes, (title, search), rates, sure in zip(
+            panels, searches.items(), chosen, halves, strict=True
+        ):
             for (name, reached), colour in zip(search.items(), (VERMILION, BLUE), strict=True):
                 reached, best = reached.dropna(), rates[name]
                 axes.plot(reached.index, reached, "o-", color=colour, lw=1.8, label=name)
                 axes.plot(best, reached[best], "o", ms=14, mfc="none", mec=colour, mew=1.8)
                 values = ", ".join(f"{v:.2f} at {r:g}" for r, v in reached.items())
                 told.append(f"{title}, {name}: {values}")
-            told += _leads(axes, search, rates)
+            told += _leads(axes, search, rates, sure)
             top = search.max().max() + 0.5
             axes.set(xscale="log", xlabel="learning rate", ylim=(top - span, top))
             axes.set_title(title, size=11)
@@ -197,7 +202,9 @@ def plot_rates(
     return with_description(figure, f"Dice for each rate. {'; '.join(told)}.")
 
 
-def _leads(axes: Axes, search: pd.DataFrame, rates: Mapping[str, float]) -> list[str]:
+def _leads(
+    axes: Axes, search: pd.DataFrame, rates: Mapping[str, float], sure: Mapping[str, float]
+) -> list[str]:
     """Written into a panel: who leads, in the colour of who does."""
     races = {
         f"both at {rate:g}": search.loc[rate] for rate in sorted({*rates.values()}, reverse=True)
@@ -210,7 +217,8 @@ def _leads(axes: Axes, search: pd.DataFrame, rates: Mapping[str, float]) -> list
         first = reached.idxmax()
         apart = reached.max() - reached.min()
         level = apart < LEVEL
-        told.append(f"{race}: {'level' if level else f'{first} +{apart:.1f}'}")
+        half = f" ± {sure[race]:.1f}" if race in sure else ""
+        told.append(f"{race}: {'level' if level else f'{first} +{apart:.1f}{half}'}")
         colour = QUIET if level else (VERMILION, BLUE)[list(search).index(first)]
         look = {"color": colour, "transform": axes.transAxes}
         axes.text(0.03, 0.05 + 0.09 * place, told[-1], size=10, **look)
@@ -222,14 +230,14 @@ def plot_rivals(panels: Mapping[str, Mapping[str, Told]], bars: Mapping[str, flo
 
     Args:
         panels: a panel's title -> a rival -> its lead, and half of its interval. What has no bar is hollow.
-        bars: a rival -> above which bar the whole interval has to lie for a promise to fall.
+        bars: a rival -> above which bar the whole interval has to lie for a claim to fall.
     """
     told = []
     rows = list(dict.fromkeys([*bars, *(rival for leads in panels.values() for rival in leads)]))
-    with styled_figure(2.0 + 4.5 * len(panels), 3.8) as figure:
+    with styled_figure(2.0 + 4.5 * len(panels), 1.3 + 0.5 * len(rows)) as figure:
         several = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
         intervals = [each for leads in panels.values() for each in leads.values()]
-        reach = 0.3 + max(abs(lead) + half for lead, half in intervals)
+        reach = 1.2 + max(abs(lead) + half for lead, half in intervals)
         least = min(-reach / 2, *(lead - half - 0.3 for lead, half in intervals))
         for axes, (name, leads) in zip(several, panels.items(), strict=True):
             axes.axvline(0, color=VERMILION, lw=2)
@@ -239,17 +247,20 @@ def plot_rivals(panels: Mapping[str, Mapping[str, Told]], bars: Mapping[str, flo
                     look = {}
                     axes.barh(place, 100, 0.86, left=bars[rival], color="#ececec", zorder=0)
                     axes.plot([bars[rival]] * 2, [place - 0.43, place + 0.43], color=QUIET, lw=2)
+                    word = "falls" if lead - half > bars[rival] else "open"
+                    word = "holds" if lead + half < bars[rival] else word
+                    axes.text(reach - 0.1, place, word, ha="right", va="center", size=10)
                 axes.errorbar(lead, place, xerr=half, **DOT | look)
                 told.append(f"{name}, {rival}: {_told((lead, half))}")
             axes.set(xlim=(least, reach), ylim=(0.6 - len(rows), 0.6))
             axes.set_title(name, size=11)
-            axes.set_xlabel(
-                "lead: points of Dice above Serial LoRA (orange)\ngrey, right of a bar: a promise falls"
-            )
+            grey = "\ngrey, right of a bar: a claim falls" if bars else ""
+            axes.set_xlabel(f"lead: points of Dice above Serial LoRA (orange){grey}")
             axes.grid(axis="y", visible=False)
         figure.axes[0].set_yticks([-place for place in range(len(rows))], rows)
     return with_description(
-        figure, f"Difference from Serial LoRA. {'; '.join(told)}. Grey: where a promise falls."
+        figure,
+        f"Difference from Serial LoRA. {'; '.join(told)}. {'Grey: where a claim falls.' * bool(bars)}",
     )
 
 
@@ -257,39 +268,51 @@ def _told(interval: Told) -> str:
     return f"{interval[0]:+.2f} ± {interval[1]:.2f}"
 
 
-def plot_stretch(stretch: Tensor, leads: Mapping[str, Told], costs: Sequence[Told]) -> Figure:
-    """How W stretches its directions, and what a pair comes to behind W and stand-ins for it.
+def plot_stretch(stretch: Tensor, reached: Mapping[str, Tensor], first: int) -> Figure:
+    """How W stretches its directions, and which of them trained changes go to.
 
     Args:
         stretch: (matrices, d), W's singular values, each falling, over their root mean square.
-        leads: E, Q and T -> how far a pair behind it is above one behind W, and half of the interval.
-        costs: of W's stretch, along W's directions (W less E) and along random ones (T less Q).
+        reached: of three ways -> (d,), which share of its change lies in the first directions, for each number of them.
+        first: how many directions are shaded, the most stretched.
     """
-    leads = {**leads, "W": (0.0, 0.0)}
-    along = (("EW", "W's directions", VERMILION), ("QT", "random directions", BLUE))
-    told = [f"{name}: {_told(lead)}" for name, lead in leads.items()]
+    squares = stretch.square().cumsum(1)
+    share = (squares[:, first - 1] / squares[:, -1]).median()
+    told = [f"{name}: {curve[first - 1]:.0%}" for name, curve in reached.items()]
+    looks = zip(
+        (VERMILION, BLUE, GREEN), (9, 1, 16), strict=True
+    )  # and how far below its point a name stands
+    places = range(1, stretch.shape[1] + 1)
     with styled_figure(11.4, 3.8) as figure:
         left, right = figure.subplots(1, 2)
         _spectra(left, stretch)
-        for ((even, uneven), which, colour), cost, side in zip(along, costs, (-1, 1), strict=True):
-            ends = [side * 0.03, 1 + side * 0.03]
-            heights, halves = zip(leads[even], leads[uneven], strict=True)
-            look = DOT | {"color": colour, "label": f"{which}: {_told(cost)}"}
-            right.errorbar(ends, heights, yerr=halves, **look)
-            for name, x, y, half in zip((even, uneven), ends, heights, halves, strict=True):
-                right.text(x, y + half + 0.03, name, ha="center", weight="bold", color=colour)
-            told.append(f"what W's stretch changes along {which}: {_told(cost)}")
-        right.set_xticks([0, 1], ["stretched alike", "stretched as W does"])
-        right.set(xlim=(-0.3, 1.3), ylabel="points of Dice above W's")
-        right.set_title("What a pair comes to behind each", size=11)
-        right.legend(loc="upper right", title="what W's stretch changes along", framealpha=1)
-        right.set_ylim(top=1.45)
-    middle = stretch.median(0).values
-    shown = ", ".join(f"{middle[i]:.2f}" for i in (0, len(middle) // 2, -1))
+        left.text(first + 3, 6, f"{first} directions have\n{share:.0%} of the squares", va="center")
+        right.plot(places, [100 * place / len(places) for place in places], color=QUIET, ls="--")
+        right.text(0.7 * len(places), 58, "an even change", color=QUIET)
+        for curve, words, (colour, below) in zip(reached.values(), told, looks, strict=True):
+            right.plot(places, 100 * curve, color=colour, lw=2)
+            height = 100 * curve[first - 1]
+            right.plot(first, height, "o", color=colour)
+            look = {
+                "color": colour,
+                "weight": "bold",
+                "bbox": {"fc": "white", "ec": "none", "pad": 1},
+            }
+            right.text(first + 6, height - below, words, **look)
+        right.set(ylim=(0, 104), ylabel="share of the trained change so far, %")
+        right.set_title("Where trained changes go", size=11)
+        for axes in (left, right):
+            axes.axvspan(1, first, color="#f6dccb", zorder=0)
+            axes.set(
+                xlim=(1, len(places)), xlabel="direction, from the most stretched to the least"
+            )
+            axes.set_xticks([1, *range(32, len(places) + 1, 32)])
+    shown = ", ".join(f"{stretch.median(0).values[i]:.2f}" for i in (0, len(places) // 2, -1))
     return with_description(
         figure,
         f"Singular values of SAM's {len(stretch)} matrices over their root mean square: the largest, middle and "
-        f"smallest are {shown} in the median. A pair behind stand-ins for W, above one behind W: {'; '.join(told)}.",
+        f"smallest are {shown} in the median, and the first {first} have {share:.0%} of the squares. Of trained changes "
+        f"they get: {'; '.join(told)}.",
     )
 
 
@@ -299,10 +322,8 @@ def _spectra(axes: Axes, stretch: Tensor) -> None:
     axes.plot(places, stretch.T, color=QUIET, lw=0.6, alpha=0.3)
     axes.plot(places, stretch.median(0).values, color=INK, lw=2.4)
     axes.axhline(1, color=INK, lw=1.6, ls=(0, (5, 3)))
-    axes.set(yscale="log", ylim=(0.009, 14), xlim=(1, len(places)))
+    axes.set(yscale="log", ylim=(0.009, 14), ylabel="stretched so many times")
     axes.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
-    axes.set_xticks([1, *range(32, len(places) + 1, 32)])
-    axes.set(xlabel="direction, from the most stretched to the least", ylabel="times as long")
     axes.set_title("How W stretches its directions", size=11)
     axes.text(0.98 * len(places), 1.2, "E and Q: all alike", ha="right")
-    axes.text(0.5 * len(places), 0.1, "W, and T", ha="right")
+    axes.text(0.5 * len(places), 0.1, "W", ha="right")

@@ -41,6 +41,7 @@ RIVALS = {
     "before feed-forward": [("serial_ffn-12", "serial_lora-12")],
     "norms and biases": [("ln_bias-1", "serial_lora-16")],
     "through Q": [("serial_random-12", "serial_lora-12")],
+    "before both": [("repadapter_two-42", "serial_lora-16")],
 }
 """A rival, and Serial LoRA at the size that the study has it at: the first pair that a lab ran."""
 

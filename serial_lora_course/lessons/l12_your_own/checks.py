@@ -1,4 +1,4 @@
-"""Checks of the exercises on your own model: a split, a merge, which way to take.
+"""Checks of the exercises on your own model: a split, a leak, which way to take.
 
 Of a split, what all right ones have in common is judged, since many are right.
 """
@@ -6,6 +6,7 @@ Of a split, what all right ones have in common is judged, since many are right.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -146,31 +147,34 @@ def split_without_leak() -> Iterator[Case]:
     )
 
 
-# ------------------------------------------------------------------------ 12.2 is the merge right
+# ------------------------------------------------------------------------------ 12.2 find the leak
 
 
 @exercise(
     "12.2",
-    "true only of a merge that keeps an adapter's effect up to rounding, of large and of small outputs of either sign",
+    "every test picture, and no other, that is nearer to a training picture than training pictures of different classes are to each other",
 )
-def merge_of_outputs() -> Iterator[Case]:
-    """Models of 24 outputs, all of one sign: as they are, changed everywhere, or in one place."""
-    frozen = 1 + torch.rand(6, 4, generator=torch.Generator().manual_seed(3))
-    everywhere, once = 0.8 * frozen, torch.zeros(6, 4)
-    once[2, 1] = 0.0015  # its mean is less than rounding
-    for what, adapted, merged, right in (
-        ("is right up to rounding", everywhere, everywhere * (1 + 1e-6), True),
-        ("has one output too large", everywhere, everywhere + once, False),
-        ("has one output too small", everywhere, everywhere - once, False),
-        ("lost its adapter", everywhere, frozen, False),
-        ("had an adapter that does nothing", frozen, frozen, False),
-        ("had an adapter that only rounds", frozen * (1 + 1e-6), frozen * (1 + 1e-6), False),
-        ("had an adapter that raises one output", frozen + once, frozen + once, True),
-        ("had an adapter that lowers one output", frozen - once, frozen - once, True),
-    ):
-        for size in (1, 1e4, -1e-4):
-            outputs = tuple(size * each for each in (frozen, adapted, merged))
-            yield Case(f"whether a merge is verified that {what}, times {size}", outputs, right)
+def pictures_that_leak() -> Iterator[Case]:
+    """Random splits of sheets with two or three frames each; distances one by one."""
+    for seed, classes, width, apart in ((0, 2, 3, 0), (1, 3, 4, 0), (2, 4, 2, 0), (3, 2, 3, 9)):
+        chance = torch.Generator().manual_seed(seed)
+        sheet = torch.arange(26) // 2 % 11
+        corners = 6 * torch.rand(11, width, generator=chance)
+        features = corners[sheet] + 0.4 * torch.rand(26, width, generator=chance)
+        labels = sheet % classes
+        features += apart * labels[:, None]
+        places = torch.randperm(26, generator=chance).tolist()
+        train, test = places[:16], places[16:]
+        features[test[0]] += 100  # it shows nothing that training shows
+        pairs = itertools.combinations(train, 2)
+        far = [math.dist(features[i], features[j]) for i, j in pairs if labels[i] != labels[j]]
+        near = {i: min(math.dist(features[i], features[j]) for j in train) for i in test}
+        yield Case(
+            f"the suspects of {len(test)} test pictures, with {classes} classes in training",
+            (features, labels, train, test),
+            [i for i in test if near[i] < min(far)],
+            form="return a list of positions in the order of test",
+        )
 
 
 # ------------------------------------------------------------------------ 12.3 which way to take

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from serial_lora_course.data.photographs import cut_out, photographed_things
 
 SIZE = 112  # pixels
 FRAMES = {"a": (-6, 0.85), "b": (-2, 0.95), "c": (2, 1.05), "d": (6, 1.15)}  # tilt, light
+NOISE = 4  # of the camera, in each pixel and colour, of 255
 SEVERAL = ("two ", "some ", "a pair of")  # these show more than one thing
 Boxes = list[tuple[int, int, int]]  # left, top, side
 
 
+@cache
 def photographs() -> dict[str, Image.Image]:
     """The photographs of one thing each, by name, such as "zebu 1"; transparent beside the thing."""
     shown: Counter[str] = Counter()
@@ -51,6 +54,16 @@ def placed(thing: Image.Image, box: tuple[int, int, int]) -> np.ndarray:
     return covered
 
 
+def in_quarters(things: list, chance: random.Random) -> Boxes:
+    """Each thing lies in a quarter of its own."""
+    boxes, half = [], SIZE // 2
+    for quarter in chance.sample(range(4), len(things)):
+        side = chance.randint(28, 40)
+        left, top = chance.randint(0, half - side), chance.randint(0, half - side)
+        boxes.append((quarter % 2 * half + left, quarter // 2 * half + top, side))
+    return boxes
+
+
 def touching(things: list, chance: random.Random) -> Boxes:
     """Each thing meets one of those before it, and at most 20 of its pixels lie over them."""
     boxes, taken = [], np.zeros((SIZE, SIZE), bool)
@@ -68,13 +81,33 @@ def touching(things: list, chance: random.Random) -> Boxes:
 def frame(
     shown: Sequence[Image.Image], boxes: Boxes, ground: Image.Image, letter: str
 ) -> Image.Image:
-    """A picture of things in their boxes on a ground, with the tilt and the light of that letter."""
+    """A picture of things in their boxes on a ground, with the tilt and the light of that letter, and noise."""
     things, (tilt, light) = Image.new("RGBA", ground.size), FRAMES[letter]
     for picture, (left, top, side) in zip(shown, boxes, strict=True):
         things.alpha_composite(picture.resize((side, side)), (left, top))
     page = ground.convert("RGBA")
     page.alpha_composite(things.rotate(tilt, Image.Resampling.BICUBIC))
-    return ImageEnhance.Brightness(page.convert("RGB")).enhance(light)
+    lit = np.asarray(ImageEnhance.Brightness(page.convert("RGB")).enhance(light))
+    chance = np.random.default_rng([*np.ravel(boxes).tolist(), ord(letter)])
+    return Image.fromarray(np.uint8((lit + chance.normal(0, NOISE, lit.shape)).clip(0, 255)))
+
+
+def lay(
+    names: Sequence[str], layout: Callable, ground: Callable, draw: int
+) -> tuple[list[Image.Image], list[int]]:
+    """A user's sheets: different things of these names, the same in every layout, and how many there are.
+
+    There are 30 sheets of each number from one to four; one thing alone does not touch.
+    """
+    taken, pages, numbers = photographs(), [], []
+    for i in range(120):
+        number, chance = i % 4 + 1, random.Random(f"{draw} {i}")
+        if number > 1 or layout is not touching:
+            shown = [taken[f"{name} 1"] for name in chance.sample(names, number)]
+            boxes = layout(shown, chance)
+            pages.append(frame(shown, boxes, ground(chance), "abcd"[i // 4 % 4]))
+            numbers.append(number)
+    return pages, numbers
 
 
 def film(

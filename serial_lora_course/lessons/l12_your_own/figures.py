@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from serial_lora_course.plots.style import (
     BLUE,
+    GREEN,
     INK,
     PURPLE,
     QUIET,
@@ -23,13 +24,13 @@ from serial_lora_course.plots.style import (
 )
 
 COLOURS = {
+    "nearest frame": GREEN,
     "connected parts": INK,
     "thickest places": PURPLE,
     "probe": BLUE,
     "adapter": VERMILION,
 }
-MARKERS = "os^"  # of the draws
-TAKEN, MISSED = "#cfe8d5", "#e6e6e6"
+MARKERS = "os^D"  # of the draws
 
 
 def dotted(page: Image.Image | np.ndarray, top: np.ndarray) -> Image.Image:
@@ -42,52 +43,78 @@ def dotted(page: Image.Image | np.ndarray, top: np.ndarray) -> Image.Image:
     return Image.fromarray(picture)
 
 
-def plot_choices(
-    cases: Mapping[str, Mapping[str, Tensor]],
-    chosen: Mapping[str, tuple[str, bool]],
-    bars: Mapping[str, float],
+def plot_shares(
+    panels: Sequence[Mapping[str, Mapping[str, Sequence[Tensor]]]], bar: float
 ) -> Figure:
-    """A panel for each case, a row for each way, the cheapest at the top, and a dot for each draw.
+    """A line for each way through the cases of a panel, and a mark for each draw.
 
     Args:
-        cases: case -> way -> (draws, sheets), right or not, or a score from 0 to 1.
-        chosen: case -> the way that is taken, whose row is shaded, and whether it reaches the bar.
-        bars: what is good enough, by case; a bar of 1 is none.
+        panels: of each, case -> way -> for each draw right or not, (sheets,).
+        bar: what is good enough.
     """
     told = []
-    with styled_figure(12, 2.9) as figure:
-        panels = figure.subplots(1, len(cases), squeeze=False)[0]
-        for axes, (case, ways) in zip(panels, cases.items(), strict=True):
-            (taken, enough), bar = chosen[case], bars[case]
-            for row, (way, right) in enumerate(ways.items()):
-                shares = 100 * right.double().mean(1)
-                colour = COLOURS.get(way, INK)
-                for draw, share in enumerate(shares.tolist()):
-                    height = row + 0.2 * (draw - (len(shares) - 1) / 2)
-                    axes.scatter(share, height, s=34, color=colour, marker=MARKERS[draw], zorder=3)
-                told.append(f"{case}, {way}: {', '.join(f'{each:.0f}' for each in shares)}")
-            row = list(ways).index(taken)
-            axes.axhspan(
-                row - 0.5, row + 0.5, color=TAKEN if enough or bar == 1 else MISSED, lw=0, zorder=0
-            )
-            if bar < 1:
-                axes.axvline(100 * bar, color=QUIET, linestyle="dotted", lw=1.6, zorder=1)
-                axes.set(xlim=(-2, 102), xticks=range(0, 101, 25))
-                axes.text(100 * bar, -0.6, "bar", color=QUIET, size=10, ha="center")
-            verdict = taken if enough or bar == 1 else "none"
-            axes.set_title(f"{case}: {verdict}", pad=18)
-            axes.set_ylim(len(ways) - 0.5, -0.5)
-            axes.set_xlabel("right answers (%)" if bar < 1 else "Dice (hundredths; cut axis)")
-            axes.set_yticks(range(len(ways)), ways)
+    with styled_figure(10.5, 4) as figure:
+        for axes, cases in zip(
+            figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True
+        ):
+            for row, (way, colour) in enumerate(COLOURS.items()):
+                means = {}
+                for x, case in enumerate(cases):
+                    shares = [100 * float(e.double().mean()) for e in cases[case].get(way, ())]
+                    x += 0.09 * (row - 2)
+                    for share, marker in zip(shares, MARKERS, strict=False):
+                        axes.scatter(x, share, s=30, color=colour, marker=marker, zorder=3)
+                    if shares:
+                        means[x] = np.mean(shares)
+                        told.append(f"{case}, {way}: {', '.join(f'{e:.0f}' for e in shares)}")
+                if means:
+                    axes.plot([*means], [*means.values()], color=colour, lw=1.5, label=way)
+            axes.axhline(100 * bar, color=QUIET, linestyle="dotted", lw=1.6, zorder=1)
+            axes.set(xlim=(-0.4, len(cases) - 0.6), ylim=(-3, 103))
+            axes.set_xticks(range(len(cases)), cases)
+            axes.grid(axis="x", visible=False)
+        figure.axes[0].set_ylabel("right answers (%)")
+        figure.legend(*figure.axes[-1].get_legend_handles_labels(), loc="outside right upper")
+    return with_description(figure, f"A mark for each draw. {'; '.join(told)}.")
+
+
+def plot_leads(leads: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> Figure:
+    """A panel for each case, a row for each pair of ways, and a mark with its ± for each draw.
+
+    Args:
+        leads: case -> "one - other" -> for each draw how far one is ahead, and its ±, in points.
+    """
+    told = []
+    with styled_figure(10.5, 4.2) as figure:
+        panels = figure.subplots(len(leads), 1, sharex=True)
+        for axes, (case, rows) in zip(panels, leads.items(), strict=True):
+            for row, (pair, draws) in enumerate(rows.items()):
+                colour = COLOURS.get(pair.partition(" - ")[0], INK)
+                for draw, (ahead, about) in enumerate(draws):
+                    axes.errorbar(
+                        ahead,
+                        row + 0.2 * (draw - 1.5),
+                        xerr=about,
+                        fmt=MARKERS[draw],
+                        ms=5,
+                        color=colour,
+                        capsize=2,
+                    )
+                    told.append(f"{case}, {pair}: {ahead:.1f} ± {about:.1f}")
+            axes.axvline(0, color=INK, lw=1)
+            axes.set_title(case)
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            axes.set_yticks(range(len(rows)), rows)
             axes.grid(axis="y", visible=False)
-    return with_description(figure, f"Shaded is the way that is taken. {'; '.join(told)}.")
+        panels[-1].set_xlabel("ahead by (points of 100), and its ±")
+    return with_description(figure, f"A mark for each draw. {'; '.join(told)}.")
 
 
-def with_recorded(case: str, first: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """What ``records.py`` wrote of a case, after a first draw if one is given: way -> (draws, sheets)."""
-    draws = {way: [score.tolist()] for way, score in (first or {}).items()}
+def with_recorded(case: str, first: Mapping[str, Tensor] | None = None) -> dict[str, list[Tensor]]:
+    """What ``records.py`` wrote of a case, with your own draw 0 if it is given: way -> draws."""
+    draws = {way: [found] for way, found in (first or {}).items()}
     for line in Path(__file__).with_name("runs.csv").read_text(encoding="utf-8").splitlines():
-        of, way, *scores = line.split(",")
-        if of == case:
-            draws.setdefault(way, []).append([*map(float, scores)])
-    return {way: torch.tensor(each) for way, each in draws.items()}
+        of, draw, way, *scores = line.split(";")
+        if of == case and not (first and draw == "0"):
+            draws.setdefault(way, []).append(torch.tensor([*map(float, scores)]))
+    return draws

@@ -1,4 +1,4 @@
-"""Checks of lesson 13: two diagnostics, two broken functions mended, and three diagnoses."""
+"""Checks of lesson 13: a diagnostic, two functions and a whole run without their faults, three diagnoses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
+from serial_lora_course.lessons.l13_not_learning import posted
 
 # ------------------------------------------------------------------------- 13.1 what some steps move
 
@@ -74,7 +75,8 @@ def moved() -> Iterator[Case]:
 # ------------------------------------------------------------- 13.2 little memory, and a gradient
 
 RESULT, REACHED = "what the tower computes", "the tensors that a gradient reaches"
-TIMES = "how often each block runs, forward and on the way back"
+TIMES = "how often each block runs, in the forward and in the backward pass"
+KIND = "how often each block runs without a graph, as in a reentrant checkpoint"
 
 
 class Block(nn.Module):
@@ -85,45 +87,46 @@ class Block(nn.Module):
         self.layer = nn.Linear(width, width).requires_grad_(False)
         self.lora_A = nn.Parameter(torch.randn(2, width))
         self.lora_B = nn.Parameter(torch.randn(width, 2))
-        self.times = 0
+        self.times = self.blind = 0
 
     def forward(self, x: Tensor) -> Tensor:
         self.times += 1
+        self.blind += not torch.is_grad_enabled()
         return self.layer(x + x @ self.lora_A.T @ self.lora_B.T)
 
 
 def there_and_back(attempt: Callable) -> Callable:
-    """A tower run by an answer, and what a gradient reaches on the way back."""
+    """A tower run by an answer, and what a gradient reaches in the backward pass."""
 
-    def run(blocks: nn.ModuleList, tokens: Tensor) -> Any:
+    def run(blocks: nn.ModuleList, tokens: Tensor, reentrant: bool) -> Any:
         with warnings.catch_warnings(action="ignore"):  # PyTorch's, of the reentrant kind
-            result = attempt(blocks, tokens)
+            result = attempt(blocks, tokens, reentrant)
             if getattr(result, "requires_grad", False):
                 result.square().sum().backward()
         reached = sum(tensor.grad is not None for tensor in blocks.parameters())
-        return [result, reached, [block.times for block in blocks]]
+        return [result, reached, *([getattr(b, k) for b in blocks] for k in ("times", "blind"))]
 
     return run
 
 
 @exercise(
     "13.2",
-    "the tower computes the same, a gradient reaches every pair, and each block runs twice",
+    "with both kinds the tower computes the same, a gradient reaches every pair, and each block runs twice",
     through=there_and_back,
 )
 def through_blocks() -> Iterator[Case]:
     """Against the blocks as products of matrices."""
-    for count in (3, 1):
+    for count, reentrant in ((3, False), (3, True), (1, True)):
         blocks, tokens = nn.ModuleList(Block(4) for _ in range(count)), torch.randn(2, 3, 4)
         expected = tokens
         for block in blocks:
             matrix = block.layer.weight @ (torch.eye(4) + block.lora_B @ block.lora_A)
             expected = expected @ matrix.T + block.layer.bias
-        parts = Parts({RESULT: expected.detach(), REACHED: 2 * count, TIMES: [2] * count})
+        parts = {RESULT: expected.detach(), REACHED: 2 * count, TIMES: [2] * count}
         yield Case(
-            f"a tower of {count} block(s)",
-            (blocks, tokens),
-            parts,
+            f"a tower of {count} block(s), reentrant={reentrant}",
+            (blocks, tokens, reentrant),
+            Parts(parts | {KIND: [int(reentrant)] * count}),
             read=as_found,
             may_change=True,
         )
@@ -183,19 +186,19 @@ def lower() -> Iterator[Case]:
 
 FITS, FITS_NOT, NOT_ENOUGH = "fits its numbers", " does not fit", " is not all"
 FAULTS = {5: {"optimizer", "low rate"}, 6: {"start"}, 7: {"high rate"}}
-ALONE = "one word of two: mend what you see, and diagnose the mended run"
+ALONE = "one word of two: fix what you see, and diagnose the fixed run"
 AGAINST = {
     5: {
-        "optimizer": f"run 5: with an optimizer that holds all 12, the curve hardly falls. {ALONE}",
-        "low rate": f"run 5: the optimizer holds 0 of 12, so no rate can help. {ALONE}",
+        "optimizer": f"run 5: with an optimizer that holds all pairs, the curve hardly falls. {ALONE}",
+        "low rate": f"run 5: the optimizer holds no pair, so no rate can help. {ALONE}",
         "gradient": "run 5: a gradient reaches all of A and all of B",
-        "format": "run 5: the optimizer holds 0 of 12. Once it holds them, all parameters move. How far?",
+        "format": "run 5: the optimizer holds no pair. Once it holds them, all parameters move. How far?",
         "start": "run 5: once the optimizer holds the pairs, all of these move. How far?",
-        "high rate": "run 5: in two steps no parameter moves by more than two rates, mended or not",
+        "high rate": "run 5: in two steps no parameter moves by more than two rates, fixed or not",
         "input": "run 5: what enters its tower is what enters the healthy run's",
     },
     6: {
-        "optimizer": "run 6: the optimizer holds 12 of 12",
+        "optimizer": "run 6: the optimizer holds all pairs",
         "gradient": "run 6: a gradient reaches all of A and all of B. Is it above zero?",
         "format": "run 6: a fresh B is zero, and near zero no step is rounded away, so some would move",
         "low rate": "run 6: at a low rate all parameters move a little, and here none does",
@@ -203,7 +206,7 @@ AGAINST = {
         "input": "run 6: what enters its tower is what enters the healthy run's",
     },
     7: {
-        "optimizer": "run 7: the optimizer holds 12 of 12",
+        "optimizer": "run 7: the optimizer holds all pairs",
         "gradient": "run 7: a gradient reaches all of A and all of B",
         "format": "run 7: all parameters move",
         "start": "run 7: all parameters move. How far?",
@@ -261,48 +264,51 @@ def diagnosis() -> Iterator[Case]:
     )
 
 
-# ----------------------------------------------------------- 13.5 whether held-out pictures are named
+# ----------------------------------------------------------------------- 13.5 a whole run without its faults
 
-SHARE, GRAPH = "the share that is right", "whether a graph was recorded"
-
-
-class Scores(nn.Module):
-    """A model whose scores are the pictures themselves, and others while it trains."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale, self.recorded = nn.Parameter(torch.ones(1)), False
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        self.recorded = torch.is_grad_enabled()
-        scores = self.scale * pictures.flatten(1)
-        return scores.roll(1, 1) if self.training else scores
+FIRST, LABELS = "the first loss", "the labels of all batches"
+HELD, RANK, RATE = "trained tensors that the optimizer holds", "the rank", "the learning rate"
 
 
-def with_record(attempt: Callable) -> Callable:
-    """A share, and whether the model was asked for it with a graph."""
+def with_answers(attempt: Callable) -> Callable:
+    """What a run that was built says of itself."""
 
-    def run(model: nn.Module, pictures: Tensor, labels: Tensor) -> Any:
-        return [attempt(model, pictures, labels), model.recorded]
+    def run() -> Any:
+        built = attempt()
+        learns = {n: p for n, p in built.model.named_parameters() if p.requires_grad}
+        (group,) = built.optimizer.param_groups
+        held = sum(any(p is each for each in group["params"]) for p in learns.values())
+        ranks = {len(p) for n, p in learns.items() if n.endswith("lora_A")}
+        labels = torch.stack([labels for _, labels in built.batches])
+        return [built.loss(built.batches[0]).item(), labels, held, max(ranks), group["lr"]]
 
     return run
 
 
 @exercise(
     "13.5",
-    "the share of the pictures that get their label, as a user's model names them",
-    through=with_record,
+    "the first loss is the frozen model's own, and all else is as the poster wants it",
+    through=with_answers,
 )
-def share_right() -> Iterator[Case]:
-    """Pictures of three numbers, of which a known one is the largest."""
-    for named, labels in (([0, 2, 1, 2], [0, 2, 2, 2]), ([1, 0, 2, 2, 1], [1, 2, 0, 2, 0])):
-        pictures = torch.eye(3)[named].reshape(-1, 3, 1, 1) + 0.1 * torch.arange(3)[:, None, None]
-        share = sum(a == b for a, b in zip(named, labels, strict=True)) / len(named)
-        yield Case(
-            f"{len(named)} pictures of three classes",
-            (Scores(), pictures, torch.tensor(labels)),
-            Parts({SHARE: share, GRAPH: False}),
-            read=as_found,
-            may_change=True,
-            form="return one number",
-        )
+def fixed_run() -> Iterator[Case]:
+    """Against the frozen classifier, and a cross-entropy of logarithms."""
+    frozen, batches = posted.classifier()
+    pictures, labels = batches[0]
+    with torch.no_grad():
+        chosen = frozen(pictures).log_softmax(1)[torch.arange(len(labels)), labels]
+    yield Case(
+        "your run",
+        (),
+        Parts(
+            {
+                FIRST: -chosen.mean().item(),
+                LABELS: torch.stack([labels for _, labels in batches]),
+                HELD: 12,
+                RANK: 8,
+                RATE: posted.RATE,
+            }
+        ),
+        read=as_found,
+        form="return a posted.Run with one group of parameters in its optimizer",
+        tolerance=1e-3,
+    )

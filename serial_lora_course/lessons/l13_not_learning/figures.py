@@ -32,6 +32,7 @@ def plot_curves(
     healthy: str = "",
     chance: float | None = None,
     apart: Collection[int | str] = (),
+    fixed: Mapping[int | str, Sequence[float]] | None = None,
 ) -> Figure:
     """A panel for each run: the loss of every step, faint, the first with its number, and the running mean.
 
@@ -40,36 +41,43 @@ def plot_curves(
         healthy: the one without a fault.
         chance: the loss of a guess among equal classes.
         apart: titles of runs whose loss is of another kind; all others have one scale.
+        fixed: title -> losses of the fixed run; with the last steps' mean beside each end.
     """
-    highest = max(max(losses) for title, losses in curves.items() if title not in apart)
-    said = []
-    columns = -(-len(curves) // ROWS)
-    with styled_figure(8.4, 5.2) as figure:
-        panels = figure.subplots(ROWS, columns, squeeze=False).flat
+    shown = [*curves.items(), *((t, run) for t, run in (fixed or {}).items() if t in curves)]
+    highest = max((max(run) for title, run in shown if title not in apart), default=1)
+    said, rows = [], ROWS if len(curves) > ROWS else 1
+    columns = -(-len(curves) // rows)
+    with styled_figure(2.8 * columns, 1.75 * rows + 0.35 * (rows == 1)) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).flat
         for axes, (title, losses) in zip(panels, curves.items(), strict=False):
-            width = len(losses) // PARTS
-            means = np.convolve(losses, np.ones(width) / width, "valid")
-            color = BLUE if title == healthy else VERMILION
-            axes.plot(losses, color=color, alpha=0.25, linewidth=1)
-            axes.plot(range(width - 1, len(losses)), means, color=color, linewidth=2.2)
-            axes.scatter([0], losses[:1], color=color, s=16, zorder=3)
-            axes.annotate(
-                f"{losses[0]:.2f}", (0, losses[0]), (5, 4), textcoords="offset points", color=INK
-            )
+            end, width = len(losses), len(losses) // PARTS
+            for run in filter(None, (losses, (fixed or {}).get(title))):
+                color = VERMILION if run is losses and title != healthy else BLUE
+                means = np.convolve(run, np.ones(width) / width, "valid")
+                axes.plot(run, color=color, alpha=0.25, linewidth=1)
+                axes.plot(range(width - 1, end), means, color=color, linewidth=2.2)
+                axes.scatter([0], run[:1], color=color, s=16, zorder=3)
+                if fixed:
+                    axes.text(1.03 * end, means[-1], f"{last(run):.2f}", va="center")
+            axes.text(-0.04 * end, losses[0], f"{losses[0]:.2f}", ha="right", va="center")
             top = 1.2 * (max(losses) if title in apart else highest)
-            if title in apart:
-                axes.text(
-                    0.97, 0.95, "another loss", transform=axes.transAxes, ha="right", va="top"
-                )
-            elif chance is not None:
+            notes = [f"same as {t}" for t, other in curves.items() if other == losses][:1]
+            note = "another loss" if title in apart else notes[0]
+            if not note.endswith(f" {title}"):
+                axes.text(0.97, 0.95, note, transform=axes.transAxes, ha="right", va="top")
+            if chance is not None and title not in apart:
                 axes.axhline(chance, color=QUIET, linewidth=1, linestyle=DASHED)
-            axes.set(title=f"run {title}" if isinstance(title, int) else title, ylim=(0, top))
+            name = f"run {title}" if isinstance(title, int) else title
+            axes.set_title(f"{name}, fixed in blue" if fixed else name)
+            axes.set(ylim=(0, top), xlim=(-0.26 * end, end * (1.2 if fixed else 1.03)))
             said.append(f"{title}: {losses[0]:.2f} at first, {last(losses):.2f} at the end")
+            if fixed:
+                said.append(f"fixed {last(fixed[title]):.2f}")
         for axes in figure.axes[-columns:]:
             axes.set_xlabel("step")
         for axes in figure.axes[::columns]:
             axes.set_ylabel("loss")
-        if chance is not None:
+        if chance is not None and not fixed:
             axes, end = figure.axes[0], len(next(iter(curves.values())))
             axes.text(end, chance + 0.1, f"chance {chance:.2f}", color=QUIET, ha="right")
     return with_description(figure, f"Loss of each run. {'; '.join(said)}.")
@@ -85,15 +93,16 @@ def plot_moved(
             the share of all numbers that moved.
     """
     said = []
-    with styled_figure(8.4, 4.6) as figure:
+    with styled_figure(8.4, 4.8) as figure:
         axes = figure.subplots()
         for row, (title, (found, lost, share)) in enumerate(runs.items()):
             for place, (name, (_, most)) in enumerate(found.items()):
-                y = row + 0.3 * (2 * place / max(1, len(found) - 1) - 1) * (len(found) > 1)
+                y = row + 0.1 * (2 * place / max(1, len(found) - 1) - 1) * (len(found) > 1)
+                y += {"A": -0.22, "B": 0.22}.get(name[-1], 0)  # A above B
                 color = next((c for kind, c in KINDS.items() if name.endswith(kind)), INK)
                 look = {"marker": "x"} if name in lost else {"marker": "o", "mfc": "white"}
                 look = {"marker": "o"} if most else look
-                axes.plot(most or NOWHERE, y, color=color, markersize=5, linestyle="", **look)
+                axes.plot(most or NOWHERE, y, color=color, markersize=4, linestyle="", **look)
             axes.text(1.03, row, f"{share:.0%}", transform=axes.get_yaxis_transform(), va="center")
             moving = sum(most > 0 for _, most in found.values())
             far = " or ".join(
@@ -117,7 +126,8 @@ def plot_moved(
         )
         axes.set_xticks([NOWHERE, 0.5, 1, 2, 5, 10, 20, 50], "0 0.5 1 2 5 10 20 50".split())
         axes.set_xticks([], minor=True)
-        axes.set_yticks(range(len(runs)), [f"{title}" for title in runs], weight="bold")
+        names = [f"run {title}" if isinstance(title, int) else title for title in runs]
+        axes.set_yticks(range(len(runs)), names, weight="bold")
         axes.set_xlabel("largest change of each trained tensor / the rate that was asked for")
         figure.legend(loc="outside lower center", ncols=5)
     return with_description(figure, f"Tensors moved in two steps, in rates. {'; '.join(said)}.")
@@ -149,41 +159,58 @@ def plot_rounded(size: Tensor, moves: Tensor, bound: float) -> Figure:
 
 
 def plot_found(
-    healthy: Mapping[str, str],
-    found: Mapping[int, Mapping[str, str]],
-    groups: Mapping[str, Sequence[str]],
+    runs: Mapping[int | str, Mapping[str, tuple[str, bool]]],
+    groups: Mapping[str, Sequence[str]] | None = None,
+    colored: bool = True,
 ) -> Figure:
-    """A row for each run and a column for each question, with the answers that show a fault.
+    """A row for each run and a column for each question, with the answers.
 
     Args:
-        healthy: question -> the answer of the run without a fault.
-        found: run -> question -> an answer that its mended run does not give.
-        groups: title -> questions, from left to right.
+        runs: title -> question -> the answer, and whether it is as it should be.
+        groups: title -> questions, from left to right; then runs tell only what shows a fault.
+        colored: whether an answer that shows a fault is orange.
     """
-    questions = [each for group in groups.values() for each in group]
-    rows = {"healthy": healthy} | {f"run {number}": answers for number, answers in found.items()}
-    orange = [[name != "healthy" and q in rows[name] for q in questions] for name in rows]
-    with styled_figure(8.8, 5.4) as figure:
+    questions = list(next(iter(runs.values())))
+    if groups:
+        questions = [each for group in groups.values() for each in group]
+    orange = [[colored and not told[q][1] for q in questions] for told in runs.values()]
+    with styled_figure(1.1 * len(questions), 0.9 + 0.5 * len(runs)) as figure:
         axes = figure.subplots()
-        axes.pcolormesh(orange, cmap=ListedColormap(["#ebebeb", "#f0b088"]), ec="white", lw=2)
-        for row, answers in enumerate(rows.values()):
+        colors = ListedColormap(["#ebebeb", "#f0b088"])
+        axes.pcolormesh(orange, cmap=colors, vmin=0, vmax=1, ec="white", lw=2)
+        for row, (title, told) in enumerate(runs.items()):
             for column, question in enumerate(questions):
-                text = answers.get(question, "").replace(", ", "\n")
-                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8.5)
+                answer, fine = told[question]
+                if not (groups and fine and isinstance(title, int)):
+                    text = answer.replace(", ", "\n")
+                    axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8.5)
         start = 0
-        for title, group in groups.items():
+        for title, group in (groups or {}).items():
             middle = start + len(group) / 2
-            axes.text(middle, len(rows) + 0.15, title, ha="center", va="top", weight="bold")
+            axes.text(middle, len(runs) + 0.15, title, ha="center", va="top", weight="bold")
             start += len(group)
             axes.axvline(start, color=INK, linewidth=1.5)
         axes.grid(visible=False)
-        axes.set(ylim=(len(rows), 0), xlim=(0, len(questions)))
+        axes.set(ylim=(len(runs), 0), xlim=(0, len(questions)))
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.set_xticks(np.arange(len(questions)) + 0.5, [fill(each, 11) for each in questions])
-        axes.set_yticks(np.arange(len(rows)) + 0.5, list(rows), weight="bold")
-    said = "; ".join(f"{name}: {', '.join(a)}" for name, a in rows.items() if name != "healthy")
-    return with_description(figure, f"Which question finds which run. {said}.")
+        names = [f"run {title}" if isinstance(title, int) else title for title in runs]
+        axes.set_yticks(np.arange(len(runs)) + 0.5, names, weight="bold")
+    said = "; ".join(
+        f"{name}: "
+        + ", ".join(f"{q} {told[q][0]}" for q in questions if not (groups and told[q][1]))
+        for name, told in zip(names, runs.values(), strict=True)
+    )
+    return with_description(figure, f"Answers of each run. {said}.")
+
+
+def counted(found: Mapping[str, bool]) -> str:
+    """Of how many tensors of each kind it is true: ``lora_A 6 of 6, lora_B 0 of 6``."""
+    kinds = {name.rpartition(".")[2]: [] for name in found}
+    for name, true in found.items():
+        kinds[name.rpartition(".")[2]].append(true)
+    return ", ".join(f"{kind} {sum(each)} of {len(each)}" for kind, each in kinds.items())
 
 
 def last(losses: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Eight fine-tuning runs as people post them, one broken in two places and each other in one, and one that works.
+"""Fine-tuning runs as people post them, one broken in two places and each other in one, and one that works.
 
 A broken place is a function of its own, and a repaired one takes its place: ``run_2(mine)``.
 """
@@ -6,10 +6,11 @@ A broken place is a function of its own, and a repaired one takes its place: ``r
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -64,6 +65,16 @@ class Run:
     schedule: LambdaLR | None = None
     asked: float = RATE
     held_out: Any = field(default_factory=held_out)
+
+    @property
+    def entrance(self) -> nn.Module:
+        """The frozen part that the pictures enter."""
+        return getattr(self.model, "tower", None) or self.model.image_encoder
+
+
+def show(*functions: Callable) -> None:
+    """Print how functions are written."""
+    print("\n".join(map(inspect.getsource, functions)))
 
 
 # ------------------------------------------------------------ the eight places, as posted
@@ -178,9 +189,10 @@ def classifier() -> tuple[Classifier, list[Batch]]:
     return copy.deepcopy(frozen), [(pictures[some], labels[some]) for some in chosen]
 
 
-def loss_of(model: nn.Module, batch: Batch) -> Tensor:
-    """How far the scores of a batch are from its labels."""
-    return F.cross_entropy(model(batch[0]), batch[1])
+def from_folders() -> list[tuple[Tensor, list[str]]]:
+    """The batches as a data loader finds them: pictures, and the folder of each, which names its class."""
+    model, batches = classifier()
+    return [(pictures, [model.names[k] for k in labels]) for pictures, labels in batches]
 
 
 def works() -> Run:
@@ -191,40 +203,26 @@ def works() -> Run:
     return Run(model, optimizer, lambda b: F.cross_entropy(model(b[0]), b[1]), batches)
 
 
-def classify(run: Callable[[Classifier], tuple[torch.optim.Optimizer, LambdaLR | None]]) -> Run:
-    """A run like that one, with an optimizer of its own."""
-    model, batches = classifier()
-    optimizer, schedule = run(model)
-    return Run(model, optimizer, partial(loss_of, model), batches, schedule)
-
-
-def adapted(model: nn.Module, *others: nn.Parameter, lr: float = RATE) -> torch.optim.Optimizer:
-    """An adapter, and an optimizer that trains it and others."""
-    inject(model, SerialLoRAConfig(rank=RANK))
-    for tensor in others:
-        tensor.requires_grad_()
-    return torch.optim.AdamW([*adapter_parameters(model), *others], lr=lr)
-
-
 def run_1(optimizer_of: Callable = optimizer_of) -> Run:
-    return classify(lambda model: (optimizer_of(model, SerialLoRAConfig(rank=RANK), RATE), None))
+    model, batches = classifier()
+    optimizer = optimizer_of(model, SerialLoRAConfig(rank=RANK), lr=RATE)
+    return Run(model, optimizer, lambda b: F.cross_entropy(model(b[0]), b[1]), batches)
 
 
 def run_2(through_blocks: Callable = through_blocks) -> Run:
-    def build(model: Classifier) -> tuple[torch.optim.Optimizer, None]:
-        optimizer = adapted(model, model.classes)
-        blocks = model.tower.transformer.resblocks
-        model.tower.transformer = Tower(blocks, through_blocks)
-        model.checkpointed = list(blocks)  # for `saved_activations`, which counts their inputs
-        return optimizer, None
-
-    run = classify(build)
+    model, batches = classifier()
+    inject(model, SerialLoRAConfig(rank=RANK))
+    model.classes.requires_grad_()
+    optimizer = torch.optim.AdamW([*adapter_parameters(model), model.classes], lr=RATE)
+    blocks = model.tower.transformer.resblocks
+    model.tower.transformer = Tower(blocks, through_blocks)
+    model.checkpointed = list(blocks)  # for `saved_activations`, which counts their inputs
 
     def loss(batch: Batch) -> Tensor:
         with warnings.catch_warnings(action="ignore"):  # PyTorch's and ours, as in a poster's log
-            return loss_of(run.model, batch)
+            return F.cross_entropy(model(batch[0]), batch[1])
 
-    return replace(run, loss=loss)
+    return Run(model, optimizer, loss, batches)
 
 
 @cache
@@ -241,7 +239,8 @@ def run_3(pixels_of: Callable = pixels_of) -> Run:
     frozen, scenes = sam_and_scenes()
     torch.manual_seed(0)
     model = copy.deepcopy(frozen)
-    optimizer = adapted(model)
+    inject(model, SerialLoRAConfig(rank=RANK))
+    optimizer = torch.optim.AdamW(adapter_parameters(model), lr=RATE)
     frames = [Image.fromarray(scene.picture.permute(1, 2, 0).numpy()) for scene in scenes]
     given = [s._replace(picture=pixels_of(f)) for s, f in zip(scenes, frames, strict=True)]
     batches = [given[i : i + SCENES] for i in range(0, SCENES * STEPS, SCENES)]
@@ -267,32 +266,30 @@ def run_4(lower: Callable = lower) -> Run:
     projection, batches, unseen = copy.deepcopy(projection_and_vectors())
     model = lower(Rounded(projection, frozen.classes, frozen.scale, frozen.names))
     optimizer = torch.optim.AdamW([projection.weight], lr=LOW_RATE)
-    loss = partial(loss_of, model)
-    return Run(model, optimizer, loss, batches * ROUNDS, asked=LOW_RATE, held_out=unseen)
+    run = Run(model, optimizer, lambda b: F.cross_entropy(model(b[0]), b[1]), batches * ROUNDS)
+    return replace(run, asked=LOW_RATE, held_out=unseen)
 
 
 def run_5(optimizer_of: Callable = optimizer_of, share_of_rate: Callable = share_of_rate) -> Run:
-    def build(model: Classifier) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        optimizer = optimizer_of(model, SerialLoRAConfig(rank=RANK), RATE)
-        return optimizer, LambdaLR(optimizer, lambda step: share_of_rate(step, STEPS))
-
-    return classify(build)
+    model, batches = classifier()
+    optimizer = optimizer_of(model, SerialLoRAConfig(rank=RANK), lr=RATE)
+    schedule = LambdaLR(optimizer, lambda step: share_of_rate(step, STEPS))
+    return Run(model, optimizer, lambda b: F.cross_entropy(model(b[0]), b[1]), batches, schedule)
 
 
 def run_6(start: Callable = start) -> Run:
-    def build(model: Classifier) -> tuple[torch.optim.Optimizer, None]:
-        optimizer = adapted(model)
-        start(adapter_parameters(model))
-        return optimizer, None
-
-    return classify(build)
+    model, batches = classifier()
+    inject(model, SerialLoRAConfig(rank=RANK))
+    start(adapter_parameters(model))
+    optimizer = torch.optim.AdamW(adapter_parameters(model), lr=RATE)
+    return Run(model, optimizer, lambda b: F.cross_entropy(model(b[0]), b[1]), batches)
 
 
 def run_7(scaled: Callable = scaled) -> Run:
-    def build(model: Classifier) -> tuple[torch.optim.Optimizer, None]:
-        return adapted(model, lr=scaled(RATE, BATCH)), None
-
-    return classify(build)
+    model, batches = classifier()
+    inject(model, SerialLoRAConfig(rank=RANK))
+    optimizer = torch.optim.AdamW(adapter_parameters(model), lr=scaled(RATE, BATCH))
+    return Run(model, optimizer, lambda b: F.cross_entropy(model(b[0]), b[1]), batches)
 
 
 def run_8(shuffled: Callable = shuffled) -> Run:

@@ -47,31 +47,34 @@ def test_a_rival_is_drawn_where_each_run_has_it():
         starts = [patch.get_x() for patch in axes.patches]
         assert starts == [1, -1]
         assert axes.get_xlim()[1] >= max(lead + half for lead, half in leads.values())
+        words = [text.get_text() for text in axes.texts]
+        assert words == ["holds", "falls"]
     assert "yours, one: +0.25 ± 0.10" in figure.alt_text
 
 
 def test_each_method_is_circled_at_the_rate_that_was_chosen_for_it():
     search = pd.DataFrame({"a": [1.0, 3.0, 2.0], "b": [1.0, 2.0, 4.0]}, index=[0.1, 0.3, 0.9])
     searches = {"one": search, "the other": search * 3}
-    panels = plot_rates(searches, [{"a": 0.3, "b": 0.9}, {"a": 0.1, "b": 0.1}])
+    sure = [{"both at 0.9": 0.5}, {}]
+    panels = plot_rates(searches, [{"a": 0.3, "b": 0.9}, {"a": 0.1, "b": 0.1}], sure)
     circled = [
         [float(line.get_xdata()[0]) for line in axes.lines if line.get_markerfacecolor() == "none"]
         for axes in panels.axes
     ]
     assert circled == [[0.3, 0.9], [0.1, 0.1]]
-    assert "both at 0.9: b +2.0" in panels.alt_text  # 4 beside 2, in the first panel
+    assert "both at 0.9: b +2.0 ± 0.5" in panels.alt_text  # 4 beside 2, in the first panel
     assert "each at its own: b +1.0" in panels.alt_text
     heights = [axes.get_ylim()[1] - axes.get_ylim()[0] for axes in panels.axes]
     assert heights[0] == pytest.approx(heights[1]) and heights[0] > 9
 
 
-def test_the_matrices_and_what_their_stand_ins_gain_are_drawn():
+def test_the_matrices_and_where_changes_go_are_drawn():
     values = torch.tensor([[2.0, 1.0, 0.5], [3.0, 0.5, 0.1], [2.5, 0.7, 0.2]])
-    leads = {"E": (1.0, 0.2), "Q": (0.5, 0.2), "T": (0.25, 0.1)}
-    figure = plot_stretch(values, leads, [(-1.0, 0.2), (-0.25, 0.1)])
+    firsts = {"a": 0.9, "b": 0.5, "c": 0.4}
+    reached = {name: torch.tensor([first, 0.95, 1.0]) for name, first in firsts.items()}
+    figure = plot_stretch(values, reached, 1)
     left, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines[:3]] == values.tolist()
     assert list(left.lines[3].get_ydata()) == pytest.approx([2.5, 0.7, 0.2])
-    drawn = [list(line.get_ydata()) for line in right.lines if line.get_marker() == "o"]
-    assert drawn == [[1.0, 0.0], [0.5, 0.25]]
-    assert "E: +1.00 ± 0.20" in figure.alt_text
+    assert list(right.lines[1].get_ydata()) == pytest.approx([90, 95, 100])
+    assert "a: 90%; b: 50%" in figure.alt_text
