@@ -754,8 +754,8 @@ display_figure(plot_shares(shares, tuned, stored, before.mean(), after.mean()))
 # %% [markdown]
 # **The padding: mend the code and keep the weights.** Mended, they beat the unadapted SAM by 0.065: 84% of the gain is
 # left, and with two other seeds 66% and 100%, so a third may be lost. It did teach something: the mended masks are wider,
-# with recall 84% and precision 66%, where right training has 83% and 71%. (What you did
-# not see train is stored: `lessons/l05_sam/runs.py`.)
+# with recall 84% and precision 66%, where right training has 83% and 71%. (What you did not see train is stored:
+# `lessons/l05_sam/runs.py`.)
 #
 # **Exchanged boxes: train again.** Mending gives back 0.362, but of the gain only 26%, -3% and 23% is left. You could
 # almost have left SAM untrained: you gained 0.020, with an interval from -0.009 to +0.049.
@@ -766,12 +766,12 @@ display_figure(plot_shares(shares, tuned, stored, before.mean(), after.mean()))
 # what lies in a box.
 #
 # **The share is not all.** Boxes moved always to the right reach 0.62, where boxes with the same share, 0%, reach 0.47.
-# The second column suggests why: only 56% of these boxes lies in the picture, not 78%, so they show SAM less that it must
+# The second column suggests why: only 56% of these boxes lies in the picture, not 78%, so they show SAM less of what it must
 # not mark. The last two rows test it: boxes that stay inside do the harm (0.42); after the rest alone, SAM has 0.68, no
 # less than untrained. So ask how much of the truth a mistake showed, *and* how much else.
 #
-# Two exceptions have no such reason. Exchanged boxes reach 0.68, where the line says 0.64. And the padding does not cost
-# little because it spares the nearly square scenes: trained on the other 72 alone, with a share of 68%, two seeds of the
+# Two exceptions have no such reason. Exchanged boxes reach 0.68, where the line says 0.64. And the padding costs
+# little even without the nearly square scenes: trained on the other 72 alone, with a share of 68%, two seeds of the
 # mended SAM reach 0.721 and 0.722, where the line says 0.70; of right training, 0.713 and 0.737. Why, is open; and a
 # large SAM may differ.
 #
@@ -786,7 +786,7 @@ display_figure(plot_shares(shares, tuned, stored, before.mean(), after.mean()))
 #
 # ## Drag a box
 #
-# Boxes that nobody draws for a training.
+# Try boxes that nobody draws for a training.
 
 # %%
 from serial_lora_course.lessons.l05_sam.panel import mask_panel
