@@ -108,7 +108,8 @@ def plot_masks(examples: Mapping[str, Any], answers: Mapping[str, Sequence[Any]]
             for axes, (name, masks) in zip(others, answers.items(), strict=True):
                 draw_bare(axes, overlay(example.picture, example.masks, masks[number]))
                 score = float(dice(_masks(masks[number]), _masks(example.masks)).mean())
-                axes.set_xlabel(f"Dice {score:.2f}", fontsize=10)
+                asked = example.masks.any()  # else a Dice says nothing
+                axes.set_xlabel(f"Dice {score:.2f}" if asked else "no thing to find", fontsize=10)
                 scores.append(f"{name}: {score:.2f}")
             told.append(f"{title.strip()} ({', '.join(scores)})")
         handles = [Patch(color=COLOURS[kind], label=word) for kind, word in WORDS.items()]

@@ -41,8 +41,10 @@ from serial_lora_course.lessons.l05_sam.figures import (
     TILE,
     plot_cut_outs,
     plot_gains,
-    plot_shares,
     plot_trips,
+)
+from serial_lora_course.lessons.l05_sam.figures import (
+    plot_shares as plot_costs,
 )
 from serial_lora_course.lessons.l06_sd3.figures import TESTS, plot_sheets, plot_ways
 from serial_lora_course.lessons.l07_lora_plus.figures import (
@@ -373,7 +375,13 @@ def test_each_scene_is_a_dot_and_the_best_threshold_is_marked():
 def test_a_mistakes_costs_stand_over_its_share_up_to_what_right_training_reaches():
     shares = {"moved by 1": 0.1, "moved by 1, always right": 0.1, "a mistake": 0.6}
     stored = {name: np.full((2, 3), share) for name, share in shares.items()}
-    (axes,) = plot_shares(shares, {"a mistake": (0.2, 0.5)}, stored, 0.4, 0.8).axes
+    parts = {
+        f"moved by 1, always right, only {part}": np.full((2, 3), 0.3) for part in ("in", "out")
+    }
+    parts["a mistake, uneven"] = np.full((2, 3), 0.7)
+    (axes,) = plot_costs(shares, {"a mistake": (0.2, 0.5)}, stored | parts, 0.4, 0.8).axes
+    dots = [dots.get_offsets().tolist() for dots in axes.collections]
+    assert dots.count([[0.1, 0.3]] * 2) == 2 and [[1, 0.7]] in dots
     curve, used, weights = axes.lines[2:5]
     assert curve.get_xydata().tolist() == [[1, 0.8], [0.1, 0.1]]
     assert used.get_xydata().tolist() == [[0.6, 0.2], [0.6, 0.5]]

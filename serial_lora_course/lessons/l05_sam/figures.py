@@ -28,6 +28,7 @@ from serial_lora_course.plots.style import (
     DASHED,
     GREEN,
     INK,
+    PURPLE,
     QUIET,
     VERMILION,
     styled_figure,
@@ -144,7 +145,8 @@ def plot_shares(
     Args:
         shares: name of a trip -> the share.
         tuned: name of a mistake -> mean Dice with it, and mended.
-        stored: name of a trip -> rows of other seeds, in whose second place is the mended Dice.
+        stored: name of a trip -> rows of seeds, in whose second place is the mended Dice; ", uneven" and ", only ..."
+            after the name: trained on a part of the scenes or boxes.
         before, after: mean Dice of SAM not adapted, and trained rightly.
     """
     with styled_figure(8.6, 5) as figure:
@@ -155,35 +157,39 @@ def plot_shares(
         ):
             axes.axhline(level, color=colour, linewidth=1.4, linestyle=DASHED)
             axes.text(1.04, level, f"{word}\n{level:.2f}", va="center", color=colour, fontsize=10)
-        moved = [name for name in stored if name.startswith("moved")]
+        moved = [name for name in stored if name.startswith("moved") and name in shares]
         curve = [name for name in moved if "always" not in name]
         ends = [(shares[name], stored[name][:, 1].mean()) for name in curve]
         axes.plot(*zip((1, after), *ends, strict=True), color=INK, linewidth=1.6, marker="o")
-        for name in moved:
-            dots = stored[name][:, 1]
-            look = {"marker": "." if name in curve else "x", "color": INK, "s": 45}
-            axes.scatter([shares[name]] * len(dots), dots, **look)
-            words = name.replace(", ", ",\n")
-            axes.annotate(words, (shares[name], dots.mean()), xytext=(9, -3), **OFFSET)
+        for name, each in stored.items():
+            whole, _, part = name.partition(", only ")
+            x, dots = shares.get(whole, 1), each[:, 1]
+            if name.endswith(", uneven"):
+                axes.scatter(
+                    x, dots.mean(), s=45, marker="D", color="white", edgecolors=INK, zorder=4
+                )
+            elif name.startswith("moved"):
+                look = {"marker": "." if name in curve else "x", "color": INK, "s": 45}
+                axes.scatter([x] * len(dots), dots, **look)
+                words = f"always right,\nonly {part}" if part else name.replace(", ", ",\n")
+                axes.annotate(words, (x, dots.mean()), xytext=(9, 0 if part else -5), **OFFSET)
         for mistake, (start, end) in tuned.items():
             x = shares[mistake]
             axes.plot([x, x], [start, end], color=GREEN, linewidth=7, solid_capstyle="butt")
-            axes.plot([x, x], [end, after], color=INK, linewidth=7, solid_capstyle="butt")
+            axes.plot([x, x], [end, after], color=PURPLE, linewidth=7, solid_capstyle="butt")
             axes.scatter(x, end, s=75, color=VERMILION, zorder=3)
             dots = stored[mistake][:, 1]
             axes.scatter([x] * len(dots), dots, s=16, color=VERMILION, zorder=3)
             axes.annotate(mistake, (x, start), ha="center", va="top", xytext=(0, -5), **OFFSET)
+        dot = {"color": VERMILION, "marker": "o", "linestyle": ""}
+        hollow = {"markerfacecolor": "white", "markeredgecolor": INK, "color": "none"}
         handles = [
             Patch(color=GREEN, label="cost when used"),
-            Patch(color=INK, label="cost in the weights"),
-            Line2D(
-                [],
-                [],
-                color=VERMILION,
-                marker="o",
-                linestyle="",
-                label="mended (small: other seeds)",
-            ),
+            Patch(color=PURPLE, label="cost in the weights"),
+            Line2D([], [], label="mended (small: other seeds)", **dot),
+            Line2D([], [], color=INK, marker="o", label="the line: boxes moved (small: seeds)"),
+            Line2D([], [], color=INK, marker="x", linestyle="", label="always right (seeds)"),
+            Line2D([], [], marker="D", label="without nearly square scenes", **hollow),
         ]
         axes.legend(handles=handles, loc="lower right", fontsize=9)
         axes.set(xlim=(-0.03, 1.03), xlabel="share of the truth in the box, in training")
@@ -203,6 +209,7 @@ def plot_cut_outs(
     scenes: Sequence[SegmentationExample],
     answers: Mapping[str, Sequence[Any]],
     order: Sequence[int],
+    ends: tuple[str, str] = ("", ""),
 ) -> Figure:
     """The pictures, and a row for each model: all that it marked in a scene, on grey, cut at the scene's boxes.
 
@@ -210,6 +217,7 @@ def plot_cut_outs(
         scenes: with pictures and boxes.
         answers: name of a model -> its masks (N, height, width) of each scene.
         order: of the scenes, from left to right; true masks are numbered, others have their Dice.
+        ends: words for the first and the last of the order.
     """
     columns, told = max(len(order), 6), []
     answers = {"the pictures": [each.masks | True for each in scenes]} | dict(answers)
@@ -224,6 +232,8 @@ def plot_cut_outs(
                 sheet.paste(tile, (TILE * column + left, top))
                 untold = score == 1 or title == "the pictures"
                 words = f"{column + 1}" if untold else f"Dice {score:.2f}"
+                if title == "the pictures" and column in (0, len(order) - 1):
+                    words += f": {ends[column > 0]}".rstrip(": ")
                 label = axes.text(TILE * column + 5, 6, words, va="top", fontsize=9)
                 label.set_bbox(BEHIND | {"facecolor": PAPER})
                 told += [] if untold else [f"{title} {column + 1}: {score:.2f}"]
