@@ -245,7 +245,8 @@ def plot_rivals(
             ends = [lead + side * half for lead, half in leads.values() for side in (-1, 1)]
             low, high = min(0, *bars.values(), *ends), max(0, *bars.values(), *ends)
             wide = high - low
-            least, reach = low - 0.1 * wide, high + (0.26 if bars else 0.5) * wide
+            room = 0.26 if leads.keys() <= bars.keys() else 0.45  # for a word, or a number
+            least, reach = low - 0.1 * wide, high + room * wide
             axes.axvline(0, color=VERMILION, lw=2)
             for rival, (lead, half) in leads.items():
                 place, look, word = -rows.index(rival), {"mfc": "white"}, _told((lead, half))
