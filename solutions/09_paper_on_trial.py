@@ -649,7 +649,7 @@ print(f"your guess for Serial LoRA: {expected}%; an even change: {FIRST / d:.0%}
 #
 # Is the rest what Serial LoRA lacks? Ask your LoRA, without training: **delete its change at q, k and v outside of the 16
 # directions. How many points does that cost?** It also makes the change *smaller*, which alone may cost. So we also shrink
-# the whole change to the size of what the cut leaves, and then what lies in the other 176.
+# the whole change to the size of what the cut leaves, and then what lies in all other directions.
 
 # %%
 price = 0.3  # your guess: how many points the cut costs LoRA
