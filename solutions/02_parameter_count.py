@@ -42,8 +42,8 @@ SAVED = 0.75  # your guess: the share of memory saved, in a training step with 3
 # %% [markdown]
 # ## The proof, in letters
 #
-# The paper compares with LoRA on q, k, v and out, as far as its Table I lets us infer. Others put LoRA elsewhere, so you
-# need a formula that counts any LoRA.
+# The paper does not say where its LoRA stands, but the sizes in its Table I fit q, k, v and out. Others put LoRA
+# elsewhere, so you need a formula that counts any LoRA.
 #
 # ### Exercise 2.1 · The size of any LoRA
 #
@@ -125,7 +125,8 @@ for title, name, rank, stream in (
     print(f"{title:29}{rank:5}{lora:12,}{serial:13,}{lora / serial:7.2f}")
 
 # %% [markdown]
-# In each row d and r have cancelled. So the 4 in LoRA's first row holds for every width and every rank: that is the proof.
+# In the column "times", d and r have cancelled in every row. So the 4 in LoRA's first row holds for every width and every
+# rank: that is the proof.
 # The other rows show its three conditions:
 #
 # - **LoRA has pairs on all four matrices.** Without out the factor is 3, on q and v alone it is 2.
@@ -133,7 +134,8 @@ for title, name, rank, stream in (
 #   smaller.
 # - **The ranks are equal.** LoRA of rank 8 is as small as Serial LoRA of rank 32.
 #
-# CLIP and SAM agree. SD3's last block throws the text's output away; so it has no out for text, and LoRA has one pair fewer.
+# CLIP and SAM agree. SD3's last block needs no output for text, so it has no matrix out there: LoRA has one pair fewer, and
+# the factor is 3.98.
 #
 # The quarter has a price: q, k and v share one A and one B, and out does not change. (Lesson 01 shows what that cannot
 # express.) What does it buy?
@@ -260,7 +262,8 @@ check("2.3", kept)
 # ## One block, operation by operation
 #
 # Your function gives a sum. For its parts, we walk backward through autograd's graph of one block of CLIP, and ask each
-# operation what it saved. The unit is the block's width d, 768 numbers a token. At first everything learns.
+# operation what it saved. We count in *widths*: one width is d = 768 numbers a token, so q, k and v together are three. At
+# first everything learns.
 
 
 # %%
@@ -292,8 +295,8 @@ print(f"all: {table.widths.sum():.2f} widths")
 # The rows follow the forward pass. A norm keeps its input. `Addmm` is a matrix with a bias, here that of q, k and v; it keeps
 # its x, as your layer does, under the name `mat1`. Attention keeps q, k and v, in one storage three wide, and its output
 # (also out's input, counted once). A second norm follows, and the feed-forward: a matrix, the activation function, a
-# matrix. CLIP's activation function is `h * sigmoid(1.702 * h)`. The gradient of a product needs both factors, each of
-# them 4 wide: **the largest part of all.**
+# matrix. CLIP's activation function is a product, `h * sigmoid(1.702 * h)`, so its gradient needs both factors. Each is 4
+# widths, together 8: **the largest part of all.**
 #
 # Now LoRA freezes all weights, and gives q, k, v and out their pairs. How many widths are still kept? **Go through the rows,
 # and write your sum below.**
@@ -322,8 +325,9 @@ display_figure(plot_kept(bars, totals, WIDTHS))
 # **A frozen matrix does not keep its input.** So the light blue part shrinks from 6 widths to 1: the feed-forward's two
 # inputs are gone, and what q, k and v read stays, because A learns from it.
 #
-# **Norms, attention and the activation function keep 2 + 4 + 8 widths in every row.** A frozen matrix hands the gradient down
-# as g W, whatever x was. These three are not linear: what they hand down to the pairs below depends on these values.
+# **Norms, attention and the activation function keep 2 + 4 + 8 widths in every row.** A frozen matrix hands down g W, which
+# does not contain x. These three are not linear: their gradient does contain their inputs, so they keep them as long as
+# a pair below learns.
 #
 # Only the purple part, x Aᵀ between A and B, depends on the rank: 0.17 widths for LoRA's four pairs, 0.04 for Serial
 # LoRA's one. **That is a quarter, of very little.**
@@ -336,7 +340,8 @@ display_figure(plot_kept(bars, totals, WIDTHS))
 # caption, which is enough here.)
 #
 # Gradients are missing from the sum: the backward pass makes them while it frees the much larger kept tensors, so memory
-# is fullest just before. For 32 pictures we multiply what is kept; the last printed line tests this with two.
+# is fullest just before. For 32 pictures we multiply what is kept; the last printed line tests this on the last model, with
+# two.
 
 # %%
 upper = range(6, 12)  # of 12 blocks in each tower
@@ -366,7 +371,7 @@ display_figure(plot_memory(table, 32, SAVED))
 
 # %% [markdown]
 # **The file is a quarter, and the step is nearly as large as before.** Serial LoRA saves 4.7% of the memory with one
-# picture, and 1.5% with 32. Whoever guessed three quarters took parameters for memory. Only the green part shrinks to a
+# picture, measured, and 1.5% with 32, computed. Whoever guessed three quarters took parameters for memory. Only the green part shrinks to a
 # quarter, from 47.2 MB to 11.8; what is kept hardly changes, and grows with every picture. LoRA of rank 8 saves the same:
 # the number of parameters counts here, not the method. (Measurement and sum differ by 2 MB, inputs and tensors that
 # live for a moment.)
@@ -380,8 +385,8 @@ display_figure(plot_memory(table, 32, SAVED))
 #
 # <details><summary>Answer</summary>
 #
-# No. The gradient passes through the upper blocks on its way down, so each of them still keeps 2 + 4 + 8 of its 15.06
-# widths, in norms, attention and activation function. It saves only about one width.
+# No. The gradient passes through the upper blocks on its way down, so each of them still keeps 2 + 4 + 8 widths, in norms,
+# attention and activation function, of the 15.06 that it keeps with a Serial LoRA of its own.
 #
 # </details>
 #
@@ -409,7 +414,8 @@ display_figure(plot_memory(table, 32, SAVED))
 # - Serial LoRA has a quarter of LoRA's parameters, at equal ranks, if LoRA has pairs on all four matrices and these are
 #   square.
 # - A frozen matrix does not keep its input. What is not linear keeps its tensors, wherever a gradient passes.
-# - So a quarter of the parameters makes a quarter of the file, and saves 1.5% of a step's memory with 32 pictures.
+# - So a quarter of the parameters makes a quarter of the file, and saves 1.5% of a step's memory with 32 pictures. LoRA of
+#   a quarter of the rank does the same.
 #
 # The sizes are for float32 on a CPU. It stays open what a GPU keeps in half precision, and whether pairs in the upper half
 # learn as well.

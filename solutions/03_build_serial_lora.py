@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 03 · Build Serial LoRA
 #
-# A colleague sends you the code below, which is meant to put Serial LoRA into CLIP. It runs without an error, and the
-# loss falls. But is it Serial LoRA? PyTorch cannot tell you, because it accepts an adapter almost anywhere. The drawing
-# shows the attention half of a transformer block, with six places for an adapter. (Place 4 has one for each of q, k and v.)
+# A colleague sends you code that is meant to put Serial LoRA into CLIP. It runs without an error, and the loss falls. But
+# is it Serial LoRA? PyTorch cannot tell you, because it accepts an adapter almost anywhere: in the attention half of a
+# transformer block alone there are six places.
 #
 # You will answer with a test. After training, Serial LoRA can be **merged**: a matrix product writes what it learnt into
-# weights of the block. Then the adapter can go, and the block's answers stay the same. Into *which* weights is what tells
-# Serial LoRA from other methods. You build the adapter, try all six places, and put it into a CLIP that somebody else wrote.
+# weights of the block. Then the adapter can go, and the block's answers stay the same. Other methods can be merged, too,
+# but into other weights. You build the adapter, try all six places, and put it into a CLIP that somebody else wrote.
 
 # %%
 try:
@@ -29,7 +29,8 @@ from serial_lora_course.plots.style import display_drawing, display_figure
 lesson_card("03")
 
 # %% [markdown]
-# Here are the drawing and your colleague's code. Guess, in the last line: at which places can an adapter be merged?
+# Here are the six places, and your colleague's code. (Place 4 has an adapter for each of q, k and v.) Guess, in the last
+# line: at which places can an adapter be merged?
 
 # %%
 display_drawing("six_places")
@@ -372,7 +373,8 @@ display_figure(figures.plot_wirings(said, x))
 # The test passes at three places. At 1, 2 and 6 both ways of writing fail, but might a third work? Look at what a
 # block *adds* to x. The norm takes away each token's mean and divides by its spread, and all weights act after that. So
 # whatever its weights are, a plain block adds the same to x, to 10x and to x + 10, up to rounding. Which of the six break
-# this rule, once `B` is not zero? (0.0 means kept. 1.0 means that the added part changes by its own length.)
+# this rule, once `B` is not zero? No weights can imitate a block that does. (0.0 means kept. 1.0 means that the added part
+# changes by its own length.)
 
 # %%
 torch.manual_seed(0)
@@ -388,11 +390,11 @@ for place, (name, adapted) in enumerate({"no adapter": plain, **wirings}.items()
 
 # %% [markdown]
 # At places 1, 2 and 6 no weights of this block can replace the pair: any plain block gives 0.0 twice, and these do not. At
-# place 2 the norm still removes the size of x. But the pair sees a token's mean before the norm takes it away, and turns
-# it into a direction that stays.
+# place 2 the norm still removes the size of x. But the pair reads the token with its mean, and turns the 10 that was added
+# to x into a direction that the norm does not remove.
 #
 # At place 4 each pair merges into its own weight, but there are three, with 1,536 parameters in place of 512. That is LoRA
-# in other coordinates: $W_q + (W_q B_q) A_q$, and the same for k and v. Place 5 is another method again, because q, k and v
+# in other coordinates: $W_q + (W_q B_q) A_q$ has $W_q B_q$ as its B, and so for k and v. Place 5 is another method again, because q, k and v
 # of this block never see its change. **Only place 3 has one pair that merges into all three of q, k and v. It is Serial
 # LoRA**, with a third of place 4's parameters.
 #
@@ -670,13 +672,14 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16):
 
 # %% [markdown]
 # Each dot is one drawing's score for one class, and on the diagonal the plain copy agrees with the adapted model. Yours
-# agrees: all that your pairs learnt is now in $W_q$, $W_k$ and $W_v$. The rest is rounding, and shrinks with more bits.
-# Your colleague's, merged as Serial LoRA, is another model, with 34 right in place of 55. Merged into $W_o$, it agrees.
+# agrees: all that your pairs learnt is now in $W_q$, $W_k$ and $W_v$. The rest is rounding: in the first block it shrinks
+# with more bits. Your colleague's, merged as Serial LoRA, is another model, with 34 right in place of 55: what it had
+# learnt is gone. Merged into $W_o$, it agrees.
 #
 # So here is your answer: the code learns, and it can be merged, but it is not Serial LoRA. Each of its pairs changes what
-# comes out of attention, and nothing that q, k and v of the same block read. So report its 55 under another name. As an
-# adapter it is not worse: it is ahead of yours with each of three seeds, on one data set and at one learning rate, which
-# says little. From lesson 04 on, each method gets its own rate.
+# comes out of attention, and nothing that q, k and v of the same block read. So report its results under another name.
+# As an adapter it is not worse: it is ahead of yours with each of three seeds, on one data set and at one learning rate,
+# which says little. From lesson 04 on, each method gets its own rate.
 #
 # Later lessons take `inject` from the course's library. Up to rounding, it makes the same model from your pairs:
 

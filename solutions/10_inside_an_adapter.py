@@ -102,9 +102,9 @@ print(f"{d} values of dW: number {RANK} is {values[RANK - 1]:.0e}, the next {val
 print("your guess:", shows)
 
 # %% [markdown]
-# Behind the first few values, W and W + dW look alike, although the largest value of dW is more than half of W's. A matrix
-# of rank 16 pushes a singular value past at most sixteen of its neighbours (Weyl's inequality), and W has 192 of them.
-# Nothing in W + dW marks what was added.
+# Behind the first few values, W and W + dW look alike, although the largest value of dW is more than half of W's. With
+# a dW of rank 16, value i of W + dW lies between values i - 16 and i + 16 of W (Weyl's inequality), and among 192 these are
+# close together. So the singular values of W + dW do not show what was added.
 #
 # The values of dW do, on the logarithmic axis. After number 16 they fall by six powers of ten: the cliff. Behind it they are
 # not zero, because merging rounded the weights to float32, and what rounding adds is a small matrix of full rank. So the
@@ -193,8 +193,9 @@ print("your guess:", expected)
 # orthonormal, so A Aᵀ is the identity. Multiply both sides by Aᵀ, and W B = dW Aᵀ remains.
 #
 # Now count. With W_q alone these are d r equations for the d r numbers in B. If W_q has an inverse, there is a B for
-# every change: LoRA would pass as Serial LoRA. With three weights they are 3 d r equations. Only a change made as
-# W (I + B A), with the same B for all three, fits them exactly. So solve by least squares, and see what is left over.
+# every change, $W_q^{-1}\, dW\, A^\top$: LoRA would pass as Serial LoRA. With three weights they are 3 d r equations, which
+# a LoRA does not fit. A change made as W (I + B A), with the same B for all three, does. So solve by least squares, and
+# see what is left over.
 
 # %% [markdown]
 # ### Exercise 10.2 · The recovery
@@ -270,9 +271,10 @@ display_figure(plot_left_over(table, limit=0.1))
 
 # %% [markdown]
 # On the far left only rounding is left over. One SVD a matrix recovers every adapter. One pair recovers only Serial LoRA,
-# and of both LoRAs' changes it leaves 0.7 over. Rank is not the reason, for a LoRA with one A has rank 16 too. One pair
-# cannot satisfy three weights at once. For q alone, in the last row, it can. So both doubts are settled. In float32 any
-# limit in the wide gap will do, and we take a tenth, the line.
+# and of both LoRAs' changes it leaves most over. Rank cannot tell them apart, for a LoRA with one A has rank 16 too. The
+# common B does: LoRA's three B's are not $W_q$, $W_k$ and $W_v$ times one matrix. For q alone, in the last row, one B is
+# enough. So both doubts are settled. In float32 any limit in the wide gap will do, and we take a tenth, the line.
+#
 # ## When does rounding hide the adapter?
 #
 # Half precision rounds more, and a change may be smaller than ours. So scale dW, round both files, and look for the rank
@@ -295,12 +297,13 @@ display_figure(plot_values(spectra, count=24, rank=RANK))
 print("your guess:", lost)
 
 # %% [markdown]
-# As trained, the change has its cliff behind value 16 in every format. Rounding errors grow with the weights. A smaller
-# change does not make them smaller, so it sinks towards them.
+# As trained, the change has its cliff behind value 16 in every format. Rounding errors depend on the size of W, not of dW.
+# So a change that is a hundred times smaller comes a hundred times nearer to them.
 #
 # In two rows the second block says rank 1: there the fall from the first value to the second is larger than the cliff.
 # Take the rank that most blocks give. With it a pair leaves just under a tenth over, so the limit only just holds. In the
-# last row nothing helps: bfloat16 hides a hundredth of our change.
+# last row both tests fail: bfloat16 hides a hundredth of our change from them.
+#
 # ## Which seed?
 #
 # To find the seed, measure how much two spaces have in common. Take a direction of the first space, a vector of length
@@ -350,7 +353,7 @@ check("10.3", overlap)
 # Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
-# A random space of 16 of the 192 dimensions has an overlap of 16 / 192 with any other, on average: this is chance. A
+# A random space of 16 of the 192 dimensions has an overlap of 16 / 192 with any other, on average: this is *chance*. A
 # seed decides two things: the numbers with which A starts, and the drawings of the training. Which of them decides where
 # Serial LoRA reads? Compare seed 1 with trainings that share only one of the two. This takes about ten seconds.
 
@@ -382,7 +385,8 @@ print(f"chance: {RANK / d:.2f}; your guess: {decides}")
 
 # %% [markdown]
 # In this one comparison the start decides: with the same start and other drawings the overlap is 0.85, with another start
-# and the same drawings 0.17. Does A hardly move, then? `adapt` also kept every A from before and after the training.
+# and the same drawings 0.17. Does A hardly move, then, in these 16 steps? `adapt` also kept every A from before and after
+# the training.
 
 # %%
 moves = [end - start for start, end in zip(first.starts, first.ends, strict=True)]
@@ -400,15 +404,14 @@ print(f"chance: {4 / d:.2f}")
 
 # %% [markdown]
 # A moves far, by 0.57 to 0.73 of its length, but in few directions. At the start its rows are random, so it reads all its
-# sixteen directions about equally. Of the move, only the first three or four values reach that size. Where the
-# move is small, A keeps its direction, and where it is large, A turns away. Of sixteen directions 13 are left.
+# sixteen directions about equally. Of the move, only the first three or four values reach that size. So A turns only in
+# these few directions: in the first block, 13 of sixteen are left.
 #
-# The last lines show what training puts in common, and the order is now the opposite. With another start and the same
-# drawings, A moved in much the same directions, 0.66. With the same start and other drawings it did so less, 0.44. A likely
-# reason is the gradient of A, a sum of columns times tokens, $x^\top$. So A moves towards the tokens that it sees, and the
-# same drawings bring nearly the same tokens. **Chance decides where A starts, and the drawings decide where it goes.**
-#
-# The gradient also has B as a factor. B is zero at first, so in the first step A stands still.
+# The last lines show what training puts in common. Even with another start and other drawings, the four directions in
+# which A moved most overlap by 0.40, far above chance: that much comes from the model and the task. The same drawings
+# raise it to 0.66, the same start only to 0.44. A likely reason is the gradient of A, a sum of columns times tokens,
+# $x^\top$. So A moves towards the tokens that it sees. **The seed decides where A starts; model, task and drawings decide
+# where it goes.**
 #
 # A seed draws the same numbers again. So compare the first block of each file with the A of each of 1,000 seeds. Two more
 # files show seed 1 after one step and after a longer training, which takes about twenty seconds. And what will the overlap with
@@ -443,9 +446,9 @@ print(f"the largest with a wrong seed: {max(max(wrong) for _, wrong in table.val
 print(f"one number drawn before: {own:.2f}; your guess: {shifted}")
 
 # %% [markdown]
-# Each file names its seed. After one step the overlap with it is 1.00, after 16 steps above 0.8, and after 64 steps 0.65:
-# A turns away slowly. The largest overlap with a wrong seed is 0.11. But one number that is drawn before A brings the
-# right seed down to chance, too.
+# Each file names its seed. After one step the overlap with it is 1.00, because the gradient of A has B as a factor, and B
+# is zero at first. After 16 steps it is above 0.8, after 64 steps 0.65: A turns away slowly. The largest overlap with a
+# wrong seed is 0.11. But one number that is drawn before A brings the right seed down to chance, too.
 #
 # ## Your colleague's files
 #
@@ -528,9 +531,13 @@ print(f"{sum(map(sum, score.values()))} in all; your guess: {guess_named}")
 # %% [markdown]
 # All twelve answers are right, and for the files without an adapter your function says so.
 #
-# These files were kind to you. She had the base. The change was large. The seed was set right before A was drawn, by the
-# library that you used. The trainings were short, on the small CLIP and one set of drawings. Whether a large model names
-# its seed after thousands of steps stays open.
+# So the four questions have answers: the rank is where the singular values of the change fall; the method shows in the
+# common B; the product B A comes back; and the seed, if nothing was drawn before A.
+#
+# These files were kind to you. She had the base. The change was large, and none of the twelve was one of the cases above
+# that fail. The trainings were short, on the small CLIP and one set of drawings. Whether a large model names its seed
+# after thousands of steps stays open.
+#
 # ## Quiz
 #
 # **1. A colleague merges two Serial LoRA adapters one after the other, each of rank 8. What will your function
@@ -556,7 +563,7 @@ print(f"{sum(map(sum, score.values()))} in all; your guess: {guess_named}")
 #
 # <details><summary>Answer</summary>
 #
-# Little of what they read, for most of that is their starts. But both moved in much the same few directions.
+# Little of what they read, for most of that is their starts. But both moved towards the same few directions.
 #
 # </details>
 #
@@ -564,6 +571,6 @@ print(f"{sum(map(sum, score.values()))} in all; your guess: {guess_named}")
 #
 # - The singular values of a change fall behind its rank; those of the changed weight hide it. Test a rank by a recovery.
 # - With the base at hand a merged adapter is not lost. One B for three weights tells Serial LoRA from LoRA.
-# - Compare every overlap with chance, r / d. Chance decides where A starts, and the drawings decide where it goes. After
-#   a short training most of A's directions are still those of its seed.
+# - Compare every overlap with chance, r / d. After a short training most of A's directions are still those of its seed.
+#
 # Next: one base with [many adapters](11_many_adapters.ipynb) at once.

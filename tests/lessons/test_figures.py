@@ -194,7 +194,7 @@ def test_each_photograph_is_a_dot_at_its_margin_and_the_means_of_each_outcome_ar
     dots = [tuple(dot) for drawn in figure.axes[0].collections for dot in drawn.get_offsets()]
     assert sorted(dots) == sorted(zip(*(each.tolist() for each in numbers), strict=True))
     labels = [text.get_text() for text in figure.legends[0].texts]
-    assert "lost: margin 0.20, turned 0.38" in labels
+    assert "lost (2): margin 0.20, turned 0.38" in labels
 
 
 def test_each_run_is_a_dot_with_a_line_through_the_medians_and_tokens_that_stay_are_on_the_line():

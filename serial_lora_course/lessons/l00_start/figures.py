@@ -102,13 +102,15 @@ def plot_turns(
         axes = figure.subplots()
         for kind, (label, fill) in KINDS.items():
             means = f"margin {margin[at[kind]].mean():.2f}, turned {turned[at[kind]].mean():.2f}"
-            told.append(f"{label.partition(' (')[0]}: {means}")
+            told.append(f"{label.partition(' (')[0]} ({at[kind].sum()}): {means}")
             for some, marker, named in ((~out, "o", told[-1]), (out, "s", None)):
                 x, y = (each[at[kind] & some] for each in (margin, turned))
                 axes.scatter(x, y, 45, fill, marker, edgecolors=QUIET, label=named)
         for name, i in marked.items():
-            offset = {"xytext": (7, 5), "textcoords": "offset points"}
-            axes.annotate(name, (margin[i], turned[i]), **offset)
+            aside = {"xytext": (30, -8), "textcoords": "offset points", "va": "center"}
+            thin = {"arrowstyle": "-", "color": INK, "linewidth": 0.8, "shrinkB": 3}
+            axes.annotate(name, (margin[i], turned[i]), **aside, arrowprops=thin)
+        axes.margins(x=0.08, y=0.1)
         axes.axvline(0, color=QUIET, linestyle=DASHED, linewidth=1, zorder=0)
         axes.set(xlabel="margin before training (below 0: wrong)", ylabel="turned: 1 - cosine")
         axes.set_title("squares: classes left out", fontsize=10, color=QUIET, loc="left")

@@ -125,7 +125,7 @@ def plot_memory(table: pd.DataFrame, pictures: int, guess: float | None) -> Figu
     told, empty = [], 0 * table.file
     file = table.assign(weights=empty, pairs=table.file, kept=empty)
     many = table.assign(kept=pictures * table.kept)
-    titles = ("the adapter's file", "1 picture a step", f"{pictures} pictures a step")
+    titles = ("the adapter's file", "1 picture a step", f"{pictures} pictures, computed")
     with styled_figure(9.6, 4.2) as figure:
         panels = figure.subplots(1, 3, sharey=True)
         for axes, title, bars in zip(panels, titles, (file, table, many), strict=True):
