@@ -82,9 +82,7 @@ leads = {f"{who} {lead:+}": (lead, 0.5) for who, each in invented.items() for le
 bars = {name: AHEAD if "LoRA" in name else AS_WELL for name in leads}
 display_figure(plot_rivals({"six invented leads": leads}, bars))
 
-found = (
-    load_found()
-)  # the study's file: of each method and lab its size, rate and gain; and differences
+found = load_found()  # the study's file: each method's size, rate and gain, and differences
 for lab, rank in {"SAM": 16, "CLIP": 16, "SD3": 12}.items():
     gain = found.arms[lab.lower()].set_index("arm").gain
     pair = f"LoRA gains {gain[f'lora-{rank}']:.1f} points, Serial LoRA {gain[f'serial_lora-{rank}']:.1f}"
