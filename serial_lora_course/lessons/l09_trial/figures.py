@@ -198,7 +198,7 @@ def plot_rates(
             axes.set_xticks(list(search.index), [f"{rate:g}" for rate in search.index])
             axes.minorticks_off()
         figure.axes[0].set_ylabel("points of Dice (circled: best)")
-        figure.axes[-1].legend(loc="center left", framealpha=1, edgecolor="none")
+        figure.axes[0].legend(loc=(0.02, 0.33), framealpha=0, edgecolor="none")
     return with_description(figure, f"Dice for each rate. {'; '.join(told)}.")
 
 
@@ -225,42 +225,49 @@ def _leads(
     return told
 
 
-def plot_rivals(panels: Mapping[str, Mapping[str, Told]], bars: Mapping[str, float]) -> Figure:
+def plot_rivals(
+    panels: Mapping[str, Mapping[str, Told]],
+    bars: Mapping[str, float],
+    what: str = "lead: points of Dice above Serial LoRA (orange)",
+) -> Figure:
     """How far each rival is above Serial LoRA, in one panel for each place where that was measured.
 
     Args:
         panels: a panel's title -> a rival -> its lead, and half of its interval. What has no bar is hollow.
-        bars: a rival -> above which bar the whole interval has to lie for a claim to fall.
+        bars: a rival -> above which bar the whole interval has to lie for a claim to fall. Beside what has none stands its number.
+        what: stands below each panel; other differences than leads may be drawn, too.
     """
     told = []
     rows = list(dict.fromkeys([*bars, *(rival for leads in panels.values() for rival in leads)]))
     with styled_figure(2.0 + 4.5 * len(panels), 1.3 + 0.5 * len(rows)) as figure:
-        several = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-        intervals = [each for leads in panels.values() for each in leads.values()]
-        reach = 1.2 + max(abs(lead) + half for lead, half in intervals)
-        least = min(-reach / 2, *(lead - half - 0.3 for lead, half in intervals))
+        several = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (name, leads) in zip(several, panels.items(), strict=True):
+            ends = [lead + side * half for lead, half in leads.values() for side in (-1, 1)]
+            low, high = min(0, *bars.values(), *ends), max(0, *bars.values(), *ends)
+            wide = high - low
+            room = 0.26 if leads.keys() <= bars.keys() else 0.45  # for a word, or a number
+            least, reach = low - 0.1 * wide, high + room * wide
             axes.axvline(0, color=VERMILION, lw=2)
             for rival, (lead, half) in leads.items():
-                place, look = -rows.index(rival), {"mfc": "white"}
+                place, look, word = -rows.index(rival), {"mfc": "white"}, _told((lead, half))
                 if rival in bars:
                     look = {}
                     axes.barh(place, 100, 0.86, left=bars[rival], color="#ececec", zorder=0)
                     axes.plot([bars[rival]] * 2, [place - 0.43, place + 0.43], color=QUIET, lw=2)
                     word = "falls" if lead - half > bars[rival] else "open"
                     word = "holds" if lead + half < bars[rival] else word
-                    axes.text(reach - 0.1, place, word, ha="right", va="center", size=10)
+                axes.text(reach - 0.03 * wide, place, word, ha="right", va="center", size=10)
                 axes.errorbar(lead, place, xerr=half, **DOT | look)
                 told.append(f"{name}, {rival}: {_told((lead, half))}")
             axes.set(xlim=(least, reach), ylim=(0.6 - len(rows), 0.6))
             axes.set_title(name, size=11)
             grey = "\ngrey, right of a bar: a claim falls" if bars else ""
-            axes.set_xlabel(f"lead: points of Dice above Serial LoRA (orange){grey}")
+            axes.set_xlabel(f"{what}{grey}")
             axes.grid(axis="y", visible=False)
         figure.axes[0].set_yticks([-place for place in range(len(rows))], rows)
     return with_description(
         figure,
-        f"Difference from Serial LoRA. {'; '.join(told)}. {'Grey: where a claim falls.' * bool(bars)}",
+        f"{what[0].upper()}{what[1:]}. {'; '.join(told)}. {'Grey: where a claim falls.' * bool(bars)}",
     )
 
 
@@ -279,9 +286,6 @@ def plot_stretch(stretch: Tensor, reached: Mapping[str, Tensor], first: int) -> 
     squares = stretch.square().cumsum(1)
     share = (squares[:, first - 1] / squares[:, -1]).median()
     told = [f"{name}: {curve[first - 1]:.0%}" for name, curve in reached.items()]
-    looks = zip(
-        (VERMILION, BLUE, GREEN), (9, 1, 16), strict=True
-    )  # and how far below its point a name stands
     places = range(1, stretch.shape[1] + 1)
     with styled_figure(11.4, 3.8) as figure:
         left, right = figure.subplots(1, 2)
@@ -289,16 +293,15 @@ def plot_stretch(stretch: Tensor, reached: Mapping[str, Tensor], first: int) -> 
         left.text(first + 3, 6, f"{first} directions have\n{share:.0%} of the squares", va="center")
         right.plot(places, [100 * place / len(places) for place in places], color=QUIET, ls="--")
         right.text(0.7 * len(places), 58, "an even change", color=QUIET)
-        for curve, words, (colour, below) in zip(reached.values(), told, looks, strict=True):
+        words = f"the first {first} directions get\n(median of {len(stretch)} matrices):"
+        right.text(0.54 * len(places), 26, words, color=INK, size=10)
+        for place, (curve, words, colour) in enumerate(
+            zip(reached.values(), told, (VERMILION, BLUE, GREEN), strict=True)
+        ):
             right.plot(places, 100 * curve, color=colour, lw=2)
-            height = 100 * curve[first - 1]
-            right.plot(first, height, "o", color=colour)
-            look = {
-                "color": colour,
-                "weight": "bold",
-                "bbox": {"fc": "white", "ec": "none", "pad": 1},
-            }
-            right.text(first + 6, height - below, words, **look)
+            right.plot(first, 100 * curve[first - 1], "o", color=colour)
+            look = {"color": colour, "weight": "bold"}
+            right.text(0.54 * len(places), 18 - 8 * place, words, **look)
         right.set(ylim=(0, 104), ylabel="share of the trained change so far, %")
         right.set_title("Where trained changes go", size=11)
         for axes in (left, right):

@@ -48,8 +48,11 @@ def test_a_rival_is_drawn_where_each_run_has_it():
         assert starts == [1, -1]
         assert axes.get_xlim()[1] >= max(lead + half for lead, half in leads.values())
         words = [text.get_text() for text in axes.texts]
-        assert words == ["holds", "falls"]
+        assert words[:2] == ["holds", "falls"] and words[2:] in ([], ["+2.00 ± 0.30"])
     assert "yours, one: +0.25 ± 0.10" in figure.alt_text
+    plain = plot_rivals({"cut": {"all": (-1.0, 0.5)}}, {}, "points (orange: none)")
+    assert [text.get_text() for text in plain.axes[0].texts] == ["-1.00 ± 0.50"]
+    assert plain.axes[0].get_xlabel() == "points (orange: none)"
 
 
 def test_each_method_is_circled_at_the_rate_that_was_chosen_for_it():
