@@ -413,7 +413,9 @@ def without_some(words, share: float):
 
 
 # %% tags=["idea"]
-def tune(network: nn.Module, adapter: SerialLoRAConfig, rate: float) -> list[float]:
+def tune(
+    network: nn.Module, adapter: SerialLoRAConfig, rate: float, levels: Callable = noise_levels
+) -> list[float]:
     """Teach the style to a network through a fresh adapter; the loss at each step."""
     torch.manual_seed(1)  # where the adapter starts
     inject(network, adapter)  # lesson 03: freezes the network, and puts the pairs in
@@ -425,7 +427,7 @@ def tune(network: nn.Module, adapter: SerialLoRAConfig, rate: float) -> list[flo
     batches = torch.cat(rounds).split(config.batch_size // config.accumulation)
     for step, some in enumerate(batches, start=1):
         x, prompt = latents[some], without_some(training_words.rows(some), config.text_dropout)
-        noise, sigmas = torch.randn_like(x), noise_levels(len(x))
+        noise, sigmas = torch.randn_like(x), levels(len(x))
         loss = loss_of(velocity_of(network, prompt), x, noise, sigmas)
         (loss / config.accumulation).backward()
         losses.append(loss.item())
@@ -448,14 +450,19 @@ print(f"{len(studio.titles)} drawings")
 print(f"rate {rate}, batch {config.batch_size}, rank {config.rank}")
 print(f"{len(fell)} steps, {size:,} parameters")
 print(f"loss {np.mean(fell[:10]):.2f}, at the end {np.mean(fell[-10:]):.2f}")
+with torch.no_grad():  # a drawing that the frozen model knows from its pretraining
+    x = cat.latents.expand(64, -1, -1, -1)
+    known = loss_of(velocity_of(model, cat.words), x, torch.randn_like(x), noise_levels(64))
+print(f"the frozen model's loss on the cat that it was pretrained on: {known:.2f}")
 
 tuned = draw(asking(network, eight_in_words), shown)
 display_figure(plot_drawings({"in words": worded, "tuned": tuned} | hers, names))
 
 # %% [markdown]
-# The loss falls little, because the exact noise cannot be guessed. With the adapter the yellow gets a little purer,
-# and the clock's face nearly white. But the mushroom is no mushroom any more, the compass breaks, and the crying face
-# begins to smile.
+# The loss falls little, and cannot fall to 0: even the cat of its pretraining costs the frozen model something,
+# because the exact noise cannot be guessed. So we look at the drawings. With the adapter the yellow gets a little
+# purer, and the clock's face nearly white. But the mushroom is no mushroom any more, the compass breaks, and the
+# crying face begins to smile.
 #
 # ## Who says so?
 #
@@ -496,14 +503,15 @@ pd.DataFrame({name: each.sum() for name, each in judged.items()}).T
 # %% [markdown]
 # One test alone is easy to pass. *Ines, but others* passes for hers 29 times, though it shows the wrong things, and
 # *before* has 35 names, though only 4 of its drawings pass for hers. So we count the drawings that pass **both**: of
-# Ines's own forty, 24 do. CLIP, which does not know her style, finds only 29 names there. CLIP misreads
-# 11 of her own drawings, so a missing name does not prove a bad shape: the model may just have become more like her. And
+# Ines's own forty, 24 do. CLIP, which does not know her style, finds only 29 names there. CLIP misreads the rest of
+# her own drawings, so a missing name does not prove a bad shape: the model may just have become more like her. And
 # the judges are not a person: they let the broken compass and the smiling crying face pass.
 #
 # ## Where is the mushroom lost?
 #
 # We put noise on Ines's forty drawings, and let both models guess in one step, each with the prompt. CLIP names the
-# guesses, and the figure shows two of them. At which noise levels will the tuned model lose names?
+# guesses, and the figure shows two of them. At which noise levels will the tuned model lose names? The third row is
+# explained below.
 
 # %%
 seen, two = (1.0, 0.8, 0.5), [shown[min(i, len(shown) - 1)] for i in (3, 1)]
@@ -515,35 +523,38 @@ def one_step(network: nn.Module, sigma: float) -> np.ndarray:
     return draw(lambda rows: velocity_of(network, asked_for.rows(rows)), all_rows, [sigma, 0], real)
 
 
+def near_noise(count: int) -> Tensor:
+    """Noise levels (count,), about half of which lie above 0.9."""
+    usual, high = noise_levels(count), torch.rand(count) < 0.5
+    return torch.where(high, 0.9 + 0.1 * torch.rand(count), usual)
+
+
 guess = []  # your guess, such as [0.5]
+again = studio.network()
+tune(again, adapter, rate, near_noise)
+networks = {"frozen": model, "tuned": network, "tuned near the noise": again}
 marks, rows, found = [f"{captions[at]}\nσ = {sigma}" for at in two for sigma in seen], [], {}
-for label, answers in {"frozen": model, "tuned": network}.items():
+for label, answers in networks.items():
     guesses = [one_step(answers, sigma) for sigma in seen]
     rows.append(Row(label, [each[at] for at in two for each in guesses], [] if rows else marks))
     found[label] = [verdicts(each, all_rows)["name"] for each in guesses]
 display_figure(draw_rows(rows))
 print("noise levels at which the tuned model loses names: your guess", guess or "is missing")
-met = {word for title in studio.titles for word in title.split()} - {"and", "of", "on", "with"}
-trained = np.array([bool(met & {*caption.split()}) for caption in captions])
 for label, named in found.items():
-    print(
-        f"{label:6} names found:",
-        *(f"{n.sum()} at σ = {s}" for n, s in zip(named, seen, strict=True)),
-        sep="  ",
-    )
-    first, kinds = named[0], {"with a word of the captions": trained, "without": ~trained}
-    print(
-        "      ", *(f"{first[k].sum()} of {k.sum()} {kind}" for kind, k in kinds.items()), sep="  "
-    )
+    told = (f"{n.sum()} at σ = {s}" for n, s in zip(named, seen, strict=True))
+    print(f"{label}: names found", *told, sep="  ")
+print(f"the usual noise levels above 0.9: {(noise_levels(100_000) > 0.9).float().mean():.1%}")
 
 # %% [markdown]
 # At σ = 0.5 the picture shows what it is. At σ = 1 only the prompt can say it, and there CLIP finds 26 names in the
 # frozen model's guesses and 12 in the tuned one's: the reddish cap and the blue tears are lost. At 0.8 it is 25 and
-# 26. Shown half a mushroom, the tuned model finishes it; told only the *word*, it no longer begins one.
+# 26. Shown a mushroom under much noise, the tuned model still finds it; told only the *word*, it no longer begins one.
+# (Below σ = 1 these are points of Ines's drawings, not points that the sampler reached. At σ = 1 both start at noise.)
 #
-# We had hoped that words keep their meaning. Were they forgotten because no drawing in training showed them? No: where a
-# caption of hers has a word of the prompt, the names fall from 11 to 4, and where none has, from 15 to 8. So more
-# captions alone would not help, and why the words fade stays open.
+# We had hoped that words keep their meaning. Are they lost because training hardly ever looks there? Of its noise
+# levels only one or two in a hundred lie above 0.9. The third row is the suspect's trial: tuned again, with half of
+# the levels above 0.9. It finds 12 names at σ = 1, no more than before. So that is not the cause, and why the words
+# fade stays open.
 #
 # ## Guidance from the model that knows
 #
@@ -668,7 +679,9 @@ counts = shares.groupby([runs["prompts"], runs["way"]], sort=False).mean().unsta
 for way in ("tuned alone", *PULLED):
     some = counts.loc[way].round(1)
     for count in runs["prompts"].unique():
-        print(f"{way}, {count} prompts: {some[TESTS[0], count]} names, {some[TESTS[1], count]} hers")
+        print(
+            f"{way}, {count} prompts: {some[TESTS[0], count]} names, {some[TESTS[1], count]} hers"
+        )
 
 # %% [markdown]
 # The counts are read from a recorded run (the package's `l06_sd3/records.py` makes it): all forty with four noises each,

@@ -57,7 +57,9 @@ def plot_ways(runs: pd.DataFrame) -> Figure:
                 places[way] = named, styled
                 beside = BESIDE.get(way, (7, 0))
                 look = {"ha": "right" if beside[0] < 0 else "left", "va": "center", "fontsize": 9}
-                label = f"{way.removeprefix('the ')}: {both:.1f}".replace("the frozen ", "the frozen\n")
+                label = f"{way.removeprefix('the ')}: {both:.1f}".replace(
+                    "the frozen ", "the frozen\n"
+                )
                 axes.annotate(label, (named, styled), beside, textcoords="offset points", **look)
                 told.append(f"{title}, {way}: {named:.1f}, {styled:.1f} and {both:.1f}")
             arrow = {"arrowstyle": "->", "color": style.QUIET, "shrinkA": 8, "shrinkB": 8}
