@@ -65,7 +65,8 @@ display_figure(plot_drawings({"SD3": base} | hers, names))
 #
 # SD3 sees neither pixels nor letters. An autoencoder turns a picture into *latents*, a smaller grid of numbers, and
 # back. Text encoders turn a prompt into one vector for each token, and one *pooled* vector for all of it. They stay
-# frozen.
+# frozen. The lesson's `studio` keeps Ines's pictures, and prompts that are read (`rows` picks some); it makes noise from
+# seeds, and pictures from latents.
 
 # %%
 from serial_lora_course.labs.sd3_pictures import to_square
@@ -412,7 +413,9 @@ def without_some(words, share: float):
 
 
 # %% tags=["idea"]
-def tune(network: nn.Module, adapter: SerialLoRAConfig, rate: float) -> list[float]:
+def tune(
+    network: nn.Module, adapter: SerialLoRAConfig, rate: float, levels: Callable = noise_levels
+) -> list[float]:
     """Teach the style to a network through a fresh adapter; the loss at each step."""
     torch.manual_seed(1)  # where the adapter starts
     inject(network, adapter)  # lesson 03: freezes the network, and puts the pairs in
@@ -424,7 +427,7 @@ def tune(network: nn.Module, adapter: SerialLoRAConfig, rate: float) -> list[flo
     batches = torch.cat(rounds).split(config.batch_size // config.accumulation)
     for step, some in enumerate(batches, start=1):
         x, prompt = latents[some], without_some(training_words.rows(some), config.text_dropout)
-        noise, sigmas = torch.randn_like(x), noise_levels(len(x))
+        noise, sigmas = torch.randn_like(x), levels(len(x))
         loss = loss_of(velocity_of(network, prompt), x, noise, sigmas)
         (loss / config.accumulation).backward()
         losses.append(loss.item())
@@ -447,14 +450,19 @@ print(f"{len(studio.titles)} drawings")
 print(f"rate {rate}, batch {config.batch_size}, rank {config.rank}")
 print(f"{len(fell)} steps, {size:,} parameters")
 print(f"loss {np.mean(fell[:10]):.2f}, at the end {np.mean(fell[-10:]):.2f}")
+with torch.no_grad():  # a drawing that the frozen model knows from its pretraining
+    x = cat.latents.expand(64, -1, -1, -1)
+    known = loss_of(velocity_of(model, cat.words), x, torch.randn_like(x), noise_levels(64))
+print(f"the frozen model's loss on the cat that it was pretrained on: {known:.2f}")
 
 tuned = draw(asking(network, eight_in_words), shown)
 display_figure(plot_drawings({"in words": worded, "tuned": tuned} | hers, names))
 
 # %% [markdown]
-# The loss falls little, because the exact noise cannot be guessed. With the adapter the yellow gets a little purer,
-# and the clock's face nearly white. But the mushroom is no mushroom any more, the compass breaks, and the crying face
-# begins to smile.
+# The loss falls little, and cannot fall to 0: even the cat of its pretraining costs the frozen model something,
+# because the exact noise cannot be guessed. So we look at the drawings. With the adapter the yellow gets a little
+# purer, and the clock's face nearly white. But the mushroom is no mushroom any more, the compass breaks, and the
+# crying face begins to smile.
 #
 # ## Who says so?
 #
@@ -495,14 +503,15 @@ pd.DataFrame({name: each.sum() for name, each in judged.items()}).T
 # %% [markdown]
 # One test alone is easy to pass. *Ines, but others* passes for hers 29 times, though it shows the wrong things, and
 # *before* has 35 names, though only 4 of its drawings pass for hers. So we count the drawings that pass **both**: of
-# Ines's own forty, 24 do. CLIP, which does not know her style, finds only 29 names there. So a name that is lost on
-# these forty may be a lost shape, or just her style. And the judges are not a person: they let the broken compass and
-# the smiling crying face pass.
+# Ines's own forty, 24 do. CLIP, which does not know her style, finds only 29 names there. CLIP misreads the rest of
+# her own drawings, so a missing name does not prove a bad shape: the model may just have become more like her. And
+# the judges are not a person: they let the broken compass and the smiling crying face pass.
 #
 # ## Where is the mushroom lost?
 #
 # We put noise on Ines's forty drawings, and let both models guess in one step, each with the prompt. CLIP names the
-# guesses, and the figure shows two of them. At which noise levels will the tuned model lose names?
+# guesses, and the figure shows two of them. At which noise levels will the tuned model lose names? The third row is
+# explained below.
 
 # %%
 seen, two = (1.0, 0.8, 0.5), [shown[min(i, len(shown) - 1)] for i in (3, 1)]
@@ -514,35 +523,38 @@ def one_step(network: nn.Module, sigma: float) -> np.ndarray:
     return draw(lambda rows: velocity_of(network, asked_for.rows(rows)), all_rows, [sigma, 0], real)
 
 
+def near_noise(count: int) -> Tensor:
+    """Noise levels (count,), about half of which lie above 0.9."""
+    usual, high = noise_levels(count), torch.rand(count) < 0.5
+    return torch.where(high, 0.9 + 0.1 * torch.rand(count), usual)
+
+
 guess = []  # your guess, such as [0.5]
+again = studio.network()
+tune(again, adapter, rate, near_noise)
+networks = {"frozen": model, "tuned": network, "tuned near the noise": again}
 marks, rows, found = [f"{captions[at]}\nσ = {sigma}" for at in two for sigma in seen], [], {}
-for label, answers in {"frozen": model, "tuned": network}.items():
+for label, answers in networks.items():
     guesses = [one_step(answers, sigma) for sigma in seen]
     rows.append(Row(label, [each[at] for at in two for each in guesses], [] if rows else marks))
     found[label] = [verdicts(each, all_rows)["name"] for each in guesses]
 display_figure(draw_rows(rows))
 print("noise levels at which the tuned model loses names: your guess", guess or "is missing")
-met = {word for title in studio.titles for word in title.split()} - {"and", "of", "on", "with"}
-trained = np.array([bool(met & {*caption.split()}) for caption in captions])
 for label, named in found.items():
-    print(
-        f"{label:6} names found:",
-        *(f"{n.sum()} at σ = {s}" for n, s in zip(named, seen, strict=True)),
-        sep="  ",
-    )
-    first, kinds = named[0], {"with a word of the captions": trained, "without": ~trained}
-    print(
-        "      ", *(f"{first[k].sum()} of {k.sum()} {kind}" for kind, k in kinds.items()), sep="  "
-    )
+    told = (f"{n.sum()} at σ = {s}" for n, s in zip(named, seen, strict=True))
+    print(f"{label}: names found", *told, sep="  ")
+print(f"the usual noise levels above 0.9: {(noise_levels(100_000) > 0.9).float().mean():.1%}")
 
 # %% [markdown]
 # At σ = 0.5 the picture shows what it is. At σ = 1 only the prompt can say it, and there CLIP finds 26 names in the
 # frozen model's guesses and 12 in the tuned one's: the reddish cap and the blue tears are lost. At 0.8 it is 25 and
-# 26. Shown half a mushroom, the tuned model finishes it; told only the *word*, it no longer begins one.
+# 26. Shown a mushroom under much noise, the tuned model still finds it; told only the *word*, it no longer begins one.
+# (Below σ = 1 these are points of Ines's drawings, not points that the sampler reached. At σ = 1 both start at noise.)
 #
-# We had hoped that words keep their meaning. Were they forgotten because no drawing in training showed them? No: where a
-# caption of hers has a word of the prompt, the names fall from 11 to 4, and where none has, from 15 to 8. So more
-# captions alone would not help, and why the words fade stays open.
+# We had hoped that words keep their meaning. Are they lost because training hardly ever looks there? Of its noise
+# levels only one or two in a hundred lie above 0.9. The third row is the suspect's trial: tuned again, with half of
+# the levels above 0.9. It finds 12 names at σ = 1, no more than before. So that is not the cause, and why the words
+# fade stays open.
 #
 # ## Guidance from the model that knows
 #
@@ -551,9 +563,9 @@ for label, named in found.items():
 #
 # $$v = v_{\text{prompt}} + (w - 1)\,(v_{\text{prompt}} - v_{\text{empty}})$$
 #
-# The first term is the drawing, and the second one we call the *pull* of the prompt. Let the tuned model draw, because
-# it has her style. But let a part of the pull come from the frozen model, which still has what it learned in
-# pretraining. (The drawing has w = 2, on both sides.)
+# The first term is the drawing, and the second one we call the *pull* of the prompt. The tuned model draws, because it
+# has her style. The frozen one, which still has what it learned in pretraining, only says which way the word points: a
+# part of the pull comes from it. (The drawing has w = 2, on both sides.)
 
 # %%
 display_drawing("two_pulls")
@@ -637,8 +649,8 @@ drawings_panel(strips, label, [0, 0.5, 1], names, studio.as_drawn(hers["Ines"]))
 # At 0.5 the cap is red, the face cries again, and the compass is closed. At 1 the cap is rounder, but the paintbrush
 # has the frozen model's red tip.
 #
-# If shapes are lost near the noise, this pull is needed only there. We use it on one side of σ = 0.6, all of it. Which
-# row will have the cap?
+# If shapes are lost near the noise, the frozen pull is needed only there. So take the whole pull from the frozen model
+# on one side of σ = 0.6, and none of it on the other. Which row will have the cap?
 
 # %%
 four = [*range(len(shown))][1:5] or [0]
@@ -659,51 +671,57 @@ cap = ""  # your guess: the row that has the cap
 grid = {"nowhere": tuned[four]}
 grid["σ > 0.6"] = draw(pulled(four_words, True), seeds)
 grid["σ < 0.6"] = draw(pulled(four_words, False), seeds)
-grid["everywhere"] = strips[2][four]
 display_figure(plot_drawings(grid, [names[i] for i in four]))
 print("the row that has the cap: your guess", cap or "is missing")
-runs = (
-    recorded()
-)  # what the judges counted: the forty with four noises, and 79 other prompts of hers
-shares = runs[[*TESTS]].mul(40 / runs["prompts"], axis=0)  # as of forty
+runs = recorded()  # what records.py counted: the forty with four noises, and 79 other prompts
+shares = runs[[*TESTS]].mul(40 / runs["prompts"], axis=0)  # scaled to forty
 counts = shares.groupby([runs["prompts"], runs["way"]], sort=False).mean().unstack("prompts")
-counts.loc[["tuned alone", *PULLED, "guided by the frozen model"]].round(1)
+for way in ("tuned alone", *PULLED):
+    some = counts.loc[way].round(1)
+    for count in runs["prompts"].unique():
+        print(
+            f"{way}, {count} prompts: {some[TESTS[0], count]} names, {some[TESTS[1], count]} hers"
+        )
 
 # %% [markdown]
-# The first four of ten steps lie above σ = 0.6. Pulled there, these drawings get back the cap, the crying mouth and the
-# closed compass; pulled in the last six, nothing. So the shape is decided near the noise?
+# The counts are read from a recorded run (the package's `l06_sd3/records.py` makes it): all forty with four noises each,
+# and 79 other prompts with one noise, scaled to forty. In the picture, the first four of ten steps lie above σ = 0.6.
+# Pulled there, these drawings get back the cap, the crying mouth and the closed compass; pulled in the last six, nothing.
+# So the shape is decided near the noise?
 #
-# The table counts all forty, with four noises each, and 79 other prompts, as of forty. On the forty both sides bring back
-# about two names: 28.5 without the pull, 30.5 and 30.2. On the others the pull at σ > 0.6 brings more, from 24.3 to 29.9,
-# and at σ < 0.6 only to 25.8. **So mostly yes**, but four drawings told it far more clearly than it is. And near the noise
-# the pull costs style: of the forty 26.2 pass for hers, in place of 31.0. At σ < 0.6 it costs little or none.
+# On the forty, the pull brings back about two names, wherever it is applied: 28.5 without it, 30.5 and 30.2 with it. On
+# the 79 others the pull at σ > 0.6 brings more, from 24.3 to 29.9, and at σ < 0.6 only to 25.8, but that is one noise.
+# So **partly**: the four drawings suggested a much cleaner split than the counts show. And near the noise the pull costs
+# style: of the forty 26.2 pass for hers, in place of 31.0. At σ < 0.6 it costs little or none.
 #
 # ## Forty drawings
 #
-# Here are all forty with the share 0.5, the slider's middle, between *before* and Ines's own. Under a drawing stands
-# the test that it fails. How many in the middle will pass both?
+# Here are all forty by the tuned model alone, and with the share 0.5, the slider's middle, beside Ines's own. Under a
+# drawing stands the test that it fails. How many in the middle will pass both?
 
 # %%
 passing = 15  # your guess: of forty drawings guided by both
-judged["guided by both"] = verdicts(drawings["guided by both"], all_rows)
-ways = ("before", "guided by both", "Ines")
+drawings["tuned alone"] = draw(asking(network, asked_for), all_rows)
+ways = ("tuned alone", "guided by both", "Ines")
+judged |= {way: verdicts(drawings[way], all_rows) for way in ways[:2]}
 display_figure(plot_sheets({way: (drawings[way], judged[way]) for way in ways}))
-print(f"{judged['guided by both']['both'].sum()} pass both tests, your guess {passing}")
+both = [judged[way]["both"].sum() for way in ways]
+print(f"{both[1]} pass both tests, your guess {passing}; by the tuned model alone {both[0]} do")
 
 # %% [markdown]
-# Now count those that *you* would sign.
+# Count in the middle those that *you* would sign, and write the number into the next cell.
 #
-# Was it luck of one noise? And is it better than the usual remedy, an adapter at half its strength? Small dot: one noise
-# (yours is the first of four). Large dot: their mean. Number: how many pass both tests. On the right are other
-# prompts of hers, with one noise. (The package's `l06_sd3/records.py` counts them.)
+# Was it luck of one noise? And is it better than the usual remedy, an adapter at half its strength? The figure and the
+# table are read from the recorded run again; its first noise is yours. Small dot: one noise. Large dot: their mean.
+# Number: how many pass both tests.
 
 # %%
-display_figure(plot_ways(runs[~runs["way"].isin(PULLED)]))
-for way in ("tuned alone", "guided by both"):
-    print(
-        f"{way}: both tests passed, noise by noise:",
-        *runs.query("prompts == 40 and way == @way")["both"],
-    )
+signed = None  # those that you would sign
+print(f"you would sign: {signed or 'not counted yet'}; the judges let {both[1]} pass")
+display_figure(plot_ways(runs[runs["way"] != PULLED[0]]))
+for way in ("tuned alone", "guided by both", PULLED[1]):
+    of_each = runs.query("prompts == 40 and way == @way")["both"]
+    print(f"{way}: both tests passed, noise by noise:", *of_each)
 counts.round(1)
 
 # %% [markdown]
@@ -711,13 +729,18 @@ counts.round(1)
 # hers from 19.2 to 32.4, and lowers the names from 30.4 to 24.3: there shapes are lost. *Guided by both* has 30.9 names,
 # and 25.8 are taken for hers. The adapter at half strength is worse at both.
 #
-# The number that pass both tests hardly grows: 22.0 to 23.0 on the forty. With your noise (the first number of each row)
-# it grew from 18 to 23, and with the other three it did not grow. **The gain that you saw was luck of one noise.**
+# The number that pass both tests hardly grows: 22.0 to 23.0 on the forty. With your noise (the first number of each row,
+# the same 18 and 23 that you counted above) it grew, and with the other three it did not. **The gain that you saw was
+# luck of one noise.**
 #
-# **The answer: 23 of forty.** Without anything it is 2.8. The word "outlined" alone brings it to 18.2, the adapter to
-# 22.0, and the frozen model's pull to 23.0. The judges reject 16 of Ines's own forty. On the 79 other prompts the gap is
-# wider: 28.4 of forty for her, 20.3 for the model. All this is one adapter of a tiny SD3, trained once; SD3 medium we
-# have not tried.
+# The best number has another way, the frozen pull only at σ < 0.6: 24.0 on the forty, and 20.3 on the 79, as many as
+# guided by both. It brings back fewer names there (25.8), but keeps her style (30.4). So the late steps matter too. But
+# from noise to noise its count goes from 20 to 28, so a lead of one drawing is no verdict.
+#
+# **The answer: 23 or 24 of forty.** Without anything it is 2.8. One word, "outlined", brings most of it: 18.2. The
+# adapter adds about four, to 22.0, and the frozen pull one or two. The judges reject 16 of Ines's own forty. On the 79
+# other prompts the gap is wider: 28.4 of forty for her, 20.3 for the model. All this is one adapter of a tiny SD3,
+# trained once; SD3 medium we have not tried.
 #
 # ## Quiz
 #
@@ -734,9 +757,9 @@ counts.round(1)
 #
 # <details><summary>Answer</summary>
 #
-# That depends on what you need. Near the noise, in the first four steps, the frozen model's pull brings back most of the
-# shapes; in the last six it costs hardly any style. Who minds the shapes leaves it out of the last six, and who minds the
-# style out of the first four.
+# That depends on what you need. On the 79 prompts the first four steps, near the noise, bring back most of the names and
+# cost style; the last six bring few and cost little. If shapes matter most, use the frozen pull only in the first four
+# steps; if style does, only in the last six.
 #
 # </details>
 #

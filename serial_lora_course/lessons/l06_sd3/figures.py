@@ -17,12 +17,18 @@ TESTS = ("names found", "taken for hers", "both")
 DESIGNER = "Ines herself"
 PULLED = ("the frozen pull at σ > 0.6", "the frozen pull at σ < 0.6")  # and nowhere else
 PALE = "#e69f00"
-COLORS = (style.QUIET, style.PURPLE, style.VERMILION, PALE, style.BLUE, style.GREEN, style.INK)
+SKY = "#56b4e9"
+COLORS = (
+    *(style.QUIET, style.PURPLE, style.VERMILION, PALE),
+    *(style.BLUE, style.GREEN, SKY, style.INK),
+)
 STORY = ("in words", "tuned alone", "guided by both")  # joined by arrows
+STEPS = "arrows: add the adapter, then the frozen pull"
 BESIDE = {  # where a label stands, in points from its dot, so that it hides no other
     "tuned alone": (-7, 0),
     "at half strength": (-7, 0),
-    "guided by the frozen model": (7, -9),
+    "guided by the frozen model": (7, -10),
+    PULLED[1]: (8, 9),
 }
 COLUMNS = 5  # of a sheet
 MARGIN = 14  # pixels under each 64, for what a drawing fails
@@ -36,11 +42,12 @@ def recorded() -> pd.DataFrame:
 def plot_ways(runs: pd.DataFrame) -> Figure:
     """A panel for each set of prompts, as if of forty: names across, style up; a small dot for each noise."""
     told = []
-    with style.styled_figure(10, 4.6) as figure:
+    with style.styled_figure(10, 5.2) as figure:
         grid = figure.subplots(1, runs["prompts"].nunique(), sharey=True, squeeze=False)[0]
         for axes, (count, some) in zip(grid, runs.groupby("prompts", sort=False), strict=True):
-            others = f"{count} other prompts, as of forty, one noise"
-            title, places = "the forty prompts" if count == 40 else others, {}
+            drawn = ("one noise", "two noises", "three noises", "four noises")
+            which = "the forty prompts" if count == 40 else f"{count} others, scaled to forty"
+            title, places = f"{which}, {drawn[some['noise'].nunique() - 1]}", {}
             for (way, own), color in zip(some.groupby("way", sort=False), COLORS, strict=False):
                 dots = own[[*TESTS]] * 40 / count
                 named, styled, both = dots.mean()
@@ -50,13 +57,16 @@ def plot_ways(runs: pd.DataFrame) -> Figure:
                 places[way] = named, styled
                 beside = BESIDE.get(way, (7, 0))
                 look = {"ha": "right" if beside[0] < 0 else "left", "va": "center", "fontsize": 9}
-                label = f"{way}: {both:.1f}"
+                label = f"{way.removeprefix('the ')}: {both:.1f}".replace(
+                    "the frozen ", "the frozen\n"
+                )
                 axes.annotate(label, (named, styled), beside, textcoords="offset points", **look)
                 told.append(f"{title}, {way}: {named:.1f}, {styled:.1f} and {both:.1f}")
             arrow = {"arrowstyle": "->", "color": style.QUIET, "shrinkA": 8, "shrinkB": 8}
             for here, there in pairwise(places[way] for way in STORY if way in places):
                 axes.annotate("", there, here, arrowprops=arrow)
             axes.set(title=title, xlabel="names found, of forty", xlim=(12, 44), ylim=(0, 40.5))
+            axes.text(13, 8, STEPS, fontsize=9, color=style.QUIET)
         grid[0].set_ylabel("taken for hers, of forty")
     return style.with_description(figure, f"{', '.join(TESTS)}: {'; '.join(told)}.")
 
