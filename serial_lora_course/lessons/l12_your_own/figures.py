@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 from scipy.ndimage import binary_dilation
 from torch import Tensor
@@ -74,7 +75,14 @@ def plot_shares(
             axes.set_xticks(range(len(cases)), cases)
             axes.grid(axis="x", visible=False)
         figure.axes[0].set_ylabel("right answers (%)")
-        figure.legend(*figure.axes[-1].get_legend_handles_labels(), loc="outside right upper")
+        ways = figure.axes[-1].get_legend_handles_labels()[0]
+        keys = {"mark": "a draw", "line": "mean of the draws", "dotted": f"good enough, {bar:.0%}"}
+        told_by = [
+            Line2D([], [], color=QUIET, label=f"{key}: {what}") for key, what in keys.items()
+        ]
+        for key, style in zip(told_by, ("None", "solid", "dotted"), strict=True):
+            key.set(linestyle=style, marker="o" if style == "None" else "None")
+        figure.legend(handles=[*ways, *told_by], loc="outside right upper")
     return with_description(figure, f"A mark for each draw. {'; '.join(told)}.")
 
 
@@ -106,7 +114,7 @@ def plot_leads(leads: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> 
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.set_yticks(range(len(rows)), rows)
             axes.grid(axis="y", visible=False)
-        panels[-1].set_xlabel("ahead by (points of 100), and its ±")
+        panels[-1].set_xlabel("ahead by (points of 100): a mark for each draw, a bar for its ±")
     return with_description(figure, f"A mark for each draw. {'; '.join(told)}.")
 
 
