@@ -46,7 +46,7 @@ display_drawing("training_step")
 #
 # - Run 2 also trains the class vectors, one for each class.
 # - Run 3 cuts stamps out of photographs with our tiny SAM, so it has another loss.
-# - Run 4 trains one matrix, in 300 steps of 0.00002. Its fault only shows at a low rate, so it takes more steps.
+# - Run 4 trains one matrix. Its fault shows at a low rate only, so it has such a rate, and ten times as many steps.
 #
 # A `Run` holds what the loop needs: `model`, `optimizer`, `loss`, `batches` and perhaps a `schedule` of the rate. Three
 # more are for our questions: the rate that its poster `asked` for, the pictures `held_out`, and the `entrance`, the
