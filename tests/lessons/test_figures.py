@@ -69,6 +69,7 @@ from serial_lora_course.lessons.l11_many.figures import (
 )
 from serial_lora_course.lessons.l12_your_own.figures import plot_leads, plot_shares, with_recorded
 from serial_lora_course.lessons.l13_not_learning.figures import (
+    apart_by,
     plot_curves,
     plot_found,
     plot_moved,
@@ -82,8 +83,10 @@ def test_curves_are_each_step_and_the_mean_over_a_sixth_of_the_run():
     step, mean, chance = (list(line.get_ydata()) for line in axes[0].lines)
     assert step == list(range(12)) and mean == pytest.approx(np.arange(0.5, 11))
     assert chance == [1.5, 1.5] and len(axes[1].lines) == 2
-    (axes,) = plot_curves({1: [3.0] * 12}, fixed={1: [1.0] * 12}).axes
-    assert len(axes.lines) == 4 and [t.get_text() for t in axes.texts][:2] == ["3.00", "1.00"]
+    first, *_ = plot_curves({1: [3.0] * 12}, fixed={1: [1.0] * 12}).axes
+    assert len(first.lines) == 4 and [t.get_text() for t in first.texts][:2] == ["3.00", "1.00"]
+    low, high = apart_by(0.5, [1.1, 1.0])[::-1]
+    assert high - low == pytest.approx(0.5) and apart_by(0.5, [1.0]) == [1.0]
 
 
 def test_a_mark_shows_how_far_a_tensor_moved_or_why_it_did_not():
@@ -105,9 +108,12 @@ def test_weights_are_counted_by_their_size():
 
 def test_an_answer_that_shows_a_fault_stands_in_its_cell():
     fine, groups = {"loss": ("2.8", True), "held": ("a 1, b 2", True)}, {"all": ["loss", "held"]}
-    (axes,) = plot_found({"healthy": fine, 3: fine | {"loss": ("4.7", False)}}, groups).axes
+    runs, rules = {"healthy": fine, 3: fine | {"loss": ("4.7", False)}}, dict.fromkeys(fine, "all")
+    (axes,) = plot_found(runs, groups, rules=rules).axes
     assert axes.collections[0].get_array().astype(int).tolist() == [[0, 0], [1, 0]]
-    assert [text.get_text() for text in axes.texts][:3] == ["2.8", "a 1\nb 2", "4.7"]
+    said = ["2.8", "a 1\nb 2", "4.7", "a 1\nb 2"]
+    assert [text.get_text() for text in axes.texts][:4] == said
+    assert len({text.get_color() for text in axes.texts[:4]}) == 2  # the last is pale
 
 
 def test_each_dot_is_a_score_before_and_after_the_merge():

@@ -23,8 +23,10 @@ from serial_lora_course.plots.style import (
 PARTS = 6  # of a run: a running mean is over one of them
 LAST = 5  # steps at a run's end, of the same batches in every run
 NOWHERE = 0.2  # where a mark of no change stands
-KINDS = {"lora_A": BLUE, "lora_B": VERMILION, "another tensor": INK}
+OTHERS = "class vectors (run 2),\nlast matrix (run 4)"
+KINDS = {"lora_A": BLUE, "lora_B": VERMILION, OTHERS: INK}
 ROWS = 3  # of curves
+LABEL = {"va": "center", "bbox": {"fc": "white", "ec": "none", "pad": 0.5}}  # on top of a line
 
 
 def plot_curves(
@@ -34,33 +36,33 @@ def plot_curves(
     apart: Collection[int | str] = (),
     fixed: Mapping[int | str, Sequence[float]] | None = None,
 ) -> Figure:
-    """A panel for each run: the loss of every step, faint, the first with its number, and the running mean.
+    """A panel for each run: the loss of every step, faint, the running mean, the first loss and the last.
 
     Args:
         curves: title -> losses.
         healthy: the one without a fault.
         chance: the loss of a guess among equal classes.
         apart: titles of runs whose loss is of another kind; all others have one scale.
-        fixed: title -> losses of the fixed run; with the last steps' mean beside each end.
+        fixed: title -> losses of the fixed run.
     """
     shown = [*curves.items(), *((t, run) for t, run in (fixed or {}).items() if t in curves)]
     highest = max((max(run) for title, run in shown if title not in apart), default=1)
-    said, rows = [], ROWS if len(curves) > ROWS else 1
-    columns = -(-len(curves) // rows)
-    with styled_figure(2.8 * columns, 1.75 * rows + 0.35 * (rows == 1)) as figure:
-        panels = figure.subplots(rows, columns, squeeze=False).flat
+    said, columns = [], -(-len(curves) // ROWS)
+    with styled_figure(2.8 * columns, 1.75 * ROWS) as figure:
+        panels = figure.subplots(ROWS, columns, squeeze=False).flat
         for axes, (title, losses) in zip(panels, curves.items(), strict=False):
             end, width = len(losses), len(losses) // PARTS
-            for run in filter(None, (losses, (fixed or {}).get(title))):
+            top = 1.2 * (max(losses) if title in apart else highest)
+            drawn = [run for run in (losses, (fixed or {}).get(title)) if run]
+            heights = apart_by(0.13 * top, [last(run) for run in drawn])
+            for run, height in zip(drawn, heights, strict=True):
                 color = VERMILION if run is losses and title != healthy else BLUE
                 means = np.convolve(run, np.ones(width) / width, "valid")
                 axes.plot(run, color=color, alpha=0.25, linewidth=1)
                 axes.plot(range(width - 1, end), means, color=color, linewidth=2.2)
                 axes.scatter([0], run[:1], color=color, s=16, zorder=3)
-                if fixed:
-                    axes.text(1.03 * end, means[-1], f"{last(run):.2f}", va="center")
-            axes.text(-0.04 * end, losses[0], f"{losses[0]:.2f}", ha="right", va="center")
-            top = 1.2 * (max(losses) if title in apart else highest)
+                axes.text(1.03 * end, height, f"{last(run):.2f}", color=color, **LABEL)
+            axes.text(-0.04 * end, losses[0], f"{losses[0]:.2f}", ha="right", **LABEL)
             notes = [f"same as {t}" for t, other in curves.items() if other == losses][:1]
             note = "another loss" if title in apart else notes[0]
             if not note.endswith(f" {title}"):
@@ -69,10 +71,9 @@ def plot_curves(
                 axes.axhline(chance, color=QUIET, linewidth=1, linestyle=DASHED)
             name = f"run {title}" if isinstance(title, int) else title
             axes.set_title(f"{name}, fixed in blue" if fixed else name)
-            axes.set(ylim=(0, top), xlim=(-0.26 * end, end * (1.2 if fixed else 1.03)))
-            said.append(f"{title}: {losses[0]:.2f} at first, {last(losses):.2f} at the end")
-            if fixed:
-                said.append(f"fixed {last(fixed[title]):.2f}")
+            axes.set(ylim=(0, top), xlim=(-0.32 * end, 1.25 * end))
+            ends = ", fixed ".join(f"{last(run):.2f}" for run in drawn)
+            said.append(f"{title}: {losses[0]:.2f} at first, {ends} at the end")
         for axes in figure.axes[-columns:]:
             axes.set_xlabel("step")
         for axes in figure.axes[::columns]:
@@ -162,28 +163,32 @@ def plot_found(
     runs: Mapping[int | str, Mapping[str, tuple[str, bool]]],
     groups: Mapping[str, Sequence[str]] | None = None,
     colored: bool = True,
+    rules: Mapping[str, str] | None = None,
 ) -> Figure:
     """A row for each run and a column for each question, with the answers.
 
     Args:
         runs: title -> question -> the answer, and whether it is as it should be.
-        groups: title -> questions, from left to right; then runs tell only what shows a fault.
+        groups: title -> questions, from left to right; then answers of runs that show no fault are pale.
         colored: whether an answer that shows a fault is orange.
+        rules: question -> how the answer should be, below the question.
     """
     questions = list(next(iter(runs.values())))
     if groups:
         questions = [each for group in groups.values() for each in group]
     orange = [[colored and not told[q][1] for q in questions] for told in runs.values()]
-    with styled_figure(1.1 * len(questions), 0.9 + 0.5 * len(runs)) as figure:
+    height = 0.9 + 0.5 * len(runs) + (0.4 if rules else 0)
+    with styled_figure(1.1 * len(questions), height) as figure:
         axes = figure.subplots()
         colors = ListedColormap(["#ebebeb", "#f0b088"])
         axes.pcolormesh(orange, cmap=colors, vmin=0, vmax=1, ec="white", lw=2)
         for row, (title, told) in enumerate(runs.items()):
             for column, question in enumerate(questions):
                 answer, fine = told[question]
-                if not (groups and fine and isinstance(title, int)):
-                    text = answer.replace(", ", "\n")
-                    axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8.5)
+                pale = groups and fine and isinstance(title, int)
+                look = {"ha": "center", "va": "center", "color": "#757575" if pale else INK}
+                text = answer.replace(", ", "\n")
+                axes.text(column + 0.5, row + 0.5, text, fontsize=8.5, **look)
         start = 0
         for title, group in (groups or {}).items():
             middle = start + len(group) / 2
@@ -194,7 +199,13 @@ def plot_found(
         axes.set(ylim=(len(runs), 0), xlim=(0, len(questions)))
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
-        axes.set_xticks(np.arange(len(questions)) + 0.5, [fill(each, 11) for each in questions])
+        heads = [fill(each, 11) for each in questions]
+        axes.set_xticks(np.arange(len(questions)) + 0.5, heads)
+        if rules:
+            axes.tick_params(axis="x", pad=30)
+            for column, question in enumerate(questions):
+                look = {"ha": "center", "va": "bottom", "fontsize": 8.5, "style": "italic"}
+                axes.text(column + 0.5, -0.08, rules[question], **look)
         names = [f"run {title}" if isinstance(title, int) else title for title in runs]
         axes.set_yticks(np.arange(len(runs)) + 0.5, names, weight="bold")
     said = "; ".join(
@@ -211,6 +222,13 @@ def counted(found: Mapping[str, bool]) -> str:
     for name, true in found.items():
         kinds[name.rpartition(".")[2]].append(true)
     return ", ".join(f"{kind} {sum(each)} of {len(each)}" for kind, each in kinds.items())
+
+
+def apart_by(distance: float, heights: Sequence[float]) -> list[float]:
+    """Heights of one or two labels, pushed away from each other until they are legible."""
+    low, high = min(heights), max(heights)
+    push = max(0.0, distance - (high - low)) / 2 * (len(heights) > 1)
+    return [each + (push if each == high else -push) for each in heights]
 
 
 def last(losses: Sequence[float]) -> float:
