@@ -86,10 +86,12 @@ def plot_over_rank(
     ranks: Sequence[int],
     panels: Mapping[str, Mapping[str, Sequence[float]]],
     levels: Mapping[str, Mapping[str, float]],
+    stars: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
     """A panel for each measure: its name -> a curve's name -> its values over the rank.
 
-    The measure "Loss" is on a logarithmic axis, a share from 0 to 1; levels have no rank, and are dashed.
+    The measure "Loss" is on a logarithmic axis, a share from 0 to 1; levels have no rank, and are dashed. Stars stand
+    in the last panel: the rank and the loss of what was trained.
     """
     words = []
     with styled_figure(4.6 * len(panels) + 0.8, 3.9) as figure:
@@ -112,7 +114,11 @@ def plot_over_rank(
             shown = ticker.PercentFormatter(1.0) if share else ticker.FormatStrFormatter("%g")
             axes.yaxis.set_major_formatter(shown)
             axes.minorticks_off()
-        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        for name, (rank, value) in (stars or {}).items():
+            look = {"color": OWN[name], "edgecolors": INK, "zorder": 3}
+            grid[-1].scatter(rank, value, 220, marker="*", label=f"{name}, trained", **look)
+            words.append(f"a star at rank {rank}, {name} trained: {value:.2f}")
+        figure.legend(*grid[-1].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return with_description(figure, f"At ranks {', '.join(map(str, ranks))}. {'; '.join(words)}.")
 
 
