@@ -57,7 +57,7 @@ rows = {"LoRA\n$W_p x + B_p A_p x$": lora, "Serial LoRA\n$W_p (x + B A x)$": ser
 display_figure(figures.plot_token_moves(rows))
 
 # %% [markdown]
-# In LoRA's row, q, k and v each move a different set of tokens, each in its own direction. In Serial LoRA's row all
+# In LoRA's row, q, k and v each leave other tokens where they are, and each moves its own way. In Serial LoRA's row all
 # panels are the same: there is only one move, $BAx$.
 #
 # ## A butterfly out of columns and rows
@@ -533,10 +533,10 @@ display_figure(figures.plot_over_rank(ranks, panels, floors, stars))
 # its copies of high rank also have the higher loss. But the star, the pair of rank 8 that you trained, lies far below its
 # best copy of D.
 #
-# For CLIP does not need what is out of reach. The part in reach alone brings the loss from 2.38 to 0.18, the part that no
-# pair in front of W can make to 0.12, and even the third of D in the reach of a *random* matrix to 0.51. Many changes
-# lower this loss, and D is only one of them. **So a pair need not copy D:** training finds another change, inside the
-# reach. (If you want a break, this is the place.)
+# Why? CLIP can do without most of what is out of reach. The part of D in reach alone brings the loss from 2.38 to 0.18, the
+# part that no pair in front of W can make to 0.12, and even the third of D in the reach of a *random* matrix to 0.51. Many
+# changes lower this loss, and D is only one of them. **So a pair need not copy D:** another change, inside the reach, will
+# do. (If you want a break, this is the place.)
 #
 # ## Who trains further?
 #
@@ -572,8 +572,8 @@ display_figure(figures.plot_ends(ends))
 # %% [markdown]
 # Training does find another change: Serial LoRA's best copy of D had a loss of 0.43, its trained pair has 0.11. But LoRA
 # ends at 0.03, and at rank 3 at 0.06, so size is not all. Is it the reach, after all? There is a second suspect: every
-# step of B passes through W, which stretches some directions nine times as far as others. Perhaps a rate small enough
-# for the most stretched direction is too small for the least stretched one.
+# step of B passes through W, which stretches some directions nine times as far as others. Perhaps a step that is right for
+# the most stretched direction is too short for the least stretched one.
 #
 # An experiment can tell the two apart. Train $W x + M B A x$, where M has W's directions but another **spread**, its
 # largest stretch over its smallest. Such a pair can make exactly Serial LoRA's changes: **the reach is the same, and only
@@ -670,12 +670,13 @@ display_figure(figures.plot_spreads(spreads, ends))
 # **At the same reach, the median loss rises with the spread.** It ends at 0.05 with an even stretch, at 0.11 with W's
 # own, and at 0.18 with the squares. With three seeds each, neighbours overlap: look at the dots.
 #
-# The printed shares show how. W's 16 most stretched directions are a twelfth of all; the even pair puts 19% of its change
-# there, Serial LoRA 67%. If $BA$ were as large in every direction, the stretch alone would make this 8% and 41%. So
-# the stretch explains most of the rise, and training prefers these directions besides.
+# The printed shares show where the change goes. W's 16 most stretched directions are a twelfth of all; the even pair puts
+# 19% of its change there, Serial LoRA 67%. If $BA$ were as large in every direction, the stretch alone would make this 8%
+# and 41%. So the stretch makes most of this difference, and training adds to it. That this raises the loss is likely, but
+# we have not shown it.
 #
 # Is it the reach? With an even stretch the pair reaches 0.05; LoRA of about the same size reaches 0.06. Three seeds
-# cannot separate these. So most of the gap between 0.11 and 0.03 is stretch; what is left may be reach or size. (The best
+# cannot separate these. So from 0.11 the stretch alone takes it to 0.05; what is left to 0.03 may be reach or size. (The best
 # rate of "square root" and of "squared" is the highest that we tried, so these two may have more to gain.) These are
 # training losses, after twenty steps in one block, on 28 drawings. The test does not rank the methods: their medians lie
 # between 43 and 51 of 73. Lesson 09 takes W apart on SAM, with many data sets.
@@ -696,7 +697,7 @@ display_figure(figures.plot_spreads(spreads, ends))
 # <details><summary>Answer</summary>
 #
 # Not exactly. To leave k alone means $W_k C = 0$, and $W_k$ has an inverse unless a singular value is zero, so $C = 0$.
-# But nearly, along the directions that $W_k$ shrinks most.
+# It comes nearer along the directions that $W_k$ shrinks most.
 #
 # </details>
 #
@@ -715,7 +716,7 @@ display_figure(figures.plot_spreads(spreads, ends))
 # - A matrix is a sum of rank-one terms, and the first r are the best of rank r.
 # - LoRA: freeze, A random, B zero, $\alpha / r$, merge. Serial LoRA is LoRA with one A and $B_p = W_p B$.
 # - One pair can never move q alone, nor copy 52% of D. It need not: other changes lower the loss as well.
-# - What slowed it in this block is mostly W's uneven stretch: at the same reach, an even one took the median training
-#   loss of three seeds from 0.11 to 0.05, where LoRA of nearly that size has 0.06.
+# - What slowed it in this block was less the reach than W's uneven stretch: at the same reach, an even one took the median
+#   training loss of three seeds from 0.11 to 0.05, where LoRA of nearly that size has 0.06.
 #
 # Next: [02 · The count, proved](02_parameter_count.ipynb).

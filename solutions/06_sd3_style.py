@@ -459,10 +459,10 @@ tuned = draw(asking(network, eight_in_words), shown)
 display_figure(plot_drawings({"in words": worded, "tuned": tuned} | hers, names))
 
 # %% [markdown]
-# The loss falls little, and cannot fall to 0: even the cat of its pretraining costs the frozen model something,
-# because the exact noise cannot be guessed. So we look at the drawings. With the adapter the yellow gets a little
-# purer, and the clock's face nearly white. But the mushroom is no mushroom any more, the compass breaks, and the
-# crying face begins to smile.
+# The loss falls little, and cannot fall to 0: even the cat of its pretraining costs the frozen model something, because
+# no model knows which picture exactly is behind the noise. So we look at the drawings. With the adapter the yellow gets
+# a little purer, and the clock's face nearly white. But the mushroom is no mushroom any more, the compass breaks, and
+# the crying face begins to smile.
 #
 # ## Who says so?
 #
@@ -553,8 +553,8 @@ print(f"the usual noise levels above 0.9: {(noise_levels(100_000) > 0.9).float()
 #
 # We had hoped that words keep their meaning. Are they lost because training hardly ever looks there? Of its noise
 # levels only one or two in a hundred lie above 0.9. The third row is the suspect's trial: tuned again, with half of
-# the levels above 0.9. It finds 12 names at σ = 1, no more than before. So that is not the cause, and why the words
-# fade stays open.
+# the levels above 0.9. It finds 12 names at σ = 1, no more than before. So to look there more often does not help, at
+# least on these three hundred drawings, none of which is among the forty. Why the words fade stays open.
 #
 # ## Guidance from the model that knows
 #
@@ -649,8 +649,9 @@ drawings_panel(strips, label, [0, 0.5, 1], names, studio.as_drawn(hers["Ines"]))
 # At 0.5 the cap is red, the face cries again, and the compass is closed. At 1 the cap is rounder, but the paintbrush
 # has the frozen model's red tip.
 #
-# If shapes are lost near the noise, the frozen pull is needed only there. So take the whole pull from the frozen model
-# on one side of σ = 0.6, and none of it on the other. Which row will have the cap?
+# If shapes are lost near the noise, the frozen pull is needed only there. In one row the frozen model pulls only in the
+# first four of ten steps (σ > 0.6), in another only in the last six; else the tuned model pulls. Which row will have the
+# cap?
 
 # %%
 four = [*range(len(shown))][1:5] or [0]
@@ -684,15 +685,14 @@ for way in ("tuned alone", *PULLED):
         )
 
 # %% [markdown]
-# The counts are read from a recorded run (the package's `l06_sd3/records.py` makes it): all forty with four noises each,
-# and 79 other prompts with one noise, scaled to forty. In the picture, the first four of ten steps lie above σ = 0.6.
-# Pulled there, these drawings get back the cap, the crying mouth and the closed compass; pulled in the last six, nothing.
-# So the shape is decided near the noise?
+# Pulled in the first four steps, these drawings get back the cap, the crying mouth and the closed compass; pulled in the
+# last six, they get back nothing. So is the shape decided near the noise?
 #
-# On the forty, the pull brings back about two names, wherever it is applied: 28.5 without it, 30.5 and 30.2 with it. On
-# the 79 others the pull at σ > 0.6 brings more, from 24.3 to 29.9, and at σ < 0.6 only to 25.8, but that is one noise.
-# So **partly**: the four drawings suggested a much cleaner split than the counts show. And near the noise the pull costs
-# style: of the forty 26.2 pass for hers, in place of 31.0. At σ < 0.6 it costs little or none.
+# The counts are read from a recorded run (the package's `l06_sd3/records.py` makes it): all forty with four noises each,
+# and 79 other prompts with one noise, scaled to forty. On the forty, the pull brings back about two names wherever it is
+# applied: 28.5 without it, 30.5 and 30.2 with it. On the 79 others it brings back more at σ > 0.6, from 24.3 to 29.9, than
+# at σ < 0.6, to 25.8. **So four drawings suggested a much cleaner split than the counts show.** What is clear is the price:
+# near the noise the pull costs style. Of the forty 26.2 pass for hers, in place of 31.0.
 #
 # ## Forty drawings
 #
@@ -725,22 +725,20 @@ for way in ("tuned alone", "guided by both", PULLED[1]):
 counts.round(1)
 
 # %% [markdown]
-# Look at the 79 prompts, where her own drawings keep their names: 31.9 of forty. Training raises the drawings taken for
-# hers from 19.2 to 32.4, and lowers the names from 30.4 to 24.3: there shapes are lost. *Guided by both* has 30.9 names,
-# and 25.8 are taken for hers. The adapter at half strength is worse at both.
+# On the 79 prompts CLIP finds 31.9 names in her own drawings, and 24.3 in the tuned model's. So becoming like her does
+# not explain the missing names: shapes are lost. *Guided by both* has 30.9 names again. It pays in style: 25.8 are taken
+# for hers, in place of 32.4. The adapter at half strength is worse at both.
 #
-# The number that pass both tests hardly grows: 22.0 to 23.0 on the forty. With your noise (the first number of each row,
+# The number that pass both tests hardly changes: 22.0 and 23.0 on the forty. With your noise (the first number of each row,
 # the same 18 and 23 that you counted above) it grew, and with the other three it did not. **The gain that you saw was
-# luck of one noise.**
+# luck of one noise.** Nor is the highest count, 24.0, of the frozen pull only at σ < 0.6, a verdict: from noise to noise
+# it goes from 20 to 28. So by the two judges together no guidance is ahead. The frozen pull trades style for shapes, and
+# which counts more, the customer decides.
 #
-# The best number has another way, the frozen pull only at σ < 0.6: 24.0 on the forty, and 20.3 on the 79, as many as
-# guided by both. It brings back fewer names there (25.8), but keeps her style (30.4). So the late steps matter too. But
-# from noise to noise its count goes from 20 to 28, so a lead of one drawing is no verdict.
-#
-# **The answer: 23 or 24 of forty.** Without anything it is 2.8. One word, "outlined", brings most of it: 18.2. The
-# adapter adds about four, to 22.0, and the frozen pull one or two. The judges reject 16 of Ines's own forty. On the 79
-# other prompts the gap is wider: 28.4 of forty for her, 20.3 for the model. All this is one adapter of a tiny SD3,
-# trained once; SD3 medium we have not tried.
+# **The answer: 22 or 23 of forty.** Without anything it is 2.8. One word, "outlined", brings most of it, 18.2, and the
+# adapter brings it to 22.0. Ines's own forty come to no more than 24, so on these the judges cannot tell her from the
+# model; you can. On the 79 other prompts they can, too: 28.4 of forty for her, 20.3 guided by both. All this is one
+# adapter of a tiny SD3, trained once; SD3 medium we have not tried.
 #
 # ## Quiz
 #
@@ -757,9 +755,8 @@ counts.round(1)
 #
 # <details><summary>Answer</summary>
 #
-# That depends on what you need. On the 79 prompts the first four steps, near the noise, bring back most of the names and
-# cost style; the last six bring few and cost little. If shapes matter most, use the frozen pull only in the first four
-# steps; if style does, only in the last six.
+# If shapes matter most, in the last six steps: on the 79 prompts the frozen pull brings back most of the names in the
+# first four. (On the forty, both parts brought back two.) If style matters most, leave the frozen model out altogether.
 #
 # </details>
 #

@@ -394,8 +394,8 @@ lengths = [(move.norm() / A.norm()).item() for move, A in zip(moves, first.start
 print("how far A moved / its length at the start:", ", ".join(f"{x:.2f}" for x in lengths))
 spectra = {"A at the start": svdvals(first.starts[0]), "how A moved": svdvals(moves[0])}
 display_figure(plot_values({"A of the first block": spectra}, count=RANK))
-overlap = overlap_of(first.ends[0].T, first.starts[0].T)
-print(f"first block: {RANK} x overlap of A at the end and the start: {RANK * overlap:.1f}")
+still = overlap_of(first.ends[0].T, first.starts[0].T)
+print(f"first block: {RANK} x overlap of A at the end and the start: {RANK * still:.1f}")
 for name, run in others.items():
     theirs = [end - start for start, end in zip(run.starts, run.ends, strict=True)]
     both = mean_overlap(directions(moves, 4), directions(theirs, 4))
