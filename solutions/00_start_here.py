@@ -350,7 +350,7 @@ for which, each in parts.items():
 print(f"your guess: {costs}")
 
 # %% [markdown]
-# Here the sentences' pairs lose more, and gain more: alone they move no picture, and yet 34 photographs are right, as
+# In this one training the sentences' pairs lose more, and gain more: alone they move no picture, and yet 34 photographs are right, as
 # with all pairs.
 #
 # Why the airplane, and not the car? An answer is lost when a wrong sentence comes nearer than the right one. So two

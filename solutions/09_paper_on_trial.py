@@ -584,8 +584,8 @@ print(f"your guess: step {costly}")
 # 0.29 points, and lowers Dice on 11 of 12 sets.
 #
 # From Q to W one can also go the other way. To stretch Q's random directions as unevenly as W costs 0.20 ± 0.22, which may
-# be nothing; to put W's directions in their place then costs 0.25 ± 0.22. **So the cost is clear only where both meet: W's
-# stretch along W's own directions.** (We have not seen B shared without Q.)
+# be nothing; to put W's directions in their place then costs 0.25 ± 0.22. So whether stretch alone costs, we
+# cannot tell. (We have not seen B shared without Q.)
 #
 # ## Train behind E yourself
 #
@@ -758,7 +758,7 @@ display(verdicts(table))
 # > same pair before the feed-forward, and norms and biases alone are all ahead of it.
 # >
 # > **3.** Sharing A and B costs nothing that we can see. W's uneven stretch along its own directions costs half a point.
-# > Probably because 16 of 192 directions get 99% of the change; this is not proved.
+# > Perhaps because 16 of 192 directions get 99% of the change; this is not proved.
 #
 # **On a SAM like this one, don't switch.** To save parameters, let norms and biases learn, or lower LoRA's rank, and search
 # the rate again. If you can pay for LoRA's size, try *before both*. In the study RepAdapter in both places, at LoRA's size

@@ -669,7 +669,7 @@ print(f"your guess: {guess}")
 # **Where things touch** they mend little: 42.5% and 46.4%, both below the 51.9% of a way without weights. The wood and
 # the numbers of frames and steps are the same, so it is *touching* that makes it hard. And training did not fail: of
 # the frames that they learnt from, the two get 85.5% and 89.9% right; of those that touch alone, in draw 0, 78.8% and
-# 85.9%. They know these sheets, but cannot count new ones. So more steps would hardly help. More things might, or a
+# 85.9%. They know these sheets, but cannot count new ones. Whether more steps would help, we have not tried. More things might, or a
 # tower that sees more than 48 pixels; we tested neither. The rule says **no** to this adapter.
 #
 # ## A case where the rule says yes

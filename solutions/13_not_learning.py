@@ -114,7 +114,7 @@ if early is not None:
     print(f"more than 10% from the frozen model's own loss: your guess {early}, found {off}")
 
 # %% [markdown]
-# Six runs begin at their model's own loss. So model, pictures, labels and loss are right in the first batch, and we look
+# Six runs begin at their model's own loss. So nothing before the first step shows a fault, and we look
 # at the training next. (A later batch may still be wrong.) Runs 3 and 8 do not: 0.38 in place of 0.23, and 4.66 in place
 # of 2.84. No rate can cause that, since no step has been taken.
 #
@@ -886,7 +886,7 @@ if alarms is not None:
 # **No fixed run gets an orange answer, but SGD and the warm-up do, and neither is a fault.** The rule of place 6 is for
 # AdamW at its full rate. Over a warm-up of n steps, the first two steps move a parameter by 1/n + 2/n = 3/n rates, here
 # 0.03. SGD moves it by the rate times its gradient, which may be anything. So ask a run after its warm-up, and
-# with SGD read only the share. Eleven runs, of which we knew nine, say little about the false alarms in your scripts.
+# with SGD ask which tensors did not move. Eleven runs, of which we knew nine, say little about the false alarms in your scripts.
 #
 # The checks on the right cost a training, and they miss run 2: it fits one batch, and names 68% of the held-out
 # drawings correctly. Fixed it names 64%, and the difference is within two standard errors. So here the fault cost
